@@ -1,0 +1,43 @@
+"""The one shape all services have: decide(command, state) -> events; evolve(state, event) -> state."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import reduce
+
+
+class Refused(Exception):
+    """The rules say no. Expected, answered to the asker, recorded with the command, never logged as an error.
+
+    reason: an enum member; sentence: what was wrong, with the numbers; remedy: what would have to change for a yes.
+    """
+
+    def __init__(self, reason: StrEnum, sentence: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}: {sentence}")
+        self.reason = reason
+        self.sentence = sentence
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Decider[C, S, E]:
+    """A stream's rules. `kind` is the prefix of its streams: `vm` owns `vm-web-1`.
+
+    key       the part of the stream's name behind the prefix, from a command
+    commands  the closed union of commands, events likewise; state: the union of states (all tagged Structs)
+    """
+
+    kind: str
+    commands: tuple[type[C], ...]
+    events: tuple[type[E], ...]
+    state: object
+    key: Callable[[C], str]
+    initial: S
+    decide: Callable[[C, S], Sequence[E]]
+    evolve: Callable[[S, E], S]
+
+    def stream(self, command: C) -> str:
+        return f"{self.kind}-{self.key(command)}"
+
+    def fold(self, events: Iterable[E], state: S | None = None) -> S:
+        return reduce(self.evolve, events, self.initial if state is None else state)

@@ -1,0 +1,149 @@
+"""What every message looks like, on the wire and in the log.
+
+A message is a frozen, keyword-only msgspec Struct whose wire name is the snake-case of its class name.
+Commands are wishes, imperative; facts are commands that only a node agent may send; events are past tense,
+stored for ever. Times are microseconds since the epoch (UTC), written by whoever the field's name says.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, NewType, dataclass_transform
+
+import msgspec
+
+NodeId = NewType("NodeId", str)
+VmId = NewType("VmId", str)
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+Name = Annotated[str, msgspec.Meta(pattern=DNS_LABEL, max_length=63)]
+"""A DNS label (RFC 1123): lower-case letters, digits and inner hyphens, at most 63 characters."""
+
+
+def snake(name: str) -> str:
+    """`VmStarted` -> `vm_started`: the wire name of a message class."""
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class _MessageMeta(msgspec.StructMeta):
+    """Makes every subclass frozen and keyword-only, so that no message has to say so itself."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], ns: dict[str, Any], **config: Any) -> Any:
+        return super().__new__(mcls, name, bases, ns, **{"frozen": True, "kw_only": True} | config)
+
+
+class Value(msgspec.Struct, metaclass=_MessageMeta, omit_defaults=True):
+    """A part of a message or of a state; it has no wire name of its own."""
+
+
+class Message(msgspec.Struct, metaclass=_MessageMeta, tag=snake, tag_field="type"):
+    """A value that crosses a process boundary under its own name."""
+
+    VERSION: ClassVar[int] = 1
+
+
+class Command(Message, forbid_unknown_fields=True):
+    """A wish. May be refused. Recorded with its outcome, so that a repeated id answers the same."""
+
+
+class Fact(Command, forbid_unknown_fields=False):
+    """What an agent saw. Counts only when it arrives on that node's own subject (see Host)."""
+
+    node: NodeId
+
+
+class Tick(Command):
+    """Time has passed. Sent by a service to its own stream; recorded only when it decided something."""
+
+    now_us: int
+
+
+class Event(Message):
+    """A decision or a seen fact. Never refused, readable for ever."""
+
+
+class Trace(Value):
+    """W3C trace context; empty when the request is not sampled."""
+
+    parent: str = ""
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A command on its way. `data` is the msgpack of the Command, whose own tag names the type.
+
+    actor        who asks: `user:NAME`, `node:NODE`, `service:NAME`; set by the gateway or the host, never by a guest
+    project      tenancy scope of the object; `default` where nothing else was said
+    correlation  the id of the request or fault at the root of the story (also the task id); own id when empty
+    causation    the id of the event that led to this command, `INCARNATION-POSITION`; empty at the root
+    at_us        the sender's clock
+    """
+
+    id: str
+    data: msgspec.Raw
+    actor: str = ""
+    project: str = "default"
+    owner: str = ""
+    correlation: str = ""
+    causation: str = ""
+    at_us: int = 0
+    trace: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to a command.
+
+    status    `accepted` (position of its first event, 0 when nothing had to change), `refused` (the rules say no),
+              `invalid` (not understood, nothing was recorded), `unavailable` (not decided; ask again)
+    reason    a stable upper-case word; sentence: what was wrong; remedy: what would be right
+    """
+
+    status: str
+    reason: str = ""
+    sentence: str = ""
+    remedy: str = ""
+    stream: str = ""
+    version: int = 0
+    position: int = 0
+    task: str = ""
+
+
+class Meta(msgspec.Struct, frozen=True, array_like=True):
+    """Who, why and when, beside each event. New fields go at the end, with a default."""
+
+    command: str
+    causation: str
+    correlation: str
+    actor: str
+    observed_us: int
+    trace: str = ""
+    project: str = "default"
+    owner: str = ""
+
+
+class Recorded(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event as it lies in the log and as it is published. `data` and `meta` are msgpack, decoded on demand.
+
+    position  global, gap-free, from 1; version: in its stream, gap-free, from 1
+    at_us     the writer's clock, never decreasing along positions
+    """
+
+    position: int
+    stream: str
+    version: int
+    type: str
+    v: int
+    at_us: int
+    data: bytes
+    meta: bytes
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode
+decode_meta = msgspec.msgpack.Decoder(Meta).decode
+decode_recorded = msgspec.msgpack.Decoder(Recorded).decode
+
+
+def tag_of(message: type[msgspec.Struct]) -> str:
+    """The wire name of a message class."""
+    return str(message.__struct_config__.tag)
