@@ -1,0 +1,132 @@
+"""What the agent asks of a hypervisor: one Protocol, two drivers (`qemu`, `simulated`), one contract suite
+(tests/contract/test_driver.py).
+
+A driver knows nothing of orders, generations' rules or the bus; it starts what it is told, says what it sees and never
+decides. Every verb may be said twice: the second time changes nothing and answers the same.
+
+    DriverError
+      NoSuchVm        no process of that VM on this node
+      CannotStart     QEMU (or its image, disk, lock) refused; the sentence names it; nothing is left running
+      Locked          another process, perhaps on another node, has the disk open: never forced
+      LeaseRefused    the lease record beside the disk names a newer generation
+      GuestSilent     the guest agent did not answer within the time
+      BadImage        an image is not what it should be; the sentence says what would be right
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from proto.compute import Capabilities, GoneCause
+from proto.io import ImageInfo
+from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.node import ExecResult, VmInfo
+
+
+class DriverError(Exception):
+    """Its text is a sentence for the operator."""
+
+
+class NoSuchVm(DriverError): ...
+
+
+class CannotStart(DriverError): ...
+
+
+class Locked(CannotStart): ...
+
+
+class LeaseRefused(CannotStart): ...
+
+
+class GuestSilent(DriverError): ...
+
+
+class BadImage(DriverError): ...
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A VM's process as the driver sees it. status: `running`, `paused`, `panicked`, or `shutdown` (the guest powered off and
+    the process waits to be reaped)."""
+
+    vm: str
+    generation: int
+    pid: int
+    status: str
+    resets: int = 0
+
+
+class MachineChanged(msgspec.Struct, frozen=True):
+    """status as in Machine, or `gone` with its cause. Sent for every change that the driver did not make by a verb, and for
+    every end of a process."""
+
+    vm: str
+    generation: int
+    status: str
+    cause: GoneCause = GoneCause.UNKNOWN
+    sentence: str = ""
+
+
+class Console(Protocol):
+    """A byte stream to a serial port."""
+
+    async def read(self) -> bytes:
+        """b'' at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Driver(Protocol):
+    async def open(self) -> list[Machine]:
+        """Make ready; adopt what runs already (an earlier agent's processes)."""
+        ...
+
+    async def capabilities(self) -> Capabilities: ...
+
+    async def start(self, spec: MachineSpec) -> Machine:
+        """Make missing disks, take the lease (compare-and-swap on vm + generation), spawn, wait until the VM's vCPUs run.
+        Raises CannotStart or a child of it; then nothing is left running."""
+        ...
+
+    async def shutdown(self, vm: str) -> None:
+        """Ask the guest to power off (guest agent, else ACPI). Returns at once; the end comes by `changes`."""
+        ...
+
+    async def kill(self, vm: str) -> None:
+        """Power off now. Returns when the process is gone; no error where there is none."""
+        ...
+
+    async def pause(self, vm: str) -> None: ...
+    async def resume(self, vm: str) -> None: ...
+    async def reset(self, vm: str) -> None: ...
+
+    async def info(self, vm: str) -> VmInfo: ...
+
+    async def exec(self, vm: str, argv: tuple[str, ...], input: bytes, timeout_s: float) -> ExecResult:
+        """Run a program in the guest by its agent. Raises NoSuchVm, GuestSilent."""
+        ...
+
+    async def console(self, vm: str) -> Console: ...
+
+    async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        """Raises Locked when one is open. Missing files are fine."""
+        ...
+
+    async def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
+        """Inspect `incoming/<file>` as exactly `format` (no probing), refuse backing files, external data files, truncation,
+        a digest that differs (BadImage); copy it to `images/<image>/disk.<format>` atomically; boot files of a direct image are
+        taken along from `incoming/` by the agent beforehand."""
+        ...
+
+    async def remove_image(self, pool: str, image: str) -> None: ...
+
+    def changes(self) -> AsyncIterator[MachineChanged]: ...
+
+    async def close(self) -> None:
+        """Let go; the VMs run on."""
+        ...
