@@ -1,0 +1,82 @@
+"""What a service is. Everything in it is pure; the host does the rest.
+
+    Service("memory", deciders=(LEDGER,), react=react, views=Views)
+
+views     folds *all* events of the log, others' too, in log order: `views.apply(recorded, event)`. Rebuilt on start.
+enrich    (command, views, now_us) -> command: adds what a decision needs from the views (candidates, image facts) so that the
+          recorded command holds the inputs. Also fills in what comes from telemetry.
+react     (event, recorded, views) -> own commands; for events of any service, own ones included; in log order, once each.
+orders    (stream, state, version) -> what the agents are to be told as long as the stream is in this state, or None. The host
+          repeats an order until it is acknowledged; a new version replaces the older.
+ticks     (now_us, states) -> commands; called about once a second with (stream, state) pairs.
+hear      (subject, data, now_us, views) for telemetry subjects named in `telemetry`; changes the views only.
+query     (what, data, states, views) -> an answer as a Struct for `query.<service>.<what>`; raises KeyError for unknown words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from libs.common.decider import Decider
+from libs.common.messages import Command, Message, NodeId, Recorded
+
+
+class Views(Protocol):
+    """A read model, folded from the log."""
+
+    def apply(self, recorded: Recorded, event: Any) -> None: ...
+
+
+class NoViews:
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order to one node's agent, derived from a stream's state."""
+
+    node: NodeId
+    message: Message
+
+
+def no_enrich(command: Any, views: Any, now_us: int) -> Any:
+    return command
+
+
+def no_react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
+    return ()
+
+
+def no_orders(stream: str, state: Any, version: int) -> Order | None:
+    return None
+
+
+def no_ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
+    return ()
+
+
+def no_hear(subject: str, data: bytes, now_us: int, views: Any) -> None:
+    return None
+
+
+def no_query(what: str, data: bytes, states: Mapping[str, Any], views: Any) -> Any:
+    raise KeyError(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    deciders: tuple[Decider[Any, Any, Any], ...]
+    follows: tuple[type[Message], ...] = ()
+    """events of other services that react or views want decoded; all others are skipped"""
+    react: Callable[[Any, Recorded, Any], Sequence[Command]] = no_react
+    views: Callable[[], Any] = NoViews
+    enrich: Callable[[Any, Any, int], Any] = no_enrich
+    orders: Callable[[str, Any, int], Order | None] = no_orders
+    ticks: Callable[[int, Iterator[tuple[str, Any]]], Iterable[Command]] = no_ticks
+    telemetry: tuple[str, ...] = ()
+    hear: Callable[[str, bytes, int, Any], None] = no_hear
+    query: Callable[[str, bytes, Mapping[str, Any], Any], Any] = no_query

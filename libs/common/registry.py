@@ -1,0 +1,75 @@
+"""From wire names to classes and back, with upcasts of older event versions in between.
+
+A registry is built once per process from unions of messages. Decoding an unknown type raises UnknownType: readers of others'
+streams skip it, the owner of a stream must stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_args
+
+import msgspec
+
+from libs.common.messages import Event, Message, Recorded, tag_of
+
+type Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class UnknownType(Exception):
+    """No class here has that wire name; `name` is it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown message type {name!r}")
+        self.name = name
+
+
+class _Peek(msgspec.Struct):
+    type: str
+
+
+_peek = msgspec.msgpack.Decoder(_Peek).decode
+
+
+def members(union: object) -> tuple[type[Message], ...]:
+    """The classes of a union (or the one class)."""
+    return get_args(union) or (union,)  # type: ignore[return-value]
+
+
+class Registry:
+    """Decodes messages of the given classes. `upcasts[(type, v)]` turns version v of an event into v + 1."""
+
+    def __init__(
+        self, classes: Iterable[type[Message]], upcasts: Mapping[tuple[str, int], Upcast] | None = None
+    ) -> None:
+        self.classes = {tag_of(c): c for c in classes}
+        self._decoders = {t: msgspec.msgpack.Decoder(c).decode for t, c in self.classes.items()}
+        self._upcasts = dict(upcasts or {})
+
+    def decode(self, data: bytes | msgspec.Raw) -> Any:
+        """A message from msgpack. Raises UnknownType, msgspec.ValidationError, msgspec.DecodeError."""
+        name = _peek(data).type
+        decoder = self._decoders.get(name)
+        if decoder is None:
+            raise UnknownType(name)
+        return decoder(data)
+
+    def event(self, recorded: Recorded) -> Any:
+        """The event in a log row, upcast to the newest version. Raises UnknownType."""
+        decoder = self._decoders.get(recorded.type)
+        if decoder is None:
+            raise UnknownType(recorded.type)
+        current = getattr(self.classes[recorded.type], "VERSION", 1)
+        if recorded.v == current:
+            return decoder(recorded.data)
+        body: dict[str, Any] = msgspec.msgpack.decode(recorded.data)
+        for v in range(recorded.v, current):
+            body = self._upcasts[(recorded.type, v)](body)
+        return msgspec.convert(body, self.classes[recorded.type])
+
+    def knows(self, type: str) -> bool:
+        return type in self._decoders
+
+
+def event_version(event: Event) -> int:
+    return type(event).VERSION
