@@ -1,0 +1,50 @@
+# Every target is one word; `make` alone lists them. All paths are relative, so a checkout may have spaces in its name.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON3 ?= $(shell command -v python3 || command -v python)
+PY := .venv/bin/python
+CLUSTER := $(PY) -m services.cluster
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup up down status logs destroy test check bench test-compose test-kvm lock
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+setup: ## packages, QEMU and the tiny guest image; skips what is there
+	@"$(PYTHON3)" infra/setup.py
+
+up: setup ## set up, start the embedded three-node cluster, wait until it is healthy
+	@$(CLUSTER) up
+
+down: ## stop the cluster; its state stays, its VMs run on
+	@$(CLUSTER) down
+
+status: ## what runs
+	@$(CLUSTER) status
+
+logs: ## the newest lines of every process's log
+	@$(CLUSTER) logs
+
+destroy: ## kill the cluster's VMs and remove its state
+	@$(CLUSTER) destroy --yes
+
+test: setup ## models, contracts, simulated worlds, real guests
+	@$(PY) -m pytest tests/model tests/contract tests/sim tests/e2e
+
+check: setup ## style, types, walls between the rooms, message compatibility
+	@$(PY) -m infra.check
+
+bench: setup ## the three benchmarks, quick
+	@for b in eventlog pipeline start; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
+
+test-compose: setup ## docker-compose.yml on a real engine
+	@$(PY) -m pytest tests/compose
+
+test-kvm: setup ## the guest suites with KVM, where a probe proves it usable
+	@ASV_TEST_ACCEL=kvm $(PY) -m pytest -rs tests/e2e tests/contract/test_driver.py
+
+lock: ## resolve pyproject.toml anew into requirements.lock
+	@"$(PYTHON3)" infra/setup.py --lock
