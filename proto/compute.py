@@ -395,18 +395,7 @@ class NodeRemoved(Event):
     node: NodeId
 
 
-VmCommand = (
-    DefineVm
-    | StartVm
-    | StopVm
-    | ResetVm
-    | PauseVm
-    | ResumeVm
-    | DeleteVm
-    | NoteMemory
-    | NoteDevices
-    | ReportVm
-)
+VmCommand = DefineVm | StartVm | StopVm | ResetVm | PauseVm | ResumeVm | DeleteVm | NoteMemory | NoteDevices | ReportVm
 VmEvent = (
     VmDefined
     | VmStartRequested

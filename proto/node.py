@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from libs.common.messages import Message, Name, Value
-from proto.machine import Disk, DirectBoot, DiskFormat, FileName, MachineSpec
+from proto.machine import DirectBoot, Disk, DiskFormat, FileName, MachineSpec
 
 
 class Want(StrEnum):

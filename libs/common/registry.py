@@ -33,7 +33,7 @@ _peek = msgspec.msgpack.Decoder(_Peek).decode
 
 def members(union: object) -> tuple[type[Message], ...]:
     """The classes of a union (or the one class)."""
-    return get_args(union) or (union,)  # type: ignore[return-value]
+    return get_args(union) or (union,)
 
 
 class Registry:

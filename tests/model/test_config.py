@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -47,7 +48,7 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("s3cret\n")
     environ = {"ASV_HOME": "/x", "ASV_PASSWORD_FILE": str(tmp_path / "pw")}
     assert load(Config, environ).password == "s3cret"
-    with pytest.raises(BadConfig, match="ASV_PASSWORD_FILE=.*cannot be read"):
+    with pytest.raises(BadConfig, match=r"ASV_PASSWORD_FILE=.*cannot be read"):
         load(Config, environ | {"ASV_PASSWORD_FILE": str(tmp_path / "none")})
 
 
@@ -58,11 +59,11 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
         ({"ASV_HOME": "/x", "ASV_PORT": "many"}, "ASV_PORT='many': Expected `int`"),
         ({"ASV_HOME": "/x", "ASV_EMBEDDED": "perhaps"}, "ASV_EMBEDDED='perhaps'"),
         ({"ASV_HOME": "/x", "ASV_PROT": "1"}, "ASV_PROT is not a setting; did you mean ASV_PORT?"),
-        ({"ASV_HOME": "/x", "ASV_ZZZZZZ": "1"}, "ASV_ZZZZZZ is not a setting$"),
+        ({"ASV_HOME": "/x", "ASV_ZZZZZZ": "1"}, "ASV_ZZZZZZ is not a setting"),
     ],
 )
 def test_what_is_wrong_is_said(environ: dict[str, str], sentence: str) -> None:
-    with pytest.raises(BadConfig, match=sentence.replace("?", r"\?")):
+    with pytest.raises(BadConfig, match=re.escape(sentence)):
         load(Config, environ)
 
 
