@@ -93,8 +93,8 @@ class ExecResult(Value):
 
 
 class AskConsole(Message):
-    """Open a byte stream to the VM's serial console: the agent then publishes to `console.<session>.out` and hears
-    `console.<session>.in` until one side sends an empty message or `lease_s` passes without input from the asker."""
+    """Open a byte stream to the VM's serial console: the agent then publishes to `console.<node>.<session>.out` and hears
+    `console.<node>.<session>.in` until one side sends an empty message or `lease_s` passes without input from the asker."""
 
     vm: Name
     session: Name

@@ -5,6 +5,7 @@ Subjects (a stream name never holds a dot):
     cmd.<service>.<stream>         command, request/reply                    gateway, services -> service (queue group)
     fact.<node>.<service>          fact, request/reply                       agent -> service; only <node>'s agent may
     order.<node>                   order, request/reply                      service -> agent
+    console.<node>.<session>.out   console bytes from the VM; `.in`: to it   agent -> gateway; gateway -> agent
     ask.<node>.<what>              exec, console … request/reply, unrecorded gateway -> agent
     query.<service>.<what>         question about a service, request/reply   gateway -> service
     evt.<kind>.<stream>.<type>     committed event (msgpack Recorded)        relay only; JetStream stream EVT
@@ -14,6 +15,7 @@ Subjects (a stream name never holds a dot):
       NoResponder   nobody serves that subject now
       BusTimeout    no answer within timeout_s
       Disconnected  the server is away and did not come back within the wait
+      Forbidden     this identity may not use that subject (permissions.py)
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ class BusTimeout(BusError):
 
 class Disconnected(BusError):
     """The server is away."""
+
+
+class Forbidden(BusError):
+    """This identity may not publish to, or hear, that subject."""
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
