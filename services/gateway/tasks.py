@@ -1,0 +1,262 @@
+"""Tasks: what became of a request, told by events only. Pure.
+
+A task's id is the correlation id of the request (or of the fault) that began its story. Its end comes from the object
+it works on, not from the correlation of the last event, so that an agent's report ends it whoever passed it on.
+`create` with start is told apart by the command's id: the command with the task's own id is the one that ends it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from libs.common.messages import Meta, Recorded, decode_meta
+from proto import compute as c
+from proto import io, memory
+
+STEPS_MAX = 64
+TaskState = Literal["running", "done", "failed"]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """at_us: the log's time of the event that the step was read from."""
+
+    at_us: int
+    text: str
+
+
+class Task(msgspec.Struct):
+    """step: the latest of steps, for a progress line. sentence: how it ended. started, ended: microseconds; 0: not yet.
+    awaits: the id of a command that must be decided before the task can go on; empty where none is."""
+
+    id: str
+    kind: str
+    object: str
+    project: str
+    state: TaskState = "running"
+    step: str = ""
+    steps: list[Step] = []
+    sentence: str = ""
+    started: int = 0
+    ended: int = 0
+    actor: str = ""
+    awaits: str = ""
+
+
+class Tasks:
+    """The latest `tasks_max` tasks; ended ones are forgotten first."""
+
+    def __init__(self, tasks_max: int = 5000) -> None:
+        self.tasks_max = tasks_max
+        self.all: dict[str, Task] = {}
+        self._open: dict[str, str] = {}
+        self._with_disks: set[str] = set()
+
+    def apply(self, recorded: Recorded, event: Any, project: str) -> None:
+        """project: of the object the event speaks of."""
+        story = _Story(self, recorded, event, project)
+        for tell in (_start_begins, _start_goes_on, _running_changes, _ends, _images, _nodes):
+            if tell(story):
+                return
+
+    def unchanged(self, id: str, kind: str, object: str, project: str, at_us: int, sentence: str) -> Task:
+        """Note a command that was accepted and had nothing to change; no event tells of it, so a restart forgets it."""
+        task = self._new(Task(id=id, kind=kind, object=object, project=project, started=at_us))
+        self.finish(task, "done", sentence, at_us)
+        return task
+
+    def finish(self, task: Task, state: TaskState, sentence: str, at_us: int) -> None:
+        step(task, sentence, at_us)
+        task.state, task.sentence, task.ended, task.awaits = state, sentence, at_us, ""
+
+    def begin(self, key: str, kind: str, story: _Story, object: str) -> Task:
+        meta = story.meta
+        id = meta.correlation or meta.command or f"position-{story.recorded.position}"
+        task = self.all.get(id)
+        if task is None:
+            task = self._new(Task(id=id, kind=kind, object=object, project=story.project, started=story.at_us))
+            task.actor = meta.actor
+        task.state, task.sentence, task.ended, task.awaits = "running", "", 0, ""
+        self._open[key] = id
+        return task
+
+    def opened(self, key: str) -> Task | None:
+        return self.all.get(self._open.get(key, ""))
+
+    def end(self, key: str, state: TaskState, sentence: str, at_us: int) -> None:
+        """End the open task of that key, if there is one."""
+        task = self.all.get(self._open.pop(key, ""))
+        if task is not None and task.state == "running":
+            self.finish(task, state, sentence, at_us)
+
+    def _new(self, task: Task) -> Task:
+        self.all[task.id] = task
+        while len(self.all) > self.tasks_max:
+            ended = (t.id for t in self.all.values() if t.state != "running" and t is not task)
+            del self.all[next(ended, next(iter(self.all)))]
+        return task
+
+    def holds_disks(self, vm: str) -> bool:
+        return vm in self._with_disks
+
+    def disks(self, vm: str, held: bool) -> None:
+        (self._with_disks.add if held else self._with_disks.discard)(vm)
+
+
+class _Story:
+    """One event and what the telling functions need of it."""
+
+    def __init__(self, tasks: Tasks, recorded: Recorded, event: Any, project: str) -> None:
+        self.tasks = tasks
+        self.recorded = recorded
+        self.event = event
+        self.project = project
+        self.at_us = recorded.at_us
+        self._meta: Meta | None = None
+
+    @property
+    def meta(self) -> Meta:
+        if self._meta is None:
+            self._meta = decode_meta(self.recorded.meta)
+        return self._meta
+
+    def begin(self, kind: str, object: str, text: str) -> Task:
+        task = self.tasks.begin(f"{kind}:{object}", kind, self, object)
+        step(task, text, self.at_us)
+        return task
+
+    def step(self, kind: str, object: str, text: str) -> None:
+        if (task := self.tasks.opened(f"{kind}:{object}")) is not None:
+            step(task, text, self.at_us)
+
+    def done(self, kind: str, object: str, sentence: str) -> None:
+        self.tasks.end(f"{kind}:{object}", "done", sentence, self.at_us)
+
+    def failed(self, kind: str, object: str, sentence: str) -> None:
+        self.tasks.end(f"{kind}:{object}", "failed", sentence, self.at_us)
+
+    def at_once(self, kind: str, object: str, sentence: str) -> None:
+        self.begin(kind, object, sentence)
+        self.done(kind, object, sentence)
+
+
+def step(task: Task, text: str, at_us: int) -> None:
+    if text != task.step:
+        task.step = text
+        task.steps = [*task.steps[1 - STEPS_MAX :], Step(at_us, text)]
+
+
+def _start_begins(s: _Story) -> bool:
+    match s.event:
+        case c.VmDefined(vm=vm):
+            task = s.begin("create", vm, "defined")
+            if s.meta.command in ("", task.id):
+                s.done("create", vm, f"{vm} is defined")
+            else:
+                task.awaits = task.id
+        case c.VmStartRequested(vm=vm, node=node):
+            s.begin("start", vm, f"placed on {node}")
+            s.tasks._open.pop(f"create:{vm}", None)
+        case _:
+            return False
+    return True
+
+
+def _start_goes_on(s: _Story) -> bool:
+    match s.event:
+        case memory.MemoryReserved(vm=vm, node=node, memory_mib=mib):
+            s.step("start", vm, f"{mib} MiB reserved on {node}")
+        case memory.MemoryDenied(vm=vm, node=node, memory_mib=mib, reserved_mib=held, capacity_mib=all):
+            s.step("start", vm, f"{node} has no {mib} MiB left ({held} of {all} MiB are promised)")
+        case io.DevicesGranted(vm=vm):
+            s.tasks.disks(vm, True)
+            s.step("start", vm, f"{len(s.event.disks)} disks and {len(s.event.nics)} NICs granted")
+        case io.DevicesDenied(vm=vm, sentence=sentence):
+            s.step("start", vm, f"devices denied: {sentence}")
+        case c.VmLaunchRequested(vm=vm, node=node):
+            s.step("start", vm, f"{node} was told to launch it")
+        case c.VmStarted(vm=vm, node=node):
+            s.done("start", vm, f"{vm} runs on {node}")
+        case c.VmStartFailed(vm=vm, sentence=sentence):
+            s.failed("start", vm, sentence)
+            s.done("stop", vm, f"the start of {vm} was given up")
+        case _:
+            return False
+    return True
+
+
+def _running_changes(s: _Story) -> bool:
+    match s.event:
+        case c.VmStopRequested(vm=vm, deadline_s=deadline_s):
+            s.begin("stop", vm, f"guest asked to shut down within {deadline_s} s" if deadline_s else "powering off")
+        case c.VmPauseRequested(vm=vm):
+            s.begin("pause", vm, "pausing")
+        case c.VmResumeRequested(vm=vm):
+            s.begin("resume", vm, "resuming")
+        case c.VmResetRequested(vm=vm):
+            s.begin("reset", vm, "resetting")
+        case c.VmPaused(vm=vm):
+            s.done("pause", vm, f"{vm} is paused")
+            s.failed("resume", vm, f"{vm} was paused again")
+        case c.VmResumed(vm=vm):
+            s.done("resume", vm, f"{vm} runs again")
+            s.failed("pause", vm, f"{vm} was resumed before it paused")
+        case c.VmReset(vm=vm):
+            s.done("reset", vm, f"{vm} was reset")
+        case _:
+            return False
+    return True
+
+
+def _ends(s: _Story) -> bool:
+    match s.event:
+        case c.VmStopped(vm=vm, cause=cause):
+            s.done("stop", vm, f"{vm} is stopped ({cause})")
+            for kind in ("start", "pause", "resume", "reset"):
+                s.failed(kind, vm, f"{vm} stopped first ({cause})")
+        case c.VmDeleted(vm=vm):
+            s.begin("delete", vm, "definition removed")
+            if not s.tasks.holds_disks(vm):
+                s.done("delete", vm, f"{vm} is gone; it had no disks yet")
+        case io.DisksRemovalRequested(vm=vm, node=node):
+            s.step("delete", vm, f"{node} was told to remove {len(s.event.disks)} disks")
+        case io.DevicesRemoved(vm=vm):
+            s.tasks.disks(vm, False)
+            s.done("delete", vm, f"{vm} and its disks are gone")
+        case _:
+            return False
+    return True
+
+
+def _images(s: _Story) -> bool:
+    match s.event:
+        case io.ImageImportRequested(image=image, node=node):
+            s.begin("import", image, f"{node} inspects and copies it")
+        case io.ImageImported(image=image, info=info):
+            s.done("import", image, f"{image} is ready ({info.format}, {info.size_mib} MiB)")
+        case io.ImageRejected(image=image, sentence=sentence):
+            s.failed("import", image, sentence)
+        case io.ImageDeleteRequested(image=image, node=node):
+            s.begin("delete-image", image, f"{node} was told to remove it")
+            s.failed("import", image, f"{image} was deleted first")
+        case io.ImageDeleted(image=image):
+            s.done("delete-image", image, f"{image} is gone")
+        case _:
+            return False
+    return True
+
+
+def _nodes(s: _Story) -> bool:
+    match s.event:
+        case c.NodeJoined(node=node):
+            s.at_once("join", node, f"{node} may take part")
+        case c.NodeCordoned(node=node):
+            s.at_once("cordon", node, f"{node} takes no new VMs")
+        case c.NodeUncordoned(node=node):
+            s.at_once("uncordon", node, f"{node} takes new VMs again")
+        case c.NodeRemoved(node=node):
+            s.at_once("remove-node", node, f"{node} was removed")
+        case _:
+            return False
+    return True

@@ -1,0 +1,281 @@
+"""What the API shows of VMs, nodes and images, folded from the log. Pure: no clock, no I/O, nothing is judged here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from libs.common.messages import Recorded, decode_meta
+from proto import compute as c
+from proto import io, memory
+from proto.machine import Disk, DiskWish, Nic, NicWish
+
+REASONS_MAX = 8
+"""How many of its latest reasons an object keeps."""
+
+VmState = Literal["stopped", "starting", "running", "pausing", "paused", "resuming", "stopping"]
+ImageState = Literal["importing", "ready", "rejected", "deleting"]
+
+
+class Reason(msgspec.Struct):
+    """Something worth telling an operator, and when (microseconds since the epoch)."""
+
+    at_us: int
+    text: str
+
+
+class Vm(msgspec.Struct):
+    """A VM as the events tell. pcpus and addresses hold only while it runs; `…_wishes` are the devices as they were asked
+    for, `disks` and `nics` as io granted them (empty before the first start); placement: how its node was chosen last."""
+
+    name: str
+    project: str
+    owner: str
+    state: VmState
+    vcpus: int
+    memory_mib: int
+    vcpus_max: int
+    memory_max_mib: int
+    priority: str
+    machine: str
+    cpu_model: str
+    firmware: str
+    uuid: str
+    defined_us: int
+    changed_us: int
+    disk_wishes: tuple[DiskWish, ...] = ()
+    nic_wishes: tuple[NicWish, ...] = ()
+    node: str = ""
+    generation: int = 0
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    pcpus: tuple[int, ...] = ()
+    addresses: tuple[str, ...] = ()
+    boot_id: str = ""
+    reason: str = ""
+    reasons: list[Reason] = []
+    placement: c.Placement | None = None
+
+
+class Node(msgspec.Struct):
+    """A node. Memory is what the ledger promised and may promise; `online`: a heartbeat came lately."""
+
+    name: str
+    key: str = ""
+    joined_us: int = 0
+    cordoned: bool = False
+    cordon_reason: str = ""
+    capabilities: c.Capabilities | None = None
+    boot_id: str = ""
+    address: str = ""
+    reserved_mib: int = 0
+    capacity_mib: int = 0
+    online: bool = False
+    vms: tuple[str, ...] = ()
+
+
+class Image(msgspec.Struct):
+    name: str
+    project: str
+    owner: str
+    state: ImageState
+    pool: str
+    format: str
+    file: str = ""
+    node: str = ""
+    size_mib: int = 0
+    sha256: str = ""
+    direct_boot: bool = False
+    reason: str = ""
+    changed_us: int = 0
+
+
+class VmsView:
+    """`all`: the VMs that exist, by name."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Vm] = {}
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        if isinstance(event, c.VmDefined):
+            self.all[event.vm] = _defined(recorded, event)
+            return
+        vm = self.all.get(getattr(event, "vm", ""))
+        if vm is None:
+            return
+        if isinstance(event, c.VmDeleted):
+            del self.all[vm.name]
+        elif _starting(vm, event) or _living(vm, event):
+            vm.changed_us = recorded.at_us
+            if text := _reason(event):
+                vm.reason = text
+                vm.reasons = [*vm.reasons[1 - REASONS_MAX :], Reason(recorded.at_us, text)]
+
+    def on(self, node: str) -> tuple[str, ...]:
+        """Names of the VMs that are placed on a node, sorted."""
+        return tuple(sorted(v.name for v in self.all.values() if v.node == node))
+
+
+def _defined(recorded: Recorded, event: c.VmDefined) -> Vm:
+    meta, shape = decode_meta(recorded.meta), event.shape
+    return Vm(
+        name=event.vm,
+        project=meta.project,
+        owner=meta.owner,
+        state="stopped",
+        vcpus=shape.vcpus,
+        memory_mib=shape.memory_mib,
+        vcpus_max=shape.vcpus_max,
+        memory_max_mib=shape.memory_max_mib,
+        priority=event.priority,
+        machine=shape.machine,
+        cpu_model=shape.cpu_model,
+        firmware=shape.firmware,
+        uuid=shape.uuid,
+        defined_us=recorded.at_us,
+        changed_us=recorded.at_us,
+        disk_wishes=event.disks,
+        nic_wishes=event.nics,
+    )
+
+
+def _starting(vm: Vm, event: Any) -> bool:
+    """From the request to a running VM. True when the event was one of these."""
+    match event:
+        case c.VmStartRequested():
+            vm.state, vm.node, vm.generation, vm.placement = "starting", event.node, event.generation, event.placement
+        case c.VmDevicesNoted():
+            vm.disks, vm.nics = event.disks, event.nics
+        case c.VmStarted():
+            vm.state, vm.node, vm.generation = "running", event.node, event.generation
+            vm.boot_id, vm.pcpus = event.boot_id, event.pcpus
+        case c.VmStartFailed():
+            _nowhere(vm)
+        case _:
+            return False
+    return True
+
+
+def _living(vm: Vm, event: Any) -> bool:
+    """What happens to a VM that runs. True when the event was one of these."""
+    match event:
+        case c.VmStopRequested():
+            vm.state = "stopping"
+        case c.VmStopped():
+            _nowhere(vm)
+        case c.VmPauseRequested():
+            vm.state = "pausing"
+        case c.VmPaused():
+            vm.state = "paused"
+        case c.VmResumeRequested():
+            vm.state = "resuming"
+        case c.VmResumed():
+            vm.state = "running"
+        case c.VmResetRequested() | c.VmReset():
+            pass
+        case _:
+            return False
+    return True
+
+
+def _nowhere(vm: Vm) -> None:
+    vm.state, vm.node, vm.boot_id, vm.pcpus, vm.addresses = "stopped", "", "", (), ()
+
+
+def _reason(event: Any) -> str:
+    match event:
+        case c.VmStartRequested():
+            return f"placed on {event.node} (generation {event.generation}, policy {event.placement.policy})"
+        case c.VmStartFailed():
+            return f"did not start on {event.node}: {event.sentence}"
+        case c.VmStarted():
+            return f"running on {event.node}"
+        case c.VmStopped():
+            return f"stopped ({event.cause})" + (f": {event.sentence}" if event.sentence else "")
+        case _:
+            return ""
+
+
+class NodesView:
+    def __init__(self) -> None:
+        self.all: dict[str, Node] = {}
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case c.NodeJoined():
+                node = self.all.setdefault(event.node, Node(event.node))
+                node.key, node.joined_us = event.key, recorded.at_us
+            case c.NodeRemoved():
+                self.all.pop(event.node, None)
+            case c.NodeReported() | c.NodeCordoned() | c.NodeUncordoned():
+                _noted(self.all.get(event.node), event)
+            case memory.CapacitySet():
+                self._ledger(event.node, None, event.capacity_mib)
+            case memory.MemoryReserved() | memory.MemoryDenied():
+                self._ledger(event.node, event.reserved_mib, event.capacity_mib)
+            case memory.MemoryReleased():
+                self._released(event)
+
+    def _ledger(self, name: str, reserved_mib: int | None, capacity_mib: int) -> None:
+        if (node := self.all.get(name)) is not None:
+            node.capacity_mib = capacity_mib
+            node.reserved_mib = node.reserved_mib if reserved_mib is None else reserved_mib
+
+    def _released(self, event: memory.MemoryReleased) -> None:
+        if (node := self.all.get(event.node)) is not None:
+            node.reserved_mib = max(0, node.reserved_mib - event.memory_mib)
+
+
+def _noted(node: Node | None, event: Any) -> None:
+    if node is None:
+        return
+    match event:
+        case c.NodeReported():
+            node.capabilities, node.boot_id, node.address = event.capabilities, event.boot_id, event.address
+        case c.NodeCordoned():
+            node.cordoned, node.cordon_reason = True, event.reason
+        case c.NodeUncordoned():
+            node.cordoned, node.cordon_reason = False, ""
+
+
+class ImagesView:
+    def __init__(self) -> None:
+        self.all: dict[str, Image] = {}
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        if isinstance(event, io.ImageImportRequested):
+            self.all[event.image] = _importing(recorded, event)
+            return
+        image = self.all.get(getattr(event, "image", ""))
+        if image is None:
+            return
+        match event:
+            case io.ImageImported():
+                image.state, image.format, image.reason = "ready", event.info.format, ""
+                image.size_mib, image.sha256 = event.info.size_mib, event.info.sha256
+                image.direct_boot = event.boot is not None
+            case io.ImageRejected():
+                image.state, image.reason = "rejected", event.sentence
+            case io.ImageDeleteRequested():
+                image.state = "deleting"
+            case io.ImageDeleted():
+                del self.all[image.name]
+        image.changed_us = recorded.at_us
+
+
+def _importing(recorded: Recorded, event: io.ImageImportRequested) -> Image:
+    meta = decode_meta(recorded.meta)
+    return Image(
+        name=event.image,
+        project=meta.project,
+        owner=meta.owner,
+        state="importing",
+        pool=event.pool,
+        format=event.format,
+        file=event.file,
+        node=event.node,
+        sha256=event.sha256,
+        direct_boot=event.boot is not None,
+        changed_us=recorded.at_us,
+    )
