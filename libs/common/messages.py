@@ -52,6 +52,12 @@ class Fact(Command, forbid_unknown_fields=False):
     node: NodeId
 
 
+class Hello(Fact):
+    """An agent has (re)connected: the host, not a decider, hears it and sends every order of that node again."""
+
+    boot_id: str = ""
+
+
 class Tick(Command):
     """Time has passed. Sent by a service to its own stream; recorded only when it decided something."""
 

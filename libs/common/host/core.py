@@ -1,0 +1,385 @@
+"""The service host without I/O: commands, facts, reactions, ticks and orders of one service. A stepper.
+
+Each call takes what came in and returns the effects that are wanted; the asyncio driver and the deterministic world both run it.
+
+    on_command ──▶ waiting ──decide──▶ Append ──▶ on_appended ──▶ state moves, Answer, next
+                      ▲                               │ Conflict: ReadStream ──▶ on_stream_read ──▶ decide again
+    on_events ──▶ inbox ──react──▶ group of commands ─┘ the longest prefix holds; the rest is decided again
+
+Memory changes only after the commit. One append per stream is under way at a time (`Slot.busy`); a group of reactions
+chains decisions on a copy of the state and commits its longest prefix, with the consumer position in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from libs.common.decider import Decider
+from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream
+from libs.common.host.jobs import Decision, Job, Slot, advance, decide, unit
+from libs.common.host.orders import OrderBook
+from libs.common.host.reactions import INBOX_MAX, Reactions
+from libs.common.host.service import Service
+from libs.common.log import Appended, Conflict, Duplicate, Group
+from libs.common.messages import (
+    Command,
+    Envelope,
+    Fact,
+    Hello,
+    Recorded,
+    Reply,
+    Tick,
+    decode_envelope,
+    decode_meta,
+    decode_reply,
+    encode,
+    tag_of,
+)
+from libs.common.registry import Registry, UnknownType, Upcast
+
+WAITING_MAX = 1000
+"""commands that may wait for one stream; more are answered `unavailable`"""
+ATTEMPTS_MAX = 8
+"""decisions of one command that lost against another writer, before it is answered `unavailable`"""
+ANSWERED_MAX = 4096
+"""answers remembered in memory for repeated command ids; the log knows all"""
+NIL = msgspec.Raw(b"\xc0")
+
+
+def invalid(sentence: str, remedy: str = "") -> Reply:
+    return Reply(status="invalid", reason="INVALID", sentence=sentence, remedy=remedy)
+
+
+class Host:
+    """One service."""
+
+    def __init__(self, service: Service, upcasts: dict[tuple[str, int], Upcast] | None = None) -> None:
+        self.service = service
+        self.views = service.views()
+        self.slots: dict[str, Slot] = {}
+        self.book = OrderBook()
+        self.incarnation = 0
+        self.now_us = 0
+        self._by_command: dict[type, Decider[Any, Any, Any]] = {c: d for d in service.deciders for c in d.commands}
+        self._by_kind = {d.kind: d for d in service.deciders}
+        self.commands = Registry([*self._by_command, Hello])
+        self.events = Registry([e for d in service.deciders for e in d.events] + list(service.follows), upcasts)
+        self.reactions = Reactions(
+            f"svc-{service.name}", self._react_to, self._decide_reaction, self._slot, self._blocked
+        )
+        self._waiting: dict[str, deque[Job]] = {}
+        self._inflight: dict[int, tuple[Job, Decision]] = {}
+        self._group = 0
+        self._reading: set[str] = set()
+        self._answered: OrderedDict[str, Reply] = OrderedDict()
+        self._tokens = 0
+        self._bugs: list[Effect] = []
+
+    # --- coming up ------------------------------------------------------------------------------------------------
+
+    def fold(self, recorded: Recorded, reacted: bool) -> None:
+        """Start-up: take one event of the log. `reacted`: its reactions were committed earlier, so the views take it too."""
+        self._fold_own(recorded)
+        if reacted:
+            if self.events.knows(recorded.type):
+                self.views.apply(recorded, self.events.event(recorded))
+            self.reactions.taken = self.reactions.marked = recorded.position
+
+    def ready(self, incarnation: int, now_us: int) -> list[Effect]:
+        """Start-up is over: all of the log up to the head was folded."""
+        self.incarnation, self.now_us = incarnation, now_us
+        for stream, slot in self.slots.items():
+            self._order(stream, slot)
+        return list(self.book.due(now_us))
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    def on_command(self, ref: Hashable, data: bytes, now_us: int, node: str = "", stream: str = "") -> list[Effect]:
+        """A message on `cmd.<service>.<stream>`, or from `node` on `fact.<node>.<service>`."""
+        self.now_us = now_us
+        try:
+            envelope = decode_envelope(data)
+            command: Command = self.commands.decode(envelope.data)
+        except UnknownType as unknown:
+            known = ", ".join(sorted(self.commands.classes))
+            return [Answer(ref, invalid(f"{self.service.name} knows no command {unknown.name!r}", f"one of: {known}"))]
+        except (msgspec.DecodeError, msgspec.ValidationError) as bad:
+            return [Answer(ref, invalid(f"not a command: {bad}", "msgpack of an Envelope whose data is a Command"))]
+        if wrong := wrong_source(command, envelope, node):
+            return [Answer(ref, wrong)]
+        if isinstance(command, Hello):
+            self.book.again(command.node)
+            return [Answer(ref, Reply(status="accepted")), *self.book.due(now_us)]
+        if seen := self._answered.get(envelope.id):
+            return [Answer(ref, seen)]
+        job = self._job(command, envelope, ref)
+        if stream and stream != job.stream:
+            return [Answer(ref, invalid(f"the command is about {job.stream}, the subject about {stream}"))]
+        return self._finish(self._admit(job))
+
+    def _job(self, command: Command, envelope: Envelope, ref: Hashable, cause: Recorded | None = None) -> Job:
+        decider = self._by_command[type(command)]
+        if not envelope.correlation:
+            envelope = msgspec.structs.replace(envelope, correlation=envelope.id)
+        return Job(envelope, command, decider, decider.stream(command), ref, cause)
+
+    def _admit(self, job: Job) -> list[Effect]:
+        waiting = self._waiting.setdefault(job.stream, deque())
+        if len(waiting) >= WAITING_MAX:
+            full = f"{WAITING_MAX} commands wait for {job.stream}"
+            return [Answer(job.ref, Reply(status="unavailable", reason="BUSY", sentence=full))]
+        waiting.append(job)
+        return self._pump(job.stream)
+
+    def _pump(self, stream: str) -> list[Effect]:
+        """Decide what waits for this stream until one decision has to be appended."""
+        out: list[Effect] = []
+        waiting = self._waiting.get(stream)
+        while waiting:
+            if self._blocked(stream):
+                return out
+            slot = self._slot(stream)
+            job = waiting.popleft()
+            decision = self._decide(job, slot)
+            if decision.silent:
+                self._answer(job, decision.reply, out)
+                continue
+            slot.busy = True
+            token = self._token()
+            self._inflight[token] = (job, decision)
+            out.append(Append(token, Group((unit(job, decision),))))
+        self._waiting.pop(stream, None)
+        return out
+
+    def _decide(self, job: Job, slot: Slot) -> Decision:
+        try:
+            return decide(job, self.service.enrich(job.command, self.views, self.now_us), slot)
+        except Exception as error:
+            self._bugs.append(Bug(f"{self.service.name}: {tag_of(type(job.command))} on {job.stream}", error))
+            reply = Reply(status="unavailable", reason="INTERNAL", sentence=f"internal error: {error!r}")
+            return Decision(slot.version, (), (), reply, None)
+
+    def _blocked(self, stream: str) -> bool:
+        return stream in self._reading or self._slot(stream).busy
+
+    # --- what became of an append ---------------------------------------------------------------------------------
+
+    def on_appended(self, token: int, result: Appended) -> list[Effect]:
+        self.now_us = max(self.now_us, result.at_us)
+        out: list[Effect] = []
+        if token == self._group:
+            self._group_appended(result, out)
+        elif token in self._inflight:
+            job, decision = self._inflight.pop(token)
+            self.slots[job.stream].busy = False
+            if result.positions:
+                self._commit(job, decision, result.positions[0], out)
+            else:
+                self._lost(job, result.stopped, out)
+            out += self._pump(job.stream)
+        return self._finish(out)
+
+    def on_append_failed(self, token: int, sentence: str) -> list[Effect]:
+        """The log could not take it: nothing was written. Reactions wait for the next tick."""
+        out: list[Effect] = []
+        if token == self._group:
+            self._group = 0
+            for stream in self.reactions.failed():
+                out += self._pump(stream)
+        elif token in self._inflight:
+            job, _ = self._inflight.pop(token)
+            self.slots[job.stream].busy = False
+            self._answer(job, Reply(status="unavailable", reason="LOG_AWAY", sentence=sentence), out)
+            out += self._pump(job.stream)
+        return out + self._drain_bugs()
+
+    def _group_appended(self, result: Appended, out: list[Effect]) -> None:
+        self._group = 0
+        pairs = self.reactions.under_way
+        lost = pairs[len(result.positions)][0].stream if result.stopped else ""
+        committed = self.reactions.done(len(result.positions), isinstance(result.stopped, Duplicate))
+        for (job, decision), position in zip(committed, result.positions, strict=True):
+            self._commit(job, decision, position, out)
+        if lost:
+            out += self._read(lost)
+        for stream in dict.fromkeys(job.stream for job, _ in pairs):
+            out += self._pump(stream)
+
+    def _commit(self, job: Job, decision: Decision, position: int, out: list[Effect]) -> None:
+        if decision.events:
+            slot = self.slots[job.stream] = advance(self.slots[job.stream], job, decision)
+            self._order(job.stream, slot)
+        reply = decision.reply
+        self._answer(job, msgspec.structs.replace(reply, position=position) if decision.events else reply, out)
+
+    def _lost(self, job: Job, why: Conflict | Duplicate | None, out: list[Effect]) -> None:
+        if isinstance(why, Duplicate):
+            self._answer(job, msgspec.structs.replace(decode_reply(why.outcome), position=why.position), out)
+            return
+        job.attempts += 1
+        if job.attempts < ATTEMPTS_MAX:
+            self._waiting.setdefault(job.stream, deque()).appendleft(job)
+        else:
+            sentence = f"{job.stream} was changed by others {ATTEMPTS_MAX} times in a row"
+            self._answer(job, Reply(status="unavailable", reason="CONTENDED", sentence=sentence), out)
+        out += self._read(job.stream)
+
+    def _read(self, stream: str) -> list[Effect]:
+        if stream in self._reading:
+            return []
+        self._reading.add(stream)
+        return [ReadStream(stream, self._slot(stream).version)]
+
+    def on_stream_read(self, stream: str, records: Sequence[Recorded]) -> list[Effect]:
+        self._reading.discard(stream)
+        for recorded in records:
+            self._fold_own(recorded)
+        self._order(stream, self._slot(stream))
+        return self._finish(self._pump(stream))
+
+    # --- events and reactions -------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many more events the inbox takes."""
+        return INBOX_MAX - len(self.reactions.inbox)
+
+    def on_events(self, records: Iterable[Recorded], now_us: int) -> list[Effect]:
+        """Events in log order; those heard before are skipped. Raises ValueError on a hole."""
+        self.now_us = now_us
+        self.reactions.hear(records)
+        return self._finish([])
+
+    def _react_to(self, recorded: Recorded) -> list[Job]:
+        if not self.events.knows(recorded.type):
+            return []
+        self._fold_own(recorded)
+        event = self.events.event(recorded)
+        self.views.apply(recorded, event)
+        commands = self.service.react(event, recorded, self.views)
+        return [self._reaction(command, recorded, n) for n, command in enumerate(commands)]
+
+    def _reaction(self, command: Command, cause: Recorded, n: int) -> Job:
+        meta = decode_meta(cause.meta)
+        source = f"{self.incarnation}-{cause.position}"
+        envelope = Envelope(
+            id=f"{self.service.name}:{source}:{n}", data=NIL, actor=f"service:{self.service.name}",
+            project=meta.project, owner=meta.owner, correlation=meta.correlation, causation=source,
+            at_us=self.now_us, trace=meta.trace,
+        )  # fmt: skip
+        return self._job(command, envelope, None, cause)
+
+    def _decide_reaction(self, job: Job, slot: Slot) -> Decision | None:
+        decision = self._decide(job, slot)
+        return None if decision.silent else decision
+
+    def _finish(self, out: list[Effect]) -> list[Effect]:
+        """What every step ends with: the next group of reactions, new orders, bugs."""
+        if not self._group and (group := self.reactions.next_group()) is not None:
+            self._group = self._token()
+            out.append(Append(self._group, group))
+        out += self.book.due(self.now_us)
+        return out + self._drain_bugs()
+
+    def _drain_bugs(self) -> list[Effect]:
+        bugs, self._bugs = self._bugs, []
+        return bugs
+
+    # --- time and telemetry ---------------------------------------------------------------------------------------
+
+    def on_tick(self, now_us: int, new_id: Iterable[str]) -> list[Effect]:
+        """About once a second. `new_id` gives ids for the tick commands."""
+        self.now_us = now_us
+        out: list[Effect] = []
+        ids = iter(new_id)
+        states = ((stream, slot.state) for stream, slot in sorted(self.slots.items()))
+        for command in list(self.service.ticks(now_us, states)):
+            envelope = Envelope(id=next(ids), data=NIL, actor=f"service:{self.service.name}", at_us=now_us)
+            out += self._admit(self._job(command, envelope, None))
+        return self._finish(out)
+
+    def on_mark(self) -> list[Effect]:
+        """Now and then: store the consumer position even where nothing had to be written."""
+        if self._group or (group := self.reactions.mark()) is None:
+            return []
+        self._group = self._token()
+        return [Append(self._group, group)]
+
+    def on_heard(self, stream: str, version: int) -> None:
+        self.book.heard(stream, version)
+
+    def on_telemetry(self, subject: str, data: bytes, now_us: int) -> None:
+        self.service.hear(subject, data, now_us, self.views)
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    def states(self) -> dict[str, Any]:
+        return {stream: slot.state for stream, slot in self.slots.items() if slot.version}
+
+    def idle(self) -> bool:
+        """Nothing waits and nothing is under way."""
+        r = self.reactions
+        return not (self._inflight or self._group or self._waiting or self._reading or r.inbox or r.todo)
+
+    def _slot(self, stream: str) -> Slot:
+        slot = self.slots.get(stream)
+        if slot is None:
+            slot = self.slots[stream] = Slot(self._by_kind[stream.partition("-")[0]].initial)
+        return slot
+
+    def _fold_own(self, recorded: Recorded) -> None:
+        """An own stream's event from the log. While an own append is under way its commit, or the conflict, settles the state."""
+        decider = self._by_kind.get(recorded.stream.partition("-")[0])
+        if decider is None:
+            return
+        slot = self._slot(recorded.stream)
+        if slot.busy or recorded.version != slot.version + 1:
+            return
+        meta = decode_meta(recorded.meta)
+        slot.state = decider.evolve(slot.state, self.events.event(recorded))
+        if slot.version == 0:
+            slot.project, slot.owner = meta.project, meta.owner
+        slot.version, slot.correlation, slot.trace = recorded.version, meta.correlation, meta.trace
+
+    def _order(self, stream: str, slot: Slot) -> None:
+        order = self.service.orders(stream, slot.state, slot.version)
+        self.book.update(stream, slot.version, order, slot.correlation, slot.trace)
+
+    def _answer(self, job: Job, reply: Reply, out: list[Effect]) -> None:
+        if job.ref is None:
+            return
+        out.append(Answer(job.ref, reply))
+        if reply.status != "unavailable" and not isinstance(job.command, Fact):
+            self._answered[job.envelope.id] = reply
+            if len(self._answered) > ANSWERED_MAX:
+                self._answered.popitem(last=False)
+
+    def _token(self) -> int:
+        self._tokens += 1
+        return self._tokens
+
+
+def wrong_source(command: Command, envelope: Envelope, node: str) -> Reply | None:
+    """Facts come from the node they are about, on its own subject; everything else never comes from a node."""
+    if isinstance(command, Fact):
+        if command.node != node:
+            where = f"node {node}" if node else "no node"
+            return invalid(f"a fact about node {command.node} came from {where}", "each agent reports its own node")
+        return None
+    if node:
+        return invalid(f"{tag_of(type(command))} is not a fact; node {node} may only report facts")
+    if isinstance(command, Tick):
+        return invalid("ticks are made by the service itself")
+    if not envelope.actor:
+        return invalid("the command names no actor", "the gateway signs who asks into each command")
+    return None
+
+
+def state_bytes(host: Host) -> bytes:
+    """All own states as bytes: equal logs give equal bytes."""
+    states = {s: (x.version, msgspec.to_builtins(x.state)) for s, x in host.slots.items() if x.version}
+    return encode(dict(sorted(states.items())))

@@ -1,0 +1,107 @@
+"""From a command and a state to what is to be written: the pure middle of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from libs.common.decider import Decider, Refused
+from libs.common.log import CommandRow, NewEvent, Unit
+from libs.common.messages import Command, Envelope, Event, Fact, Meta, Recorded, Reply, Tick, encode, tag_of
+
+
+@dataclass(slots=True)
+class Slot:
+    """A stream in memory: its folded state, and whose it is."""
+
+    state: Any
+    version: int = 0
+    project: str = ""
+    owner: str = ""
+    correlation: str = ""
+    trace: str = ""
+    busy: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """A command to be decided. `ref`: who is to be answered (None: nobody); `cause`: the event that led to it, for a reaction."""
+
+    envelope: Envelope
+    command: Command
+    decider: Decider[Any, Any, Any]
+    stream: str
+    ref: Hashable = None
+    cause: Recorded | None = None
+    attempts: int = 0
+
+    @property
+    def cause_position(self) -> int:
+        return 0 if self.cause is None else self.cause.position
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a job came to. `base`: the stream's version it was made on; `row` is None where nothing need be kept."""
+
+    base: int
+    events: Sequence[Event]
+    news: tuple[NewEvent, ...]
+    reply: Reply
+    row: CommandRow | None
+
+    @property
+    def silent(self) -> bool:
+        return not self.events and self.row is None
+
+
+def owner_of(job: Job, slot: Slot) -> tuple[str, str]:
+    """(project, owner) of the events: the cause's for a reaction, the stream's own once it has one, else the asker's."""
+    if job.cause is None and slot.version > 0:
+        return slot.project, slot.owner
+    return job.envelope.project, job.envelope.owner
+
+
+def decide(job: Job, command: Command, slot: Slot) -> Decision:
+    """Decide the (enriched) command on the slot's state. What the decider raises beside Refused is a bug and passes through."""
+    try:
+        events = list(job.decider.decide(command, slot.state))
+        reply = Reply(status="accepted", stream=job.stream, version=slot.version + len(events), task=job.envelope.correlation)
+    except Refused as no:
+        events = []
+        reply = Reply(
+            status="refused", reason=str(no.reason), sentence=no.sentence, remedy=no.remedy, stream=job.stream,
+            version=slot.version,
+        )  # fmt: skip
+    keep = not isinstance(command, Fact | Tick) and (job.cause is None or bool(events) or reply.status == "refused")
+    row = _row(job, command, reply) if keep else None
+    return Decision(slot.version, events, _news(job, slot, events), reply, row)
+
+
+def _row(job: Job, command: Command, reply: Reply) -> CommandRow:
+    payload = encode(msgspec.structs.replace(job.envelope, data=msgspec.Raw(encode(command))))
+    return CommandRow(job.envelope.id, payload, encode(reply))
+
+
+def _news(job: Job, slot: Slot, events: Sequence[Event]) -> tuple[NewEvent, ...]:
+    if not events:
+        return ()
+    e = job.envelope
+    project, owner = owner_of(job, slot)
+    meta = encode(Meta(e.id, e.causation, e.correlation, e.actor, e.at_us, e.trace, project, owner))
+    return tuple(NewEvent(tag_of(type(x)), type(x).VERSION, encode(x), meta) for x in events)
+
+
+def unit(job: Job, decision: Decision, mark: int = 0) -> Unit:
+    return Unit(job.stream, decision.base, decision.news, decision.row, mark)
+
+
+def advance(slot: Slot, job: Job, decision: Decision) -> Slot:
+    """The slot after the decision's events; the given one is not changed."""
+    state = job.decider.fold(decision.events, slot.state)
+    project, owner = (slot.project, slot.owner) if slot.version else owner_of(job, slot)
+    e = job.envelope
+    return Slot(state, slot.version + len(decision.events), project, owner, e.correlation, e.trace, slot.busy)
