@@ -1,0 +1,52 @@
+"""cluster.json: what an embedded cluster must remember between its processes. Written by the supervisor, read by anyone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from services.cluster.processes import Mark
+
+
+class ChildRecord(msgspec.Struct, kw_only=True):
+    """One process as the supervisor sees it. state: starting, ready, waiting (for its next start), stopped, off, frozen, cut."""
+
+    state: str = "stopped"
+    mark: Mark | None = None
+    restarts: int = 0
+    sentence: str = ""
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """ports: by process name, kept over restarts; outside: folders beyond the home, removed by destroy.
+    state: stopped, starting, healthy, stopping."""
+
+    ports: dict[str, int] = {}
+    outside: list[str] = []
+    state: str = "stopped"
+    separate: bool = False
+    driver: str = ""
+    supervisor: Mark | None = None
+    children: dict[str, ChildRecord] = {}
+
+
+def load(path: Path) -> Record:
+    """The record; an empty one where there is none. Raises ValueError where it cannot be read as one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except FileNotFoundError:
+        return Record()
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path} is damaged ({error}); `make destroy` removes this cluster") from error
+
+
+def save(path: Path, record: Record) -> None:
+    """Atomic: a reader sees the old or the new one."""
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(record), indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
