@@ -1,0 +1,81 @@
+"""Orders that are done once and reported: removing disks, importing and removing images. A stepper beside model.Agent.
+
+    unknown --order(version)--> doing --done--> reported, repeated until heard --> forgotten at the next version
+
+Doing one twice changes nothing, so nothing is kept on disk: an agent that restarts does what is ordered again, again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from libs.common.messages import Fact, Reply
+from proto.node import Heard, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from services.node.model import REPORT_MAX_US, REPORT_US, AnswerOrder, SendFact
+
+type Chore = OrderDisksRemoval | OrderImageImport | OrderImageRemoval
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Let the driver do it, then `on_done(key, version, fact)`. Work that fails for a passing reason is not done: it gives no
+    fact, and is begun again when the order is repeated."""
+
+    key: str
+    chore: Chore
+
+
+@dataclass(slots=True)
+class _Entry:
+    chore: Chore
+    doing: bool = True
+    fact: Fact | None = None
+    heard: bool = False
+    next_us: int = 0
+    wait_us: int = REPORT_US
+
+
+def key_of(chore: Chore) -> str:
+    return f"disks-{chore.vm}" if isinstance(chore, OrderDisksRemoval) else f"image-{chore.image}"
+
+
+@dataclass(slots=True)
+class Chores:
+    entries: dict[str, _Entry] = field(default_factory=dict)
+
+    def on_order(self, ref: Hashable, chore: Chore, now_us: int) -> list[AnswerOrder | Work | SendFact]:
+        key = key_of(chore)
+        entry = self.entries.get(key)
+        if entry is not None and chore.version < entry.chore.version:
+            said = f"order {chore.version} of {key} is older than {entry.chore.version}"
+            return [AnswerOrder(ref, Heard(accepted=False, sentence=said))]
+        answer = AnswerOrder(ref, Heard(accepted=True))
+        if entry is not None and entry.doing:
+            return [AnswerOrder(ref, Heard(accepted=chore.version == entry.chore.version, sentence="busy"))]
+        if entry is not None and chore.version == entry.chore.version and entry.fact is not None:
+            entry.heard, entry.next_us = False, now_us
+            return [answer, *self.on_tick(now_us)]
+        self.entries[key] = _Entry(chore)
+        return [answer, Work(key, chore)]
+
+    def on_done(self, key: str, version: int, fact: Fact | None, now_us: int) -> list[SendFact]:
+        entry = self.entries.get(key)
+        if entry is None or entry.chore.version != version:
+            return []
+        entry.doing, entry.fact = False, fact
+        return self.on_tick(now_us)
+
+    def on_reply(self, key: str, version: int, reply: Reply) -> None:
+        entry = self.entries.get(key)
+        if entry is not None and entry.chore.version == version and reply.status != "unavailable":
+            entry.heard = True
+
+    def on_tick(self, now_us: int) -> list[SendFact]:
+        out: list[SendFact] = []
+        for key, entry in sorted(self.entries.items()):
+            if entry.fact is None or entry.heard or entry.next_us > now_us:
+                continue
+            entry.next_us, entry.wait_us = now_us + entry.wait_us, min(entry.wait_us * 2, REPORT_MAX_US)
+            out.append(SendFact(key, entry.chore.version, "io", entry.fact, entry.chore.correlation))
+        return out

@@ -1,0 +1,346 @@
+"""Wanted versus seen, on one node. A stepper: orders, results, changes and time in; effects out. No I/O, no clock.
+
+One VM in the eyes of its agent:
+
+    unknown --order(g, v)--> persisted --start--> running <--pause/resume--> paused
+                                 |failed             |process ended
+                                 v                   v
+                              failed              gone (of generation g: never started again under g)
+
+Rules: an order that is older than (generation, version) seen is refused; the highest seen, and that a start is about to be
+made, are on disk before anything is done; a process of an older generation is killed before a newer one starts; nothing is
+reported while something is being done; a report that the service answers with NOT_YOURS kills the VM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from libs.common.messages import Fact, NodeId, Reply
+from proto.compute import GoneCause, ReportVm, Seen
+from proto.machine import MachineSpec
+from proto.node import Heard, OrderVm, Want
+from services.node.drivers import Machine, MachineChanged
+
+REPORT_US = 1_000_000
+"""first repetition of an unheard report; doubled each time"""
+REPORT_MAX_US = 5_000_000
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What lies on disk about one VM: the newest order seen, and whether a start under that generation was begun."""
+
+    vm: str
+    generation: int
+    version: int
+    launched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write this durably, then `on_persisted(kept)`."""
+
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset), then `on_done(vm, verb, error, machine)`."""
+
+    vm: str
+    verb: str
+    spec: MachineSpec | None = None
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOrder:
+    ref: Hashable
+    heard: Heard
+
+
+@dataclass(frozen=True, slots=True)
+class SendFact:
+    """Request `fact.<node>.<service>`; then `on_reply(key, serial, reply)`; without an answer it is repeated by time."""
+
+    key: str
+    serial: int
+    service: str
+    fact: Fact
+    correlation: str = ""
+    trace: str = ""
+
+
+type NodeEffect = Persist | Act | AnswerOrder | SendFact
+
+
+@dataclass(slots=True)
+class Vm:
+    """All the agent knows of one VM. `kept` is on disk, `order` may be newer than it for a moment."""
+
+    kept: Kept
+    order: OrderVm | None = None
+    machine: Machine | None = None
+    busy: str = ""
+    failed: str = ""
+    cause: GoneCause = GoneCause.UNKNOWN
+    sentence: str = ""
+    resets: int = 0
+    asked_us: int = 0
+    """when the guest was asked to shut down; 0: it was not"""
+    disowned: bool = False
+    early: MachineChanged | None = None
+    """the process ended before its start was reported done"""
+    serial: int = 0
+    heard: int = 0
+    next_us: int = 0
+    wait_us: int = REPORT_US
+
+
+@dataclass(slots=True)
+class Agent:
+    """The VMs of one node. `addresses` and the like are asked of the driver, never kept here."""
+
+    node: NodeId
+    now_us: int = 0
+    vms: dict[str, Vm] = field(default_factory=dict)
+
+    # --- coming up ------------------------------------------------------------------------------------------------
+
+    def on_open(self, kept: Iterable[Kept], machines: Iterable[Machine], now_us: int) -> list[NodeEffect]:
+        """What lay on disk and what the driver found running. Everything found is reported; nothing is done before orders
+        or answers say so."""
+        self.now_us = now_us
+        for record in kept:
+            self.vms[record.vm] = Vm(record)
+        for machine in machines:
+            vm = self.vms.setdefault(machine.vm, Vm(Kept(machine.vm, machine.generation, 0, launched=True)))
+            vm.machine, vm.resets = machine, machine.resets
+        out: list[NodeEffect] = []
+        for vm in self._sorted():
+            if vm.machine is not None or vm.kept.launched:
+                out += self._changed(vm)
+        return out
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def on_order(self, ref: Hashable, order: OrderVm, now_us: int) -> list[NodeEffect]:
+        self.now_us = now_us
+        vm = self.vms.get(order.vm)
+        if vm is None:
+            vm = self.vms[order.vm] = Vm(Kept(order.vm, 0, 0))
+        newest = max((vm.kept.generation, vm.kept.version), _stamp(vm.order))
+        if (order.generation, order.version) < newest:
+            said = f"order {order.generation}.{order.version} of {order.vm} is older than {newest[0]}.{newest[1]}"
+            return [AnswerOrder(ref, Heard(accepted=False, sentence=said))]
+        answer = AnswerOrder(ref, Heard(accepted=True))
+        known = vm.order is not None and _stamp(vm.order) == (order.generation, order.version)
+        if known:
+            return [answer]
+        if order.generation > vm.kept.generation:
+            vm.failed, vm.sentence, vm.cause = "", "", GoneCause.UNKNOWN
+            if vm.machine is None:
+                vm.resets = 0
+        vm.order, vm.asked_us, vm.disowned = order, 0, False
+        self._dirty(vm)
+        return [answer, *self._reconcile(vm)]
+
+    def on_persisted(self, kept: Kept) -> list[NodeEffect]:
+        vm = self.vms[kept.vm]
+        launching = vm.busy == "launch"
+        vm.kept, vm.busy = kept, ""
+        order = vm.order
+        if launching and order is not None and order.generation == kept.generation and order.want is not Want.GONE:
+            return self._act(vm, "start")
+        return self._reconcile(vm)
+
+    # --- what the driver says -------------------------------------------------------------------------------------
+
+    def on_done(self, name: str, verb: str, error: str, machine: Machine | None, now_us: int) -> list[NodeEffect]:
+        """A verb has ended; `error` is the driver's sentence, empty when it was done."""
+        self.now_us = now_us
+        vm = self.vms[name]
+        vm.busy = ""
+        match verb:
+            case "start":
+                vm.machine, vm.resets = machine, 0
+                vm.failed = error if machine is None else ""
+                if vm.early is not None and machine is not None:
+                    vm.machine, vm.cause, vm.sentence = None, vm.early.cause, vm.early.sentence
+                vm.early = None
+            case "kill" if not error:
+                vm.cause = vm.cause if vm.cause is not GoneCause.UNKNOWN else GoneCause.ORDERED
+                vm.machine = None
+            case "pause" | "resume" if not error and vm.machine is not None:
+                vm.machine = msgspec.structs.replace(vm.machine, status="paused" if verb == "pause" else "running")
+            case "reset" if not error:
+                vm.resets += 1
+        return self._changed(vm)
+
+    def on_change(self, change: MachineChanged, now_us: int) -> list[NodeEffect]:
+        """Something happened to a VM that no verb of ours did."""
+        self.now_us = now_us
+        vm = self.vms.get(change.vm)
+        if vm is not None and vm.busy == "start" and change.status == "gone":
+            vm.early = change
+            return []
+        if vm is None or vm.machine is None or vm.machine.generation != change.generation:
+            return []
+        if change.status == "gone":
+            ordered = vm.asked_us > 0 or (vm.order is not None and vm.order.want is Want.GONE)
+            vm.cause = GoneCause.ORDERED if ordered else change.cause
+            vm.sentence, vm.machine = change.sentence, None
+        else:
+            vm.machine = msgspec.structs.replace(vm.machine, status=change.status)
+        return self._changed(vm)
+
+    # --- what the service says ------------------------------------------------------------------------------------
+
+    def on_reply(self, key: str, serial: int, reply: Reply, now_us: int) -> list[NodeEffect]:
+        """The answer to a report. NOT_YOURS: the log says that this generation is not to run here any more."""
+        self.now_us = now_us
+        vm = self.vms.get(key)
+        if vm is None or reply.status == "unavailable":
+            return []
+        vm.heard = max(vm.heard, serial)
+        if reply.status == "refused" and reply.reason == "NOT_YOURS" and serial == vm.serial:
+            vm.disowned = True
+            return self._reconcile(vm)
+        return []
+
+    def on_tick(self, now_us: int) -> list[NodeEffect]:
+        """About twice a second: repeats unheard reports and looks at deadlines."""
+        self.now_us = now_us
+        out: list[NodeEffect] = []
+        for vm in self._sorted():
+            out += self._reconcile(vm)
+            if vm.heard < vm.serial and vm.next_us <= now_us and not vm.busy:
+                out.append(self._report(vm))
+        return out
+
+    def on_connected(self) -> list[NodeEffect]:
+        """The bus is back: everything that runs is reported again (the service may have forgotten nothing, but may have changed
+        its mind meanwhile)."""
+        out: list[NodeEffect] = []
+        for vm in self._sorted():
+            if not vm.busy and (vm.machine is not None or vm.heard < vm.serial):
+                self._dirty(vm)
+                out.append(self._report(vm))
+        return out
+
+    # --- the one comparison ---------------------------------------------------------------------------------------
+
+    def _reconcile(self, vm: Vm) -> list[NodeEffect]:
+        """The one next thing to do for a VM, if any."""
+        if vm.busy:
+            return []
+        order, machine = vm.order, vm.machine
+        if vm.disowned and machine is not None:
+            return self._act(vm, "kill")
+        if order is None:
+            return self._reap(vm)
+        if machine is not None and machine.generation < order.generation:
+            return self._act(vm, "kill")
+        if _stamp(order) > (vm.kept.generation, vm.kept.version):
+            launched = vm.kept.launched and vm.kept.generation == order.generation
+            return self._persist(vm, Kept(order.vm, order.generation, order.version, launched))
+        if order.want is Want.GONE:
+            return self._end(vm, order)
+        if machine is None:
+            return self._start(vm, order)
+        return self._adjust(vm, order, machine)
+
+    def _start(self, vm: Vm, order: OrderVm) -> list[NodeEffect]:
+        """Once per generation: where a start was begun before, its process has ended, and only a new generation starts again."""
+        if vm.kept.launched or order.spec is None:
+            return []
+        return self._persist(vm, msgspec.structs.replace(vm.kept, launched=True), "launch")
+
+    def _adjust(self, vm: Vm, order: OrderVm, machine: Machine) -> list[NodeEffect]:
+        if machine.status == "shutdown":
+            vm.cause = GoneCause.GUEST
+            return self._act(vm, "kill")
+        if vm.resets < order.resets:
+            return self._act(vm, "reset")
+        if order.want is Want.PAUSED and machine.status == "running":
+            return self._act(vm, "pause")
+        if order.want is Want.RUNNING and machine.status == "paused":
+            return self._act(vm, "resume")
+        return []
+
+    def _end(self, vm: Vm, order: OrderVm) -> list[NodeEffect]:
+        if vm.machine is None:
+            return []
+        deadline_us = vm.asked_us + order.deadline_s * 1_000_000
+        if order.deadline_s == 0 or vm.machine.status == "shutdown" or (vm.asked_us and self.now_us >= deadline_us):
+            return self._act(vm, "kill")
+        if not vm.asked_us:
+            vm.asked_us = self.now_us
+            return self._act(vm, "shutdown")
+        return []
+
+    def _reap(self, vm: Vm) -> list[NodeEffect]:
+        if vm.machine is not None and vm.machine.status == "shutdown":
+            vm.cause = GoneCause.GUEST
+            return self._act(vm, "kill")
+        return []
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    def _sorted(self) -> list[Vm]:
+        return [self.vms[name] for name in sorted(self.vms)]
+
+    def _act(self, vm: Vm, verb: str) -> list[NodeEffect]:
+        vm.busy = verb
+        order = vm.order
+        spec = order.spec if verb == "start" and order is not None else None
+        return [Act(vm.kept.vm, verb, spec, order.trace if order else "")]
+
+    def _persist(self, vm: Vm, kept: Kept, busy: str = "persist") -> list[NodeEffect]:
+        vm.busy = busy
+        return [Persist(kept)]
+
+    def _changed(self, vm: Vm) -> list[NodeEffect]:
+        self._dirty(vm)
+        return [self._report(vm), *self._reconcile(vm)]
+
+    def _dirty(self, vm: Vm) -> None:
+        vm.serial += 1
+        vm.next_us, vm.wait_us = 0, REPORT_US
+
+    def _report(self, vm: Vm) -> SendFact:
+        vm.next_us = self.now_us + vm.wait_us
+        vm.wait_us = min(vm.wait_us * 2, REPORT_MAX_US)
+        order = vm.order
+        fact = report_of(self.node, vm)
+        return SendFact(
+            vm.kept.vm, vm.serial, "compute", fact, order.correlation if order else "", order.trace if order else ""
+        )
+
+
+def _stamp(order: OrderVm | None) -> tuple[int, int]:
+    return (0, 0) if order is None else (order.generation, order.version)
+
+
+def report_of(node: NodeId, vm: Vm) -> ReportVm:
+    """The fact about a VM as it is now."""
+    machine = vm.machine
+    seen = Seen.GONE
+    if machine is not None:
+        seen = Seen.PAUSED if machine.status == "paused" else Seen.RUNNING
+    elif vm.failed:
+        seen = Seen.FAILED
+    return ReportVm(
+        node=node,
+        vm=vm.kept.vm,
+        generation=machine.generation if machine is not None else vm.kept.generation,
+        order_version=vm.kept.version,
+        seen=seen,
+        cause=vm.cause,
+        sentence=vm.failed or vm.sentence,
+        resets=vm.resets,
+        pid=machine.pid if machine is not None else 0,
+    )
