@@ -26,8 +26,8 @@ class Reason(msgspec.Struct):
 
 
 class Vm(msgspec.Struct):
-    """A VM as the events tell. pcpus and addresses hold only while it runs; `…_wishes` are the devices as they were asked
-    for, `disks` and `nics` as io granted them (empty before the first start); placement: how its node was chosen last."""
+    """A VM as the events tell. pcpus and addresses hold only while it runs. disk_wishes and nic_wishes: as asked for;
+    disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last."""
 
     name: str
     project: str

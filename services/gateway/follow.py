@@ -1,0 +1,175 @@
+"""The read side: folds the log into views, then keeps them fresh.
+
+Live events come by the bus; whatever is missing or late there is read from the log, which is asked for its head every second
+in any case. Positions are gap-free, so a hole is seen at once. Nothing is lost when the bus loses everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+
+from libs.common.bus import Bus, BusError, Feed
+from libs.common.log import EventLog, Head, LogError
+from libs.common.messages import Recorded, decode_recorded
+from libs.common.registry import Registry, UnknownType, members
+from proto.compute import NodeEvent, VmEvent
+from proto.io import DevicesEvent, ImageEvent
+from proto.memory import LedgerEvent
+from services.gateway.scopes import Scopes
+from services.gateway.tasks import Tasks
+from services.gateway.views import ImagesView, NodesView, VmsView
+
+_log = logging.getLogger(__name__)
+
+READ_MAX = 1000
+RECENT_MAX = 4096
+"""latest events kept in memory, for live streams"""
+POLL_S = 1.0
+FETCH_MAX = 256
+FETCH_S = 5.0
+AGAIN_S = 1.0
+"""the wait before the bus or the log is tried again"""
+
+EVENTS = Registry(c for union in (VmEvent, NodeEvent, LedgerEvent, DevicesEvent, ImageEvent) for c in members(union))
+
+
+class ReadModel:
+    """All views at one position. Pure: `apply` takes the events in log order, without holes."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.scopes = Scopes()
+        self.vms = VmsView()
+        self.nodes = NodesView()
+        self.images = ImagesView()
+        self.tasks = Tasks()
+
+    def apply(self, recorded: Recorded) -> None:
+        """Raises ValueError for a hole; events that were applied before change nothing, unknown types are skipped."""
+        if recorded.position <= self.position:
+            return
+        if recorded.position != self.position + 1:
+            raise ValueError(f"position {recorded.position} cannot follow {self.position}")
+        self.position = recorded.position
+        try:
+            event = EVENTS.event(recorded)
+        except UnknownType:
+            return
+        self.scopes.apply(recorded, event)
+        self.vms.apply(recorded, event)
+        self.nodes.apply(recorded, event)
+        self.images.apply(recorded, event)
+        self.tasks.apply(recorded, event, self.scopes.project_of(recorded, event))
+
+
+class Follower:
+    """Keeps a ReadModel at the end of the log. `open` folds all there is, `close` ends the following."""
+
+    def __init__(self, log: EventLog, bus: Bus) -> None:
+        self.log = log
+        self.bus = bus
+        self.model = ReadModel()
+        self.recent: deque[Recorded] = deque(maxlen=RECENT_MAX)
+        self.head = Head(0, 0, 0)
+        self._moved = asyncio.Event()
+        self._reading = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def position(self) -> int:
+        return self.model.position
+
+    async def open(self) -> None:
+        """Fold the log. Raises LogError: without the log there is nothing to show."""
+        self.head = await self.log.head()
+        async for chunk in self.log.replay():
+            self._apply(chunk)
+        self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._poll())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def catch_up(self) -> None:
+        """Apply all that the log holds by now. Raises LogError."""
+        async with self._reading:
+            while chunk := await self.log.read_all(self.position, READ_MAX):
+                self._apply(chunk)
+
+    async def reach(self, position: int, timeout_s: float) -> bool:
+        """Wait until the views hold what lies at a position; the log is asked at once, not when the bus tells."""
+        if position <= self.position:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while position > self.position:
+                    moved = self._moved
+                    await self.catch_up()
+                    if position > self.position:
+                        await moved.wait()
+        except (TimeoutError, LogError):
+            return position <= self.position
+        return True
+
+    async def moved(self, after: int, timeout_s: float) -> bool:
+        """Wait until the views are past a position; False at the timeout."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.position <= after:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def since(self, after: int, limit: int) -> list[Recorded]:
+        """Events past a position, from memory where they are recent, else from the log. Raises LogError."""
+        if self.recent and self.recent[0].position <= after + 1:
+            skip = after + 1 - self.recent[0].position
+            return [self.recent[i] for i in range(skip, min(skip + limit, len(self.recent)))]
+        rows = await self.log.read_all(after, limit)
+        return [row for row in rows if row.position <= self.position]
+
+    def _apply(self, records: Iterable[Recorded]) -> None:
+        """Events that were applied before are skipped; raises ValueError for a hole."""
+        before = self.position
+        for recorded in records:
+            if recorded.position > self.position:
+                self.model.apply(recorded)
+                self.recent.append(recorded)
+        if self.position > before:
+            moved, self._moved = self._moved, asyncio.Event()
+            moved.set()
+
+    async def _hear(self) -> None:
+        feed: Feed | None = None
+        while True:
+            try:
+                feed = feed or await self.bus.feed("", subject="evt.>", new_only=True)
+                heard = [decode_recorded(data) for data in await feed.fetch(FETCH_MAX, FETCH_S)]
+                await feed.ack()
+                await self._take(heard)
+            except (BusError, LogError) as error:
+                _log.warning("live events pause: %s", error)
+                feed = None if isinstance(error, BusError) else feed
+                await asyncio.sleep(AGAIN_S)
+
+    async def _take(self, heard: list[Recorded]) -> None:
+        fresh = sorted((r for r in heard if r.position > self.position), key=lambda r: r.position)
+        if fresh and [r.position for r in fresh] == list(range(self.position + 1, self.position + 1 + len(fresh))):
+            self._apply(fresh)
+        elif fresh:
+            await self.catch_up()
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                self.head = await self.log.head()
+                if self.head.position > self.position:
+                    await self.catch_up()
+            except LogError as error:
+                _log.warning("the log cannot be read: %s", error)
