@@ -244,7 +244,10 @@ class UncordonNode(Command):
 
 
 class RemoveNode(Command):
+    """`vms`: those on the node, filled in by compute's own view just before it decides."""
+
     node: Name
+    vms: tuple[str, ...] = ()
 
 
 # --- events about VMs --------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ class Refusal(StrEnum):
     IMAGE_UNKNOWN = "IMAGE_UNKNOWN"
     IMAGE_IN_USE = "IMAGE_IN_USE"
     IMAGE_BUSY = "IMAGE_BUSY"
+    NO_NODE = "NO_NODE"
+    NOT_PERMITTED = "NOT_PERMITTED"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------
@@ -96,7 +98,11 @@ class ImportImage(Command):
 
 
 class DeleteImage(Command):
+    """`used_by`: VMs whose disks stand on it; `node`: whose agent is to remove it. Filled in by io's own view."""
+
     image: Name
+    used_by: tuple[str, ...] = ()
+    node: str = ""
 
 
 class ImageInfo(Value):

@@ -1,0 +1,276 @@
+"""The life of one VM (stream `vm-NAME`). Pure.
+
+              define            start             memory and devices       seen running
+    Absent ──────────▶ Stopped ───────▶ Reserving ──────────────▶ Launching ───────────▶ Running ⟲ pause, resume, reset
+       ▲                │  ▲  ▲             │  └─ denied: next node ─┘ │                   │  │
+       └──── delete ────┘  │  └─────────────┘   (generation + 1)       └─▶ Stopping ◀─stop─┘  │
+                           └────────── seen gone ───────────────────────────┘◀────────────────┘
+
+Asked is not seen: only a report of the node and generation that the log names turns a wish into a fact. An older generation's
+report is answered and changes nothing. FAILED and GONE are final for a generation: no process will come under it.
+A stop before the launch ends the start at once, for no agent was ordered yet; one during the launch is seen through.
+Every state counts the events of its stream (`version`), so that a report that is older than the last wish is known as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never, get_args
+
+from libs.common.decider import Decider, Refused
+from libs.common.messages import NodeId
+from proto.compute import (
+    DefineVm,
+    DeleteVm,
+    Filter,
+    GoneCause,
+    NoteDevices,
+    NoteMemory,
+    PauseVm,
+    Placement,
+    Refusal,
+    Rejected,
+    ReportVm,
+    ResetVm,
+    ResumeVm,
+    Seen,
+    StartVm,
+    StopVm,
+    VmCommand,
+    VmDeleted,
+    VmDevicesNoted,
+    VmEvent,
+    VmLaunchRequested,
+    VmMemoryNoted,
+    VmPaused,
+    VmPauseRequested,
+    VmReset,
+    VmResetRequested,
+    VmResumed,
+    VmResumeRequested,
+    VmStarted,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+)
+from proto.machine import MachineSpec
+from services.compute.policy import ATTEMPTS_MAX, explain
+from services.compute.shape import defined
+from services.compute.states import Absent, Devices, Launching, Reserving, Running, Stopped, Stopping, Vm, evolve
+
+
+def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
+    match command, vm:
+        case DefineVm(), Absent():
+            return [defined(command, vm.generation)]
+        case DefineVm(), _:
+            raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
+        case (NoteMemory() | NoteDevices() | ReportVm()), Absent():
+            return ()
+        case _, Absent():
+            raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
+        case StartVm(), _:
+            return _start(command, vm)
+        case StopVm(), _:
+            return _stop(command, vm)
+        case (PauseVm() | ResumeVm() | ResetVm()), Running():
+            return _steer(command, vm)
+        case (PauseVm() | ResumeVm() | ResetVm()), _:
+            raise Refused(Refusal.NOT_RUNNING, f"{command.vm} is {vm.word}", "start it and wait until it runs")
+        case DeleteVm(), Stopped():
+            return [VmDeleted(vm=vm.id, node=vm.node)]
+        case DeleteVm(), _:
+            raise Refused(Refusal.NOT_STOPPED, f"{command.vm} is {vm.word}", "stop it and wait until it has stopped")
+        case (NoteMemory() | NoteDevices()), Reserving():
+            return _note(command, vm)
+        case (NoteMemory() | NoteDevices()), _:
+            return ()
+        case ReportVm(), _:
+            return _report(command, vm)
+
+
+def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
+    match vm:
+        case Stopped():
+            choice = command.choice or Placement(policy="")
+            if not choice.candidates:
+                sentence, remedy = explain(choice, command.node)
+                raise Refused(Refusal.NO_NODE_FITS, sentence, remedy)
+            return [_start_requested(vm, choice)]
+        case Reserving() | Launching() | Running():
+            return ()
+        case Stopping():
+            raise Refused(Refusal.BUSY, f"{command.vm} is being stopped", "wait until it has stopped, then start it")
+        case _:
+            assert_never(vm)
+
+
+def _start_requested(vm: Stopped | Reserving | Launching, choice: Placement) -> VmStartRequested:
+    wanted = vm.definition
+    return VmStartRequested(
+        vm=vm.id,
+        node=choice.candidates[0].node,
+        generation=vm.generation + 1,
+        memory_mib=wanted.shape.memory_mib,
+        vcpus=wanted.shape.vcpus,
+        priority=wanted.priority,
+        placement=choice,
+        disks=wanted.disks,
+        nics=wanted.nics,
+    )
+
+
+def _fail(vm: Reserving | Launching, sentence: str, fresh: Placement | None = None) -> Sequence[VmEvent]:
+    """This start came to nothing on that node: give back, and ask the next candidate while there is one."""
+    tried = (*vm.tried, vm.node)
+    failed = VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)
+    choice = _without(fresh or vm.placement, tried)
+    if len(tried) >= ATTEMPTS_MAX or not choice.candidates:
+        return [failed]
+    return [failed, _start_requested(vm, choice)]
+
+
+def _without(placement: Placement, tried: Sequence[NodeId]) -> Placement:
+    """The placement with every tried node among the rejected: from there the next attempt knows them."""
+    marked = tuple(Rejected(node=n, filter=Filter.TRIED) for n in tried)
+    return Placement(
+        policy=placement.policy,
+        candidates=tuple(c for c in placement.candidates if c.node not in tried),
+        rejected=tuple(r for r in placement.rejected if r.node not in tried) + marked,
+    )
+
+
+def _stop(command: StopVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
+    match vm:
+        case Stopped():
+            return ()
+        case Reserving():
+            sentence, tried = "stopped before it was launched", (*vm.tried, vm.node)
+            return [VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)]
+        case Stopping() if command.deadline_s >= vm.deadline_s:
+            return ()
+        case Launching() | Running() | Stopping():
+            return [
+                VmStopRequested(vm=vm.id, node=vm.node, generation=vm.generation, deadline_s=command.deadline_s)
+            ]
+        case _:
+            assert_never(vm)
+
+
+def _steer(command: PauseVm | ResumeVm | ResetVm, vm: Running) -> Sequence[VmEvent]:
+    match command:
+        case PauseVm():
+            return () if vm.pause_wanted else [VmPauseRequested(vm=vm.id, generation=vm.generation)]
+        case ResumeVm() if vm.pause_wanted:
+            return [VmResumeRequested(vm=vm.id, generation=vm.generation)]
+        case ResumeVm() if vm.paused:
+            return ()
+        case ResumeVm():
+            raise Refused(Refusal.NOT_PAUSED, f"{command.vm} is running", "only a paused VM can be resumed")
+        case ResetVm():
+            pending = vm.resets_wanted > vm.resets
+            return () if pending else [VmResetRequested(vm=vm.id, generation=vm.generation, resets=vm.resets + 1)]
+
+
+def _note(command: NoteMemory | NoteDevices, vm: Reserving) -> Sequence[VmEvent]:
+    if command.generation != vm.generation or command.node != vm.node:
+        return ()
+    match command:
+        case NoteMemory() if vm.memory_noted:
+            return ()
+        case NoteDevices() if vm.devices is not None:
+            return ()
+        case NoteMemory(granted=False):
+            return _fail(vm, command.sentence, command.choice)
+        case NoteDevices(granted=False):
+            return _fail(vm, command.sentence)
+        case NoteMemory():
+            noted: VmEvent = VmMemoryNoted(vm=vm.id, generation=vm.generation)
+            return [noted] if vm.devices is None else [noted, _launch(vm, vm.devices)]
+        case NoteDevices():
+            devices = Devices(disks=command.disks, nics=command.nics)
+            noted = VmDevicesNoted(vm=vm.id, generation=vm.generation, disks=devices.disks, nics=devices.nics)
+            return [noted, _launch(vm, devices)] if vm.memory_noted else [noted]
+
+
+def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
+    wanted = vm.definition
+    spec = MachineSpec(
+        vm=vm.id,
+        generation=vm.generation,
+        shape=wanted.shape,
+        disks=devices.disks,
+        nics=devices.nics,
+        boot=wanted.boot,
+        boot_image=wanted.boot_image,
+        priority=wanted.priority,
+    )
+    return VmLaunchRequested(vm=vm.id, node=vm.node, spec=spec)
+
+
+def _report(fact: ReportVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
+    if fact.generation < vm.generation:
+        return ()
+    if fact.generation > vm.generation or fact.node != vm.node:
+        raise Refused(
+            Refusal.NOT_PERMITTED,
+            f"{fact.node} reports generation {fact.generation} of {fact.vm}; "
+            f"the log names generation {vm.generation} on {vm.node or 'no node'}",
+            "report only what was ordered of this node",
+        )
+    match vm:
+        case Stopped() | Reserving():
+            return ()
+        case Launching():
+            return _report_launching(fact, vm)
+        case Running():
+            return _report_running(fact, vm)
+        case Stopping():
+            return [_stopped(fact, vm)] if fact.seen in (Seen.GONE, Seen.FAILED) else ()
+        case _:
+            assert_never(vm)
+
+
+def _report_launching(fact: ReportVm, vm: Launching) -> Sequence[VmEvent]:
+    started = VmStarted(
+        vm=vm.id, node=vm.node, generation=vm.generation, boot_id=fact.boot_id, pcpus=fact.pcpus
+    )
+    match fact.seen:
+        case Seen.RUNNING | Seen.PAUSED:
+            return [started]
+        case Seen.GONE if fact.cause is GoneCause.GUEST:
+            return [started, _stopped(fact, vm)]  # it ran so briefly that its end was the first thing heard
+        case Seen.GONE | Seen.FAILED:
+            return _fail(vm, fact.sentence or f"no process came up on {vm.node} ({fact.cause})")
+
+
+def _report_running(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
+    if fact.seen in (Seen.GONE, Seen.FAILED):
+        return [_stopped(fact, vm)]
+    events: list[VmEvent] = []
+    resets = min(fact.resets, vm.resets_wanted)
+    if resets > vm.resets:
+        events.append(VmReset(vm=vm.id, generation=vm.generation, resets=resets))
+    if fact.order_version >= vm.asked_version:
+        if vm.pause_wanted and not vm.paused and fact.seen is Seen.PAUSED:
+            events.append(VmPaused(vm=vm.id, generation=vm.generation))
+        if vm.paused and not vm.pause_wanted and fact.seen is Seen.RUNNING:
+            events.append(VmResumed(vm=vm.id, generation=vm.generation))
+    return events
+
+
+def _stopped(fact: ReportVm, vm: Launching | Running | Stopping) -> VmStopped:
+    return VmStopped(vm=vm.id, node=vm.node, generation=vm.generation, cause=fact.cause, sentence=fact.sentence)
+
+
+VM: Decider[VmCommand, Vm, VmEvent] = Decider(
+    kind="vm",
+    commands=get_args(VmCommand),
+    events=get_args(VmEvent),
+    state=Vm,
+    key=lambda command: command.vm,
+    initial=Absent(),
+    decide=decide,
+    evolve=evolve,
+)

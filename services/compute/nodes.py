@@ -1,0 +1,137 @@
+"""One node of the cluster (stream `node-NAME`). Pure.
+
+    Outside ──join──▶ Joined ──report──▶ Member ⟲ report (when something changed), cordon, uncordon
+       ▲                 │                  │
+       └─────────────────┴──── remove ──────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never, get_args
+
+from msgspec.structs import replace
+
+from libs.common.decider import Decider, Refused
+from libs.common.messages import NodeId, Value
+from proto.compute import (
+    Capabilities,
+    CordonNode,
+    JoinNode,
+    NodeCommand,
+    NodeCordoned,
+    NodeEvent,
+    NodeJoined,
+    NodeRemoved,
+    NodeReported,
+    NodeUncordoned,
+    Refusal,
+    RemoveNode,
+    ReportNode,
+    UncordonNode,
+)
+
+NAMES_MAX = 5
+"""VMs named in one sentence."""
+
+
+class State(Value, tag=True):
+    pass
+
+
+class Outside(State):
+    """Never joined, or removed."""
+
+
+class Joined(State):
+    """Its key is known; its agent has not said hello. cordoned: takes no new VMs."""
+
+    key: str
+    cordoned: bool = False
+    reason: str = ""
+
+
+class Member(State):
+    key: str
+    capabilities: Capabilities
+    boot_id: str
+    address: str = ""
+    cordoned: bool = False
+    reason: str = ""
+
+
+Node = Outside | Joined | Member
+
+
+def decide(command: NodeCommand, node: Node) -> Sequence[NodeEvent]:
+    id = NodeId(command.node)
+    match command, node:
+        case JoinNode(), Outside():
+            return [NodeJoined(node=id, key=command.key)]
+        case JoinNode(), Joined() | Member():
+            if command.key == node.key:
+                return ()
+            raise Refused(
+                Refusal.NODE_KNOWN, f"{id} joined with another key", "remove that node first, or join under another name"
+            )
+        case _, Outside():
+            raise Refused(Refusal.NODE_UNKNOWN, f"{id} is not a node of this cluster", "join it with a one-time token")
+        case ReportNode(), _:
+            return _report(command, node)
+        case CordonNode(), _:
+            same = node.cordoned and node.reason == command.reason
+            return () if same else [NodeCordoned(node=id, reason=command.reason)]
+        case UncordonNode(), _:
+            return [NodeUncordoned(node=id)] if node.cordoned else ()
+        case RemoveNode(), _ if command.vms:
+            named = ", ".join(command.vms[:NAMES_MAX])
+            more = f" and {len(command.vms) - NAMES_MAX} more" if len(command.vms) > NAMES_MAX else ""
+            raise Refused(Refusal.NODE_NOT_EMPTY, f"{id} has {named}{more}", "cordon it and stop its VMs first")
+        case RemoveNode(), _:
+            return [NodeRemoved(node=id)]
+
+
+def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:
+    seen = (fact.capabilities, fact.boot_id, fact.address)
+    if isinstance(node, Member) and seen == (node.capabilities, node.boot_id, node.address):
+        return ()
+    return [
+        NodeReported(node=fact.node, capabilities=fact.capabilities, boot_id=fact.boot_id, address=fact.address)
+    ]
+
+
+def evolve(node: Node, event: NodeEvent) -> Node:
+    match event:
+        case NodeJoined():
+            return Joined(key=event.key)
+        case NodeRemoved():
+            return Outside()
+        case _ if isinstance(node, Outside):
+            return node
+        case NodeReported():
+            return Member(
+                key=node.key,
+                capabilities=event.capabilities,
+                boot_id=event.boot_id,
+                address=event.address,
+                cordoned=node.cordoned,
+                reason=node.reason,
+            )
+        case NodeCordoned():
+            return replace(node, cordoned=True, reason=event.reason)
+        case NodeUncordoned():
+            return replace(node, cordoned=False, reason="")
+        case _:
+            assert_never(event)
+
+
+NODE: Decider[NodeCommand, Node, NodeEvent] = Decider(
+    kind="node",
+    commands=get_args(NodeCommand),
+    events=get_args(NodeEvent),
+    state=Node,
+    key=lambda command: command.node,
+    initial=Outside(),
+    decide=decide,
+    evolve=evolve,
+)

@@ -1,0 +1,113 @@
+"""From a wish to a machine: checks a definition and pins everything the guest will see."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+
+from libs.common.decider import Refused
+from libs.common.messages import VmId
+from proto.compute import DefineVm, ImageFacts, Refusal, VmDefined
+from proto.machine import DiskFormat, Firmware, NicKind, Shape
+
+MACHINE = "pc-q35-7.2"
+"""A versioned machine type: an unversioned one would change the guest's board with each QEMU upgrade."""
+
+CPU_MODEL = "qemu64"
+"""The baseline that every accelerator offers, TCG included: the guest's CPUID never follows the host by accident."""
+
+VCPUS_MAX = 512
+MEMORY_MIB_MAX = 16 * 1024 * 1024
+HEADROOM = 4
+"""Times a VM may grow while it runs, where nothing else was said: each vCPU and DIMM slot costs a little at start."""
+
+HEADROOM_VCPUS_MAX = 16
+"""Default head-room ends here; who wants more says so."""
+
+DISKS_MAX = 8
+NICS_MAX = 4
+"""Each disk and NIC takes a PCI root port; these leave ports spare for hot-plug."""
+
+_UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+
+
+def defined(command: DefineVm, generation: int) -> VmDefined:
+    """The pinned definition. Raises Refused: NO_IMAGE, BAD_SHAPE. `generation` (of an earlier VM of that name, else 0)
+    enters the UUID where none was given, so that a VM made again is another machine."""
+    known = command.known or ImageFacts(missing=tuple(sorted({d.image for d in command.disks if d.image})))
+    _check_images(command, known)
+    _check_devices(command, known)
+    return VmDefined(
+        vm=VmId(command.vm),
+        shape=_shape(command, generation, boots_directly=known.boot is not None),
+        disks=command.disks,
+        nics=command.nics,
+        priority=command.priority,
+        sizes_mib=known.sizes_mib,
+        boot=known.boot,
+        boot_image=known.boot_image,
+    )
+
+
+def _bad(sentence: str, remedy: str) -> Refused:
+    return Refused(Refusal.BAD_SHAPE, sentence, remedy)
+
+
+def _check_images(command: DefineVm, known: ImageFacts) -> None:
+    if known.missing:
+        names = ", ".join(known.missing)
+        raise Refused(Refusal.NO_IMAGE, f"there is no image named {names}", "import it first, or name one that exists")
+
+
+def _check_devices(command: DefineVm, known: ImageFacts) -> None:
+    if len(command.disks) > DISKS_MAX:
+        raise _bad(f"{len(command.disks)} disks asked for", f"at most {DISKS_MAX}")
+    if len(command.nics) > NICS_MAX:
+        raise _bad(f"{len(command.nics)} NICs asked for", f"at most {NICS_MAX}")
+    for i, disk in enumerate(command.disks):
+        image_mib = known.sizes_mib.get(disk.image, 0)
+        if not disk.image and not disk.size_mib:
+            raise _bad(f"disk {i} has neither a size nor an image", "give it one of them")
+        if disk.image and disk.format is not DiskFormat.QCOW2:
+            raise _bad(f"disk {i} is {disk.format} and stands on image {disk.image}", "an overlay is qcow2")
+        if disk.size_mib and disk.size_mib < image_mib:
+            raise _bad(
+                f"disk {i} is {disk.size_mib} MiB, its image {disk.image} {image_mib} MiB",
+                f"at least {image_mib} MiB, or no size: then it is as large as the image",
+            )
+    for i, nic in enumerate(command.nics):
+        if (nic.kind is NicKind.BRIDGE) != bool(nic.bridge):
+            raise _bad(f"NIC {i} is of kind {nic.kind} with bridge {nic.bridge!r}", "kind bridge names one, user none")
+
+
+def _shape(command: DefineVm, generation: int, boots_directly: bool) -> Shape:
+    headroom = max(command.vcpus, min(HEADROOM * command.vcpus, HEADROOM_VCPUS_MAX))
+    vcpus_max = command.vcpus_max or headroom
+    memory_max_mib = command.memory_max_mib or min(HEADROOM * command.memory_mib, MEMORY_MIB_MAX)
+    if not command.vcpus <= vcpus_max <= VCPUS_MAX:
+        raise _bad(f"vcpus_max is {vcpus_max}", f"between vcpus ({command.vcpus}) and {VCPUS_MAX}")
+    if not command.memory_mib <= memory_max_mib <= MEMORY_MIB_MAX:
+        raise _bad(
+            f"memory_max_mib is {memory_max_mib}", f"between memory_mib ({command.memory_mib}) and {MEMORY_MIB_MAX}"
+        )
+    if command.uuid and not _UUID.match(command.uuid):
+        raise _bad(f"uuid is {command.uuid!r}", "32 lower-case hex digits as 8-4-4-4-12, or none")
+    return Shape(
+        vcpus=command.vcpus,
+        memory_mib=command.memory_mib,
+        vcpus_max=vcpus_max,
+        memory_max_mib=memory_max_mib,
+        machine=MACHINE,
+        cpu_model=CPU_MODEL,
+        firmware=Firmware.DIRECT if boots_directly else Firmware.BIOS,
+        uuid=command.uuid or _uuid_of(command.vm, generation),
+    )
+
+
+def _uuid_of(vm: str, generation: int) -> str:
+    """A UUID (version 8: by our own rule) from the VM's name; the same again when the decision is made again."""
+    digest = bytearray(sha256(f"vm/{vm}/{generation}".encode()).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    h = digest.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"

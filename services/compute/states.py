@@ -1,0 +1,215 @@
+"""The states of a VM, one Struct each, and how events lead from one to the next. The machine is drawn in model.py."""
+
+from __future__ import annotations
+
+from typing import ClassVar, assert_never
+
+from msgspec.structs import replace
+
+from libs.common.messages import NodeId, Value, VmId
+from proto.compute import (
+    Filter,
+    Placement,
+    VmDefined,
+    VmDeleted,
+    VmDevicesNoted,
+    VmEvent,
+    VmLaunchRequested,
+    VmMemoryNoted,
+    VmPaused,
+    VmPauseRequested,
+    VmReset,
+    VmResetRequested,
+    VmResumed,
+    VmResumeRequested,
+    VmStarted,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+)
+from proto.machine import Disk, MachineSpec, Nic
+
+
+class Devices(Value):
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+
+
+class State(Value, tag=True, kw_only=True):
+    """generation: the highest ever decided for this name, kept over deletion; version: events folded so far."""
+
+    word: ClassVar[str]
+    generation: int = 0
+    version: int = 0
+
+
+class Absent(State, kw_only=True):
+    word = "not defined"
+
+
+class Stopped(State, kw_only=True):
+    """No process. node: where it last was, or was last tried; sentence: why it is here, if it did not go well."""
+
+    word = "stopped"
+    definition: VmDefined
+    node: NodeId = NodeId("")
+    sentence: str = ""
+
+    @property
+    def id(self) -> VmId:
+        return self.definition.vm
+
+
+class Placed(State, kw_only=True):
+    """On a node, or on its way there."""
+
+    definition: VmDefined
+    node: NodeId
+
+    @property
+    def id(self) -> VmId:
+        return self.definition.vm
+
+
+class Reserving(Placed, kw_only=True):
+    """Memory and devices are asked for; no agent knows of it."""
+
+    word = "starting"
+    placement: Placement
+    memory_noted: bool = False
+    devices: Devices | None = None
+
+    @property
+    def tried(self) -> tuple[NodeId, ...]:
+        return tried(self.placement)
+
+
+class Launching(Placed, kw_only=True):
+    """The agent is ordered to run it and has not yet said that it does."""
+
+    word = "starting"
+    placement: Placement
+    spec: MachineSpec
+
+    @property
+    def tried(self) -> tuple[NodeId, ...]:
+        return tried(self.placement)
+
+
+class Running(Placed, kw_only=True):
+    """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it."""
+
+    word = "running"
+    spec: MachineSpec
+    boot_id: str = ""
+    pcpus: tuple[int, ...] = ()
+    pause_wanted: bool = False
+    paused: bool = False
+    asked_version: int = 0
+    resets_wanted: int = 0
+    resets: int = 0
+
+
+class Stopping(Placed, kw_only=True):
+    """The agent is ordered to end it: by the guest's own shutdown within deadline_s, else by power-off."""
+
+    word = "stopping"
+    deadline_s: int
+
+
+Vm = Absent | Stopped | Reserving | Launching | Running | Stopping
+
+
+def tried(placement: Placement) -> tuple[NodeId, ...]:
+    """Nodes asked earlier in the same start: a retry's placement names them."""
+    return tuple(r.node for r in placement.rejected if r.filter is Filter.TRIED)
+
+
+def evolve(vm: Vm, event: VmEvent) -> Vm:
+    """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
+    match event:
+        case VmDefined():
+            after: Vm = Stopped(definition=event, generation=vm.generation)
+        case VmDeleted():
+            after = Absent(generation=vm.generation)
+        case _ if isinstance(vm, Absent):
+            after = vm
+        case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
+            after = _evolve_start(vm, event)
+        case VmStarted():
+            after = _started(vm, event)
+        case VmStartFailed() | VmStopped():
+            after = Stopped(
+                definition=vm.definition, generation=vm.generation, node=event.node, sentence=event.sentence
+            )
+        case VmStopRequested():
+            after = Stopping(
+                definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s
+            )
+        case _:
+            after = _evolve_running(vm, event) if isinstance(vm, Running) else vm
+    return replace(after, version=vm.version + 1)
+
+
+def _evolve_start(
+    vm: Stopped | Reserving | Launching | Running | Stopping,
+    event: VmStartRequested | VmMemoryNoted | VmDevicesNoted | VmLaunchRequested,
+) -> Vm:
+    match event:
+        case VmStartRequested():
+            return Reserving(
+                definition=vm.definition,
+                generation=max(vm.generation, event.generation),
+                node=event.node,
+                placement=event.placement,
+            )
+        case _ if not isinstance(vm, Reserving):
+            return vm
+        case VmMemoryNoted():
+            return replace(vm, memory_noted=True)
+        case VmDevicesNoted():
+            return replace(vm, devices=Devices(disks=event.disks, nics=event.nics))
+        case VmLaunchRequested():
+            return Launching(
+                definition=vm.definition,
+                generation=vm.generation,
+                node=event.node,
+                placement=vm.placement,
+                spec=event.spec,
+            )
+        case _:
+            assert_never(event)
+
+
+def _started(vm: Stopped | Reserving | Launching | Running | Stopping, event: VmStarted) -> Vm:
+    if not isinstance(vm, Launching):
+        return vm
+    return Running(
+        definition=vm.definition,
+        generation=vm.generation,
+        node=event.node,
+        spec=vm.spec,
+        boot_id=event.boot_id,
+        pcpus=event.pcpus,
+    )
+
+
+def _evolve_running(
+    vm: Running, event: VmPauseRequested | VmPaused | VmResumeRequested | VmResumed | VmResetRequested | VmReset
+) -> Running:
+    match event:
+        case VmPauseRequested():
+            return replace(vm, pause_wanted=True, asked_version=vm.version + 1)
+        case VmPaused():
+            return replace(vm, paused=True)
+        case VmResumeRequested():
+            return replace(vm, pause_wanted=False, asked_version=vm.version + 1)
+        case VmResumed():
+            return replace(vm, paused=False)
+        case VmResetRequested():
+            return replace(vm, resets_wanted=event.resets)
+        case VmReset():
+            return replace(vm, resets=event.resets)
+        case _:
+            assert_never(event)
