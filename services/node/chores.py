@@ -7,7 +7,6 @@ Doing one twice changes nothing, so nothing is kept on disk: an agent that resta
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Reply
@@ -44,7 +43,7 @@ def key_of(chore: Chore) -> str:
 class Chores:
     entries: dict[str, _Entry] = field(default_factory=dict)
 
-    def on_order(self, ref: Hashable, chore: Chore, now_us: int) -> list[AnswerOrder | Work | SendFact]:
+    def on_order(self, ref: object, chore: Chore, now_us: int) -> list[AnswerOrder | Work | SendFact]:
         key = key_of(chore)
         entry = self.entries.get(key)
         if entry is not None and chore.version < entry.chore.version:

@@ -14,7 +14,7 @@ reported while something is being done; a report that the service answers with N
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -58,7 +58,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOrder:
-    ref: Hashable
+    ref: object
     heard: Heard
 
 
@@ -127,7 +127,7 @@ class Agent:
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
-    def on_order(self, ref: Hashable, order: OrderVm, now_us: int) -> list[NodeEffect]:
+    def on_order(self, ref: object, order: OrderVm, now_us: int) -> list[NodeEffect]:
         self.now_us = now_us
         vm = self.vms.get(order.vm)
         if vm is None:

@@ -13,7 +13,7 @@ chains decisions on a copy of the state and commits its longest prefix, with the
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -98,7 +98,7 @@ class Host:
 
     # --- commands -------------------------------------------------------------------------------------------------
 
-    def on_command(self, ref: Hashable, data: bytes, now_us: int, node: str = "", stream: str = "") -> list[Effect]:
+    def on_command(self, ref: object, data: bytes, now_us: int, node: str = "", stream: str = "") -> list[Effect]:
         """A message on `cmd.<service>.<stream>`, or from `node` on `fact.<node>.<service>`."""
         self.now_us = now_us
         try:
@@ -121,7 +121,7 @@ class Host:
             return [Answer(ref, invalid(f"the command is about {job.stream}, the subject about {stream}"))]
         return self._finish(self._admit(job))
 
-    def _job(self, command: Command, envelope: Envelope, ref: Hashable, cause: Recorded | None = None) -> Job:
+    def _job(self, command: Command, envelope: Envelope, ref: object, cause: Recorded | None = None) -> Job:
         decider = self._by_command[type(command)]
         if not envelope.correlation:
             envelope = msgspec.structs.replace(envelope, correlation=envelope.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from libs.common.bus import Published
@@ -22,7 +22,7 @@ class Append:
 class Answer:
     """Answer the command that came with this reference."""
 
-    ref: Hashable
+    ref: object
     reply: Reply
 
 

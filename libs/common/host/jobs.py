@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Job:
     command: Command
     decider: Decider[Any, Any, Any]
     stream: str
-    ref: Hashable = None
+    ref: object = None
     cause: Recorded | None = None
     attempts: int = 0
 

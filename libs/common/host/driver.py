@@ -1,0 +1,296 @@
+"""The asyncio around the steppers: carries messages between the bus, the log and a Host, and runs the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from libs.common.bus import Bus, BusError, Feed, Incoming
+from libs.common.clock import Clock
+from libs.common.host.core import Host
+from libs.common.host.effects import Answer, Append, Bug, Effect, Publish, Read, ReadStream, SaveMark, SendOrder
+from libs.common.host.relay import Relay
+from libs.common.host.service import Service
+from libs.common.log import EventLog, LogError
+from libs.common.messages import Recorded, decode_recorded, encode
+from libs.common.registry import Upcast
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+MARK_TICKS = 5
+FETCH_MAX = 500
+FETCH_S = 0.5
+"""how long a fetch waits for published events; thereafter the log itself is asked, so that a deaf bus costs no more than this"""
+ORDER_TIMEOUT_S = 2.0
+RETRY_S = 0.5
+IN_FLIGHT_MAX = 4096
+"""commands under way per process; more are answered `unavailable` by their streams' bounds first"""
+
+_heard = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Tasks:
+    """Keeps strong references to what runs, and says so when something of it dies."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
+        task = asyncio.create_task(work, name=name or None)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task %s died", task.get_name(), exc_info=error)
+
+    async def stop(self) -> None:
+        mine = [t for t in self._tasks if t is not asyncio.current_task()]
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+
+
+class Runner:
+    """One service on one log and bus. `start` returns when it is folded and serves; `stop` drains."""
+
+    def __init__(
+        self, service: Service, events: EventLog, bus: Bus, clock: Clock,
+        upcasts: dict[tuple[str, int], Upcast] | None = None,
+    ) -> None:  # fmt: skip
+        self.host = Host(service, upcasts)
+        self._log = events
+        self._bus = bus
+        self._clock = clock
+        self._tasks = Tasks()
+        self._feed: Feed | None = None
+        self._room = asyncio.Event()
+        self.bugs = 0
+        self.commands = 0
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Fold the log, then serve. Raises LogError, BusError."""
+        host = self.host
+        head = await self._log.head()
+        reacted = await self._log.consumer_position(host.reactions.consumer)
+        async for chunk in self._log.replay(0, head.position):
+            for recorded in chunk:
+                host.fold(recorded, recorded.position <= reacted)
+        self._do(host.ready(head.incarnation, self._clock.now_us()))
+        name = host.service.name
+        self._feed = await self._bus.feed(host.reactions.consumer)
+        await self._bus.serve(f"cmd.{name}.*", self._command, queue=name)
+        await self._bus.serve(f"fact.*.{name}", self._command, queue=name)
+        for subject in host.service.telemetry:
+            await self._bus.serve(subject, self._telemetry)
+        self._tasks.start(self._follow(), f"{name} follow")
+        self._tasks.start(self._tick(), f"{name} tick")
+
+    async def stop(self) -> None:
+        """Finish what is under way, store the position, stop. The bus is to be drained beforehand, so that nothing new comes."""
+        for _ in range(200):
+            if self.host.idle():
+                break
+            await asyncio.sleep(0.01)  # bounded; not a test: the commits under way are a few milliseconds from done
+        group = self.host.reactions.mark()
+        if group is not None:
+            try:
+                await self._log.append(group)
+            except LogError as error:
+                log.warning("the consumer position was not stored: %s", error)
+        await self._tasks.stop()
+        if self._feed is not None:
+            await self._feed.close()
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    async def _command(self, message: Incoming) -> None:
+        first, second, *rest = message.subject.split(".")
+        node = second if first == "fact" else ""
+        stream = rest[0] if first == "cmd" and rest else ""
+        self.commands += 1
+        self._do(self.host.on_command(message, message.data, self._clock.now_us(), node, stream))
+
+    async def _telemetry(self, message: Incoming) -> None:
+        self.host.on_telemetry(message.subject, message.data, self._clock.now_us())
+
+    async def _tick(self) -> None:
+        ticks = 0
+        while True:
+            await asyncio.sleep(TICK_S)
+            ticks += 1
+            self._do(self.host.on_tick(self._clock.now_us(), self._ids()))
+            if ticks % MARK_TICKS == 0:
+                self._do(self.host.on_mark())
+
+    def _ids(self) -> Iterator[str]:
+        while True:
+            yield self._clock.new_id()
+
+    async def _follow(self) -> None:
+        """Events in log order, live from the bus; what is missing there comes from the log."""
+        while True:
+            try:
+                if self.host.room < FETCH_MAX:
+                    self._room.clear()
+                    await asyncio.wait_for(self._room.wait(), TICK_S)
+                records = await self._fetch()
+                self._do(self.host.on_events(records, self._clock.now_us()))
+            except TimeoutError:
+                continue
+            except (BusError, LogError) as error:
+                log.warning("%s cannot follow the log just now: %s", self.host.service.name, error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _fetch(self) -> list[Recorded]:
+        assert self._feed is not None
+        try:
+            payloads = await self._feed.fetch(FETCH_MAX, FETCH_S)
+        except BusError as error:
+            log.debug("the bus gives no events: %s", error)
+            payloads = []
+        position = self.host.reactions.next_position
+        if not payloads:
+            return await self._log.read_all(position - 1, FETCH_MAX)
+        records = [r for p in payloads if (r := decode_recorded(p)).position >= position]
+        await self._feed.ack()
+        return await close_holes(self._log, position, records)
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Append():
+                    self._tasks.start(self._append(effect))
+                case Answer(ref, reply):
+                    self._tasks.start(_respond(ref, encode(reply)))
+                case ReadStream():
+                    self._tasks.start(self._read_stream(effect))
+                case SendOrder():
+                    self._tasks.start(self._order(effect))
+                case Bug(where, error):
+                    self.bugs += 1
+                    log.error("bug in %s", where, exc_info=error)
+        self._room.set()
+
+    async def _append(self, effect: Append) -> None:
+        try:
+            result = await self._log.append(effect.group)
+        except LogError as error:
+            self._do(self.host.on_append_failed(effect.token, f"the log cannot be written just now: {error}"))
+        else:
+            self._do(self.host.on_appended(effect.token, result))
+
+    async def _read_stream(self, effect: ReadStream) -> None:
+        records: list[Recorded] = []
+        while True:
+            try:
+                after = records[-1].version if records else effect.after
+                more = await self._log.read_stream(effect.stream, after)
+            except LogError as error:
+                log.warning("stream %s cannot be read just now: %s", effect.stream, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            records += more
+            if not more:
+                break
+        self._do(self.host.on_stream_read(effect.stream, records))
+
+    async def _order(self, effect: SendOrder) -> None:
+        try:
+            data = await self._bus.request(f"order.{effect.node}", effect.data, timeout_s=ORDER_TIMEOUT_S)
+        except BusError as error:
+            log.debug("order for %s to %s unheard: %s", effect.stream, effect.node, error)
+            return
+        heard = _heard(data)
+        if heard.get("accepted"):
+            self.host.on_heard(effect.stream, effect.version)
+        else:
+            log.info("order for %s refused by %s: %s", effect.stream, effect.node, heard.get("sentence"))
+
+
+async def _respond(message: Any, data: bytes) -> None:
+    try:
+        await message.respond(data)
+    except BusError as error:
+        log.debug("an answer was not taken: %s", error)
+
+
+async def close_holes(events: EventLog, position: int, records: list[Recorded]) -> list[Recorded]:
+    """`records` (ascending, from `position` on, perhaps repeated or with holes) made whole from the log. May end at a hole that
+    is too long to be read at once."""
+    out: list[Recorded] = []
+    for recorded in records:
+        while recorded.position > position:
+            missing = await events.read_all(position - 1, min(recorded.position - position, FETCH_MAX))
+            if not missing:
+                return out
+            out += missing
+            position = missing[-1].position + 1
+        if recorded.position == position:
+            out.append(recorded)
+            position += 1
+    return out
+
+
+class RelayRunner:
+    """The one relay of a log. Should two run by mistake, the bus drops what is said twice."""
+
+    def __init__(self, events: EventLog, bus: Bus) -> None:
+        self._log = events
+        self._bus = bus
+        self._tasks = Tasks()
+        self.relay: Relay | None = None
+
+    async def start(self) -> None:
+        head = await self._log.head()
+        self.relay = Relay(head.incarnation, await self._log.consumer_position("relay"))
+        self._tasks.start(self._run(self.relay), "relay")
+
+    async def _run(self, relay: Relay) -> None:
+        steps: list[Read | Publish | SaveMark] = [relay.start()]
+        while True:
+            step = steps.pop(0)
+            try:
+                steps += await self._step(relay, step)
+            except LogError as error:
+                log.warning("the relay cannot read the log just now: %s", error)
+                await asyncio.sleep(RETRY_S)
+                steps = [relay.start()]
+
+    async def _step(self, relay: Relay, step: Read | Publish | SaveMark) -> list[Read | Publish | SaveMark]:
+        match step:
+            case Read(after, limit):
+                records = await self._log.read_all(after, limit)
+                if not records:
+                    await self._log.wait(after, 1.0)
+                return [relay.on_records(records)]
+            case Publish(published):
+                try:
+                    await self._bus.publish_events(published)
+                except BusError as error:
+                    log.warning("the relay cannot publish just now: %s", error)
+                    await asyncio.sleep(RETRY_S)
+                    return [*relay.on_published(False)]
+                return [*relay.on_published(True)]
+            case SaveMark(group):
+                await self._log.append(group)
+                return []
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+        if self.relay is not None:
+            try:
+                await self._log.append(self.relay.mark())
+            except LogError as error:
+                log.warning("the relay's position was not stored: %s", error)
