@@ -4,6 +4,8 @@ Steps, each skipped when it is done already: uv (in .uv/), a Python >= 3.12, the
 guest image. Ends with a non-zero exit code and one sentence when something is missing that only a person can bring.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import hashlib
@@ -14,11 +16,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, Sequence  # noqa: UP035  (collections.abc's take no brackets in Python 3.8)
 
 ROOT = Path(__file__).resolve().parent.parent
 UV_HOME, VENV, LOCK = ROOT / ".uv", ROOT / ".venv", ROOT / "requirements.lock"
 STAMP = VENV / ".asv-stamp"
+TINY = ROOT / ".cache" / "tiny"
 OLDEST, NEWEST = (3, 12), (3, 14)
 """Pythons for which the locked packages have wheels."""
 QEMU_PACKAGES = ("qemu-system-x86", "qemu-utils")
@@ -39,19 +42,19 @@ def step(text: str) -> Iterator[None]:
     say(text + " ...")
     began = time.monotonic()
     yield
-    say("%s: done in %.1f s" % (text, time.monotonic() - began))
+    say(f"{text}: done in {time.monotonic() - began:.1f} s")
 
 
-def run(argv: Sequence[str], env: Optional[Dict[str, str]] = None) -> None:
+def run(argv: Sequence[str], env: dict[str, str] | None = None) -> None:
     """Runs a command in the checkout, its output shown. Raises Missing with its name and exit code."""
     try:
         code = subprocess.run(
             list(argv), cwd=str(ROOT), env=env, stdin=subprocess.DEVNULL, timeout=WAIT_S_MAX, check=False
         ).returncode
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Missing("%s could not be run: %s" % (argv[0], error)) from error
+        raise Missing(f"{argv[0]} could not be run: {error}") from error
     if code != 0:
-        raise Missing("`%s` failed with exit code %d; its own words are above" % (" ".join(argv[:4]), code))
+        raise Missing(f"`{' '.join(argv[:4])}` failed with exit code {code}; its own words are above")
 
 
 def output(argv: Sequence[str]) -> str:
@@ -63,7 +66,7 @@ def output(argv: Sequence[str]) -> str:
     return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
-def uv_environment() -> Dict[str, str]:
+def uv_environment() -> dict[str, str]:
     """uv reads no pip configuration, so the machine's is handed on to it, where uv has no setting of its own."""
     pip = {}
     for line in output([sys.executable, "-m", "pip", "config", "list"]).splitlines():
@@ -79,9 +82,8 @@ def uv_environment() -> Dict[str, str]:
     env = dict(os.environ)
     env.pop("VIRTUAL_ENV", None)
     for key, name in named.items():
-        value = pip.get(key)
-        if value:
-            env.setdefault(name, value.replace(" ", ",") if key == "find-links" else value)
+        if pip.get(key):
+            env.setdefault(name, pip[key].replace(" ", ",") if key == "find-links" else pip[key])
     env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # as pip does; what is installed is pinned by digest
     env.setdefault("UV_HTTP_TIMEOUT", "180")
     return env
@@ -105,11 +107,11 @@ def uv() -> str:
         elif shutil.which("uv"):
             return str(shutil.which("uv"))
         else:
-            raise Missing("%s has neither venv nor pip: install python3-venv, then run make setup again" % sys.executable)
+            raise Missing(f"{sys.executable} has neither venv nor pip: install python3-venv, then run make setup again")
     return str(binary)
 
 
-def version_of(python: str) -> Tuple[Tuple[int, int, int], str]:
+def version_of(python: str) -> tuple[tuple[int, int, int], str]:
     """Version and true path of an interpreter; (0, 0, 0) when it does not run (a pyenv shim may be for none)."""
     code = "import sys, os; print(*sys.version_info[:3], os.path.realpath(sys._base_executable))"
     match = re.match(r"(\d+) (\d+) (\d+) (.+)", output([python, "-I", "-c", code]))
@@ -119,9 +121,9 @@ def version_of(python: str) -> Tuple[Tuple[int, int, int], str]:
     return (major, minor, micro), match.group(4)
 
 
-def find_python() -> Optional[str]:
+def find_python() -> str | None:
     """The newest fitting Python on PATH, else among pyenv's versions (whose shims hide all but the selected ones)."""
-    wanted = ["python3.%d" % minor for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+    wanted = [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
     seen = [path for path in map(shutil.which, [*wanted, "python3", "python"]) if path] + [sys.executable]
     versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for folder in [versions, Path("/opt/python"), Path("/usr/local/bin").parent]:
@@ -146,8 +148,8 @@ def packages() -> None:
     if not (stamp[0] and output([str(python), "-c", "print(1)"])) or stamp[1:2] != [str(ROOT)]:
         found = find_python()
         if found is None:
-            say("no Python %d.%d to %d.%d on PATH or among pyenv's: uv fetches one" % (*OLDEST, *NEWEST))
-        with step("a Python environment in .venv (%s)" % (found or "fetched")):
+            say(f"no Python 3.{OLDEST[1]} to 3.{NEWEST[1]} on PATH or among pyenv's: uv fetches one")
+        with step(f"a Python environment in .venv ({found or 'fetched'})"):
             run([tool, "venv", "-q", "--clear", "-p", found or "3.13", str(VENV)], env)
     STAMP.unlink() if STAMP.exists() else None
     with step("the locked packages"):
@@ -172,8 +174,8 @@ def qemu() -> None:
 
 
 def tiny_image() -> None:
-    """The built-in guest image; its builder keeps it in the machine's cache and returns at once when it is there."""
-    run([str(VENV / "bin" / "python"), "-m", "infra.guest.build"])
+    """The built-in guest image; its builder returns at once when it is there."""
+    run([str(VENV / "bin" / "python"), "-m", "infra.guest.build", str(TINY)])
 
 
 def refresh_lock() -> None:
@@ -184,7 +186,10 @@ def refresh_lock() -> None:
         run([uv(), *args, "pyproject.toml", "-o", str(LOCK)], uv_environment())
 
 
-def main(args: List[str]) -> int:
+def main(args: list[str]) -> int:
+    if args not in ([], ["--lock"]):
+        say("takes no argument but --lock")
+        return 2
     folder = ROOT / ".cache"
     folder.mkdir(exist_ok=True)
     with (folder / "setup.lock").open("w") as lock:
@@ -197,7 +202,7 @@ def main(args: List[str]) -> int:
             qemu()
             tiny_image()
         except Missing as error:
-            say("stopped: %s" % error)
+            say(f"stopped: {error}")
             return 1
     return 0
 
