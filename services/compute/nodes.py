@@ -66,14 +66,8 @@ Node = Outside | Joined | Member
 def decide(command: NodeCommand, node: Node) -> Sequence[NodeEvent]:
     id = NodeId(command.node)
     match command, node:
-        case JoinNode(), Outside():
-            return [NodeJoined(node=id, key=command.key)]
-        case JoinNode(), Joined() | Member():
-            if command.key == node.key:
-                return ()
-            raise Refused(
-                Refusal.NODE_KNOWN, f"{id} joined with another key", "remove that node first, or join under another name"
-            )
+        case JoinNode(), _:
+            return _join(command, node)
         case _, Outside():
             raise Refused(Refusal.NODE_UNKNOWN, f"{id} is not a node of this cluster", "join it with a one-time token")
         case ReportNode(), _:
@@ -89,6 +83,18 @@ def decide(command: NodeCommand, node: Node) -> Sequence[NodeEvent]:
             raise Refused(Refusal.NODE_NOT_EMPTY, f"{id} has {named}{more}", "cordon it and stop its VMs first")
         case RemoveNode(), _:
             return [NodeRemoved(node=id)]
+
+
+def _join(command: JoinNode, node: Node) -> Sequence[NodeEvent]:
+    if isinstance(node, Outside):
+        return [NodeJoined(node=NodeId(command.node), key=command.key)]
+    if command.key == node.key:
+        return ()
+    raise Refused(
+        Refusal.NODE_KNOWN,
+        f"{command.node} joined with another key",
+        "remove that node first, or join under another name",
+    )
 
 
 def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:

@@ -1,0 +1,21 @@
+"""compute as a service."""
+
+from libs.common.host.service import Service
+from libs.common.registry import members
+from proto.io import DevicesDenied, DevicesGranted, ImageDeleteRequested, ImageImported
+from proto.memory import LedgerEvent
+from services.compute import react, views
+from services.compute.model import VM
+from services.compute.nodes import NODE
+
+SERVICE = Service(
+    "compute",
+    deciders=(VM, NODE),
+    follows=(*members(LedgerEvent), DevicesGranted, DevicesDenied, ImageImported, ImageDeleteRequested),
+    react=react.react,
+    views=views.Views,
+    enrich=views.enrich,
+    orders=react.orders,
+    telemetry=("tel.*.beat",),
+    hear=views.hear,
+)

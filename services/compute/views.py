@@ -1,0 +1,198 @@
+"""What compute knows of others when it decides: nodes and their load, images, who was heard lately. Folded from the log, except
+for heartbeats, which are telemetry and start anew with the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from libs.common.messages import NodeId, Recorded
+from proto.compute import (
+    DefineVm,
+    Filter,
+    ImageFacts,
+    NodeCordoned,
+    NodeJoined,
+    NodeRemoved,
+    NodeReported,
+    NodeUncordoned,
+    NoteMemory,
+    Placement,
+    RemoveNode,
+    StartVm,
+    VmDefined,
+    VmDeleted,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+)
+from proto.io import ImageDeleteRequested, ImageImported
+from proto.machine import NicKind
+from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from proto.node import Beat
+from services.compute.policy import NodeFacts, Wishes, place
+from services.compute.states import tried
+
+SILENCE_US_MAX = 5_000_000
+"""A node not heard for longer is offline for placement: five missed heartbeats, as long as a node's lease."""
+
+_decode_beat = msgspec.msgpack.Decoder(Beat).decode
+
+
+@dataclass(slots=True)
+class NodeView:
+    """A node in the views. VMs are counted from the choice of the node until the end of the process was seen."""
+
+    reported: NodeReported | None = None
+    cordoned: bool = False
+    capacity_mib: int = 0
+    reserved_mib: int = 0
+    heard_us: int = 0
+    vms: dict[str, int] = field(default_factory=dict)
+    """VM -> vCPUs"""
+
+
+class Views:
+    """Placement facts and image facts."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeView] = {}
+        self.vms: dict[str, VmDefined] = {}
+        self.starts: dict[str, VmStartRequested] = {}
+        """the latest start of each VM that has a node"""
+        self.images: dict[str, ImageImported] = {}
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case NodeJoined():
+                self.nodes.setdefault(event.node, NodeView())
+            case NodeRemoved():
+                self.nodes.pop(event.node, None)
+            case NodeReported() | NodeCordoned() | NodeUncordoned():
+                self._apply_node(self.nodes.setdefault(event.node, NodeView()), event)
+            case CapacitySet() | MemoryReserved() | MemoryReleased():
+                self._apply_memory(self.nodes.get(event.node), event)
+            case VmDefined():
+                self.vms[event.vm] = event
+            case VmDeleted():
+                self.vms.pop(event.vm, None)
+            case VmStartRequested():
+                self.starts[event.vm] = event
+                if node := self.nodes.get(event.node):
+                    node.vms[event.vm] = event.vcpus
+            case VmStartFailed() | VmStopped():
+                self.starts.pop(event.vm, None)
+                if node := self.nodes.get(event.node):
+                    node.vms.pop(event.vm, None)
+            case ImageImported():
+                self.images[event.image] = event
+            case ImageDeleteRequested():
+                self.images.pop(event.image, None)
+
+    @staticmethod
+    def _apply_node(node: NodeView, event: NodeReported | NodeCordoned | NodeUncordoned) -> None:
+        match event:
+            case NodeReported():
+                node.reported = event
+            case NodeCordoned():
+                node.cordoned = True
+            case NodeUncordoned():
+                node.cordoned = False
+
+    @staticmethod
+    def _apply_memory(node: NodeView | None, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
+        if node is None:
+            return
+        match event:
+            case CapacitySet():
+                node.capacity_mib = event.capacity_mib
+            case MemoryReserved():
+                node.reserved_mib = event.reserved_mib
+            case MemoryReleased():
+                node.reserved_mib = max(0, node.reserved_mib - event.memory_mib)
+
+    def online(self, node: str, now_us: int) -> bool:
+        view = self.nodes.get(node)
+        return view is not None and view.heard_us > 0 and now_us - view.heard_us <= SILENCE_US_MAX
+
+    def facts(self, now_us: int) -> list[NodeFacts]:
+        """What placement may know, of every node that said hello at least once."""
+        return [self._facts(name, node, node.reported, now_us) for name, node in self.nodes.items() if node.reported]
+
+    def _facts(self, name: str, node: NodeView, reported: NodeReported, now_us: int) -> NodeFacts:
+        can = reported.capabilities
+        return NodeFacts(
+            node=NodeId(name),
+            online=self.online(name, now_us),
+            cordoned=node.cordoned,
+            pcpus=can.pcpus / max(1, can.share),
+            vcpus_promised=sum(node.vms.values()),
+            memory_capacity_mib=node.capacity_mib,
+            memory_reserved_mib=node.reserved_mib,
+            pools=can.pools,
+            bridges=can.bridges,
+        )
+
+    def choose(self, vm: str, now_us: int, asked: str = "", tried: tuple[str, ...] = ()) -> Placement | None:
+        """A placement for a VM, None where it is not defined."""
+        wanted = self.vms.get(vm)
+        if wanted is None:
+            return None
+        wish = Wishes(
+            vcpus=wanted.shape.vcpus,
+            memory_mib=wanted.shape.memory_mib,
+            pools=tuple(sorted({d.pool for d in wanted.disks})),
+            bridges=tuple(sorted({n.bridge for n in wanted.nics if n.kind is NicKind.BRIDGE})),
+            node=asked,
+        )
+        return place(wish, self.facts(now_us), tried)
+
+    def known(self, command: DefineVm) -> ImageFacts:
+        """Of the images a definition names: those that are there, and how the first disk's image boots."""
+        names = sorted({d.image for d in command.disks if d.image})
+        first = self.images.get(command.disks[0].image) if command.disks else None
+        boot = first.boot if first else None
+        return ImageFacts(
+            missing=tuple(n for n in names if n not in self.images),
+            sizes_mib={n: self.images[n].info.size_mib for n in names if n in self.images},
+            boot=boot,
+            boot_image=first.image if first and boot else "",
+        )
+
+
+def enrich(command: Any, views: Views, now_us: int) -> Any:
+    """Overwrites what only compute's own views may say, whoever sent the command."""
+    match command:
+        case DefineVm():
+            return replace(command, known=views.known(command))
+        case StartVm():
+            return replace(command, choice=views.choose(command.vm, now_us, command.node))
+        case NoteMemory(granted=False):
+            return replace(command, choice=_next_choice(command, views, now_us))
+        case RemoveNode():
+            node = views.nodes.get(command.node)
+            return replace(command, vms=tuple(sorted(node.vms)) if node else ())
+        case _:
+            return command
+
+
+def _next_choice(command: NoteMemory, views: Views, now_us: int) -> Placement | None:
+    """The ledger's denial says that the facts were old: choose afresh, without the nodes already tried. None, and with it the
+    recorded candidates, where the start asked for one node only or is not the latest."""
+    start = views.starts.get(command.vm)
+    if start is None or start.generation != command.generation:
+        return None
+    if any(r.filter is Filter.NOT_ASKED for r in start.placement.rejected):
+        return None
+    return views.choose(command.vm, now_us, tried=(*tried(start.placement), start.node))
+
+
+def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
+    """`tel.NODE.beat`. Only a node that joined, and only in its own name."""
+    beat = _decode_beat(data)
+    node = views.nodes.get(beat.node)
+    if node is not None and subject == f"tel.{beat.node}.beat":
+        node.heard_us = now_us
