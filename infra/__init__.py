@@ -1,0 +1,1 @@
+"""What aSV runs on: SQL, container files, engine configuration, the guest image's recipe."""
