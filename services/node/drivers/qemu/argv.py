@@ -1,0 +1,223 @@
+"""From a MachineSpec to QEMU's command line. Pure: the same spec and place give the same words (tests/model/golden).
+
+What the guest sees is pinned by the spec; everything else is fixed here:
+
+    pcie.0  1 VGA · 2 virtio-serial · 3 balloon · 4 rng · 5 i6300esb · 6 pvpanic · 16 + slot // 8 root ports
+    root port of slot s: function s % 8 of device 16 + s // 8, so that a disk or NIC keeps its address whatever is plugged
+    beside it. Function 0 of a group is always made: without it the guest would not look at the others.
+
+QEMU works in a folder of its own (`vnc` and `pid` are relative to it); the monitor, the guest agent's channel and the serial
+console are listening sockets that the agent made and hands over by number.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from proto.machine import Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
+
+SLOTS_MAX = 64
+SPARE_PORTS = 4
+MEMORY_SLOTS = 8
+SERIAL_LENGTH_MAX = 20
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class BadSpec(ValueError):
+    """The spec asks for what this driver cannot make; the sentence says what would be right."""
+
+
+class Backing(msgspec.Struct, frozen=True):
+    """The file an overlay stands on, below its pool's folder, and its declared format."""
+
+    file: str
+    format: DiskFormat
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things are on this node, named as the QEMU process is to name them.
+
+    pools    folder of each pool; direct: the pools whose file system can do O_DIRECT
+    bases    what each image is, by image name: a disk with `image` in qcow2 format stands on it
+    *_fd     numbers of the listening sockets and of tap devices (by NIC name), as the process inherits them
+    """
+
+    accelerator: str
+    pools: dict[str, str]
+    direct: frozenset[str] = frozenset()
+    bases: dict[str, Backing] = {}
+    boot_folder: str = ""
+    monitor_fd: int = 3
+    agent_fd: int = 4
+    serial_fd: int = 5
+    taps: dict[str, int] = {}
+
+
+def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
+    """The command line. Raises BadSpec."""
+    check(spec, place)
+    return [
+        qemu,
+        *_board(spec, place),
+        *_cpu_and_memory(spec.shape),
+        *_channels(place),
+        *_devices(),
+        *_ports(spec),
+        *[word for disk in spec.disks for word in _disk(disk, place)],
+        *[word for nic in spec.nics for word in _nic(nic, place)],
+        *_boot(spec, place),
+        "-S",
+    ]
+
+
+def check(spec: MachineSpec, place: Place) -> None:
+    """Raises BadSpec for what QEMU would refuse unclearly, or take and do wrong."""
+    shape = spec.shape
+    if shape.vcpus_max < shape.vcpus or shape.memory_max_mib < shape.memory_mib:
+        raise BadSpec(f"{spec.vm}: vcpus_max and memory_max_mib must be at least vcpus and memory_mib")
+    if shape.firmware is Firmware.UEFI:
+        raise BadSpec(f"{spec.vm}: firmware uefi is not offered by this driver; use bios or direct")
+    if (shape.firmware is Firmware.DIRECT) != (spec.boot is not None):
+        raise BadSpec(f"{spec.vm}: firmware {shape.firmware} needs boot files if and only if it is direct")
+    slots = [d.slot for d in spec.disks] + [n.slot for n in spec.nics]
+    if len(set(slots)) != len(slots) or any(not 0 <= s < SLOTS_MAX for s in slots):
+        raise BadSpec(f"{spec.vm}: PCI slots {sorted(slots)} must differ and lie in 0..{SLOTS_MAX - 1}")
+    for disk in spec.disks:
+        if len(disk.serial) > SERIAL_LENGTH_MAX:
+            raise BadSpec(f"{spec.vm}: serial {disk.serial!r} is longer than the {SERIAL_LENGTH_MAX} characters a guest sees")
+        if disk.pool not in place.pools:
+            raise BadSpec(f"{spec.vm}: disk {disk.name} lies in pool {disk.pool!r}, which this node does not have")
+    for nic in spec.nics:
+        if nic.kind is NicKind.BRIDGE and nic.name not in place.taps:
+            raise BadSpec(f"{spec.vm}: NIC {nic.name} wants bridge {nic.bridge!r}, which this node does not have")
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _board(spec: MachineSpec, place: Place) -> list[str]:
+    accelerator = f"{place.accelerator},thread=multi" if place.accelerator == "tcg" else place.accelerator
+    return [
+        *("-name", f"guest={spec.vm},debug-threads=on"),
+        *("-uuid", spec.shape.uuid),
+        *("-nodefaults", "-no-user-config"),
+        *("-sandbox", SANDBOX),
+        *("-machine", f"{spec.shape.machine},dump-guest-core=off"),
+        *("-accel", accelerator),
+        # The process outlives a guest's power-off and panic, so that an agent that was away still learns the cause.
+        *("-action", "shutdown=pause,panic=pause,watchdog=reset"),
+        *("-rtc", "base=utc,driftfix=slew"),
+        *("-pidfile", "pid"),
+    ]
+
+
+def _cpu_and_memory(shape: Shape) -> list[str]:
+    vcpus = f"cpus={shape.vcpus},maxcpus={shape.vcpus_max},sockets=1,cores={shape.vcpus_max},threads=1"
+    memory = f"size={shape.memory_mib}M"
+    if shape.memory_max_mib > shape.memory_mib:
+        memory += f",slots={MEMORY_SLOTS},maxmem={shape.memory_max_mib}M"
+    return ["-cpu", shape.cpu_model, "-smp", vcpus, "-m", memory]
+
+
+def _channels(place: Place) -> list[str]:
+    def listening(id: str, fd: int) -> list[str]:
+        return ["-chardev", f"socket,id={id},fd={fd},server=on,wait=off"]
+
+    return [
+        *listening("monitor", place.monitor_fd),
+        *("-mon", "chardev=monitor,mode=control"),
+        *listening("serial", place.serial_fd),
+        *("-serial", "chardev:serial"),
+        *listening("agent", place.agent_fd),
+        *("-device", "virtio-serial-pci,id=channels,bus=pcie.0,addr=0x2"),
+        *("-device", f"virtserialport,id=agent0,bus=channels.0,nr=1,chardev=agent,name={AGENT_CHANNEL}"),
+        *("-display", "none", "-vnc", "unix:vnc"),
+    ]
+
+
+def _devices() -> list[str]:
+    return [
+        *("-device", "VGA,id=vga,bus=pcie.0,addr=0x1"),
+        *("-device", "virtio-balloon-pci,id=balloon,bus=pcie.0,addr=0x3,deflate-on-oom=on,free-page-reporting=on"),
+        *("-object", "rng-random,id=entropy,filename=/dev/urandom"),
+        *("-device", "virtio-rng-pci,id=rng,rng=entropy,bus=pcie.0,addr=0x4,max-bytes=65536,period=1000"),
+        *("-device", "i6300esb,id=watchdog,bus=pcie.0,addr=0x5"),
+        *("-device", "pvpanic-pci,id=panic,bus=pcie.0,addr=0x6"),
+    ]
+
+
+def _ports(spec: MachineSpec) -> list[str]:
+    used = {d.slot for d in spec.disks} | {n.slot for n in spec.nics}
+    spare = [s for s in range(SLOTS_MAX) if s not in used][:SPARE_PORTS]
+    ports = used.union(spare)
+    ports |= {s - s % 8 for s in ports}
+    words: list[str] = []
+    for s in sorted(ports):
+        function0 = ",multifunction=on" if s % 8 == 0 else ""
+        # No I/O window: modern virtio needs none, and the board has room for a few only.
+        words += [
+            "-device",
+            f"pcie-root-port,id=port{s},bus=pcie.0,chassis={s + 1},addr={16 + s // 8:#x}.{s % 8}{function0},io-reserve=0",
+        ]
+    return words
+
+
+def _file_node(name: str, path: str, *, direct: bool, read_only: bool) -> dict[str, Any]:
+    return {
+        "driver": "file",
+        "node-name": name,
+        "filename": path,
+        "locking": "on",
+        "read-only": read_only,
+        "auto-read-only": False,
+        "cache": {"direct": direct, "no-flush": False},
+        "discard": "unmap",
+        "aio": "threads",
+    }
+
+
+def _disk(disk: Disk, place: Place) -> list[str]:
+    """The explicit graph: file nodes, the image's node, the disk's node. Formats are stated, never probed."""
+    direct, folder = disk.pool in place.direct, place.pools[disk.pool]
+    words: list[str] = []
+    id = f"disk{disk.slot}"  # not its name: QEMU allows 31 characters, the first of them a letter
+    top: dict[str, Any] = {"driver": disk.format.value, "node-name": id, "file": f"{id}-file"}
+    top |= {"read-only": False, "discard": "unmap"}
+    if disk.format is DiskFormat.QCOW2:
+        top["backing"] = None
+        if disk.image:
+            base, name = place.bases[disk.image], f"{id}-base"
+            file = _file_node(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=True)
+            node = {"driver": base.format.value, "node-name": name, "file": f"{name}-file", "read-only": True}
+            words += ["-blockdev", _json(file), "-blockdev", _json(node)]
+            top["backing"] = name
+    file = _file_node(f"{id}-file", f"{folder}/disks/{disk.file}", direct=direct, read_only=False)
+    device = f"virtio-blk-pci,id={id}-dev,bus=port{disk.slot},drive={id},serial={disk.serial}"
+    cache = f"write-cache=on,bootindex={disk.slot + 1}"
+    return [*words, "-blockdev", _json(file), "-blockdev", _json(top), "-device", f"{device},{cache}"]
+
+
+def _nic(nic: Nic, place: Place) -> list[str]:
+    id = f"nic{nic.slot}"
+    if nic.kind is NicKind.USER:
+        # restrict=on: DHCP and nothing else, neither the host (10.0.2.2 is its loopback) nor the world behind it.
+        net = f"user,id={id},restrict=on,ipv6=off"
+    else:
+        net = f"tap,id={id},fd={place.taps[nic.name]},vhost=off"
+    device = f"virtio-net-pci,id={id}-dev,bus=port{nic.slot},netdev={id},mac={nic.mac}"
+    return ["-netdev", net, "-device", f"{device},romfile="]
+
+
+def _boot(spec: MachineSpec, place: Place) -> list[str]:
+    if spec.boot is None:
+        return ["-boot", "menu=off,strict=on"]
+    return [
+        *("-kernel", f"{place.boot_folder}/{spec.boot.kernel}"),
+        *("-initrd", f"{place.boot_folder}/{spec.boot.initrd}"),
+        *("-append", spec.boot.cmdline),
+    ]

@@ -1,0 +1,297 @@
+"""A host in memory: VMs that start, run, crash and end by parameters, without clock, loop or I/O. A simulator runs it verbatim;
+`SimulatedDriver` (simulated.py) puts real time around it.
+
+    host = SimHost("n1", SimParams(), Random(7), pool)
+    host.begin(act, now_us)         any object with `vm`, `verb` (start shutdown kill pause resume reset) and `spec`
+    host.next_us()                  when to ask again
+    host.due(now_us)                what has ended or happened by then: SimDone (a verb) and MachineChanged, in order of time
+
+Processes belong to the host, not to the agent: `drop_agent` forgets verbs under way and nothing else, `adopt` is what the next
+agent finds. Faults come by chance (SimParams) or by hand: `crash`, `panic`, `freeze`/`thaw`, `power_off`/`power_on`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from proto.compute import GoneCause
+from proto.machine import MachineSpec
+from services.node.drivers import CannotStart, DriverError, Machine, MachineChanged, NoSuchVm
+from services.node.drivers.simpool import Holder, SimPool
+
+HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SimParams:
+    """How this host behaves. Times in microseconds; chances are 0..1 per start (or per shutdown), drawn from the host's Random.
+
+    lease_us, start_us    from the order to the process, and from there to running vCPUs; jitter_us is added at most once
+    boot_us               from running vCPUs to a guest agent that answers
+    shutdown_us           how long a guest takes to power off when asked
+    verb_us               pause, resume, reset; kill_us: power off until the process is gone
+    start_fails           chance that QEMU ends at once; start_hangs: that it says nothing until hang_us, then is killed
+    ignores_shutdown      chance that a guest does not power off when asked
+    crashes_per_hour      mean number of crashes of a running VM's process in an hour, spread evenly in time
+    pcpus, memory_mib     what the host claims to have
+    """
+
+    lease_us: int = 5_000
+    start_us: int = 250_000
+    jitter_us: int = 50_000
+    boot_us: int = 1_500_000
+    shutdown_us: int = 1_000_000
+    verb_us: int = 5_000
+    kill_us: int = 20_000
+    hang_us: int = 30_000_000
+    start_fails: float = 0.0
+    start_hangs: float = 0.0
+    ignores_shutdown: float = 0.0
+    crashes_per_hour: float = 0.0
+    pcpus: int = 8
+    memory_mib: int = 16_384
+
+
+class Verb(Protocol):
+    """What `begin` takes; the agent's own `Act` is one."""
+
+    @property
+    def vm(self) -> str: ...
+    @property
+    def verb(self) -> str: ...
+    @property
+    def spec(self) -> MachineSpec | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SimAct:
+    vm: str
+    verb: str
+    spec: MachineSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimDone:
+    """A verb has ended: done (error None), or refused with the error a driver raises. machine: after a start."""
+
+    vm: str
+    verb: str
+    error: DriverError | None = None
+    machine: Machine | None = None
+
+
+@dataclass(slots=True)
+class SimVm:
+    """A process. `starting` ones have not run a single instruction of the guest."""
+
+    spec: MachineSpec
+    pid: int
+    starting: bool = True
+    status: str = "running"
+    resets: int = 0
+    running_us: int = 0
+    boots: int = 0
+
+    def machine(self) -> Machine:
+        return Machine(self.spec.vm, self.spec.generation, self.pid, self.status, self.resets)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Due:
+    """Something that will happen. agent: only as long as this agent lives; pid: only to this process (0: to none yet)."""
+
+    at_us: int
+    serial: int
+    what: str = field(compare=False)
+    vm: str = field(compare=False)
+    pid: int = field(compare=False, default=0)
+    agent: int = field(compare=False, default=0)
+    spec: MachineSpec | None = field(compare=False, default=None)
+
+
+class SimHost:
+    def __init__(self, node: str, params: SimParams, random: Random, pool: SimPool | None = None) -> None:
+        self.node = node
+        self.params = params
+        self.pool = pool if pool is not None else SimPool()
+        self.vms: dict[str, SimVm] = {}
+        self.boots = 1
+        self._random = random
+        self._heap: list[_Due] = []
+        self._serial = 0
+        self._pid = 1000
+        self._agent = 1
+        self._frozen = False
+
+    @property
+    def boot_id(self) -> str:
+        return f"{self.node}-boot-{self.boots}"
+
+    # --- the agent's side -----------------------------------------------------------------------------------------
+
+    def begin(self, act: Verb, now_us: int) -> None:
+        """Starts a verb; its SimDone comes by `due`. One verb of a VM at a time is the caller's care."""
+        vm = self.vms.get(act.vm)
+        match act.verb:
+            case "start":
+                assert act.spec is not None, "a start needs a spec"
+                self._plan(now_us + self.params.lease_us, "spawn", act.vm, agent=self._agent, spec=act.spec)
+            case "kill":
+                self._plan(now_us + self.params.kill_us, "kill", act.vm, agent=self._agent)
+            case "shutdown" if vm is not None and self._random.random() >= self.params.ignores_shutdown:
+                self._plan(now_us + self.params.shutdown_us, "guest-shutdown", act.vm, pid=vm.pid)
+                self._plan(now_us + self.params.verb_us, "shutdown", act.vm, agent=self._agent)
+            case "shutdown" | "pause" | "resume" | "reset":
+                self._plan(now_us + self.params.verb_us, act.verb, act.vm, agent=self._agent)
+            case unknown:
+                raise ValueError(f"no such verb: {unknown!r}; start shutdown kill pause resume reset are known")
+
+    def due(self, now_us: int) -> list[SimDone | MachineChanged]:
+        out: list[SimDone | MachineChanged] = []
+        while not self._frozen and self._heap and self._heap[0].at_us <= now_us:
+            due = heapq.heappop(self._heap)
+            vm = self.vms.get(due.vm)
+            if (due.agent and due.agent != self._agent) or (due.pid and (vm is None or vm.pid != due.pid)):
+                continue
+            out += self._happen(due, vm)
+        return out
+
+    def next_us(self) -> int | None:
+        """When something is due; None: nothing is under way, or the host is frozen."""
+        return None if self._frozen or not self._heap else self._heap[0].at_us
+
+    def adopt(self) -> list[Machine]:
+        """What a fresh agent finds. A process that never ran its guest is ended, as the qemu driver does."""
+        for name in [n for n, vm in self.vms.items() if vm.starting]:
+            self._end(name)
+        return [self.vms[name].machine() for name in sorted(self.vms)]
+
+    def drop_agent(self) -> None:
+        """The agent died: its verbs under way are forgotten, processes run on."""
+        self._agent += 1
+
+    def booted(self, vm: str, now_us: int) -> bool:
+        """Whether the guest agent of that VM answers by now. Raises NoSuchVm."""
+        found = self.vms.get(vm)
+        if found is None or found.starting:
+            raise NoSuchVm(f"no process of {vm} on {self.node}")
+        return found.status == "running" and now_us >= found.running_us + self.params.boot_us
+
+    # --- faults by hand -------------------------------------------------------------------------------------------
+
+    def crash(self, vm: str, now_us: int) -> None:
+        """The VM's process dies by itself."""
+        self._plan(now_us, "crash", vm, pid=self.vms[vm].pid)
+
+    def panic(self, vm: str, now_us: int) -> None:
+        """The guest's kernel panics; the process stays."""
+        self._plan(now_us, "panic", vm, pid=self.vms[vm].pid)
+
+    def freeze(self) -> None:
+        """Nothing happens any more, locks are kept (SIGSTOP to all, or a stopped host)."""
+        self._frozen = True
+
+    def thaw(self) -> None:
+        """What became due meanwhile happens at the next `due`."""
+        self._frozen = False
+
+    def power_off(self) -> None:
+        """All processes and the agent are gone, locks with them; leases stay."""
+        for name in list(self.vms):
+            self._end(name)
+        self._heap.clear()
+        self._agent += 1
+
+    def power_on(self) -> None:
+        self.boots += 1
+        self._frozen = False
+
+    # --- what happens ---------------------------------------------------------------------------------------------
+
+    def _plan(self, at_us: int, what: str, vm: str, *, pid: int = 0, agent: int = 0, spec: MachineSpec | None = None) -> None:
+        self._serial += 1
+        heapq.heappush(self._heap, _Due(at_us, self._serial, what, vm, pid, agent, spec))
+
+    def _happen(self, due: _Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
+        match due.what:
+            case "spawn":
+                return self._spawn(due, vm)
+            case "run" | "hung":
+                return self._run(due, vm)
+            case "kill":
+                done = SimDone(due.vm, "kill")
+                return [done] if vm is None else [self._end(due.vm, _cause(vm, GoneCause.ORDERED)), done]
+            case "crash" if vm is not None:
+                return [self._end(due.vm, _cause(vm, GoneCause.CRASHED), "the process ended by itself")]
+            case "guest-shutdown" | "panic" if vm is not None and vm.status == "running":
+                vm.status = "panicked" if due.what == "panic" else "shutdown"
+                return [_changed(vm)]
+            case "shutdown" | "pause" | "resume" | "reset":
+                return [self._verb(due, vm)]
+        return []
+
+    def _spawn(self, due: _Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
+        spec = due.spec
+        assert spec is not None
+        if vm is not None:
+            if vm.spec.generation == spec.generation:
+                return [SimDone(due.vm, "start", machine=vm.machine())]
+            error: DriverError = CannotStart(f"generation {vm.spec.generation} of {due.vm} still runs here; kill it first")
+            return [SimDone(due.vm, "start", error)]
+        try:
+            self.pool.take(spec, self.node)
+            if self._random.random() < self.params.start_fails:
+                raise CannotStart(f"QEMU ended at once: {due.vm}: simulated failure")
+            self.pool.open(spec, Holder(self.node, spec.vm, spec.generation))
+        except CannotStart as refused:
+            return [SimDone(due.vm, "start", refused)]
+        self._pid += 1
+        self.vms[due.vm] = SimVm(spec, self._pid)
+        hangs = self._random.random() < self.params.start_hangs
+        wait_us = self.params.hang_us if hangs else self.params.start_us + self._random.randrange(self.params.jitter_us + 1)
+        self._plan(due.at_us + wait_us, "hung" if hangs else "run", due.vm, pid=self._pid, agent=self._agent)
+        return []
+
+    def _run(self, due: _Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
+        assert vm is not None
+        if due.what == "hung":
+            self._end(due.vm)
+            return [SimDone(due.vm, "start", CannotStart(f"QEMU of {due.vm} said nothing for {self.params.hang_us} us"))]
+        vm.starting, vm.running_us, vm.boots = False, due.at_us, 1
+        if self.params.crashes_per_hour > 0:
+            life_us = round(self._random.expovariate(self.params.crashes_per_hour) * HOUR_US)
+            self._plan(due.at_us + life_us, "crash", due.vm, pid=vm.pid)
+        return [SimDone(due.vm, "start", machine=vm.machine())]
+
+    def _verb(self, due: _Due, vm: SimVm | None) -> SimDone:
+        if vm is None:
+            return SimDone(due.vm, due.what, NoSuchVm(f"no process of {due.vm} on {self.node}"))
+        match due.what:
+            case "pause" if vm.status == "running":
+                vm.status = "paused"
+            case "resume" if vm.status == "paused":
+                vm.status = "running"
+            case "reset":
+                vm.status = "paused" if vm.status == "paused" else "running"
+                vm.resets, vm.boots, vm.running_us = vm.resets + 1, vm.boots + 1, due.at_us
+        return SimDone(due.vm, due.what)
+
+    def _end(self, name: str, cause: GoneCause = GoneCause.UNKNOWN, sentence: str = "") -> MachineChanged:
+        vm = self.vms.pop(name)
+        self.pool.close(Holder(self.node, name, vm.spec.generation))
+        return MachineChanged(name, vm.spec.generation, "gone", cause, sentence)
+
+
+def _cause(vm: SimVm, otherwise: GoneCause) -> GoneCause:
+    """A guest that had powered off ended itself, whoever reaps the process."""
+    return GoneCause.GUEST if vm.status == "shutdown" else otherwise
+
+
+def _changed(vm: SimVm) -> MachineChanged:
+    cause = GoneCause.GUEST if vm.status == "shutdown" else GoneCause.UNKNOWN
+    return MachineChanged(vm.spec.vm, vm.spec.generation, vm.status, cause)
+
+

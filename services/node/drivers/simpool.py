@@ -1,0 +1,99 @@
+"""What simulated hosts share: a pool's lease records, disk locks, disks and images, with the rules of the real ones.
+
+With `locking` False (a storage that cannot lock) nothing is refused any more, and `double_opens` names every moment at which
+two processes had one disk: what a test of the other two rings looks at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from proto.io import ImageInfo
+from proto.machine import Disk, DiskFormat, MachineSpec
+from services.node.drivers import BadImage, LeaseRefused, Locked
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process: the VM, its generation, the node it runs on."""
+
+    node: str
+    vm: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SimFile:
+    """A file in `incoming`: what an inspection finds."""
+
+    format: DiskFormat
+    size_mib: int
+    sha256: str
+    backing: str = ""
+
+
+@dataclass(slots=True)
+class SimPool:
+    locking: bool = True
+    leases: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """VM → (generation, node); never lowered"""
+    holders: dict[str, list[Holder]] = field(default_factory=dict)
+    """what is open: `disk POOL/FILE`, or `vm NAME` for the machine itself"""
+    disks: set[str] = field(default_factory=set)
+    incoming: dict[str, SimFile] = field(default_factory=dict)
+    images: dict[str, ImageInfo] = field(default_factory=dict)
+    double_opens: list[tuple[str, Holder, Holder]] = field(default_factory=list)
+
+    def take(self, spec: MachineSpec, node: str) -> None:
+        """Compare-and-swap of the lease record. Raises LeaseRefused."""
+        generation, owner = self.leases.get(spec.vm, (-1, ""))
+        if generation > spec.generation:
+            raise LeaseRefused(f"the lease of {spec.vm} is at generation {generation} ({owner}); {spec.generation} is of the past")
+        if generation == spec.generation and owner != node:
+            raise LeaseRefused(f"generation {generation} of {spec.vm} belongs to node {owner}, not {node}")
+        self.leases[spec.vm] = (spec.generation, node)
+
+    def open(self, spec: MachineSpec, holder: Holder) -> None:
+        """Make missing disks, lock all. Raises Locked, and then holds none."""
+        wanted = [f"vm {spec.vm}", *(_key(d) for d in spec.disks)]
+        others = [(key, other) for key in wanted for other in self.holders.get(key, ())]
+        if others and self.locking:
+            key, other = others[0]
+            raise Locked(f"{key} is held by generation {other.generation} of {other.vm} on {other.node}")
+        self.double_opens += [(key, other, holder) for key, other in others]
+        for key in wanted:
+            self.holders.setdefault(key, []).append(holder)
+        self.disks |= {_key(d) for d in spec.disks}
+
+    def close(self, holder: Holder) -> None:
+        for key in list(self.holders):
+            self.holders[key] = [h for h in self.holders[key] if h != holder]
+            if not self.holders[key]:
+                del self.holders[key]
+
+    def remove(self, disks: tuple[Disk, ...]) -> None:
+        """Raises Locked when one is open, and then removes none."""
+        for disk in disks:
+            if held := self.holders.get(_key(disk)):
+                raise Locked(f"{_key(disk)} is open: {held[0].vm} on {held[0].node}")
+        self.disks -= {_key(d) for d in disks}
+
+    def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
+        """Raises BadImage."""
+        found = self.incoming.get(file)
+        if found is None:
+            raise BadImage(f"there is no file {file!r} in the incoming folder of pool {pool}")
+        if found.format is not format:
+            raise BadImage(f"{file} is {found.format}, not {format}; say the format it has")
+        if found.backing:
+            raise BadImage(f"{file} stands on backing file {found.backing!r}; flatten it first")
+        if sha256 and found.sha256 != sha256:
+            raise BadImage(f"{file} has sha256 {found.sha256}, not {sha256}")
+        return self.images.setdefault(f"{pool}/{image}", ImageInfo(format=format, size_mib=found.size_mib, sha256=found.sha256))
+
+    def remove_image(self, pool: str, image: str) -> None:
+        self.images.pop(f"{pool}/{image}", None)
+
+
+def _key(disk: Disk) -> str:
+    return f"disk {disk.pool}/{disk.file}"

@@ -1,0 +1,213 @@
+"""The simulated driver: SimHost (simhost.py) in real time. It ships with the product: `make up` on a machine without QEMU, the
+world, what-if and the scale benchmarks use it. Its VMs end with the process that made the SimHost; a second driver around
+the same SimHost adopts them, as the next agent does with QEMU's.
+
+The guest is canned: `uname -r` says `simulated`, `cat` gives back its input, `echo` its arguments, `true`/`false` their codes;
+the console greets after the boot and echoes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+
+from libs.common.clock import Clock, SystemClock
+from proto.compute import Capabilities
+from proto.io import ImageInfo
+from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.node import ExecResult, VmInfo
+from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm
+from services.node.drivers.changes import Changes
+from services.node.drivers.simhost import SimAct, SimDone, SimHost, SimParams, SimVm
+from services.node.drivers.simpool import SimFile, SimPool
+
+__all__ = ["SimAct", "SimDone", "SimFile", "SimHost", "SimParams", "SimPool", "SimVm", "SimulatedDriver"]
+
+CONSOLE_BYTES_MAX = 64 * 1024
+
+
+class SimConsole:
+    """A serial port whose guest says what it hears."""
+
+    def __init__(self, greeting: bytes) -> None:
+        self._bytes = bytearray(greeting)
+        self._ready = asyncio.Event()
+        self._ready.set()
+        self._closed = False
+
+    async def read(self) -> bytes:
+        await self._ready.wait()
+        data = bytes(self._bytes)
+        self._bytes.clear()
+        if not self._closed:
+            self._ready.clear()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        self._bytes += data[: CONSOLE_BYTES_MAX - len(self._bytes)]
+        self._ready.set()
+
+    async def close(self) -> None:
+        self._closed = True
+        self._ready.set()
+
+
+class SimulatedDriver:
+    """Keeps the Driver contract around a SimHost."""
+
+    def __init__(self, host: SimHost | None = None, clock: Clock | None = None) -> None:
+        self.host = host if host is not None else SimHost("sim", SimParams(), Random(0))
+        self._clock = clock or SystemClock()
+        self._changes = Changes()
+        self._verbs: dict[tuple[str, str], asyncio.Future[Machine | None]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._consoles: dict[str, list[SimConsole]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def _now_us(self) -> int:
+        return round(self._clock.monotonic() * 1e6)
+
+    async def open(self) -> list[Machine]:
+        self._closed = False
+        machines = self.host.adopt()
+        self._arm()
+        return machines
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(
+            accelerator="simulated",
+            cpu_model="qemu64",
+            pcpus=self.host.params.pcpus,
+            memory_mib=self.host.params.memory_mib,
+            qemu_version="",
+            machine="pc-q35-7.2",
+            driver="simulated",
+            cells=(tuple(range(self.host.params.pcpus)),),
+            pools=("default",),
+            not_enforced=("everything: VMs are simulated",),
+        )
+
+    async def start(self, spec: MachineSpec) -> Machine:
+        machine = await self._do(SimAct(spec.vm, "start", spec))
+        assert machine is not None
+        return machine
+
+    async def shutdown(self, vm: str) -> None:
+        await self._do(SimAct(vm, "shutdown"))
+
+    async def kill(self, vm: str) -> None:
+        await self._do(SimAct(vm, "kill"))
+
+    async def pause(self, vm: str) -> None:
+        await self._do(SimAct(vm, "pause"))
+
+    async def resume(self, vm: str) -> None:
+        await self._do(SimAct(vm, "resume"))
+
+    async def reset(self, vm: str) -> None:
+        await self._do(SimAct(vm, "reset"))
+
+    async def info(self, vm: str) -> VmInfo:
+        found = self._find(vm)
+        return VmInfo(
+            pid=found.pid,
+            generation=found.spec.generation,
+            status=found.status,
+            boot_id=f"{self.host.boot_id}-{found.pid}-{found.boots}",
+            vcpu_threads=tuple(found.pid + 1 + i for i in range(found.spec.shape.vcpus)),
+            addresses=tuple(f"10.0.2.{15 + i}" for i in range(len(found.spec.nics))),
+            guest_agent=self.host.booted(vm, self._now_us()),
+        )
+
+    async def exec(self, vm: str, argv: tuple[str, ...], input: bytes, timeout_s: float) -> ExecResult:
+        self._find(vm)
+        if not self.host.booted(vm, self._now_us()):
+            await asyncio.sleep(min(timeout_s, self.host.params.boot_us / 1e6))
+            if not self.host.booted(vm, self._now_us()):
+                raise GuestSilent(f"the guest agent of {vm} did not answer within {timeout_s} s")
+        match argv:
+            case ("uname", "-r"):
+                return ExecResult(stdout=b"simulated\n")
+            case ("echo", *words):
+                return ExecResult(stdout=" ".join(words).encode() + b"\n")
+            case ("cat",):
+                return ExecResult(stdout=input)
+            case ("true",):
+                return ExecResult()
+            case ("false",):
+                return ExecResult(exit_code=1)
+        return ExecResult(exit_code=127, error=f"{argv[0]}: a simulated guest knows uname -r, echo, cat, true and false")
+
+    async def console(self, vm: str) -> Console:
+        self._find(vm)
+        console = SimConsole(f"simulated guest {vm}\r\n".encode())
+        self._consoles.setdefault(vm, []).append(console)
+        return console
+
+    async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        self.host.pool.remove(disks)
+
+    async def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
+        return self.host.pool.import_image(pool, image, file, format, sha256)
+
+    async def remove_image(self, pool: str, image: str) -> None:
+        self.host.pool.remove_image(pool, image)
+
+    async def changes(self) -> AsyncIterator[MachineChanged]:
+        async for change in self._changes.stream():
+            yield change
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.host.drop_agent()
+        for waiting in self._verbs.values():
+            waiting.cancel()
+        self._changes.end()
+
+    def wake(self) -> None:
+        """Look again at what is due: to be called after a fault that was played by hand on the host."""
+        self._arm()
+
+    def _find(self, vm: str) -> SimVm:
+        found = self.host.vms.get(vm)
+        if found is None or found.starting:
+            raise NoSuchVm(f"no process of {vm} on {self.host.node}")
+        return found
+
+    async def _do(self, act: SimAct) -> Machine | None:
+        async with self._locks.setdefault(act.vm, asyncio.Lock()):
+            ended: asyncio.Future[Machine | None] = asyncio.get_running_loop().create_future()
+            self._verbs[act.vm, act.verb] = ended
+            self.host.begin(act, self._now_us())
+            self._arm()
+            return await ended
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        next_us = self.host.next_us()
+        if next_us is None or self._closed:
+            return
+        wait_s = max(0, next_us - self._now_us()) / 1e6
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._turn)
+
+    def _turn(self) -> None:
+        for happened in self.host.due(self._now_us()):
+            if isinstance(happened, MachineChanged):
+                self._changes.put(happened)
+                if happened.status == "gone":
+                    for console in self._consoles.pop(happened.vm, ()):
+                        asyncio.get_running_loop().create_task(console.close())
+                continue
+            waiting = self._verbs.pop((happened.vm, happened.verb), None)
+            if waiting is None or waiting.done():
+                continue
+            if happened.error is not None:
+                waiting.set_exception(happened.error)
+            else:
+                waiting.set_result(happened.machine)
+        self._arm()
