@@ -69,7 +69,7 @@ class Host:
         self.commands = Registry([*self._by_command, Hello])
         self.events = Registry([e for d in service.deciders for e in d.events] + list(service.follows), upcasts)
         self.reactions = Reactions(
-            f"svc-{service.name}", self._react_to, self._decide_reaction, self._slot, self._blocked
+            service.name, self._react_to, self._decide_reaction, self._slot, self._blocked
         )
         self._waiting: dict[str, deque[Job]] = {}
         self._inflight: dict[int, tuple[Job, Decision]] = {}

@@ -1,0 +1,7 @@
+"""`python -m services.host NAME…`: any of compute, memory, io, relay."""
+
+import sys
+
+from services.host.app import main
+
+main(sys.argv[1:])

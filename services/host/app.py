@@ -1,0 +1,85 @@
+"""Wires services to the log and the bus, and drains them at SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from libs.common.bus import Bus, BusError
+from libs.common.bus.identity import load_credentials
+from libs.common.bus.nats import NatsBus
+from libs.common.clock import SystemClock
+from libs.common.config import BadConfig, load
+from libs.common.host.driver import RelayRunner, Runner
+from libs.common.host.service import Service
+from libs.common.log import EventLog, LogError
+from libs.common.log.postgres import PostgresLog
+from proto.upcasts import UPCASTS
+from services.host.config import HostConfig
+
+log = logging.getLogger(__name__)
+NAMES = ("compute", "memory", "io", "relay")
+
+
+def service(name: str) -> Service:
+    """The SERVICE of services.<name>.app; imported only when it is run here."""
+    found: Service = importlib.import_module(f"services.{name}.app").SERVICE
+    return found
+
+
+async def run(names: Sequence[str], config: HostConfig) -> None:
+    """Serve until SIGTERM or SIGINT. Raises LogError, BusError when it cannot begin."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    credentials = load_credentials(config.nats_creds) if config.nats_creds else None
+    bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=config.name or "-".join(names))
+    events: EventLog = await PostgresLog.open(config.postgres_dsn)
+    clock = SystemClock()
+    runners: list[Runner | RelayRunner] = [RelayRunner(events, bus)] if "relay" in names else []
+    runners += [Runner(service(n), events, bus, clock, dict(UPCASTS)) for n in names if n != "relay"]
+    for runner in runners:
+        await runner.start()
+    log.info("%s: ready", ", ".join(names))
+    if config.ready is not None:
+        config.ready.touch()
+    await stop.wait()
+    log.info("%s: draining", ", ".join(names))
+    await _drain(runners, bus, events)
+
+
+async def _drain(runners: Sequence[Runner | RelayRunner], bus: Bus, events: EventLog) -> None:
+    for runner in reversed(runners):
+        await runner.stop()
+    await bus.drain()
+    await events.close()
+
+
+def main(names: Sequence[str]) -> None:
+    """Runs the named services in this process. Exits 2 on a wrong name or setting, 1 when it cannot begin."""
+    unknown = [n for n in names if n not in NAMES]
+    if unknown or not names:
+        sys.exit(f"services.host: {', '.join(unknown) or 'no name'} given; one or more of: {', '.join(NAMES)}")
+    try:
+        config = load(HostConfig, os.environ)
+    except BadConfig as wrong:
+        sys.exit(f"services.host: {wrong}")
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        _loop(run(names, config))
+    except (LogError, BusError) as error:
+        sys.exit(f"services.host: {error}")
+
+
+def _loop(work: object) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)  # type: ignore[arg-type]
+    else:
+        uvloop.run(work)  # type: ignore[arg-type]
