@@ -1,0 +1,19 @@
+"""io as a service."""
+
+from libs.common.host.service import Service
+from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDeleted, VmStartFailed, VmStartRequested, VmStopped
+from services.io import react, views
+from services.io.images import IMAGE
+from services.io.model import DEVICES
+
+SERVICE = Service(
+    "io",
+    deciders=(DEVICES, IMAGE),
+    follows=(NodeJoined, NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmDeleted),
+    react=react.react,
+    views=views.Views,
+    enrich=views.enrich,
+    orders=react.orders,
+    telemetry=("tel.*.beat",),
+    hear=views.hear,
+)

@@ -1,0 +1,101 @@
+"""What io knows of others when it decides: nodes with their pools, images, and whose disks stand on what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from libs.common.messages import Recorded
+from proto.compute import NodeJoined, NodeRemoved, NodeReported
+from proto.io import (
+    DeleteImage,
+    DevicesGranted,
+    DevicesRemoved,
+    GrantDevices,
+    ImageDeleteRequested,
+    ImageImported,
+    ImportImage,
+    RemoveDevices,
+)
+from proto.node import Beat
+
+SILENCE_US_MAX = 5_000_000
+"""A node not heard for longer is asked only where no other can be."""
+
+_decode_beat = msgspec.msgpack.Decoder(Beat).decode
+
+
+@dataclass(slots=True)
+class NodeView:
+    pools: tuple[str, ...] = ()
+    heard_us: int = 0
+
+
+class Views:
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeView] = {}
+        self.images: dict[str, ImageImported] = {}
+        self.disks: dict[str, DevicesGranted] = {}
+        """VM -> its latest grant, until its disks are seen removed"""
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case NodeJoined():
+                self.nodes.setdefault(event.node, NodeView())
+            case NodeReported():
+                self.nodes.setdefault(event.node, NodeView()).pools = event.capabilities.pools
+            case NodeRemoved():
+                self.nodes.pop(event.node, None)
+            case ImageImported():
+                self.images[event.image] = event
+            case ImageDeleteRequested():
+                self.images.pop(event.image, None)
+            case DevicesGranted():
+                self.disks[event.vm] = event
+            case DevicesRemoved():
+                self.disks.pop(event.vm, None)
+
+    def used_by(self, image: str) -> tuple[str, ...]:
+        return tuple(sorted(vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)))
+
+    def node_with(self, pool: str, now_us: int, wanted: str = "") -> str:
+        """A node that reaches the pool: the wanted one while it is a member, else one that was heard lately, else any; by name.
+        Empty where there is none."""
+        reaching = sorted(name for name, node in self.nodes.items() if pool in node.pools)
+        if wanted in self.nodes:
+            return wanted
+        heard = (n for n in reaching if self.nodes[n].heard_us and now_us - self.nodes[n].heard_us <= SILENCE_US_MAX)
+        return next(heard, reaching[0] if reaching else "")
+
+
+def enrich(command: Any, views: Views, now_us: int) -> Any:
+    """Overwrites what only io's own views may say, whoever sent the command."""
+    match command:
+        case GrantDevices():
+            wished = {d.image for d in command.disks if d.image}
+            sizes_mib = {i: views.images[i].info.size_mib for i in sorted(wished) if i in views.images}
+            return replace(command, sizes_mib=sizes_mib)
+        case RemoveDevices():
+            grant = views.disks.get(command.vm)
+            if grant is None or not grant.disks:
+                return command
+            return replace(command, node=views.node_with(grant.disks[0].pool, now_us, grant.node))
+        case ImportImage(node=""):
+            return replace(command, node=views.node_with(command.pool, now_us))
+        case DeleteImage():
+            image = views.images.get(command.image)
+            node = views.node_with(image.pool, now_us) if image else ""
+            return replace(command, used_by=views.used_by(command.image), node=node)
+        case _:
+            return command
+
+
+def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
+    """`tel.NODE.beat`. Only a node that joined, and only in its own name."""
+    beat = _decode_beat(data)
+    node = views.nodes.get(beat.node)
+    if node is not None and subject == f"tel.{beat.node}.beat":
+        node.heard_us = now_us
