@@ -10,15 +10,16 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from libs.common.log.postgres import PostgresLog
+
 from libs.common.bus import Bus, BusError
-from libs.common.bus.identity import load_credentials
+from libs.common.bus.credentials import BadCredentials, Credentials
 from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
 from libs.common.config import BadConfig, load
 from libs.common.host.driver import RelayRunner, Runner
 from libs.common.host.service import Service
 from libs.common.log import EventLog, LogError
-from libs.common.log.postgres import PostgresLog
 from proto.upcasts import UPCASTS
 from services.host.config import HostConfig
 
@@ -37,8 +38,9 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    credentials = load_credentials(config.nats_creds) if config.nats_creds else None
-    bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=config.name or "-".join(names))
+    name = config.name or "-".join(names)
+    credentials = Credentials.load(config.nats_creds, name) if config.nats_creds else None
+    bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=name)
     events: EventLog = await PostgresLog.open(config.postgres_dsn)
     clock = SystemClock()
     runners: list[Runner | RelayRunner] = [RelayRunner(events, bus)] if "relay" in names else []
@@ -72,7 +74,7 @@ def main(names: Sequence[str]) -> None:
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         _loop(run(names, config))
-    except (LogError, BusError) as error:
+    except (LogError, BusError, BadCredentials) as error:
         sys.exit(f"services.host: {error}")
 
 

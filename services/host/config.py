@@ -8,7 +8,7 @@ import msgspec
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """nats_creds: the identity's credentials file; ready: a file touched once all serve; name: the process's identity."""
+    """nats_creds: the folder of `<name>.jwt` and `<name>.seed`; name: the identity; ready: a file touched once all serve."""
 
     postgres_dsn: str
     nats_url: str

@@ -1,0 +1,5 @@
+"""`python -m services.node`: the agent of one node."""
+
+from services.node.app import main
+
+main()

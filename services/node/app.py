@@ -1,0 +1,86 @@
+"""The agent, wired: `python -m services.node`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import psutil
+
+from libs.common.bus import BusError
+from libs.common.bus.credentials import BadCredentials
+from libs.common.bus.nats import NatsBus
+from libs.common.clock import SystemClock
+from libs.common.config import BadConfig, load
+from libs.common.messages import NodeId
+from services.node.asks import Asks
+from services.node.config import NodeConfig
+from services.node.drivers import Driver, DriverError
+from services.node.join import JoinRefused, credentials
+from services.node.keep import Keep
+from services.node.runner import AgentRunner
+
+log = logging.getLogger(__name__)
+
+
+def make_driver(config: NodeConfig) -> Driver:
+    """The driver that the configuration names. Raises ValueError for another word."""
+    if config.driver == "qemu":
+        from services.node.drivers.qemu.driver import QemuDriver
+
+        return QemuDriver(config.node, config.state, config.pool_folders(), share=config.share)
+    if config.driver == "simulated":
+        from services.node.drivers.simulated import SimulatedDriver
+
+        return SimulatedDriver()
+    raise ValueError(f"ASV_DRIVER: {config.driver!r} is neither qemu nor simulated")
+
+
+def host_load() -> tuple[int, float]:
+    """(memory free for use in MiB, load average over a minute)."""
+    return psutil.virtual_memory().available >> 20, os.getloadavg()[0]
+
+
+def boot_id() -> str:
+    """This boot of the host, as the kernel names it."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+async def run(config: NodeConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    who, url = await credentials(config.node, config.state / "keys", config.gateway, config.join_token_file)
+    bus = await NatsBus.connect(config.nats_url or url, who, name=config.node)
+    driver, clock, node = make_driver(config), SystemClock(), NodeId(config.node)
+    runner = AgentRunner(node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load)
+    await runner.start()
+    asks = Asks(node, driver, bus, clock)
+    await asks.start()
+    log.info("%s: ready", config.node)
+    if config.ready is not None:
+        config.ready.touch()
+    await stop.wait()
+    await asks.stop()
+    await runner.stop()
+    await bus.drain()
+
+
+def main() -> None:
+    """Exits 2 on a wrong setting, 1 when the agent cannot begin."""
+    try:
+        config = load(NodeConfig, os.environ)
+        config.pool_folders()
+    except (BadConfig, ValueError) as wrong:
+        print(f"services.node: {wrong}", file=sys.stderr)
+        sys.exit(2)
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(run(config))
+    except (BusError, BadCredentials, JoinRefused, DriverError, ValueError) as error:
+        sys.exit(f"services.node: {error}")

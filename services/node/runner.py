@@ -1,0 +1,252 @@
+"""The asyncio around the agent's steppers: carries orders, facts and results between the bus, the disk and the driver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import msgspec
+
+from libs.common.bus import Bus, BusError, Incoming
+from libs.common.clock import Clock
+from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_reply, encode
+from proto.compute import Capabilities, ReportNode, ReportVm
+from proto.node import Beat, Heard, Order, OrderVm, VmBeat
+from services.node.chores import Chores, Work
+from services.node.drivers import Driver, DriverError, Machine
+from services.node.keep import Keep
+from services.node.model import Act, Agent, AnswerOrder, Kept, Persist, SendFact
+from services.node.work import fact_of
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+BEAT_S = 1.0
+FACT_TIMEOUT_S = 2.0
+RETRY_S = 1.0
+SERVICES = ("compute", "io")
+"""who orders agents: each is greeted after a start, and then repeats its orders"""
+
+_order = msgspec.msgpack.Decoder(Order).decode
+
+type Effect = Persist | Act | AnswerOrder | SendFact | Work
+
+
+class AgentRunner:
+    """One node's agent on one bus and driver. `load` gives (free MiB, load average) for the heartbeat."""
+
+    def __init__(
+        self, node: NodeId, boot_id: str, driver: Driver, keep: Keep, bus: Bus, clock: Clock,
+        load: Callable[[], tuple[int, float]],
+    ) -> None:  # fmt: skip
+        self.node = node
+        self.boot_id = boot_id
+        self.agent = Agent(node)
+        self.chores = Chores()
+        self._driver = driver
+        self._keep = keep
+        self._bus = bus
+        self._clock = clock
+        self._load = load
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._disk = asyncio.Lock()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Adopt what runs, then hear orders. Raises DriverError, BusError, msgspec.DecodeError (a damaged record)."""
+        machines = await self._driver.open()
+        kept = self._keep.load()
+        capabilities = await self._driver.capabilities()
+        await self._bus.serve(f"order.{self.node}", self._heard)
+        self._do(self.agent.on_open(kept, machines, self._now()))
+        self._spawn(self._watch())
+        self._spawn(self._tick())
+        self._spawn(self._beat())
+        self._spawn(self._greet(capabilities))
+
+    async def stop(self) -> None:
+        """The VMs run on."""
+        mine = [t for t in self._tasks if t is not asyncio.current_task()]
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+        await self._driver.close()
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    async def _heard(self, message: Incoming) -> None:
+        try:
+            order = _order(message.data)
+        except (msgspec.DecodeError, msgspec.ValidationError) as bad:
+            await message.respond(encode(Heard(accepted=False, sentence=f"not an order: {bad}")))
+            return
+        if isinstance(order, OrderVm):
+            self._do(self.agent.on_order(message, order, self._now()))
+        else:
+            self._do(self.chores.on_order(message, order, self._now()))
+
+    async def _watch(self) -> None:
+        async for change in self._driver.changes():
+            self._do(self.agent.on_change(change, self._now()))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._do(self.agent.on_tick(self._now()))
+            self._do(self.chores.on_tick(self._now()))
+
+    async def _beat(self) -> None:
+        while True:
+            free_mib, load = self._load()
+            vms = tuple(
+                VmBeat(v.kept.vm, v.machine.generation, v.machine.status) for v in self.agent.vms.values() if v.machine
+            )
+            beat = Beat(self.node, self.boot_id, self._now(), free_mib, load, vms)
+            await self._try_publish(encode(beat))
+            await asyncio.sleep(BEAT_S)
+
+    async def _try_publish(self, data: bytes) -> None:
+        try:
+            await self._bus.publish(f"tel.{self.node}.beat", data)
+        except BusError as error:
+            log.debug("a heartbeat was not sent: %s", error)
+
+    async def _greet(self, capabilities: Capabilities) -> None:
+        """Say what this node is, and have every order repeated; until each was heard."""
+        report = ReportNode(node=self.node, capabilities=capabilities, boot_id=self.boot_id)
+        waiting: list[tuple[str, Fact]] = [("compute", report)]
+        waiting += [(service, Hello(node=self.node, boot_id=self.boot_id)) for service in SERVICES]
+        while waiting:
+            waiting = [(s, f) for s, f in waiting if not await self._told(s, f)]
+            if waiting:
+                await asyncio.sleep(RETRY_S)
+
+    async def _told(self, service: str, fact: Fact) -> bool:
+        reply = await self._request(service, fact, "", "")
+        if reply is None or reply.status == "unavailable":
+            return False
+        if reply.status != "accepted":
+            log.error("%s does not take this node: %s %s", service, reply.sentence, reply.remedy)
+        return reply.status == "accepted"
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case AnswerOrder(ref, heard):
+                    self._spawn(_respond(ref, encode(heard)))
+                case Persist(kept):
+                    self._spawn(self._persist(kept))
+                case Act():
+                    self._spawn(self._act(effect))
+                case SendFact():
+                    self._spawn(self._send(effect))
+                case Work():
+                    self._spawn(self._work(effect))
+
+    async def _persist(self, kept: Kept) -> None:
+        """Nothing is done about this VM until this is on disk; a full disk is waited out."""
+        while True:
+            try:
+                async with self._disk:
+                    await asyncio.to_thread(self._keep.store, kept)
+                break
+            except OSError as error:
+                log.error("cannot keep the order for %s: %s", kept.vm, error)
+                await asyncio.sleep(RETRY_S)
+        self._do(self.agent.on_persisted(kept))
+
+    async def _act(self, act: Act) -> None:
+        log.info("%s: %s", act.vm, act.verb)
+        machine: Machine | None = None
+        error = ""
+        try:
+            machine = await self._verb(act)
+        except DriverError as failed:
+            error = str(failed) or type(failed).__name__
+            log.warning("%s: %s failed: %s", act.vm, act.verb, error)
+        except Exception as bug:
+            error = f"internal error: {bug!r}"
+            log.exception("%s: %s", act.vm, act.verb)
+        self._do(self.agent.on_done(act.vm, act.verb, error, machine, self._now()))
+
+    async def _verb(self, act: Act) -> Machine | None:
+        driver = self._driver
+        match act.verb:
+            case "start":
+                assert act.spec is not None
+                return await driver.start(act.spec)
+            case "shutdown":
+                await driver.shutdown(act.vm)
+            case "kill":
+                await driver.kill(act.vm)
+            case "pause":
+                await driver.pause(act.vm)
+            case "resume":
+                await driver.resume(act.vm)
+            case "reset":
+                await driver.reset(act.vm)
+        return None
+
+    async def _work(self, work: Work) -> None:
+        fact = await fact_of(self._driver, self.node, work.chore)
+        self._do(self.chores.on_done(work.key, work.chore.version, fact, self._now()))
+
+    async def _send(self, effect: SendFact) -> None:
+        fact = effect.fact
+        if isinstance(fact, ReportVm) and fact.pid:
+            fact = await self._filled(fact)
+        reply = await self._request(effect.service, fact, effect.correlation, effect.trace)
+        if reply is None:
+            return
+        if effect.service == "compute":
+            self._do(self.agent.on_reply(effect.key, effect.serial, reply, self._now()))
+        else:
+            self.chores.on_reply(effect.key, effect.serial, reply)
+
+    async def _filled(self, fact: ReportVm) -> ReportVm:
+        """With what the driver can say at once; the report does not wait for a guest that is still booting."""
+        try:
+            info = await asyncio.wait_for(self._driver.info(fact.vm), 1.0)
+        except (DriverError, TimeoutError):
+            return fact
+        return msgspec.structs.replace(fact, boot_id=info.boot_id, pcpus=info.pcpus, addresses=info.addresses)
+
+    async def _request(self, service: str, fact: Fact, correlation: str, trace: str) -> Reply | None:
+        envelope = Envelope(
+            id=self._clock.new_id(), data=msgspec.Raw(encode(fact)), actor=f"node:{self.node}",
+            correlation=correlation, at_us=self._now(), trace=trace,
+        )  # fmt: skip
+        try:
+            data = await self._bus.request(f"fact.{self.node}.{service}", encode(envelope), timeout_s=FACT_TIMEOUT_S)
+            return decode_reply(data)
+        except BusError as error:
+            log.debug("%s did not hear a fact: %s", service, error)
+            return None
+        except msgspec.MsgspecError as bad:
+            log.error("%s answered what is no reply: %s", service, bad)
+            return None
+
+    def _now(self) -> int:
+        return self._clock.now_us()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the agent died", exc_info=error)
+
+
+async def _respond(message: Any, data: bytes) -> None:
+    try:
+        await message.respond(data)
+    except BusError as error:
+        log.debug("an answer was not taken: %s", error)

@@ -1,0 +1,37 @@
+"""A chore done by the driver, as the fact that reports it. None: it failed for a passing reason and will be ordered again."""
+
+from __future__ import annotations
+
+import logging
+
+from libs.common.messages import Fact, NodeId
+from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
+from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from services.node.chores import Chore
+from services.node.drivers import BadImage, Driver, DriverError
+
+log = logging.getLogger(__name__)
+
+
+async def fact_of(driver: Driver, node: NodeId, chore: Chore) -> Fact | None:
+    try:
+        match chore:
+            case OrderDisksRemoval():
+                await driver.remove_disks(chore.vm, chore.disks)
+                return ReportDisksRemoved(node=node, vm=chore.vm, order_version=chore.version)
+            case OrderImageImport():
+                return await _import(driver, node, chore)
+            case OrderImageRemoval():
+                await driver.remove_image(chore.pool, chore.image)
+                return ReportImageRemoved(node=node, image=chore.image, order_version=chore.version)
+    except DriverError as error:
+        log.warning("%s: %s", chore, error)
+        return None
+
+
+async def _import(driver: Driver, node: NodeId, chore: OrderImageImport) -> Fact:
+    try:
+        info = await driver.import_image(chore.pool, chore.image, chore.file, chore.format, chore.sha256)
+    except BadImage as bad:
+        return ReportImage(node=node, image=chore.image, order_version=chore.version, sentence=str(bad))
+    return ReportImage(node=node, image=chore.image, order_version=chore.version, info=info)
