@@ -83,7 +83,9 @@ async def test_no_answer_in_time(join: Join) -> None:
         await asker.request("order.n1", b"", timeout_s=0.05)
 
 
-async def test_a_failing_handler_answers_nothing_and_harms_no_other(join: Join, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_handler_answers_nothing_and_harms_no_other(
+    join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
     asker, server = await join("asker"), await join("server")
 
     async def fails_on_demand(message: Incoming) -> None:
@@ -359,7 +361,10 @@ async def test_no_server_at_all() -> None:
 
 async def test_only_inboxes_are_answered(server: NatsServer) -> None:
     """A reply subject is the asker's choice: it must not turn the answering side into a publisher of, say, events."""
-    service, hearer = await NatsBus.connect(server.url, name="service"), await NatsBus.connect(server.url, name="hearer")
+    service, hearer = (
+        await NatsBus.connect(server.url, name="service"),
+        await NatsBus.connect(server.url, name="hearer"),
+    )
     asker = await NatsBus.connect(server.url, name="asker")
     heard: list[str] = []
 

@@ -74,7 +74,8 @@ class Connection:
 
         dialling = asyncio.ensure_future(client.connect(**self._options(), error_cb=troubled, closed_cb=closed))
         try:
-            await asyncio.wait({dialling, refused}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {dialling, refused}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if refused.done():
                 raise refused.result()
             dialling.result()

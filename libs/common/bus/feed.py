@@ -79,7 +79,10 @@ class EventStream:
             if error.code not in _NOT_FOUND:
                 raise
             found = await self.api(f"STREAM.CREATE.{STREAM}", config)
-        if any(found["config"].get(key) != config[key] for key in ("max_age", "max_bytes", "duplicate_window", "num_replicas")):
+        if any(
+            found["config"].get(key) != config[key]
+            for key in ("max_age", "max_bytes", "duplicate_window", "num_replicas")
+        ):
             found = await self.api(f"STREAM.UPDATE.{STREAM}", config)
         return int(found["state"]["last_seq"])
 
@@ -140,8 +143,8 @@ class NatsFeed:
     async def open(self) -> None:
         """(Re)makes the consumer behind what was acknowledged."""
         async with asyncio.timeout(STREAM_S_MAX):
-            while not await self._make():
-                await asyncio.sleep(STREAM_POLL_S)  # the relay has not made the stream yet
+            while not await self._make():  # noqa: ASYNC110  the relay, another process, makes the stream
+                await asyncio.sleep(STREAM_POLL_S)
         self._opens += 1
         client = self._link.client
         if self._sub is not None:
@@ -173,7 +176,9 @@ class NatsFeed:
         }  # fmt: skip
         config |= {"durable_name": self.consumer} if self._durable else {"inactive_threshold": LIVE_S_MAX * _S}
         try:
-            await self._stream.api(f"CONSUMER.CREATE.{STREAM}.{self.consumer}", {"stream_name": STREAM, "config": config})
+            await self._stream.api(
+                f"CONSUMER.CREATE.{STREAM}.{self.consumer}", {"stream_name": STREAM, "config": config}
+            )
         except ApiError as error:
             if error.code not in _NOT_FOUND:
                 raise
@@ -241,7 +246,9 @@ class NatsFeed:
             with contextlib.suppress(Exception):  # the connection may be gone by now
                 await self._sub.unsubscribe()
             with contextlib.suppress(BusError):
-                if self._durable and self._acked and not self._lost:  # an answered one, so that the next reader starts behind it
+                if (
+                    self._durable and self._acked and not self._lost
+                ):  # an answered one, so that the next reader starts behind it
                     await self._stream.request(self._acked, b"+ACK", timeout_s=API_S_MAX)
                 elif not self._durable:
                     await self._stream.api(f"CONSUMER.DELETE.{STREAM}.{self.consumer}", {})

@@ -50,14 +50,14 @@ class NatsIncoming:
 class Served:
     """One subscription and its running handlers; it outlives connections."""
 
-    def __init__(self, subject: str, handler: Handler, queue: str, handling_max: int) -> None:
+    def __init__(self, client: Client, subject: str, handler: Handler, queue: str, handling_max: int) -> None:
         self.subject = subject
         self.queue = queue
         self.tasks: set[asyncio.Task[None]] = set()
         self.sub: Subscription | None = None
         self._handler = handler
         self._handling_max = handling_max
-        self._client: Client | None = None
+        self._client = client
         self._loop = asyncio.get_running_loop()
 
     async def open(self, client: Client) -> None:
@@ -66,6 +66,11 @@ class Served:
             self.subject, queue=self.queue, cb=self._heard,
             pending_msgs_limit=HEARD_MAX, pending_bytes_limit=HEARD_BYTES_MAX,
         )  # fmt: skip
+
+    async def quiet(self) -> None:
+        """Hear no more; returns when all that had arrived was handed to the handler."""
+        if self.sub is not None:
+            await self.sub.drain()  # type: ignore[no-untyped-call]
 
     async def _heard(self, msg: Msg) -> None:
         while len(self.tasks) >= self._handling_max:

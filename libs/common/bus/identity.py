@@ -78,7 +78,9 @@ class ClusterIdentity:
 
     @property
     def system_jwt(self) -> str:
-        return self._signed("system", "SYS", {"type": "account", "version": 2, "limits": _account_limits(jetstream=False)})
+        return self._signed(
+            "system", "SYS", {"type": "account", "version": 2, "limits": _account_limits(jetstream=False)}
+        )
 
     @property
     def account_jwt(self) -> str:

@@ -104,7 +104,7 @@ class NatsBus:
         """Raises Forbidden."""
         if not self._link.client.is_connected:
             await self._link.await_up(CONNECT_S_MAX)
-        served = Served(subject, handler, queue, self._handling_max)
+        served = Served(self._link.client, subject, handler, queue, self._handling_max)
         self._denied.pop(subject.lower(), None)
         await served.open(self._link.client)
         await self.flush()  # the server's refusal, if any, comes before its pong
@@ -145,8 +145,7 @@ class NatsBus:
     async def drain(self) -> None:
         client = self._link.client
         if client.is_connected:
-            quiet = (one.sub.drain() for one in self._served if one.sub is not None)
-            await asyncio.gather(*quiet, return_exceptions=True)
+            await asyncio.gather(*(one.quiet() for one in self._served), return_exceptions=True)
         running = [task for one in self._served for task in one.tasks]
         if running:
             await asyncio.wait(running, timeout=DRAIN_S_MAX)

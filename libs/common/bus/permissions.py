@@ -42,13 +42,13 @@ class Grant(msgspec.Struct, frozen=True):
 
 def matches(pattern: str, subject: str) -> bool:
     """NATS matching: `*` one token, `>` one or more at the end. A wildcard in `subject` is matched by a wider one only."""
-    if pattern == subject or pattern == ">":
+    if pattern in {subject, ">"}:
         return True
     wanted, given = pattern.split("."), subject.split(".")
-    for i, token in enumerate(wanted):
-        if token == ">":
+    for i, word in enumerate(wanted):
+        if word == ">":
             return len(given) > i
-        if i >= len(given) or (token != given[i] and (token != "*" or given[i] == ">")):
+        if i >= len(given) or (word != given[i] and (word != "*" or given[i] == ">")):
             return False
     return len(wanted) == len(given)
 
