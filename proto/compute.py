@@ -42,6 +42,7 @@ class Refusal(StrEnum):
     NODE_UNKNOWN = "NODE_UNKNOWN"
     NODE_NOT_EMPTY = "NODE_NOT_EMPTY"
     NOT_PERMITTED = "NOT_PERMITTED"
+    NOT_YOURS = "NOT_YOURS"
 
 
 # --- commands about VMs ------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@
        └──── delete ────┘  │  └─────────────┘   (generation + 1)       └─▶ Stopping ◀─stop─┘  │
                            └────────── seen gone ───────────────────────────┘◀────────────────┘
 
-Asked is not seen: only a report of the node and generation that the log names turns a wish into a fact. An older generation's
-report is answered and changes nothing. FAILED and GONE are final for a generation: no process will come under it.
+Asked is not seen: only a report of the node and generation that the log names turns a wish into a fact. An older report changes
+nothing; where it speaks of a process that still runs, it is refused as NOT_YOURS, upon which the agent ends that process.
+FAILED and GONE are final for a generation: no process will come under it.
 A stop before the launch ends the start at once, for no agent was ordered yet; one during the launch is seen through.
 Every state counts the events of its stream (`version`), so that a report that is older than the last wish is known as such.
 """
@@ -66,7 +67,9 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return [defined(command, vm.generation)]
         case DefineVm(), _:
             raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
-        case (NoteMemory() | NoteDevices() | ReportVm()), Absent():
+        case ReportVm(), _:
+            return _report(command, vm)
+        case (NoteMemory() | NoteDevices()), Absent():
             return ()
         case _, Absent():
             raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
@@ -86,8 +89,6 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return _note(command, vm)
         case (NoteMemory() | NoteDevices()), _:
             return ()
-        case ReportVm(), _:
-            return _report(command, vm)
 
 
 def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
@@ -209,9 +210,10 @@ def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
     return VmLaunchRequested(vm=vm.id, node=vm.node, spec=spec)
 
 
-def _report(fact: ReportVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
-    if fact.generation < vm.generation:
-        return ()
+def _report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent]:
+    runs = fact.seen in (Seen.RUNNING, Seen.PAUSED)
+    if fact.generation < vm.generation or isinstance(vm, Absent):
+        return _ended(fact) if runs and fact.generation <= vm.generation else ()
     if fact.generation > vm.generation or fact.node != vm.node:
         raise Refused(
             Refusal.NOT_PERMITTED,
@@ -220,16 +222,25 @@ def _report(fact: ReportVm, vm: Stopped | Reserving | Launching | Running | Stop
             "report only what was ordered of this node",
         )
     match vm:
-        case Stopped() | Reserving():
+        case Stopped():
+            return _ended(fact) if runs else ()
+        case Reserving():
             return ()
         case Launching():
             return _report_launching(fact, vm)
         case Running():
             return _report_running(fact, vm)
         case Stopping():
-            return [_stopped(fact, vm)] if fact.seen in (Seen.GONE, Seen.FAILED) else ()
+            return () if runs else [_stopped(fact, vm)]
         case _:
             assert_never(vm)
+
+
+def _ended(fact: ReportVm) -> Sequence[VmEvent]:
+    """A generation beyond the log's is never answered so: after a restore the log may be the older of the two."""
+    raise Refused(
+        Refusal.NOT_YOURS, f"generation {fact.generation} of {fact.vm} has ended", f"end its process on {fact.node}"
+    )
 
 
 def _report_launching(fact: ReportVm, vm: Launching) -> Sequence[VmEvent]:
