@@ -1,8 +1,8 @@
 """One process that is kept running: started, waited for, started again when it ends, with a growing pause and without end.
 
-    stopped ─start─▶ starting ─ready─▶ ready ─ends─▶ waiting ─pause over─▶ starting …
-       ▲                 └─ends─▶ waiting                any ─off─▶ off (until start)
-       └── stop: its stop signal, then SIGKILL
+stopped ─start─▶ starting ─ready─▶ ready ─ends─▶ waiting ─pause over─▶ starting …
+   ▲                 └─ends─▶ waiting                any ─off─▶ off (until start)
+   └── stop: its stop signal, then SIGKILL
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ class Layout:
         if not self.home.exists():
             self.home.parent.mkdir(parents=True, exist_ok=True)
             self.home.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700)
-        for folder in (self.run, self.keys, self.nodes, self.logs, self.admin_token.parent):
+        for folder in (self.run, self.keys, self.logs, self.admin_token.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
-        for name in NODES:
-            self.node(name).mkdir(mode=0o700, exist_ok=True)
+        for folder in (self.nodes, *map(self.node, NODES)):  # QEMU's own folders are in them
+            folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
         self.pool.mkdir(parents=True, exist_ok=True)

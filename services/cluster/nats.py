@@ -74,14 +74,11 @@ def place(home: Path, port: int) -> Nats:
 
 
 def configure(server: Nats, identities: str) -> None:
-    """Writes the configuration; `identities` is the part that says who may do what (libs/common/bus/identity.py)."""
+    """Writes the configuration; `identities` is the part that says where it listens and who may do what
+    (libs/common/bus/identity.py)."""
     store = places.owned(server.base / "store", server.user)
     lines = [
-        f"listen: {LOOPBACK}:{server.port}",
         "server_name: asv",
-        "max_payload: 4MB",
-        "lame_duck_duration: 1s",  # on SIGTERM: clients were drained before
-        "lame_duck_grace_period: 0s",
         "jetstream {",
         f"  store_dir: {json.dumps(str(store))}",
         "  max_memory_store: 32MB",

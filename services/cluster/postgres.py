@@ -78,10 +78,9 @@ class Postgres:
     def pid_file(self) -> Path:
         return self.data / "postmaster.pid"
 
-    @property
-    def dsn(self) -> str:
-        """For libpq and asyncpg alike."""
-        return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(self.sockets), safe='')}"
+    def dsn(self, role: str = ROLE) -> str:
+        """For libpq and asyncpg alike; without a word, as the server's superuser."""
+        return f"postgresql://{role}@/{DATABASE}?host={quote(str(self.sockets), safe='')}"
 
     def argv(self) -> list[str]:
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]

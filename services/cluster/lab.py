@@ -1,0 +1,69 @@
+"""Faults to play with on an embedded cluster: `asvctl lab kill|freeze|cut|heal NODE`.
+
+kill     power loss: the agent and its VMs end at once and stay off
+freeze   the agent hangs (SIGSTOP); its VMs run on
+cut      the agent's line to NATS is closed and what runs through it reset; agent and VMs run on
+heal     undoes whichever of them was played
+"""
+
+from __future__ import annotations
+
+import asyncio
+from signal import SIGCONT, SIGSTOP
+from typing import TYPE_CHECKING
+
+from services.cluster import vms
+from services.cluster.layout import NODES
+
+if TYPE_CHECKING:
+    from services.cluster.supervisor import Supervisor
+
+
+class Lab:
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    async def play(self, verb: str, node: str) -> str:
+        """Returns what was done, as a sentence. Raises ValueError with one for what cannot be."""
+        plays = {"kill": self._kill, "freeze": self._freeze, "cut": self._cut, "heal": self._heal}
+        if verb not in plays:
+            raise ValueError(f"{verb!r} is no fault; there are {', '.join(plays)}")
+        if node not in NODES:
+            raise ValueError(f"{node!r} is no node of this cluster; there are {', '.join(NODES)}")
+        if node not in self._supervisor.children:
+            raise ValueError(f"the agent of {node} was not started yet")
+        sentence = await plays[verb](node)
+        self._supervisor.changed()
+        return sentence
+
+    async def _kill(self, node: str) -> str:
+        await self._supervisor.children[node].off()
+        hit = vms.running(self._supervisor.layout, node)
+        await asyncio.to_thread(vms.kill, hit)
+        names = ", ".join(vm.vm for vm in hit) or "none ran"
+        return f"{node} has lost its power (VMs: {names})"
+
+    async def _freeze(self, node: str) -> str:
+        child = self._supervisor.children[node]
+        if not child.signal(SIGSTOP):
+            raise ValueError(f"the agent of {node} does not run")
+        child.record.state = "frozen"
+        return f"the agent of {node} hangs"
+
+    async def _cut(self, node: str) -> str:
+        line = self._supervisor.lines.get(node)
+        if line is None:
+            raise ValueError("with a NATS that is not embedded there is no line to cut")
+        await line.cut()
+        self._supervisor.children[node].record.state = "cut"
+        return f"{node} is cut from the bus"
+
+    async def _heal(self, node: str) -> str:
+        child = self._supervisor.children[node]
+        if node in self._supervisor.lines:
+            await self._supervisor.lines[node].heal()
+        child.signal(SIGCONT)
+        if child.record.state in ("frozen", "cut"):
+            child.record.state = "ready"
+        child.start()
+        return f"{node} is whole again"
