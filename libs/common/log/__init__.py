@@ -1,11 +1,13 @@
 """The event log: the contract that the Postgres log and its in-memory twin both keep (tests/contract/test_eventlog.py).
 
 One global, gap-free order of positions from 1; one gap-free order of versions per stream from 1. What is appended is
-durable when the call returns. A `Group` is what one caller wants written in order: its longest prefix of units without a
-conflict is committed, in one transaction with the others' groups of the same batch; a loser never harms another group.
+durable when the call returns. A `Group` is what one caller wants written in order: its longest prefix of units without
+a conflict is committed, in one transaction with the others' groups of the same batch; a loser never harms another group.
 
     LogError
       Unavailable      the server is away or the disk is full: nothing was written; ask again
+        InDoubt        it went away while it wrote, and is not back: whether it was written shows when it is; ask again
+                       with the same command id, on the version that the stream has by then
       Fenced           this log's incarnation is not the one the caller knew: start over
 """
 
@@ -24,7 +26,12 @@ class LogError(Exception):
 
 
 class Unavailable(LogError):
-    """The log could not take or give anything just now; nothing was written."""
+    """The log could not take or give anything just now; nothing was written, unless it is InDoubt."""
+
+
+class InDoubt(Unavailable):
+    """The server was lost between the question and its answer, and did not come back within wait_s_max: what was to be
+    written may be in the log. A repeated command id, or the stream's version, will tell."""
 
 
 class Fenced(LogError):
@@ -64,8 +71,8 @@ class Unit(msgspec.Struct, frozen=True, gc=False):
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):
-    """Units of one caller, in order. With `consumer`, its stored position moves to the last committed unit's mark, or to
-    `mark` when all units were committed (also when there are none); it never moves backwards."""
+    """Units of one caller, in order. With `consumer`, its stored position moves to the last committed unit's mark, or
+    to `mark` when all units were committed (also when there are none); it never moves backwards."""
 
     units: tuple[Unit, ...]
     consumer: str = ""
@@ -105,7 +112,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A service's folded state at `position`, as bytes of the service's own making; `schema` says which code made it."""
+    """A service's folded state at `position`, as bytes of its own making; `schema` says which code made it."""
 
     name: str
     position: int

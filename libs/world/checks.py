@@ -1,0 +1,146 @@
+"""What must hold at every step, and what must hold once the faults have stopped.
+
+Safety, at every step:
+    S1  a VM has at most one process, and a disk is open in at most one
+    S3  generations only rise: in the log, on every agent's disk, in the lease records
+    S7  the log has no gap, positions and versions count up by one
+    S8  one command id has one answer
+    S9  no ledger promises more than its node has
+Liveness and truth, at the end (`settled`):
+    L1  every VM is running where the log says, or stopped with no process anywhere
+    T1  what each service holds in memory is what the log folds to
+    T2  memory is reserved for exactly the VMs that have a node
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from libs.common.host.core import Host, state_bytes
+from libs.common.messages import Recorded, Reply
+from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from services.node.model import Kept
+
+if TYPE_CHECKING:
+    from libs.world.world import World
+
+
+class Checker:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.position = 0
+        self.versions: dict[str, int] = {}
+        self.generations: dict[str, int] = {}
+        self.leases: dict[str, int] = {}
+        self.ledgers: dict[str, dict[str, int]] = {}
+        self.capacity: dict[str, int] = {}
+
+    def fail(self, what: str) -> None:
+        raise AssertionError(f"seed {self.world.seed}, step {self.world.net.steps}: {what}")
+
+    # --- at every step --------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        self._one_copy()
+        if self.world.log.available:
+            for recorded in self.world.log.read_all_now(self.position, 10_000):
+                self._record(recorded)
+        for vm, (generation, _) in self.world.pool.leases.items():
+            if generation < self.leases.get(vm, 0):
+                self.fail(f"S3: the lease of {vm} fell to generation {generation}")
+            self.leases[vm] = generation
+
+    def _one_copy(self) -> None:
+        copies = Counter(vm for agent in self.world.agents.values() for vm in agent.host.vms)
+        doubles = [vm for vm, n in copies.items() if n > 1]
+        if doubles:
+            self.fail(f"S1: two processes of {doubles}")
+        if self.world.pool.double_opens:
+            self.fail(f"S1: a disk is open twice: {self.world.pool.double_opens}")
+
+    def _record(self, recorded: Recorded) -> None:
+        if recorded.position != self.position + 1:
+            self.fail(f"S7: position {recorded.position} after {self.position}")
+        self.position = recorded.position
+        if recorded.version != self.versions.get(recorded.stream, 0) + 1:
+            self.fail(f"S7: {recorded.stream} has version {recorded.version} twice or out of order")
+        self.versions[recorded.stream] = recorded.version
+        event = self._event(recorded)
+        if recorded.type == "vm_start_requested":
+            if event.generation <= self.generations.get(event.vm, 0):
+                self.fail(f"S3: {event.vm} is started with generation {event.generation} again")
+            self.generations[event.vm] = event.generation
+        self._ledger(event)
+
+    def _event(self, recorded: Recorded) -> Any:
+        kind = recorded.stream.partition("-")[0]
+        for process in self.world.services.values():
+            if kind in {d.kind for d in process.service.deciders}:
+                return Host(process.service).events.event(recorded)
+        raise AssertionError(f"nobody owns {recorded.stream}")
+
+    def _ledger(self, event: Any) -> None:
+        match event:
+            case CapacitySet():
+                self.capacity[event.node] = event.capacity_mib
+            case MemoryReserved():
+                ledger = self.ledgers.setdefault(event.node, {})
+                ledger[event.vm] = event.memory_mib
+                if sum(ledger.values()) > self.capacity.get(event.node, 0):
+                    self.fail(f"S9: {event.node} promises {ledger} of {self.capacity.get(event.node)} MiB")
+            case MemoryReleased():
+                self.ledgers.setdefault(event.node, {}).pop(event.vm, None)
+
+    def kept(self, node: str, before: Kept | None, after: Kept) -> None:
+        if before is not None and after.generation < before.generation:
+            self.fail(f"S3: {node} keeps a lower generation of {after.vm}")
+
+    def answered(self, id: str, reply: Reply) -> None:
+        before = self.world.replies.get(id)
+        if before is not None and (before.status, before.reason) != (reply.status, reply.reason):
+            self.fail(f"S8: {id} was answered {before} and then {reply}")
+
+    # --- at the end -----------------------------------------------------------------------------------------------
+
+    def settled(self) -> None:
+        """Faults have stopped for long enough."""
+        running: set[tuple[str, str]] = set()
+        for name, process in self.world.services.items():
+            host = process.host
+            if host is None:
+                raise AssertionError(f"{name} is not up")
+            if not host.idle():
+                self.fail(f"L1: {name} has work left: {host.reactions.todo or host.reactions.inbox}")
+            if host.book.unheard():
+                self.fail(f"L1: {name} has {host.book.unheard()} orders that nobody heard")
+            if self._folded(name) != state_bytes(host):
+                self.fail(f"T1: {name} holds another state than the log folds to")
+        for stream, state in self._host("compute").states().items():
+            if stream.startswith("vm-"):
+                running |= self._vm(stream.removeprefix("vm-"), state)
+        reserved = {(vm, node) for node, ledger in self.ledgers.items() for vm in ledger}
+        if reserved != running:
+            self.fail(f"T2: memory is reserved for {sorted(reserved - running)}, missing for {sorted(running - reserved)}")
+
+    def _vm(self, vm: str, state: Any) -> set[tuple[str, str]]:
+        word = type(state).__name__
+        where = [n for n, a in self.world.agents.items() if vm in a.host.vms]
+        if word in ("Stopped", "Absent"):
+            if where:
+                self.fail(f"L1: {vm} is {word} and has a process on {where}")
+            return set()
+        if word != "Running" or where != [state.node]:
+            self.fail(f"L1: {vm} is {state} and has processes on {where}")
+        return {(vm, state.node)}
+
+    def _folded(self, name: str) -> bytes:
+        fresh = Host(self.world.services[name].service)
+        for recorded in self.world.log.read_all_now(0, 10**9):
+            fresh.fold(recorded, False)
+        return state_bytes(fresh)
+
+    def _host(self, name: str) -> Host:
+        host = self.world.services[name].host
+        assert host is not None
+        return host

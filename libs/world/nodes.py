@@ -1,0 +1,225 @@
+"""A node in the world: the agent's steppers around a SimHost. Its disk survives the agent; its processes survive it too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, encode
+from proto.compute import Capabilities, ReportNode
+from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
+from proto.node import Beat, Heard, Order, OrderDisksRemoval, OrderImageImport, OrderImageRemoval, OrderVm
+from services.node.chores import Chores, Work
+from services.node.drivers import BadImage, DriverError
+from services.node.drivers.simhost import SimDone, SimHost, SimParams
+from services.node.model import Act, Agent, AnswerOrder, Kept, Persist, SendFact
+
+if TYPE_CHECKING:
+    from libs.world.world import World
+
+TICK_US = 500_000
+BEAT_US = 1_000_000
+PERSIST_US = (200, 4_000)
+_order = msgspec.msgpack.Decoder(Order).decode
+
+type Effect = Persist | Act | AnswerOrder | SendFact | Work
+
+
+class NodeProcess:
+    def __init__(self, world: World, name: str, params: SimParams) -> None:
+        self.world = world
+        self.name = name
+        self.host = SimHost(name, params, world.random, world.pool)
+        self.disk: dict[str, Kept] = {}
+        self.agent: Agent | None = None
+        self.chores = Chores()
+        self.life = 0
+        self.powered = True
+        self.frozen = False
+        self._facts = 0
+
+    # --- life and faults ------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The agent starts: adopts, reads its disk, greets."""
+        if self.agent is not None or not self.powered or self.frozen:
+            return
+        self.life += 1
+        self.agent, self.chores = Agent(NodeId(self.name)), Chores()
+        kept = [self.disk[vm] for vm in sorted(self.disk)]
+        self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
+        params = self.host.params
+        capabilities = Capabilities(
+            accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=params.memory_mib,
+            qemu_version="0", machine="sim", driver="simulated", pools=("default",),
+        )  # fmt: skip
+        report = ReportNode(node=NodeId(self.name), capabilities=capabilities, boot_id=self.host.boot_id)
+        self._greet([("compute", report), *((s, Hello(node=NodeId(self.name))) for s in ("compute", "io"))])
+        self._later(TICK_US, self._tick)
+        self._later(BEAT_US, self._beat)
+
+    def crash(self) -> None:
+        """The agent dies; processes run on."""
+        if self.agent is not None:
+            self.agent = None
+            self.life += 1
+            self.host.drop_agent()
+
+    def power_off(self) -> None:
+        self.crash()
+        self.powered = False
+        self.host.power_off()
+
+    def power_on(self) -> None:
+        if not self.powered:
+            self.powered = True
+            self.host.power_on()
+            self.begin()
+
+    @property
+    def now_us(self) -> int:
+        return self.world.net.now_us
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    def order(self, data: bytes, answer: Callable[[Heard], None]) -> None:
+        if self.agent is None:
+            return
+        order = _order(data)
+        if isinstance(order, OrderVm):
+            self._do(self.agent.on_order(answer, order, self.now_us))
+        else:
+            self._do(self.chores.on_order(answer, order, self.now_us))
+
+    def _tick(self) -> None:
+        assert self.agent is not None
+        self._do(self.agent.on_tick(self.now_us))
+        self._do(self.chores.on_tick(self.now_us))
+        self._later(TICK_US, self._tick)
+
+    def _beat(self) -> None:
+        beat = encode(Beat(self.name, self.host.boot_id, self.now_us, 0, 0.0))
+        self.world.telemetry(self.name, f"tel.{self.name}.beat", beat)
+        self._later(BEAT_US, self._beat)
+
+    def _look(self) -> None:
+        """What the host has to tell by now; an agent that is dead hears nothing of it."""
+        for said in self.host.due(self.now_us):
+            if self.agent is None:
+                continue
+            if isinstance(said, SimDone):
+                error = "" if said.error is None else str(said.error)
+                self._do(self.agent.on_done(said.vm, said.verb, error, said.machine, self.now_us))
+            else:
+                self._do(self.agent.on_change(said, self.now_us))
+        self.watch()
+
+    def watch(self) -> None:
+        """Look again when something is due."""
+        at_us = self.host.next_us()
+        if at_us is not None:
+            self.world.net.after(max(0, at_us - self.now_us), self._look_if_due)
+
+    def _look_if_due(self) -> None:
+        at_us = self.host.next_us()
+        if at_us is not None and at_us <= self.now_us:
+            self._look()
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def _later(self, delay_us: int, thunk: Callable[[], None]) -> None:
+        life = self.life
+        self.world.net.after(delay_us, lambda: thunk() if self.life == life else None)
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case AnswerOrder(ref, heard):
+                    assert callable(ref)
+                    ref(heard)
+                case Persist(kept):
+                    self._persist(kept)
+                case Act():
+                    self.host.begin(effect, self.now_us)
+                    self.watch()
+                case SendFact():
+                    self._send(effect)
+                case Work():
+                    self._later(20_000, lambda e=effect: self._work(e))  # type: ignore[misc]
+
+    def _persist(self, kept: Kept) -> None:
+        life = self.life
+
+        def written() -> None:
+            if self.life != life:
+                return
+            self.world.note_kept(self.name, self.disk.get(kept.vm), kept)
+            self.disk[kept.vm] = kept
+            assert self.agent is not None
+            self._do(self.agent.on_persisted(kept))
+
+        self.world.net.after(self.world.random.randint(*PERSIST_US), written)
+
+    def _work(self, work: Work) -> None:
+        node, chore, pool = NodeId(self.name), work.chore, self.world.pool
+        fact: Fact | None = None
+        try:
+            match chore:
+                case OrderDisksRemoval():
+                    pool.remove(chore.disks)
+                    fact = ReportDisksRemoved(node=node, vm=chore.vm, order_version=chore.version)
+                case OrderImageImport():
+                    info = pool.import_image(chore.pool, chore.image, chore.file, chore.format, chore.sha256)
+                    fact = ReportImage(node=node, image=chore.image, order_version=chore.version, info=info)
+                case OrderImageRemoval():
+                    pool.remove_image(chore.pool, chore.image)
+                    fact = ReportImageRemoved(node=node, image=chore.image, order_version=chore.version)
+        except BadImage as bad:
+            assert isinstance(chore, OrderImageImport)
+            fact = ReportImage(node=node, image=chore.image, order_version=chore.version, sentence=str(bad))
+        except DriverError:
+            fact = None
+        self._do(self.chores.on_done(work.key, chore.version, fact, self.now_us))
+
+    def _send(self, effect: SendFact) -> None:
+        def answered(reply: Reply) -> None:
+            if effect.service == "compute":
+                assert self.agent is not None
+                self._do(self.agent.on_reply(effect.key, effect.serial, reply, self.now_us))
+            else:
+                self.chores.on_reply(effect.key, effect.serial, reply)
+
+        self._fact(effect.service, effect.fact, effect.correlation, answered)
+
+    def _greet(self, waiting: list[tuple[str, Fact]]) -> None:
+        left = dict(enumerate(waiting))
+
+        def heard(n: int, reply: Reply) -> None:
+            if reply.status == "accepted":
+                left.pop(n, None)
+
+        def again() -> None:
+            for n, (service, fact) in list(left.items()):
+                self._fact(service, fact, "", lambda reply, n=n: heard(n, reply))  # type: ignore[misc]
+            if left:
+                self._later(1_000_000, again)
+
+        again()
+
+    def _fact(self, service: str, fact: Fact, correlation: str, answered: Callable[[Reply], None]) -> None:
+        self._facts += 1
+        life = self.life
+        envelope = Envelope(
+            id=f"{self.name}-fact-{self._facts}", data=msgspec.Raw(encode(fact)), actor=f"node:{self.name}",
+            correlation=correlation, at_us=self.now_us,
+        )  # fmt: skip
+
+        def back(reply: Reply) -> None:
+            step = lambda: answered(reply) if self.life == life else None  # noqa: E731
+            self.world.net.send("control", self.name, step)
+
+        data = encode(envelope)
+        target = self.world.services[service]
+        self.world.net.send(self.name, "control", lambda: target.command(data, self.name, "", back))

@@ -1,0 +1,118 @@
+"""The world itself: everything wired, stepped one thing at a time, with the invariants looked at after each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import msgspec
+
+from libs.common.bus import Published
+from libs.common.host.service import Service
+from libs.common.log.memory import MemoryLog
+from libs.common.messages import Command, Envelope, Reply, decode_recorded, encode
+from libs.world import checks
+from libs.world.control import HostProcess, RelayProcess
+from libs.world.net import Net, Weather
+from libs.world.nodes import NodeProcess
+from proto.compute import JoinNode
+from proto.io import ImportImage
+from proto.machine import DirectBoot, DiskFormat
+from services.compute.app import SERVICE as COMPUTE
+from services.io.app import SERVICE as IO
+from services.memory.app import SERVICE as MEMORY
+from services.node.drivers.simhost import SimParams
+from services.node.drivers.simpool import SimFile, SimPool
+from services.node.model import Kept
+
+
+class World:
+    """A cluster. `ask` sends a command as a user would, and repeats it until it is answered; answers are in `replies`."""
+
+    def __init__(
+        self,
+        seed: int,
+        nodes: Sequence[str] = ("n1", "n2", "n3"),
+        params: SimParams | None = None,
+        weather: Weather | None = None,
+        services: Sequence[Service] = (COMPUTE, MEMORY, IO),
+    ) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.net = Net(self.random, weather=weather or Weather())
+        self.log = MemoryLog(lambda: self.net.now_us)
+        self.pool = SimPool()
+        self.services = {s.name: HostProcess(self, s) for s in services}
+        self.relay = RelayProcess(self)
+        self.agents = {n: NodeProcess(self, n, params or SimParams()) for n in nodes}
+        self.replies: dict[str, Reply] = {}
+        self.checker = checks.Checker(self)
+        self._asked = 0
+
+    def begin(self) -> None:
+        """Start everything, join the nodes, import the image `tiny`."""
+        self.relay.begin()
+        for process in self.services.values():
+            process.begin()
+        self.pool.incoming["tiny.qcow2"] = SimFile(DiskFormat.QCOW2, 256, "0" * 64)
+        for name, agent in self.agents.items():
+            self.ask("compute", f"node-{name}", JoinNode(node=name, key=f"key-{name}"))
+            self.net.after(50_000, agent.begin)
+        boot = DirectBoot(kernel="vmlinux", initrd="initrd")
+        tiny = ImportImage(image="tiny", file="tiny.qcow2", format=DiskFormat.QCOW2, boot=boot)
+        self.net.after(3_000_000, lambda: self._discard(self.ask("io", "image-tiny", tiny)))
+
+    def _discard(self, _: str) -> None:
+        return None
+
+    # --- users ----------------------------------------------------------------------------------------------------
+
+    def ask(self, service: str, stream: str, command: Command) -> str:
+        """The command's id; its answer will be in `replies`. Repeated every 2 s until it is there."""
+        self._asked += 1
+        id = f"ask-{self._asked}"
+        envelope = Envelope(id=id, data=msgspec.Raw(encode(command)), actor="user:world", at_us=self.net.now_us)
+        self._ask(service, stream, id, encode(envelope))
+        return id
+
+    def _ask(self, service: str, stream: str, id: str, data: bytes) -> None:
+        if id in self.replies:
+            return
+
+        def answered(reply: Reply) -> None:
+            def back() -> None:
+                if reply.status != "unavailable":
+                    self.checker.answered(id, reply)
+                    self.replies[id] = reply
+
+            self.net.send("control", "user", back)
+
+        process = self.services[service]
+        self.net.send("user", "control", lambda: process.command(data, "", stream, answered))
+        self.net.after(2_000_000, lambda: self._ask(service, stream, id, data))
+
+    # --- what passes through --------------------------------------------------------------------------------------
+
+    def publish(self, published: Published) -> None:
+        """To every service, by the bus."""
+        recorded = decode_recorded(published.data)
+        for process in self.services.values():
+            self.net.send("bus", process.name, lambda p=process: p.event(recorded))  # type: ignore[misc]
+
+    def telemetry(self, node: str, subject: str, data: bytes) -> None:
+        for process in self.services.values():
+            if process.service.telemetry:
+                self.net.send(node, "control", lambda p=process: p.telemetry(subject, data))  # type: ignore[misc]
+
+    def note_kept(self, node: str, before: Kept | None, after: Kept) -> None:
+        self.checker.kept(node, before, after)
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Raises AssertionError with the seed when an invariant does not hold."""
+        end_us = self.net.now_us + round(seconds * 1e6)
+        while (at_us := self.net.next_us()) is not None and at_us <= end_us:
+            self.net.step()
+            self.checker.step()
+        self.net.now_us = max(self.net.now_us, end_us)
