@@ -94,7 +94,8 @@ class ExecResult(Value):
 
 class AskConsole(Message):
     """Open a byte stream to the VM's serial console: the agent then publishes to `console.<node>.<session>.out` and hears
-    `console.<node>.<session>.in` until one side sends an empty message or `lease_s` passes without input from the asker."""
+    `console.<node>.<session>.in` until one side sends an empty message or `lease_s` passes without input from the asker.
+    Asked again with the same session, the lease begins anew and nothing else happens."""
 
     vm: Name
     session: Name

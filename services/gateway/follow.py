@@ -1,7 +1,7 @@
 """The read side: folds the log into views, then keeps them fresh.
 
-Live events come by the bus; whatever is missing or late there is read from the log, which is asked for its head every second
-in any case. Positions are gap-free, so a hole is seen at once. Nothing is lost when the bus loses everything.
+Live events come by the bus; whatever is missing or late there is read from the log, which is asked for its head every
+second in any case. Positions are gap-free, so a hole is seen at once. Nothing is lost when the bus loses everything.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterable
 
 from libs.common.bus import Bus, BusError, Feed
 from libs.common.log import EventLog, Head, LogError
-from libs.common.messages import Recorded, decode_recorded
+from libs.common.messages import Recorded, decode_recorded, tag_of
 from libs.common.registry import Registry, UnknownType, members
-from proto.compute import NodeEvent, VmEvent
+from proto.compute import NodeEvent, VmEvent, VmStartFailed
 from proto.io import DevicesEvent, ImageEvent
 from proto.memory import LedgerEvent
 from services.gateway.scopes import Scopes
@@ -32,6 +32,8 @@ FETCH_MAX = 256
 FETCH_S = 5.0
 AGAIN_S = 1.0
 """the wait before the bus or the log is tried again"""
+
+START_FAILED = tag_of(VmStartFailed)
 
 EVENTS = Registry(c for union in (VmEvent, NodeEvent, LedgerEvent, DevicesEvent, ImageEvent) for c in members(union))
 
@@ -98,7 +100,7 @@ class Follower:
         """Apply all that the log holds by now. Raises LogError."""
         async with self._reading:
             while chunk := await self.log.read_all(self.position, READ_MAX):
-                self._apply(chunk)
+                self._apply(await self._whole(chunk))
 
     async def reach(self, position: int, timeout_s: float) -> bool:
         """Wait until the views hold what lies at a position; the log is asked at once, not when the bus tells."""
@@ -160,9 +162,16 @@ class Follower:
     async def _take(self, heard: list[Recorded]) -> None:
         fresh = sorted((r for r in heard if r.position > self.position), key=lambda r: r.position)
         if fresh and [r.position for r in fresh] == list(range(self.position + 1, self.position + 1 + len(fresh))):
-            self._apply(fresh)
+            async with self._reading:
+                self._apply(await self._whole(fresh))
         elif fresh:
             await self.catch_up()
+
+    async def _whole(self, records: list[Recorded]) -> list[Recorded]:
+        """A failed start and the next attempt are one decision: never show the first without the second."""
+        if records[-1].type != START_FAILED:
+            return records
+        return records + await self.log.read_all(records[-1].position, 1)
 
     async def _poll(self) -> None:
         while True:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Any, NoReturn
+from types import NoneType, UnionType
+from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
 
 import msgspec
 
@@ -92,7 +93,7 @@ def explain(error: msgspec.ValidationError, model: Any) -> tuple[str, str, str]:
     path = found["path"].lstrip(".") if found else ""
     fault = text[: found.start()] if found else text
     if (strange := _UNKNOWN.fullmatch(fault)) is not None:
-        known = ", ".join(sorted(_fields(_at(model, path)))) or "none"
+        known = ", ".join(sorted(_fields(_bare(_at(model, path))))) or "none"
         return _join(path, strange["name"]), f"there is no field `{strange['name']}`", f"known fields: {known}"
     if (missing := _MISSING.fullmatch(fault)) is not None:
         path = _join(path, missing["name"])
@@ -102,6 +103,15 @@ def explain(error: msgspec.ValidationError, model: Any) -> tuple[str, str, str]:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _bare(kind: Any) -> Any:
+    """The type behind Annotated, and the one beside None."""
+    if get_origin(kind) is Annotated:
+        return _bare(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return next(_bare(one) for one in get_args(kind) if one is not NoneType)
+    return kind
 
 
 def _fields(model: Any) -> dict[str, Any]:
@@ -114,10 +124,10 @@ def _at(model: Any, path: str) -> Any:
     """The type at a path such as `disks[0].size_mib`; object where it cannot be told."""
     for part in re.findall(r"[^.\[\]]+|\[[^\]]*\]", path):
         if part.startswith("["):
-            args = getattr(model, "__args__", ())
+            args = get_args(_bare(model))
             model = args[0] if args else object
         else:
-            model = _fields(model).get(part, object)
+            model = _fields(_bare(model)).get(part, object)
     return model
 
 

@@ -180,7 +180,8 @@ def _start_goes_on(s: _Story) -> bool:
             s.done("start", vm, f"{vm} runs on {node}")
         case c.VmStartFailed(vm=vm, sentence=sentence):
             s.failed("start", vm, sentence)
-            s.done("stop", vm, f"the start of {vm} was given up")
+            if s.meta.actor.startswith("user:") and s.meta.correlation not in s.tasks.all:
+                s.at_once("stop", vm, f"the start of {vm} was given up")
         case _:
             return False
     return True

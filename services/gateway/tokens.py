@@ -59,6 +59,10 @@ class TokenStore(Protocol):
 
     async def add_join(self, hash: bytes, expires_us: int) -> None: ...
 
+    async def join_counts(self, hash: bytes, now_us: int) -> bool:
+        """Would `use_join` take it now?"""
+        ...
+
     async def use_join(self, hash: bytes, node: str, now_us: int) -> bool:
         """True exactly once for each unexpired join token, whoever asks at the same time."""
         ...
@@ -93,11 +97,14 @@ class MemoryTokens:
     async def add_join(self, hash: bytes, expires_us: int) -> None:
         self._joins[hash] = (expires_us, "")
 
-    async def use_join(self, hash: bytes, node: str, now_us: int) -> bool:
+    async def join_counts(self, hash: bytes, now_us: int) -> bool:
         expires_us, used_by = self._joins.get(hash, (0, ""))
-        if used_by or now_us >= expires_us:
+        return not used_by and now_us < expires_us
+
+    async def use_join(self, hash: bytes, node: str, now_us: int) -> bool:
+        if not await self.join_counts(hash, now_us):
             return False
-        self._joins[hash] = (expires_us, node)
+        self._joins[hash] = (self._joins[hash][0], node)
         return True
 
     async def give_back_join(self, hash: bytes, node: str) -> None:

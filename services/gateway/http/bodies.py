@@ -1,0 +1,185 @@
+"""The JSON bodies that the API takes and gives. Unknown fields are refused; wrong ones are named with what would be right."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from libs.common.messages import Name
+from proto.compute import DeadlineS
+from proto.machine import DiskFormat, MemoryMib, NicKind, Priority, Vcpus
+from services.gateway.auth import Role, Scope
+from services.gateway.tasks import Task
+from services.gateway.views import Image, Node, Vm
+
+Label = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$", max_length=63)]
+"""A DNS label or nothing."""
+VcpusMax = Annotated[int, msgspec.Meta(ge=0, le=512)]
+MemoryMaxMib = Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)]
+DiskMib = Annotated[int, msgspec.Meta(ge=0, le=64 * 1024 * 1024)]
+Bridge = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,15}$", max_length=15)]
+Person = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$", max_length=64)]
+Argument = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
+EXPIRES_S_MAX = 10 * 366 * 86_400
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True):
+    """What a client sends."""
+
+
+class NewDisk(Body):
+    """size_mib 0: as large as its image; without an image: a blank disk, which needs a size."""
+
+    size_mib: DiskMib = 0
+    image: Label = ""
+    format: DiskFormat = DiskFormat.QCOW2
+    pool: Name = "default"
+
+
+class NewNic(Body):
+    """kind `bridge` needs the name of a bridge that the node has."""
+
+    kind: NicKind = NicKind.USER
+    bridge: Bridge = ""
+
+
+class NewVm(Body):
+    """vcpus_max, memory_max_mib 0: no head-room. image: its first disk is an overlay on it. disks: without an image, or to
+    say more; nics: one in the isolated user network where nothing is said. start: true starts it as well."""
+
+    name: Name
+    vcpus: Vcpus = 1
+    memory_mib: MemoryMib = 256
+    vcpus_max: VcpusMax = 0
+    memory_max_mib: MemoryMaxMib = 0
+    image: Label = ""
+    disks: Annotated[list[NewDisk], msgspec.Meta(max_length=24)] | None = None
+    nics: Annotated[list[NewNic], msgspec.Meta(max_length=8)] | None = None
+    priority: Priority = Priority.NORMAL
+    start: bool = False
+    project: Label = ""
+
+
+class StartVmBody(Body):
+    """node: only there, if given."""
+
+    node: Label = ""
+
+
+class StopVmBody(Body):
+    """deadline_s: how long the guest may take to shut down before it is powered off; 0: at once."""
+
+    deadline_s: DeadlineS = 60
+
+
+class ExecBody(Body):
+    """A program in the guest, by its guest agent. timeout_s: seconds until it is given up."""
+
+    argv: Annotated[list[Argument], msgspec.Meta(min_length=1, max_length=1024)]
+    input_b64: Annotated[str, msgspec.Meta(max_length=1_400_000)] = ""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=300)] = 30.0
+
+
+class ExecAnswer(msgspec.Struct):
+    exit_code: int
+    stdout_b64: str
+    stderr_b64: str
+    truncated: bool
+
+
+class CordonBody(Body):
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+class NewToken(Body):
+    """expires_s: seconds from now; 0: never. projects: `*` for all."""
+
+    name: Person
+    role: Role = Role.VIEWER
+    projects: Annotated[list[Scope], msgspec.Meta(min_length=1, max_length=100)] = ["*"]
+    expires_s: Annotated[int, msgspec.Meta(ge=0, le=EXPIRES_S_MAX)] = 0
+
+
+class NewJoinToken(Body):
+    """expires_s: seconds from now."""
+
+    expires_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 86_400)] = 3600
+
+
+class Token(msgspec.Struct):
+    """A token without its secret. expires_us: microseconds since the epoch, 0 for never."""
+
+    id: str
+    name: str
+    role: Role
+    projects: tuple[str, ...]
+    expires_us: int
+    revoked: bool
+
+
+class TokenMade(msgspec.Struct):
+    """token: the secret, shown this once."""
+
+    token: str
+    expires_us: int
+    id: str = ""
+    name: str = ""
+    role: str = "join"
+    projects: tuple[str, ...] = ()
+
+
+class Vms(msgspec.Struct):
+    items: list[Vm]
+
+
+class Nodes(msgspec.Struct):
+    items: list[Node]
+
+
+class Images(msgspec.Struct):
+    items: list[Image]
+
+
+class TaskList(msgspec.Struct):
+    items: list[Task]
+
+
+class Tokens(msgspec.Struct):
+    items: list[Token]
+
+
+class EventList(msgspec.Struct):
+    """position: where to go on (`after`)."""
+
+    items: list[dict[str, Any]]
+    position: int
+
+
+class ServiceHealth(msgspec.Struct):
+    """status: what the service says of itself, when it answered."""
+
+    ok: bool
+    error: str = ""
+    status: Any = None
+
+
+class Cluster(msgspec.Struct):
+    """position: the log's end; shown_position: what these answers are made of. accelerators: of the nodes that are online."""
+
+    name: str
+    incarnation: int
+    position: int
+    shown_position: int
+    services: dict[str, ServiceHealth]
+    nodes: int
+    nodes_online: int
+    vms: int
+    vms_running: int
+    accelerators: list[str]
+    not_enforced: list[str]
+
+
+class Health(msgspec.Struct):
+    log: str
+    bus: str

@@ -1,0 +1,203 @@
+"""/v1/vms: the VMs of the token's projects."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+from litestar import Router, delete, get, post
+
+from libs.common.bus import BusError, BusTimeout, NoResponder
+from libs.common.messages import Command, encode
+from proto import compute as c
+from proto.machine import DiskWish, NicKind, NicWish
+from proto.node import AskExec, AskInfo, ExecResult, VmInfo
+from services.gateway.auth import Action, Principal
+from services.gateway.commands import Accepted
+from services.gateway.gateway import Gateway, in_project
+from services.gateway.http.bodies import ExecAnswer, ExecBody, NewVm, StartVmBody, StopVmBody, Vms
+from services.gateway.http.console import console
+from services.gateway.http.door import Asked, asker
+from services.gateway.problems import Problem, away
+from services.gateway.views import Vm
+
+INFO_S = 1.0
+"""how long a question to the agent about one VM may hold up its page"""
+EXEC_SLACK_S = 10.0
+ANSWER_BYTES_MAX = 1024 * 1024
+
+_decode_exec = msgspec.msgpack.Decoder(ExecResult).decode
+_decode_info = msgspec.msgpack.Decoder(VmInfo).decode
+
+
+@get("", action=Action.READ, summary="List VMs")
+async def list_vms(request: Asked, gateway: Gateway) -> Vms:
+    seen = (vm for vm in gateway.model.vms.all.values() if request.user.sees(vm.project))
+    return Vms(sorted(seen, key=lambda vm: vm.name))
+
+
+@get("/{vm:str}", action=Action.READ, summary="Show a VM")
+async def show_vm(request: Asked, gateway: Gateway, vm: str) -> Vm:
+    """Addresses and pCPUs come from the agent where it answers within a second."""
+    found = await gateway.vm(request.user, vm)
+    if found.state not in ("running", "paused") or not found.node:
+        return found
+    try:
+        data = await gateway.bus.request(f"ask.{found.node}.info", encode(AskInfo(vm=vm)), timeout_s=INFO_S)
+        info = _decode_info(data)
+    except (BusError, msgspec.DecodeError, msgspec.ValidationError):
+        return found
+    if info.error or info.generation not in (0, found.generation):
+        return found
+    return msgspec.structs.replace(found, addresses=info.addresses, pcpus=info.pcpus or found.pcpus)
+
+
+@post("", action=Action.OPERATE, status_code=202, summary="Create a VM")
+async def create_vm(request: Asked, gateway: Gateway, data: NewVm) -> Accepted:
+    """With `start`, two commands: the VM stays when it is defined but cannot be started."""
+    who, ask = request.user, asker(request, gateway)
+    project = in_project(who, data.project)
+    _name_is_free(gateway, data.name, project)
+    command = _definition(gateway, who, data)
+    if not data.start:
+        return await gateway.commands.ask(ask, "compute", f"vm-{data.name}", command, project)
+    await gateway.commands.ask(ask, "compute", f"vm-{data.name}", command, project, id=f"{ask.id}.define")
+    try:
+        return await gateway.commands.ask(ask, "compute", f"vm-{data.name}", c.StartVm(vm=data.name), project)
+    except Problem as problem:
+        problem.body.detail = f"{data.name} was created, but not started: {problem.body.detail}"
+        problem.body.task = ask.id
+        raise
+
+
+def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
+    disks = [DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool) for d in data.disks or ()]
+    if data.image and all(disk.image != data.image for disk in disks):
+        disks.insert(0, DiskWish(image=data.image))
+    for index, disk in enumerate(disks):
+        _check_disk(gateway, who, index, disk)
+    for index, nic in enumerate(data.nics or ()):
+        if (nic.kind is NicKind.BRIDGE) != bool(nic.bridge):
+            text = "a bridge NIC names its bridge; a user NIC names none"
+            raise Problem(400, "BAD_BODY", f"nics[{index}]: {text}", field=f"nics[{index}].bridge")
+    nics = (NicWish(),) if data.nics is None else tuple(NicWish(kind=n.kind, bridge=n.bridge) for n in data.nics)
+    return c.DefineVm(
+        vm=data.name,
+        vcpus=data.vcpus,
+        memory_mib=data.memory_mib,
+        vcpus_max=data.vcpus_max,
+        memory_max_mib=data.memory_max_mib,
+        disks=tuple(disks),
+        nics=nics,
+        priority=data.priority,
+        uuid=gateway.clock.new_id(),
+    )
+
+
+def _check_disk(gateway: Gateway, who: Principal, index: int, disk: DiskWish) -> None:
+    """An image of a project that the token does not see is as unknown as one that does not exist."""
+    if not disk.image:
+        if disk.size_mib == 0:
+            text = f"disks[{index}]: a blank disk needs a size"
+            raise Problem(400, "BAD_BODY", text, "give size_mib, or an image", field=f"disks[{index}].size_mib")
+        return
+    image = gateway.model.images.all.get(disk.image)
+    if image is not None and not who.sees(image.project):
+        raise Problem(409, "NO_IMAGE", f"there is no image `{disk.image}` that this token may see", "list the images first")
+
+
+def _name_is_free(gateway: Gateway, name: str, project: str) -> None:
+    """A name stays with the project that used it first: its stream does, and what was recorded in it."""
+    owner = gateway.model.scopes.at(f"vm-{name}", gateway.model.position)
+    if owner is not None and owner != project:
+        raise Problem(409, "NAME_TAKEN", f"the name `{name}` belongs to another project", "take another name")
+
+
+async def _tell(request: Asked, gateway: Gateway, vm: str, command: Command) -> Accepted:
+    """A command about a VM that exists, in that VM's project."""
+    ask = asker(request, gateway)
+    found = await gateway.vm(request.user, vm)
+    accepted = await gateway.commands.ask(ask, "compute", f"vm-{vm}", command, found.project)
+    if accepted.position == 0:
+        kind = type(command).__name__.removesuffix("Vm").lower()
+        text = f"nothing had to change: {vm} is {found.state}"
+        gateway.unchanged(accepted.task, kind, vm, found.project, text)
+    return accepted
+
+
+@post("/{vm:str}/start", action=Action.OPERATE, status_code=202, summary="Start a VM")
+async def start_vm(request: Asked, gateway: Gateway, vm: str, data: StartVmBody | None = None) -> Accepted:
+    return await _tell(request, gateway, vm, c.StartVm(vm=vm, node=data.node if data else ""))
+
+
+@post("/{vm:str}/stop", action=Action.OPERATE, status_code=202, summary="Stop a VM")
+async def stop_vm(request: Asked, gateway: Gateway, vm: str, data: StopVmBody | None = None) -> Accepted:
+    deadline_s = StopVmBody().deadline_s if data is None else data.deadline_s
+    return await _tell(request, gateway, vm, c.StopVm(vm=vm, deadline_s=deadline_s))
+
+
+@post("/{vm:str}/reset", action=Action.OPERATE, status_code=202, summary="Reset a VM, as by its button")
+async def reset_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+    return await _tell(request, gateway, vm, c.ResetVm(vm=vm))
+
+
+@post("/{vm:str}/pause", action=Action.OPERATE, status_code=202, summary="Pause a VM's vCPUs")
+async def pause_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+    return await _tell(request, gateway, vm, c.PauseVm(vm=vm))
+
+
+@post("/{vm:str}/resume", action=Action.OPERATE, status_code=202, summary="Let a paused VM go on")
+async def resume_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+    return await _tell(request, gateway, vm, c.ResumeVm(vm=vm))
+
+
+@delete("/{vm:str}", action=Action.OPERATE, status_code=202, summary="Delete a stopped VM and its disks")
+async def delete_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+    return await _tell(request, gateway, vm, c.DeleteVm(vm=vm))
+
+
+@post("/{vm:str}/exec", action=Action.EXEC, status_code=200, summary="Run a program inside the guest")
+async def exec_vm(request: Asked, gateway: Gateway, vm: str, data: ExecBody) -> ExecAnswer:
+    """By the guest's agent; never recorded, never traced: arguments may be secret. Output: at most 1 MiB each."""
+    found = await gateway.vm(request.user, vm)
+    if found.state != "running":
+        raise Problem(409, "NOT_RUNNING", f"{vm} is {found.state}", "start it and wait until it runs")
+    ask = AskExec(vm=vm, argv=tuple(data.argv), input=_input(data.input_b64), timeout_s=data.timeout_s)
+    try:
+        answer = await gateway.bus.request(
+            f"ask.{found.node}.exec", encode(ask), timeout_s=data.timeout_s + EXEC_SLACK_S
+        )
+        result = _decode_exec(answer)
+    except NoResponder:
+        raise away(f"the agent of {found.node} does not run just now; nothing was run in {vm}") from None
+    except BusTimeout:
+        raise away(f"{found.node} did not answer in time; the program may have run") from None
+    except BusError as error:
+        raise away(f"the bus is away: {error}") from error
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Problem(502, "BAD_ANSWER", f"{found.node} answered with something else than a result") from error
+    if result.error:
+        raise Problem(409, "NOT_RUN", result.error, "see that the guest agent runs in the guest")
+    return _answer(result)
+
+
+def _answer(result: ExecResult) -> ExecAnswer:
+    cut = max(len(result.stdout), len(result.stderr)) > ANSWER_BYTES_MAX
+    out, err = (base64.b64encode(x[:ANSWER_BYTES_MAX]).decode() for x in (result.stdout, result.stderr))
+    return ExecAnswer(result.exit_code, out, err, result.truncated or cut)
+
+
+def _input(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem(400, "BAD_BODY", f"input_b64: {error}", "send base64 text", field="input_b64") from None
+
+
+HANDLERS: list[Any] = [
+    list_vms, show_vm, create_vm, start_vm, stop_vm, reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
+]  # fmt: skip
+
+router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])
