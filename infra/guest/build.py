@@ -1,7 +1,7 @@
 """Build the `tiny` guest: `python -m infra.guest.build DEST [--cache DIR] [--fresh]`.
 
-DEST then holds vmlinux (PVH), initrd, disk.qcow2 and manifest.json. What DEST has is left alone when this very recipe made
-it; otherwise the image comes from the cache (by package versions and recipe), else it is built, aside, and renamed.
+DEST then holds vmlinux (PVH), initrd, disk.qcow2 and manifest.json. What DEST has is left alone when this very
+recipe made it; else the image comes from the cache (by package versions and recipe), or is built aside and renamed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ NAME = "tiny"
 DISK_MIB = 256
 LABEL = "tiny-data"
 KERNELS = ("linux-image-amd64", "linux-image-generic")
-"""metapackages, the first known one is taken; the full kernel, for the cloud one has no watchdog and no machine checks"""
+"""metapackages, the first known one is taken; the full kernel: the cloud one has no watchdog and no machine checks"""
 PROGRAMS = ("busybox-static", "qemu-guest-agent")
 FOLLOWED = ("lib", "linux-image-", "linux-modules-")
 CMDLINE = " ".join(
     (
         "console=ttyS0 quiet panic=0",
+        # 0.4 s where instructions are emulated
+        "cryptomgr.notests",
         # many emulated machines starting at once: the timer check then fails by chance
         "no_timer_check",
         # else 64 MiB of a small guest with memory head-room go to bounce buffers
@@ -57,7 +59,7 @@ class FileFacts(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json. size_mib: the disk's virtual size; sha256: of the disk; filesystem: what is on it, empty for nothing."""
+    """manifest.json. size_mib: the disk's virtual size; sha256: of the disk; filesystem: what it holds, if anything."""
 
     name: str
     format: str
@@ -186,7 +188,8 @@ def _disk(target: Path, raw: Path) -> str:
         stream.truncate(DISK_MIB << 20)
     mke2fs = shutil.which("mke2fs", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if mke2fs is not None:
-        _run(mke2fs, "-q", "-F", "-t", "ext4", "-m", "0", "-L", LABEL, "-E", "lazy_itable_init=1,root_owner=0:0", str(raw))
+        options = ("-t", "ext4", "-m", "0", "-L", LABEL, "-E", "lazy_itable_init=1,root_owner=0:0")
+        _run(mke2fs, "-q", "-F", *options, str(raw))
     _run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(target))
     return "ext4" if mke2fs is not None else ""
 

@@ -26,7 +26,7 @@ def decompress(data: bytes, what: str) -> bytes:
         return _zstd(data, what)
     if data[:4] == b"\x7fELF":
         return data
-    raise GuestError(f"{what} is packed in an unknown way (first bytes {data[:6].hex()}); known are xz, gzip, lzma and zstd")
+    raise GuestError(f"{what} is packed in an unknown way (it begins {data[:6].hex()}); known: xz, gzip, lzma, zstd")
 
 
 def _zstd(data: bytes, what: str) -> bytes:

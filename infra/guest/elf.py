@@ -1,4 +1,4 @@
-"""What is needed of ELF: the libraries a program asks for, its interpreter, and whether a kernel can be started by PVH."""
+"""What is needed of ELF: a program's libraries and interpreter, and whether a kernel can be started by PVH."""
 
 from __future__ import annotations
 

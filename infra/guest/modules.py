@@ -28,8 +28,8 @@ class Module:
 
 
 def select(folder: Path, wanted: Iterable[str], required: Iterable[str]) -> list[Module]:
-    """The wanted modules of lib/modules/<release> and all they depend on, sorted by name. Those built into the kernel or not
-    to be had are left out; raises GuestError when that is a `required` one."""
+    """The wanted modules of lib/modules/<release> and all they depend on, sorted by name. Those built into the kernel
+    or not to be had are left out; raises GuestError when that is a `required` one."""
     files = {_name(p.name): p for p in folder.glob("kernel/**/*.ko*")}
     builtin = {_name(Path(line).name) for line in (folder / "modules.builtin").read_text().splitlines()}
     chosen: dict[str, Module] = {}
@@ -42,7 +42,7 @@ def select(folder: Path, wanted: Iterable[str], required: Iterable[str]) -> list
         queue += module.depends
     absent = sorted({_name(r) for r in required} - chosen.keys() - builtin)
     if absent:
-        raise GuestError(f"the kernel {folder.name} has no module {', '.join(absent)}; the tiny guest cannot do without")
+        raise GuestError(f"the kernel {folder.name} has no module {', '.join(absent)}, which the tiny guest needs")
     return [chosen[name] for name in sorted(chosen)]
 
 

@@ -1,4 +1,4 @@
-"""Packages of the machine's own archive, fetched and unpacked into private folders: nothing is installed, no root needed.
+"""Packages of the machine's own archive, unpacked into private folders: nothing is installed, no root needed.
 
 The package lists of the machine are used where they serve; where they are missing or out of date, lists of our own are
 fetched beside them (`apt-get update` into a private folder, from the machine's sources).
@@ -69,7 +69,8 @@ class Archive:
                 capture_output=True, timeout=APT_S_MAX, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise GuestError(f"`{' '.join(argv)}` did not end within {APT_S_MAX} s: is the package mirror reachable?") from None
+            sentence = f"`{' '.join(argv)}` did not end within {APT_S_MAX} s: is the package mirror reachable?"
+            raise GuestError(sentence) from None
 
     def refresh(self) -> bool:
         """Fetch package lists of our own. False when they were fetched before."""
@@ -83,8 +84,8 @@ class Archive:
         return True
 
     def resolve(self, roots: Iterable[str], follow: Callable[[str], bool]) -> dict[str, Package]:
-        """The roots and, step by step, each dependency whose name `follow` accepts. Names that the archive does not know are
-        left out."""
+        """The roots and, step by step, each dependency whose name `follow` accepts. Names that the archive does not
+        know are left out."""
         found: dict[str, Package] = {}
         asked: set[str] = set()
         names = set(roots)
@@ -119,7 +120,7 @@ class Archive:
             if done.returncode != 0 or len(files) != 1:
                 raise GuestError(f"{package.name} {package.version} cannot be downloaded: {_complaint(done.stderr)}")
             if _sha256(files[0]) != package.sha256:
-                raise GuestError(f"{package.name} {package.version} arrived with another digest than the package list says")
+                raise GuestError(f"{package.name} {package.version} does not have the digest of the package list")
             files[0].replace(target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -147,5 +148,6 @@ def _sha256(file: Path) -> str:
 
 
 def _complaint(stderr: str) -> str:
-    lines = [line for line in stderr.splitlines() if line.startswith("E:")] or stderr.splitlines() or ["no reason was given"]
-    return lines[0].removeprefix("E:").strip()
+    lines = stderr.splitlines() or ["no reason was given"]
+    errors = [line.removeprefix("E:").strip() for line in lines if line.startswith("E:")]
+    return (errors or lines)[0]

@@ -1,4 +1,4 @@
-"""What lies in the guest's root file system: busybox, the guest agent with its libraries, modules, and our own files."""
+"""What lies in the guest's root file system: busybox, the guest agent and its libraries, modules, our own files."""
 
 from __future__ import annotations
 
