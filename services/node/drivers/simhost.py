@@ -211,7 +211,9 @@ class SimHost:
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
-    def _plan(self, at_us: int, what: str, vm: str, *, pid: int = 0, agent: int = 0, spec: MachineSpec | None = None) -> None:
+    def _plan(
+        self, at_us: int, what: str, vm: str, *, pid: int = 0, agent: int = 0, spec: MachineSpec | None = None
+    ) -> None:
         self._serial += 1
         heapq.heappush(self._heap, _Due(at_us, self._serial, what, vm, pid, agent, spec))
 
@@ -239,7 +241,9 @@ class SimHost:
         if vm is not None:
             if vm.spec.generation == spec.generation:
                 return [SimDone(due.vm, "start", machine=vm.machine())]
-            error: DriverError = CannotStart(f"generation {vm.spec.generation} of {due.vm} still runs here; kill it first")
+            error: DriverError = CannotStart(
+                f"generation {vm.spec.generation} of {due.vm} still runs here; kill it first"
+            )
             return [SimDone(due.vm, "start", error)]
         try:
             self.pool.take(spec, self.node)
@@ -251,7 +255,9 @@ class SimHost:
         self._pid += 1
         self.vms[due.vm] = SimVm(spec, self._pid)
         hangs = self._random.random() < self.params.start_hangs
-        wait_us = self.params.hang_us if hangs else self.params.start_us + self._random.randrange(self.params.jitter_us + 1)
+        wait_us = (
+            self.params.hang_us if hangs else self.params.start_us + self._random.randrange(self.params.jitter_us + 1)
+        )
         self._plan(due.at_us + wait_us, "hung" if hangs else "run", due.vm, pid=self._pid, agent=self._agent)
         return []
 
@@ -259,7 +265,9 @@ class SimHost:
         assert vm is not None
         if due.what == "hung":
             self._end(due.vm)
-            return [SimDone(due.vm, "start", CannotStart(f"QEMU of {due.vm} said nothing for {self.params.hang_us} us"))]
+            return [
+                SimDone(due.vm, "start", CannotStart(f"QEMU of {due.vm} said nothing for {self.params.hang_us} us"))
+            ]
         vm.starting, vm.running_us, vm.boots = False, due.at_us, 1
         if self.params.crashes_per_hour > 0:
             life_us = round(self._random.expovariate(self.params.crashes_per_hour) * HOUR_US)
@@ -293,5 +301,3 @@ def _cause(vm: SimVm, otherwise: GoneCause) -> GoneCause:
 def _changed(vm: SimVm) -> MachineChanged:
     cause = GoneCause.GUEST if vm.status == "shutdown" else GoneCause.UNKNOWN
     return MachineChanged(vm.spec.vm, vm.spec.generation, vm.status, cause)
-
-

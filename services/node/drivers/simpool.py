@@ -48,7 +48,9 @@ class SimPool:
         """Compare-and-swap of the lease record. Raises LeaseRefused."""
         generation, owner = self.leases.get(spec.vm, (-1, ""))
         if generation > spec.generation:
-            raise LeaseRefused(f"the lease of {spec.vm} is at generation {generation} ({owner}); {spec.generation} is of the past")
+            raise LeaseRefused(
+                f"the lease of {spec.vm} is at generation {generation} ({owner}); {spec.generation} is of the past"
+            )
         if generation == spec.generation and owner != node:
             raise LeaseRefused(f"generation {generation} of {spec.vm} belongs to node {owner}, not {node}")
         self.leases[spec.vm] = (spec.generation, node)
@@ -89,7 +91,9 @@ class SimPool:
             raise BadImage(f"{file} stands on backing file {found.backing!r}; flatten it first")
         if sha256 and found.sha256 != sha256:
             raise BadImage(f"{file} has sha256 {found.sha256}, not {sha256}")
-        return self.images.setdefault(f"{pool}/{image}", ImageInfo(format=format, size_mib=found.size_mib, sha256=found.sha256))
+        return self.images.setdefault(
+            f"{pool}/{image}", ImageInfo(format=format, size_mib=found.size_mib, sha256=found.sha256)
+        )
 
     def remove_image(self, pool: str, image: str) -> None:
         self.images.pop(f"{pool}/{image}", None)

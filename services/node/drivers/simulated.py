@@ -138,7 +138,9 @@ class SimulatedDriver:
                 return ExecResult()
             case ("false",):
                 return ExecResult(exit_code=1)
-        return ExecResult(exit_code=127, error=f"{argv[0]}: a simulated guest knows uname -r, echo, cat, true and false")
+        return ExecResult(
+            exit_code=127, error=f"{argv[0]}: a simulated guest knows uname -r, echo, cat, true and false"
+        )
 
     async def console(self, vm: str) -> Console:
         self._find(vm)

@@ -88,7 +88,9 @@ def check(spec: MachineSpec, place: Place) -> None:
         raise BadSpec(f"{spec.vm}: PCI slots {sorted(slots)} must differ and lie in 0..{SLOTS_MAX - 1}")
     for disk in spec.disks:
         if len(disk.serial) > SERIAL_LENGTH_MAX:
-            raise BadSpec(f"{spec.vm}: serial {disk.serial!r} is longer than the {SERIAL_LENGTH_MAX} characters a guest sees")
+            raise BadSpec(
+                f"{spec.vm}: serial {disk.serial!r} is longer than the {SERIAL_LENGTH_MAX} characters a guest sees"
+            )
         if disk.pool not in place.pools:
             raise BadSpec(f"{spec.vm}: disk {disk.name} lies in pool {disk.pool!r}, which this node does not have")
     for nic in spec.nics:

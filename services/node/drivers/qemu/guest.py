@@ -145,12 +145,16 @@ class GuestAgent:
                 done = msgspec.convert(status, _ExecStatus)
                 if done.exited:
                     return _result(done)
-                await asyncio.sleep(min(pause_s, max(left_s, 0)))  # the agent has no event for it: ask again, less often
+                await asyncio.sleep(
+                    min(pause_s, max(left_s, 0))
+                )  # the agent has no event for it: ask again, less often
                 pause_s = min(pause_s * 2, 0.2)
         except GuestRefused as error:
             return ExecResult(exit_code=127, error=str(error))
         except TooLarge:
-            error_text = f"more than {STREAM_BYTES_MAX} bytes of output; write it to a file in the guest and read that in parts"
+            error_text = (
+                f"more than {STREAM_BYTES_MAX} bytes of output; write it to a file in the guest and read that in parts"
+            )
             return ExecResult(exit_code=-1, truncated=True, error=error_text)
         except msgspec.ValidationError as error:
             return ExecResult(exit_code=-1, error=f"the guest agent's reply makes no sense: {error}")

@@ -82,7 +82,9 @@ def _lock(guard: int, vm: str) -> None:
             return fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
-                raise Locked(f"another node has been writing the lease record of {vm} for {GUARD_WAIT_S_MAX} s") from None
+                raise Locked(
+                    f"another node has been writing the lease record of {vm} for {GUARD_WAIT_S_MAX} s"
+                ) from None
             time.sleep(0.01)  # flock has no wait with a bound; a swap takes a few milliseconds
 
 
@@ -94,7 +96,9 @@ def _judge(found: Lease | None, wanted: Lease) -> None:
             f"the lease of {wanted.vm} is at generation {found.generation} ({found.node}); {wanted.generation} is of the past"
         )
     if found.node != wanted.node:
-        raise LeaseRefused(f"generation {found.generation} of {wanted.vm} belongs to node {found.node}, not {wanted.node}")
+        raise LeaseRefused(
+            f"generation {found.generation} of {wanted.vm} belongs to node {found.node}, not {wanted.node}"
+        )
 
 
 def _write(folder: Path, lease: Lease) -> None:

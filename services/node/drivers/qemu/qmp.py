@@ -1,9 +1,9 @@
 """One monitor socket: send, wait, events. Knows nothing of VMs. QMP is one JSON object a line (QEMU's qmp-spec).
 
-    QmpError
-      QmpClosed    the other side is gone
-      QmpTimeout   no reply within the time; the connection stays usable, a late reply is dropped
-      QmpRefused   QEMU answered with an error; `kind` is its class, the text its description
+QmpError
+  QmpClosed    the other side is gone
+  QmpTimeout   no reply within the time; the connection stays usable, a late reply is dropped
+  QmpRefused   QEMU answered with an error; `kind` is its class, the text its description
 """
 
 from __future__ import annotations

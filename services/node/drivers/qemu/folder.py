@@ -1,0 +1,135 @@
+"""The folder of one VM's process, `<state>/vms/<vm>/`: what the agent must find again after its own end.
+
+    record    who it is: VM, generation, process id and start time (a process id alone may be reused)
+    monitor, agent, serial    listening unix sockets, made by the agent and inherited by QEMU
+    log       what QEMU said on stdout and stderr, cut by the agent to LOG_BYTES_MAX
+    own/      QEMU's working folder, the only one it may write to: `vnc` (unix socket) and `pid`
+
+A unix socket's address holds 107 bytes at most, and state may lie deep. So no socket is ever named by its full path: the agent
+binds and dials through `/proc/self/fd/<the folder>`, and QEMU's own one is relative to its working folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+LOG_BYTES_MAX = 256 * 1024
+TAIL_BYTES = 4096
+RECORD_BYTES_MAX = 64 * 1024
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A process. start_ticks: /proc/PID/stat's start time; boot_id: of the host; resets: system resets asked for by verb;
+    cgroup: its group, empty where none could be made."""
+
+    vm: str
+    generation: int
+    pid: int
+    start_ticks: int
+    boot_id: str
+    resets: int = 0
+    cgroup: str = ""
+
+
+class Folder:
+    def __init__(self, state: Path, vm: str) -> None:
+        self.vm = vm
+        self.path = state / "vms" / vm
+
+    @property
+    def own(self) -> Path:
+        return self.path / "own"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    def make(self, uid: int | None) -> None:
+        """A fresh one; what an earlier process left is removed."""
+        self.remove()
+        self.path.mkdir(parents=True, mode=0o711)
+        self.own.mkdir(mode=0o700)
+        if uid is not None:
+            os.chown(self.own, uid, uid)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def save(self, record: Record) -> None:
+        """Atomic and durable: a record that is not there after a power cut would be harmless, half of one would not."""
+        draft = self.path / "record.draft"
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, msgspec.json.encode(record))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        draft.replace(self.path / "record")
+
+    def load(self) -> Record | None:
+        """None: no process was ever let go here (a record is saved before QEMU is executed)."""
+        try:
+            with (self.path / "record").open("rb") as file:
+                return msgspec.json.decode(file.read(RECORD_BYTES_MAX), type=Record)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+            return None
+
+    def listen(self, name: str) -> socket.socket:
+        """A listening unix socket of that name, for the process to inherit."""
+        sock = socket.socket(socket.AF_UNIX)
+        with self._handle() as folder:
+            sock.bind(f"{folder}/{name}")
+        (self.path / name).chmod(0o600)
+        sock.listen(4)
+        return sock
+
+    def dial(self, name: str) -> socket.socket:
+        """A connected, non-blocking socket. Raises OSError where nobody listens."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        try:
+            with self._handle() as folder:
+                sock.connect(f"{folder}/{name}")
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def tail(self) -> str:
+        """The end of the log: at most TAIL_BYTES, one line."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+                lines = file.read(TAIL_BYTES).decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        return "; ".join(line.strip() for line in lines if line.strip())
+
+    def cut_log(self) -> None:
+        """QEMU appends, so that cutting under its hands is safe."""
+        try:
+            if self.log.stat().st_size > LOG_BYTES_MAX:
+                os.truncate(self.log, 0)
+        except OSError:
+            pass  # no log, no bound to keep
+
+    @contextmanager
+    def _handle(self) -> Iterator[str]:
+        fd = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+
+
+def known(state: Path) -> list[str]:
+    """The VMs that have a folder, sorted."""
+    vms = state / "vms"
+    return sorted(p.name for p in vms.iterdir() if p.is_dir()) if vms.is_dir() else []

@@ -1,0 +1,169 @@
+"""The birth of a QEMU process: lease, disks, sockets, command line, exec. Blocking; call from a thread.
+
+Order matters: the lease is written and the locks are held before a single file of the VM is touched, and all that could be
+refused is refused before the process exists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from proto.machine import Disk, DiskFormat, MachineSpec
+from services.node.drivers import CannotStart
+from services.node.drivers.qemu import argv, disks, lease
+from services.node.drivers.qemu.argv import Backing, Place
+from services.node.drivers.qemu.folder import Folder, Record
+from services.node.drivers.qemu.process import enterable, host_boot_id, spawn, start_ticks, uid_for
+
+IMAGE_POOL = "default"
+
+
+class Groups(Protocol):
+    """Makes control groups; services/node/host has the real one."""
+
+    def join(self, vm: str, pid: int) -> str:
+        """Put the process into a group of its own; the group's handle, '' where none can be made."""
+        ...
+
+    def remove(self, handle: str) -> None: ...
+
+
+class Maker(Protocol):
+    """Makes disk files (images.py). Both raise DriverError or OSError and then leave nothing."""
+
+    def overlay(self, file: Path, base: Path, base_format: DiskFormat, format: DiskFormat, size_mib: int) -> None: ...
+
+    def blank(self, file: Path, format: DiskFormat, size_mib: int) -> None: ...
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What of this node a birth needs. direct: pools that take O_DIRECT; bridges: those NICs may be put into."""
+
+    node: str
+    qemu: str
+    accelerator: str
+    state: Path
+    pools: Mapping[str, Path]
+    direct: frozenset[str]
+    bridges: tuple[str, ...]
+    maker: Maker
+    groups: Groups
+
+
+def launch(host: Host, spec: MachineSpec) -> Record:
+    """The process is there, and has not run an instruction of its guest. Raises CannotStart and its children, OSError."""
+    uid = uid_for(spec.vm)
+    pools = _pools(host, spec)
+    bases = {d.image: disks.base_of(host.pools[d.pool], d.image) for d in spec.disks if d.image}
+    with ExitStack() as open_files:
+        inherit: list[int] = []
+        wanted = lease.Lease(spec.vm, spec.generation, host.node, host_boot_id())
+        for pool in pools.values():
+            lease.take(pool, wanted)
+            inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
+        for disk in spec.disks:
+            _make(host, disk, bases.get(disk.image), uid)
+        folder = Folder(host.state, spec.vm)
+        folder.make(uid)
+        sockets = [open_files.enter_context(folder.listen(name)).fileno() for name in ("monitor", "agent", "serial")]
+        named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
+        place = Place(
+            accelerator=host.accelerator,
+            pools=named,
+            direct=host.direct,
+            bases=bases,
+            boot_folder=_boot_folder(host, spec, named),
+            monitor_fd=sockets[0],
+            agent_fd=sockets[1],
+            serial_fd=sockets[2],
+        )
+        return _born(host, spec, folder, argv.build(host.qemu, spec, place), uid, [*inherit, *sockets])
+
+
+def _born(
+    host: Host, spec: MachineSpec, folder: Folder, words: list[str], uid: int | None, inherit: list[int]
+) -> Record:
+    records: list[Record] = []
+
+    def before(pid: int) -> None:
+        ticks = start_ticks(pid)
+        if ticks is None:
+            raise CannotStart(f"QEMU of {spec.vm} could not be started: {folder.tail()}")
+        group = host.groups.join(spec.vm, pid)
+        record = Record(
+            vm=spec.vm,
+            generation=spec.generation,
+            pid=pid,
+            start_ticks=ticks,
+            boot_id=host_boot_id(),
+            cgroup=group,
+        )
+        folder.save(record)
+        records.append(record)
+
+    kvm = Path("/dev/kvm")
+    groups = [kvm.stat().st_gid] if host.accelerator == "kvm" and kvm.exists() else []
+    try:
+        spawn(words, folder=folder.own, log=folder.log, uid=uid, groups=groups, inherit=inherit, before=before)
+    except BaseException:
+        for record in records:
+            host.groups.remove(record.cgroup)
+        folder.remove()
+        raise
+    return records[0]
+
+
+def _pools(host: Host, spec: MachineSpec) -> dict[str, Path]:
+    """The pools that the VM has to do with, by name; for one without disks, where its image lies. Raises CannotStart."""
+    names = sorted({d.pool for d in spec.disks})
+    missing = [name for name in names if name not in host.pools]
+    if missing:
+        raise CannotStart(f"{spec.vm} has disks in pool {missing[0]!r}; this node has {', '.join(sorted(host.pools))}")
+    if not names:
+        names = [IMAGE_POOL if IMAGE_POOL in host.pools else min(host.pools)]
+    return {name: host.pools[name] for name in names}
+
+
+def _boot_folder(host: Host, spec: MachineSpec, named: Mapping[str, str]) -> str:
+    """Where the boot image lies, in QEMU's words. Raises CannotStart."""
+    if spec.boot is None:
+        return ""
+    for name, text in named.items():
+        folder = host.pools[name] / "images" / spec.boot_image
+        if all((folder / file).is_file() for file in (spec.boot.kernel, spec.boot.initrd)):
+            return f"{text}/images/{spec.boot_image}"
+    where = ", ".join(str(host.pools[name]) for name in named)
+    files = f"{spec.boot.kernel} and {spec.boot.initrd}"
+    raise CannotStart(f"image {spec.boot_image!r} with {files} is not in {where}; import it first")
+
+
+def _make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:
+    pool = host.pools[disk.pool]
+    file = pool / "disks" / disk.file
+    if not file.exists():
+        if base is not None:
+            host.maker.overlay(file, pool / base.file, base.format, disk.format, disk.size_mib)
+        else:
+            host.maker.blank(file, disk.format, disk.size_mib)
+    disks.own(pool, disk, uid)
+
+
+def _named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStack) -> str:
+    """The pool as QEMU is to name it: by its path, or, where its user cannot pass the folders above (a home, a checkout), by an
+    inherited handle of the folder itself."""
+    if enterable(path, uid):
+        return str(path)
+    fd = _kept(open_files, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    inherit.append(fd)
+    return f"/proc/self/fd/{fd}"
+
+
+def _kept(open_files: ExitStack, fd: int) -> int:
+    open_files.callback(os.close, fd)
+    return fd
