@@ -6,7 +6,7 @@ What the guest sees is pinned by the spec; everything else is fixed here:
     root port of slot s: function s % 8 of device 16 + s // 8, so that a disk or NIC keeps its address whatever is plugged
     beside it. Function 0 of a group is always made: without it the guest would not look at the others.
 
-QEMU works in a folder of its own (`vnc` and `pid` are relative to it); the monitor, the guest agent's channel and the serial
+QEMU works in a folder of its own (`vnc` is relative to it); the monitor, the guest agent's channel and the serial
 console are listening sockets that the agent made and hands over by number.
 """
 
@@ -114,7 +114,6 @@ def _board(spec: MachineSpec, place: Place) -> list[str]:
         # The process outlives a guest's power-off and panic, so that an agent that was away still learns the cause.
         *("-action", "shutdown=pause,panic=pause,watchdog=reset"),
         *("-rtc", "base=utc,driftfix=slew"),
-        *("-pidfile", "pid"),
     ]
 
 

@@ -1,9 +1,10 @@
 """The folder of one VM's process, `<state>/vms/<vm>/`: what the agent must find again after its own end.
 
-    record    who it is: VM, generation, process id and start time (a process id alone may be reused)
+    record    who it is: VM, generation, process id and start time (a process id alone may be reused). Not QEMU's own
+              -pidfile: that one it resolves by its full path, which its user may not be able to pass
     monitor, agent, serial    listening unix sockets, made by the agent and inherited by QEMU
     log       what QEMU said on stdout and stderr, cut by the agent to LOG_BYTES_MAX
-    own/      QEMU's working folder, the only one it may write to: `vnc` (unix socket) and `pid`
+    own/      QEMU's working folder, the only one it may write to: `vnc` (unix socket)
 
 A unix socket's address holds 107 bytes at most, and state may lie deep. So no socket is ever named by its full path: the agent
 binds and dials through `/proc/self/fd/<the folder>`, and QEMU's own one is relative to its working folder.
