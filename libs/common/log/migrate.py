@@ -15,6 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
+from libs.common.log.link import Connection
+
 SQL = Path(__file__).parents[3] / "infra" / "sql"
 LOCK = 0x615356_6D696772  # "aSVmigr": any number, as long as it is always the same
 LOCK_S_MAX = 60
@@ -55,7 +57,7 @@ async def raise_incarnation(dsn: str) -> int:
         await connection.close()
 
 
-async def _apply(connection: asyncpg.Connection[asyncpg.Record], file: Path) -> bool:
+async def _apply(connection: Connection, file: Path) -> bool:
     text = file.read_text()
     digest = hashlib.sha256(text.encode()).hexdigest()
     known = await connection.fetchval("select digest from asv.migrations where file = $1", file.name)
