@@ -1,0 +1,115 @@
+"""The nodes of the cluster: join, report, cordon, remove."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.common.decider import Refused
+from libs.common.messages import NodeId
+from libs.common.testing import Given, Spec
+from proto.compute import (
+    Capabilities,
+    CordonNode,
+    JoinNode,
+    NodeCommand,
+    NodeCordoned,
+    NodeEvent,
+    NodeJoined,
+    NodeRemoved,
+    NodeReported,
+    NodeUncordoned,
+    Refusal,
+    RemoveNode,
+    ReportNode,
+    UncordonNode,
+)
+from services.compute.nodes import NODE, Joined, Member, Node, Outside
+
+N1 = NodeId("n1")
+CAN = Capabilities(
+    accelerator="tcg", cpu_model="qemu64", pcpus=2, memory_mib=4096, qemu_version="7.2", machine="pc-q35-7.2", driver="simulated",
+    pools=("default",),
+)  # fmt: skip
+JOIN = JoinNode(node="n1", key="K")
+JOINED = NodeJoined(node=N1, key="K")
+REPORT = ReportNode(node=N1, capabilities=CAN, boot_id="b1", address="127.0.0.1")
+REPORTED = NodeReported(node=N1, capabilities=CAN, boot_id="b1", address="127.0.0.1")
+CORDON = CordonNode(node="n1", reason="disk swap")
+CORDONED = NodeCordoned(node=N1, reason="disk swap")
+HISTORIES: dict[str, tuple[NodeEvent, ...]] = {
+    "outside": (),
+    "joined": (JOINED,),
+    "member": (JOINED, REPORTED),
+    "cordoned": (JOINED, REPORTED, CORDONED),
+    "cordoned before the hello": (JOINED, CORDONED),
+    "removed": (JOINED, REPORTED, NodeRemoved(node=N1)),
+}
+COMMANDS: tuple[NodeCommand, ...] = (
+    JOIN,
+    JoinNode(node="n1", key="other"),
+    REPORT,
+    msgspec.structs.replace(REPORT, boot_id="b2"),
+    CORDON,
+    UncordonNode(node="n1"),
+    RemoveNode(node="n1"),
+    RemoveNode(node="n1", vms=("a",)),
+)
+node = Spec(NODE)
+
+
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_every_command_is_answered_and_saying_it_twice_changes_nothing(history: tuple[NodeEvent, ...]) -> None:
+    for command in COMMANDS:
+        first = node.given(*history).when(command)
+        after = NODE.fold(first.events, first.before)
+        assert not Given(NODE, after).when(command).events, command
+
+
+def test_a_node_joins_once() -> None:
+    node.given().when(JOIN).then(JOINED).to_state(Joined(key="K")).twice()
+    node.given(JOINED).when(JoinNode(node="n1", key="other")).refused(Refusal.NODE_KNOWN)
+
+
+def test_a_report_counts_only_of_a_node_that_joined_and_only_when_it_changed() -> None:
+    node.given().when(REPORT).refused(Refusal.NODE_UNKNOWN)
+    node.given(JOINED).when(REPORT).then(REPORTED).twice()
+    again = msgspec.structs.replace(REPORT, boot_id="b2")
+    node.given(JOINED, REPORTED).when(again).then(msgspec.structs.replace(REPORTED, boot_id="b2"))
+
+
+def test_a_cordon_outlives_a_report() -> None:
+    node.given(JOINED, CORDONED, REPORTED).is_state(
+        Member(
+            key="K", capabilities=CAN, boot_id="b1", address="127.0.0.1", cordoned=True, reason="disk swap"
+        )
+    )
+    node.given(JOINED, REPORTED).when(CORDON).then(CORDONED).twice()
+    node.given(JOINED, REPORTED, CORDONED).when(UncordonNode(node="n1")).then(NodeUncordoned(node=N1)).twice()
+
+
+def test_a_node_with_vms_is_not_removed() -> None:
+    outcome = node.given(JOINED, REPORTED).when(RemoveNode(node="n1", vms=tuple("abcdefg")))
+    refusal = outcome.refused(Refusal.NODE_NOT_EMPTY).refusal
+    assert refusal and "a, b, c, d, e and 2 more" in refusal.sentence
+    node.given(JOINED, REPORTED).when(RemoveNode(node="n1")).then(NodeRemoved(node=N1)).to_state(Outside())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(COMMANDS), max_size=30))
+def test_states_survive_the_wire(story: list[NodeCommand]) -> None:
+    state: Node = NODE.initial
+    for command in story:
+        try:
+            state = NODE.fold(NODE.decide(command, state), state)
+        except Refused as refused:
+            assert refused.sentence and refused.remedy
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=NODE.state) == state
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([e for h in HISTORIES.values() for e in h]), max_size=20))
+def test_evolve_never_raises_whatever_the_order(events: list[NodeEvent]) -> None:
+    assert isinstance(NODE.fold(events), Outside | Joined | Member)
