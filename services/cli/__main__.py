@@ -1,0 +1,5 @@
+"""`python -m services.cli`: asvctl."""
+
+from services.cli.main import main
+
+main()

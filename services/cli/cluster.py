@@ -1,0 +1,94 @@
+"""`asvctl cluster` and `asvctl lab`: the whole. What concerns this machine's embedded cluster is handed to its own program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import show
+from services.cli.client import path
+from services.cli.failure import USAGE, Failure
+from services.cli.session import SESSION, AsJson, client, wants_json
+from services.cli.where import find
+
+app = typer.Typer(help="The cluster as a whole.", no_args_is_help=True)
+lab = typer.Typer(help="Faults on an embedded cluster, to see what it does.", no_args_is_help=True)
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+Node = Annotated[str, typer.Argument(metavar="NODE", help="An embedded node, for example n2.")]
+
+
+def delegate(*words: str) -> None:
+    """Runs `services.cluster` with these words, and ends with its exit code."""
+    found = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(found)}
+    done = subprocess.run([sys.executable, "-m", "services.cluster", *words], env=environ, check=False)
+    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+
+
+@app.command("status")
+def status(_json: AsJson = False) -> None:
+    """Health of the services, the log's position, what is not enforced."""
+    found = client().get(path("cluster"))
+    if wants_json():
+        show.as_json(found)
+    else:
+        show.facts((name.replace("_", " "), _plain(value)) for name, value in found.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(v) for v in value)
+    return str(value)
+
+
+@app.command("destroy")
+def destroy(yes: Annotated[bool, typer.Option("--yes", help="Yes: all VMs, disks and the log.")] = False) -> None:
+    """Stop this machine's embedded cluster and remove its state for ever."""
+    if not yes:
+        raise Failure(
+            USAGE, "this removes all VMs, their disks and the log for ever", "say `asvctl cluster destroy --yes`"
+        )
+    delegate("destroy", "--yes")
+
+
+@lab.command("kill")
+def kill(node: Node) -> None:
+    """End a node's agent and its VMs at once, as a power cut would."""
+    delegate("lab", "kill", node)
+
+
+@lab.command("freeze")
+def freeze(node: Node) -> None:
+    """Stop a node's processes without ending them."""
+    delegate("lab", "freeze", node)
+
+
+@lab.command("cut")
+def cut(node: Node) -> None:
+    """Cut a node off the network."""
+    delegate("lab", "cut", node)
+
+
+@lab.command("heal")
+def heal(node: Node) -> None:
+    """Undo what was done to a node."""
+    delegate("lab", "heal", node)
+
+
+def schema(_json: AsJson = False) -> None:
+    """Where the API is described; with --json the OpenAPI document itself."""
+    where = find(os.environ, SESSION.api, SESSION.token, token_needed=False)
+    if wants_json():
+        from services.cli.client import Client
+
+        show.as_json(Client(where).get("/schema/openapi.json"))
+    else:
+        print(f"{where.api}/schema")

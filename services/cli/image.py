@@ -1,0 +1,82 @@
+"""`asvctl image`: what disks are made from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli import show, task, units
+from services.cli.client import path
+from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
+
+app = typer.Typer(help="Disk images.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The image's name.")]
+UPLOAD_WAIT_S = 600.0
+QCOW2_MAGIC = b"QFI\xfb"
+
+
+@app.command("ls")
+def ls(_json: AsJson = False) -> None:
+    """List images."""
+    found = client().items(path("images"))
+    if wants_json():
+        show.as_json(found)
+        return
+    rows = [
+        (
+            i.get("name"),
+            i.get("state"),
+            i.get("format"),
+            units.size(i.get("size_mib")),
+            str(i.get("sha256") or "")[:12],
+            i.get("reason"),
+        )
+        for i in found
+    ]
+    show.table(
+        ("NAME", "STATE", "FORMAT", "SIZE", "SHA256", "WHY"), rows, "no images yet: `asvctl image import --help`"
+    )
+
+
+@app.command("import")
+def import_(
+    name: Name,
+    file: Annotated[Path, typer.Option(help="The image file.", exists=True, dir_okay=False, readable=True)],
+    format: Annotated[str, typer.Option(help="qcow2 or raw; by default what the file's first bytes say.")] = "",
+    sha256: Annotated[str, typer.Option(help="Refuse the file when it has another digest.")] = "",
+    waiting: Wait = False,
+    timeout_s: TimeoutS = 600.0,
+    _json: AsJson = False,
+) -> None:
+    """Send a qcow2 or raw file; it is checked before it is taken in."""
+    progress = show.Progress(f"import {name}")
+    digest = _digest(file, progress)
+    if sha256 and sha256.lower() != digest:
+        progress.end()
+        raise typer.BadParameter(f"{file} has the digest {digest}, not {sha256}")
+    with file.open("rb") as opened:
+        kind = format or ("qcow2" if opened.read(4) == QCOW2_MAGIC else "raw")
+    api = client(timeout_s=UPLOAD_WAIT_S)
+    target = path("images", name=name, format=kind, sha256=digest)
+    try:
+        accepted = api.upload(target, file, lambda done, of: progress.step(f"sent {done >> 20} of {of >> 20} MiB"))
+    finally:
+        progress.end()
+    task.finish(client(), accepted, f"import {name}", waiting, timeout_s)
+
+
+def _digest(file: Path, progress: show.Progress) -> str:
+    progress.step("reading the file")
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@app.command("delete")
+def delete(name: Name, waiting: Wait = False, timeout_s: TimeoutS = 60.0, _json: AsJson = False) -> None:
+    """Delete an image that no disk stands on."""
+    api = client()
+    task.finish(api, api.delete(path("images", name)), f"delete image {name}", waiting, timeout_s)

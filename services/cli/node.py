@@ -1,0 +1,109 @@
+"""`asvctl node`: the machines of the cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import show, task, units
+from services.cli.client import path
+from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
+
+app = typer.Typer(help="The nodes: hosts that run VMs.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.")]
+
+
+def _state(node: dict[str, Any]) -> str:
+    return ("online" if node.get("online") else "offline") + (", cordoned" if node.get("cordoned") else "")
+
+
+def _memory(node: dict[str, Any]) -> str:
+    return f"{units.size(node.get('reserved_mib'))} of {units.size(node.get('capacity_mib'))}"
+
+
+@app.command("ls")
+def ls(_json: AsJson = False) -> None:
+    """List nodes with what is promised of their memory."""
+    found = client().items(path("nodes"))
+    if wants_json():
+        show.as_json(found)
+        return
+    rows = []
+    for node in found:
+        can = node.get("capabilities") or {}
+        vms = node.get("vms")
+        count = len(vms) if isinstance(vms, list) else vms
+        rows.append(
+            (
+                node.get("name"),
+                _state(node),
+                can.get("accelerator"),
+                can.get("pcpus"),
+                _memory(node),
+                count,
+                node.get("address"),
+            )
+        )
+    show.table(
+        ("NAME", "STATE", "ACCELERATOR", "PCPUS", "RESERVED MEMORY", "VMS", "ADDRESS"), rows, "no nodes have joined yet"
+    )
+
+
+@app.command("show")
+def show_(name: Name, _json: AsJson = False) -> None:
+    """Show one node: what it can do, and what is not enforced on it."""
+    node = client().get(path("nodes", name))
+    if wants_json():
+        show.as_json(node)
+        return
+    can = node.get("capabilities") or {}
+    show.facts(
+        [
+            ("name", node.get("name")),
+            ("state", _state(node)),
+            ("why cordoned", node.get("cordon_reason")),
+            ("address", node.get("address")),
+            ("memory", _memory(node)),
+            ("vms", ", ".join(node["vms"]) if isinstance(node.get("vms"), list) else node.get("vms")),
+            ("driver", f"{can.get('driver', '')} {can.get('qemu_version', '')}".strip()),
+            ("accelerator", can.get("accelerator")),
+            ("cpu model", can.get("cpu_model")),
+            ("pcpus", can.get("pcpus")),
+            ("cells", "; ".join(",".join(map(str, cell)) for cell in can.get("cells") or ())),
+            ("pools", ", ".join(can.get("pools") or ())),
+            ("bridges", ", ".join(can.get("bridges") or ())),
+            ("hot-plug", ", ".join(can.get("hotplug") or ())),
+            ("not enforced", ", ".join(can.get("not_enforced") or ())),
+            ("boot id", node.get("boot_id")),
+        ]
+    )
+
+
+@app.command("cordon")
+def cordon(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why, for those who wonder later.")] = "",
+    waiting: Wait = False,
+    timeout_s: TimeoutS = 30.0,
+    _json: AsJson = False,
+) -> None:
+    """Place no new VMs there."""
+    api = client()
+    accepted = api.post(path("nodes", name, "cordon"), {"reason": reason} if reason else None)
+    task.finish(api, accepted, f"cordon {name}", waiting, timeout_s)
+
+
+@app.command("uncordon")
+def uncordon(name: Name, waiting: Wait = False, timeout_s: TimeoutS = 30.0, _json: AsJson = False) -> None:
+    """Place VMs there again."""
+    api = client()
+    task.finish(api, api.post(path("nodes", name, "uncordon")), f"uncordon {name}", waiting, timeout_s)
+
+
+@app.command("remove")
+def remove(name: Name, waiting: Wait = False, timeout_s: TimeoutS = 30.0, _json: AsJson = False) -> None:
+    """Take an empty node out of the cluster."""
+    api = client()
+    task.finish(api, api.delete(path("nodes", name)), f"remove {name}", waiting, timeout_s)

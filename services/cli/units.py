@@ -1,0 +1,50 @@
+"""Sizes and durations as people write them, and back. Sizes are MiB (2**20 bytes), durations seconds."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+
+_MIB = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0 * 1024}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:ib)?)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+)\s*([smhd]?)", re.IGNORECASE)
+
+
+def mib(text: str) -> int:
+    """`256MiB`, `1GiB`, `1.5g`, `2048` (MiB) as whole MiB. Raises typer.BadParameter."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        hint = " (decimal units are not used here)" if re.fullmatch(r"[\d.]+\s*[kmgt]b", text, re.IGNORECASE) else ""
+        raise typer.BadParameter(f"`{text}` is not a size{hint}; write 256MiB, 1GiB, or 2048 for MiB")
+    size = float(found[1]) * _MIB[(found[2] or "").lower()]
+    if size != int(size) or size < 1:
+        raise typer.BadParameter(f"`{text}` is not a whole number of MiB, at least 1")
+    return int(size)
+
+
+def seconds(text: str) -> int:
+    """`90`, `90s`, `15m`, `12h`, `30d` as seconds. Raises typer.BadParameter."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"`{text}` is not a duration; write 90s, 15m, 12h or 30d")
+    return int(found[1]) * _SECONDS[found[2].lower()]
+
+
+def nic(text: str) -> dict[str, str]:
+    """`user` or `bridge:br0` as the API wants it. Raises typer.BadParameter."""
+    kind, _, bridge = text.partition(":")
+    if (kind == "user" and not bridge) or (kind == "bridge" and bridge):
+        return {"kind": kind} | ({"bridge": bridge} if bridge else {})
+    raise typer.BadParameter(f"`{text}` is not a NIC; write `user` or `bridge:NAME`, for example bridge:br0")
+
+
+def size(of_mib: int | None) -> str:
+    """MiB for people: `256 MiB`, `1.5 GiB`."""
+    if not of_mib:
+        return "-"
+    for unit, scale in (("TiB", 1024 * 1024), ("GiB", 1024)):
+        if of_mib >= scale:
+            return f"{of_mib / scale:.4g} {unit}"
+    return f"{of_mib} MiB"
