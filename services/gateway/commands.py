@@ -8,7 +8,8 @@ import msgspec
 
 from libs.common.bus import Bus, BusError, BusTimeout, NoResponder
 from libs.common.clock import Clock
-from libs.common.messages import Command, Envelope, Reply, decode_reply, encode
+from libs.common.messages import Command, Envelope, Reply, decode_reply, encode, tag_of
+from libs.common.telemetry import new_traceparent, span
 from services.gateway.auth import Principal
 from services.gateway.follow import Follower
 from services.gateway.problems import Problem, away, problem_of
@@ -54,8 +55,10 @@ def command_id(key: str | None, clock: Clock) -> str:
 
 
 def sampled(traceparent: str | None) -> str:
-    """The W3C trace context of a request that its caller samples, else empty."""
-    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else ""
+    """The W3C trace context of a request: its caller's, or one of our own for the share that is traced; else empty."""
+    if traceparent and _TRACEPARENT.fullmatch(traceparent):
+        return traceparent
+    return new_traceparent()
 
 
 class Commands:
@@ -89,17 +92,18 @@ class Commands:
         self, asker: Asker, service: str, stream: str, command: Command, project: str, *, id: str = ""
     ) -> Accepted:
         """Raises Problem for every answer that is not `accepted`. id: the command's own, where it is not the task's."""
-        envelope = Envelope(
-            id=id or asker.id,
-            data=msgspec.Raw(encode(command)),
-            actor=asker.principal.actor,
-            project=project,
-            owner=asker.principal.name,
-            correlation=asker.id,
-            at_us=self.clock.now_us(),
-            trace=asker.trace,
-        )
-        reply = await self.send(service, stream, envelope)
+        with span(f"ask {service} {tag_of(type(command))}", asker.trace, stream=stream) as here:
+            envelope = Envelope(
+                id=id or asker.id,
+                data=msgspec.Raw(encode(command)),
+                actor=asker.principal.actor,
+                project=project,
+                owner=asker.principal.name,
+                correlation=asker.id,
+                at_us=self.clock.now_us(),
+                trace=here.traceparent,
+            )
+            reply = await self.send(service, stream, envelope)
         if reply.status != "accepted":
             raise problem_of(reply)
         await self.follower.reach(reply.position, REACH_S)

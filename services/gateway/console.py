@@ -107,8 +107,8 @@ def check(answer: bytes) -> None:
     """An agent that cannot answers with an `error` sentence, whatever the rest of its answer is."""
     try:
         body = msgspec.msgpack.decode(answer, type=dict[str, Any]) if answer else {}
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Problem(502, "BAD_ANSWER", "the agent's answer cannot be read") from error
-    error = body.get("error") or ("" if body.get("accepted", True) else body.get("sentence", "refused"))
-    if error:
-        raise Problem(409, "NODE_CANNOT", str(error))
+    except (msgspec.DecodeError, msgspec.ValidationError) as bad:
+        raise Problem(502, "BAD_ANSWER", "the agent's answer cannot be read") from bad
+    why = body.get("error") or ("" if body.get("accepted", True) else body.get("sentence", "refused"))
+    if why:
+        raise Problem(409, "NODE_CANNOT", str(why))

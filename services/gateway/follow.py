@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from libs.common.bus import Bus, BusError, Feed
 from libs.common.log import EventLog, Head, LogError
@@ -76,6 +76,8 @@ class Follower:
         self.model = ReadModel()
         self.recent: deque[Recorded] = deque(maxlen=RECENT_MAX)
         self.head = Head(0, 0, 0)
+        self.on_image: Callable[[str], None] = lambda name: None
+        """called with an image's name after each event about it"""
         self._moved = asyncio.Event()
         self._reading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -142,6 +144,8 @@ class Follower:
             if recorded.position > self.position:
                 self.model.apply(recorded)
                 self.recent.append(recorded)
+                if recorded.stream.startswith("image-"):
+                    self.on_image(recorded.stream.removeprefix("image-"))
         if self.position > before:
             moved, self._moved = self._moved, asyncio.Event()
             moved.set()

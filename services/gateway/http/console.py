@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from litestar import WebSocket, websocket
-from litestar.exceptions import WebSocketDisconnect
 from litestar.datastructures import State
+from litestar.exceptions import WebSocketDisconnect
 
 from libs.common.bus import BusError
 from services.gateway.auth import Action, Principal
@@ -23,11 +24,11 @@ REASON_BYTES_MAX = 120
 TOO_SLOW, REFUSED, GONE = 4008, 4009, 4010
 CODES = {401: 4001, 403: 4003, 404: 4004, 409: REFUSED, 503: GONE}
 
-type Socket = WebSocket[Principal, object, State]
+type Socket = WebSocket[Principal, Any, State]
 
 
 @websocket("/{vm:str}/console", action=Action.CONSOLE)
-async def console(socket: WebSocket[Principal, object, State], gateway: Gateway, vm: str) -> None:
+async def console(socket: WebSocket[Principal, Any, State], gateway: Gateway, vm: str) -> None:
     """Closes with 1000 at the end of the console; 4000 + n for what an HTTP answer would have refused with 400 + n."""
     await socket.accept()
     try:
@@ -73,7 +74,7 @@ async def _out(socket: Socket, session: Session) -> tuple[int, str]:
 async def _in(socket: Socket, session: Session) -> tuple[int, str]:
     try:
         while True:
-            message = await socket.receive()
+            message: Any = await socket.receive()
             if message["type"] == "websocket.disconnect":
                 return 1000, "closed by the client"
             data = message.get("bytes") or (message.get("text") or "").encode()

@@ -1,0 +1,150 @@
+"""Wiring: what the gateway is made of, and what it opens and closes in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar, Request
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from libs.common.bus import Bus, Incoming
+from libs.common.clock import Clock
+from libs.common.log import EventLog
+from services.gateway.beats import Beats
+from services.gateway.commands import REQUEST_S, Commands
+from services.gateway.console import Consoles
+from services.gateway.follow import Follower
+from services.gateway.gateway import Gateway
+from services.gateway.http import cluster, events, images, nodes, schema, tokens, vms
+from services.gateway.http.door import (
+    door,
+    gateway_of,
+    on_away,
+    on_bug,
+    on_http,
+    on_problem,
+    strict_body,
+)  # fmt: skip
+from services.gateway.join import Issuer
+from services.gateway.problems import Problem
+from services.gateway.tokens import Keyring, StoreAway, TokenStore
+from services.gateway.uploads import BYTES_MAX, Uploads
+
+_log = logging.getLogger(__name__)
+_access = logging.getLogger("services.gateway.access")
+
+BODY_BYTES_MAX = 2 * 1024 * 1024
+
+
+def gateway(
+    log: EventLog,
+    bus: Bus,
+    clock: Clock,
+    tokens: TokenStore,
+    *,
+    pools: Mapping[str, Path] | None = None,
+    issuer: Issuer | None = None,
+    name: str = "asv",
+    nats_url: str = "",
+    request_s: float = REQUEST_S,
+    upload_bytes_max: int = BYTES_MAX,
+) -> Gateway:
+    """All parts, nothing opened yet. request_s: how long a command's answer is waited for."""
+    follower = Follower(log, bus)
+    return Gateway(
+        log=log,
+        bus=bus,
+        clock=clock,
+        keyring=Keyring(tokens),
+        follower=follower,
+        commands=Commands(bus, follower, clock, request_s=request_s),
+        beats=Beats(clock),
+        consoles=Consoles(bus),
+        uploads=Uploads(pools or {}, bytes_max=upload_bytes_max),
+        issuer=issuer,
+        name=name,
+        nats_url=nats_url,
+    )
+
+
+@asynccontextmanager
+async def opened(gateway: Gateway) -> AsyncIterator[None]:
+    """Views folded, subscriptions made. Raises LogError, BusError."""
+    await gateway.follower.open()
+    await gateway.beats.open(gateway.bus)
+    await gateway.consoles.open()
+    await gateway.bus.serve("query.gateway.>", _answer)
+    _sweep(gateway)
+    gateway.follower.on_image = _tidier(gateway)
+    try:
+        yield
+    finally:
+        await gateway.follower.close()
+
+
+async def _answer(message: Incoming) -> None:
+    await message.respond(b"\x80")
+
+
+def _sweep(gateway: Gateway) -> None:
+    images = gateway.model.images.all.values()
+    gateway.uploads.sweep({image.file for image in images if image.state == "importing"})
+
+
+def _tidier(gateway: Gateway) -> Callable[[str], None]:
+    """After an import has ended, its uploaded part is of no more use."""
+
+    def tidy(name: str) -> None:
+        image = gateway.model.images.all.get(name)
+        if image is None or image.state == "importing" or image.pool not in gateway.uploads.pools:
+            return
+        if image.file.endswith(".part"):
+            asyncio.get_running_loop().run_in_executor(None, gateway.uploads.drop, image.pool, image.file)
+
+    return tidy
+
+
+def _provide(request: Request[Any, Any, Any]) -> Gateway:
+    return gateway_of(request)
+
+
+async def _log_access(request: Request[Any, Any, Any]) -> None:
+    """At debug only, and without the query: it may hold what is nobody's business."""
+    _access.debug("%s %s", request.method, request.url.path)
+
+
+def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
+    """The HTTP application. open_it: its lifespan opens and closes the gateway; else that was done before."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with opened(gateway):
+            yield
+
+    routes: list[Any] = [
+        cluster.healthz, cluster.show_cluster, vms.router, nodes.router, nodes.join, images.router, tokens.router,
+        events.events, events.list_tasks, events.show_task,
+    ]  # fmt: skip
+    app = Litestar(
+        routes,
+        guards=[door],
+        before_request=strict_body,
+        after_response=_log_access,
+        dependencies={"gateway": Provide(_provide, sync_to_thread=False)},
+        exception_handlers={
+            Problem: on_problem, HTTPException: on_http, StoreAway: on_away, Exception: on_bug,
+        },
+        lifespan=[lifespan] if open_it else [],
+        openapi_config=schema.config(),
+        request_max_body_size=BODY_BYTES_MAX,
+        logging_config=None,
+        debug=False,
+    )  # fmt: skip
+    app.state.gateway = gateway
+    return app

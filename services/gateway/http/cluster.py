@@ -1,0 +1,83 @@
+"""/healthz and /v1/cluster: how the whole is doing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from litestar import get
+from litestar.response import Response
+
+from libs.common.bus import BusError, NoResponder
+from libs.common.log import LogError
+from services.gateway.auth import Action
+from services.gateway.gateway import Gateway
+from services.gateway.http.bodies import Cluster, Health, ServiceHealth
+from services.gateway.http.door import Asked
+from services.gateway.problems import away
+
+PING_S = 1.5
+OK = "ok"
+
+
+async def _log_says(gateway: Gateway) -> str:
+    try:
+        async with asyncio.timeout(PING_S):
+            await gateway.log.head()
+    except (LogError, TimeoutError) as error:
+        return f"away: {error}" if str(error) else "away: no answer in time"
+    return OK
+
+
+async def _bus_says(gateway: Gateway) -> str:
+    """A question to ourselves, once around through the server."""
+    try:
+        await gateway.bus.request("query.gateway.ping", b"", timeout_s=PING_S)
+    except NoResponder:
+        return OK  # the server answered: it knows that nobody listens
+    except BusError as error:
+        return f"away: {error}"
+    return OK
+
+
+@get("/healthz", open=True, summary="Is the control plane there?", tags=["Cluster"])
+async def healthz(gateway: Gateway) -> Response[Health]:
+    """200 when log and bus answer, else 503 with which of them does not."""
+    log, bus = await asyncio.gather(_log_says(gateway), _bus_says(gateway))
+    return Response(Health(log, bus), status_code=200 if log == bus == OK else 503)
+
+
+async def _service_says(gateway: Gateway, name: str) -> ServiceHealth:
+    try:
+        data = await gateway.bus.request(f"query.{name}.status", b"", timeout_s=PING_S)
+        return ServiceHealth(ok=True, status=msgspec.msgpack.decode(data))
+    except NoResponder:
+        return ServiceHealth(ok=False, error="does not run")
+    except (BusError, msgspec.DecodeError) as error:
+        return ServiceHealth(ok=False, error=str(error))
+
+
+@get("/v1/cluster", action=Action.READ, summary="The cluster at a glance", tags=["Cluster"])
+async def show_cluster(request: Asked, gateway: Gateway) -> Cluster:
+    answers = await asyncio.gather(*(_service_says(gateway, name) for name in gateway.services))
+    try:
+        head = await gateway.log.head()
+    except LogError as error:
+        raise away(f"the log cannot be read: {error}") from error
+    nodes = gateway.model.nodes.all
+    online = [node for node in nodes.values() if gateway.beats.online(node.name)]
+    able = [node.capabilities for node in online if node.capabilities is not None]
+    vms = [vm for vm in gateway.model.vms.all.values() if request.user.sees(vm.project)]
+    return Cluster(
+        name=gateway.name,
+        incarnation=head.incarnation,
+        position=head.position,
+        shown_position=gateway.follower.position,
+        services=dict(zip(gateway.services, answers, strict=True)),
+        nodes=len(nodes),
+        nodes_online=len(online),
+        vms=len(vms),
+        vms_running=sum(vm.state == "running" for vm in vms),
+        accelerators=sorted({one.accelerator for one in able}),
+        not_enforced=sorted({word for one in able for word in one.not_enforced}),
+    )

@@ -1,0 +1,80 @@
+"""/v1/images: what disks are made of. The body of an import is the file itself, streamed to the pool."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Router, delete, get, post
+from litestar.params import Parameter
+
+from libs.common.messages import DNS_LABEL
+from proto import io
+from proto.machine import DiskFormat
+from services.gateway.auth import Action
+from services.gateway.commands import Accepted
+from services.gateway.gateway import Gateway, in_project
+from services.gateway.http.bodies import Images
+from services.gateway.http.door import Asked, asker
+from services.gateway.problems import Problem
+from services.gateway.views import Image
+
+QueryName = Annotated[str, Parameter(pattern=DNS_LABEL, max_length=63, description="a DNS label")]
+QuerySha = Annotated[str | None, Parameter(pattern=r"^[0-9a-f]{64}$", description="of the file, in hex")]
+
+
+@get("", action=Action.READ, summary="List images")
+async def list_images(request: Asked, gateway: Gateway) -> Images:
+    seen = (image for image in gateway.model.images.all.values() if request.user.sees(image.project))
+    return Images(sorted(seen, key=lambda image: image.name))
+
+
+@get("/{image:str}", action=Action.READ, summary="Show an image")
+async def show_image(request: Asked, gateway: Gateway, image: str) -> Image:
+    return await gateway.image(request.user, image)
+
+
+@post("", action=Action.IMAGES, status_code=202, summary="Import an image", request_max_body_size=None)
+async def import_image(
+    request: Asked,
+    gateway: Gateway,
+    name: QueryName,
+    format: DiskFormat = DiskFormat.QCOW2,
+    sha256: QuerySha = None,
+    pool: QueryName = "default",
+    project: QueryName = "",
+) -> Accepted:
+    """The file is inspected as exactly `format` by an agent; backing files and external data files are refused."""
+    ask, target = asker(request, gateway), in_project(request.user, project)
+    if name in gateway.model.images.all and gateway.model.images.all[name].state != "rejected":
+        raise Problem(409, "IMAGE_KNOWN", f"there is an image `{name}`", "take another name, or delete that image first")
+    file = await gateway.uploads.take(pool, _length(request), request.stream())
+    command = io.ImportImage(image=name, file=file, format=format, pool=pool, sha256=sha256)
+    try:
+        accepted = await gateway.commands.ask(ask, "io", f"image-{name}", command, target)
+    except Problem as problem:
+        if problem.body.status < 500:
+            gateway.uploads.drop(pool, file)
+        raise
+    if accepted.position == 0:
+        gateway.uploads.drop(pool, file)
+        gateway.unchanged(accepted.task, "import", name, target, "nothing had to change")
+    return accepted
+
+
+def _length(request: Asked) -> int | None:
+    text = request.headers.get("content-length")
+    return int(text) if text and text.isdigit() else None
+
+
+@delete("/{image:str}", action=Action.IMAGES, status_code=202, summary="Delete an image that no VM stands on")
+async def delete_image(request: Asked, gateway: Gateway, image: str) -> Accepted:
+    ask = asker(request, gateway)
+    found = await gateway.image(request.user, image)
+    command = io.DeleteImage(image=image)
+    accepted = await gateway.commands.ask(ask, "io", f"image-{image}", command, found.project)
+    if accepted.position == 0:
+        gateway.unchanged(accepted.task, "delete-image", image, found.project, f"nothing had to change on {image}")
+    return accepted
+
+
+router = Router("/v1/images", route_handlers=[list_images, show_image, import_image, delete_image], tags=["Images"])

@@ -1,0 +1,81 @@
+"""/v1/nodes and /v1/join: the physical machines. They belong to no project: every viewer sees them, all-project admins act."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import Router, delete, get, post
+
+from libs.common.messages import Command
+from proto import compute as c
+from services.gateway.auth import Action
+from services.gateway.commands import Accepted
+from services.gateway.gateway import DEFAULT_PROJECT, Gateway
+from services.gateway.http.bodies import CordonBody, Nodes
+from services.gateway.http.door import Asked, asker
+from services.gateway.join import Join, Joined, admit
+from services.gateway.problems import away
+from services.gateway.views import Node
+
+
+def _shown(gateway: Gateway, request: Asked, node: Node) -> Node:
+    """With what heartbeats and the VMs' views add; VMs of other projects are not named."""
+    vms = gateway.model.vms
+    named = tuple(vm for vm in vms.on(node.name) if request.user.sees(vms.all[vm].project))
+    return msgspec.structs.replace(node, online=gateway.beats.online(node.name), vms=named)
+
+
+@get("", action=Action.READ, summary="List nodes")
+async def list_nodes(request: Asked, gateway: Gateway) -> Nodes:
+    nodes = sorted(gateway.model.nodes.all.values(), key=lambda node: node.name)
+    return Nodes([_shown(gateway, request, node) for node in nodes])
+
+
+@get("/{node:str}", action=Action.READ, summary="Show a node")
+async def show_node(request: Asked, gateway: Gateway, node: str) -> Node:
+    return _shown(gateway, request, await gateway.node(node))
+
+
+async def _tell(request: Asked, gateway: Gateway, node: str, kind: str, command: Command) -> Accepted:
+    ask = asker(request, gateway)
+    await gateway.node(node)
+    accepted = await gateway.commands.ask(ask, "compute", f"node-{node}", command, DEFAULT_PROJECT)
+    if accepted.position == 0:
+        gateway.unchanged(accepted.task, kind, node, "", f"nothing had to change on {node}")
+    return accepted
+
+
+@post("/{node:str}/cordon", action=Action.NODES, status_code=202, summary="Let a node take no new VMs")
+async def cordon_node(request: Asked, gateway: Gateway, node: str, data: CordonBody | None = None) -> Accepted:
+    reason = data.reason if data else ""
+    return await _tell(request, gateway, node, "cordon", c.CordonNode(node=node, reason=reason))
+
+
+@post("/{node:str}/uncordon", action=Action.NODES, status_code=202, summary="Let a node take new VMs again")
+async def uncordon_node(request: Asked, gateway: Gateway, node: str) -> Accepted:
+    return await _tell(request, gateway, node, "uncordon", c.UncordonNode(node=node))
+
+
+@delete("/{node:str}", action=Action.NODES, status_code=202, summary="Remove an empty node")
+async def remove_node(request: Asked, gateway: Gateway, node: str) -> Accepted:
+    return await _tell(request, gateway, node, "remove-node", c.RemoveNode(node=node))
+
+
+@post("/v1/join", open=True, status_code=200, summary="Join a node by a one-time token", tags=["Nodes"])
+async def join(gateway: Gateway, data: Join) -> Joined:
+    if gateway.issuer is None:
+        raise away("this gateway has no key to let nodes in with", "set ASV_ACCOUNT_KEY and start it again")
+    return await admit(
+        data,
+        issuer=gateway.issuer,
+        tokens=gateway.keyring.store,
+        nodes=gateway.model.nodes,
+        commands=gateway.commands,
+        nats_url=gateway.nats_url,
+    )
+
+
+router = Router(
+    "/v1/nodes",
+    route_handlers=[list_nodes, show_node, cordon_node, uncordon_node, remove_node],
+    tags=["Nodes"],
+)
