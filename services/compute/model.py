@@ -69,7 +69,7 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
         case ReportVm(), _:
             return _report(command, vm)
-        case (NoteMemory() | NoteDevices()), Absent():
+        case ((NoteMemory() | NoteDevices()), Absent()):
             return ()
         case _, Absent():
             raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
@@ -77,17 +77,17 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return _start(command, vm)
         case StopVm(), _:
             return _stop(command, vm)
-        case (PauseVm() | ResumeVm() | ResetVm()), Running():
+        case ((PauseVm() | ResumeVm() | ResetVm()), Running()):
             return _steer(command, vm)
-        case (PauseVm() | ResumeVm() | ResetVm()), _:
+        case ((PauseVm() | ResumeVm() | ResetVm()), _):
             raise Refused(Refusal.NOT_RUNNING, f"{command.vm} is {vm.word}", "start it and wait until it runs")
         case DeleteVm(), Stopped():
             return [VmDeleted(vm=vm.id, node=vm.node)]
         case DeleteVm(), _:
             raise Refused(Refusal.NOT_STOPPED, f"{command.vm} is {vm.word}", "stop it and wait until it has stopped")
-        case (NoteMemory() | NoteDevices()), Reserving():
+        case ((NoteMemory() | NoteDevices()), Reserving()):
             return _note(command, vm)
-        case (NoteMemory() | NoteDevices()), _:
+        case ((NoteMemory() | NoteDevices()), _):
             return ()
 
 
@@ -152,9 +152,7 @@ def _stop(command: StopVm, vm: Stopped | Reserving | Launching | Running | Stopp
         case Stopping() if command.deadline_s >= vm.deadline_s:
             return ()
         case Launching() | Running() | Stopping():
-            return [
-                VmStopRequested(vm=vm.id, node=vm.node, generation=vm.generation, deadline_s=command.deadline_s)
-            ]
+            return [VmStopRequested(vm=vm.id, node=vm.node, generation=vm.generation, deadline_s=command.deadline_s)]
         case _:
             assert_never(vm)
 
@@ -244,9 +242,7 @@ def _ended(fact: ReportVm) -> Sequence[VmEvent]:
 
 
 def _report_launching(fact: ReportVm, vm: Launching) -> Sequence[VmEvent]:
-    started = VmStarted(
-        vm=vm.id, node=vm.node, generation=vm.generation, boot_id=fact.boot_id, pcpus=fact.pcpus
-    )
+    started = VmStarted(vm=vm.id, node=vm.node, generation=vm.generation, boot_id=fact.boot_id, pcpus=fact.pcpus)
     match fact.seen:
         case Seen.RUNNING | Seen.PAUSED:
             return [started]

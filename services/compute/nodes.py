@@ -1,8 +1,8 @@
 """One node of the cluster (stream `node-NAME`). Pure.
 
-    Outside ──join──▶ Joined ──report──▶ Member ⟲ report (when something changed), cordon, uncordon
-       ▲                 │                  │
-       └─────────────────┴──── remove ──────┘
+Outside ──join──▶ Joined ──report──▶ Member ⟲ report (when something changed), cordon, uncordon
+   ▲                 │                  │
+   └─────────────────┴──── remove ──────┘
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:
     seen = (fact.capabilities, fact.boot_id, fact.address)
     if isinstance(node, Member) and seen == (node.capabilities, node.boot_id, node.address):
         return ()
-    return [
-        NodeReported(node=fact.node, capabilities=fact.capabilities, boot_id=fact.boot_id, address=fact.address)
-    ]
+    return [NodeReported(node=fact.node, capabilities=fact.capabilities, boot_id=fact.boot_id, address=fact.address)]
 
 
 def evolve(node: Node, event: NodeEvent) -> Node:

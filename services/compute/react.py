@@ -21,9 +21,7 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
         case MemoryDenied():
             free = max(0, event.capacity_mib - event.reserved_mib)
             said = f"{event.node} has {free} of {event.capacity_mib} MiB free; {event.memory_mib} MiB needed, QEMU's own included"
-            return [
-                NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=False, sentence=said)
-            ]
+            return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=False, sentence=said)]
         case DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):

@@ -1,9 +1,9 @@
 """The life of one image (stream `image-NAME`). Pure.
 
-             import               inspected             delete
-    NoImage ────────▶ Importing ────────────▶ Imported ────────▶ Deleting
-       ▲                  │ rejected                                 │
-       └──────────────────┴────────────────────── seen removed ──────┘
+         import               inspected             delete
+NoImage ────────▶ Importing ────────────▶ Imported ────────▶ Deleting
+   ▲                  │ rejected                                 │
+   └──────────────────┴────────────────────── seen removed ──────┘
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _import(command: ImportImage, image: Image) -> Sequence[ImageEvent]:
         case NoImage():
             if not command.node:
                 raise Refused(
-                    Refusal.NO_NODE, f"no node has the pool {command.pool}", "join a node with that pool, or name another"
+                    Refusal.NO_NODE,
+                    f"no node has the pool {command.pool}",
+                    "join a node with that pool, or name another",
                 )
             return [_wish(command, command.node)]
         case Importing():
@@ -96,7 +98,9 @@ def _import(command: ImportImage, image: Image) -> Sequence[ImageEvent]:
             raise _busy(command.image, "imported")
         case Imported():
             raise Refused(
-                Refusal.IMAGE_KNOWN, f"the image {command.image} exists", "take another name, or delete that image first"
+                Refusal.IMAGE_KNOWN,
+                f"the image {command.image} exists",
+                "take another name, or delete that image first",
             )
         case Deleting():
             raise _busy(command.image, "deleted")
@@ -130,7 +134,9 @@ def _delete(command: DeleteImage, image: Image) -> Sequence[ImageEvent]:
             named = ", ".join(command.used_by[:NAMES_MAX])
             more = f" and {len(command.used_by) - NAMES_MAX} more" if len(command.used_by) > NAMES_MAX else ""
             raise Refused(
-                Refusal.IMAGE_IN_USE, f"disks of {named}{more} stand on the image {command.image}", "delete those VMs first"
+                Refusal.IMAGE_IN_USE,
+                f"disks of {named}{more} stand on the image {command.image}",
+                "delete those VMs first",
             )
         case Imported():
             node = NodeId(command.node) if command.node else image.node

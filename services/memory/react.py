@@ -23,9 +23,7 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [SetCapacity(node=event.node, capacity_mib=0)]
         case VmStartRequested():
             needed_mib = footprint_mib(event.memory_mib)
-            return [
-                ReserveMemory(node=event.node, vm=event.vm, generation=event.generation, memory_mib=needed_mib)
-            ]
+            return [ReserveMemory(node=event.node, vm=event.vm, generation=event.generation, memory_mib=needed_mib)]
         case VmStartFailed() | VmStopped():
             return [ReleaseMemory(node=event.node, vm=event.vm, generation=event.generation)]
         case _:

@@ -97,9 +97,7 @@ def requested(node: NodeId, generation: int, placement: Placement) -> VmStartReq
 
 
 def launched(node: NodeId, generation: int) -> VmLaunchRequested:
-    spec = MachineSpec(
-        vm=A, generation=generation, shape=SHAPE, disks=DISKS, nics=NICS, boot=BOOT, boot_image="tiny"
-    )
+    spec = MachineSpec(vm=A, generation=generation, shape=SHAPE, disks=DISKS, nics=NICS, boot=BOOT, boot_image="tiny")
     return VmLaunchRequested(vm=A, node=node, spec=spec)
 
 

@@ -30,9 +30,7 @@ from tests.model.test_nodes import CAN
 N1, A, B = NodeId("n1"), VmId("a"), VmId("b")
 CAPACITY = CapacitySet(node=N1, capacity_mib=1000)
 RESERVE = ReserveMemory(node="n1", vm="a", generation=2, memory_mib=600)
-RESERVED = MemoryReserved(
-    node=N1, vm=A, generation=2, memory_mib=600, reserved_mib=600, capacity_mib=1000
-)
+RESERVED = MemoryReserved(node=N1, vm=A, generation=2, memory_mib=600, reserved_mib=600, capacity_mib=1000)
 RELEASED = MemoryReleased(node=N1, vm=A, generation=2, memory_mib=600)
 HISTORIES: dict[str, tuple[LedgerEvent, ...]] = {
     "unset": (),
@@ -53,14 +51,10 @@ def test_a_reservation_in_full() -> None:
 
 def test_what_does_not_fit_is_denied_by_an_event_with_the_numbers() -> None:
     other = ReserveMemory(node="n1", vm="b", generation=1, memory_mib=401)
-    denied = MemoryDenied(
-        node=N1, vm=B, generation=1, memory_mib=401, reserved_mib=600, capacity_mib=1000
-    )
+    denied = MemoryDenied(node=N1, vm=B, generation=1, memory_mib=401, reserved_mib=600, capacity_mib=1000)
     ledger.given(CAPACITY, RESERVED).when(other).then(denied)
     ledger.given(CAPACITY, RESERVED).when(msgspec.structs.replace(other, memory_mib=400)).then(
-        MemoryReserved(
-            node=N1, vm=B, generation=1, memory_mib=400, reserved_mib=1000, capacity_mib=1000
-        )
+        MemoryReserved(node=N1, vm=B, generation=1, memory_mib=400, reserved_mib=1000, capacity_mib=1000)
     )
 
 

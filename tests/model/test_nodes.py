@@ -82,9 +82,7 @@ def test_a_report_counts_only_of_a_node_that_joined_and_only_when_it_changed() -
 
 def test_a_cordon_outlives_a_report() -> None:
     node.given(JOINED, CORDONED, REPORTED).is_state(
-        Member(
-            key="K", capabilities=CAN, boot_id="b1", address="127.0.0.1", cordoned=True, reason="disk swap"
-        )
+        Member(key="K", capabilities=CAN, boot_id="b1", address="127.0.0.1", cordoned=True, reason="disk swap")
     )
     node.given(JOINED, REPORTED).when(CORDON).then(CORDONED).twice()
     node.given(JOINED, REPORTED, CORDONED).when(UncordonNode(node="n1")).then(NodeUncordoned(node=N1)).twice()
