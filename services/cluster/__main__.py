@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import subprocess
@@ -136,6 +137,7 @@ def daemon(layout: Layout, options: argparse.Namespace) -> int:
     """In its own process: serves until told to end."""
     from services.cluster import supervisor
 
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     chosen = record.load(layout.record)
     chosen.separate, chosen.driver = options.separate, options.driver or chosen.driver
     try:
@@ -188,6 +190,8 @@ def main(words: list[str]) -> int:
                 return lab(layout, options.fault, options.node)
             case _:
                 return daemon(layout, options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has gone, as `| head` does
     except (FileNotFoundError, ConnectionRefusedError):
         say(f"No cluster runs in {layout.home}: `make up` starts one.")
     except (OSError, ValueError, NoPlace) as error:

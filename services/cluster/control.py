@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shlex
 import socket
@@ -18,6 +19,8 @@ import msgspec
 
 from services.cluster.layout import Layout
 from services.cluster.record import Record
+
+_log = logging.getLogger(__name__)
 
 LINE_BYTES_MAX = 4096
 SAID_MAX = 500
@@ -64,10 +67,12 @@ class Control:
 
     def say(self, text: str) -> None:
         """Progress, for people."""
+        _log.info("%s", text)
         self._add(Said(text))
 
     def settle(self, ok: bool, text: str) -> None:
         """The way up has come to its end."""
+        _log.info("%s", text)
         self._add(Said(text, done=True, ok=ok))
 
     def tell(self, record: Record) -> None:

