@@ -16,8 +16,6 @@ from proto.node import Heard
 if TYPE_CHECKING:
     from libs.world.world import World
 
-COMMIT_US = (300, 3_000)
-"""from the append to its commit, and from the commit to its being heard of"""
 TICK_US = 1_000_000
 POLL_US = 500_000
 AWAY_US = 500_000
@@ -129,7 +127,7 @@ class HostProcess:
                     raise AssertionError(f"bug in {where}") from error
 
     def _delay_us(self) -> int:
-        return self.world.random.randint(*COMMIT_US)
+        return self.world.random.randint(*self.world.net.weather.commit_us)
 
     def _append(self, effect: Append) -> None:
         """The commit happens whether or not the process lives to hear of it."""
@@ -209,7 +207,7 @@ class RelayProcess:
                 case Read(after, limit):
                     records = world.log.read_all_now(after, limit)
                     following = [relay.on_records(records)]
-                    self._next(relay, following, 500 if records else 2_000)
+                    self._next(relay, following, 500 if records else 10_000)
                 case Publish(events):
                     for published in events:
                         world.publish(published)

@@ -15,9 +15,11 @@ START_US = 1_700_000_000_000_000
 @dataclass(slots=True)
 class Weather:
     """How the network behaves. delay: uniform between the two, microseconds; late: chance of a further delay up to late_us (far
-    beyond every timeout); lost and twice: chances per message."""
+    beyond every timeout); lost and twice: chances per message. commit: from an append to its commit, and from there to its
+    being heard of."""
 
     delay_us: tuple[int, int] = (200, 2_000)
+    commit_us: tuple[int, int] = (300, 3_000)
     late: float = 0.0
     late_us: int = 8_000_000
     lost: float = 0.0

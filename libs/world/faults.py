@@ -1,0 +1,147 @@
+"""Fault schedules from a seed: what breaks when, what users do meanwhile, and then peace.
+
+    story(seed) -> World    has run, was healed, has settled and was checked
+
+Processes die and come back, nodes lose power or are cut off, VMs crash, the log goes away, messages are late (far beyond every
+time-out), lost and repeated. Users define, start, stop, reset, pause, resume and delete all the while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from libs.common.messages import Command
+from libs.world.net import Weather
+from libs.world.world import World
+from proto.compute import DefineVm, DeleteVm, PauseVm, ResetVm, ResumeVm, StartVm, StopVm
+from proto.machine import DiskWish, NicWish
+from services.node.drivers.simhost import SimParams
+
+PREPARE_S = 6.0
+PEACE_S = 90.0
+"""long enough for every repetition (at most 10 s apart), time-out and deadline to have passed"""
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """How bad it gets: seconds of trouble, faults and user commands in it, VMs, the network's chances."""
+
+    seconds: float = 40.0
+    faults: int = 12
+    commands: int = 40
+    vms: int = 4
+    late: float = 0.1
+    lost: float = 0.1
+    twice: float = 0.1
+    commit_us: tuple[int, int] = (300, 150_000)
+
+
+def story(seed: int, storm: Storm | None = None, locking: bool = True) -> World:
+    """Raises AssertionError, which names the seed, when an invariant does not hold. locking: False takes the storage's own lock
+    away, so that orders and generations alone must keep a VM from running twice."""
+    storm = storm or Storm()
+    random = Random(f"storm {seed}")
+    params = SimParams(start_fails=0.05, start_hangs=0.02, hang_us=5_000_000, ignores_shutdown=0.1, memory_mib=4096)
+    world = World(seed, params=params)
+    world.begin()
+    world.pool.locking = locking
+    world.run(PREPARE_S)
+    for n in range(storm.vms // 2):
+        vm = f"vm-{n}"
+        world.ask("compute", f"vm-{vm}", DefineVm(vm=vm, memory_mib=512, disks=(DiskWish(image="tiny"),)))
+        world.net.after(500_000, _asker(world, StartVm(vm=vm), vm))
+    world.run(1.0)
+    world.net.weather = Weather(late=storm.late, lost=storm.lost, twice=storm.twice, commit_us=storm.commit_us)
+    for _ in range(storm.commands):
+        _later(world, random, storm.seconds, _command(world, random, storm))
+    for _ in range(storm.faults):
+        _later(world, random, storm.seconds, _fault(world, random))
+    world.run(storm.seconds)
+    heal(world)
+    world.run(PEACE_S)
+    world.checker.settled()
+    return world
+
+
+def heal(world: World) -> None:
+    """All is well from now on."""
+    world.net.weather = Weather()
+    world.net.cut.clear()
+    world.log.available = True
+    for agent in world.agents.values():
+        agent.host.params = SimParams()
+        agent.power_on()
+        agent.begin()
+    for process in world.services.values():
+        process.begin()
+    world.relay.begin()
+
+
+def _later(world: World, random: Random, seconds: float, thunk: Callable[[], None]) -> None:
+    world.net.after(random.randrange(round(seconds * 1e6)), thunk)
+
+
+def _command(world: World, random: Random, storm: Storm) -> Callable[[], None]:
+    vm = f"vm-{random.randrange(storm.vms)}"
+    define = DefineVm(vm=vm, memory_mib=random.choice((256, 1024, 2048)), disks=(DiskWish(image="tiny"),), nics=(NicWish(),))
+    start, stop = StartVm(vm=vm), StopVm(vm=vm, deadline_s=random.choice((0, 2, 5)))
+    kinds: list[Command] = [
+        define, define, define, start, start, start, stop, stop, PauseVm(vm=vm), ResumeVm(vm=vm), ResetVm(vm=vm), DeleteVm(vm=vm),
+    ]  # fmt: skip
+    return _asker(world, random.choice(kinds), vm)
+
+
+def _asker(world: World, command: Command, vm: str) -> Callable[[], None]:
+    def ask() -> None:
+        world.ask("compute", f"vm-{vm}", command)
+
+    return ask
+
+
+def _fault(world: World, random: Random) -> Callable[[], None]:
+    back_us = random.randrange(200_000, 8_000_000)
+    node = world.agents[random.choice(sorted(world.agents))]
+    process = world.services[random.choice(sorted(world.services))]
+    net = world.net
+
+    def crash_service() -> None:
+        process.crash()
+        net.after(back_us, process.begin)
+
+    def crash_relay() -> None:
+        world.relay.crash()
+        net.after(back_us, world.relay.begin)
+
+    def crash_agent() -> None:
+        node.crash()
+        net.after(back_us, node.begin)
+
+    def power() -> None:
+        node.power_off()
+        net.after(back_us, node.power_on)
+
+    def cut() -> None:
+        net.cut.add(node.name)
+        net.after(back_us, lambda: net.cut.discard(node.name))
+
+    def no_bus() -> None:
+        net.cut.add("bus")
+        net.after(back_us, lambda: net.cut.discard("bus"))
+
+    def no_log() -> None:
+        world.log.available = False
+
+        def there() -> None:
+            world.log.available = True
+
+        net.after(back_us, there)
+
+    def crash_vm() -> None:
+        running = sorted(vm for vm, sim in node.host.vms.items() if not sim.starting)
+        if running and node.powered:
+            node.host.crash(running[0], net.now_us)
+            node.watch()
+
+    return random.choice([crash_service, crash_service, crash_relay, crash_agent, power, cut, no_bus, no_log, crash_vm])
