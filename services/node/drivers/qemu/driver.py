@@ -31,12 +31,13 @@ from services.node.drivers import (
     NoSuchVm,
 )
 from services.node.drivers.changes import Changes
-from services.node.drivers.qemu import disks
+from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.folder import Folder, Record, known
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Groups, Host, Maker, launch
 from services.node.drivers.qemu.machine import RunningVm
+from services.node.drivers.qemu.maker import DiskMaker, NoGroups
 from services.node.drivers.qemu.process import Process, host_boot_id
 from services.node.drivers.qemu.qmp import QmpError
 
@@ -60,8 +61,8 @@ class QemuDriver:
         share: int = 1,
         accelerator: str = "tcg",
         bridges: Sequence[str] = (),
-        maker: Maker,
-        groups: Groups,
+        maker: Maker | None = None,
+        groups: Groups | None = None,
     ) -> None:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
@@ -80,8 +81,8 @@ class QemuDriver:
             pools=dict(pools),
             direct=frozenset(),
             bridges=tuple(bridges),
-            maker=maker,
-            groups=groups,
+            maker=maker or DiskMaker(),
+            groups=groups or NoGroups(),
         )
 
     # --- coming and going -----------------------------------------------------------------------------------------
@@ -186,10 +187,10 @@ class QemuDriver:
 
     # --- files ----------------------------------------------------------------------------------------------------
 
-    async def remove_disks(self, vm: str, disks_: tuple[Disk, ...]) -> None:
-        for pool in {d.pool for d in disks_}:
-            own = tuple(d for d in disks_ if d.pool == pool)
-            await asyncio.to_thread(disks.remove, self._pool(pool), vm, own)
+    async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        for pool in {d.pool for d in disks}:
+            own = tuple(d for d in disks if d.pool == pool)
+            await asyncio.to_thread(pool_files.remove, self._pool(pool), vm, own)
 
     async def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
         raise NotImplementedError
@@ -216,8 +217,8 @@ class QemuDriver:
     def _prepare(self) -> None:
         (self._host.state / "vms").mkdir(parents=True, exist_ok=True)
         for pool in self._host.pools.values():
-            disks.make_pool(pool)
-        direct = frozenset(name for name, pool in self._host.pools.items() if disks.can_direct(pool))
+            pool_files.make_pool(pool)
+        direct = frozenset(name for name, pool in self._host.pools.items() if pool_files.can_direct(pool))
         self._host = msgspec.structs.replace(self._host, direct=direct)
 
     async def _start(self, spec: MachineSpec) -> Machine:

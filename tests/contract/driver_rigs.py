@@ -1,0 +1,164 @@
+"""What the driver suite needs beside the Driver contract: two nodes on one pool, a guest, and ways to break things."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import msgspec
+
+from proto.machine import DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
+from services.node.drivers import Driver, MachineChanged
+from services.node.drivers.qemu.driver import QemuDriver
+from services.node.drivers.simulated import SimHost, SimParams, SimPool, SimulatedDriver
+
+WAIT_S_MAX = 20.0
+GUEST_S_MAX = 45.0
+
+
+def machine_spec(vm: str = "web-1", generation: int = 1, boot: DirectBoot | None = None) -> MachineSpec:
+    return MachineSpec(
+        vm=vm,
+        generation=generation,
+        shape=Shape(
+            vcpus=1,
+            memory_mib=160,
+            vcpus_max=2,
+            memory_max_mib=512,
+            machine="pc-q35-7.2",
+            cpu_model="qemu64",
+            firmware=Firmware.DIRECT,
+            uuid="6c0e5a4e-3f1d-5d5a-9d7e-0f6f3f0a1b2c",
+        ),
+        disks=(
+            Disk(
+                name="root",
+                pool="default",
+                file=f"{vm}-root.qcow2",
+                size_mib=256,
+                format=DiskFormat.QCOW2,
+                serial=f"{vm}-root",
+                slot=0,
+                image="tiny",
+            ),
+        ),
+        nics=(Nic(name="lan", kind=NicKind.USER, mac="52:54:00:aa:bb:01", slot=8),),
+        boot=boot
+        or DirectBoot(kernel="vmlinux", initrd="initrd", cmdline="console=ttyS0 quiet panic=0 no_timer_check"),
+        boot_image="tiny",
+    )
+
+
+class Rig(Protocol):
+    """kernel: what `uname -r` says inside; typed: a line for the console, and what then comes back."""
+
+    kernel: bytes
+    typed: tuple[bytes, bytes]
+
+    def driver(self, node: str = "n1") -> Driver:
+        """A new agent's driver on that node: same state, same pool."""
+        ...
+
+    def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec: ...
+    def unstartable(self, node: str, spec: MachineSpec) -> MachineSpec:
+        """The same, but from now on QEMU will refuse it on that node."""
+        ...
+
+    async def crash(self, driver: Driver, vm: str) -> None: ...
+    def left_over(self, node: str) -> list[str]:
+        """Processes and files of VMs that are there on that node."""
+        ...
+
+
+class SimRig:
+    kernel = b"simulated\n"
+    typed = (b"hello\n", b"hello")
+
+    def __init__(self) -> None:
+        self.pool = SimPool()
+        params = SimParams(start_us=20_000, jitter_us=5_000, boot_us=50_000, shutdown_us=50_000, kill_us=5_000)
+        self.hosts = {node: SimHost(node, params, Random(7), self.pool) for node in ("n1", "n2")}
+
+    def driver(self, node: str = "n1") -> Driver:
+        return SimulatedDriver(self.hosts[node])
+
+    def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
+        return machine_spec(vm, generation)
+
+    def unstartable(self, node: str, spec: MachineSpec) -> MachineSpec:
+        self.hosts[node].params = SimParams(start_fails=1.0)
+        return spec
+
+    async def crash(self, driver: Driver, vm: str) -> None:
+        assert isinstance(driver, SimulatedDriver)
+        driver.host.crash(vm, 0)
+        driver.wake()
+
+    def left_over(self, node: str) -> list[str]:
+        held = [key for key, holders in self.pool.holders.items() for h in holders if h.node == node]
+        return [*self.hosts[node].vms, *held]
+
+
+class QemuRig:
+    typed = (b"echo hel''lo\n", b"hello")
+
+    def __init__(self, top: Path, tiny: Path) -> None:
+        manifest = json.loads((tiny / "manifest.json").read_text(encoding="utf-8"))
+        self.kernel = manifest["kernel"].encode() + b"\n"
+        self.boot = msgspec.convert(manifest["boot"], DirectBoot)
+        self.top = top
+        self.pool = top / "pool"
+        shutil.copytree(tiny, self.pool / "images" / "tiny")
+
+    def driver(self, node: str = "n1") -> QemuDriver:
+        return QemuDriver(node, self.top / node, {"default": self.pool}, share=2)
+
+    def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
+        return machine_spec(vm, generation, self.boot)
+
+    def unstartable(self, node: str, spec: MachineSpec) -> MachineSpec:
+        return msgspec.structs.replace(spec, shape=msgspec.structs.replace(spec.shape, cpu_model="no-such-model"))
+
+    async def crash(self, driver: Driver, vm: str) -> None:
+        os.kill((await driver.info(vm)).pid, signal.SIGSEGV)
+
+    def left_over(self, node: str) -> list[str]:
+        folders = [str(p) for p in (self.top / node / "vms").glob("*")]
+        return folders + [str(pid) for pid in self.processes(node)]
+
+    def processes(self, node: str = "") -> list[int]:
+        """QEMU processes that work in a folder of this rig (of that node)."""
+        found = []
+        for proc in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str((proc / "cwd").readlink()).startswith(str(self.top / node)):
+                    found.append(int(proc.name))
+        return found
+
+    def end(self) -> None:
+        """Nothing outlives a test, whatever became of its driver."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+async def told(changes: AsyncIterator[MachineChanged], status: str) -> MachineChanged:
+    """The next change to that status; what comes before it is skipped."""
+    async with asyncio.timeout(WAIT_S_MAX):
+        async for change in changes:
+            if change.status == status:
+                return change
+    raise AssertionError(f"the changes ended without {status}")
+
+
+async def guest_up(driver: Driver, vm: str = "web-1") -> None:
+    """Until the guest agent answers: the question waits in the channel until somebody reads it."""
+    assert (await driver.exec(vm, ("true",), b"", GUEST_S_MAX)).exit_code == 0
