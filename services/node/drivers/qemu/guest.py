@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
+from ipaddress import ip_address
 from socket import socket
 from typing import Any
 
@@ -112,10 +113,10 @@ class GuestAgent:
         return True
 
     async def addresses(self, timeout_s: float = 2.0) -> tuple[str, ...]:
-        """The guest's own word on its addresses, loopback left out."""
+        """The guest's own word on its addresses; loopback, link-local and what is no address are left out."""
         found = msgspec.convert(await self.ask("guest-network-get-interfaces", timeout_s=timeout_s), list[_Interface])
-        outside = [a.ip_address[:64] for i in found if i.name != "lo" for a in i.ip_addresses]
-        return tuple(outside[:ADDRESSES_MAX])
+        said = [a.ip_address for i in found for a in i.ip_addresses]
+        return tuple(text for text in said[:ADDRESSES_MAX] if _outside(text))
 
     async def boot_id(self, timeout_s: float = 2.0) -> str:
         """The guest kernel's boot id: another one means it booted anew."""
@@ -210,6 +211,14 @@ class GuestAgent:
             return msgspec.json.decode(b"".join(parts).partition(b"\n")[0], type=dict[str, Any])
         except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
             raise EOFError(f"not an answer of a guest agent: {error}") from None
+
+
+def _outside(text: str) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_link_local)
 
 
 def _result(done: _ExecStatus) -> ExecResult:
