@@ -22,7 +22,7 @@ import msgspec
 
 from proto.compute import Capabilities, GoneCause
 from proto.io import ImageInfo
-from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
 
 
@@ -117,10 +117,12 @@ class Driver(Protocol):
         """Raises Locked when one is open. Missing files are fine."""
         ...
 
-    async def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
+    async def import_image(
+        self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None
+    ) -> ImageInfo:
         """Inspect `incoming/<file>` as exactly `format` (no probing), refuse backing files, external data files, truncation,
-        a digest that differs (BadImage); copy it to `images/<image>/disk.<format>` atomically; boot files of a direct image are
-        taken along from `incoming/` by the agent beforehand."""
+        a digest that differs (BadImage); copy it, and the kernel and initrd that `boot` names in `incoming`, to
+        `images/<image>/`, all or nothing. Where the image is there already with this digest: that one's answer."""
         ...
 
     async def remove_image(self, pool: str, image: str) -> None: ...

@@ -15,7 +15,7 @@ from random import Random
 from libs.common.clock import Clock, SystemClock
 from proto.compute import Capabilities
 from proto.io import ImageInfo
-from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
 from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm
 from services.node.drivers.changes import Changes
@@ -151,7 +151,9 @@ class SimulatedDriver:
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         self.host.pool.remove(disks)
 
-    async def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
+    async def import_image(
+        self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None
+    ) -> ImageInfo:
         return self.host.pool.import_image(pool, image, file, format, sha256)
 
     async def remove_image(self, pool: str, image: str) -> None:
