@@ -79,6 +79,7 @@ def configure(server: Nats, identities: str) -> None:
     store = places.owned(server.base / "store", server.user)
     lines = [
         "server_name: asv",
+        "max_control_line: 64KB",  # a JWT with all rights of a host of several services is longer than the default 4 KB
         "jetstream {",
         f"  store_dir: {json.dumps(str(store))}",
         "  max_memory_store: 32MB",

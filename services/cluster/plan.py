@@ -94,8 +94,12 @@ def control_specs(layout: Layout, record: Record, engines: Engines, identities: 
     settings = {
         "ASV_LISTEN": f"{LOOPBACK}:{port}",
         "ASV_ADMIN_TOKEN_FILE": str(layout.admin_token),
+        "ASV_POOLS": f"default={layout.pool}",
         **_connections(engines, identities, "gateway", "asv_gateway"),
     }
+    if identities.signer is not None:
+        seed, account = identities.signer
+        settings |= {"ASV_ACCOUNT_KEY": str(seed), "ASV_ACCOUNT": account}
     gateway = _python(layout, "gateway", ("services.gateway",), settings, http_port=port)
     return [*specs, gateway]
 
