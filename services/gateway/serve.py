@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -87,13 +88,17 @@ async def _serve(config: uvicorn.Config, sock: socket.socket, ready: Path | None
             await super().startup(sockets)
             host, port = sock.getsockname()[:2]
             _log.info("serving at http://%s:%d", host, port)
-            if ready is not None:
-                ready.touch()
+            _touch(ready)
 
     await Server(config).serve([sock])
 
 
-def _options() -> dict[str, object]:
+def _touch(ready: Path | None) -> None:
+    if ready is not None:
+        ready.touch()
+
+
+def _options() -> dict[str, Any]:
     return {
         "loop": "none",
         "http": "h11",
