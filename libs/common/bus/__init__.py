@@ -102,7 +102,8 @@ class Bus(Protocol):
         ...
 
     async def publish_events(self, events: Sequence[Published]) -> None:
-        """Relay only. In order; returns once all are stored by the server. Repeated ids are dropped within its window."""
+        """Relay only. In order; returns once all are stored by the server. Repeated ids are dropped within its window.
+        Called with none it makes the stream, without which there are no feeds: a relay begins with that."""
         ...
 
     async def feed(self, durable: str, *, subject: str = "evt.>", new_only: bool = False) -> Feed:

@@ -44,6 +44,7 @@ class Connection:
     client: Client = field(default_factory=Client)
     up: asyncio.Event = field(default_factory=asyncio.Event)
     closing: bool = False
+    trouble: str = ""
     _redial: asyncio.Task[None] | None = None
 
     async def await_up(self, timeout_s: float) -> None:
@@ -66,6 +67,7 @@ class Connection:
                 if not refused.done():
                     refused.set_result(Forbidden(f"the NATS server refuses {self.name}: {error}"))
             else:
+                self.trouble = text or repr(error)
                 self.hooks.trouble(error)
 
         async def closed() -> None:

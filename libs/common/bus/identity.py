@@ -23,6 +23,8 @@ _S = 1_000_000_000
 _NO_LIMIT = {"subs": -1, "data": -1, "payload": -1}
 _SEEDS = {"operator": "operator", "account": "account", "system": "account", "node-signer": "account"}
 CONNECTIONS_MAX = 4096
+CONTROL_LINE_BYTES_MAX = 32 * 1024
+"""a JWT with all its permissions is one line of the protocol; the server's own limit of 4096 would be short for some"""
 AGENT_SUBSCRIPTIONS_MAX = 1024
 _NODE_NAME = "{{name()}}"
 
@@ -199,6 +201,7 @@ def server_config(
         *(f"  {key}: {jwt}" for key, jwt in sorted(identity.accounts.items())),
         "}",
         f"max_payload: {payload_bytes_max}",
+        f"max_control_line: {CONTROL_LINE_BYTES_MAX}",
         f"max_connections: {CONNECTIONS_MAX}",
         "max_pending: 64MB",
         'write_deadline: "10s"',

@@ -80,7 +80,8 @@ class NatsBus:
             async with asyncio.timeout(wait_s_max):
                 await link.dial()
         except TimeoutError:
-            raise Disconnected(f"no NATS server answered at {', '.join(urls)} within {wait_s_max} s") from None
+            where = ", ".join(urls)
+            raise Disconnected(f"no NATS server let us in at {where} within {wait_s_max} s: {link.trouble}") from None
         return bus
 
     async def request(

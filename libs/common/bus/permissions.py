@@ -63,15 +63,13 @@ def live_names(name: str) -> tuple[str, ...]:
     return tuple(f"{name}-live-{i}" for i in range(LIVE_FEEDS_MAX))
 
 
-def reads_events(name: str) -> tuple[str, ...]:
-    """The JetStream requests of a reader: its own consumers of EVT and nothing else. Its durable is its name."""
+def reads_events(*consumers: str) -> tuple[str, ...]:
+    """The JetStream requests of a reader: its own consumers of EVT and nothing else. (Few and short: all of an identity's
+    permissions travel in its JWT, in one line of the protocol.)"""
     requests: list[str] = []
-    for consumer in (name, *live_names(name)):
+    for consumer in consumers:
         requests += [
-            f"$JS.API.CONSUMER.CREATE.{STREAM}.{consumer}",
-            f"$JS.API.CONSUMER.CREATE.{STREAM}.{consumer}.>",
-            f"$JS.API.CONSUMER.INFO.{STREAM}.{consumer}",
-            f"$JS.API.CONSUMER.DELETE.{STREAM}.{consumer}",
+            f"$JS.API.CONSUMER.*.{STREAM}.{consumer}",  # CREATE, INFO, DELETE
             f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{consumer}",
             f"$JS.ACK.{STREAM}.{consumer}.>",
         ]
@@ -91,7 +89,8 @@ def relay(name: str = "relay") -> Grant:
 
 
 def service(name: str) -> Grant:
-    """A service may send commands and orders to all: which ones it sends is its own rules' business."""
+    """A service may send commands and orders to all: which ones it sends is its own rules' business. It reads events under
+    its own name only."""
     return Grant(
         publish=("cmd.>", "order.*", "query.>", "_INBOX.>", *reads_events(name)),
         subscribe=(f"cmd.{name}.>", f"fact.*.{name}", f"query.{name}.>", "tel.>", f"{inbox(name)}.>"),
@@ -101,7 +100,7 @@ def service(name: str) -> Grant:
 
 def gateway(name: str = "gateway") -> Grant:
     return Grant(
-        publish=("cmd.>", "query.>", "ask.>", "console.*.*.in", "_INBOX.>", *reads_events(name)),
+        publish=("cmd.>", "query.>", "ask.>", "console.*.*.in", "_INBOX.>", *reads_events(name, *live_names(name))),
         subscribe=("console.*.*.out", "tel.>", f"query.{name}.>", f"{inbox(name)}.>"),
         reads_events=True,
     )
@@ -117,8 +116,9 @@ def node(name: str) -> Grant:
 
 
 def host(name: str, services: tuple[str, ...]) -> Grant:
-    """Several services (and the relay, when it is among them) in one process under one identity: the sum of their rights."""
+    """Several services (and the relay, when it is among them) in one process under one identity: the sum of their rights,
+    and the inbox of `name`."""
     grants = [relay(one) if one == "relay" else service(one) for one in services]
-    publish = {subject for grant in grants for subject in grant.publish} | set(reads_events(name))
+    publish = {subject for grant in grants for subject in grant.publish}
     subscribe = {subject for grant in grants for subject in grant.subscribe} | {f"{inbox(name)}.>"}
     return Grant(publish=tuple(sorted(publish)), subscribe=tuple(sorted(subscribe)), reads_events=True)

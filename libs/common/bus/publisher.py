@@ -83,6 +83,8 @@ class Publisher:
 
     async def publish(self, events: Sequence[Published]) -> None:
         async with self._turn:
+            if not events:
+                await self._ensure()
             for start in range(0, len(events), BATCH_MAX):
                 part = events[start : start + BATCH_MAX]
                 try:

@@ -254,6 +254,7 @@ class RelayRunner:
 
     async def start(self) -> None:
         head = await self._log.head()
+        await self._bus.publish_events(())  # makes the stream: others' feeds wait for it, also while the log is empty
         self.relay = Relay(head.incarnation, await self._log.consumer_position("relay"))
         self._tasks.start(self._run(self.relay), "relay")
 
