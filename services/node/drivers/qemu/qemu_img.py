@@ -1,0 +1,229 @@
+"""qemu-img on a short leash: CPU, memory, time and output are limited, formats are always said, and where we are root
+it runs as a user who owns nothing. Blocking; `images.py` and the driver call it from threads.
+
+Files are handed over by number, as `/proc/self/fd/N`: the tool's user need not be able to pass the folders above, and no
+name can be taken for a protocol (`nbd:…`, `json:…`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from proto.machine import DiskFormat
+from services.node.drivers import BadImage, CannotStart, DriverError
+
+type _Words = Callable[[str], list[str]]
+
+NOBODY = 65534
+OUTPUT_BYTES_MAX = 1 << 20
+SENTENCE_CHARS_MAX = 400
+CHECK_ENDS = (0, 2, 3)
+"""exit codes of `qemu-img check` with a report: sound, damaged, sound but with leaked clusters"""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one run may use. memory_mib: of address space; wall_s: until it is killed."""
+
+    cpu_s: int = 60
+    memory_mib: int = 1024
+    wall_s: float = 120.0
+
+
+class Facts(msgspec.Struct, frozen=True, rename="kebab"):
+    """What `qemu-img info` says; sizes in bytes."""
+
+    format: str
+    virtual_size: int
+    actual_size: int = 0
+    backing_filename: str = ""
+    encrypted: bool = False
+
+
+class _CheckReport(msgspec.Struct, frozen=True, rename="kebab"):
+    corruptions: int = 0
+    check_errors: int = 0
+
+
+class Failed(DriverError):
+    """qemu-img refused or was stopped; the text is its own first line, or which limit it met."""
+
+
+class QemuImg:
+    """program: found on PATH where not given. Raises DriverError when there is none."""
+
+    def __init__(self, program: str = "qemu-img", limits: Limits | None = None) -> None:
+        found = shutil.which(program)
+        if found is None:
+            raise DriverError(f"{program} is not there: install the package qemu-utils")
+        self._program = found
+        self._limits = limits or Limits()
+
+    def info(self, file: Path, format: DiskFormat) -> Facts:
+        """Raises BadImage."""
+        with _handed(file) as (name, fds):
+            try:
+                out = self._run(["info", "-U", "-f", format, "--output=json", name], fds, writes=False)
+                return msgspec.json.decode(out, type=Facts)
+            except (Failed, msgspec.MsgspecError) as error:
+                raise BadImage(f"the file cannot be read as {format}: {error}") from error
+
+    def check(self, file: Path, format: DiskFormat) -> None:
+        """Walk all tables of the image. Raises BadImage when a cluster is where none can be; leaked ones are fine."""
+        if format is DiskFormat.RAW:
+            return
+        with _handed(file) as (name, fds):
+            try:
+                out = self._run(
+                    ["check", "-U", "-f", format, "--output=json", name], fds, writes=False, fine=CHECK_ENDS
+                )
+                report = msgspec.json.decode(out, type=_CheckReport)
+            except (Failed, msgspec.MsgspecError) as error:
+                raise BadImage(f"the file cannot be checked as {format}: {error}") from error
+        if report.corruptions or report.check_errors:
+            count = report.corruptions + report.check_errors
+            raise BadImage(f"the image is damaged or cut off ({count} errors in its tables): fetch it again")
+
+    def blank(self, file: Path, format: DiskFormat, size_mib: int) -> None:
+        """An empty disk at `file`, which must not exist. Raises CannotStart; then nothing is left."""
+        self._make(file, lambda draft: ["create", "-q", "-f", format, draft, f"{size_mib}M"])
+
+    def overlay(self, file: Path, base: Path, base_format: DiskFormat, format: DiskFormat, size_mib: int) -> None:
+        """A disk at `file` that begins as `base` does: a qcow2 overlay, or a raw copy. The overlay names its base
+        relative to its own folder, so that a pool can be moved. Raises CannotStart; then nothing is left."""
+        if not base.is_file():
+            raise CannotStart(f"{base} is not there, and {file.name} is to stand on it: import the image first")
+        if format is DiskFormat.RAW:
+            self._copy(file, base, base_format, size_mib)
+            return
+        relative = os.path.relpath(base, file.parent)
+        size = f"{size_mib}M"
+        # -u: the base was inspected when it was imported and is not opened again here
+        self._make(
+            file, lambda draft: ["create", "-q", "-f", format, "-u", "-b", relative, "-F", base_format, draft, size]
+        )
+
+    def _copy(self, file: Path, base: Path, base_format: DiskFormat, size_mib: int) -> None:
+        with _handed(base) as (source, fds):
+            self._make(file, lambda draft: ["convert", "-q", "-f", base_format, "-O", "raw", source, draft], fds)
+        if file.stat().st_size < size_mib << 20:
+            os.truncate(file, size_mib << 20)
+
+    def convert(self, file: Path, format: DiskFormat, target: Path, target_format: DiskFormat) -> None:
+        """A copy of `file` at `target`, in another format. Raises CannotStart; then nothing is left."""
+        with _handed(file) as (source, fds):
+            self._make(target, lambda draft: ["convert", "-q", "-f", format, "-O", target_format, source, draft], fds)
+
+    def resize(self, file: Path, format: DiskFormat, size_mib: int) -> None:
+        """Grow a disk that no VM has open. Raises CannotStart; shrinking is refused, it would cut off data."""
+        # by its folder, for an overlay names its base relative to that
+        with _handed(file.parent) as (folder, fds):
+            try:
+                words = ["resize", "-q", "-f", format, f"{folder}/{file.name}", f"{size_mib}M"]
+                self._run(words, fds, owner=file.stat().st_uid)
+            except Failed as error:
+                raise CannotStart(f"{file.name} cannot be made {size_mib} MiB: {error}") from error
+
+    def _make(self, file: Path, words: _Words, fds: tuple[int, ...] = ()) -> None:
+        """Run with the name of a draft, then put the draft, durable, in the place of `file`."""
+        if file.exists():
+            raise CannotStart(f"{file} is there already: a disk is never overwritten")
+        fd, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".draft", dir=file.parent)
+        os.close(fd)
+        draft = Path(name)
+        try:
+            if os.geteuid() == 0:
+                os.chown(draft, NOBODY, NOBODY)
+            with _handed(draft) as (name, more):
+                self._run(words(name), (*fds, *more))
+            sync(draft)
+            draft.rename(file)
+            sync(file.parent)
+        except Failed as error:
+            raise CannotStart(f"{file.name} cannot be made: {error}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _run(
+        self,
+        words: list[str],
+        fds: tuple[int, ...],
+        *,
+        writes: bool = True,
+        fine: tuple[int, ...] = (0,),
+        owner: int = NOBODY,
+    ) -> bytes:
+        """stdout. Raises Failed. owner: whom to be where we are root; root itself is never taken."""
+        bounds = [f"-t {self._limits.cpu_s}", f"-v {self._limits.memory_mib << 10}"]
+        if not writes:
+            bounds.append(f"-f {OUTPUT_BYTES_MAX // 512}")
+        script = " && ".join([*(f"ulimit {bound}" for bound in bounds), 'exec "$@"'])
+        user = (owner or NOBODY) if os.geteuid() == 0 else None
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", script, "sh", self._program, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                pass_fds=fds,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+                start_new_session=True,
+            )
+            code = self._wait(process)
+            if code in fine:
+                return _head(out.fileno(), OUTPUT_BYTES_MAX)
+            raise Failed(_reason(code, _head(err.fileno(), OUTPUT_BYTES_MAX), self._limits))
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(self._limits.wall_s)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"it took longer than {self._limits.wall_s:.0f} s and was stopped") from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def _handed(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The name of a file or folder for the tool, and the handles that it must inherit for that. Raises DriverError."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise DriverError(f"{path} cannot be reached: {error.strerror}") from error
+    try:
+        yield f"/proc/self/fd/{fd}", (fd,)
+    finally:
+        os.close(fd)
+
+
+def _head(fd: int, bytes_max: int) -> bytes:
+    return os.pread(fd, bytes_max, 0)
+
+
+def _reason(code: int, err: bytes, limits: Limits) -> str:
+    lines = err.decode(errors="replace").strip().splitlines()
+    if code < 0:
+        spent = f"limits: {limits.cpu_s} s of CPU, {limits.memory_mib} MiB"
+        return f"qemu-img was ended by signal {-code} ({spent})"
+    return (lines[0] if lines else f"qemu-img ended with {code}")[:SENTENCE_CHARS_MAX]
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's list of names, survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
