@@ -78,7 +78,7 @@ class Control:
     def tell(self, record: Record) -> None:
         """Says what is new in the children's states."""
         for name, child in record.children.items():
-            if self._states.get(name) != child.state:
+            if self._states.get(name, "stopped") != child.state:
                 self._states[name] = child.state
                 self.say(f"{name}: {child.state}" + (f" ({child.sentence})" if child.state == "waiting" else ""))
 
