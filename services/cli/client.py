@@ -27,7 +27,11 @@ AWAY = "see `make status` on its machine, or check --api"
 def path(*parts: str, **query: object) -> str:
     """`path("vms", name, "start")` -> `/v1/vms/NAME/start`; each part is quoted, empty query values are left out."""
     whole = "/v1/" + "/".join(quote(part, safe="") for part in parts)
-    asked = {k: str(v).lower() if isinstance(v, bool) else v for k, v in query.items() if v not in (None, "", False)}
+    asked = {
+        k: str(v).lower() if isinstance(v, bool) else v
+        for k, v in query.items()
+        if v is not None and v is not False and v != ""
+    }
     return whole + (f"?{urlencode(asked)}" if asked else "")
 
 

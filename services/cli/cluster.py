@@ -42,6 +42,8 @@ def status(_json: AsJson = False) -> None:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict) and "ok" in value:
+        return "ok" if value["ok"] else str(value.get("error") or "not ok")
     if isinstance(value, dict):
         return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items())
     if isinstance(value, list):

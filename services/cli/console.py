@@ -14,13 +14,15 @@ from typing import Any
 
 from services.cli import show
 from services.cli.client import path
-from services.cli.failure import UNREACHABLE, Failure, code_of
+from services.cli.failure import DENIED, NOT_FOUND, REFUSED, UNREACHABLE, Failure, code_of
 from services.cli.where import Where
 
 LEAVE = b"\x1d"
 OPEN_S_MAX = 15.0
 PIECE_BYTES = 4096
 MESSAGE_BYTES_MAX = 1 << 20
+CLOSED = {4001: DENIED, 4003: DENIED, 4004: NOT_FOUND, 4009: REFUSED}
+"""Exit codes by the gateway's closing codes: 4000 + n for what HTTP would have refused with 400 + n."""
 
 
 def attach(where: Where, vm: str) -> None:
@@ -46,8 +48,10 @@ def attach(where: Where, vm: str) -> None:
     except InvalidStatus as refused:
         raise _refusal(refused.response.status_code, refused.response.body, vm) from refused
     except ConnectionClosed as closed:
+        code = closed.rcvd.code if closed.rcvd else 0
         why = closed.rcvd.reason if closed.rcvd and closed.rcvd.reason else "the connection was cut"
-        raise Failure(UNREACHABLE, f"the console of {vm} ended: {why}", f"see `asvctl vm show {vm}`") from closed
+        sentence = f"the console of {vm} ended: {show.clean(why)}"
+        raise Failure(CLOSED.get(code, UNREACHABLE), sentence, f"see `asvctl vm show {vm}`") from closed
     except (OSError, InvalidHandshake) as error:
         raise Failure(
             UNREACHABLE, f"{where.api} cannot be reached ({error})", "see `make status`, or check --api"

@@ -31,7 +31,7 @@ def events(
 ) -> None:
     """Events of the log; --json gives one JSON object per line."""
     if not follow:
-        _print_all(client().items(path("events", after=after)), vm)
+        _print_all(listed(client(), after or 0), vm)
         return
     try:
         _print_all(followed(client(timeout_s=SILENCE_S_MAX), after), vm)
@@ -73,6 +73,16 @@ def _short(value: Any) -> str:
     return str(value)
 
 
+def listed(api: Client, after: int) -> Iterator[dict[str, Any]]:
+    """All events behind a position, page by page."""
+    while True:
+        page = api.get(path("events", after=after))
+        yield from page["items"]
+        if page["position"] <= after:
+            return
+        after = page["position"]
+
+
 def followed(api: Client, after: int | None) -> Iterator[dict[str, Any]]:
     """Live events, without a hole: a cut connection is made anew behind the last position that came. Raises Failure when
     the gateway stays away for AWAY_S_MAX."""
@@ -81,32 +91,46 @@ def followed(api: Client, after: int | None) -> Iterator[dict[str, Any]]:
     while True:
         try:
             for id, event in messages(api.lines(path("events", after=last, follow=True))):
-                last = id if id is not None else last
                 heard_at = time.monotonic()
-                yield event
+                last = id if id is not None else last
+                if event is not None:
+                    yield event
+            sentence = "the stream of events ended"
         except Failure as failure:
             if failure.code != UNREACHABLE or time.monotonic() - heard_at > AWAY_S_MAX:
                 raise
-            show.note(f"asvctl: {failure.sentence}; trying again")
+            sentence = failure.sentence
+        show.note(f"asvctl: {sentence}; trying again")
         time.sleep(AGAIN_S)
 
 
-def messages(lines: Iterator[str]) -> Iterator[tuple[int | None, dict[str, Any]]]:
-    """(position, event) of each server-sent message; comments and what is not JSON are skipped."""
+def messages(lines: Iterator[str]) -> Iterator[tuple[int | None, dict[str, Any] | None]]:
+    """(position, event) of each server-sent message; (None, None) for signs of life. Where the stream begins is a comment
+    `: from POSITION`. Raises Failure with the gateway's sentence when it cuts the stream."""
     id: int | None = None
-    data: list[str] = []
+    kind, data = "", []
     for text in lines:
         field, _, value = text.partition(":")
         value = value.removeprefix(" ")
-        if field == "id" and value.isdigit():
+        if not field and text:
+            yield _began(value), None
+        elif field == "id" and value.isdigit():
             id = int(value)
+        elif field == "event":
+            kind = value
         elif field == "data":
             data.append(value)
         elif not text and data:
             event = _decoded("\n".join(data))
-            if event is not None:
-                yield id, {"position": id} | event
-            data = []
+            if kind == "cut":
+                raise Failure(UNREACHABLE, str((event or {}).get("sentence", "the stream was cut")))
+            yield id, event
+            kind, data = "", []
+
+
+def _began(comment: str) -> int | None:
+    words = comment.split()
+    return int(words[1]) if len(words) == 2 and words[0] == "from" and words[1].isdigit() else None
 
 
 def _decoded(text: str) -> dict[str, Any] | None:

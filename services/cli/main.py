@@ -68,10 +68,10 @@ def first_word(words: Sequence[str], environ: Mapping[str, str]) -> str:
 
 def _options(
     api: Annotated[
-        str, typer.Option(metavar="URL", help="The API [env ASV_API]. Default: this machine's cluster.")
+        str, typer.Option(metavar="URL", help="The API (env ASV_API). Default: this machine's cluster.")
     ] = "",
     token: Annotated[
-        str, typer.Option(metavar="TOKEN", help="[env ASV_TOKEN, ASV_TOKEN_FILE]", show_default=False)
+        str, typer.Option(metavar="TOKEN", help="A bearer token (env ASV_TOKEN, ASV_TOKEN_FILE).", show_default=False)
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Results and errors as JSON.")] = False,
 ) -> None:
@@ -89,10 +89,6 @@ def run(words: Sequence[str]) -> int:
         return failure.code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our output has gone; nothing more can be said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
@@ -103,5 +99,6 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
+        # whoever read our output has gone: nothing more can be said there, the interpreter's own flush included
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -1,0 +1,458 @@
+"""asvctl against a server that speaks docs/api.md: every command, what it asks, what it shows, how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from services.cli.main import run
+from tests.contract.canned_gateway import Canned, Problem, canned_gateway
+
+ROOT = Path(__file__).parents[2]
+ANSWER_S_MAX = 20.0
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+type Ctl = Callable[..., Said]
+
+
+@pytest.fixture
+def gateway() -> Iterator[Canned]:
+    with canned_gateway() as canned:
+        yield canned
+
+
+@pytest.fixture
+def ctl(gateway: Canned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ctl:
+    """Runs asvctl in this process, as admin."""
+    for name in [n for n in os.environ if n.startswith("ASV_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ASV_HOME", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("ASV_API", gateway.api)
+    monkeypatch.setenv("ASV_TOKEN", "admin")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> Said:
+        capfd.readouterr()
+        code = run(words)
+        sys.stdout.flush()
+        return Said(code, *capfd.readouterr())
+
+    return call
+
+
+def environ(gateway: Canned, **more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("ASV_")}
+    return kept | {"ASV_API": gateway.api, "ASV_TOKEN": "admin", "PYTHONPATH": str(ROOT)} | more
+
+
+# --- lists and pages -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("vm", "ls"), ["NAME", "web-1", "running", "n1", "256 MiB", "10.0.2.15", "old", "stopped"]),
+        (
+            ("vm", "show", "web-1"),
+            ["node", "n1", "pcpus", "0, 1", "10.0.2.15", "1 GiB", "placed on n1", "disk0", "on tiny", "52:54"],
+        ),
+        (("node", "ls"), ["n1", "online", "tcg", "256 MiB of 4 GiB"]),
+        (("node", "show", "n1"), ["qemu 7.2.0", "not enforced", "cgroup", "0,1"]),
+        (("image", "ls"), ["tiny", "ready", "32 MiB", "abababababab"]),
+        (("task", "ls"), ["task-1", "start", "web-1", "running", "placed on n1"]),
+        (("task", "show", "task-1"), ["start web-1", "running", "placed on n1"]),
+        (("token", "ls"), ["t1", "ann", "viewer", "never"]),
+        (("cluster", "status"), ["asv", "42", "compute: ok, io: does not run", "not enforced"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_tables_for_people_and_json_for_programs(
+    ctl: Ctl, gateway: Canned, words: tuple[str, ...], shown: list[str]
+) -> None:
+    said = ctl(*words)
+    assert said.code == 0, said.err
+    for text in shown:
+        assert text in said.out
+    assert "\x1b" not in said.out, "what a guest wrote reached the terminal"
+    assert ctl(*words, "--json").json, "--json behind the command"
+    gateway.looks = 0
+    assert ctl("--json", *words).json, "--json before the command"
+
+
+def test_an_empty_list_is_a_sentence_on_stderr(ctl: Ctl, gateway: Canned) -> None:
+    gateway.vms.clear()
+    assert ctl("vm", "ls") == (0, "", "no VMs yet: `asvctl vm create --help`\n")
+    assert ctl("vm", "ls", "--json").json == []
+
+
+# --- changes -------------------------------------------------------------------------------------------------------------
+
+
+def test_create_says_what_was_asked_with_units_and_starts(ctl: Ctl, gateway: Canned) -> None:
+    said = ctl(
+        "vm", "create", "web-2", "--vcpus", "2", "--memory", "1.5GiB", "--image", "tiny", "--disk", "1GiB", "--disk", "512",
+        "--nic", "user", "--nic", "bridge:br0", "--priority", "critical", "--vcpus-max", "4", "--memory-max", "4GiB",
+    )  # fmt: skip
+    assert (said.code, said.out) == (0, "create web-2: accepted (task task-1)\n")
+    body = {
+        "name": "web-2", "vcpus": 2, "memory_mib": 1536, "image": "tiny", "disks": [{"size_mib": 1024}, {"size_mib": 512}],
+        "nics": [{"kind": "user"}, {"kind": "bridge", "bridge": "br0"}], "priority": "critical", "start": True,
+        "vcpus_max": 4, "memory_max_mib": 4096,
+    }  # fmt: skip
+    assert gateway.posted == [("POST", "vms", {}, body)]
+
+
+def test_create_by_default(ctl: Ctl, gateway: Canned) -> None:
+    assert ctl("vm", "create", "web-2", "--image", "tiny", "--no-start", "--no-nic").code == 0
+    body = gateway.posted[0][3]
+    assert (body["vcpus"], body["memory_mib"], body["nics"], body["disks"], body["start"]) == (1, 256, [], [], False)
+    assert "vcpus_max" not in body
+
+
+def test_wait_follows_the_true_steps_and_ends_with_the_vm(ctl: Ctl) -> None:
+    said = ctl("vm", "create", "web-1", "--image", "tiny", "--wait")
+    assert said.code == 0
+    assert said.err.splitlines() == ["create web-1: placed on n1", "create web-1: 256 MiB reserved on n1"]
+    assert "running" in said.out
+
+
+def test_wait_ends_with_the_failure_of_the_task(ctl: Ctl, gateway: Canned) -> None:
+    gateway.outcome = ("failed", "no node has 256 MiB left")
+    said = ctl("vm", "start", "web-1", "--wait", "--json")
+    assert said.code == 1
+    assert json.loads(said.err.splitlines()[-1]) == {
+        "task": "task-1", "reason": "TASK_FAILED", "detail": "no node has 256 MiB left", "exit_code": 1,
+    }  # fmt: skip
+
+
+def test_wait_is_bounded(ctl: Ctl, gateway: Canned) -> None:
+    gateway.steps = ["placed on n1"] * 1000
+    said = ctl("vm", "start", "web-1", "--wait", "--timeout", "0.3")
+    assert said.code == 4
+    assert "not over after 0.3 s; its last step: placed on n1" in said.err
+    assert "asvctl task show task-1" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "path", "body"),
+    [
+        ("vm start web-1", "POST", "vms/web-1/start", b""),
+        ("vm stop web-1", "POST", "vms/web-1/stop", {"deadline_s": 60}),
+        ("vm stop web-1 --deadline 5m", "POST", "vms/web-1/stop", {"deadline_s": 300}),
+        ("vm stop web-1 --force", "POST", "vms/web-1/stop", {"deadline_s": 0}),
+        ("vm reset web-1", "POST", "vms/web-1/reset", b""),
+        ("vm pause web-1", "POST", "vms/web-1/pause", b""),
+        ("vm resume web-1", "POST", "vms/web-1/resume", b""),
+        ("vm delete web-1", "DELETE", "vms/web-1", b""),
+        ("node cordon n1 --reason disk", "POST", "nodes/n1/cordon", {"reason": "disk"}),
+        ("node uncordon n1", "POST", "nodes/n1/uncordon", b""),
+        ("node remove n1", "DELETE", "nodes/n1", b""),
+        ("image delete tiny", "DELETE", "images/tiny", b""),
+        ("token revoke t1", "DELETE", "tokens/t1", b""),
+        ("token join --expires 2h", "POST", "tokens/join", {"expires_s": 7200}),
+    ],
+)
+def test_each_change_asks_for_what_it_says(
+    ctl: Ctl, gateway: Canned, words: str, method: str, path: str, body: Any
+) -> None:
+    assert ctl(*words.split()).code == 0
+    assert gateway.posted == [(method, path, {}, body)]
+
+
+def test_a_token_is_shown_once_on_stdout(ctl: Ctl, gateway: Canned) -> None:
+    said = ctl("token", "create", "ann", "--role", "operator", "--project", "red", "--expires", "1d")
+    assert said.out == "t2.secret\n"
+    assert "not shown again" in said.err
+    assert gateway.posted[0][3] == {"name": "ann", "role": "operator", "projects": ["red"], "expires_s": 86_400}
+
+
+def test_an_image_is_sent_with_its_digest_and_its_format(ctl: Ctl, gateway: Canned, tmp_path: Path) -> None:
+    data = b"QFI\xfb" + bytes(3 << 20)
+    file = tmp_path / "an image.qcow2"
+    file.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    assert ctl("image", "import", "deb", "--file", str(file)).code == 0
+    assert gateway.posted == [("POST", "images", {"name": "deb", "format": "qcow2", "sha256": digest}, data)]
+    said = ctl("image", "import", "deb", "--file", str(file), "--sha256", "00")
+    assert said.code == 2
+    assert "digest" in said.err
+    assert len(gateway.posted) == 1
+
+
+# --- failures ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("vm", "show", "none"), 3, "there is no vm `none`"),
+        (("--token", "viewer", "vm", "start", "web-1"), 5, "a viewer may not change anything [NOT_PERMITTED]"),
+        (("--token", "wrong", "vm", "ls"), 5, "the token is not known"),
+        (("--api", "http://127.0.0.1:1", "vm", "ls"), 4, "cannot be reached"),
+        (("--api", "nonsense", "vm", "ls"), 2, "not an address"),
+        (("vm", "create", "a", "--memory", "1GB"), 2, "is not a size"),
+        (("vm", "frobnicate"), 2, "No such command"),
+        (("frobnicate",), 2, "No such command"),
+        (("vm", "ls", "--frobnicate"), 2, "No such option"),
+        (("vm", "create", "a", "--nic", "user", "--no-nic"), 2, "exclude each other"),
+        (("image", "import", "a", "--file", "/nonexistent"), 2, "does not exist"),
+        (("cluster", "destroy"), 2, "--yes"),
+    ],
+)
+def test_each_kind_of_failure_has_its_exit_code(ctl: Ctl, words: tuple[str, ...], code: int, said: str) -> None:
+    found = ctl(*words)
+    assert found.code == code, found
+    assert said in " ".join(found.err.replace("│", " ").split())
+    assert found.out == ""
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 2), (409, 1), (503, 4), (500, 4)])
+def test_a_problem_is_passed_on_with_its_remedy(ctl: Ctl, gateway: Canned, status: int, code: int) -> None:
+    gateway.fault = Problem(status, "BUSY", "web-1 is starting", "wait for its task")
+    said = ctl("vm", "start", "web-1")
+    assert (said.code, said.err) == (code, "asvctl: web-1 is starting [BUSY]\n  what would help: wait for its task\n")
+    told = json.loads(ctl("vm", "start", "web-1", "--json").err)
+    assert (told["reason"], told["remedy"], told["exit_code"]) == ("BUSY", "wait for its task", code)
+
+
+# --- the guest -----------------------------------------------------------------------------------------------------------
+
+
+def test_exec_passes_arguments_output_and_exit_code(ctl: Ctl, gateway: Canned) -> None:
+    gateway.exec = {"exit_code": 7, "stdout": b"out\n", "stderr": b"err\n", "truncated": True}
+    said = ctl("vm", "exec", "web-1", "--timeout", "1m", "--", "ls", "-l", "--json", "--")
+    assert (said.code, said.out) == (7, "out\n")
+    assert said.err == "err\nasvctl: the output was cut at 1 MiB\n"
+    assert gateway.posted[0][3] == {"argv": ["ls", "-l", "--json", "--"], "timeout_s": 60}
+
+
+def _asvctl(gateway: Canned, *words: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "services.cli", *words]
+    return subprocess.run(
+        command, env=environ(gateway), cwd="/", capture_output=True, timeout=ANSWER_S_MAX, check=False, **more
+    )
+
+
+def test_exec_into_a_pipe_is_raw_and_input_goes_along(gateway: Canned) -> None:
+    raw = bytes(range(256)) + b"\x1b[2J"
+    gateway.exec["stdout"] = raw
+    done = _asvctl(gateway, "vm", "exec", "-i", "web-1", "--", "cat", input=b"\x00some input")
+    assert (done.returncode, done.stdout, done.stderr) == (0, raw, b"")
+    assert gateway.posted[0][3]["input_b64"] == "AHNvbWUgaW5wdXQ="
+
+
+def test_exec_on_a_terminal_is_stripped(gateway: Canned) -> None:
+    gateway.exec["stdout"] = b"a\x1b[2Jb\x1b]0;title\x07c\n"
+    code, shown = _on_terminal(gateway, "vm", "exec", "web-1", "--", "x")
+    assert (code, shown) == (0, b"abc\r\n")
+
+
+def test_a_table_on_a_terminal_is_coloured_by_us_alone(gateway: Canned) -> None:
+    code, shown = _on_terminal(gateway, "vm", "ls")
+    assert code == 0
+    assert b"web-1" in shown
+    assert b"\x1b]0;title" not in shown
+    assert b"\x1b[31measant" not in shown
+
+
+def test_a_reader_that_goes_away_is_no_fault(gateway: Canned) -> None:
+    gateway.vms = {f"vm-{i}": gateway.vms["web-1"] | {"name": f"vm-{i}"} for i in range(3000)}
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "services.cli", "vm", "ls"]
+    with subprocess.Popen(command, env=environ(gateway), stdout=writer, stderr=subprocess.PIPE) as running:
+        os.close(writer)
+        assert os.read(reader, 10)
+        os.close(reader)
+        assert running.stderr is not None
+        assert running.stderr.read() == b"", "neither a traceback nor a complaint"
+        assert running.wait(ANSWER_S_MAX) == 1
+
+
+def _on_terminal(gateway: Canned, *words: str, keys: Callable[[int], None] | None = None) -> tuple[int, bytes]:
+    """(exit code, what the terminal showed) of asvctl on a terminal of its own."""
+    master, slave = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "services.cli", *words],
+        env=environ(gateway, TERM="xterm"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        if keys is not None:
+            keys(master)
+        shown = b""
+        while piece := _read(master):
+            shown += piece
+        return running.wait(ANSWER_S_MAX), shown
+    finally:
+        running.kill()
+        running.wait()
+        os.close(master)
+
+
+def _read(fd: int) -> bytes:
+    """What a terminal shows next; b'' once nobody holds its other side."""
+    if not select.select([fd], [], [], ANSWER_S_MAX)[0]:
+        return b""
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
+
+
+def _until(fd: int, text: bytes) -> bytes:
+    shown = b""
+    while text not in shown:
+        piece = _read(fd)
+        assert piece, f"{text!r} never came; shown so far: {shown!r}"
+        shown += piece
+    return shown
+
+
+# --- the console ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def consoles(gateway: Canned) -> Iterator[list[str]]:
+    """The canned gateway's API is now a websocket server: its console echoes in upper case; `bye` ends it. The list holds
+    the paths that were asked for; a VM `gone` is closed as unknown."""
+    import threading
+
+    from websockets.sync.server import ServerConnection, serve
+
+    asked: list[str] = []
+
+    def console(socket: ServerConnection) -> None:
+        assert socket.request is not None
+        asked.append(socket.request.path)
+        if "gone" in socket.request.path:
+            socket.close(4004, "there is no vm `gone`")
+            return
+        assert socket.request.headers["Authorization"] == "Bearer admin"
+        socket.send(b"login: ")
+        for keys in socket:
+            assert isinstance(keys, bytes)
+            socket.send(keys.upper())
+            if keys == b"bye\n":
+                return
+
+    with serve(console, "127.0.0.1", 0) as server:
+        gateway.api = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+def test_the_console_is_raw_until_ctrl_bracket(gateway: Canned, consoles: list[str]) -> None:
+    def keys(terminal: int) -> None:
+        _until(terminal, b"login: ")
+        os.write(terminal, b"root\x03")
+        _until(terminal, b"ROOT\x03")
+        os.write(terminal, b"x\x1d")
+
+    code, _ = _on_terminal(gateway, "vm", "console", "web-1", keys=keys)
+    assert code == 0
+    assert consoles == ["/v1/vms/web-1/console"]
+
+
+def test_the_console_in_a_pipe_goes_on_until_its_own_end(gateway: Canned, consoles: list[str]) -> None:
+    done = _asvctl(gateway, "vm", "console", "web-1", input=b"bye\n")
+    assert (done.returncode, done.stdout) == (0, b"login: BYE\n")
+    assert len(consoles) == 1
+
+
+def test_a_console_that_is_refused_says_why(gateway: Canned, consoles: list[str]) -> None:
+    done = _asvctl(gateway, "vm", "console", "gone", input=b"")
+    assert done.returncode == 3, done
+    assert b"there is no vm `gone`" in done.stderr
+    assert consoles
+
+
+# --- events --------------------------------------------------------------------------------------------------------------
+
+
+def test_events_are_listed_page_by_page(ctl: Ctl) -> None:
+    said = ctl("events")
+    assert [text.split()[0] for text in said.out.splitlines()] == ["1", "2", "3"]
+    assert "vm-web-1  vm_started  node=n1 generation=1" in said.out
+    assert [json.loads(text)["position"] for text in ctl("events", "--json", "--after", "1").out.splitlines()] == [2, 3]
+    assert [text.split()[0] for text in ctl("events", "--vm", "old").out.splitlines()] == ["2"]
+
+
+def test_followed_events_have_no_hole_when_the_connection_is_cut(ctl: Ctl, gateway: Canned) -> None:
+    gateway.cuts = 2
+    said = ctl("events", "--follow", "--after", "0", "--json")
+    assert [json.loads(text)["position"] for text in said.out.splitlines()] == [1, 2, 3]
+    assert said.code == 5, "the server revoked the token at the end"
+    assert "trying again" in said.err
+
+
+# --- this machine --------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_completion_know_every_command(gateway: Canned) -> None:
+    done = _asvctl(gateway, "--help")
+    for word in (b"vm", b"node", b"image", b"task", b"token", b"cluster", b"lab", b"events", b"schema", b"Exit codes"):
+        assert word in done.stdout
+    asked = environ(gateway, _ASVCTL_COMPLETE="complete_bash", COMP_WORDS="asvctl vm sh", COMP_CWORD="2")
+    command = [sys.executable, "-c", "from services.cli.main import main; main()"]
+    done = subprocess.run(command, env=asked, cwd=ROOT, capture_output=True, timeout=ANSWER_S_MAX, check=False)
+    assert done.stdout.split() == [b"show"]
+    asked |= {"COMP_WORDS": "asvctl vm show we", "COMP_CWORD": "3"}
+    done = subprocess.run(command, env=asked, cwd=ROOT, capture_output=True, timeout=ANSWER_S_MAX, check=False)
+    assert done.stdout.split() == [b"web-1"]
+
+
+def test_the_schema_page_is_named(ctl: Ctl, gateway: Canned) -> None:
+    assert ctl("schema").out == f"{gateway.api}/schema\n"
+
+
+def test_a_list_loads_nothing_heavy(gateway: Canned) -> None:
+    """People wait for every import; these cost more than all the rest together."""
+    code = "import sys; from services.cli.main import run; run(['vm', 'ls']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environ(gateway),
+        cwd=ROOT,
+        capture_output=True,
+        timeout=ANSWER_S_MAX,
+        check=True,
+    )
+    loaded = set(done.stderr.decode().split())
+    assert b"web-1" in done.stdout
+    assert "http.client" in loaded
+    assert not loaded & {
+        "httpx",
+        "rich",
+        "rich.table",
+        "msgspec",
+        "websockets",
+        "asyncio",
+        "services.cli.console",
+        "proto",
+    }
