@@ -18,7 +18,7 @@ import msgspec
 
 from proto.compute import Capabilities, GoneCause
 from proto.io import ImageInfo
-from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
 from services.node.drivers import (
     CannotStart,
@@ -32,13 +32,14 @@ from services.node.drivers import (
 )
 from services.node.drivers.changes import Changes
 from services.node.drivers.qemu import disks as pool_files
+from services.node.drivers.qemu import images
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.folder import Folder, Record, known
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
-from services.node.drivers.qemu.launch import Groups, Host, Maker, launch
+from services.node.drivers.qemu.launch import Groups, Host, Maker, NoGroups, launch
 from services.node.drivers.qemu.machine import RunningVm
-from services.node.drivers.qemu.maker import DiskMaker, NoGroups
 from services.node.drivers.qemu.process import Process, host_boot_id
+from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.drivers.qemu.qmp import QmpError
 
 STARTS_AT_ONCE_MAX = 2
@@ -81,7 +82,7 @@ class QemuDriver:
             pools=dict(pools),
             direct=frozenset(),
             bridges=tuple(bridges),
-            maker=maker or DiskMaker(),
+            maker=maker or QemuImg(),
             groups=groups or NoGroups(),
         )
 
@@ -192,11 +193,13 @@ class QemuDriver:
             own = tuple(d for d in disks if d.pool == pool)
             await asyncio.to_thread(pool_files.remove, self._pool(pool), vm, own)
 
-    async def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
-        raise NotImplementedError
+    async def import_image(
+        self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None
+    ) -> ImageInfo:
+        return await images.import_image(self._pool(pool), image, file, format, sha256, boot)
 
     async def remove_image(self, pool: str, image: str) -> None:
-        raise NotImplementedError
+        await images.remove_image(self._pool(pool), image)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

@@ -69,21 +69,28 @@ def launch(host: Host, spec: MachineSpec) -> Record:
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
         for disk in spec.disks:
             _make(host, disk, bases.get(disk.image), uid)
+        named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
+        boot_folder = _boot_folder(host, spec, named)
         folder = Folder(host.state, spec.vm)
         folder.make(uid)
-        sockets = [open_files.enter_context(folder.listen(name)).fileno() for name in ("monitor", "agent", "serial")]
-        named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
-        place = Place(
-            accelerator=host.accelerator,
-            pools=named,
-            direct=host.direct,
-            bases=bases,
-            boot_folder=_boot_folder(host, spec, named),
-            monitor_fd=sockets[0],
-            agent_fd=sockets[1],
-            serial_fd=sockets[2],
-        )
-        return _born(host, spec, folder, argv.build(host.qemu, spec, place), uid, [*inherit, *sockets])
+        try:
+            sockets = [
+                open_files.enter_context(folder.listen(name)).fileno() for name in ("monitor", "agent", "serial")
+            ]
+            place = Place(
+                accelerator=host.accelerator,
+                pools=named,
+                direct=host.direct,
+                bases=bases,
+                boot_folder=boot_folder,
+                monitor_fd=sockets[0],
+                agent_fd=sockets[1],
+                serial_fd=sockets[2],
+            )
+            return _born(host, spec, folder, argv.build(host.qemu, spec, place), uid, [*inherit, *sockets])
+        except BaseException:
+            folder.remove()
+            raise
 
 
 def _born(
@@ -114,7 +121,6 @@ def _born(
     except BaseException:
         for record in records:
             host.groups.remove(record.cgroup)
-        folder.remove()
         raise
     return records[0]
 
@@ -167,3 +173,13 @@ def _named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStac
 def _kept(open_files: ExitStack, fd: int) -> int:
     open_files.callback(os.close, fd)
     return fd
+
+
+class NoGroups:
+    """A host where no control group can be made: VMs run without."""
+
+    def join(self, vm: str, pid: int) -> str:
+        return ""
+
+    def remove(self, handle: str) -> None:
+        return None
