@@ -40,6 +40,7 @@ RATE = 500
 STREAMS = 4096
 """commands go round these streams, so that no two in flight meet"""
 SETTLE_S_MAX = 20.0
+PROFILES = Path(__file__).parents[2] / ".cache"
 ROLES = ("relay", "consumer", "service")
 
 
@@ -212,16 +213,14 @@ async def bench(quick: bool) -> dict[str, float]:
 
 
 async def profile(seconds: float) -> None:
-    """py-spy on each of our processes under load; flame-graph input in the current folder's .cache."""
+    """py-spy on each of our processes under load; input for flame graphs in the folder PROFILES."""
     async with running() as (generator, pids):
         await generator.closed(0.5)
         load = asyncio.create_task(generator.closed(seconds + 2))
-        out = Path(".cache")
-        out.mkdir(exist_ok=True)
         spies = [
             await asyncio.create_subprocess_exec(
                 str(Path(sys.executable).with_name("py-spy")), "record", "-p", str(pids[role]), "-d", str(int(seconds)),
-                "-r", "250", "-f", "raw", "-o", str(out / f"pipeline-{role}.txt"), stdout=subprocess.DEVNULL,
+                "-r", "250", "-f", "raw", "-o", str(PROFILES / f"pipeline-{role}.txt"), stdout=subprocess.DEVNULL,
             )
             for role in (*ROLES, "generator")
         ]  # fmt: skip
@@ -239,6 +238,7 @@ def main() -> None:
     import uvloop
 
     if chosen.profile:
+        PROFILES.mkdir(exist_ok=True)
         uvloop.run(profile(chosen.profile))
         return
     result = uvloop.run(bench(chosen.quick))

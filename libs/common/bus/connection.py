@@ -67,7 +67,7 @@ class Connection:
                 if not refused.done():
                     refused.set_result(Forbidden(f"the NATS server refuses {self.name}: {error}"))
             else:
-                self.trouble = text or repr(error)
+                self.trouble = str(error) or repr(error)
                 self.hooks.trouble(error)
 
         async def closed() -> None:
