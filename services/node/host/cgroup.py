@@ -1,0 +1,131 @@
+"""A control group per VM, where this machine lets us make one; joined before QEMU is exec'ed, for memory that a process has
+already is never charged to the group it is moved to.
+
+A group's handle is its folders (one per tree), one a line: it is kept with the VM and outlives the agent. What cannot be
+enforced is said in `Ability.not_enforced`, not hidden.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from services.node.host.cgroup_tree import CONTROLLERS, ENFORCES, Base, Limits, bases, settings
+from services.node.host.identity import ROOT
+from services.node.host.text import read
+
+ASKED = Limits(cpu_weight=100, pcpus_max=1.0, memory_mib_max=1024, processes_max=1024)
+"""the settings that a try writes, to see whether they are taken"""
+
+
+class Ability(msgspec.Struct, frozen=True):
+    """controllers: those a VM's group really has; not_enforced: words for what that leaves open, for the operator."""
+
+    controllers: tuple[str, ...]
+    not_enforced: tuple[str, ...]
+
+
+class Groups:
+    """Groups of one node's VMs, all below the group `name` of where this process stands. Blocking, but short."""
+
+    def __init__(self, root: Path = ROOT, name: str = "asv") -> None:
+        self._name = name
+        self._bases = tuple(b for b in (_opened(base, name) for base in bases(root)) if b.controllers)
+
+    def ability(self) -> Ability:
+        """Found by making a group with every setting, and removing it."""
+        handle = self.make(f".try-{os.getpid()}", ASKED)
+        folders = _folders(handle)
+        able = tuple(c for c in CONTROLLERS if any(f"{c}." in e.name for f in folders for e in _settable(f)))
+        self.remove(handle)
+        return Ability(able, tuple(word for c in CONTROLLERS if c not in able for word in ENFORCES[c]))
+
+    def make(self, vm: str, limits: Limits) -> str:
+        """The group's handle, "" where none can be made. A group that is there already gets these limits."""
+        made: list[Path] = []
+        for base in self._bases:
+            folder = base.folder / self._name / vm
+            try:
+                folder.mkdir(exist_ok=True)
+                for controller in base.controllers:
+                    for file, value in settings(base.version, controller, limits).items():
+                        (folder / file).write_text(value)
+            except OSError:
+                # this tree gives us nothing after all; `ability` has said so
+                with suppress(OSError):
+                    folder.rmdir()
+                continue
+            made.append(folder)
+        return "\n".join(str(folder) for folder in made)
+
+    def join(self, vm: str, pid: int, limits: Limits | None = None) -> str:
+        """Make the VM's group and put a process into it that has not exec'ed QEMU yet. The group's handle."""
+        handle = self.make(vm, limits or Limits())
+        for folder in _folders(handle):
+            (folder / "cgroup.procs").write_text(str(pid))
+        return handle
+
+    def remove(self, handle: str) -> bool:
+        """False while a process is in it: say it again when that is gone. A missing group is removed."""
+        gone = True
+        for folder in _folders(handle):
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                gone = False
+        return gone
+
+    def oom_kills(self, handle: str) -> int:
+        """How often the kernel killed a process of this group for want of memory."""
+        for folder in _folders(handle):
+            for file in ("memory.events", "memory.oom_control"):
+                for line in read(folder / file).splitlines():
+                    word, _, count = line.partition(" ")
+                    if word == "oom_kill":
+                        return int(count)
+        return 0
+
+
+def _folders(handle: str) -> list[Path]:
+    return [Path(line) for line in handle.splitlines()]
+
+
+def _settable(folder: Path) -> list[Path]:
+    """The files of a group that one of our settings goes to."""
+    names = {file for version in (1, 2) for c in CONTROLLERS for file in settings(version, c, ASKED)}
+    return [entry for entry in folder.iterdir() if entry.name in names]
+
+
+def _opened(base: Base, name: str) -> Base:
+    """The base with the group `name` made in it, and those of its controllers that groups below that can have."""
+    group = base.folder / name
+    try:
+        group.mkdir(exist_ok=True)
+        if base.version == 1:
+            return base
+        _hand_down(base.folder, base.controllers)
+        _hand_down(group, base.controllers)
+    except OSError:
+        return Base(base.version, base.folder, ())
+    handed = read(group / "cgroup.subtree_control").split()
+    return Base(base.version, base.folder, tuple(c for c in base.controllers if c in handed))
+
+
+def _hand_down(folder: Path, controllers: tuple[str, ...]) -> None:
+    """Let groups below `folder` have these controllers. Version 2 refuses while processes stand in the folder itself; when that
+    is this process alone, it steps aside into a group `agent`."""
+    control = folder / "cgroup.subtree_control"
+    missing = [c for c in controllers if c not in read(control).split()]
+    if missing and read(folder / "cgroup.procs").split() == [str(os.getpid())]:
+        aside = folder / "agent"
+        aside.mkdir(exist_ok=True)
+        (aside / "cgroup.procs").write_text(str(os.getpid()))
+    for controller in missing:
+        # one at a time: one that cannot be had must not cost us the others
+        with suppress(OSError):
+            control.write_text(f"+{controller}")

@@ -1,0 +1,70 @@
+"""The memory of this machine and its NUMA cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from services.node.host.identity import ROOT
+from services.node.host.text import parse_list, read
+
+CELLS = Path("sys/devices/system/node")
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """MiB. available: what programs could have without swapping, as the kernel estimates it."""
+
+    total_mib: int
+    available_mib: int
+    swap_mib: int
+    hugepages_mib: int
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A NUMA node. distances: to every cell, in the cells' order, 10 to itself."""
+
+    number: int
+    pcpus: tuple[int, ...]
+    total_mib: int
+    free_mib: int
+    distances: tuple[int, ...]
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """Name -> KiB (or a plain count). Lines of a cell's file begin with `Node N`, which is left out."""
+    found: dict[str, int] = {}
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        words = value.split()
+        if colon and words and words[0].isdigit():
+            found[name.split()[-1]] = int(words[0])
+    return found
+
+
+def memory(root: Path = ROOT) -> Memory:
+    """Of the whole machine; a container's limit is not looked at. Raises OSError where there is no /proc."""
+    kib = parse_meminfo((root / "proc/meminfo").read_text())
+    return Memory(
+        total_mib=kib["MemTotal"] >> 10,
+        available_mib=kib.get("MemAvailable", kib["MemFree"]) >> 10,
+        swap_mib=kib.get("SwapTotal", 0) >> 10,
+        hugepages_mib=kib.get("HugePages_Total", 0) * kib.get("Hugepagesize", 0) >> 10,
+    )
+
+
+def cells(root: Path = ROOT) -> tuple[Cell, ...]:
+    """By number; none where the kernel knows no NUMA."""
+    folder = root / CELLS
+    return tuple(_cell(folder / f"node{n}", n) for n in parse_list(read(folder / "online")))
+
+
+def _cell(folder: Path, number: int) -> Cell:
+    kib = parse_meminfo(read(folder / "meminfo"))
+    return Cell(
+        number=number,
+        pcpus=parse_list(read(folder / "cpulist")),
+        total_mib=kib.get("MemTotal", 0) >> 10,
+        free_mib=kib.get("MemFree", 0) >> 10,
+        distances=tuple(int(d) for d in read(folder / "distance").split()),
+    )
