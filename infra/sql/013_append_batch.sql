@@ -57,6 +57,9 @@ begin
     end if;
 
     after := before;
+    while before + cardinality(e_unit) > head.partitioned_until - 2000000 loop
+        head.partitioned_until := asv.add_partition();
+    end loop;
     if cardinality(e_unit) > 0 then
         insert into asv.events (position, at_us, version, v, stream, type, data, meta, hash)
         select before + row_number() over (), append_batch.at_us, e.version, e.v, e.stream, e.type, e.data, e.meta, e.hash
@@ -106,9 +109,6 @@ begin
 
     if after > before then
         update asv.log_head h set position = append_batch.after, at_us = append_batch.at_us, hash = chain;
-        if after > head.partitioned_until - 2000000 then
-            perform asv.add_partition();
-        end if;
         perform pg_notify('asv_log', after::text);
     end if;
 end

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 from libs.common.log import Appended, Conflict, Duplicate, Group, Unit
 from libs.common.log.digest import event_digest
 
-APPEND = f"select * from asv.append_batch({', '.join(f'${n}' for n in range(1, 23))})"
+APPEND = (
+    "select * from asv.append_batch"
+    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+)
 
 
 class Outcome(NamedTuple):

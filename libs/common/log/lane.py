@@ -95,6 +95,7 @@ class Lane:
             self._access.fenced = Fenced(f"{error}: start over")
             raise self._access.fenced from error
         if is_lost(error):
+            self._access.counters.lost += 1
             self._drop()
         late = late or not (is_lost(error) or is_passing(error))
         if late and doubt:

@@ -42,6 +42,7 @@ class Counters:
     conflicts: int = 0
     duplicates: int = 0
     deferred: int = 0
+    lost: int = 0
     reconnects: int = 0
     resolved: int = 0
     in_doubt: int = 0

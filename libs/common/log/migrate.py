@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
@@ -26,22 +27,35 @@ class MigrationFailed(Exception):
     """The database could not be brought to the wanted shape; everything before the named file stays applied."""
 
 
-async def migrate(dsn: str, folder: Path = SQL) -> list[str]:
-    """Applies what is missing and returns the names of the applied files. Idempotent. Raises MigrationFailed."""
-    files = sorted(folder.glob("[0-9]*.sql"))
+class File(NamedTuple):
+    """A migration: its file's name and its SQL."""
+
+    name: str
+    text: str
+
+
+def read_files(folder: Path = SQL) -> list[File]:
+    """The migrations in order; the first makes the roles. Raises MigrationFailed when there are none."""
+    files = [File(path.name, path.read_text()) for path in sorted(folder.glob("[0-9]*.sql"))]
     if not files:
         raise MigrationFailed(f"no SQL files in {folder}: the installation is incomplete")
+    return files
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Applies what is missing and returns the names of the applied files. Idempotent. Raises MigrationFailed."""
+    roles, *files = read_files()
     connection = await asyncpg.connect(dsn, server_settings={"client_min_messages": "warning"})
     try:
         await connection.execute(f"set lock_timeout = '{LOCK_S_MAX}s'")
         await connection.execute("select pg_advisory_lock($1)", LOCK)
-        await connection.execute(files[0].read_text())
+        await connection.execute(roles.text)
         await connection.execute("set role asv_owner")
         await connection.execute(
             "create table if not exists asv.migrations"
             " (file text primary key, digest text not null, applied_at timestamptz not null default clock_timestamp())"
         )
-        return [file.name for file in files[1:] if await _apply(connection, file)]
+        return [file.name for file in files if await _apply(connection, file)]
     except asyncpg.InsufficientPrivilegeError as e:
         raise MigrationFailed(f"{e}: migrate as a role that may create roles and a schema in this database") from e
     finally:
@@ -57,8 +71,8 @@ async def raise_incarnation(dsn: str) -> int:
         await connection.close()
 
 
-async def _apply(connection: Connection, file: Path) -> bool:
-    text = file.read_text()
+async def _apply(connection: Connection, file: File) -> bool:
+    text = file.text
     digest = hashlib.sha256(text.encode()).hexdigest()
     known = await connection.fetchval("select digest from asv.migrations where file = $1", file.name)
     if known == digest:

@@ -5,12 +5,12 @@ log = await PostgresLog.open("postgresql:///asv?host=/run/asv")        # after `
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self
 
 import asyncpg
 
+from libs.common.clock import SystemClock
 from libs.common.log import Appended, Duplicate, Group, Head, Snapshot
 from libs.common.log.link import WAIT_S_MAX, Access, Connection, Counters, patiently
 from libs.common.log.listener import Listener
@@ -19,18 +19,19 @@ from libs.common.log.writer import Writer
 from libs.common.messages import Recorded
 
 READERS_MAX = 3
-COLUMNS = "position, stream, version, type, v, at_us, data, meta"
-READ_STREAM = f"select {COLUMNS} from asv.events where stream = $1 and version > $2 order by version limit $3"
-READ_ALL = f"select {COLUMNS} from asv.events where position > $1 order by position limit $2"
+READ_STREAM = """
+select position, stream, version, type, v, at_us, data, meta
+from asv.events where stream = $1 and version > $2 order by version limit $3
+"""
+READ_ALL = """
+select position, stream, version, type, v, at_us, data, meta
+from asv.events where position > $1 order by position limit $2
+"""
 SAVE_SNAPSHOT = """
 insert into asv.snapshots as s (name, position, schema, data) values ($1, $2, $3, $4)
 on conflict (name) do update set position = excluded.position, schema = excluded.schema, data = excluded.data
 where s.position <= excluded.position
 """
-
-
-def system_us() -> int:
-    return time.time_ns() // 1000
 
 
 class _Reader(asyncpg.Connection):
@@ -51,7 +52,12 @@ class PostgresLog:
 
     @classmethod
     async def open(
-        cls, dsn: str, *, wait_s_max: float = WAIT_S_MAX, clock_us: Callable[[], int] = system_us, incarnation: int = 0
+        cls,
+        dsn: str,
+        *,
+        wait_s_max: float = WAIT_S_MAX,
+        clock_us: Callable[[], int] = SystemClock().now_us,
+        incarnation: int = 0,
     ) -> Self:
         """`wait_s_max`: seconds to wait for a server that is away; `incarnation`: the one the caller knows, 0 for any.
         Raises Unavailable, Fenced, LogError (the database was not migrated, or does not let this role in)."""

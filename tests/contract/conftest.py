@@ -1,0 +1,40 @@
+"""Fixtures over real servers, shared by the contract suites."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+
+from libs.common.log.migrate import migrate
+from tests.servers import Postgres
+
+_numbers = itertools.count(1)
+TEMPLATE = "asv_template"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for the whole run: unix socket, fsync on."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> AsyncIterator[str]:
+    """The name of a fresh, migrated database on `postgres`; dropped afterwards."""
+    admin = await asyncpg.connect(postgres.dsn())
+    try:
+        if not await admin.fetchval("select exists (select from pg_database where datname = $1)", TEMPLATE):
+            await admin.execute(f"create database {TEMPLATE}")
+            await migrate(postgres.dsn(TEMPLATE))
+        name = f"asv_{next(_numbers)}"
+        await admin.execute(f"create database {name} template {TEMPLATE}")
+    finally:
+        await admin.close()
+    yield name
+    admin = await asyncpg.connect(postgres.dsn())
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
