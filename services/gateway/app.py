@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request
+from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
@@ -24,7 +24,6 @@ from services.gateway.gateway import Gateway
 from services.gateway.http import cluster, events, images, nodes, schema, tokens, vms
 from services.gateway.http.door import (
     door,
-    gateway_of,
     on_away,
     on_bug,
     on_http,
@@ -86,6 +85,7 @@ async def opened(gateway: Gateway) -> AsyncIterator[None]:
         yield
     finally:
         await gateway.follower.close()
+        await gateway.uploads.settle()
 
 
 async def _answer(message: Incoming) -> None:
@@ -105,13 +105,14 @@ def _tidier(gateway: Gateway) -> Callable[[str], None]:
         if image is None or image.state == "importing" or image.pool not in gateway.uploads.pools:
             return
         if image.file.endswith(".part"):
-            asyncio.get_running_loop().run_in_executor(None, gateway.uploads.drop, image.pool, image.file)
+            gateway.uploads.drop_later(image.pool, image.file)
 
     return tidy
 
 
-def _provide(request: Request[Any, Any, Any]) -> Gateway:
-    return gateway_of(request)
+def _provide(state: State) -> Gateway:
+    found: Gateway = state.gateway
+    return found
 
 
 async def _log_access(request: Request[Any, Any, Any]) -> None:

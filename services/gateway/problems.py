@@ -1,8 +1,8 @@
 """Errors as `application/problem+json` (RFC 9457), each with what was wrong and what would be right.
 
-    Problem        any answer that is no success; raised anywhere in a handler
-    problem_of     a command's Reply as a Problem
-    explain        msgspec's complaint about a body as field, fault and remedy
+Problem        any answer that is no success; raised anywhere in a handler
+problem_of     a command's Reply as a Problem
+explain        msgspec's complaint about a body as field, fault and remedy
 """
 
 from __future__ import annotations

@@ -134,7 +134,9 @@ def _issuer(config: GatewayConfig, clock: Clock) -> SignedNodes | None:
         return None
     account = config.account or (_issued_by(folder / f"{config.name}.jwt") if folder else "")
     if not account:
-        raise BadCredentials("ASV_ACCOUNT is not set: the public key (A…) of the account that ASV_ACCOUNT_KEY signs for")
+        raise BadCredentials(
+            "ASV_ACCOUNT is not set: the public key (A…) of the account that ASV_ACCOUNT_KEY signs for"
+        )
     return SignedNodes(NodeSigner.load(seed, account), clock)
 
 

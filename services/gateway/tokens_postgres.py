@@ -104,5 +104,11 @@ def _changed(tag: str) -> bool:
 
 def _row(row: Any) -> TokenRow:
     return TokenRow(
-        row["id"], row["hash"], row["name"], Role(row["role"]), tuple(row["projects"]), row["expires_us"], row["revoked"]
+        row["id"],
+        row["hash"],
+        row["name"],
+        Role(row["role"]),
+        tuple(row["projects"]),
+        row["expires_us"],
+        row["revoked"],
     )

@@ -31,6 +31,7 @@ class Uploads:
         self.pools = dict(pools)
         self.bytes_max = bytes_max
         self._running = 0
+        self._removing: set[asyncio.Future[None]] = set()
 
     def folder(self, pool: str) -> Path:
         """Raises Problem 400 for a pool that this gateway does not reach."""
@@ -85,6 +86,17 @@ class Uploads:
             (self.folder(pool) / name).unlink(missing_ok=True)
         except OSError as error:
             _log.warning("the uploaded part %s of pool %s cannot be removed: %s", name, pool, error)
+
+    def drop_later(self, pool: str, name: str) -> None:
+        """`drop` beside the event loop: removing a large file takes its time."""
+        removing = asyncio.get_running_loop().run_in_executor(None, self.drop, pool, name)
+        self._removing.add(removing)
+        removing.add_done_callback(self._removing.discard)
+
+    async def settle(self) -> None:
+        """Returns when nothing is being removed any more."""
+        while self._removing:
+            await asyncio.gather(*self._removing)
 
     def sweep(self, wanted: set[str]) -> None:
         """Remove the parts that no import waits for: what a killed gateway left behind."""

@@ -19,7 +19,7 @@ from libs.common.clock import SystemClock
 from libs.common.decider import Refused
 from libs.common.log import CommandRow, Duplicate, Group, NewEvent, Unit
 from libs.common.log.memory import MemoryLog
-from libs.common.messages import Command, Envelope, Event, Meta, Reply, decode_envelope, encode, tag_of
+from libs.common.messages import Command, Envelope, Event, Meta, NodeId, Reply, VmId, decode_envelope, encode, tag_of
 from libs.common.registry import Registry, UnknownType, members
 from proto import compute as c
 from proto import io
@@ -29,7 +29,9 @@ from services.gateway.auth import Role
 from services.gateway.gateway import Gateway
 from services.gateway.tokens import MemoryTokens, new_token
 
-COMMANDS = Registry(k for union in (c.VmCommand, c.NodeCommand, io.ImageCommand, io.DevicesCommand) for k in members(union))
+COMMANDS = Registry(
+    k for union in (c.VmCommand, c.NodeCommand, io.ImageCommand, io.DevicesCommand) for k in members(union)
+)
 SHAPE = Shape(
     vcpus=1, memory_mib=256, vcpus_max=1, memory_max_mib=256, machine="q35", cpu_model="qemu64",
     firmware=Firmware.DIRECT, uuid="00000000-0000-4000-8000-000000000001",
@@ -41,18 +43,18 @@ ABILITIES = c.Capabilities(
 
 
 def defined(vm: str) -> c.VmDefined:
-    return c.VmDefined(vm=c.VmId(vm), shape=SHAPE, disks=(), nics=(), priority=Priority.NORMAL)
+    return c.VmDefined(vm=VmId(vm), shape=SHAPE, disks=(), nics=(), priority=Priority.NORMAL)
 
 
 def start_requested(vm: str, node: str = "n1", generation: int = 1) -> c.VmStartRequested:
     return c.VmStartRequested(
-        vm=c.VmId(vm), node=c.NodeId(node), generation=generation, memory_mib=256, vcpus=1, priority=Priority.NORMAL,
+        vm=VmId(vm), node=NodeId(node), generation=generation, memory_mib=256, vcpus=1, priority=Priority.NORMAL,
         placement=c.Placement(policy="test/1"),
     )  # fmt: skip
 
 
 def started(vm: str, node: str = "n1", generation: int = 1) -> c.VmStarted:
-    return c.VmStarted(vm=c.VmId(vm), node=c.NodeId(node), generation=generation, boot_id="b1", pcpus=(0,))
+    return c.VmStarted(vm=VmId(vm), node=NodeId(node), generation=generation, boot_id="b1", pcpus=(0,))
 
 
 class Service:
@@ -86,7 +88,9 @@ class Service:
         try:
             answer = self.rules[type(command)](command)
         except Refused as no:
-            reply = Reply(status="refused", reason=str(no.reason), sentence=no.sentence, remedy=no.remedy, stream=stream)
+            reply = Reply(
+                status="refused", reason=str(no.reason), sentence=no.sentence, remedy=no.remedy, stream=stream
+            )
             await self.rig.tell(stream, [], envelope, reply)
             return reply
         if answer is None or isinstance(answer, Reply):

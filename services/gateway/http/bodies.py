@@ -97,7 +97,9 @@ class NewToken(Body):
 
     name: Person
     role: Role = Role.VIEWER
-    projects: Annotated[list[Scope], msgspec.Meta(min_length=1, max_length=100)] = msgspec.field(default_factory=lambda: ["*"])
+    projects: Annotated[list[Scope], msgspec.Meta(min_length=1, max_length=100)] = msgspec.field(
+        default_factory=lambda: ["*"]
+    )
     expires_s: Annotated[int, msgspec.Meta(ge=0, le=EXPIRES_S_MAX)] = 0
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.response import Response
 
 from libs.common.bus import BusError, NoResponder
@@ -41,7 +42,7 @@ async def _bus_says(gateway: Gateway) -> str:
 
 
 @get("/healthz", open=True, summary="Is the control plane there?", tags=["Cluster"])
-async def healthz(gateway: Gateway) -> Response[Health]:
+async def healthz(gateway: NamedDependency[Gateway]) -> Response[Health]:
     """200 when log and bus answer, else 503 with which of them does not."""
     log, bus = await asyncio.gather(_log_says(gateway), _bus_says(gateway))
     return Response(Health(log, bus), status_code=200 if log == bus == OK else 503)
@@ -58,7 +59,7 @@ async def _service_says(gateway: Gateway, name: str) -> ServiceHealth:
 
 
 @get("/v1/cluster", action=Action.READ, summary="The cluster at a glance", tags=["Cluster"])
-async def show_cluster(request: Asked, gateway: Gateway) -> Cluster:
+async def show_cluster(request: Asked, gateway: NamedDependency[Gateway]) -> Cluster:
     answers = await asyncio.gather(*(_service_says(gateway, name) for name in gateway.services))
     try:
         head = await gateway.log.head()

@@ -8,7 +8,9 @@ from typing import Any
 
 from litestar import WebSocket, websocket
 from litestar.datastructures import State
+from litestar.di import NamedDependency
 from litestar.exceptions import WebSocketDisconnect
+from litestar.params import FromPath
 
 from libs.common.bus import BusError
 from services.gateway.auth import Action, Principal
@@ -28,7 +30,9 @@ type Socket = WebSocket[Principal, Any, State]
 
 
 @websocket("/{vm:str}/console", action=Action.CONSOLE)
-async def console(socket: WebSocket[Principal, Any, State], gateway: Gateway, vm: str) -> None:
+async def console(
+    socket: WebSocket[Principal, Any, State], gateway: NamedDependency[Gateway], vm: FromPath[str]
+) -> None:
     """Closes with 1000 at the end of the console; 4000 + n for what an HTTP answer would have refused with 400 + n."""
     await socket.accept()
     try:
@@ -52,7 +56,10 @@ async def console(socket: WebSocket[Principal, Any, State], gateway: Gateway, vm
 
 async def _pass(socket: Socket, gateway: Gateway, session: Session) -> tuple[int, str]:
     """Carry bytes until one side ends. Gives the closing code and why."""
-    ways = [asyncio.ensure_future(way) for way in (_out(socket, session), _in(socket, session), _watch(socket, gateway, session))]
+    ways = [
+        asyncio.ensure_future(way)
+        for way in (_out(socket, session), _in(socket, session), _watch(socket, gateway, session))
+    ]
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 
-type Asked = Request[Principal, Any, State]
+Asked = Request[Principal, Any, State]
 
 
 def gateway_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Gateway:

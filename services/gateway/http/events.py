@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Response, Stream
 
 from libs.common.log import LogError
@@ -21,13 +22,17 @@ EVENTS_MAX = 1000
 READS_MAX = 20
 """reads of the log for one list: a token for a small project may see few of many events"""
 
-After = Annotated[int | None, Parameter(ge=0, description="a position; events behind it are given")]
-Limit = Annotated[int, Parameter(ge=1, le=EVENTS_MAX)]
+After = Annotated[int | None, QueryParameter(ge=0, description="a position; events behind it are given")]
+Limit = Annotated[int, QueryParameter(ge=1, le=EVENTS_MAX)]
 
 
 @get("/v1/events", action=Action.READ, summary="Events, as a list or live", tags=["Events"])
 async def events(
-    request: Asked, gateway: Gateway, after: After = None, follow: bool = False, limit: Limit = EVENTS_MAX
+    request: Asked,
+    gateway: NamedDependency[Gateway],
+    after: After = None,
+    follow: FromQuery[bool] = False,
+    limit: Limit = EVENTS_MAX,
 ) -> Response[EventList]:
     """With `follow` a stream of server-sent events that can be resumed by `Last-Event-ID`; it begins at the end of the log
     unless `after` is given. Without, a list from `after` (0: the beginning) on."""
@@ -64,11 +69,11 @@ async def _list(request: Asked, gateway: Gateway, after: int, limit: int) -> Eve
 
 
 @get("/v1/tasks", action=Action.READ, summary="List tasks, the latest first", tags=["Tasks"])
-async def list_tasks(request: Asked, gateway: Gateway, limit: Limit = 100) -> TaskList:
+async def list_tasks(request: Asked, gateway: NamedDependency[Gateway], limit: Limit = 100) -> TaskList:
     found = [task for task in reversed(gateway.model.tasks.all.values()) if request.user.sees(task.project)]
     return TaskList(found[:limit])
 
 
 @get("/v1/tasks/{task:str}", action=Action.READ, summary="Show a task", tags=["Tasks"])
-async def show_task(request: Asked, gateway: Gateway, task: str) -> Task:
+async def show_task(request: Asked, gateway: NamedDependency[Gateway], task: FromPath[str]) -> Task:
     return await gateway.task(request.user, task)

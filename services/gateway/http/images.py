@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Router, delete, get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from libs.common.messages import DNS_LABEL
 from proto import io
@@ -18,35 +19,38 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.problems import Problem
 from services.gateway.views import Image
 
-QueryName = Annotated[str, Parameter(pattern=DNS_LABEL, max_length=63, description="a DNS label")]
-QuerySha = Annotated[str | None, Parameter(pattern=r"^[0-9a-f]{64}$", description="of the file, in hex")]
+QueryName = Annotated[str, QueryParameter(pattern=DNS_LABEL, max_length=63, description="a DNS label")]
+QueryProject = Annotated[str, QueryParameter(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$", max_length=63)]
+QuerySha = Annotated[str | None, QueryParameter(pattern=r"^[0-9a-f]{64}$", description="of the file, in hex")]
 
 
 @get("", action=Action.READ, summary="List images")
-async def list_images(request: Asked, gateway: Gateway) -> Images:
+async def list_images(request: Asked, gateway: NamedDependency[Gateway]) -> Images:
     seen = (image for image in gateway.model.images.all.values() if request.user.sees(image.project))
     return Images(sorted(seen, key=lambda image: image.name))
 
 
 @get("/{image:str}", action=Action.READ, summary="Show an image")
-async def show_image(request: Asked, gateway: Gateway, image: str) -> Image:
+async def show_image(request: Asked, gateway: NamedDependency[Gateway], image: FromPath[str]) -> Image:
     return await gateway.image(request.user, image)
 
 
 @post("", action=Action.IMAGES, status_code=202, summary="Import an image", request_max_body_size=None)
 async def import_image(
     request: Asked,
-    gateway: Gateway,
+    gateway: NamedDependency[Gateway],
     name: QueryName,
-    format: DiskFormat = DiskFormat.QCOW2,
+    format: FromQuery[DiskFormat] = DiskFormat.QCOW2,
     sha256: QuerySha = None,
     pool: QueryName = "default",
-    project: QueryName = "",
+    project: QueryProject = "",
 ) -> Accepted:
     """The file is inspected as exactly `format` by an agent; backing files and external data files are refused."""
     ask, target = asker(request, gateway), in_project(request.user, project)
     if name in gateway.model.images.all and gateway.model.images.all[name].state != "rejected":
-        raise Problem(409, "IMAGE_KNOWN", f"there is an image `{name}`", "take another name, or delete that image first")
+        raise Problem(
+            409, "IMAGE_KNOWN", f"there is an image `{name}`", "take another name, or delete that image first"
+        )
     file = await gateway.uploads.take(pool, _length(request), request.stream())
     command = io.ImportImage(image=name, file=file, format=format, pool=pool, sha256=sha256)
     try:
@@ -67,7 +71,7 @@ def _length(request: Asked) -> int | None:
 
 
 @delete("/{image:str}", action=Action.IMAGES, status_code=202, summary="Delete an image that no VM stands on")
-async def delete_image(request: Asked, gateway: Gateway, image: str) -> Accepted:
+async def delete_image(request: Asked, gateway: NamedDependency[Gateway], image: FromPath[str]) -> Accepted:
     ask = asker(request, gateway)
     found = await gateway.image(request.user, image)
     command = io.DeleteImage(image=image)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 from litestar import Router, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from libs.common.messages import Command
 from proto import compute as c
@@ -25,13 +27,13 @@ def _shown(gateway: Gateway, request: Asked, node: Node) -> Node:
 
 
 @get("", action=Action.READ, summary="List nodes")
-async def list_nodes(request: Asked, gateway: Gateway) -> Nodes:
+async def list_nodes(request: Asked, gateway: NamedDependency[Gateway]) -> Nodes:
     nodes = sorted(gateway.model.nodes.all.values(), key=lambda node: node.name)
     return Nodes([_shown(gateway, request, node) for node in nodes])
 
 
 @get("/{node:str}", action=Action.READ, summary="Show a node")
-async def show_node(request: Asked, gateway: Gateway, node: str) -> Node:
+async def show_node(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Node:
     return _shown(gateway, request, await gateway.node(node))
 
 
@@ -45,23 +47,25 @@ async def _tell(request: Asked, gateway: Gateway, node: str, kind: str, command:
 
 
 @post("/{node:str}/cordon", action=Action.NODES, status_code=202, summary="Let a node take no new VMs")
-async def cordon_node(request: Asked, gateway: Gateway, node: str, data: CordonBody | None = None) -> Accepted:
+async def cordon_node(
+    request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str], data: JSONBody[CordonBody | None] = None
+) -> Accepted:
     reason = data.reason if data else ""
     return await _tell(request, gateway, node, "cordon", c.CordonNode(node=node, reason=reason))
 
 
 @post("/{node:str}/uncordon", action=Action.NODES, status_code=202, summary="Let a node take new VMs again")
-async def uncordon_node(request: Asked, gateway: Gateway, node: str) -> Accepted:
+async def uncordon_node(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, node, "uncordon", c.UncordonNode(node=node))
 
 
 @delete("/{node:str}", action=Action.NODES, status_code=202, summary="Remove an empty node")
-async def remove_node(request: Asked, gateway: Gateway, node: str) -> Accepted:
+async def remove_node(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, node, "remove-node", c.RemoveNode(node=node))
 
 
 @post("/v1/join", open=True, status_code=200, summary="Join a node by a one-time token", tags=["Nodes"])
-async def join(gateway: Gateway, data: Join) -> Joined:
+async def join(gateway: NamedDependency[Gateway], data: JSONBody[Join]) -> Joined:
     if gateway.issuer is None:
         raise away("this gateway has no key to let nodes in with", "set ASV_ACCOUNT_KEY and start it again")
     return await admit(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from litestar import Router, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from services.gateway.auth import Action, Role
 from services.gateway.gateway import Gateway
@@ -17,14 +19,14 @@ def _shown(row: TokenRow) -> Token:
 
 
 @get("", action=Action.TOKENS, summary="List tokens")
-async def list_tokens(request: Asked, gateway: Gateway) -> Tokens:
+async def list_tokens(request: Asked, gateway: NamedDependency[Gateway]) -> Tokens:
     """Those for projects of the asking token."""
     rows = await gateway.keyring.store.rows()
     return Tokens([_shown(row) for row in rows if request.user.covers(row.projects)])
 
 
 @post("", action=Action.TOKENS, status_code=201, summary="Make a token")
-async def make_token(request: Asked, gateway: Gateway, data: NewToken) -> TokenMade:
+async def make_token(request: Asked, gateway: NamedDependency[Gateway], data: JSONBody[NewToken]) -> TokenMade:
     projects = tuple(dict.fromkeys(data.projects))
     if not request.user.covers(projects):
         text = f"`{request.user.name}` is for {', '.join(request.user.projects)} and cannot give more than that"
@@ -39,7 +41,7 @@ async def make_token(request: Asked, gateway: Gateway, data: NewToken) -> TokenM
 
 
 @delete("/{id:str}", action=Action.TOKENS, status_code=204, summary="Revoke a token")
-async def revoke_token(request: Asked, gateway: Gateway, id: str) -> None:
+async def revoke_token(request: Asked, gateway: NamedDependency[Gateway], id: FromPath[str]) -> None:
     rows = await gateway.keyring.store.rows()
     row = next((row for row in rows if row.id == id), None)
     if row is None or not request.user.covers(row.projects):
@@ -53,7 +55,7 @@ async def revoke_token(request: Asked, gateway: Gateway, id: str) -> None:
 
 
 @post("/join", action=Action.NODES, status_code=201, summary="Make a one-time token for a node to join with")
-async def make_join_token(gateway: Gateway, data: NewJoinToken | None = None) -> TokenMade:
+async def make_join_token(gateway: NamedDependency[Gateway], data: JSONBody[NewJoinToken | None] = None) -> TokenMade:
     expires_s = (data or NewJoinToken()).expires_s
     expires_us = gateway.clock.now_us() + expires_s * 1_000_000
     hash, token = new_join_token()

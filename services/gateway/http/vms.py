@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 from litestar import Router, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from libs.common.bus import BusError, BusTimeout, NoResponder
 from libs.common.messages import Command, encode
@@ -33,13 +35,13 @@ _decode_info = msgspec.msgpack.Decoder(VmInfo).decode
 
 
 @get("", action=Action.READ, summary="List VMs")
-async def list_vms(request: Asked, gateway: Gateway) -> Vms:
+async def list_vms(request: Asked, gateway: NamedDependency[Gateway]) -> Vms:
     seen = (vm for vm in gateway.model.vms.all.values() if request.user.sees(vm.project))
     return Vms(sorted(seen, key=lambda vm: vm.name))
 
 
 @get("/{vm:str}", action=Action.READ, summary="Show a VM")
-async def show_vm(request: Asked, gateway: Gateway, vm: str) -> Vm:
+async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Vm:
     """Addresses and pCPUs come from the agent where it answers within a second."""
     found = await gateway.vm(request.user, vm)
     if found.state not in ("running", "paused") or not found.node:
@@ -55,7 +57,7 @@ async def show_vm(request: Asked, gateway: Gateway, vm: str) -> Vm:
 
 
 @post("", action=Action.OPERATE, status_code=202, summary="Create a VM")
-async def create_vm(request: Asked, gateway: Gateway, data: NewVm) -> Accepted:
+async def create_vm(request: Asked, gateway: NamedDependency[Gateway], data: JSONBody[NewVm]) -> Accepted:
     """With `start`, two commands: the VM stays when it is defined but cannot be started."""
     who, ask = request.user, asker(request, gateway)
     project = in_project(who, data.project)
@@ -105,7 +107,9 @@ def _check_disk(gateway: Gateway, who: Principal, index: int, disk: DiskWish) ->
         return
     image = gateway.model.images.all.get(disk.image)
     if image is not None and not who.sees(image.project):
-        raise Problem(409, "NO_IMAGE", f"there is no image `{disk.image}` that this token may see", "list the images first")
+        raise Problem(
+            409, "NO_IMAGE", f"there is no image `{disk.image}` that this token may see", "list the images first"
+        )
 
 
 def _name_is_free(gateway: Gateway, name: str, project: str) -> None:
@@ -128,38 +132,44 @@ async def _tell(request: Asked, gateway: Gateway, vm: str, command: Command) -> 
 
 
 @post("/{vm:str}/start", action=Action.OPERATE, status_code=202, summary="Start a VM")
-async def start_vm(request: Asked, gateway: Gateway, vm: str, data: StartVmBody | None = None) -> Accepted:
+async def start_vm(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[StartVmBody | None] = None
+) -> Accepted:
     return await _tell(request, gateway, vm, c.StartVm(vm=vm, node=data.node if data else ""))
 
 
 @post("/{vm:str}/stop", action=Action.OPERATE, status_code=202, summary="Stop a VM")
-async def stop_vm(request: Asked, gateway: Gateway, vm: str, data: StopVmBody | None = None) -> Accepted:
+async def stop_vm(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[StopVmBody | None] = None
+) -> Accepted:
     deadline_s = StopVmBody().deadline_s if data is None else data.deadline_s
     return await _tell(request, gateway, vm, c.StopVm(vm=vm, deadline_s=deadline_s))
 
 
 @post("/{vm:str}/reset", action=Action.OPERATE, status_code=202, summary="Reset a VM, as by its button")
-async def reset_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+async def reset_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, vm, c.ResetVm(vm=vm))
 
 
 @post("/{vm:str}/pause", action=Action.OPERATE, status_code=202, summary="Pause a VM's vCPUs")
-async def pause_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+async def pause_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, vm, c.PauseVm(vm=vm))
 
 
 @post("/{vm:str}/resume", action=Action.OPERATE, status_code=202, summary="Let a paused VM go on")
-async def resume_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+async def resume_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, vm, c.ResumeVm(vm=vm))
 
 
 @delete("/{vm:str}", action=Action.OPERATE, status_code=202, summary="Delete a stopped VM and its disks")
-async def delete_vm(request: Asked, gateway: Gateway, vm: str) -> Accepted:
+async def delete_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, vm, c.DeleteVm(vm=vm))
 
 
 @post("/{vm:str}/exec", action=Action.EXEC, status_code=200, summary="Run a program inside the guest")
-async def exec_vm(request: Asked, gateway: Gateway, vm: str, data: ExecBody) -> ExecAnswer:
+async def exec_vm(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[ExecBody]
+) -> ExecAnswer:
     """By the guest's agent; never recorded, never traced: arguments may be secret. Output: at most 1 MiB each."""
     found = await gateway.vm(request.user, vm)
     if found.state != "running":
