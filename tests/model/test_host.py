@@ -1,289 +1,169 @@
-"""The service host's stepper, by hand: what it answers, appends, decides again, and never does twice."""
+"""Reading a machine from recorded trees: one with two sockets, threads and two cells; one that tells almost nothing."""
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+from pathlib import Path, PurePosixPath
 
-import msgspec
 import pytest
 
-from libs.common.host.core import Host, state_bytes
-from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
-from libs.common.host.service import Service
-from libs.common.log import CommandRow, Group, NewEvent, Unit
-from libs.common.log.memory import MemoryLog
-from libs.common.messages import Command, Envelope, Hello, NodeId, Recorded, Reply, decode_meta, encode
-from tests.toy import QUIET, TOY, Break, Expire, Raise, SeeRaised
+from services.node.host import cgroup_tree, cpu, disks, memory, network
+from services.node.host.boot_sector import boot_sector
+from services.node.host.cgroup import Groups
+from services.node.host.cgroup_tree import Base, Limits, settings
+from services.node.host.identity import boot_id
+from services.node.host.qemu import QemuUnusable, parse_version
+from services.node.host.text import parse_list
 
-NOW = 1_700_000_000_000_000
-_ids = itertools.count()
-
-
-def envelope(command: Command, id: str = "", actor: str = "user:ada", **more: Any) -> bytes:
-    id = id or f"id-{next(_ids)}"
-    return encode(Envelope(id=id, data=msgspec.Raw(encode(command)), actor=actor, **more))
-
-
-class Desk:
-    """A host, a log, and everything done at once, unless `hold` is set: then appends wait for `release`."""
-
-    def __init__(self, service: Service = QUIET, log: MemoryLog | None = None) -> None:
-        self.log = log or MemoryLog(lambda: NOW)
-        self.replies: dict[object, Reply] = {}
-        self.orders: list[SendOrder] = []
-        self.bugs: list[Bug] = []
-        self.held: list[Append] = []
-        self.hold = False
-        self.host = Host(service)
-        reacted = self.log.consumer_position_now(service.name)
-        for recorded in self.log.read_all_now(0, 10**6):
-            self.host.fold(recorded, recorded.position <= reacted)
-        self.do(self.host.ready(1, NOW))
-
-    def do(self, effects: list[Effect]) -> Desk:
-        for effect in effects:
-            match effect:
-                case Answer(ref, reply):
-                    self.replies[ref] = reply
-                case Append() if self.hold:
-                    self.held.append(effect)
-                case Append(token, group):
-                    self.do(self.host.on_appended(token, self.log.append_now(group)))
-                case ReadStream(stream, after):
-                    self.do(self.host.on_stream_read(stream, self.log.read_stream_now(stream, after)))
-                case SendOrder():
-                    self.orders.append(effect)
-                case Bug():
-                    self.bugs.append(effect)
-        return self
-
-    def release(self) -> Desk:
-        self.hold = False
-        held, self.held = self.held, []
-        return self.do(list(held))
-
-    def say(self, ref: str, command: Command, **more: Any) -> Desk:
-        return self.do(self.host.on_command(ref, envelope(command, **more), NOW))
-
-    def fact(self, ref: str, command: Command, node: str) -> Desk:
-        return self.do(self.host.on_command(ref, envelope(command, actor=f"node:{node}"), NOW, node=node))
-
-    def hear(self) -> Desk:
-        """Everything in the log that it has not heard yet."""
-        after = self.host.reactions.next_position - 1
-        return self.do(self.host.on_events(self.log.read_all_now(after, 10**6), NOW))
-
-    def events(self) -> list[Recorded]:
-        return self.log.read_all_now(0, 10**6)
-
-    def total(self, counter: str) -> int:
-        slot = self.host.slots.get(f"counter-{counter}")
-        return 0 if slot is None else slot.state.total
+MEMINFO = """MemTotal:       24684544 kB
+MemFree:         1048576 kB
+MemAvailable:    8388608 kB
+SwapTotal:             0 kB
+HugePages_Total:      16
+Hugepagesize:       2048 kB
+"""
+CELL = "Node {n} MemTotal:  12342272 kB\nNode {n} MemFree:  524288 kB\n"
+V1 = """24 1 0:20 / /proc rw,nosuid - proc proc rw
+30 24 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+31 24 0:27 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+32 24 0:28 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+33 24 8:1 / / rw,relatime - ext4 /dev/sda1 rw
+34 33 8:2 / /srv/vm\\040disks rw,relatime - xfs /dev/sdb1 ro
+"""
+V1_OWN = "5:memory:/user/7\n4:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n"
 
 
-def test_an_accepted_command_is_answered_with_its_place_in_the_log() -> None:
-    desk = Desk().say("r", Raise(counter="a", by=2), id="one", project="p", owner="ada")
-    assert desk.replies["r"] == Reply(status="accepted", stream="counter-a", version=2, position=1, task="one")
-    meta = decode_meta(desk.events()[0].meta)
-    assert (meta.command, meta.correlation, meta.actor, meta.project, meta.owner) == ("one", "one", "user:ada", "p", "ada")
+def plant(root: Path, files: dict[str, str]) -> Path:
+    """A tree of files, as a machine showed them."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
 
 
-def test_a_refusal_is_recorded_with_its_command_and_writes_no_event() -> None:
-    desk = Desk().say("r", Raise(counter="a", by=101), id="one")
-    assert (desk.replies["r"].status, desk.replies["r"].reason) == ("refused", "TOO_HIGH")
-    assert desk.replies["r"].remedy == "raise by less"
-    assert desk.events() == []
-    assert desk.log.command_now("one") is not None
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    """2 sockets x 2 cores x 2 threads, a cell per socket; this process may use half of it."""
+    files = {
+        "sys/devices/system/cpu/online": "0-7",
+        "sys/devices/system/node/online": "0-1",
+        "proc/meminfo": MEMINFO,
+        "proc/self/status": "Name:\tx\nCpus_allowed_list:\t0,2-4",
+        "proc/sys/kernel/random/boot_id": "6f1c2d3e-0000-4000-8000-000000000001",
+        "sys/class/net/br0/bridge/stp_state": "0",
+        "sys/class/net/eth0/address": "52:54:00:00:00:01",
+    }
+    for n in range(8):
+        place = f"sys/devices/system/cpu/cpu{n}/topology"
+        socket, core = n % 2, n // 2 % 2
+        files |= {
+            f"{place}/physical_package_id": str(socket),
+            f"{place}/core_id": str(core),
+            f"{place}/thread_siblings_list": f"{n % 4},{n % 4 + 4}",
+        }
+    for n in range(2):
+        place = f"sys/devices/system/node/node{n}"
+        files |= {
+            f"{place}/cpulist": f"{n},{n + 2},{n + 4},{n + 6}",
+            f"{place}/distance": "10 21" if n == 0 else "21 10",
+            f"{place}/meminfo": CELL.format(n=n),
+        }
+    return plant(tmp_path, files)
 
 
-def test_a_repeated_id_answers_the_same_in_memory_and_after_a_restart() -> None:
-    desk = Desk().say("r1", Raise(counter="a"), id="one").say("r2", Raise(counter="a"), id="one")
-    again = Desk(log=desk.log).say("r3", Raise(counter="a"), id="one")
-    assert desk.replies["r1"] == desk.replies["r2"] == again.replies["r3"]
-    assert again.total("a") == 1
+def test_cpus_sockets_cores_and_siblings(big: Path) -> None:
+    seen = cpu.topology(big)
+    assert (len(seen.pcpus), seen.sockets, seen.cores) == (8, 2, 4)
+    assert seen.pcpus[5] == cpu.Pcpu(number=5, socket=1, core=0, siblings=(1, 5))
+    assert seen.usable == (0, 2, 3, 4)
 
 
-def test_what_is_not_understood_is_answered_and_nothing_is_written() -> None:
-    desk = Desk()
-    wrong = [
-        b"\xc1 not msgpack",
-        encode({"id": "x"}),
-        encode(Envelope(id="x", data=msgspec.Raw(encode({"type": "nonsense"})), actor="user:ada")),
-        encode(Envelope(id="x", data=msgspec.Raw(encode({"type": "raise", "counter": "Not A Label"})), actor="user:ada")),
-        encode(Envelope(id="x", data=msgspec.Raw(encode({"type": "raise", "counter": "a", "more": 1})), actor="user:ada")),
-        encode(Envelope(id="x", data=msgspec.Raw(encode(Raise(counter="a"))))),
-        envelope(Expire(counter="a", now_us=1)),
-    ]
-    for n, data in enumerate(wrong):
-        desk.do(desk.host.on_command(n, data, NOW))
-        assert desk.replies[n].status == "invalid" and desk.replies[n].sentence
-    assert "nonsense" in desk.replies[2].sentence and "raise" in desk.replies[2].remedy
-    assert desk.events() == [] and desk.log.command_now("x") is None
+def test_a_machine_that_tells_no_topology_has_a_core_per_cpu(tmp_path: Path) -> None:
+    root = plant(tmp_path, {"sys/devices/system/cpu/online": "0-1"})
+    plant(root, {"sys/devices/system/cpu/cpu0/topology/physical_package_id": "-1"})
+    seen = cpu.topology(root)
+    assert [(p.socket, p.core, p.siblings) for p in seen.pcpus] == [(0, 0, (0,)), (0, 1, (1,))]
+    assert seen.usable == (0, 1)
 
 
-def test_a_command_on_another_streams_subject_is_invalid() -> None:
-    desk = Desk()
-    desk.do(desk.host.on_command("r", envelope(Raise(counter="a")), NOW, stream="counter-b"))
-    assert desk.replies["r"].status == "invalid"
+def test_memory_and_cells(big: Path) -> None:
+    assert memory.memory(big) == memory.Memory(24106, 8192, 0, 32)
+    first, second = memory.cells(big)
+    assert first == memory.Cell(0, (0, 2, 4, 6), 12053, 512, (10, 21))
+    assert second.distances == (21, 10)
 
 
-def test_facts_come_from_their_own_node_only_and_nodes_send_nothing_else() -> None:
-    desk = Desk().fact("own", SeeRaised(node=NodeId("n1"), counter="a", by=3), "n1")
-    desk.fact("other", SeeRaised(node=NodeId("n2"), counter="a", by=3), "n1")
-    desk.say("nobody", SeeRaised(node=NodeId("n1"), counter="a", by=3))
-    desk.fact("command", Raise(counter="a"), "n1")
-    assert desk.replies["own"].status == "accepted"
-    assert {desk.replies[r].status for r in ("other", "nobody", "command")} == {"invalid"}
-    assert desk.total("a") == 3
+def test_a_machine_without_numa_has_no_cells(tmp_path: Path) -> None:
+    assert memory.cells(tmp_path) == ()
 
 
-def test_facts_and_ticks_that_decide_nothing_are_not_recorded() -> None:
-    desk = Desk().fact("r", SeeRaised(node=NodeId("n1"), counter="a", by=0), "n1")
-    assert desk.replies["r"].status == "accepted" and desk.events() == []
+def test_bridges_and_boot_id(big: Path) -> None:
+    assert network.bridges(big) == ("br0",)
+    assert boot_id(big) == "6f1c2d3e-0000-4000-8000-000000000001"
 
 
-def test_one_append_per_stream_is_under_way_and_the_others_wait() -> None:
-    desk = Desk()
-    desk.hold = True
-    desk.say("r1", Raise(counter="a")).say("r2", Raise(counter="a")).say("r3", Raise(counter="b"))
-    assert [a.group.units[0].stream for a in desk.held] == ["counter-a", "counter-b"]
-    assert desk.total("a") == 0  # memory changes after the commit
-    desk.release()
-    assert [desk.replies[r].version for r in ("r1", "r2", "r3")] == [1, 2, 1]
+def test_mounts_and_read_only_ones() -> None:
+    seen = disks.parse_mounts(V1)
+    inside = disks.mount_of(PurePosixPath("/srv/vm disks/a.qcow2"), seen)
+    assert inside is not None
+    assert (inside.at, inside.kind, inside.read_only) == ("/srv/vm disks", "xfs", True)
+    outside = disks.mount_of(PurePosixPath("/srv/other"), seen)
+    assert outside is not None
+    assert (outside.at, outside.read_only) == ("/", False)
 
 
-def other_writer(log: MemoryLog, stream: str, version: int) -> None:
-    meta = desk_meta()
-    event = NewEvent("raised", 1, encode({"type": "raised", "counter": stream.removeprefix("counter-"), "by": 1}), meta)
-    log.append_now(Group((Unit(stream, version, (event,)),)))
+def test_groups_of_version_1_are_below_our_own(tmp_path: Path) -> None:
+    plant(tmp_path, {"proc/self/mountinfo": V1, "proc/self/cgroup": V1_OWN})
+    tree = tmp_path / "sys/fs/cgroup"
+    assert cgroup_tree.bases(tmp_path) == (
+        Base(1, tree / "cpu,cpuacct", ("cpu",)),
+        Base(1, tree / "memory/user/7", ("memory",)),
+    )
 
 
-def desk_meta() -> bytes:
-    return encode(["c", "", "c", "user:else", 0])
+def test_groups_of_version_2_inside_a_container(tmp_path: Path) -> None:
+    """A part of the tree is mounted: our path in the whole tree is not the path below the mount."""
+    mount = "30 24 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate"
+    plant(tmp_path, {"proc/self/mountinfo": mount, "proc/self/cgroup": "0::/docker/abc/svc"})
+    plant(tmp_path, {"sys/fs/cgroup/svc/cgroup.controllers": "cpuset cpu io memory"})
+    assert cgroup_tree.bases(tmp_path) == (Base(2, tmp_path / "sys/fs/cgroup/svc", ("cpu", "memory")),)
 
 
-def test_a_lost_race_is_decided_again_on_what_the_other_wrote() -> None:
-    desk = Desk()
-    other_writer(desk.log, "counter-a", 0)
-    desk.say("r", Raise(counter="a", by=99))
-    assert desk.replies["r"].status == "accepted" and desk.total("a") == 100
-    other_writer(desk.log, "counter-b", 0)
-    desk.say("s", Raise(counter="b", by=100))
-    assert desk.replies["s"].reason == "TOO_HIGH"
+def test_a_machine_without_control_groups_enforces_nothing_and_says_so(tmp_path: Path) -> None:
+    groups = Groups(tmp_path)
+    assert groups.ability().not_enforced == ("cpu-weight", "cpu-limit", "memory-limit", "process-limit")
+    assert groups.join("web-1", 1) == ""
+    assert groups.remove("")
 
 
-def test_a_log_that_is_away_is_said_and_nothing_stays_behind() -> None:
-    desk = Desk()
-    desk.hold = True
-    desk.say("r1", Raise(counter="a"), id="one").say("r2", Raise(counter="a"))
-    token = desk.held.pop().token
-    desk.hold = False
-    desk.do(desk.host.on_append_failed(token, "disk full"))
-    assert (desk.replies["r1"].status, desk.replies["r1"].sentence) == ("unavailable", "disk full")
-    assert desk.replies["r2"].version == 1
-    desk.say("r3", Raise(counter="a"), id="one")
-    assert desk.replies["r3"].version == 2 and desk.host.idle()
+@pytest.mark.parametrize(
+    ("version", "controller", "expected"),
+    [
+        (2, "cpu", {"cpu.weight": "50", "cpu.max": "150000 100000"}),
+        (1, "cpu", {"cpu.shares": "512", "cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "150000"}),
+        (2, "memory", {"memory.max": "536870912"}),
+        (1, "memory", {"memory.limit_in_bytes": "536870912"}),
+        (2, "pids", {}),
+    ],
+)
+def test_settings_in_the_words_of_each_version(version: int, controller: str, expected: dict[str, str]) -> None:
+    limits = Limits(cpu_weight=50, pcpus_max=1.5, memory_mib_max=512)
+    assert settings(version, controller, limits) == expected
 
 
-def test_a_bug_in_a_decision_harms_nobody_else() -> None:
-    desk = Desk().say("r", Break(counter="a")).say("s", Raise(counter="a"))
-    assert desk.replies["r"].status == "unavailable" and "ZeroDivisionError" in desk.replies["r"].sentence
-    assert isinstance(desk.bugs[0].error, ZeroDivisionError)
-    assert desk.replies["s"].status == "accepted"
+def test_lists_of_numbers() -> None:
+    assert parse_list("0-3,8\n") == (0, 1, 2, 3, 8)
+    assert parse_list("\n") == ()
 
 
-# --- reactions --------------------------------------------------------------------------------------------------------
+def test_versions() -> None:
+    assert parse_version("QEMU emulator version 7.2.22 (Debian 1:7.2)") == "7.2.22"
+    with pytest.raises(QemuUnusable, match="not QEMU"):
+        parse_version("GNU bash")
 
 
-def test_reactions_carry_the_story_and_move_the_position_in_the_same_append() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="a"), id="one", project="p").hear()
-    echo = next(e for e in desk.events() if e.stream == "counter-a-echo")
-    meta = decode_meta(echo.meta)
-    assert (meta.causation, meta.correlation, meta.actor, meta.project) == ("1-1", "one", "service:toy", "p")
-    assert desk.log.consumer_position_now("toy") >= 1
-    assert (desk.total("a-echo"), desk.total("all-echo")) == (1, 1)
-
-
-def test_reactions_are_made_once_however_often_events_are_heard_and_hosts_restart() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="a", by=5)).hear()
-    desk.do(desk.host.on_events(desk.events(), NOW)).hear()
-    for _ in range(3):
-        desk = Desk(TOY, desk.log).hear().hear()
-    assert (desk.total("a-echo"), desk.total("all-echo")) == (5, 5)
-
-
-def test_a_crash_between_the_commit_and_its_being_heard_of_repeats_nothing() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="a", by=5))
-    desk.hold = True
-    desk.hear()
-    for append in desk.held:
-        desk.log.append_now(append.group)  # committed; the process dies before it hears of it
-    fresh = Desk(TOY, desk.log).hear().hear()
-    assert (fresh.total("a-echo"), fresh.total("all-echo")) == (5, 5)
-
-
-def test_a_group_commits_its_longest_prefix_and_decides_the_rest_again() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="a", by=2))
-    other_writer(desk.log, "counter-all-echo", 0)
-    desk.hear().hear()
-    assert (desk.total("a-echo"), desk.total("all-echo")) == (2, 3)
-    assert desk.host.idle() and desk.host.reactions.position == len(desk.events())
-
-
-def test_reactions_wait_for_a_stream_that_is_busy_and_the_position_with_them() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="a"))
-    desk.hold = True
-    desk.say("s", Raise(counter="a-echo"))
-    desk.hear()
-    assert len(desk.held) == 1 and desk.host.reactions.position == 0
-    desk.release().hear()
-    assert (desk.total("a-echo"), desk.total("all-echo")) == (2, 1)
-
-
-def test_reactions_that_the_log_could_not_take_are_made_later() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="a"))
-    desk.hold = True
-    desk.hear()
-    desk.do(desk.host.on_append_failed(desk.held.pop().token, "away"))
-    desk.hold = False
-    desk.do(desk.host.on_tick(NOW, iter(())))
-    assert (desk.total("a-echo"), desk.total("all-echo")) == (1, 1)
-
-
-def test_a_hole_in_the_events_is_an_error() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="a", by=3))
-    with pytest.raises(ValueError, match="hole"):
-        desk.host.on_events(desk.events()[1:], NOW)
-
-
-# --- orders and restarts ----------------------------------------------------------------------------------------------
-
-
-def test_orders_are_repeated_until_heard_and_again_after_a_hello() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="ordered"), id="one")
-    assert [(o.node, o.version) for o in desk.orders] == [("n1", 1)]
-    assert msgspec.msgpack.decode(desk.orders[0].data)["correlation"] == "one"
-    desk.do(desk.host.on_tick(NOW + 1_500_000, iter(())))
-    assert len(desk.orders) == 2
-    desk.host.on_heard("counter-ordered", 1)
-    desk.do(desk.host.on_tick(NOW + 60_000_000, iter(())))
-    assert len(desk.orders) == 2
-    desk.fact("h", Hello(node=NodeId("n1")), "n1")
-    assert desk.replies["h"].status == "accepted" and len(desk.orders) == 3
-
-
-def test_a_restarted_host_holds_the_same_state_and_gives_its_orders_again() -> None:
-    desk = Desk(TOY).say("r", Raise(counter="ordered", by=7)).hear().hear()
-    fresh = Desk(TOY, desk.log)
-    assert state_bytes(fresh.host) == state_bytes(desk.host)
-    assert [o.version for o in fresh.orders] == [7]
-
-
-def test_a_command_row_holds_what_was_decided_on() -> None:
-    desk = Desk()
-    desk.hold = True
-    desk.say("r", Raise(counter="a"), id="one")
-    kept = desk.held[0].group.units[0].command or CommandRow("", b"", b"")
-    payload = msgspec.msgpack.decode(kept.payload, type=Envelope)
-    assert msgspec.msgpack.decode(payload.data)["counter"] == "a" and kept.id == "one"
+def test_the_boot_sector_is_one() -> None:
+    sector = boot_sector()
+    assert (len(sector), sector[-2:]) == (512, b"\x55\xaa")
+    # the jump into long mode lands on the code that says L
+    assert sector[0x70:0x74] == bytes([0xB0, ord("L"), 0xE6, 0xE9])
