@@ -153,7 +153,9 @@ def packages() -> None:
             run([tool, "venv", "-q", "--clear", "-p", found or "3.13", str(VENV)], env)
     STAMP.unlink() if STAMP.exists() else None
     with step("the locked packages"):
-        run([tool, "pip", "sync", "--require-hashes", "-p", str(python), str(LOCK)], env)
+        # Compiled now, so that the first start of a cluster has not to do it.
+        run([tool, "pip", "sync", "--require-hashes", "--compile-bytecode", "-p", str(python), str(LOCK)], env)
+    run([str(python), "-m", "compileall", "-q", "libs", "proto", "services"])
     STAMP.write_text(digest() + "\n" + str(ROOT) + "\n")
 
 

@@ -73,22 +73,24 @@ def _explain(layout: Layout) -> int:
 
 def down(layout: Layout) -> int:
     """Ends all processes but the VMs. The state stays."""
-    found = record.load(layout.record)
-    if not alive(found.supervisor):
-        left = [child.mark for child in found.children.values() if child.mark is not None]
-        processes.end([mark for mark in left if alive(mark)], SIGTERM, DOWN_S_MAX)
-        say("The cluster does not run.")
-        say(screen.still_running(layout))
-        return 0
-    say("stopping ...")
-    processes.send(found.supervisor, SIGTERM)
-    if not processes.wait_gone(found.supervisor, DOWN_S_MAX):
-        say(f"the supervisor did not end within {DOWN_S_MAX:.0f} s: killed; its processes end with it")
-        processes.send(found.supervisor, SIGKILL)
-        processes.wait_gone(found.supervisor, DOWN_S_MAX)
+    stop(layout)
     say(f"The cluster is down; its state stays in {layout.home}.")
     say(screen.still_running(layout))
     return 0
+
+
+def stop(layout: Layout) -> None:
+    """Ends the supervisor, which ends the rest; what a killed one left is ended too."""
+    found = record.load(layout.record)
+    if alive(found.supervisor):
+        say("stopping ...")
+        processes.send(found.supervisor, SIGTERM)
+        if not processes.wait_gone(found.supervisor, DOWN_S_MAX):
+            say(f"the supervisor did not end within {DOWN_S_MAX:.0f} s: killed; its processes end with it")
+            processes.send(found.supervisor, SIGKILL)
+            processes.wait_gone(found.supervisor, DOWN_S_MAX)
+    left = [child.mark for child in found.children.values() if child.mark is not None]
+    processes.end([mark for mark in left if alive(mark)], SIGTERM, DOWN_S_MAX)
 
 
 def destroy(layout: Layout, sure: bool) -> int:
@@ -101,12 +103,14 @@ def destroy(layout: Layout, sure: bool) -> int:
         return 2
     try:
         outside = record.load(layout.record).outside
+        stop(layout)
     except ValueError as error:
         say(str(error))
         outside = []
-    else:
-        down(layout)
-    vms.kill(vms.running(layout))
+    killed = vms.running(layout)
+    vms.kill(killed)
+    if killed:
+        say(f"killed {', '.join(vm.vm for vm in killed)}")
     for folder in [*outside, str(layout.home)]:
         shutil.rmtree(folder, ignore_errors=True)
         say(f"removed {folder}")

@@ -74,15 +74,24 @@ def with_join_token(layout: Layout, record: Record, spec: Spec) -> Spec:
 
 
 async def nodes_online(layout: Layout, record: Record) -> None:
-    """Waits until the API shows all nodes online: the agents have reported, and the services have heard them."""
+    """Waits until the API shows all nodes online with what they can do, and the services have folded the log that far."""
     while True:
         try:
-            answer = await asyncio.to_thread(api.call, record.ports["gateway"], layout.admin_token, "GET", "/v1/nodes")
-            if sum(bool(node.get("online")) for node in answer["items"]) >= len(NODES):
+            if await asyncio.to_thread(_settled, layout, record):
                 return
         except (OSError, ApiRefused):
             pass  # it was there before: it is being started again
         await asyncio.sleep(POLL_S)
+
+
+def _settled(layout: Layout, record: Record) -> bool:
+    port = record.ports["gateway"]
+    nodes = api.call(port, layout.admin_token, "GET", "/v1/nodes")["items"]
+    if sum(bool(node.get("online") and node.get("capabilities")) for node in nodes) < len(NODES):
+        return False
+    cluster = api.call(port, layout.admin_token, "GET", "/v1/cluster")
+    answers = [service.get("status") or {} for service in cluster["services"].values()]
+    return all(status.get("position", cluster["position"]) >= cluster["position"] for status in answers)
 
 
 async def tiny_image(

@@ -70,10 +70,9 @@ def _enforcement(layout: Layout, record: Record) -> Iterable[str]:
 
 
 def _accelerator(cluster: dict[str, Any]) -> str:
-    found = cluster.get("accelerator")
-    words = {"kvm": "kvm", "tcg": "tcg: emulation, slower than KVM by 10 to 30 times"}
-    names = found if isinstance(found, list) else [found or "unknown"]
-    return ", ".join(words.get(str(name), str(name)) for name in names)
+    words = {"kvm": "KVM", "tcg": "TCG: instructions are emulated, slower than KVM by ten times and more"}
+    names = [str(name) for name in cluster.get("accelerators") or ["unknown"]]
+    return ", ".join(words.get(name, name) for name in names)
 
 
 def still_running(layout: Layout) -> str:
