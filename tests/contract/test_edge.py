@@ -66,6 +66,25 @@ async def test_what_cannot_be_answered_is_said(body: bytes, reason: str, sentenc
     assert caught.value.problem.reason == reason
 
 
+async def test_all_questions_to_a_service_by_one_function() -> None:
+    """As the service host has it: `Service.query` with its states and views bound."""
+
+    def answer(what: str, data: bytes) -> Vm:
+        if what != "vm":
+            raise KeyError(what)
+        return Vm(msgspec.msgpack.decode(data, type=AskVm).vm, 3)
+
+    edge = Edge.to("nats://127.0.0.1:1")
+    edge.questions("compute", answer)
+    async with edge.in_memory() as broker:
+        said = await broker.request(msgspec.msgpack.encode(AskVm("web-1")), "query.compute.vm")
+        assert answered(said.body, Vm) == Vm("web-1", 3)
+        for body, what, reason in ((b"", "dance", "UNKNOWN"), (b"\xc1", "vm", "NOT_UNDERSTOOD")):
+            said = await broker.request(body, f"query.compute.{what}")
+            with pytest.raises(Unanswered, match=reason):
+                answered(said.body, Vm)
+
+
 async def test_on_a_server_with_the_services_own_identity(tmp_path: Path) -> None:
     now_us = SystemClock().now_us()
     identity = ClusterIdentity.create(tmp_path, now_us)

@@ -47,6 +47,10 @@ class Unanswered(BusError):
         self.problem = problem
 
 
+class _NotUnderstood(Exception):
+    """The question is not what the answer needs."""
+
+
 class Edge:
     """The typed handlers of one process."""
 
@@ -72,21 +76,40 @@ class Edge:
     def query[Q: msgspec.Struct, A: msgspec.Struct](
         self, service: str, what: str, question: type[Q], answer: Callable[[Q], Awaitable[A]]
     ) -> None:
-        """Serve `query.<service>.<what>`. `answer` may raise KeyError or LookupError: then it is UNKNOWN, with its text."""
+        """Serve `query.<service>.<what>`. `answer` may raise LookupError: then it is UNKNOWN, with its text."""
         decode = msgspec.msgpack.Decoder(question).decode
-        subject = f"query.{service}.{what}"
 
+        async def typed(what: str, data: bytes) -> A:
+            try:
+                asked = decode(data)
+            except msgspec.DecodeError as error:  # a ValidationError is one
+                raise _NotUnderstood(f"wants a {question.__name__} as msgpack: {error}") from error
+            return await answer(asked)
+
+        self._serve(service, what, typed)
+
+    def questions(self, service: str, answer: Callable[[str, bytes], Any]) -> None:
+        """Serve all of `query.<service>.*` by one function of (what, msgpack of the question) that returns a Struct: what a
+        Service's `query` is once its states and views are bound. It may raise LookupError (UNKNOWN) and msgspec.DecodeError."""
+
+        async def untyped(what: str, data: bytes) -> Any:
+            return answer(what, data)
+
+        self._serve(service, "*", untyped)
+
+    def _serve(self, service: str, pattern: str, answer: Callable[[str, bytes], Awaitable[Any]]) -> None:
         async def unpacked(message: NatsMessage) -> Any:
             return message.body
 
-        @self.broker.subscriber(subject, queue=service, decoder=unpacked, ack_policy=AckPolicy.MANUAL)
-        async def handle(body: bytes) -> bytes:
+        @self.broker.subscriber(
+            f"query.{service}.{pattern}", queue=service, decoder=unpacked, ack_policy=AckPolicy.MANUAL
+        )
+        async def handle(body: bytes, message: NatsMessage) -> bytes:
+            subject = str(message.raw_message.subject)
             try:
-                asked = decode(body)
-            except msgspec.DecodeError as error:  # a ValidationError is one
-                return _problem("NOT_UNDERSTOOD", f"{subject} wants a {question.__name__} as msgpack: {error}")
-            try:
-                return msgspec.msgpack.encode(await answer(asked))
+                return msgspec.msgpack.encode(await answer(subject.rsplit(".", 1)[1], body))
+            except (_NotUnderstood, msgspec.DecodeError) as error:
+                return _problem("NOT_UNDERSTOOD", f"{subject} {error}")
             except LookupError as error:
                 return _problem("UNKNOWN", str(error.args[0]) if error.args else "no such thing")
             except Exception:
