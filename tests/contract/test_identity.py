@@ -14,6 +14,7 @@ import pytest
 from libs.common.bus import BusError, Disconnected, Forbidden, Incoming, NoResponder, Published
 from libs.common.bus import permissions as allowed
 from libs.common.bus.credentials import BadCredentials, Credentials, Key, key_from, new_seed, own_key, read_jwt
+from libs.common.bus.handling import NatsIncoming
 from libs.common.bus.identity import ClusterIdentity, NodeSigner, ServerTls, encode_jwt, server_config
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.bus.nats import NatsBus
@@ -180,8 +181,8 @@ async def test_an_agent_answers_once_and_only_what_it_was_asked(cluster: Cluster
     asked: list[str] = []
 
     async def answer_twice(message: Incoming) -> None:
-        reply = message._msg.reply  # type: ignore[attr-defined]
-        asked.append(reply)
+        assert isinstance(message, NatsIncoming)
+        asked.append(message.reply.decode())
         await message.respond(b"first")
         await message.respond(b"second")
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nats import errors
-from nats.aio.client import Client
 
 from libs.common.bus import BusError, Disconnected, Forbidden
 from libs.common.bus.credentials import Credentials
+from libs.common.bus.wire import WireClient
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ PENDING_BYTES_MAX = 8 * 1024 * 1024
 class Hooks:
     """What the owner does when a client was dialled, lost, came back with its subscriptions, or complains."""
 
-    opened: Callable[[Client], Awaitable[None]]
+    opened: Callable[[WireClient], Awaitable[None]]
     lost: Callable[[], None]
     back: Callable[[], None]
     trouble: Callable[[Exception], None]
@@ -41,7 +41,7 @@ class Connection:
     prefix: str
     tls: ssl.SSLContext | None
     hooks: Hooks = field(init=False)
-    client: Client = field(default_factory=Client)
+    client: WireClient = field(default_factory=WireClient)
     up: asyncio.Event = field(default_factory=asyncio.Event)
     closing: bool = False
     trouble: str = ""
@@ -59,7 +59,7 @@ class Connection:
     async def dial(self) -> None:
         """A new client, connected. Tries without end (the caller sets the time); raises Forbidden when it is refused."""
         refused: asyncio.Future[Forbidden] = asyncio.get_running_loop().create_future()
-        client = Client()
+        client = WireClient()
 
         async def troubled(error: Exception) -> None:
             text = str(error).lower()

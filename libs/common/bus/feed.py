@@ -14,13 +14,12 @@ from collections.abc import Awaitable
 from typing import Any, Protocol
 
 import msgspec
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from libs.common.bus import BusError, NoResponder
 from libs.common.bus.connection import Connection
-from libs.common.bus.permissions import EVENTS, LIVE_FEEDS_MAX, STREAM
+from libs.common.bus.permissions import EVENTS, STREAM, live_names
+from libs.common.bus.wire import WireClient, parse_headers, status_of
 
 PULL_MAX = 500
 """messages asked for by one pull; two pulls are open at most"""
@@ -97,11 +96,11 @@ class EventStream:
 
     async def feed(self, link: Connection, durable: str, subject: str, new_only: bool) -> NatsFeed:
         """Raises BusError when the stream was not made within STREAM_S_MAX."""
-        live = [f"{link.name}-live-{i}" for i in range(LIVE_FEEDS_MAX)]
+        live = live_names(link.name)
         taken = {feed.consumer for feed in self._feeds}
         consumer = durable or next((name for name in live if name not in taken), "")
         if not consumer:
-            raise BusError(f"{link.name} has {LIVE_FEEDS_MAX} feeds without a durable name open, that is the most")
+            raise BusError(f"{link.name} has {len(live)} feeds without a durable name open, that is the most")
         feed = NatsFeed(self, link, consumer, subject, new_only=new_only, durable=bool(durable))
         await feed.open()
         self._feeds.add(feed)
@@ -127,10 +126,10 @@ class NatsFeed:
         self._subject = subject
         self._new_only = new_only
         self._durable = durable
-        self._client: Client | None = None
+        self._client: WireClient | None = None
         self._sub: Subscription | None = None
         self._inbox = ""
-        self._heard: deque[Msg] = deque()
+        self._heard: deque[tuple[bytes, bytes]] = deque()
         self._more = asyncio.Event()
         self._asked = 0
         self._opens = 0
@@ -153,7 +152,7 @@ class NatsFeed:
         self._heard.clear()
         self._asked, self._fetched, self._client = 0, "", client
         self._inbox = f"{self._link.prefix}.f.{self.consumer}.{self._opens}"
-        self._sub = await client.subscribe(self._inbox, cb=self._on)
+        self._sub = await client.receive(self._inbox, self._on)
         self._lost = False
 
     async def _make(self) -> bool:
@@ -199,9 +198,9 @@ class NatsFeed:
             except TimeoutError:
                 return []
         taken = [heard.popleft() for _ in range(min(len(heard), max_messages))]
-        self._fetched = str(taken[-1].reply)
+        self._fetched = taken[-1][0].decode()
         await self._ask()
-        return [msg.data for msg in taken]
+        return [data for _, data in taken]
 
     async def _await_some(self) -> None:
         while True:
@@ -222,14 +221,15 @@ class NatsFeed:
             self._asked += PULL_MAX
             await self._client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{self.consumer}", self._pull, self._inbox)
 
-    async def _on(self, msg: Msg) -> None:
-        headers = msg.headers or {}
-        if "Nats-Msg-Id" in headers:  # all the relay publishes has one: nothing else counts as an event
-            self._heard.append(msg)
+    def _on(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        status = status_of(headers)
+        if not status and headers is not None and b"\nNats-Msg-Id:" in headers:
+            # All that the relay publishes has an id: nothing else counts as an event.
+            self._heard.append((reply, data))
             self._asked -= 1
-        elif headers.get("Status") in {"404", "408"}:
-            self._asked = max(0, self._asked - int(headers.get("Nats-Pending-Messages", PULL_MAX)))
-        elif headers.get("Status") in {"409", "503"}:
+        elif status in {"404", "408"}:
+            self._asked = max(0, self._asked - int(parse_headers(headers).get("Nats-Pending-Messages", PULL_MAX)))
+        elif status in {"409", "503"}:
             self._lost = True
         self._more.set()
 

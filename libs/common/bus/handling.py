@@ -4,87 +4,111 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 
 from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from libs.common.bus import Handler
+from libs.common.bus.wire import WireClient, parse_headers
 
 _log = logging.getLogger(__name__)
 
 HEARD_MAX = 65_536
 HEARD_BYTES_MAX = 64 * 1024 * 1024
-"""what may wait for one subscription's handler; beyond it messages are dropped and counted, their askers time out"""
+"""what may wait for one subscription's handlers; beyond it messages are dropped and counted, their askers time out"""
 HANDLING_MAX = 4096
 """handlers running at once on one subscription; the next message waits"""
-INBOXES = "_INBOX."
+INBOXES = b"_INBOX."
 
 
 class NatsIncoming:
     """A message that was heard."""
 
-    __slots__ = ("_client", "_msg", "data")
+    __slots__ = ("_client", "_headers", "_subject", "data", "reply")
 
-    def __init__(self, client: Client, msg: Msg) -> None:
+    def __init__(self, client: WireClient, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._client = client
-        self._msg = msg
-        self.data: bytes = msg.data
+        self._subject = subject
+        self._headers = headers
+        self.reply = reply
+        self.data = data
 
     @property
     def subject(self) -> str:
-        return str(self._msg.subject)
+        return self._subject.decode()
 
     @property
     def headers(self) -> dict[str, str]:
-        return self._msg.headers or {}
+        return parse_headers(self._headers)
 
     async def respond(self, data: bytes) -> None:
         # Only an inbox is ever answered: a reply subject is chosen by the asker, and must not make us publish elsewhere.
-        reply = self._msg.reply
-        if reply and reply.startswith(INBOXES):
-            await self._client.publish(reply, data)
+        if self.reply.startswith(INBOXES):
+            try:
+                await self._client.publish(self.reply.decode(), data)
+            except errors.Error as error:
+                _log.warning("the answer to %s was lost: %r", self.subject, error)
 
 
 class Served:
-    """One subscription and its running handlers; it outlives connections."""
+    """One subscription and its running handlers; it outlives connections. dropped: messages that found no room."""
 
-    def __init__(self, client: Client, subject: str, handler: Handler, queue: str, handling_max: int) -> None:
+    def __init__(self, subject: str, handler: Handler, queue: str, handling_max: int) -> None:
         self.subject = subject
         self.queue = queue
+        self.dropped = 0
         self.tasks: set[asyncio.Task[None]] = set()
-        self.sub: Subscription | None = None
         self._handler = handler
         self._handling_max = handling_max
-        self._client = client
+        self._client: WireClient | None = None
+        self._sub: Subscription | None = None
+        self._waiting: deque[NatsIncoming] = deque()
+        self._waiting_bytes = 0
         self._loop = asyncio.get_running_loop()
 
-    async def open(self, client: Client) -> None:
+    async def open(self, client: WireClient) -> None:
         self._client = client
-        self.sub = await client.subscribe(
-            self.subject, queue=self.queue, cb=self._heard,
-            pending_msgs_limit=HEARD_MAX, pending_bytes_limit=HEARD_BYTES_MAX,
-        )  # fmt: skip
+        self._sub = await client.receive(self.subject, self._heard, self.queue)
 
-    async def quiet(self) -> None:
-        """Hear no more; returns when all that had arrived was handed to the handler."""
-        if self.sub is not None:
-            await self.sub.drain()  # type: ignore[no-untyped-call]
+    async def quiet(self, wait_s_max: float) -> None:
+        """Hear no more; returns when all that had arrived was handled."""
+        if self._sub is not None and self._client is not None and self._client.is_connected:
+            await self._sub.drain()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(wait_s_max):
+                while self.tasks or self._waiting:
+                    await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            _log.warning("%d handlers of %s did not end within %s s", len(self.tasks), self.subject, wait_s_max)
 
-    async def _heard(self, msg: Msg) -> None:
-        while len(self.tasks) >= self._handling_max:
-            await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+    def _heard(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        assert self._client is not None
+        message = NatsIncoming(self._client, subject, reply, data, headers)
+        if len(self.tasks) < self._handling_max:
+            self._begin(message)
+        elif len(self._waiting) >= HEARD_MAX or self._waiting_bytes > HEARD_BYTES_MAX:
+            self.dropped += 1
+        else:
+            self._waiting.append(message)
+            self._waiting_bytes += len(data)
+
+    def _begin(self, message: NatsIncoming) -> None:
         # Started at once: most handlers only put the message into a queue before they first wait.
-        task: asyncio.Task[None] = asyncio.Task(self._handle(msg), loop=self._loop, eager_start=True)
+        task: asyncio.Task[None] = asyncio.Task(self._handle(message), loop=self._loop, eager_start=True)
         if not task.done():
             self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            task.add_done_callback(self._ended)
 
-    async def _handle(self, msg: Msg) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        while self._waiting and len(self.tasks) < self._handling_max:
+            message = self._waiting.popleft()
+            self._waiting_bytes -= len(message.data)
+            self._begin(message)
+
+    async def _handle(self, message: NatsIncoming) -> None:
         try:
-            await self._handler(NatsIncoming(self._client, msg))
-        except errors.Error as error:
-            _log.warning("answer to %s was lost: %s", msg.subject, error)
+            await self._handler(message)
         except Exception:
-            _log.exception("handler of %s failed", msg.subject)
+            _log.exception("handler of %s failed", message.subject)

@@ -1,4 +1,4 @@
-"""The NATS bus: nats-py directly, on its public interface, with as little work per message as it allows.
+"""The NATS bus: nats-py directly, with as little work per message as it allows.
 
 One inbox subscription carries all answers (`<prefix>.r.<number>`), another the stream's acknowledgements. A lost server is
 waited for without end; what was under way then fails as Disconnected after the caller's own time.
@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from typing import Self
 
 from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from libs.common.bus import BusError, BusTimeout, Disconnected, Feed, Forbidden, Handler, NoResponder, Published
 from libs.common.bus.connection import Connection, Hooks
@@ -25,6 +23,7 @@ from libs.common.bus.feed import EventStream, StreamLimits
 from libs.common.bus.handling import HANDLING_MAX, Served
 from libs.common.bus.permissions import inbox
 from libs.common.bus.publisher import Publisher
+from libs.common.bus.wire import WireClient, status_of
 
 _log = logging.getLogger(__name__)
 
@@ -34,17 +33,14 @@ DENIED_MAX = 256
 
 
 class NatsBus:
-    """Make one with `connect`. `name` is the identity's name; its inbox prefix follows from it.
-
-    dropped  messages lost to a full buffer, a lost connection or a missing permission
-    """
+    """Make one with `connect`. `name` is the identity's name; its inbox prefix follows from it."""
 
     def __init__(self, link: Connection, limits: StreamLimits, handling_max: int) -> None:
         self.name = link.name
-        self.dropped = 0
+        self._dropped = 0
         self._link = link
         self._served: list[Served] = []
-        self._waiting: dict[str, tuple[asyncio.Future[bytes], str]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[bytes], str]] = {}
         self._denied: dict[str, None] = {}
         self._next = 0
         self._answers = ""
@@ -84,18 +80,23 @@ class NatsBus:
             raise Disconnected(f"no NATS server let us in at {where} within {wait_s_max} s: {link.trouble}") from None
         return bus
 
+    @property
+    def dropped(self) -> int:
+        """Messages lost to a full buffer, a lost connection or a missing permission."""
+        return self._dropped + sum(served.dropped for served in self._served)
+
     async def request(
         self, subject: str, data: bytes, *, timeout_s: float = 5.0, headers: dict[str, str] | None = None
     ) -> bytes:
         if not self._link.client.is_connected:
             await self._link.await_up(timeout_s)
         self._next += 1
-        token = str(self._next)
+        token = self._next
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting[token] = (answer, subject)
         timer = self._loop.call_later(timeout_s, self._expire, token, timeout_s)
         try:
-            await self._send(subject, data, self._answers + token, headers)
+            await self._send(subject, data, f"{self._answers}{token}", headers)
             return await answer
         finally:
             timer.cancel()
@@ -105,7 +106,7 @@ class NatsBus:
         """Raises Forbidden."""
         if not self._link.client.is_connected:
             await self._link.await_up(CONNECT_S_MAX)
-        served = Served(self._link.client, subject, handler, queue, self._handling_max)
+        served = Served(subject, handler, queue, self._handling_max)
         self._denied.pop(subject.lower(), None)
         await served.open(self._link.client)
         await self.flush()  # the server's refusal, if any, comes before its pong
@@ -116,7 +117,7 @@ class NatsBus:
     async def publish(self, subject: str, data: bytes) -> None:
         """While the server is away the message is dropped and counted."""
         if not self._link.client.is_connected:
-            self.dropped += 1
+            self._dropped += 1
             return
         await self._send(subject, data, "", None)
 
@@ -144,15 +145,10 @@ class NatsBus:
             raise Disconnected(f"the NATS server went away: {error}") from error
 
     async def drain(self) -> None:
-        client = self._link.client
-        if client.is_connected:
-            await asyncio.gather(*(one.quiet() for one in self._served), return_exceptions=True)
-        running = [task for one in self._served for task in one.tasks]
-        if running:
-            await asyncio.wait(running, timeout=DRAIN_S_MAX)
-        if client.is_connected:
+        await asyncio.gather(*(one.quiet(DRAIN_S_MAX) for one in self._served), return_exceptions=True)
+        if self._link.client.is_connected:
             with contextlib.suppress(errors.Error, TimeoutError, OSError):
-                await client.flush()
+                await self._link.client.flush()
         await self._link.close()
         self._lost()
 
@@ -169,16 +165,16 @@ class NatsBus:
         except (errors.Error, OSError) as error:
             raise Disconnected(f"the NATS server is away: {error!r}") from error
 
-    async def _answered(self, msg: Msg) -> None:
-        waiting = self._waiting.get(msg.subject[len(self._answers) :])
+    def _answered(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        waiting = self._waiting.get(int(subject[len(self._answers) :]))
         if waiting is None or waiting[0].done():
             return
-        if not msg.data and msg.headers and msg.headers.get("Status") == "503":
+        if headers is not None and status_of(headers) == "503":
             waiting[0].set_exception(NoResponder(f"nobody serves {waiting[1]}"))
         else:
-            waiting[0].set_result(msg.data)
+            waiting[0].set_result(data)
 
-    def _expire(self, token: str, timeout_s: float) -> None:
+    def _expire(self, token: int, timeout_s: float) -> None:
         answer, subject = self._waiting[token]
         if not answer.done():
             why = f"no answer from {subject} within {timeout_s} s"
@@ -187,10 +183,10 @@ class NatsBus:
 
     # --- what the connection says ------------------------------------------------------------------------------------
 
-    async def _opened(self, client: Client) -> None:
+    async def _opened(self, client: WireClient) -> None:
         unguessable = f"{self._link.prefix}.{secrets.token_hex(11)}"
         self._answers = f"{unguessable}.r."
-        await client.subscribe(f"{unguessable}.r.*", cb=self._answered)
+        await client.receive(f"{unguessable}.r.*", self._answered)
         await self._publisher.open(client, f"{unguessable}.a.")
         for served in self._served:
             await served.open(client)
@@ -208,10 +204,8 @@ class NatsBus:
         """Whatever the server or the client complains about beside any call."""
         text = str(error)
         if "permissions violation" in text:
-            self.dropped += 1
+            self._dropped += 1
             self._deny(text.split('"')[1] if '"' in text else "")
-        elif isinstance(error, errors.SlowConsumerError):
-            self.dropped += 1
         _log.warning("%s: NATS: %s", self.name, text or repr(error))
 
     def _deny(self, subject: str) -> None:

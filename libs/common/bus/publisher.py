@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from libs.common.bus import BusError, BusTimeout, Disconnected, Published
+from libs.common.bus.wire import WireClient, status_of
 
 BATCH_MAX = 2048
 """messages on their way at once"""
@@ -67,19 +66,19 @@ class Publisher:
 
     def __init__(self, ensure: Callable[[], Awaitable[int]]) -> None:
         self._ensure = ensure
-        self._client: Client | None = None
+        self._client: WireClient | None = None
         self._acks = ""
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[int, _Batch] = {}
         self._next = 0
         self._seq: int | None = None
         self._turn = asyncio.Lock()
 
-    async def open(self, client: Client, acks: str) -> None:
+    async def open(self, client: WireClient, acks: str) -> None:
         """A new connection; `acks` is the subject's beginning under which the server is to acknowledge."""
         self._client = client
         self._acks = acks
         self._seq = None
-        await client.subscribe(f"{acks}*", cb=self._acked)
+        await client.receive(f"{acks}*", self._acked)
 
     async def publish(self, events: Sequence[Published]) -> None:
         async with self._turn:
@@ -119,8 +118,8 @@ class Publisher:
         """Raises BusError and its children; returns when what was asked for is acknowledged."""
         assert self._client is not None
         self._next += 1
-        token = str(self._next)
-        reply = self._acks + token
+        token = self._next
+        reply = f"{self._acks}{token}"
         batch = _Batch(len(part) if each else 1, frozenset(event.subject.lower() for event in part))
         self._batches[token] = batch
         last = len(part) - 1
@@ -141,11 +140,11 @@ class Publisher:
                 batch.done.exception()  # seen, also when sending itself failed
         return batch
 
-    async def _acked(self, msg: Msg) -> None:
-        batch = self._batches.get(msg.subject[len(self._acks) :])
+    def _acked(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        batch = self._batches.get(int(subject[len(self._acks) :]))
         if batch is None:
             return
-        if msg.headers and msg.headers.get("Status") == "503":
+        if status_of(headers) == "503":
             batch.fail(BusError("the stream EVT is gone; it is made again before the next attempt"))
             return
-        batch.heard(_decode_ack(msg.data))
+        batch.heard(_decode_ack(data))
