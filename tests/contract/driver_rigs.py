@@ -119,7 +119,7 @@ class QemuRig:
         shutil.copytree(tiny, self.pool / "images" / "tiny")
 
     def driver(self, node: str = "n1") -> QemuDriver:
-        return QemuDriver(node, self.top / node, {"default": self.pool}, share=2)
+        return QemuDriver(node, self.top / node, {"default": self.pool}, share=2, cache=self.top.parent / "probes")
 
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
         return machine_spec(vm, generation, self.boot)

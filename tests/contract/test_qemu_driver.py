@@ -107,6 +107,10 @@ async def test_after_a_silence_answers_are_not_mixed_up(rig: QemuRig, driver: Qe
     assert "still running" in slow.error
 
 
+def members(group: str) -> list[int]:
+    return [int(pid) for pid in (Path(group) / "cgroup.procs").read_text(encoding="ascii").split()]
+
+
 def status_of(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -126,6 +130,12 @@ async def test_qemu_has_no_privileges(rig: QemuRig, driver: QemuDriver) -> None:
         assert (status["NoNewPrivs"], status["Seccomp"], status["Groups"]) == ("1", "2", "")
         seen.append(uids.pop())
     assert seen[0] != seen[1]
+    record = Folder(rig.top / "n1", "web-1").load()
+    assert record is not None
+    for group in record.cgroup.splitlines():  # none where none can be made; the capabilities say so
+        assert members(group) == [machine.pid]
+    await driver.kill("web-1")
+    assert not any(os.path.exists(group) for group in record.cgroup.splitlines())
     disk = rig.pool / "disks" / rig.spec().disks[0].file
     assert (disk.stat().st_uid, disk.stat().st_mode & 0o777) == (seen[0], 0o600)
     assert (rig.pool / "images" / "tiny" / "disk.qcow2").stat().st_uid == 0
@@ -140,7 +150,7 @@ from services.node.drivers.qemu.driver import QemuDriver
 
 async def main():
     state, pool, spec = Path(sys.argv[1]), Path(sys.argv[2]), msgspec.json.decode(sys.argv[3], type=MachineSpec)
-    driver = QemuDriver("n1", state, {"default": pool})
+    driver = QemuDriver("n1", state, {"default": pool}, cache=state.parent.parent / "probes")
     await driver.open()
     print((await driver.start(spec)).pid, flush=True)
     await asyncio.Event().wait()

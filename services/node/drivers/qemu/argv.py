@@ -23,6 +23,8 @@ SLOTS_MAX = 64
 SPARE_PORTS = 4
 MEMORY_SLOTS = 8
 SERIAL_LENGTH_MAX = 20
+TB_MIB = 64
+"""Translated code kept by TCG. QEMU's own choice is up to 1 GiB per VM."""
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -103,7 +105,7 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _board(spec: MachineSpec, place: Place) -> list[str]:
-    accelerator = f"{place.accelerator},thread=multi" if place.accelerator == "tcg" else place.accelerator
+    accelerator = f"tcg,thread=multi,tb-size={TB_MIB}" if place.accelerator == "tcg" else place.accelerator
     return [
         *("-name", f"guest={spec.vm},debug-threads=on"),
         *("-uuid", spec.shape.uuid),

@@ -31,16 +31,17 @@ from services.node.drivers import (
     NoSuchVm,
 )
 from services.node.drivers.changes import Changes
+from services.node.drivers.qemu import abilities, images
 from services.node.drivers.qemu import disks as pool_files
-from services.node.drivers.qemu import images
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.folder import Folder, Record, known
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
-from services.node.drivers.qemu.launch import Groups, Host, Maker, NoGroups, launch
+from services.node.drivers.qemu.launch import Host, Maker, launch
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.process import Process, host_boot_id
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.drivers.qemu.qmp import QmpError
+from services.node.host.cgroup import Groups
 
 STARTS_AT_ONCE_MAX = 2
 """More at a time start each other late: booting takes a core (measured)."""
@@ -50,7 +51,9 @@ LOCK_WORDS = ('Failed to get "write" lock', 'Failed to get shared "write" lock',
 
 
 class QemuDriver:
-    """See the module. share: how many embedded nodes divide this host's CPUs and memory."""
+    """See the module. share: how many embedded nodes divide this host's CPUs and memory. accelerator: `kvm` or `tcg`; what a
+    probe at `open` found where nothing is said. bridges: those that VMs may be put into. cache: where the probe's verdict
+    is kept (`state` where nothing is said; nodes on one host may share one)."""
 
     def __init__(
         self,
@@ -60,14 +63,17 @@ class QemuDriver:
         *,
         qemu: str = "qemu-system-x86_64",
         share: int = 1,
-        accelerator: str = "tcg",
+        accelerator: str = "",
         bridges: Sequence[str] = (),
         maker: Maker | None = None,
         groups: Groups | None = None,
+        cache: Path | None = None,
     ) -> None:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
         self._share = share
+        self._cache = cache or state
+        self._found: abilities.Found | None = None
         self._vms: dict[str, RunningVm] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
@@ -83,13 +89,17 @@ class QemuDriver:
             direct=frozenset(),
             bridges=tuple(bridges),
             maker=maker or QemuImg(),
-            groups=groups or NoGroups(),
+            groups=groups or Groups(name=f"asv-{node}"),
         )
 
     # --- coming and going -----------------------------------------------------------------------------------------
 
     async def open(self) -> list[Machine]:
         await asyncio.to_thread(self._prepare)
+        if self._found is None:
+            self._found = await abilities.find(self._host.qemu, self._cache)
+            accelerator = self._host.accelerator or self._found.accelerator.name
+            self._host = msgspec.structs.replace(self._host, accelerator=accelerator)
         found = await asyncio.to_thread(known, self._host.state)
         await asyncio.gather(*(self._adopt(vm) for vm in found if vm not in self._vms))
         if self._sweep is None:
@@ -114,7 +124,17 @@ class QemuDriver:
             yield change
 
     async def capabilities(self) -> Capabilities:
-        raise NotImplementedError
+        assert self._found is not None, "open() comes first"
+        host = self._host
+        return await asyncio.to_thread(
+            abilities.describe,
+            self._found,
+            share=self._share,
+            pools=host.pools,
+            direct=host.direct,
+            bridges=host.bridges,
+            groups=host.groups,
+        )
 
     # --- verbs ----------------------------------------------------------------------------------------------------
 

@@ -14,24 +14,23 @@ from typing import Protocol
 
 import msgspec
 
-from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.machine import Disk, DiskFormat, MachineSpec, Nic, NicKind, Priority
 from services.node.drivers import CannotStart
 from services.node.drivers.qemu import argv, disks, lease
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.process import enterable, host_boot_id, spawn, start_ticks, uid_for
+from services.node.drivers.qemu.tap import open_tap
+from services.node.host.cgroup import Groups
+from services.node.host.cgroup_tree import Limits
 
 IMAGE_POOL = "default"
-
-
-class Groups(Protocol):
-    """Makes control groups; services/node/host has the real one."""
-
-    def join(self, vm: str, pid: int) -> str:
-        """Put the process into a group of its own; the group's handle, '' where none can be made."""
-        ...
-
-    def remove(self, handle: str) -> None: ...
+CPU_WEIGHT = {Priority.CRITICAL: 400, Priority.IMPORTANT: 200, Priority.NORMAL: 100, Priority.BEST_EFFORT: 25}
+"""Shares of the CPU when there is not enough for all; 100 is usual."""
+OVERHEAD_MIB = 512
+"""QEMU's own: about 100 MiB of code, boot files and buffers, and up to argv.TB_MIB of translated code (measured with TCG)."""
+THREADS_MAX = 256
+"""I/O workers and the like, beside one thread for each vCPU."""
 
 
 class Maker(Protocol):
@@ -69,6 +68,8 @@ def launch(host: Host, spec: MachineSpec) -> Record:
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
         for disk in spec.disks:
             _make(host, disk, bases.get(disk.image), uid)
+        taps = {nic.name: _kept(open_files, _tap(host, nic)) for nic in spec.nics if nic.kind is NicKind.BRIDGE}
+        inherit += taps.values()
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
         boot_folder = _boot_folder(host, spec, named)
         folder = Folder(host.state, spec.vm)
@@ -86,6 +87,7 @@ def launch(host: Host, spec: MachineSpec) -> Record:
                 monitor_fd=sockets[0],
                 agent_fd=sockets[1],
                 serial_fd=sockets[2],
+                taps=taps,
             )
             return _born(host, spec, folder, argv.build(host.qemu, spec, place), uid, [*inherit, *sockets])
         except BaseException:
@@ -102,7 +104,7 @@ def _born(
         ticks = start_ticks(pid)
         if ticks is None:
             raise CannotStart(f"QEMU of {spec.vm} could not be started: {folder.tail()}")
-        group = host.groups.join(spec.vm, pid)
+        group = host.groups.join(spec.vm, pid, _limits(spec))
         record = Record(
             vm=spec.vm,
             generation=spec.generation,
@@ -123,6 +125,15 @@ def _born(
             host.groups.remove(record.cgroup)
         raise
     return records[0]
+
+
+def _limits(spec: MachineSpec) -> Limits:
+    """What the VM's processes may use: its share by priority, and no more memory than its definition can ever ask for."""
+    return Limits(
+        cpu_weight=CPU_WEIGHT[spec.priority],
+        memory_mib_max=spec.shape.memory_max_mib + OVERHEAD_MIB,
+        processes_max=spec.shape.vcpus_max + THREADS_MAX,
+    )
 
 
 def _pools(host: Host, spec: MachineSpec) -> dict[str, Path]:
@@ -149,6 +160,13 @@ def _boot_folder(host: Host, spec: MachineSpec, named: Mapping[str, str]) -> str
     raise CannotStart(f"image {spec.boot_image!r} with {files} is not in {where}; import it first")
 
 
+def _tap(host: Host, nic: Nic) -> int:
+    if nic.bridge not in host.bridges:
+        allowed = ", ".join(host.bridges) or "none"
+        raise CannotStart(f"NIC {nic.name} wants bridge {nic.bridge!r}; those allowed on {host.node}: {allowed}")
+    return open_tap(nic.bridge)
+
+
 def _make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:
     pool = host.pools[disk.pool]
     file = pool / "disks" / disk.file
@@ -173,13 +191,3 @@ def _named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStac
 def _kept(open_files: ExitStack, fd: int) -> int:
     open_files.callback(os.close, fd)
     return fd
-
-
-class NoGroups:
-    """A host where no control group can be made: VMs run without."""
-
-    def join(self, vm: str, pid: int) -> str:
-        return ""
-
-    def remove(self, handle: str) -> None:
-        return None
