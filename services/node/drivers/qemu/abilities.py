@@ -1,0 +1,108 @@
+"""What this node can do with QEMU: found out by asking the machine and QEMU, and said with what could not be enforced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from proto.compute import Capabilities
+from services.node.drivers import DriverError
+from services.node.drivers.qemu.process import UID_NOBODY, uid_for
+from services.node.host import accel, cpu, memory, network
+from services.node.host.cgroup import Groups
+from services.node.host.qemu import VERSION_S_MAX, QemuUnusable, version
+
+HOST_MIB = 1024
+"""Kept back for the host itself, MiB: kernel, agent, and what runs beside; at most an eighth of the whole."""
+HOTPLUG = ("vcpu-add", "dimm", "virtio-mem", "disk", "nic")
+_Q35 = re.compile(r"^q35\s.*\(alias of (\S+)\)$", re.MULTILINE)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """accelerator and CPU model as probed; machine: QEMU's newest q35, to be pinned in definitions."""
+
+    accelerator: accel.Accelerator
+    version: str
+    machine: str
+
+
+async def find(qemu: str, cache: Path) -> Found:
+    """Probed once per boot and QEMU (kept in `cache`). Raises DriverError."""
+    try:
+        probed = await accel.probe(qemu, cache)
+        return Found(probed, await version(qemu), await _newest_q35(qemu))
+    except QemuUnusable as error:
+        raise DriverError(str(error)) from error
+
+
+def describe(
+    found: Found,
+    *,
+    share: int,
+    pools: Mapping[str, Path],
+    direct: frozenset[str],
+    bridges: tuple[str, ...],
+    groups: Groups,
+) -> Capabilities:
+    """share: how many embedded nodes divide this host; each says its part."""
+    usable = cpu.topology().usable
+    total_mib = memory.memory().total_mib
+    own_mib = min(HOST_MIB, total_mib // 8)
+    return Capabilities(
+        accelerator=found.accelerator.name,
+        cpu_model=found.accelerator.cpu_model,
+        pcpus=max(1, len(usable) // share),
+        memory_mib=(total_mib - own_mib) // share,
+        qemu_version=found.version,
+        machine=found.machine,
+        driver="qemu",
+        cells=tuple(tuple(p for p in cell.pcpus if p in usable) for cell in memory.cells()),
+        pools=tuple(sorted(pools)),
+        bridges=tuple(b for b in network.bridges() if b in bridges),
+        hotplug=HOTPLUG,
+        not_enforced=tuple(_not_enforced(found, share, pools, direct, groups)),
+        share=share,
+    )
+
+
+def _not_enforced(
+    found: Found, share: int, pools: Mapping[str, Path], direct: frozenset[str], groups: Groups
+) -> list[str]:
+    said = []
+    if found.accelerator.name != "kvm":
+        said.append(found.accelerator.reason)
+    if share > 1:
+        said.append(f"{share} nodes divide this host: its CPUs and memory are counted once, not kept apart")
+    said += groups.ability().not_enforced
+    uid = uid_for("any")
+    if uid is None:
+        said.append(f"QEMU runs as user {os.geteuid()}, as the agent does: VMs have no users of their own")
+    elif uid == UID_NOBODY:
+        said.append("user ids of their own are not mapped here: all VMs run as nobody")
+    said += [
+        f"pool {name} is on a file system without O_DIRECT: the host's cache lies between"
+        for name in sorted(pools)
+        if name not in direct
+    ]
+    return said
+
+
+async def _newest_q35(qemu: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        qemu, "-machine", "help", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), VERSION_S_MAX)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise DriverError(f"{qemu} did not list its machines within {VERSION_S_MAX:.0f} s") from None
+    match = _Q35.search(out.decode(errors="replace"))
+    if match is None:
+        raise DriverError(f"{qemu} knows no q35 machine; QEMU for x86_64, 7.2 or newer, is needed")
+    return match[1]
