@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -33,15 +33,14 @@ SINGLES = {"events": "events:events", "schema": "cluster:schema"}
 
 
 def program(only: str = "") -> typer.Typer:
-    """The tree of commands. `only`: just that branch, for a quick start; an unknown word gives the whole tree."""
+    """The tree of commands. `only`: just that branch, for a quick start, with --api and --token already read."""
     app = typer.Typer(name="asvctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
-    app.callback()(_options)
-    known = only in GROUPS or only in SINGLES
+    app.callback()(_json_option if only else _options)
     for name, place in GROUPS.items():
-        if not known or name == only:
+        if only in ("", name):
             app.add_typer(_find(place), name=name)
     for name, place in SINGLES.items():
-        if not known or name == only:
+        if only in ("", name):
             app.command(name)(_find(place))
     return app
 
@@ -51,19 +50,36 @@ def _find(place: str) -> Any:
     return getattr(importlib.import_module(f"services.cli.{module}"), name)
 
 
-def first_word(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    """The command's first word, past options for all; empty while a shell asks for completions."""
-    if "_ASVCTL_COMPLETE" in environ:
-        return ""
-    rest = iter(words)
-    for word in rest:
-        if word in ("--api", "--token"):
-            next(rest, "")
-        elif not word.startswith("-"):
-            return word
-        elif word in ("--help", "-h"):
-            return ""
-    return ""
+class Words(NamedTuple):
+    """A command line, its options for all taken apart. only: its first word, where that is a command and nothing else is
+    wanted (help, completion, or a complaint about a word that is not known): then the whole tree is needed."""
+
+    only: str
+    rest: list[str]
+    given: dict[str, str]
+
+
+def split(words: Sequence[str], environ: Mapping[str, str]) -> Words:
+    """Reads --api and --token by hand: text options make typer load a validation library, which takes 100 ms."""
+    whole = Words("", list(words), {})
+    flags, given, at = [], {}, 0
+    while at < len(words) and words[at].startswith("-"):
+        name, equals, value = words[at].partition("=")
+        if words[at] == "--json":
+            flags.append(words[at])
+        elif name in ("--api", "--token") and (equals or at + 1 < len(words)):
+            at += not equals
+            given[name[2:]] = value if equals else words[at]
+        else:
+            return whole
+        at += 1
+    if "_ASVCTL_COMPLETE" in environ or at == len(words) or words[at] not in {*GROUPS, *SINGLES}:
+        return whole
+    return Words(words[at], flags + list(words[at:]), given)
+
+
+def _json_option(json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    SESSION.json = SESSION.json or json
 
 
 def _options(
@@ -76,14 +92,16 @@ def _options(
     json: Annotated[bool, typer.Option("--json", help="Results and errors as JSON.")] = False,
 ) -> None:
     SESSION.api, SESSION.token = api, token
-    SESSION.json = SESSION.json or json
+    _json_option(json)
 
 
 def run(words: Sequence[str]) -> int:
     """The exit code of one run."""
     begin()
     try:
-        program(first_word(words, os.environ))(args=list(words), prog_name="asvctl")
+        only, rest, given = split(words, os.environ)
+        SESSION.api, SESSION.token = given.get("api", ""), given.get("token", "")
+        program(only)(args=rest, prog_name="asvctl")
     except Failure as failure:
         show.failure(failure, SESSION.json)
         return failure.code

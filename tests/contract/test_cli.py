@@ -412,6 +412,20 @@ def test_followed_events_have_no_hole_when_the_connection_is_cut(ctl: Ctl, gatew
     assert "trying again" in said.err
 
 
+def test_this_machines_cluster_is_asked_of_its_own_program(ctl: Ctl) -> None:
+    """ASV_HOME names a folder without a cluster: its program says so, and its exit code is ours."""
+    for words, handed_on in (
+        (("lab", "kill", "n2"), ("lab", "kill", "n2")),
+        (("cluster", "destroy", "--yes"), ("destroy", "--yes")),
+    ):
+        found = ctl(*words)
+        direct = subprocess.run(
+            [sys.executable, "-m", "services.cluster", *handed_on],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=ANSWER_S_MAX, check=False,
+        )  # fmt: skip
+        assert (found.code, found.out, found.err) == (direct.returncode, direct.stdout.decode(), direct.stderr.decode())
+
+
 # --- this machine --------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from services.cli.client import path
 from services.cli.events import line, messages, speaks_of
 from services.cli.failure import DENIED, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, Failure, code_of
 from services.cli.guest import stripped
-from services.cli.main import first_word
+from services.cli.main import split
 from services.cli.where import Where, find
 
 
@@ -81,11 +81,16 @@ def test_escapes_never_reach_a_terminal() -> None:
     assert stripped(b"ok\x1b[31m red\r\nnext\ttab\xff\x1b]0;t") == "ok red\nnext\ttab�".encode()
 
 
-def test_the_first_word_is_found_past_options_for_all() -> None:
-    assert first_word(["--api", "vm", "--json", "node", "ls"], {}) == "node"
-    assert first_word(["--api=x", "vm", "ls"], {}) == "vm"
-    assert first_word(["--help"], {}) == ""
-    assert first_word(["vm"], {"_ASVCTL_COMPLETE": "complete_bash"}) == ""
+def test_options_for_all_are_read_before_the_command() -> None:
+    assert split(["--api", "vm", "--json", "node", "ls"], {}) == ("node", ["--json", "node", "ls"], {"api": "vm"})
+    assert split(["--token=t=1", "vm", "exec", "a", "--", "--api"], {}) == (
+        "vm",
+        ["vm", "exec", "a", "--", "--api"],
+        {"token": "t=1"},
+    )
+    for whole in (["--help"], ["--api"], ["frobnicate", "ls"], [], ["--json"], ["--apix", "vm"]):
+        assert split(whole, {}) == ("", whole, {})
+    assert split(["vm"], {"_ASVCTL_COMPLETE": "complete_bash"}).only == ""
 
 
 @pytest.fixture
