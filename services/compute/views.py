@@ -39,6 +39,10 @@ from services.compute.states import tried
 SILENCE_US_MAX = 5_000_000
 """A node not heard for longer is offline for placement: five missed heartbeats, as long as a node's lease."""
 
+HINT_US_MAX = 5_000_000
+"""How long a choice counts that the log does not yet show in full: starts that are asked for in one burst then spread over the
+nodes instead of all meeting on the one that was emptiest. Longer than any log takes to come back to its own writer."""
+
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 
 
@@ -55,6 +59,16 @@ class NodeView:
     """VM -> vCPUs"""
 
 
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A VM on its way to a node: chosen, its memory not yet seen reserved."""
+
+    node: str
+    vcpus: int
+    memory_mib: int
+    until_us: int
+
+
 class Views:
     """Placement facts and image facts."""
 
@@ -64,6 +78,7 @@ class Views:
         self.starts: dict[str, VmStartRequested] = {}
         """the latest start of each VM that has a node"""
         self.images: dict[str, ImageImported] = {}
+        self.hints: dict[str, Hint] = {}
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -75,16 +90,20 @@ class Views:
                 self._apply_node(self.nodes.setdefault(event.node, NodeView()), event)
             case CapacitySet() | MemoryReserved() | MemoryReleased():
                 self._apply_memory(self.nodes.get(event.node), event)
+                if isinstance(event, MemoryReserved):
+                    self.hints.pop(event.vm, None)
             case VmDefined():
                 self.vms[event.vm] = event
             case VmDeleted():
                 self.vms.pop(event.vm, None)
             case VmStartRequested():
                 self.starts[event.vm] = event
+                self.hints[event.vm] = Hint(event.node, event.vcpus, event.memory_mib, recorded.at_us + HINT_US_MAX)
                 if node := self.nodes.get(event.node):
                     node.vms[event.vm] = event.vcpus
             case VmStartFailed() | VmStopped():
                 self.starts.pop(event.vm, None)
+                self.hints.pop(event.vm, None)
                 if node := self.nodes.get(event.node):
                     node.vms.pop(event.vm, None)
             case ImageImported():
@@ -118,23 +137,43 @@ class Views:
         view = self.nodes.get(node)
         return view is not None and view.heard_us > 0 and now_us - view.heard_us <= SILENCE_US_MAX
 
-    def facts(self, now_us: int) -> list[NodeFacts]:
-        """What placement may know, of every node that said hello at least once."""
-        return [self._facts(name, node, node.reported, now_us) for name, node in self.nodes.items() if node.reported]
+    def facts(self, now_us: int, asking: str = "") -> list[NodeFacts]:
+        """What placement may know, of every node that said hello at least once. asking: the VM that is to be placed; what was
+        expected of it before (a decision that has to be made again) does not stand in its own way."""
+        self.hints = {vm: hint for vm, hint in self.hints.items() if hint.until_us > now_us}
+        coming: dict[str, dict[str, Hint]] = {}
+        for vm, hint in self.hints.items():
+            if vm == asking:
+                continue
+            coming.setdefault(hint.node, {})[vm] = hint
+        return [
+            self._facts(name, node, node.reported, coming.get(name, {}), now_us)
+            for name, node in self.nodes.items()
+            if node.reported
+        ]
 
-    def _facts(self, name: str, node: NodeView, reported: NodeReported, now_us: int) -> NodeFacts:
+    def _facts(
+        self, name: str, node: NodeView, reported: NodeReported, coming: dict[str, Hint], now_us: int
+    ) -> NodeFacts:
         can = reported.capabilities
         return NodeFacts(
             node=NodeId(name),
             online=self.online(name, now_us),
             cordoned=node.cordoned,
             pcpus=can.pcpus / max(1, can.share),
-            vcpus_promised=sum(node.vms.values()),
+            vcpus_promised=sum((node.vms | {vm: hint.vcpus for vm, hint in coming.items()}).values()),
             memory_capacity_mib=node.capacity_mib,
-            memory_reserved_mib=node.reserved_mib,
+            memory_reserved_mib=node.reserved_mib + sum(hint.memory_mib for hint in coming.values()),
             pools=can.pools,
             bridges=can.bridges,
         )
+
+    def expect(self, vm: str, choice: Placement | None, now_us: int) -> None:
+        """This choice is about to be decided. A VM that has a node already gets no other by it."""
+        wanted = self.vms.get(vm)
+        if wanted and choice and choice.candidates and vm not in self.starts:
+            shape, node = wanted.shape, choice.candidates[0].node
+            self.hints[vm] = Hint(node, shape.vcpus, shape.memory_mib, now_us + HINT_US_MAX)
 
     def choose(self, vm: str, now_us: int, asked: str = "", tried: tuple[str, ...] = ()) -> Placement | None:
         """A placement for a VM, None where it is not defined."""
@@ -148,7 +187,7 @@ class Views:
             bridges=tuple(sorted({n.bridge for n in wanted.nics if n.kind is NicKind.BRIDGE})),
             node=asked,
         )
-        return place(wish, self.facts(now_us), tried)
+        return place(wish, self.facts(now_us, asking=vm), tried)
 
     def known(self, command: DefineVm) -> ImageFacts:
         """Of the images a definition names: those that are there, and how the first disk's image boots."""
@@ -169,7 +208,9 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case DefineVm():
             return replace(command, known=views.known(command))
         case StartVm():
-            return replace(command, choice=views.choose(command.vm, now_us, command.node))
+            choice = views.choose(command.vm, now_us, command.node)
+            views.expect(command.vm, choice, now_us)
+            return replace(command, choice=choice)
         case NoteMemory(granted=False):
             return replace(command, choice=_next_choice(command, views, now_us))
         case RemoveNode():

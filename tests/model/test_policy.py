@@ -32,7 +32,7 @@ from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.node import Beat
 from proto.placement import Filter, Placement, Rejected
 from services.compute.policy import NAMES_MAX, NodeFacts, Wishes, explain, place, vcpus_max
-from services.compute.views import SILENCE_US_MAX, Views, enrich, hear
+from services.compute.views import HINT_US_MAX, SILENCE_US_MAX, Views, enrich, hear
 from tests.model.test_compute import BOOT, DEFINED, N1, N2, N3, choice, requested
 from tests.model.test_nodes import CAN
 
@@ -275,3 +275,31 @@ def test_a_nodes_vms_are_known_when_it_is_to_be_removed() -> None:
 def test_a_vm_that_is_not_defined_has_no_choice() -> None:
     views = seen(VmDeleted(vm=VmId("a")))
     assert enrich(StartVm(vm="a"), views, NOW_US).choice is None
+
+
+def test_starts_of_one_burst_spread_before_the_log_comes_back() -> None:
+    others = [msgspec.structs.replace(DEFINED, vm=VmId(f"v{i}")) for i in range(4)]
+    views = seen(*others)
+    burst = [enrich(StartVm(vm=vm.vm), views, NOW_US).choice.candidates[0].node for vm in others]
+    assert burst == ["n1", "n2", "n1", "n2"]
+    assert [f.memory_reserved_mib for f in views.facts(NOW_US)] == [512, 512]
+    assert [f.vcpus_promised for f in views.facts(NOW_US + HINT_US_MAX)] == [0, 0], "a choice that came to nothing"
+
+
+def test_a_start_counts_once_however_it_is_known() -> None:
+    views = seen()
+    chosen(views)
+    chosen(views)
+    views.apply(msgspec.structs.replace(RECORDED, at_us=NOW_US), requested(N1, 1, choice(N1)))
+    n1 = views.facts(NOW_US)[0]
+    assert (n1.vcpus_promised, n1.memory_reserved_mib) == (1, 256)
+    reserved = MemoryReserved(node=N1, vm=VmId("a"), generation=1, memory_mib=356, reserved_mib=356, capacity_mib=1000)
+    views.apply(RECORDED, reserved)
+    chosen(views)
+    n1 = views.facts(NOW_US)[0]
+    assert (n1.vcpus_promised, n1.memory_reserved_mib) == (1, 356), "a VM that runs is not expected again"
+
+
+def test_what_was_expected_of_a_vm_does_not_stand_in_its_own_way() -> None:
+    views = seen(CapacitySet(node=N1, capacity_mib=300), NodeCordoned(node=N2))
+    assert chosen(views).candidates == chosen(views).candidates != ()
