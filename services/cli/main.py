@@ -34,7 +34,9 @@ SINGLES = {"events": "events:events", "schema": "cluster:schema"}
 
 def program(only: str = "") -> typer.Typer:
     """The tree of commands. `only`: just that branch, for a quick start, with --api and --token already read."""
-    app = typer.Typer(name="asvctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name="asvctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=not only
+    )
     app.callback()(_json_option if only else _options)
     for name, place in GROUPS.items():
         if only in ("", name):
