@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,7 +43,7 @@ def status(layout: Layout, record: Record) -> tuple[str, bool]:
 
 def welcome(layout: Layout, record: Record) -> str:
     """What runs, on what accelerator, what is not enforced, and what to try."""
-    asvctl = "./asvctl" if os.environ.get("ASV_HOME") is None else f"ASV_HOME={layout.home} ./asvctl"
+    asvctl = "./asvctl" if os.environ.get("ASV_HOME") is None else f"ASV_HOME={shlex.quote(str(layout.home))} ./asvctl"
     lines = ["", "aSV is up: a three-node cluster on this machine.", "", processes(record), ""]
     lines += [*_enforcement(layout, record)]
     lines += [
