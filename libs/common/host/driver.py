@@ -46,6 +46,13 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Like start, but run at once until it first waits. Not for what may call back into its caller."""
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -173,7 +180,7 @@ class Runner:
                 case Append():
                     self._tasks.start(self._append(effect))
                 case Answer(ref, reply):
-                    self._tasks.start(_respond(ref, encode(reply)))
+                    self._tasks.begin(_respond(ref, encode(reply)))
                 case ReadStream():
                     self._tasks.start(self._read_stream(effect))
                 case SendOrder():
