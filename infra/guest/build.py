@@ -26,6 +26,8 @@ from infra.guest.packages import Archive, GuestError, Package, say, unpack
 
 NAME = "tiny"
 DISK_MIB = 256
+TOOL_S_MAX = 300
+"""seconds, for mke2fs or qemu-img; parts of one are usual"""
 LABEL = "tiny-data"
 KERNELS = ("linux-image-amd64", "linux-image-generic")
 """metapackages, the first known one is taken; the full kernel: the cloud one has no watchdog and no machine checks"""
@@ -195,7 +197,7 @@ def _disk(target: Path, raw: Path) -> str:
 
 
 def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=TOOL_S_MAX)
     if done.returncode != 0:
         raise GuestError(f"`{' '.join(argv)}` failed: {done.stderr.strip()}")
 
@@ -238,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     try:
         build(options.dest.absolute(), (options.cache or default_cache()).absolute(), fresh=options.fresh)
-    except (GuestError, OSError) as error:
+    except (GuestError, OSError, subprocess.SubprocessError) as error:
         say(f"cannot be built: {error}")
         return 1
     say(f"done in {time.monotonic() - began:.1f} s")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import zlib
 
-from infra.guest.packages import GuestError
+from infra.guest.packages import UNPACK_S_MAX, GuestError
 
 UNPACKED_MAX = 512 << 20
 """bytes; no kernel or module comes near it"""
@@ -33,7 +33,7 @@ def _zstd(data: bytes, what: str) -> bytes:
     program = shutil.which("zstd")
     if program is None:
         raise GuestError(f"{what} is packed with zstd: install the package zstd")
-    done = subprocess.run([program, "-dcq"], input=data, capture_output=True, check=False)
+    done = subprocess.run([program, "-dcq"], input=data, capture_output=True, check=False, timeout=UNPACK_S_MAX)
     if not done.stdout.startswith(b"\x7fELF"):
         raise GuestError(f"{what} could not be unpacked: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

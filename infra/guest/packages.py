@@ -20,6 +20,8 @@ from pathlib import Path
 
 APT_S_MAX = 600
 """seconds; a slow mirror may take minutes for a kernel"""
+UNPACK_S_MAX = 300
+"""seconds, for one package"""
 ROUNDS_MAX = 12
 """the longest chain of dependencies that is followed"""
 
@@ -55,7 +57,12 @@ class Archive:
             raise GuestError("the tiny guest is made of Debian packages: apt-get and dpkg-deb are needed and not here")
 
     def _run(self, *argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        options = [f"Dir::Cache={self._home / 'apt'}"]
+        # container images switch apt's own cache off, and then every question reads all lists again
+        options = [
+            f"Dir::Cache={self._home / 'apt'}",
+            "Dir::Cache::pkgcache=packages",
+            "Dir::Cache::srcpkgcache=sources",
+        ]
         if os.geteuid() == 0:
             # files of ours need not be readable for apt's own user
             options.append("APT::Sandbox::User=root")
@@ -130,7 +137,8 @@ class Archive:
 def unpack(files: Iterable[Path], into: Path) -> None:
     """Unpack packages over each other into the folder `into`. Scripts of theirs are not run."""
     for file in files:
-        done = subprocess.run(["dpkg-deb", "-x", str(file), str(into)], capture_output=True, text=True, check=False)
+        words = ["dpkg-deb", "-x", str(file), str(into)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=UNPACK_S_MAX)
         if done.returncode != 0:
             raise GuestError(f"{file.name} cannot be unpacked: {_complaint(done.stderr)}")
 

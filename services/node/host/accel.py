@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import resource
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -97,6 +99,7 @@ async def _run(qemu: str, name: str, model: str, run_s_max: float) -> _Run:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
+        _bound(process.pid, run_s_max)
         try:
             _, err = await asyncio.wait_for(process.communicate(), run_s_max)
         except TimeoutError:
@@ -108,6 +111,13 @@ async def _run(qemu: str, name: str, model: str, run_s_max: float) -> _Run:
                 await process.wait()
         heard = said.read_bytes() if said.exists() else b""
         return _Run("" if heard == SAYS and process.returncode == EXIT_CODE else _why(late, heard, err, run_s_max))
+
+
+def _bound(pid: int, run_s_max: float) -> None:
+    """CPU time, so that a test program which never ends does end when we are killed while it runs."""
+    cpu_s = int(run_s_max) + 1
+    with suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_CPU, (cpu_s, cpu_s))
 
 
 def _words(qemu: str, name: str, model: str, disk: Path, said: Path) -> list[str]:
