@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -18,7 +20,7 @@ import msgspec
 from proto.machine import DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
 from services.node.drivers import Driver, MachineChanged
 from services.node.drivers.qemu.driver import QemuDriver
-from services.node.drivers.simulated import SimHost, SimParams, SimPool, SimulatedDriver
+from services.node.drivers.simulated import SimFile, SimHost, SimParams, SimPool, SimulatedDriver
 
 WAIT_S_MAX = 20.0
 GUEST_S_MAX = 45.0
@@ -77,6 +79,10 @@ class Rig(Protocol):
         """Processes and files of VMs that are there on that node."""
         ...
 
+    def incoming(self, name: str, backing: str = "") -> str:
+        """Puts a qcow2 of 8 MiB into `incoming`, on a backing file if one is named. Its sha256."""
+        ...
+
 
 class SimRig:
     kernel = b"simulated\n"
@@ -106,6 +112,11 @@ class SimRig:
         held = [key for key, holders in self.pool.holders.items() for h in holders if h.node == node]
         return [*self.hosts[node].vms, *held]
 
+    def incoming(self, name: str, backing: str = "") -> str:
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        self.pool.incoming[name] = SimFile(DiskFormat.QCOW2, 8, digest, backing)
+        return digest
+
 
 class QemuRig:
     typed = (b"echo hel''lo\n", b"hello")
@@ -133,6 +144,12 @@ class QemuRig:
     def left_over(self, node: str) -> list[str]:
         folders = [str(p) for p in (self.top / node / "vms").glob("*")]
         return folders + [str(pid) for pid in self.processes(node)]
+
+    def incoming(self, name: str, backing: str = "") -> str:
+        file = self.pool / "incoming" / name
+        stand = ["-F", "qcow2", "-b", backing] if backing else []
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *stand, str(file), "8M"], check=True)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
 
     def processes(self, node: str = "") -> list[int]:
         """QEMU processes that work in a folder of this rig (of that node)."""

@@ -135,7 +135,7 @@ async def test_qemu_has_no_privileges(rig: QemuRig, driver: QemuDriver) -> None:
     for group in record.cgroup.splitlines():  # none where none can be made; the capabilities say so
         assert members(group) == [machine.pid]
     await driver.kill("web-1")
-    assert not any(os.path.exists(group) for group in record.cgroup.splitlines())
+    assert not [group for group in record.cgroup.splitlines() if Path(group).exists()]  # noqa: ASYNC240
     disk = rig.pool / "disks" / rig.spec().disks[0].file
     assert (disk.stat().st_uid, disk.stat().st_mode & 0o777) == (seen[0], 0o600)
     assert (rig.pool / "images" / "tiny" / "disk.qcow2").stat().st_uid == 0
@@ -240,3 +240,31 @@ def test_a_lease_record_that_makes_no_sense_stops_everyone(tmp_path: Path) -> No
     (tmp_path / "leases" / "web-1.lease").write_text("{")
     with pytest.raises(LeaseRefused, match="remove the file"):
         lease.take(tmp_path, lease.Lease("web-1", 9, "n1", "boot"))
+
+
+async def test_a_frozen_process_is_adopted_as_paused_and_killed_all_the_same(rig: QemuRig, driver: QemuDriver) -> None:
+    machine = await driver.start(rig.spec())
+    await driver.close()
+    os.kill(machine.pid, signal.SIGSTOP)
+    second = rig.driver()
+    assert [(m.pid, m.status) for m in await second.open()] == [(machine.pid, "paused")]
+    os.kill(machine.pid, signal.SIGCONT)
+    await second.resume("web-1")
+    assert [m.status for m in await second.open()] == ["running"]
+    os.kill(machine.pid, signal.SIGSTOP)
+    await second.kill("web-1")
+    assert rig.left_over("n1") == []
+    await second.close()
+
+
+async def test_a_process_killed_at_birth_leaves_nothing(rig: QemuRig, driver: QemuDriver) -> None:
+    starting = asyncio.create_task(driver.start(rig.spec()))
+    async with asyncio.timeout(10):
+        while not rig.processes("n1"):  # noqa: ASYNC110 - the birth of a process sets no event
+            await asyncio.sleep(0)
+    for pid in rig.processes("n1"):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(CannotStart, match=r"did not start|could not be started"):
+        await starting
+    assert rig.left_over("n1") == []
+    assert (await driver.start(rig.spec())).status == "running"

@@ -59,7 +59,9 @@ class SerialHub:
         self._task: asyncio.Task[None] | None = None
 
     async def connect(self, dial: Callable[[], socket]) -> None:
-        """Raises OSError."""
+        """Raises OSError. What is connected already is left as it is."""
+        if self._task is not None and not self._task.done():
+            return
         reader, self._writer = await asyncio.open_unix_connection(sock=dial(), limit=RING_BYTES)
         self._task = asyncio.create_task(self._read(reader))
 

@@ -120,9 +120,12 @@ def _born(
     groups = [kvm.stat().st_gid] if host.accelerator == "kvm" and kvm.exists() else []
     try:
         spawn(words, folder=folder.own, log=folder.log, uid=uid, groups=groups, inherit=inherit, before=before)
-    except BaseException:
+    except BaseException as error:
         for record in records:
             host.groups.remove(record.cgroup)
+        if isinstance(error, BrokenPipeError):
+            said = folder.tail() or "its process was ended from outside"
+            raise CannotStart(f"QEMU of {spec.vm} could not be started: {said}") from error
         raise
     return records[0]
 

@@ -28,6 +28,7 @@ from services.node.drivers.qemu.qmp import Qmp, QmpError, QmpEvent
 
 RESET_QUIET_S = 1.0
 HANDSHAKE_S_MAX = 30.0
+RECONNECT_S_MAX = 5.0
 QUIT_S_MAX = 2.0
 END_S_MAX = 10.0
 STATUS = {
@@ -48,7 +49,6 @@ class RunningVm:
         self.folder = folder
         self.process = process
         self.status = "prelaunch"
-        self.lock = asyncio.Lock()
         self.agent = GuestAgent(lambda: folder.dial("agent"))
         self.console = SerialHub()
         self._qmp = Qmp(self._hear)
@@ -63,19 +63,33 @@ class RunningVm:
 
     async def connect(self, timeout_s: float = HANDSHAKE_S_MAX) -> None:
         """Handshake and the true status. Raises QmpError, OSError; ends early when the process does."""
+        await self._qmp.close()
+        self._qmp = Qmp(self._hear)
         greeting = asyncio.ensure_future(self._qmp.connect(self.folder.dial("monitor"), timeout_s))
         ended = asyncio.ensure_future(self.process.ended.wait())
         try:
             await asyncio.wait({greeting, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not greeting.done():
-                greeting.cancel()
                 raise ChildProcessError("QEMU ended")
             await greeting
         finally:
             ended.cancel()
-        status = str((await self._qmp.execute("query-status"))["status"])
+            greeting.cancel()
+        status = str((await self._qmp.execute("query-status", timeout_s=timeout_s))["status"])
         self.status = status if status == "prelaunch" else STATUS.get(status, "paused")
         await self.console.connect(lambda: self.folder.dial("serial"))
+
+    async def revive(self, timeout_s: float) -> None:
+        """Ask a monitor again that was lost or never answered; what it says is told where it is new."""
+        if self._qmp.ready or self.process.ended.is_set():
+            return
+        before = self.status
+        try:
+            await self.connect(timeout_s)
+        except (QmpError, OSError):
+            return  # still mute: at the next sweep
+        if self.status != before:
+            self._become(self.status, GoneCause.GUEST if self.status == "shutdown" else GoneCause.UNKNOWN)
 
     async def run(self) -> None:
         """The first instruction. Raises QmpError."""
@@ -123,12 +137,13 @@ class RunningVm:
         """Power off: by word, then by signal. Raises DriverError when the process does not end."""
         self._killed = True
         try:
-            if not self.process.ended.is_set():
+            if self._qmp.ready and not self.process.ended.is_set():
                 await self._qmp.execute("quit", timeout_s=QUIT_S_MAX)
                 async with asyncio.timeout(QUIT_S_MAX):
                     await self.process.ended.wait()
         except (QmpError, TimeoutError):
-            self.process.kill()
+            pass  # then by signal
+        self.process.kill()
         try:
             async with asyncio.timeout(END_S_MAX):
                 await self.process.ended.wait()
@@ -160,8 +175,10 @@ class RunningVm:
 
     async def _do(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         try:
+            if not self._qmp.ready:
+                await self.connect(RECONNECT_S_MAX)
             return await self._qmp.execute(command, arguments)
-        except QmpError as error:
+        except (QmpError, OSError) as error:
             raise DriverError(f"{self.record.vm}: {command}: {error}") from error
 
     @contextmanager

@@ -48,9 +48,15 @@ class Qmp:
         self._on_event = on_event
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._last_id = 0
+        self._ready = False
         self._greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """The handshake is done and the other side is there."""
+        return self._ready and not self.closed.is_set()
 
     async def connect(self, sock: socket.socket, timeout_s: float = 20.0) -> None:
         """Take over a connected socket and do the handshake. Raises QmpClosed, QmpTimeout."""
@@ -62,6 +68,7 @@ class Qmp:
         except TimeoutError:
             raise QmpTimeout(f"the monitor did not greet within {timeout_s} s") from None
         await self.execute("qmp_capabilities", timeout_s=timeout_s)
+        self._ready = True
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None, *, timeout_s: float = 10.0) -> Any:
         """The value of the reply. Raises QmpError's children."""
