@@ -32,15 +32,24 @@ GROUPS = {
 SINGLES = {"events": "events:events", "schema": "cluster:schema"}
 
 
-def program(only: str = "") -> typer.Typer:
-    """The tree of commands. `only`: just that branch, for a quick start, with --api and --token already read."""
+def program(only: str = "", *, listing: bool = False) -> typer.Typer:
+    """The tree of commands. `only`: just that branch, for a quick start, with --api and --token already read. listing: also
+    without --help, for whose sake alone typer would load its validation library."""
     app = typer.Typer(
-        name="asvctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=not only
+        name="asvctl",
+        help=HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=not only,
+        add_help_option=not listing,
     )
     app.callback()(_json_option if only else _options)
     for name, place in GROUPS.items():
         if only in ("", name):
-            app.add_typer(_find(place), name=name)
+            group: typer.Typer = _find(place)
+            for command in group.registered_commands:
+                command.add_help_option = not listing
+            app.add_typer(group, name=name, add_help_option=not listing)
     for name, place in SINGLES.items():
         if only in ("", name):
             app.command(name)(_find(place))
@@ -103,7 +112,7 @@ def run(words: Sequence[str]) -> int:
     try:
         only, rest, given = split(words, os.environ)
         SESSION.api, SESSION.token = given.get("api", ""), given.get("token", "")
-        program(only)(args=rest, prog_name="asvctl")
+        program(only, listing=bool(only) and "ls" in rest[:3] and "--help" not in rest)(args=rest, prog_name="asvctl")
     except Failure as failure:
         show.failure(failure, SESSION.json)
         return failure.code
