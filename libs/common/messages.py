@@ -82,6 +82,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     correlation  the id of the request or fault at the root of the story (also the task id); own id when empty
     causation    the id of the event that led to this command, `INCARNATION-POSITION`; empty at the root
     at_us        the sender's clock
+    seen         the log's position that the asker has seen: the service decides once its views are there too, so that who
+                 has seen an image imported may use it at once
     """
 
     id: str
@@ -93,6 +95,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     causation: str = ""
     at_us: int = 0
     trace: str = ""
+    seen: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -47,6 +47,7 @@ class World:
         self.agents = {n: NodeProcess(self, n, params or SimParams()) for n in nodes}
         self.replies: dict[str, Reply] = {}
         self.checker = checks.Checker(self)
+        self.seen = 0
         self._asked = 0
 
     def begin(self) -> None:
@@ -71,7 +72,7 @@ class World:
         """The command's id; its answer will be in `replies`. Repeated every 2 s until it is there."""
         self._asked += 1
         id = f"ask-{self._asked}"
-        envelope = Envelope(id=id, data=msgspec.Raw(encode(command)), actor="user:world", at_us=self.net.now_us)
+        envelope = Envelope(id=id, data=msgspec.Raw(encode(command)), actor="user:world", at_us=self.net.now_us, seen=self.seen)
         self._ask(service, stream, id, encode(envelope))
         return id
 
@@ -84,6 +85,7 @@ class World:
                 if reply.status != "unavailable":
                     self.checker.answered(id, reply)
                     self.replies[id] = reply
+                    self.seen = max(self.seen, reply.position)
 
             self.net.send("control", "user", back)
 

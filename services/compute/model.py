@@ -94,7 +94,10 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
 def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
     match vm:
         case Stopped():
-            choice = command.choice or Placement(policy="")
+            choice = command.choice
+            if choice is None:
+                said = f"{command.vm} was defined a moment ago and placement has not heard of it yet"
+                raise Refused(Refusal.BUSY, said, "ask again")
             if not choice.candidates:
                 sentence, remedy = explain(choice, command.node)
                 raise Refused(Refusal.NO_NODE_FITS, sentence, remedy)

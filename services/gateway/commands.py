@@ -102,6 +102,7 @@ class Commands:
                 correlation=asker.id,
                 at_us=self.clock.now_us(),
                 trace=here.traceparent,
+                seen=self.follower.position,
             )
             reply = await self.send(service, stream, envelope)
         if reply.status != "accepted":

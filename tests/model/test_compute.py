@@ -272,7 +272,8 @@ def test_a_start_without_a_node_says_why_and_what_would_help() -> None:
     refusal = outcome.refused(Refusal.NO_NODE_FITS).refusal
     assert refusal and "n1 (100 of 256 MiB free)" in refusal.sentence and "offline: n2" in refusal.sentence
     assert "free 156 MiB on n1" in refusal.remedy
-    vm.given(DEFINED).when(StartVm(vm="a")).refused(Refusal.NO_NODE_FITS)
+    vm.given(DEFINED).when(StartVm(vm="a", choice=Placement(policy="p"))).refused(Refusal.NO_NODE_FITS)
+    vm.given(DEFINED).when(StartVm(vm="a")).refused(Refusal.BUSY)
 
 
 @pytest.mark.parametrize("denial", [NO_MEMORY, NO_DEVICES], ids=["memory", "devices"])

@@ -47,6 +47,8 @@ ATTEMPTS_MAX = 8
 """decisions of one command that lost against another writer, before it is answered `unavailable`"""
 ANSWERED_MAX = 4096
 """answers remembered in memory for repeated command ids; the log knows all"""
+PARKED_US_MAX = 3_000_000
+"""how long a command waits for the views to reach what its asker has seen"""
 NIL = msgspec.Raw(b"\xc0")
 
 
@@ -75,6 +77,7 @@ class Host:
         self._inflight: dict[int, tuple[Job, Decision]] = {}
         self._group = 0
         self._reading: set[str] = set()
+        self._parked: list[tuple[int, int, Job]] = []
         self._answered: OrderedDict[str, Reply] = OrderedDict()
         self._tokens = 0
         self._bugs: list[Effect] = []
@@ -119,7 +122,29 @@ class Host:
         job = self._job(command, envelope, ref)
         if stream and stream != job.stream:
             return [Answer(ref, invalid(f"the command is about {job.stream}, the subject about {stream}"))]
+        if envelope.seen > self.reactions.taken:
+            return self._park(job, envelope.seen)
         return self._finish(self._admit(job))
+
+    def _park(self, job: Job, seen: int) -> list[Effect]:
+        """The asker has seen more of the log than the views: wait for them, a bounded while."""
+        if len(self._parked) >= WAITING_MAX:
+            return [Answer(job.ref, Reply(status="unavailable", reason="BUSY", sentence="the views are far behind"))]
+        self._parked.append((seen, self.now_us + PARKED_US_MAX, job))
+        return []
+
+    def _unpark(self) -> list[Effect]:
+        ready = [job for seen, _, job in self._parked if seen <= self.reactions.taken]
+        late = [job for seen, until_us, job in self._parked if seen > self.reactions.taken and until_us < self.now_us]
+        gone = {id(job) for job in (*ready, *late)}
+        self._parked = [entry for entry in self._parked if id(entry[2]) not in gone]
+        out: list[Effect] = []
+        for job in late:
+            said = f"{self.service.name} has not heard of the log's latest events yet"
+            self._answer(job, Reply(status="unavailable", reason="BEHIND", sentence=said, remedy="ask again"), out)
+        for job in ready:
+            out += self._admit(job)
+        return out
 
     def _job(self, command: Command, envelope: Envelope, ref: object, cause: Recorded | None = None) -> Job:
         decider = self._by_command[type(command)]
@@ -252,7 +277,8 @@ class Host:
         """Events in log order; those heard before are skipped. Raises ValueError on a hole."""
         self.now_us = now_us
         self.reactions.hear(records)
-        return self._finish([])
+        out = self._finish([])
+        return out + self._finish(self._unpark()) if self._parked else out
 
     def _react_to(self, recorded: Recorded) -> list[Job]:
         if not self.events.knows(recorded.type):
@@ -300,7 +326,7 @@ class Host:
         for command in list(self.service.ticks(now_us, states)):
             envelope = Envelope(id=next(ids), data=NIL, actor=f"service:{self.service.name}", at_us=now_us)
             out += self._admit(self._job(command, envelope, None))
-        return self._finish(out)
+        return self._finish(out + self._unpark())
 
     def on_mark(self) -> list[Effect]:
         """Now and then: store the consumer position even where nothing had to be written."""
@@ -323,7 +349,7 @@ class Host:
     def idle(self) -> bool:
         """Nothing waits and nothing is under way."""
         r = self.reactions
-        return not (self._inflight or self._group or self._waiting or self._reading or r.inbox or r.todo)
+        return not (self._inflight or self._group or self._waiting or self._reading or self._parked or r.inbox or r.todo)
 
     def _slot(self, stream: str) -> Slot:
         slot = self.slots.get(stream)
