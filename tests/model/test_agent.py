@@ -51,7 +51,7 @@ class Node:
                 case Persist(kept):
                     self.disk.append(kept)
                     self.do(self.agent.on_persisted(kept))
-                case Act(vm, verb):
+                case Act(_, verb):
                     self.acts.append(verb)
                     if verb not in self.slow:
                         self.done(verb)
