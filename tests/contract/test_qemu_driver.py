@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from proto.machine import MachineSpec
+from proto.machine import MachineSpec, Nic, NicKind
 from services.node.drivers import CannotStart, GuestSilent, LeaseRefused
 from services.node.drivers.qemu import lease
 from services.node.drivers.qemu.driver import QemuDriver
@@ -145,7 +145,7 @@ AGENT = """
 import asyncio, sys
 import msgspec
 from pathlib import Path
-from proto.machine import MachineSpec
+from proto.machine import MachineSpec, Nic, NicKind
 from services.node.drivers.qemu.driver import QemuDriver
 
 async def main():
@@ -268,3 +268,34 @@ async def test_a_process_killed_at_birth_leaves_nothing(rig: QemuRig, driver: Qe
         await starting
     assert rig.left_over("n1") == []
     assert (await driver.start(rig.spec())).status == "running"
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="root and iproute2 are needed to make a bridge"
+)
+async def test_a_nic_in_a_bridge_lives_as_long_as_its_process(rig: QemuRig) -> None:
+    bridge = f"asvt{os.getpid() % 100_000}"
+    if (
+        subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=False, capture_output=True).returncode
+        != 0
+    ):
+        pytest.skip("this machine makes no bridges")
+    members = Path(f"/sys/class/net/{bridge}/brif")
+    wan = Nic(name="wan", kind=NicKind.BRIDGE, mac="52:54:00:aa:bb:02", slot=9, bridge=bridge)
+    spec = msgspec.structs.replace(rig.spec(), nics=(wan,))
+    closed, opened = rig.driver(), rig.driver("n2", bridges=(bridge,))
+    try:
+        for driver in (closed, opened):
+            await driver.open()
+        with pytest.raises(CannotStart, match="allowed on n1: none"):
+            await closed.start(spec)
+        assert (await opened.capabilities()).bridges == (bridge,)
+        await opened.start(msgspec.structs.replace(spec, generation=2))
+        assert [name[:3] for name in os.listdir(members)] == ["asv"]
+        await opened.kill("web-1")
+        assert os.listdir(members) == []
+    finally:
+        for driver in (closed, opened):
+            await driver.close()
+        rig.end()
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
