@@ -85,10 +85,11 @@ def test_without_packages_a_sentence_says_so(
 
 
 def test_an_archive_has_the_same_bytes_each_time() -> None:
-    entries = {"b/c": cpio.file(b"x", executable=True), "a": cpio.link("b/c")}
+    entries = {"b/c": cpio.file(b"x", executable=True), "a": cpio.link("elsewhere")}
     archive = cpio.archive(entries)
     assert archive == cpio.archive(dict(reversed(entries.items())))
-    assert archive.index(b"a\0") < archive.index(b"b\0") < archive.index(b"b/c\0") < archive.index(b"TRAILER!!!")
+    places = [archive.index(name) for name in (b"a\0", b"elsewhere", b"b\0", b"b/c\0", b"TRAILER!!!")]
+    assert places == sorted(places)
     assert len(archive) % 512 == 0
 
 

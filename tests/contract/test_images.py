@@ -104,8 +104,12 @@ def snapshots(folder: Path) -> Path:
 
 
 def encrypted(folder: Path) -> Path:
-    secret = ("--object", "secret,id=s,data=abc", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10")
-    return make(folder / "a", *secret, written="")
+    return patch(make(folder / "a"), 32, struct.pack(">I", 2))
+
+
+def encryption_header(folder: Path) -> Path:
+    """Keys without the field that says they are needed."""
+    return patch(make(folder / "a"), 112, struct.pack(">IIQQII", 0x0537BE77, 16, 0, 0, 0, 0))
 
 
 def unknown_feature(folder: Path) -> Path:
@@ -148,6 +152,7 @@ def pipe(folder: Path) -> Path:
         (lying_size, "too short"),
         (snapshots, "1 internal snapshots"),
         (encrypted, "encrypted"),
+        (encryption_header, "encrypted"),
         (unknown_feature, "unknown here"),
         (endless_extensions, "no end"),
         (scrambled_table, "cut off"),
