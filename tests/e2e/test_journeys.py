@@ -1,0 +1,91 @@
+"""What a newcomer does, with real guests: create, look inside, steer, break things, and lose nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e.conftest import EmbeddedCluster
+
+TINY = ("--vcpus", "1", "--memory", "128MiB", "--image", "tiny", "--wait")
+
+
+def guest(cluster: EmbeddedCluster, vm: str, *argv: str) -> str:
+    """What a program in the guest says; waits for a guest that is still booting."""
+    return cluster.until(lambda: cluster.ctl("vm", "exec", vm, "--", *argv).strip(), f"{vm} to answer from inside")
+
+
+def boot_id(cluster: EmbeddedCluster, vm: str) -> str:
+    return guest(cluster, vm, "cat", "/proc/sys/kernel/random/boot_id")
+
+
+def state(cluster: EmbeddedCluster, vm: str) -> str:
+    return str(cluster.json("vm", "show", vm)["state"])
+
+
+@pytest.fixture(scope="module")
+def web(cluster: EmbeddedCluster) -> str:
+    cluster.ctl("vm", "create", "web-1", *TINY)
+    return "web-1"
+
+
+@pytest.mark.timeout(300)
+def test_a_newcomer_creates_a_vm_and_looks_inside(cluster: EmbeddedCluster, web: str) -> None:
+    nodes = cluster.json("node", "ls")
+    assert [n["name"] for n in nodes] == ["n1", "n2", "n3"]
+    assert guest(cluster, web, "uname", "-r")[0].isdigit()
+    shown = cluster.until(lambda: (s := cluster.json("vm", "show", web)) and s["addresses"] and s, "an address")
+    assert shown["state"] == "running" and shown["node"] in ("n1", "n2", "n3")
+    assert shown["pcpus"]
+
+
+@pytest.mark.timeout(300)
+def test_each_process_is_killed_in_turn_and_the_vm_does_not_notice(cluster: EmbeddedCluster, web: str) -> None:
+    before = boot_id(cluster, web)
+    for name in sorted(cluster.pids()):
+        cluster.kill(name)
+        vm = f"after-{name}"
+        cluster.until(lambda vm=vm: cluster.ctl("vm", "create", vm, "--no-start") or True, f"a new command after {name} died")  # type: ignore[misc]
+    assert boot_id(cluster, web) == before
+    assert state(cluster, web) == "running"
+    events = [json.loads(line) for line in cluster.ctl("events", "--json").splitlines()]
+    assert [e["position"] for e in events] == list(range(1, len(events) + 1))
+    defined = [e["stream"] for e in events if e["type"] == "vm_defined"]
+    assert len(defined) == len(set(defined))
+
+
+@pytest.mark.timeout(300)
+def test_pause_resume_reset_stop_start_delete(cluster: EmbeddedCluster) -> None:
+    cluster.ctl("vm", "create", "life", *TINY)
+    first = boot_id(cluster, "life")
+    cluster.ctl("vm", "pause", "life", "--wait")
+    assert state(cluster, "life") == "paused"
+    cluster.ctl("vm", "resume", "life", "--wait")
+    assert boot_id(cluster, "life") == first
+    cluster.ctl("vm", "reset", "life", "--wait")
+    cluster.until(lambda: boot_id(cluster, "life") != first, "a new boot of the guest")
+    cluster.ctl("vm", "stop", "life", "--deadline", "30", "--wait")
+    assert state(cluster, "life") == "stopped"
+    cluster.ctl("vm", "start", "life", "--wait")
+    cluster.ctl("vm", "stop", "life", "--force", "--wait")
+    cluster.ctl("vm", "delete", "life", "--wait")
+    code, said = cluster.refused("vm", "show", "life")
+    assert code == 3 and "life" in said
+    cluster.until(lambda: not list((cluster.home / "pools/default/disks").glob("life-*")), "its disks to be gone")
+
+
+@pytest.mark.timeout(120)
+def test_what_cannot_be_is_refused_with_what_would_be_right(cluster: EmbeddedCluster, web: str) -> None:
+    for words in (
+        ("vm", "create", web, *TINY),
+        ("vm", "create", "Not_A_Label", *TINY),
+        ("vm", "create", "huge", "--vcpus", "1", "--memory", "900GiB", "--image", "tiny"),
+        ("vm", "create", "strange", "--image", "no-such-image"),
+        ("vm", "delete", web),
+        ("vm", "start", "no-such-vm"),
+    ):
+        code, said = cluster.refused(*words)
+        assert code in (1, 2, 3), (words, code)
+        assert len(said.strip()) > 20, (words, said)
+    assert state(cluster, web) == "running"
