@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.host import core, reactions
+from libs.common.host import core, intake, reactions
 from libs.common.log import Conflict, Group, memory
 from libs.world.faults import Storm, story
 from services.node import model as agent
@@ -84,7 +84,7 @@ def repeated_ids_are_decided_again(patch: pytest.MonkeyPatch) -> None:
         return found if isinstance(found, Conflict) else None
 
     patch.setattr(memory.MemoryLog, "_obstacle", obstacle)
-    patch.setattr(core, "ANSWERED_MAX", 0)
+    patch.setattr(intake, "ANSWERED_MAX", 0)
 
 
 def the_position_runs_ahead(patch: pytest.MonkeyPatch) -> None:

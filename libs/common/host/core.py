@@ -12,13 +12,14 @@ chains decisions on a copy of the state and commits its longest prefix, with the
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from libs.common.decider import Decider
+from libs.common.host import intake
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream
 from libs.common.host.jobs import Decision, Job, Slot, advance, decide, unit
 from libs.common.host.orders import OrderBook
@@ -28,32 +29,21 @@ from libs.common.log import Appended, Conflict, Duplicate, Group
 from libs.common.messages import (
     Command,
     Envelope,
-    Fact,
     Hello,
     Recorded,
     Reply,
-    Tick,
-    decode_envelope,
     decode_meta,
     decode_reply,
     encode,
     tag_of,
 )
-from libs.common.registry import Registry, UnknownType, Upcast
+from libs.common.registry import Registry, Upcast
 
 WAITING_MAX = 1000
 """commands that may wait for one stream; more are answered `unavailable`"""
 ATTEMPTS_MAX = 8
 """decisions of one command that lost against another writer, before it is answered `unavailable`"""
-ANSWERED_MAX = 4096
-"""answers remembered in memory for repeated command ids; the log knows all"""
-PARKED_US_MAX = 3_000_000
-"""how long a command waits for the views to reach what its asker has seen"""
 NIL = msgspec.Raw(b"\xc0")
-
-
-def invalid(sentence: str, remedy: str = "") -> Reply:
-    return Reply(status="invalid", reason="INVALID", sentence=sentence, remedy=remedy)
 
 
 class Host:
@@ -77,8 +67,8 @@ class Host:
         self._inflight: dict[int, tuple[Job, Decision]] = {}
         self._group = 0
         self._reading: set[str] = set()
-        self._parked: list[tuple[int, int, Job]] = []
-        self._answered: OrderedDict[str, Reply] = OrderedDict()
+        self._parking = intake.Parking()
+        self._answered = intake.Answered()
         self._tokens = 0
         self._bugs: list[Effect] = []
 
@@ -104,16 +94,10 @@ class Host:
     def on_command(self, ref: object, data: bytes, now_us: int, node: str = "", stream: str = "") -> list[Effect]:
         """A message on `cmd.<service>.<stream>`, or from `node` on `fact.<node>.<service>`."""
         self.now_us = now_us
-        try:
-            envelope = decode_envelope(data)
-            command: Command = self.commands.decode(envelope.data)
-        except UnknownType as unknown:
-            known = ", ".join(sorted(self.commands.classes))
-            return [Answer(ref, invalid(f"{self.service.name} knows no command {unknown.name!r}", f"one of: {known}"))]
-        except (msgspec.DecodeError, msgspec.ValidationError) as bad:
-            return [Answer(ref, invalid(f"not a command: {bad}", "msgpack of an Envelope whose data is a Command"))]
-        if wrong := wrong_source(command, envelope, node):
-            return [Answer(ref, wrong)]
+        read = intake.read(self.service.name, self.commands, data, node)
+        if isinstance(read, Reply):
+            return [Answer(ref, read)]
+        envelope, command = read
         if isinstance(command, Hello):
             self.book.again(command.node)
             return [Answer(ref, Reply(status="accepted")), *self.book.due(now_us)]
@@ -121,23 +105,14 @@ class Host:
             return [Answer(ref, seen)]
         job = self._job(command, envelope, ref)
         if stream and stream != job.stream:
-            return [Answer(ref, invalid(f"the command is about {job.stream}, the subject about {stream}"))]
+            return [Answer(ref, intake.invalid(f"the command is about {job.stream}, the subject about {stream}"))]
         if envelope.seen > self.reactions.taken:
-            return self._park(job, envelope.seen)
+            full = self._parking.park(job, now_us)
+            return [] if full is None else [Answer(ref, full)]
         return self._finish(self._admit(job))
 
-    def _park(self, job: Job, seen: int) -> list[Effect]:
-        """The asker has seen more of the log than the views: wait for them, a bounded while."""
-        if len(self._parked) >= WAITING_MAX:
-            return [Answer(job.ref, Reply(status="unavailable", reason="BUSY", sentence="the views are far behind"))]
-        self._parked.append((seen, self.now_us + PARKED_US_MAX, job))
-        return []
-
     def _unpark(self) -> list[Effect]:
-        ready = [job for seen, _, job in self._parked if seen <= self.reactions.taken]
-        late = [job for seen, until_us, job in self._parked if seen > self.reactions.taken and until_us < self.now_us]
-        gone = {id(job) for job in (*ready, *late)}
-        self._parked = [entry for entry in self._parked if id(entry[2]) not in gone]
+        ready, late = self._parking.leave(self.reactions.taken, self.now_us)
         out: list[Effect] = []
         for job in late:
             said = f"{self.service.name} has not heard of the log's latest events yet"
@@ -278,7 +253,7 @@ class Host:
         self.now_us = now_us
         self.reactions.hear(records)
         out = self._finish([])
-        return out + self._finish(self._unpark()) if self._parked else out
+        return out + self._finish(self._unpark()) if len(self._parking) else out
 
     def _react_to(self, recorded: Recorded) -> list[Job]:
         if not self.events.knows(recorded.type):
@@ -349,7 +324,8 @@ class Host:
     def idle(self) -> bool:
         """Nothing waits and nothing is under way."""
         r = self.reactions
-        return not (self._inflight or self._group or self._waiting or self._reading or self._parked or r.inbox or r.todo)
+        under_way = self._inflight or self._group or self._waiting or self._reading
+        return not (under_way or len(self._parking) or r.inbox or r.todo)
 
     def _slot(self, stream: str) -> Slot:
         slot = self.slots.get(stream)
@@ -379,30 +355,11 @@ class Host:
         if job.ref is None:
             return
         out.append(Answer(job.ref, reply))
-        if reply.status != "unavailable" and not isinstance(job.command, Fact):
-            self._answered[job.envelope.id] = reply
-            if len(self._answered) > ANSWERED_MAX:
-                self._answered.popitem(last=False)
+        self._answered.note(job, reply)
 
     def _token(self) -> int:
         self._tokens += 1
         return self._tokens
-
-
-def wrong_source(command: Command, envelope: Envelope, node: str) -> Reply | None:
-    """Facts come from the node they are about, on its own subject; everything else never comes from a node."""
-    if isinstance(command, Fact):
-        if command.node != node:
-            where = f"node {node}" if node else "no node"
-            return invalid(f"a fact about node {command.node} came from {where}", "each agent reports its own node")
-        return None
-    if node:
-        return invalid(f"{tag_of(type(command))} is not a fact; node {node} may only report facts")
-    if isinstance(command, Tick):
-        return invalid("ticks are made by the service itself")
-    if not envelope.actor:
-        return invalid("the command names no actor", "the gateway signs who asks into each command")
-    return None
 
 
 def state_bytes(host: Host) -> bytes:

@@ -1,0 +1,92 @@
+"""What comes in before anything is decided: is it understood, may it come from there, was it answered before, is it too early."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+from libs.common.host.jobs import Job
+from libs.common.messages import Command, Envelope, Fact, Reply, Tick, decode_envelope, tag_of
+from libs.common.registry import Registry, UnknownType
+
+ANSWERED_MAX = 4096
+"""answers remembered in memory for repeated command ids; the log knows all"""
+PARKED_MAX = 1000
+PARKED_US_MAX = 3_000_000
+"""how long a command waits for the views to reach what its asker has seen"""
+
+
+def invalid(sentence: str, remedy: str = "") -> Reply:
+    return Reply(status="invalid", reason="INVALID", sentence=sentence, remedy=remedy)
+
+
+def read(service: str, commands: Registry, data: bytes, node: str) -> tuple[Envelope, Command] | Reply:
+    """The command and its envelope, or why it is neither. `node`: whose agent's subject it came on; empty for a command's."""
+    try:
+        envelope = decode_envelope(data)
+        command: Command = commands.decode(envelope.data)
+    except UnknownType as unknown:
+        known = ", ".join(sorted(commands.classes))
+        return invalid(f"{service} knows no command {unknown.name!r}", f"one of: {known}")
+    except (msgspec.DecodeError, msgspec.ValidationError) as bad:
+        return invalid(f"not a command: {bad}", "msgpack of an Envelope whose data is a Command")
+    return wrong_source(command, envelope, node) or (envelope, command)
+
+
+def wrong_source(command: Command, envelope: Envelope, node: str) -> Reply | None:
+    """Facts come from the node they are about, on its own subject; everything else never comes from a node."""
+    if isinstance(command, Fact):
+        if command.node != node:
+            where = f"node {node}" if node else "no node"
+            return invalid(f"a fact about node {command.node} came from {where}", "each agent reports its own node")
+        return None
+    if node:
+        return invalid(f"{tag_of(type(command))} is not a fact; node {node} may only report facts")
+    if isinstance(command, Tick):
+        return invalid("ticks are made by the service itself")
+    if not envelope.actor:
+        return invalid("the command names no actor", "the gateway signs who asks into each command")
+    return None
+
+
+class Answered:
+    """The latest answers by command id."""
+
+    def __init__(self) -> None:
+        self._replies: OrderedDict[str, Reply] = OrderedDict()
+
+    def get(self, id: str) -> Reply | None:
+        return self._replies.get(id)
+
+    def note(self, job: Job, reply: Reply) -> None:
+        """Facts are answered anew each time, and `unavailable` is no answer to remember."""
+        if reply.status == "unavailable" or isinstance(job.command, Fact):
+            return
+        self._replies[job.envelope.id] = reply
+        if len(self._replies) > ANSWERED_MAX:
+            self._replies.popitem(last=False)
+
+
+class Parking:
+    """Commands whose askers have seen more of the log than the views have. Each waits a bounded while."""
+
+    def __init__(self) -> None:
+        self._parked: list[tuple[int, Job]] = []
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def park(self, job: Job, now_us: int) -> Reply | None:
+        """None: it waits."""
+        if len(self._parked) >= PARKED_MAX:
+            return Reply(status="unavailable", reason="BUSY", sentence="the views are far behind", remedy="ask again")
+        self._parked.append((now_us + PARKED_US_MAX, job))
+        return None
+
+    def leave(self, position: int, now_us: int) -> tuple[list[Job], list[Job]]:
+        """(those whose time has come, those who waited too long)."""
+        ready = [job for _, job in self._parked if job.envelope.seen <= position]
+        late = [job for until_us, job in self._parked if job.envelope.seen > position and until_us < now_us]
+        self._parked = [(u, job) for u, job in self._parked if job.envelope.seen > position and u >= now_us]
+        return ready, late
