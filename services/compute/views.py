@@ -69,16 +69,15 @@ class Hint:
     until_us: int
 
 
+@dataclass(slots=True)
 class Views:
-    """Placement facts and image facts."""
+    """Placement facts and image facts. starts: the latest start of each VM that has a node."""
 
-    def __init__(self) -> None:
-        self.nodes: dict[str, NodeView] = {}
-        self.vms: dict[str, VmDefined] = {}
-        self.starts: dict[str, VmStartRequested] = {}
-        """the latest start of each VM that has a node"""
-        self.images: dict[str, ImageImported] = {}
-        self.hints: dict[str, Hint] = {}
+    nodes: dict[str, NodeView] = field(default_factory=dict)
+    vms: dict[str, VmDefined] = field(default_factory=dict)
+    starts: dict[str, VmStartRequested] = field(default_factory=dict)
+    images: dict[str, ImageImported] = field(default_factory=dict)
+    hints: dict[str, Hint] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -34,12 +34,13 @@ class NodeView:
     heard_us: int = 0
 
 
+@dataclass(slots=True)
 class Views:
-    def __init__(self) -> None:
-        self.nodes: dict[str, NodeView] = {}
-        self.images: dict[str, ImageImported] = {}
-        self.disks: dict[str, DevicesGranted] = {}
-        """VM -> its latest grant, until its disks are seen removed"""
+    """disks: VM -> its latest grant, until its disks are seen removed."""
+
+    nodes: dict[str, NodeView] = field(default_factory=dict)
+    images: dict[str, ImageImported] = field(default_factory=dict)
+    disks: dict[str, DevicesGranted] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:

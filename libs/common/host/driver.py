@@ -11,6 +11,7 @@ import msgspec
 
 from libs.common.bus import Bus, BusError, Feed, Incoming
 from libs.common.clock import Clock
+from libs.common.host import snapshots
 from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, Publish, Read, ReadStream, SaveMark, SendOrder
 from libs.common.host.relay import Relay
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 MARK_TICKS = 5
+SNAPSHOT_EVERY = 10_000
+"""events between two snapshots; a start folds at most so many, and those of the last seconds"""
 FETCH_MAX = 500
 FETCH_S = 0.5
 """how long a fetch waits for published events; thereafter the log itself is asked, so that a deaf bus costs no more than this"""
@@ -79,6 +82,7 @@ class Runner:
         self._tasks = Tasks()
         self._feed: Feed | None = None
         self._room = asyncio.Event()
+        self._snapped = 0
         self.bugs = 0
         self.commands = 0
 
@@ -89,9 +93,11 @@ class Runner:
         host = self.host
         head = await self._log.head()
         reacted = await self._log.consumer_position(host.reactions.consumer)
-        async for chunk in self._log.replay(0, head.position):
+        after = snapshots.restore(host, await self._log.load_snapshot(host.service.name))
+        async for chunk in self._log.replay(after, head.position):
             for recorded in chunk:
                 host.fold(recorded, recorded.position <= reacted)
+        self._snapped = after
         self._do(host.ready(head.incarnation, self._clock.now_us()))
         name = host.service.name
         self._feed = await self._bus.feed(host.reactions.consumer)
@@ -138,6 +144,19 @@ class Runner:
             self._do(self.host.on_tick(self._clock.now_us(), self._ids()))
             if ticks % MARK_TICKS == 0:
                 self._do(self.host.on_mark())
+                if self.host.reactions.position - self._snapped >= SNAPSHOT_EVERY:
+                    await self._snap()
+
+    async def _snap(self) -> None:
+        """Save a snapshot where one can be taken just now; a start without one only takes longer."""
+        snapshot = snapshots.take(self.host)
+        if snapshot is None:
+            return
+        try:
+            await self._log.save_snapshot(snapshot)
+            self._snapped = snapshot.position
+        except LogError as error:
+            log.warning("%s: no snapshot just now: %s", self.host.service.name, error)
 
     def _ids(self) -> Iterator[str]:
         while True:

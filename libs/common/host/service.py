@@ -24,11 +24,12 @@ from libs.common.messages import Command, Message, NodeId, Recorded
 
 
 class Views(Protocol):
-    """A read model, folded from the log."""
+    """A read model, folded from the log: a dataclass whose fields msgspec can write and read, as it goes into snapshots."""
 
     def apply(self, recorded: Recorded, event: Any) -> None: ...
 
 
+@dataclass(slots=True)
 class NoViews:
     def apply(self, recorded: Recorded, event: Any) -> None:
         return None
@@ -73,7 +74,7 @@ class Service:
     follows: tuple[type[Message], ...] = ()
     """events of other services that react or views want decoded; all others are skipped"""
     react: Callable[[Any, Recorded, Any], Sequence[Command]] = no_react
-    views: Callable[[], Any] = NoViews
+    views: type[Any] = NoViews
     enrich: Callable[[Any, Any, int], Any] = no_enrich
     orders: Callable[[str, Any, int], Order | None] = no_orders
     ticks: Callable[[int, Iterator[tuple[str, Any]]], Iterable[Command]] = no_ticks

@@ -1,0 +1,45 @@
+"""A snapshot and its tail fold to what the whole log folds to; one that this code cannot read is thrown away."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from libs.common.host import snapshots
+from libs.common.host.core import Host, state_bytes
+from libs.common.log import Snapshot
+from libs.world.faults import Storm, story
+from services.compute.app import SERVICE as COMPUTE
+from services.io.app import SERVICE as IO
+from services.memory.app import SERVICE as MEMORY
+from tests.toy import QUIET
+
+
+@pytest.mark.parametrize("service", [COMPUTE, MEMORY, IO], ids=lambda s: s.name)
+def test_a_snapshot_at_any_position_and_the_tail_are_the_whole(service: object) -> None:
+    world = story(5, Storm(faults=4))
+    events = world.log.read_all_now(0, 10**6)
+    whole = Host(service)  # type: ignore[arg-type]
+    for recorded in events:
+        whole.fold(recorded, True)
+    for at in range(0, len(events), 7):
+        first = Host(service)  # type: ignore[arg-type]
+        for recorded in events[:at]:
+            first.fold(recorded, True)
+        snapshot = snapshots.take(first)
+        assert snapshot is not None and snapshot.position == at
+        second = Host(service)  # type: ignore[arg-type]
+        assert snapshots.restore(second, snapshot) == at
+        for recorded in events[at:]:
+            second.fold(recorded, True)
+        assert state_bytes(second) == state_bytes(whole)
+        assert msgspec.to_builtins(second.views) == msgspec.to_builtins(whole.views)
+
+
+def test_a_snapshot_of_other_code_is_not_read() -> None:
+    taken = snapshots.take(Host(QUIET))
+    assert taken is not None
+    assert snapshots.restore(Host(QUIET), msgspec.structs.replace(taken, schema="other", data=b"\xc1")) == 0
+    assert snapshots.restore(Host(QUIET), None) == 0
+    assert snapshots.schema(COMPUTE) != snapshots.schema(IO)
+    assert isinstance(taken, Snapshot)
