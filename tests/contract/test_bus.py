@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 
 from libs.common.bus import Bus, BusError, BusTimeout, Disconnected, Incoming, NoResponder, Published
-from libs.common.bus.feed import StreamLimits
+from libs.common.bus.feed import IDLE_S_MAX, NatsFeed, StreamLimits
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.bus.nats import NatsBus
+from libs.common.bus.permissions import LIVE_FEEDS_MAX
 from tests.servers import NatsServer
 
 type Join = Callable[[str], Awaitable[Bus]]
@@ -309,6 +310,7 @@ async def test_the_server_is_killed_and_comes_back() -> None:
             await relay.request("cmd.compute.vm-a", b"", timeout_s=0.2)
         await other.publish("tel.n1.beat", b"")  # lost, not raised
         server.start()
+        assert await other.request("cmd.compute.vm-a", b"x", timeout_s=10) == b"heard x"  # so it is back itself
         assert await relay.request("cmd.compute.vm-a", b"x", timeout_s=10) == b"heard x"
         await relay.publish_events([event(2)])
         assert await _all(feed.fetch, 1) == [b"2"]
@@ -343,6 +345,21 @@ async def test_the_stream_is_bounded() -> None:
         assert 0 < len(await feed.fetch(500, 5.0)) < 64
         await relay.drain()
         await other.drain()
+
+
+async def test_feeds_without_a_durable_name_are_few_and_given_back(server: NatsServer) -> None:
+    relay, reader = await NatsBus.connect(server.url, name="relay"), await NatsBus.connect(server.url, name="reader")
+    await relay.publish_events([])
+    feeds = [await reader.feed("") for _ in range(LIVE_FEEDS_MAX)]
+    with pytest.raises(BusError, match="the most"):
+        await reader.feed("")
+    await feeds.pop().close()
+    again = await reader.feed("")
+    assert isinstance(again, NatsFeed)
+    again.used_s -= 2 * IDLE_S_MAX  # let go without close, a while ago
+    await reader.feed("")
+    await relay.drain()
+    await reader.drain()
 
 
 async def test_a_message_that_is_too_large_is_said_so(server: NatsServer) -> None:

@@ -47,6 +47,11 @@ class Connection:
     trouble: str = ""
     _redial: asyncio.Task[None] | None = None
 
+    @property
+    def ready(self) -> bool:
+        """Connected, and heard again on all subscriptions. (nats-py says connected before it has subscribed anew.)"""
+        return self.up.is_set() and bool(self.client.is_connected)
+
     async def await_up(self, timeout_s: float) -> None:
         """Raises Disconnected when the server does not come back in time."""
         if self.closing:

@@ -31,6 +31,8 @@ STREAM_S_MAX = 10.0
 STREAM_POLL_S = 0.1
 LIVE_S_MAX = 300
 """for how long the server keeps the place of a reader without a durable name that is away"""
+IDLE_S_MAX = 60.0
+"""a reader without a durable name that fetched nothing for so long loses its place when another wants one"""
 _S = 1_000_000_000
 _NOT_FOUND = (10014, 10059)
 
@@ -96,15 +98,23 @@ class EventStream:
 
     async def feed(self, link: Connection, durable: str, subject: str, new_only: bool) -> NatsFeed:
         """Raises BusError when the stream was not made within STREAM_S_MAX."""
-        live = live_names(link.name)
-        taken = {feed.consumer for feed in self._feeds}
-        consumer = durable or next((name for name in live if name not in taken), "")
-        if not consumer:
-            raise BusError(f"{link.name} has {len(live)} feeds without a durable name open, that is the most")
+        consumer = durable or await self._free_name(live_names(link.name))
         feed = NatsFeed(self, link, consumer, subject, new_only=new_only, durable=bool(durable))
         await feed.open()
         self._feeds.add(feed)
         return feed
+
+    async def _free_name(self, names: tuple[str, ...]) -> str:
+        """One that no open feed has. A feed that nobody has fetched from for long was let go without `close`."""
+        taken = {feed.consumer: feed for feed in self._feeds}
+        free = next((name for name in names if name not in taken), "")
+        if free:
+            return free
+        oldest = min((taken[name] for name in names), key=lambda feed: feed.used_s)
+        if asyncio.get_running_loop().time() - oldest.used_s < IDLE_S_MAX:
+            raise BusError(f"{len(names)} feeds without a durable name are open, that is the most")
+        await oldest.close()
+        return oldest.consumer
 
     def forget(self, feed: NatsFeed) -> None:
         self._feeds.discard(feed)
@@ -121,6 +131,7 @@ class NatsFeed:
         self, stream: EventStream, link: Connection, consumer: str, subject: str, *, new_only: bool, durable: bool
     ) -> None:
         self.consumer = consumer
+        self.used_s = asyncio.get_running_loop().time()
         self._stream = stream
         self._link = link
         self._subject = subject
@@ -191,6 +202,7 @@ class NatsFeed:
     async def fetch(self, max_messages: int, timeout_s: float) -> list[bytes]:
         """Raises Disconnected, BusError."""
         heard = self._heard
+        self.used_s = asyncio.get_running_loop().time() + timeout_s
         if not heard or self._lost:
             try:
                 async with asyncio.timeout(timeout_s):

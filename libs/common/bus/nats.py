@@ -88,7 +88,7 @@ class NatsBus:
     async def request(
         self, subject: str, data: bytes, *, timeout_s: float = 5.0, headers: dict[str, str] | None = None
     ) -> bytes:
-        if not self._link.client.is_connected:
+        if not self._link.ready:
             await self._link.await_up(timeout_s)
         self._next += 1
         token = self._next
@@ -104,7 +104,7 @@ class NatsBus:
 
     async def serve(self, subject: str, handler: Handler, *, queue: str = "") -> None:
         """Raises Forbidden."""
-        if not self._link.client.is_connected:
+        if not self._link.ready:
             await self._link.await_up(CONNECT_S_MAX)
         served = Served(subject, handler, queue, self._handling_max)
         self._denied.pop(subject.lower(), None)
@@ -116,14 +116,14 @@ class NatsBus:
 
     async def publish(self, subject: str, data: bytes) -> None:
         """While the server is away the message is dropped and counted."""
-        if not self._link.client.is_connected:
+        if not self._link.ready:
             self._dropped += 1
             return
         await self._send(subject, data, "", None)
 
     async def publish_events(self, events: Sequence[Published]) -> None:
         """Raises Forbidden for everyone but the relay, Disconnected, BusTimeout, BusError: then ask again with the same ones."""
-        if not self._link.client.is_connected:
+        if not self._link.ready:
             await self._link.await_up(CONNECT_S_MAX)
         try:
             await self._publisher.publish(events)
@@ -132,7 +132,7 @@ class NatsBus:
 
     async def feed(self, durable: str, *, subject: str = "evt.>", new_only: bool = False) -> Feed:
         """Waits for the stream to be made by the relay, at most CONNECT_S_MAX."""
-        if not self._link.client.is_connected:
+        if not self._link.ready:
             await self._link.await_up(CONNECT_S_MAX)
         return await self._events.feed(self._link, durable, subject, new_only)
 
