@@ -10,16 +10,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from libs.common.log.postgres import PostgresLog
-
+from libs.common import telemetry
 from libs.common.bus import Bus, BusError
 from libs.common.bus.credentials import BadCredentials, Credentials
+from libs.common.bus.edge import Edge
 from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
 from libs.common.config import BadConfig, load
-from libs.common.host.driver import RelayRunner, Runner
+from libs.common.host.driver import Runner
+from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
 from libs.common.log import EventLog, LogError
+from libs.common.log.postgres import PostgresLog
 from proto.upcasts import UPCASTS
 from services.host.config import HostConfig
 
@@ -39,6 +41,7 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     name = config.name or "-".join(names)
+    telemetry.start(name, config.otlp_endpoint, config.trace_ratio)
     credentials = Credentials.load(config.nats_creds, name) if config.nats_creds else None
     bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=name)
     events: EventLog = await PostgresLog.open(config.postgres_dsn)
@@ -48,11 +51,17 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     for runner in runners:
         await runner.start()
     log.info("%s: ready", ", ".join(names))
+    edge = Edge.to(config.nats_url, credentials, name=name)
+    for runner in runners:
+        edge.questions(runner.name, runner.question)
+    await edge.start()
     if config.ready is not None:
         config.ready.touch()
     await stop.wait()
     log.info("%s: draining", ", ".join(names))
+    await edge.stop()
     await _drain(runners, bus, events)
+    telemetry.stop()
 
 
 async def _drain(runners: Sequence[Runner | RelayRunner], bus: Bus, events: EventLog) -> None:

@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 
+from libs.common import telemetry
 from libs.common.bus import BusError
 from libs.common.bus.credentials import BadCredentials
 from libs.common.bus.nats import NatsBus
@@ -46,8 +48,7 @@ def host_load() -> tuple[int, float]:
 
 def boot_id() -> str:
     """This boot of the host, as the kernel names it."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 async def run(config: NodeConfig) -> None:
@@ -55,6 +56,7 @@ async def run(config: NodeConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    telemetry.start(config.node, config.otlp_endpoint, config.trace_ratio)
     who, url = await credentials(config.node, config.state / "keys", config.gateway, config.join_token_file)
     bus = await NatsBus.connect(config.nats_url or url, who, name=config.node)
     driver, clock, node = make_driver(config), SystemClock(), NodeId(config.node)
@@ -69,6 +71,7 @@ async def run(config: NodeConfig) -> None:
     await asks.stop()
     await runner.stop()
     await bus.drain()
+    telemetry.stop()
 
 
 def main() -> None:

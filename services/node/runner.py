@@ -12,6 +12,7 @@ import msgspec
 from libs.common.bus import Bus, BusError, Incoming
 from libs.common.clock import Clock
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_reply, encode
+from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
 from proto.node import Beat, Heard, Order, OrderVm, VmBeat
 from services.node.chores import Chores, Work
@@ -179,7 +180,8 @@ class AgentRunner:
         match act.verb:
             case "start":
                 assert act.spec is not None
-                return await driver.start(act.spec)
+                with span("agent start", act.trace, vm=act.vm, node=self.node):
+                    return await driver.start(act.spec)
             case "shutdown":
                 await driver.shutdown(act.vm)
             case "kill":

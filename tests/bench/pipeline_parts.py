@@ -18,7 +18,8 @@ from libs.common.bus.credentials import Credentials
 from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
 from libs.common.decider import Decider
-from libs.common.host.driver import RelayRunner, Runner
+from libs.common.host.driver import Runner
+from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
 from libs.common.log.postgres import PostgresLog
 from libs.common.messages import Command, Envelope, Event, Value, decode_meta, decode_recorded, encode

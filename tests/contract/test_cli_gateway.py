@@ -21,7 +21,8 @@ import uvicorn
 
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.clock import SystemClock
-from libs.common.host.driver import RelayRunner, Runner
+from libs.common.host.driver import Runner
+from libs.common.host.relaying import RelayRunner
 from libs.common.log.memory import MemoryLog
 from libs.common.messages import Envelope, NodeId, decode_reply, encode
 from proto.compute import JoinNode

@@ -151,7 +151,7 @@ class Host:
             slot.busy = True
             token = self._token()
             self._inflight[token] = (job, decision)
-            out.append(Append(token, Group((unit(job, decision),))))
+            out.append(Append(token, Group((unit(job, decision),)), tag_of(type(job.command)), job.envelope.trace))
         self._waiting.pop(stream, None)
         return out
 
@@ -282,7 +282,8 @@ class Host:
         """What every step ends with: the next group of reactions, new orders, bugs."""
         if not self._group and (group := self.reactions.next_group()) is not None:
             self._group = self._token()
-            out.append(Append(self._group, group))
+            traces = (job.envelope.trace for job, _ in self.reactions.under_way if job.envelope.trace)
+            out.append(Append(self._group, group, "reactions", next(traces, "")))
         out += self.book.due(self.now_us)
         return out + self._drain_bugs()
 

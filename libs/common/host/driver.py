@@ -11,14 +11,14 @@ import msgspec
 
 from libs.common.bus import Bus, BusError, Feed, Incoming
 from libs.common.clock import Clock
-from libs.common.host import snapshots
+from libs.common.host import snapshots, status
 from libs.common.host.core import Host
-from libs.common.host.effects import Answer, Append, Bug, Effect, Publish, Read, ReadStream, SaveMark, SendOrder
-from libs.common.host.relay import Relay
+from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
 from libs.common.log import EventLog, LogError
 from libs.common.messages import Recorded, decode_recorded, encode
 from libs.common.registry import Upcast
+from libs.common.telemetry import span
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,10 @@ class Runner:
         self.bugs = 0
         self.commands = 0
 
+    @property
+    def name(self) -> str:
+        return self.host.service.name
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -123,6 +127,13 @@ class Runner:
         await self._tasks.stop()
         if self._feed is not None:
             await self._feed.close()
+
+    def question(self, what: str, data: bytes) -> msgspec.Struct:
+        """Answers `query.<service>.<what>`: `status` here, all else by the service's own query. Raises KeyError."""
+        if what == "status":
+            return status.of(self.host, self.commands, self.bugs)
+        answer: msgspec.Struct = self.host.service.query(what, data, self.host.states(), self.host.views)
+        return answer
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -211,7 +222,11 @@ class Runner:
 
     async def _append(self, effect: Append) -> None:
         try:
-            result = await self._log.append(effect.group)
+            if effect.trace:
+                with span(f"{self.host.service.name} {effect.what}", effect.trace, units=len(effect.group.units)):
+                    result = await self._log.append(effect.group)
+            else:
+                result = await self._log.append(effect.group)
         except LogError as error:
             self._do(self.host.on_append_failed(effect.token, f"the log cannot be written just now: {error}"))
         else:
@@ -234,7 +249,8 @@ class Runner:
 
     async def _order(self, effect: SendOrder) -> None:
         try:
-            data = await self._bus.request(f"order.{effect.node}", effect.data, timeout_s=ORDER_TIMEOUT_S)
+            with span(f"order {effect.node}", effect.trace, stream=effect.stream):
+                data = await self._bus.request(f"order.{effect.node}", effect.data, timeout_s=ORDER_TIMEOUT_S)
         except BusError as error:
             log.debug("order for %s to %s unheard: %s", effect.stream, effect.node, error)
             return
@@ -267,57 +283,3 @@ async def close_holes(events: EventLog, position: int, records: list[Recorded]) 
             out.append(recorded)
             position += 1
     return out
-
-
-class RelayRunner:
-    """The one relay of a log. Should two run by mistake, the bus drops what is said twice."""
-
-    def __init__(self, events: EventLog, bus: Bus) -> None:
-        self._log = events
-        self._bus = bus
-        self._tasks = Tasks()
-        self.relay: Relay | None = None
-
-    async def start(self) -> None:
-        head = await self._log.head()
-        await self._bus.publish_events(())  # makes the stream: others' feeds wait for it, also while the log is empty
-        self.relay = Relay(head.incarnation, await self._log.consumer_position("relay"))
-        self._tasks.start(self._run(self.relay), "relay")
-
-    async def _run(self, relay: Relay) -> None:
-        steps: list[Read | Publish | SaveMark] = [relay.start()]
-        while True:
-            step = steps.pop(0)
-            try:
-                steps += await self._step(relay, step)
-            except LogError as error:
-                log.warning("the relay cannot read the log just now: %s", error)
-                await asyncio.sleep(RETRY_S)
-                steps = [relay.start()]
-
-    async def _step(self, relay: Relay, step: Read | Publish | SaveMark) -> list[Read | Publish | SaveMark]:
-        match step:
-            case Read(after, limit):
-                records = await self._log.read_all(after, limit)
-                if not records:
-                    await self._log.wait(after, 1.0)
-                return [relay.on_records(records)]
-            case Publish(published):
-                try:
-                    await self._bus.publish_events(published)
-                except BusError as error:
-                    log.warning("the relay cannot publish just now: %s", error)
-                    await asyncio.sleep(RETRY_S)
-                    return [*relay.on_published(False)]
-                return [*relay.on_published(True)]
-            case SaveMark(group):
-                await self._log.append(group)
-                return []
-
-    async def stop(self) -> None:
-        await self._tasks.stop()
-        if self.relay is not None:
-            try:
-                await self._log.append(self.relay.mark())
-            except LogError as error:
-                log.warning("the relay's position was not stored: %s", error)

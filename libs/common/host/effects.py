@@ -12,10 +12,13 @@ from libs.common.messages import NodeId, Reply
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append the group, then `on_appended(token, result)`; after LogError `on_append_failed(token)`."""
+    """Append the group, then `on_appended(token, result)`; after LogError `on_append_failed(token)`. what, trace: the command and
+    its trace context, for the span (a group of reactions: its first)."""
 
     token: int
     group: Group
+    what: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class SendOrder:
     version: int
     node: NodeId
     data: bytes
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

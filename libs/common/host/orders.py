@@ -20,6 +20,7 @@ class _Entry:
     node: NodeId
     version: int
     data: bytes
+    trace: str = ""
     heard: bool = False
     next_us: int = 0
     wait_us: int = REPEAT_US
@@ -41,7 +42,7 @@ class OrderBook:
             message = msgspec.structs.replace(message, correlation=correlation)
         if trace and hasattr(message, "trace"):
             message = msgspec.structs.replace(message, trace=trace)
-        self._entries[stream] = _Entry(order.node, version, encode(message))
+        self._entries[stream] = _Entry(order.node, version, encode(message), trace)
 
     def due(self, now_us: int) -> list[SendOrder]:
         """Every order that is to be sent now, in the order of stream names; marks each for its next repetition."""
@@ -50,7 +51,7 @@ class OrderBook:
             entry = self._entries[stream]
             entry.next_us = now_us + entry.wait_us
             entry.wait_us = min(entry.wait_us * 2, REPEAT_MAX_US)
-            out.append(SendOrder(stream, entry.version, entry.node, entry.data))
+            out.append(SendOrder(stream, entry.version, entry.node, entry.data, entry.trace))
         return out
 
     def heard(self, stream: str, version: int) -> None:

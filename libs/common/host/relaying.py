@@ -1,0 +1,81 @@
+"""The asyncio around the relay's stepper."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from libs.common.bus import Bus, BusError
+from libs.common.host import status
+from libs.common.host.driver import RETRY_S, Tasks
+from libs.common.host.effects import Publish, Read, SaveMark
+from libs.common.host.relay import Relay
+from libs.common.log import EventLog, LogError
+
+log = logging.getLogger(__name__)
+
+
+class RelayRunner:
+    """The one relay of a log. Should two run by mistake, the bus drops what is said twice."""
+
+    def __init__(self, events: EventLog, bus: Bus) -> None:
+        self._log = events
+        self._bus = bus
+        self._tasks = Tasks()
+        self.relay: Relay | None = None
+
+    @property
+    def name(self) -> str:
+        return "relay"
+
+    def question(self, what: str, data: bytes) -> msgspec.Struct:
+        """`query.relay.status`. Raises KeyError for all else."""
+        if what != "status" or self.relay is None:
+            raise KeyError(what)
+        return status.Status(service="relay", incarnation=self.relay.incarnation, position=self.relay.position)
+
+    async def start(self) -> None:
+        head = await self._log.head()
+        await self._bus.publish_events(())  # makes the stream: others' feeds wait for it, also while the log is empty
+        self.relay = Relay(head.incarnation, await self._log.consumer_position("relay"))
+        self._tasks.start(self._run(self.relay), "relay")
+
+    async def _run(self, relay: Relay) -> None:
+        steps: list[Read | Publish | SaveMark] = [relay.start()]
+        while True:
+            step = steps.pop(0)
+            try:
+                steps += await self._step(relay, step)
+            except LogError as error:
+                log.warning("the relay cannot read the log just now: %s", error)
+                await asyncio.sleep(RETRY_S)
+                steps = [relay.start()]
+
+    async def _step(self, relay: Relay, step: Read | Publish | SaveMark) -> list[Read | Publish | SaveMark]:
+        match step:
+            case Read(after, limit):
+                records = await self._log.read_all(after, limit)
+                if not records:
+                    await self._log.wait(after, 1.0)
+                return [relay.on_records(records)]
+            case Publish(published):
+                try:
+                    await self._bus.publish_events(published)
+                except BusError as error:
+                    log.warning("the relay cannot publish just now: %s", error)
+                    await asyncio.sleep(RETRY_S)
+                    return [*relay.on_published(False)]
+                return [*relay.on_published(True)]
+            case SaveMark(group):
+                await self._log.append(group)
+                return []
+
+    async def stop(self) -> None:
+        await self._tasks.stop()
+        if self.relay is not None:
+            try:
+                await self._log.append(self.relay.mark())
+            except LogError as error:
+                log.warning("the relay's position was not stored: %s", error)
