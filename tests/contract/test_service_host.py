@@ -67,10 +67,36 @@ class Control:
 
 
 class Cluster:
-    def __init__(self, log: PostgresLog, bus: NatsBus, control: list[Control]) -> None:
+    def __init__(self, log: PostgresLog, bus: NatsBus, control: list[Control], nats: NatsServer) -> None:
         self.log = log
         self.bus = bus
         self.control = control
+        self.nats = nats
+        self.replies: dict[tuple[str, str], Reply] = {}
+
+    async def load(self, users: int, enough: asyncio.Event) -> None:
+        """Each user defines one VM after the other, each twice: the second clashes with the first. Until `enough`."""
+
+        async def user(n: int) -> None:
+            for i in itertools.takewhile(lambda _: not enough.is_set(), itertools.count()):
+                for turn in ("first", "second"):
+                    vm = f"vm-{n}-{i}"
+                    self.replies[vm, turn] = await self.ask(f"cmd.compute.vm-{vm}", DefineVm(vm=vm), f"{vm}-{turn}")
+
+        async with asyncio.TaskGroup() as tasks:
+            for n in range(users):
+                tasks.create_task(user(n))
+
+    async def check(self) -> None:
+        """Every answer is true of the log, the log has no gap and no double, and a repeated id answers the same."""
+        events = await self.events()
+        check_log(events)
+        assert sorted(e.stream for e in events) == sorted(f"vm-{vm}" for vm, turn in self.replies if turn == "first")
+        for (vm, turn), reply in self.replies.items():
+            assert reply.status == ("accepted" if turn == "first" else "refused"), (vm, turn, reply)
+        for (vm, turn), reply in list(self.replies.items())[:: max(1, len(self.replies) // 50)]:
+            again = await self.ask(f"cmd.compute.vm-{vm}", DefineVm(vm=vm), f"{vm}-{turn}")
+            assert (again.status, again.reason, again.position) == (reply.status, reply.reason, reply.position)
 
     async def ask(self, subject: str, command: Command, id: str, actor: str = "user:test") -> Reply:
         """As a patient user: the same id until there is an answer."""
@@ -100,7 +126,7 @@ async def cluster(
         await asyncio.gather(*(c.start() for c in control))
         log = await PostgresLog.open(postgres.dsn(database))
         bus = await NatsBus.connect(nats.url, name="test")
-        yield Cluster(log, bus, control)
+        yield Cluster(log, bus, control, nats)
         await bus.drain()
         await log.close()
         for one in control:
@@ -117,16 +143,7 @@ def check_log(events: Sequence[Recorded]) -> None:
 
 
 async def test_killed_in_a_loop_under_load_nothing_is_lost_or_done_twice(cluster: Cluster) -> None:
-    chance = random.Random(1)
-    enough = asyncio.Event()
-    replies: dict[tuple[str, str], Reply] = {}
-
-    async def user(n: int) -> None:
-        """Defines one VM after the other, each twice: the second clashes with the first."""
-        for i in itertools.takewhile(lambda _: not enough.is_set(), itertools.count()):
-            for turn in ("first", "second"):
-                name = f"vm-{n}-{i}"
-                replies[name, turn] = await cluster.ask(f"cmd.compute.vm-{name}", DefineVm(vm=name), f"{name}-{turn}")
+    chance, enough = random.Random(1), asyncio.Event()
 
     async def killer() -> None:
         for _ in range(KILLS):
@@ -136,18 +153,37 @@ async def test_killed_in_a_loop_under_load_nothing_is_lost_or_done_twice(cluster
             await asyncio.sleep(chance.uniform(0.05, 0.3))  # under load; the instant is what is drawn here
         enough.set()
 
-    async with asyncio.TaskGroup() as tasks:
-        for n in range(8):
-            tasks.create_task(user(n))
-        tasks.create_task(killer())
-    events = await cluster.events()
-    check_log(events)
-    assert sorted(e.stream for e in events) == sorted(f"vm-{name}" for name, turn in replies if turn == "first")
-    for (name, turn), reply in replies.items():
-        assert reply.status == ("accepted" if turn == "first" else "refused"), (name, turn, reply)
-    for (name, turn), reply in list(replies.items())[:: max(1, len(replies) // 50)]:
-        again = await cluster.ask(f"cmd.compute.vm-{name}", DefineVm(vm=name), f"{name}-{turn}")
-        assert (again.status, again.reason, again.position) == (reply.status, reply.reason, reply.position)
+    await asyncio.gather(cluster.load(8, enough), killer())
+    await cluster.check()
+
+
+@pytest.mark.parametrize("cluster", ["together"], indirect=True)
+async def test_engines_that_go_away_under_load_come_back_to_a_cluster_that_goes_on(
+    cluster: Cluster, postgres: Postgres
+) -> None:
+    enough = asyncio.Event()
+
+    async def more() -> None:
+        """Until the cluster has answered a good deal since."""
+        count = len(cluster.replies)
+        async with asyncio.timeout(60):
+            while len(cluster.replies) < count + 50:
+                await asyncio.sleep(0.01)
+
+    async def outages() -> None:
+        await more()
+        postgres.kill()
+        await asyncio.sleep(0.5)  # an outage has a length
+        await asyncio.to_thread(postgres.start)
+        await more()
+        cluster.nats.kill()
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(cluster.nats.start)
+        await more()
+        enough.set()
+
+    await asyncio.gather(cluster.load(4, enough), outages())
+    await cluster.check()
 
 
 async def test_sigterm_answers_what_is_under_way_and_ends_cleanly(cluster: Cluster) -> None:
