@@ -70,7 +70,7 @@ class EmbeddedCluster:
         def back() -> bool:
             record = json.loads((self.home / "cluster.json").read_text())
             child = record["children"][name]
-            return child["state"] == "ready" and child["mark"]["pid"] != before
+            return bool(child["state"] == "ready" and child["mark"]["pid"] != before)
 
         self.until(back, f"{name} to be back")
 
