@@ -7,7 +7,7 @@ streams skip it, the owner of a stream must stop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, Union, get_args
 
 import msgspec
 
@@ -44,15 +44,18 @@ class Registry:
     ) -> None:
         self.classes = {tag_of(c): c for c in classes}
         self._decoders = {t: msgspec.msgpack.Decoder(c).decode for t, c in self.classes.items()}
+        self._any = msgspec.msgpack.Decoder(Union[tuple(self.classes.values())]).decode if self.classes else _peek
         self._upcasts = dict(upcasts or {})
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
         """A message from msgpack. Raises UnknownType, msgspec.ValidationError, msgspec.DecodeError."""
-        name = _peek(data).type
-        decoder = self._decoders.get(name)
-        if decoder is None:
-            raise UnknownType(name)
-        return decoder(data)
+        try:
+            return self._any(data)
+        except msgspec.ValidationError:
+            name = _peek(data).type
+            if name not in self.classes:
+                raise UnknownType(name) from None
+            raise
 
     def event(self, recorded: Recorded) -> Any:
         """The event in a log row, upcast to the newest version. Raises UnknownType."""

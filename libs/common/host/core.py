@@ -104,6 +104,7 @@ class Host:
         if seen := self._answered.get(envelope.id):
             return [Answer(ref, seen)]
         job = self._job(command, envelope, ref)
+        job.raw = data
         if stream and stream != job.stream:
             return [Answer(ref, intake.invalid(f"the command is about {job.stream}, the subject about {stream}"))]
         if envelope.seen > self.reactions.taken:

@@ -28,7 +28,8 @@ class Slot:
 
 @dataclass(slots=True)
 class Job:
-    """A command to be decided. `ref`: who is to be answered (None: nobody); `cause`: the event that led to it, for a reaction."""
+    """A command to be decided. `ref`: who is to be answered (None: nobody); `cause`: the event that led to it, for a reaction;
+    raw: the envelope as it came in, empty where the host made it."""
 
     envelope: Envelope
     command: Command
@@ -37,6 +38,7 @@ class Job:
     ref: object = None
     cause: Recorded | None = None
     attempts: int = 0
+    raw: bytes = b""
 
     @property
     def cause_position(self) -> int:
@@ -82,7 +84,10 @@ def decide(job: Job, command: Command, slot: Slot) -> Decision:
 
 
 def _row(job: Job, command: Command, reply: Reply) -> CommandRow:
-    payload = encode(msgspec.structs.replace(job.envelope, data=msgspec.Raw(encode(command))))
+    if command is job.command and job.raw:
+        payload = job.raw
+    else:
+        payload = encode(msgspec.structs.replace(job.envelope, data=msgspec.Raw(encode(command))))
     return CommandRow(job.envelope.id, payload, encode(reply))
 
 
