@@ -7,7 +7,9 @@ streams skip it, the owner of a stream must stop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union, get_args
+from functools import reduce
+from operator import or_
+from typing import Any, get_args
 
 import msgspec
 
@@ -44,7 +46,8 @@ class Registry:
     ) -> None:
         self.classes = {tag_of(c): c for c in classes}
         self._decoders = {t: msgspec.msgpack.Decoder(c).decode for t, c in self.classes.items()}
-        self._any = msgspec.msgpack.Decoder(Union[tuple(self.classes.values())]).decode if self.classes else _peek
+        union: Any = reduce(or_, self.classes.values()) if self.classes else _Peek
+        self._any = msgspec.msgpack.Decoder(union).decode
         self._upcasts = dict(upcasts or {})
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
