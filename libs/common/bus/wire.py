@@ -7,6 +7,7 @@ should a new version change it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -14,6 +15,9 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 _log = logging.getLogger(__name__)
+
+TURN = 32
+"""messages dealt with before others get their turn: a full socket buffer must not become one big batch, while the database idles"""
 
 type Receiver = Callable[[bytes, bytes, bytes, bytes | None], None]
 """(subject, reply, data, raw headers); must return soon and bound what it keeps"""
@@ -25,6 +29,7 @@ class WireClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._receivers: dict[int, Receiver] = {}
+        self._turn = TURN
 
     async def receive(self, subject: str, receiver: Receiver, queue: str = "") -> Subscription:
         """Like `subscribe`; survives nats-py's own reconnecting."""
@@ -43,6 +48,10 @@ class WireClient(Client):
             receiver(subject, reply, data, headers)
         except Exception:
             _log.exception("receiving from %s failed", subject.decode(errors="replace"))
+        self._turn -= 1
+        if self._turn <= 0:
+            self._turn = TURN
+            await asyncio.sleep(0)
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         super()._remove_sub(sid, max_msgs)
