@@ -1,10 +1,11 @@
-"""The asyncio around the steppers: carries messages between the bus, the log and a Host, and runs the relay."""
+"""The asyncio around a Host: carries messages between it, the bus and the log."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from libs.common.host import snapshots, status
 from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
-from libs.common.log import EventLog, LogError
+from libs.common.log import Appended, EventLog, LogError
 from libs.common.messages import Recorded, decode_recorded, encode
 from libs.common.registry import Upcast
 from libs.common.telemetry import span
@@ -31,8 +32,6 @@ FETCH_S = 0.5
 """how long a fetch waits for published events; thereafter the log itself is asked, so that a deaf bus costs no more than this"""
 ORDER_TIMEOUT_S = 2.0
 RETRY_S = 0.5
-IN_FLIGHT_MAX = 4096
-"""commands under way per process; more are answered `unavailable` by their streams' bounds first"""
 
 _heard = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
@@ -208,7 +207,7 @@ class Runner:
         for effect in effects:
             match effect:
                 case Append():
-                    self._tasks.start(self._append(effect))
+                    self._append(effect)
                 case Answer(ref, reply):
                     self._tasks.begin(_respond(ref, encode(reply)))
                 case ReadStream():
@@ -220,17 +219,30 @@ class Runner:
                     log.error("bug in %s", where, exc_info=error)
         self._room.set()
 
-    async def _append(self, effect: Append) -> None:
+    def _append(self, effect: Append) -> None:
+        if effect.trace:
+            self._tasks.start(self._append_traced(effect))
+            return
         try:
-            if effect.trace:
-                with span(f"{self.host.service.name} {effect.what}", effect.trace, units=len(effect.group.units)):
-                    result = await self._log.append(effect.group)
-            else:
-                result = await self._log.append(effect.group)
+            self._log.submit(effect.group, partial(self._appended, effect.token))
         except LogError as error:
-            self._do(self.host.on_append_failed(effect.token, f"the log cannot be written just now: {error}"))
+            asyncio.get_running_loop().call_soon(self._appended, effect.token, error)
+
+    async def _append_traced(self, effect: Append) -> None:
+        outcome: Appended | LogError
+        with span(f"{self.host.service.name} {effect.what}", effect.trace, units=len(effect.group.units)):
+            try:
+                outcome = await self._log.append(effect.group)
+            except LogError as error:
+                outcome = error
+        self._appended(effect.token, outcome)
+
+    def _appended(self, token: int, outcome: Appended | LogError) -> None:
+        if isinstance(outcome, LogError):
+            said = f"the log cannot be written just now: {outcome}"
+            self._do(self.host.on_append_failed(token, said))
         else:
-            self._do(self.host.on_appended(effect.token, result))
+            self._do(self.host.on_appended(token, outcome))
 
     async def _read_stream(self, effect: ReadStream) -> None:
         records: list[Recorded] = []

@@ -13,7 +13,7 @@ a conflict is committed, in one transaction with the others' groups of the same 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -124,6 +124,11 @@ class EventLog(Protocol):
     """The log. All methods raise `Unavailable` after `wait_s_max` when the server cannot be reached."""
 
     async def append(self, group: Group) -> Appended: ...
+
+    def submit(self, group: Group, done: Callable[[Appended | LogError], None]) -> None:
+        """Like append, without a task: `done` is called once, from the loop, with what became of it. Raises at once what append
+        raises before it waits."""
+        ...
 
     async def head(self) -> Head: ...
 

@@ -11,7 +11,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
-from libs.common.log import Appended, Conflict, Duplicate, Fenced, Group, Head, Snapshot, Unavailable, Unit
+from libs.common.log import (
+    Appended,
+    Conflict,
+    Duplicate,
+    Fenced,
+    Group,
+    Head,
+    LogError,
+    Snapshot,
+    Unavailable,
+    Unit,
+)
 from libs.common.log.checks import check_group, reached
 from libs.common.messages import Recorded
 
@@ -105,6 +116,15 @@ class MemoryLog:
 
     async def append(self, group: Group) -> Appended:
         return self.append_now(group)
+
+    def submit(self, group: Group, done: Callable[[Appended | LogError], None]) -> None:
+        def tell() -> None:
+            try:
+                done(self.append_now(group))
+            except LogError as error:
+                done(error)
+
+        asyncio.get_running_loop().call_soon(tell)
 
     async def head(self) -> Head:
         return self.head_now()

@@ -11,7 +11,7 @@ from typing import Any, Self
 import asyncpg
 
 from libs.common.clock import SystemClock
-from libs.common.log import Appended, Duplicate, Group, Head, Snapshot
+from libs.common.log import Appended, Duplicate, Group, Head, LogError, Snapshot
 from libs.common.log.link import WAIT_S_MAX, Access, Connection, Counters, patiently
 from libs.common.log.listener import Listener
 from libs.common.log.replay import replay
@@ -81,6 +81,9 @@ class PostgresLog:
 
     async def append(self, group: Group) -> Appended:
         return await self._writer.append(group)
+
+    def submit(self, group: Group, done: Callable[[Appended | LogError], None]) -> None:
+        self._writer.submit(group, done)
 
     async def head(self) -> Head:
         rows = await self._read("head", "select position, incarnation, at_us from asv.log_head")

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from libs.common.log import Appended, Conflict, Duplicate, Fenced, Group, LogError, Unavailable
 from libs.common.log.batch import Batch, keys
@@ -30,15 +31,20 @@ SECOND_LANE_MIN = 24
 lock, and a larger one later is cheaper."""
 
 
+type Done = Callable[[Appended | LogError], None]
+
+
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """A group, how much it is, since when it waits (monotonic seconds), and where its caller waits."""
+    """A group, how much it is, since when it waits (monotonic seconds), who is to be told, and the future that its caller may
+    have given up (None: it never does)."""
 
     group: Group
     keys: set[str]
     size: int
     since_s: float
-    result: asyncio.Future[Appended]
+    done: Done
+    caller: asyncio.Future[Appended] | None
 
 
 class Writer:
@@ -59,6 +65,12 @@ class Writer:
 
     async def append(self, group: Group) -> Appended:
         """See EventLog.append."""
+        result: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self.submit(group, partial(_settle, result), result)
+        return await result
+
+    def submit(self, group: Group, done: Done, caller: asyncio.Future[Appended] | None = None) -> None:
+        """See EventLog.submit."""
         size = check_group(group)
         if self._access.fenced is not None:
             raise self._access.fenced
@@ -66,10 +78,8 @@ class Writer:
             raise Unavailable("append: the log is closed")
         if len(self._queue) >= WAITING_MAX:
             raise Unavailable(f"append: {WAITING_MAX} groups wait already; ask again later")
-        result: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(group, keys(group), size, time.monotonic(), result))
+        self._queue.append(Waiting(group, keys(group), size, time.monotonic(), done, caller))
         self._wake()
-        return await result
 
     async def close(self) -> None:
         """Writes what waits, then ends."""
@@ -126,7 +136,7 @@ class Writer:
         units = size = 0
         while self._queue and units < UNITS_MAX and size < BYTES_MAX and len(passed) < LOOK_AHEAD_MAX:
             waiting = self._queue.popleft()
-            if waiting.result.done():  # its caller is gone
+            if waiting.caller is not None and waiting.caller.done():  # its caller is gone
                 continue
             if not blocked.isdisjoint(waiting.keys):
                 passed.append(waiting)
@@ -173,8 +183,7 @@ class Writer:
                 counters.duplicates += isinstance(result.stopped, Duplicate)
             if result.positions:
                 last = max(last, result.positions[-1])
-            if not waiting.result.done():
-                waiting.result.set_result(result)
+            _tell(waiting, result)
         self._appended(last)
 
     def _fail_late(self, error: LogError) -> None:
@@ -189,7 +198,22 @@ class Writer:
     @staticmethod
     def _fail(waitings: Sequence[Waiting], error: LogError) -> None:
         for waiting in waitings:
-            if not waiting.result.done():
-                own = type(error)(*error.args)  # an exception raised in many tasks would gather all their tracebacks
-                own.__cause__ = error
-                waiting.result.set_exception(own)
+            own = type(error)(*error.args)  # an exception raised in many tasks would gather all their tracebacks
+            own.__cause__ = error
+            _tell(waiting, own)
+
+
+def _tell(waiting: Waiting, outcome: Appended | LogError) -> None:
+    try:
+        waiting.done(outcome)
+    except Exception:  # one caller's bug must not keep the others from hearing
+        log.exception("telling a caller what became of its append")
+
+
+def _settle(result: asyncio.Future[Appended], outcome: Appended | LogError) -> None:
+    if result.done():
+        return
+    if isinstance(outcome, LogError):
+        result.set_exception(outcome)
+    else:
+        result.set_result(outcome)
