@@ -11,10 +11,30 @@ from typing import Any, NamedTuple
 from libs.common.log import Appended, Conflict, Duplicate, Group, Unit
 from libs.common.log.digest import event_digest
 
-APPEND = (
-    "select * from asv.append_batch"
-    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
+# asyncpg looks at each element of an array whether it is an array itself, which costs more than all else; so numbers and words
+# travel as one text each, and the server's own parsers take them apart. A word is printable ASCII (checks.py): never a newline.
+_INTS, _BIGS, _FLAGS = "${}::text::int[]", "${}::text::bigint[]", "${}::text::boolean[]"
+_WORDS, _BYTES = r"string_to_array(${}::text, E'\n', '')", "${}"
+_KINDS = (
+    *("${}", "${}"),  # incarnation, now_us
+    *(_INTS, _WORDS, _INTS, _FLAGS, _INTS, _INTS),  # units: group, stream, expected, first, version, events
+    *(_WORDS, _BYTES, _BYTES),  # commands: id, payload, outcome
+    *(_INTS, _WORDS, _INTS, _WORDS, "${}::text::smallint[]", _BYTES, _BYTES, _BYTES),  # events
+    *(_INTS, _WORDS, _BIGS),  # marks: unit, name, mark
 )
+APPEND = f"select * from asv.append_batch({', '.join(kind.format(n) for n, kind in enumerate(_KINDS, 1))})"
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return f"{{{','.join(map(str, values))}}}"
+
+
+def _flags(values: Sequence[bool]) -> str:
+    return f"{{{','.join(['t' if value else 'f' for value in values])}}}"
+
+
+def _words(values: Sequence[str]) -> str:
+    return "\n".join(values)
 
 
 class Outcome(NamedTuple):
@@ -59,8 +79,18 @@ class Batch:
             self._add_marks(group, start, end, stopped is None)
 
     def arguments(self, incarnation: int, now_us: int) -> tuple[Any, ...]:
-        commands = self.c if self._commands else ([], [], [])
-        return (incarnation, now_us, *self.u, *commands, *self.e, *self.m)
+        """The values of APPEND's parameters."""
+        ids, payloads, outcomes = self.c if self._commands else ([], [], [])
+        groups, streams, expecteds, firsts, versions, counts = self.u
+        e_unit, e_stream, e_version, e_type, e_v, e_data, e_meta, e_hash = self.e
+        m_unit, m_name, m_mark = self.m
+        return (
+            incarnation, now_us,
+            _numbers(groups), _words(streams), _numbers(expecteds), _flags(firsts), _numbers(versions), _numbers(counts),
+            _words([id or "" for id in ids]), payloads, outcomes,
+            _numbers(e_unit), _words(e_stream), _numbers(e_version), _words(e_type), _numbers(e_v), e_data, e_meta, e_hash,
+            _numbers(m_unit), _words(m_name), _numbers(m_mark),
+        )  # fmt: skip
 
     def outcome(self, row: Any) -> Outcome:
         lost: dict[int, Conflict | Duplicate] = {}
