@@ -16,7 +16,7 @@ from nats.aio.subscription import Subscription
 
 _log = logging.getLogger(__name__)
 
-TURN = 32
+TURN = 128
 """messages dealt with before others get their turn: a full socket buffer must not become one big batch, while the database idles"""
 
 type Receiver = Callable[[bytes, bytes, bytes, bytes | None], None]

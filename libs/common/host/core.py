@@ -24,7 +24,7 @@ from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream
 from libs.common.host.jobs import Decision, Job, Slot, advance, decide, unit
 from libs.common.host.orders import OrderBook
 from libs.common.host.reactions import INBOX_MAX, Reactions
-from libs.common.host.service import Service
+from libs.common.host.service import NoViews, Service, no_react
 from libs.common.log import Appended, Conflict, Duplicate, Group
 from libs.common.messages import (
     Command,
@@ -63,6 +63,7 @@ class Host:
         self.reactions = Reactions(
             service.name, self._react_to, self._decide_reaction, self._slot, self._blocked
         )
+        self._deaf = service.views is NoViews and service.react is no_react
         self._waiting: dict[str, deque[Job]] = {}
         self._inflight: dict[int, tuple[Job, Decision]] = {}
         self._group = 0
@@ -260,6 +261,8 @@ class Host:
         if not self.events.knows(recorded.type):
             return []
         self._fold_own(recorded)
+        if self._deaf:
+            return []
         event = self.events.event(recorded)
         self.views.apply(recorded, event)
         commands = self.service.react(event, recorded, self.views)

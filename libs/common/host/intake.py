@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import msgspec
 
 from libs.common.host.jobs import Job
@@ -51,21 +49,22 @@ def wrong_source(command: Command, envelope: Envelope, node: str) -> Reply | Non
 
 
 class Answered:
-    """The latest answers by command id."""
+    """The latest answers by command id, in two generations: the older is forgotten whole."""
 
     def __init__(self) -> None:
-        self._replies: OrderedDict[str, Reply] = OrderedDict()
+        self._young: dict[str, Reply] = {}
+        self._old: dict[str, Reply] = {}
 
     def get(self, id: str) -> Reply | None:
-        return self._replies.get(id)
+        return self._young.get(id) or self._old.get(id)
 
     def note(self, job: Job, reply: Reply) -> None:
         """Facts are answered anew each time, and `unavailable` is no answer to remember."""
         if reply.status == "unavailable" or isinstance(job.command, Fact):
             return
-        self._replies[job.envelope.id] = reply
-        if len(self._replies) > ANSWERED_MAX:
-            self._replies.popitem(last=False)
+        self._young[job.envelope.id] = reply
+        if len(self._young) > ANSWERED_MAX // 2:
+            self._old, self._young = self._young, {}
 
 
 class Parking:

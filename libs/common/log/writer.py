@@ -26,7 +26,7 @@ UNITS_MAX = 1024
 BYTES_MAX = 8 * 1024 * 1024
 WAITING_MAX = 20_000
 LOOK_AHEAD_MAX = 4096
-SECOND_LANE_MIN = 24
+SECOND_LANE_MIN = 48
 """Groups waiting before another lane starts a batch while one is under way: small batches would only queue at the head's
 lock, and a larger one later is cheaper."""
 
