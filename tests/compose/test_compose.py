@@ -1,0 +1,114 @@
+"""The shipped docker-compose.yml: comes up, runs a real guest, loses nothing when its processes are killed, goes without a trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.compose.shipped import JOBS, Shipped
+
+pytestmark = pytest.mark.timeout(1800)  # the first run builds images
+
+ENGINES = {"postgres", "nats"}
+NODES = ("n1", "n2", "n3")
+KILL = "import psutil; [child.kill() for child in psutil.Process(1).children()]"
+
+
+@pytest.fixture(scope="module")
+def web(shipped: Shipped) -> dict[str, Any]:
+    """A running VM: its name, node, and this boot of its guest."""
+    shipped.post("/v1/vms", {"name": "web-1", "vcpus": 1, "memory_mib": 256, "image": "tiny", "start": True})
+    vm = shipped.until(lambda: running(shipped, "web-1"), "web-1 runs")
+    boot = shipped.until(lambda: boot_of(shipped, "web-1"), "web-1 answers from inside")
+    return {"name": "web-1", "node": vm["node"], "boot": boot}
+
+
+def running(shipped: Shipped, vm: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = shipped.get(f"/v1/vms/{vm}")
+    return found if found["state"] == "running" else None
+
+
+def boot_of(shipped: Shipped, vm: str) -> str:
+    return shipped.inside(vm, "cat", "/proc/sys/kernel/random/boot_id")
+
+
+def test_everything_is_there_and_nothing_has_more_than_it_needs(shipped: Shipped) -> None:
+    named = {c.labels["com.docker.compose.service"]: c.attrs for c in shipped.containers()}
+    assert set(named) == {*JOBS, *ENGINES, "compute", "memory", "io", "relay", "gateway", *NODES}
+    for service, attrs in named.items():
+        assert not attrs["HostConfig"]["Privileged"], service
+        published = [p for ports in (attrs["HostConfig"]["PortBindings"] or {}).values() for p in ports]
+        assert [p["HostIp"] for p in published] == (["127.0.0.1"] if service == "gateway" else []), service
+        if service != "postgres":
+            assert attrs["HostConfig"]["CapDrop"] == ["ALL"], service
+        if service in ("compute", "memory", "io", "relay", "gateway", "nats"):
+            assert not attrs["Config"]["User"].startswith("0"), service
+    assert len(shipped.get("/v1/nodes")["items"]) == len(NODES)
+
+
+def test_no_process_reads_another_ones_keys(shipped: Shipped) -> None:
+    code, said = shipped.container("memory").exec_run(["cat", "/keys/relay/relay.seed", "/keys/cluster/account.seed"])
+    assert code != 0
+    assert said.decode().count("Permission denied") == 2
+    code, _ = shipped.container("n1").exec_run(["python", "-c", "import socket; socket.getaddrinfo('postgres', 5432)"])
+    assert code != 0, "nodes have no way to the database"
+
+
+def test_a_guest_runs_and_answers(shipped: Shipped, web: dict[str, Any]) -> None:
+    assert "amd64" in shipped.inside("web-1", "uname", "-r")
+    assert web["node"] in NODES
+    owners = shipped.run(web["node"], "bash", "-c", 'for p in $(pgrep qemu-system); do stat -c %u "/proc/$p"; done')
+    assert owners.split() and "0" not in owners.split(), "QEMU never runs as root"
+
+
+def test_the_command_line_works_in_the_gateways_container(shipped: Shipped, web: dict[str, Any]) -> None:
+    assert web["name"] in shipped.run("gateway", "asvctl", "vm", "ls")
+
+
+@pytest.mark.parametrize("service", ["compute", "relay"])
+def test_a_killed_service_is_back_and_nothing_is_lost(shipped: Shipped, web: dict[str, Any], service: str) -> None:
+    before = shipped.container(service).attrs["RestartCount"]
+    shipped.container(service).exec_run(["python", "-c", KILL])
+    shipped.until(lambda: shipped.container(service).attrs["RestartCount"] > before, f"{service} is started again")
+    shipped.until(lambda: shipped.state(shipped.container(service)) == "healthy", f"{service} is healthy again")
+    assert boot_of(shipped, web["name"]) == web["boot"]
+    shipped.post("/v1/vms", {"name": f"after-{service}", "vcpus": 1, "memory_mib": 128, "image": "tiny"})
+    shipped.until(lambda: shipped.get(f"/v1/vms/after-{service}"), "a new VM is defined")
+
+
+def test_a_killed_agent_finds_its_vm_again(shipped: Shipped, web: dict[str, Any]) -> None:
+    node = web["node"]
+    began = shipped.container(node).attrs["State"]["StartedAt"]
+    old = shipped.run(node, "cat", "/run/asv/agent.pid")
+    shipped.run(node, "bash", "-c", f"kill -9 {old}")
+    shipped.until(lambda: shipped.run(node, "cat", "/run/asv/agent.pid") != old, "another agent runs")
+    shipped.until(lambda: shipped.run(node, "ls", "/run/asv/ready"), "it serves")
+    assert shipped.until(lambda: boot_of(shipped, web["name"]), "the guest answers") == web["boot"]
+    assert shipped.container(node).attrs["State"]["StartedAt"] == began, "the container was not started again"
+    shipped.post(f"/v1/vms/{web['name']}/pause", {})
+    shipped.until(lambda: shipped.get("/v1/vms/web-1")["state"] == "paused", "the new agent commands the old QEMU")
+    shipped.post(f"/v1/vms/{web['name']}/resume", {})
+    shipped.until(lambda: running(shipped, "web-1"), "and again")
+
+
+def test_up_once_more_changes_nothing(shipped: Shipped, web: dict[str, Any]) -> None:
+    shipped.compose("up", "-d", "--no-build")
+    shipped.settled()
+    assert boot_of(shipped, web["name"]) == web["boot"]
+
+
+def test_down_leaves_nothing(shipped: Shipped) -> None:
+    label = {"label": f"com.docker.compose.project={shipped.project}"}
+    assert shipped.client.volumes.list(filters=label)
+    shipped.compose("down", "-v", "-t", "20")
+    assert not shipped.containers()
+    assert not shipped.client.volumes.list(filters=label)
+    assert not shipped.client.networks.list(filters=label)
+
+
+def test_all_profiles_and_the_kvm_file_are_well_formed(shipped: Shipped) -> None:
+    shipped.compose("--profile", "telemetry", "-f", "infra/docker/kvm.yml", "config", "-q")
+    subprocess.run([sys.executable, "-c", "import infra.docker.keys, infra.docker.tiny"], check=True)
