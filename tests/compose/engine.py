@@ -90,7 +90,7 @@ class Engine:
         with (folder / "log").open("wb") as log:
             engine.process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=dies_with_parent(signal.SIGTERM),
+                preexec_fn=dies_with_parent(signal.SIGTERM),  # noqa: PLW1509  one system call, no lock
             )  # fmt: skip
         end = time.monotonic() + START_S_MAX
         while not engine.answers():

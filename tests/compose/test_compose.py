@@ -1,9 +1,7 @@
-"""The shipped docker-compose.yml: comes up, runs a real guest, loses nothing when its processes are killed, goes without a trace."""
+"""The shipped docker-compose.yml: comes up, runs a real guest, loses nothing when processes are killed, leaves no trace."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -71,7 +69,7 @@ def test_the_command_line_works_in_the_gateways_container(shipped: Shipped, web:
 @pytest.mark.parametrize("service", ["compute", "relay"])
 def test_a_killed_service_is_back_and_nothing_is_lost(shipped: Shipped, web: dict[str, Any], service: str) -> None:
     before = shipped.container(service).attrs["RestartCount"]
-    shipped.container(service).exec_run(["python", "-c", KILL])
+    assert shipped.container(service).exec_run(["python", "-c", KILL]).exit_code in (0, 137)  # 137: it ended with the rest
     shipped.until(lambda: shipped.container(service).attrs["RestartCount"] > before, f"{service} is started again")
     shipped.until(lambda: shipped.state(shipped.container(service)) == "healthy", f"{service} is healthy again")
     assert boot_of(shipped, web["name"]) == web["boot"]
@@ -111,4 +109,3 @@ def test_down_leaves_nothing(shipped: Shipped) -> None:
 
 def test_all_profiles_and_the_kvm_file_are_well_formed(shipped: Shipped) -> None:
     shipped.compose("--profile", "telemetry", "-f", "infra/docker/kvm.yml", "config", "-q")
-    subprocess.run([sys.executable, "-c", "import infra.docker.keys, infra.docker.tiny"], check=True)
