@@ -21,6 +21,7 @@ def engine() -> Iterator[Engine]:
     with found:
         print(f"base images: {stand_ins.ensure(found)}")
         yield found
+        found.tidy()
 
 
 @pytest.fixture(scope="session")

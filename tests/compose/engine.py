@@ -9,6 +9,7 @@ pid file lie in a temporary folder. Compose and buildx come from a newer Debian 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from tests.compose import debian
 from tests.compose.debian import NoArchive
@@ -28,6 +29,7 @@ from tests.servers import dies_with_parent
 START_S_MAX = 60.0
 STOP_S_MAX = 30.0
 COMMAND_S_MAX = 1800.0
+BUILD_CACHE_MAX = "3GB"
 ENGINE_PACKAGES = ("docker.io", "iptables", "mmdebstrap")
 PLUGIN_SUITE = "trixie"
 PLUGIN_PACKAGES = ("docker-compose", "docker-buildx")
@@ -59,19 +61,20 @@ class Engine:
     ours: bool = False
     folder: Path | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    lock: IO[str] | None = field(default=None, repr=False)
 
     @classmethod
     def found_or_started(cls) -> Engine:
-        """Raises NoEngine."""
+        """Raises NoEngine; NoArchive where an engine is there, but compose is not and cannot be fetched."""
         host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         engine = cls(host)
         if shutil.which("docker") is None or not engine.answers():
             engine = cls._started()
         try:
             engine.config = None if engine.knows_compose() else _plugins(cache() / "plugins")
-        except NoArchive as error:
+        except BaseException:
             engine.stop()
-            raise NoEngine(f"docker compose is missing and cannot be fetched: {error}") from error
+            raise
         return engine
 
     @classmethod
@@ -84,7 +87,7 @@ class Engine:
             except NoArchive as error:
                 raise NoEngine(f"no docker engine answers, and it cannot be installed: {error}") from error
         folder = Path(tempfile.mkdtemp(prefix="asv-docker-", dir="/tmp"))  # short: a socket's path ends at 107 bytes
-        engine = cls(f"unix://{folder}/docker.sock", ours=True, folder=folder)
+        engine = cls(f"unix://{folder}/docker.sock", ours=True, folder=folder, lock=_locked(cache() / "engine.lock"))
         argv = ["dockerd", "--data-root", str(cache() / "engine"), "--exec-root", str(folder / "exec"), "-H", engine.host,
                 "-p", str(folder / "docker.pid")]  # fmt: skip
         with (folder / "log").open("wb") as log:
@@ -133,6 +136,12 @@ class Engine:
             raise DockerFailed(f"`docker {' '.join(words[:6])}` failed: {(done.stdout or 'see above')[-4000:]}")
         return done.stdout or ""
 
+    def tidy(self) -> None:
+        """In an engine of our own: what earlier builds left is removed, past a bound."""
+        if self.ours:
+            self.docker("image", "prune", "-f")
+            self.docker("builder", "prune", "-f", "--keep-storage", BUILD_CACHE_MAX)
+
     def stop(self) -> None:
         """Ends the engine if it is ours, with all it runs. Its data stays."""
         if self.process is not None and self.process.poll() is None:
@@ -144,12 +153,21 @@ class Engine:
                 self.process.wait(STOP_S_MAX)
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self.lock is not None:
+            self.lock.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+
+def _locked(path: Path) -> IO[str]:
+    """Two engines on one data folder would spoil it: a second run waits for the first."""
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
 
 
 def _plugins(folder: Path) -> Path:

@@ -92,9 +92,9 @@ class Shipped:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def post(self, path: str, body: object) -> dict[str, Any]:
-        """The answer to a command that is accepted."""
-        answer = self.api.post(path, json=body)
+    def post(self, path: str, body: object, key: str = "") -> dict[str, Any]:
+        """The answer to a command that is accepted. key: by which a repetition is known as such."""
+        answer = self.api.post(path, json=body, headers={"Idempotency-Key": key} if key else {})
         assert answer.status_code in (200, 202), answer.text
         found: dict[str, Any] = answer.json()
         return found

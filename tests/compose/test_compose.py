@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from libs.common.clock import SystemClock
 from tests.compose.shipped import JOBS, Shipped
 
 pytestmark = pytest.mark.timeout(1800)  # the first run builds images
@@ -75,6 +76,20 @@ def test_a_killed_service_is_back_and_nothing_is_lost(shipped: Shipped, web: dic
     assert boot_of(shipped, web["name"]) == web["boot"]
     shipped.post("/v1/vms", {"name": f"after-{service}", "vcpus": 1, "memory_mib": 128, "image": "tiny"})
     shipped.until(lambda: shipped.get(f"/v1/vms/after-{service}"), "a new VM is defined")
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_a_killed_engine_is_waited_for(shipped: Shipped, web: dict[str, Any], name: str) -> None:
+    before = {c.name: c.attrs["RestartCount"] for c in shipped.others()}
+    shipped.container(name).kill()
+    shipped.container(name).start()
+    shipped.until(lambda: shipped.state(shipped.container(name)) == "healthy", f"{name} is healthy again")
+    body = {"name": f"after-{name}", "vcpus": 1, "memory_mib": 128, "image": "tiny"}
+    key = str(SystemClock().new_id())  # asked for as often as the answer is 503, done once
+    shipped.until(lambda: shipped.post("/v1/vms", body, key), "a new VM is accepted")
+    shipped.until(lambda: shipped.get(f"/v1/vms/after-{name}"), "it is defined")
+    assert boot_of(shipped, web["name"]) == web["boot"]
+    assert {c.name: c.attrs["RestartCount"] for c in shipped.others()} == before, "no process of ours ended over it"
 
 
 def test_a_killed_agent_finds_its_vm_again(shipped: Shipped, web: dict[str, Any]) -> None:
