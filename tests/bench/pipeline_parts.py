@@ -22,7 +22,7 @@ from libs.common.host.driver import Runner
 from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
 from libs.common.log.postgres import PostgresLog
-from libs.common.messages import Command, Envelope, Event, Value, decode_meta, decode_recorded, encode
+from libs.common.messages import Command, Envelope, Event, Value, decode_delivered, decode_meta, encode
 from libs.common.registry import Registry
 
 NOTE = "a sentence that makes the event as long as an average one, about two hundred bytes with its names and numbers"
@@ -79,7 +79,7 @@ class Consumer:
     def take(self, payloads: Sequence[bytes]) -> None:
         now = time.perf_counter()
         for payload in payloads:
-            recorded = decode_recorded(payload)
+            recorded = decode_delivered(payload).event
             if recorded.position <= self.position:
                 continue
             assert recorded.position == self.position + 1, f"{recorded.position} after {self.position}"

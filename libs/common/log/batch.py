@@ -22,7 +22,7 @@ _KINDS = (
     *(_INTS, _WORDS, _INTS, _WORDS, "${}::text::smallint[]", _BYTES, _BYTES, _BYTES),  # events
     *(_INTS, _WORDS, _BIGS),  # marks: unit, name, mark
 )
-APPEND = f"select * from asv.append_batch({', '.join(kind.format(n) for n, kind in enumerate(_KINDS, 1))})"
+APPEND = f"select * from asv.append_batch({', '.join(kind.format(n) for n, kind in enumerate(_KINDS, 1))})"  # noqa: S608 our own words
 
 
 def _numbers(values: Sequence[int]) -> str:

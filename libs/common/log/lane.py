@@ -55,6 +55,8 @@ class Lane:
         self._now_us = now_us
         self._lock = secrets.randbits(62)
         self._connection: Connection | None = None
+        self._append: Any = None
+        """APPEND, prepared on the connection"""
 
     async def append(self, batch: Batch) -> list[Appended]:
         end = time.monotonic() + self._access.wait_s_max
@@ -83,7 +85,9 @@ class Lane:
     async def _call(self, connection: Connection, batch: Batch, end: float) -> Any:
         arguments = batch.arguments(self._access.incarnation, self._now_us())
         try:
-            return await connection.fetchrow(APPEND, *arguments, timeout=_left(end))
+            append = self._append or await connection.prepare(APPEND, timeout=_left(end))
+            self._append = append
+            return await append.fetchrow(*arguments, timeout=_left(end))
         except LOST as error:
             if is_lost(error):
                 raise _LostWhileWriting(error) from error
@@ -118,6 +122,7 @@ class Lane:
         return connection
 
     def _drop(self) -> None:
+        self._append = None
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None

@@ -19,6 +19,7 @@ from libs.common.log.writer import Writer
 from libs.common.messages import Recorded
 
 READERS_MAX = 3
+SYSTEM = SystemClock()
 READ_STREAM = """
 select position, stream, version, type, v, at_us, data, meta
 from asv.events where stream = $1 and version > $2 order by version limit $3
@@ -56,7 +57,7 @@ class PostgresLog:
         dsn: str,
         *,
         wait_s_max: float = WAIT_S_MAX,
-        clock_us: Callable[[], int] = SystemClock().now_us,
+        clock_us: Callable[[], int] = SYSTEM.now_us,
         incarnation: int = 0,
     ) -> Self:
         """`wait_s_max`: seconds to wait for a server that is away; `incarnation`: the one the caller knows, 0 for any.
