@@ -20,7 +20,7 @@ PARAMETERS = {
     "type": "the event's wire name",
 }
 ENVELOPE = "msgpack of libs.common.messages.Envelope; `data` is the message"
-RECORDED = "msgpack of libs.common.messages.Recorded; JetStream stream EVT"
+RECORDED = "msgpack of libs.common.messages.Delivered; JetStream stream EVT"
 
 
 def document(families: Mapping[str, Family]) -> Json:

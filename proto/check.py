@@ -20,7 +20,7 @@ import msgspec
 
 from libs.common.messages import Event, Message, Recorded, tag_of
 from libs.common.registry import Registry, Upcast
-from proto import asyncapi, compute, io, memory, node
+from proto import asyncapi, cluster, compute, io, memory, node, nodes
 from proto.compat import Schema, breaks, schema_of
 from proto.examples import example
 from proto.families import FAMILIES, Family
@@ -149,7 +149,7 @@ def unlisted() -> list[str]:
     """Messages that no family lists: nothing would decode or guard them."""
     listed = {kind for family in FAMILIES.values() for kind in family.messages}
     found = []
-    for module in (compute, io, memory, node):
+    for module in (cluster, compute, io, memory, node, nodes):
         for name, kind in vars(module).items():
             own = isinstance(kind, type) and issubclass(kind, Message) and kind.__module__ == module.__name__
             if own and kind not in listed:

@@ -1,4 +1,4 @@
-"""compute: the life of VMs (streams `vm-NAME`) and the nodes of the cluster (streams `node-NAME`)."""
+"""compute: the life of VMs (streams `vm-NAME`); the nodes of the cluster are in nodes.py, the cluster itself in cluster.py."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ from proto.machine import (
     Shape,
     Vcpus,
 )
+from proto.nodes import Capabilities as Capabilities
+from proto.nodes import CordonNode as CordonNode
+from proto.nodes import GreetNode as GreetNode
+from proto.nodes import JoinNode as JoinNode
+from proto.nodes import NodeCommand as NodeCommand
+from proto.nodes import NodeCordoned as NodeCordoned
+from proto.nodes import NodeEvent as NodeEvent
+from proto.nodes import NodeGreetingRequested as NodeGreetingRequested
+from proto.nodes import NodeJoined as NodeJoined
+from proto.nodes import NodeRemoved as NodeRemoved
+from proto.nodes import NodeReported as NodeReported
+from proto.nodes import NodeUncordoned as NodeUncordoned
+from proto.nodes import RemoveNode as RemoveNode
+from proto.nodes import ReportNode as ReportNode
+from proto.nodes import UncordonNode as UncordonNode
 from proto.placement import Candidate as Candidate
 from proto.placement import Filter as Filter
 from proto.placement import Placement as Placement
@@ -43,6 +58,8 @@ class Refusal(StrEnum):
     NODE_NOT_EMPTY = "NODE_NOT_EMPTY"
     NOT_PERMITTED = "NOT_PERMITTED"
     NOT_YOURS = "NOT_YOURS"
+    RECONCILING = "RECONCILING"
+    PROTOCOL = "PROTOCOL"
 
 
 # --- commands about VMs ------------------------------------------------------------------------------------------------
@@ -74,11 +91,14 @@ class DefineVm(Command):
 
 
 class StartVm(Command):
-    """`choice` is filled in by compute's placement policy just before it decides. `node`: only there, if given."""
+    """`choice` is filled in by compute's placement policy just before it decides. `node`: only there, if given. unheard: nodes that
+    have not spoken since the database was restored, filled in by compute's own view; incarnation: by its host."""
 
     vm: Name
     node: str = ""
     choice: Placement | None = None
+    unheard: tuple[str, ...] = ()
+    incarnation: int = 1
 
 
 class StopVm(Command):
@@ -101,7 +121,19 @@ class ResumeVm(Command):
 
 
 class DeleteVm(Command):
+    """unheard: as for StartVm."""
+
     vm: Name
+    unheard: tuple[str, ...] = ()
+    incarnation: int = 1
+
+
+class AbandonStart(Command):
+    """The database was restored while this start was being prepared: what became of it afterwards is not known, so it ends."""
+
+    vm: Name
+    generation: int
+    incarnation: int = 1
 
 
 class NoteMemory(Command):
@@ -114,6 +146,7 @@ class NoteMemory(Command):
     granted: bool
     sentence: str = ""
     choice: Placement | None = None
+    incarnation: int = 1
 
 
 class NoteDevices(Command):
@@ -126,6 +159,7 @@ class NoteDevices(Command):
     sentence: str = ""
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+    incarnation: int = 1
 
 
 class Seen(StrEnum):
@@ -161,60 +195,7 @@ class ReportVm(Fact):
     boot_id: str = ""
     pcpus: tuple[int, ...] = ()
     addresses: tuple[str, ...] = ()
-
-
-# --- commands about nodes ----------------------------------------------------------------------------------------------
-
-
-class Capabilities(Value):
-    """What a node can do, probed by running code. share: how many embedded nodes divide this host."""
-
-    accelerator: str
-    cpu_model: str
-    pcpus: int
-    memory_mib: int
-    qemu_version: str
-    machine: str
-    driver: str
-    cells: tuple[tuple[int, ...], ...] = ()
-    pools: tuple[str, ...] = ()
-    bridges: tuple[str, ...] = ()
-    hotplug: tuple[str, ...] = ()
-    not_enforced: tuple[str, ...] = ()
-    share: int = 1
-    protocol: int = 1
-    protocol_min: int = 1
-
-
-class JoinNode(Command):
-    """A node's agent presented a valid one-time token (checked by the gateway) and its public key."""
-
-    node: Name
-    key: str
-
-
-class ReportNode(Fact):
-    """The agent's hello: after each start of its own and each change. Decides nothing when nothing changed."""
-
-    capabilities: Capabilities
-    boot_id: str
-    address: str = ""
-
-
-class CordonNode(Command):
-    node: Name
-    reason: str = ""
-
-
-class UncordonNode(Command):
-    node: Name
-
-
-class RemoveNode(Command):
-    """`vms`: those on the node, filled in by compute's own view just before it decides."""
-
-    node: Name
-    vms: tuple[str, ...] = ()
+    incarnation: int = 1
 
 
 # --- events about VMs --------------------------------------------------------------------------------------------------
@@ -274,13 +255,15 @@ class VmStarted(Event):
 
 
 class VmStartFailed(Event):
-    """The start ended without a process: what was granted is to be given back. `tried`: nodes asked in this attempt."""
+    """The start ended without a process: what was granted is to be given back. `tried`: nodes asked in this attempt. abandoned:
+    decided before the database was restored; a process may have come up after all, and is then found."""
 
     vm: VmId
     node: NodeId
     generation: int
     sentence: str
     tried: tuple[NodeId, ...] = ()
+    abandoned: bool = False
 
 
 class VmStopRequested(Event):
@@ -337,35 +320,49 @@ class VmDeleted(Event):
     node: str = ""
 
 
-# --- events about nodes ------------------------------------------------------------------------------------------------
+class VmFound(Event):
+    """After a restore: it runs there under a generation that the log had lost. resets: those carried out so far."""
 
-
-class NodeJoined(Event):
+    vm: VmId
     node: NodeId
-    key: str
+    generation: int
+    memory_mib: int
+    vcpus: int
+    priority: Priority
+    disks: tuple[DiskWish, ...] = ()
+    nics: tuple[NicWish, ...] = ()
+    resets: int = 0
+    boot_id: str = ""
+    pcpus: tuple[int, ...] = ()
 
 
-class NodeReported(Event):
+class VmStrangerSeen(Event):
+    """After a restore: a VM runs there whose definition the log had lost. It runs on; its name is taken while it does."""
+
+    vm: VmId
     node: NodeId
-    capabilities: Capabilities
-    boot_id: str
-    address: str = ""
+    generation: int
 
 
-class NodeCordoned(Event):
+class VmStrangerGone(Event):
+    vm: VmId
     node: NodeId
-    reason: str = ""
+    generation: int
 
 
-class NodeUncordoned(Event):
-    node: NodeId
-
-
-class NodeRemoved(Event):
-    node: NodeId
-
-
-VmCommand = DefineVm | StartVm | StopVm | ResetVm | PauseVm | ResumeVm | DeleteVm | NoteMemory | NoteDevices | ReportVm
+VmCommand = (
+    DefineVm
+    | StartVm
+    | StopVm
+    | ResetVm
+    | PauseVm
+    | ResumeVm
+    | DeleteVm
+    | NoteMemory
+    | NoteDevices
+    | ReportVm
+    | AbandonStart
+)
 VmEvent = (
     VmDefined
     | VmStartRequested
@@ -383,6 +380,7 @@ VmEvent = (
     | VmResetRequested
     | VmReset
     | VmDeleted
+    | VmFound
+    | VmStrangerSeen
+    | VmStrangerGone
 )
-NodeCommand = JoinNode | ReportNode | CordonNode | UncordonNode | RemoveNode
-NodeEvent = NodeJoined | NodeReported | NodeCordoned | NodeUncordoned | NodeRemoved

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import compute, io, memory, node
+from proto import cluster, compute, io, memory, node
 from proto.upcasts import UPCASTS
 
 
@@ -72,6 +72,7 @@ FAMILIES: dict[str, Family] = {
             streams=(
                 Stream("vm", members(compute.VmCommand), members(compute.VmEvent)),
                 Stream("node", members(compute.NodeCommand), members(compute.NodeEvent)),
+                Stream("cluster", members(cluster.ClusterCommand), members(cluster.ClusterEvent)),
             ),
         ),
         Family(

@@ -22,7 +22,8 @@ class Refusal(StrEnum):
 
 class GrantDevices(Command):
     """A start of this generation on this node wants the VM's devices. The first grant makes them (names, serials, MACs,
-    PCI slots: derived from the VM's uuid-like `vm` name and index, never by chance); later ones return the same."""
+    PCI slots: derived from the VM's uuid-like `vm` name and index, never by chance); later ones return the same. running: it was
+    found running under that generation after a restore."""
 
     vm: Name
     node: NodeId
@@ -30,6 +31,7 @@ class GrantDevices(Command):
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     sizes_mib: dict[str, int] = {}
+    running: bool = False
 
 
 class RevokeDevices(Command):
@@ -47,8 +49,12 @@ class RemoveDevices(Command):
 
 
 class ReportDisksRemoved(Fact):
+    """order_incarnation: of the order that was done; one of a lost timeline counts for nothing (so in all reports here)."""
+
     vm: Name
     order_version: int
+    order_incarnation: int = 1
+    incarnation: int = 1
 
 
 class DevicesGranted(Event):
@@ -120,11 +126,15 @@ class ReportImage(Fact):
     order_version: int
     info: ImageInfo | None = None
     sentence: str = ""
+    order_incarnation: int = 1
+    incarnation: int = 1
 
 
 class ReportImageRemoved(Fact):
     image: Name
     order_version: int
+    order_incarnation: int = 1
+    incarnation: int = 1
 
 
 class ImageImportRequested(Event):

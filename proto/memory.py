@@ -19,10 +19,13 @@ class SetCapacity(Command):
 
 
 class ReserveMemory(Command):
+    """running: it takes the memory already (found after a restore), whether or not the ledger holds it."""
+
     node: Name
     vm: Name
     generation: int
     memory_mib: int
+    running: bool = False
 
 
 class ReleaseMemory(Command):
@@ -45,6 +48,7 @@ class MemoryReserved(Event):
     memory_mib: int
     reserved_mib: int
     capacity_mib: int
+    running: bool = False
 
 
 class MemoryDenied(Event):

@@ -1,7 +1,7 @@
 """node: what services order of an agent, and what is asked of it directly. Orders are repeated until acknowledged.
 
-Every order carries the version of the stream that decided it; orders about a VM carry its generation too. An agent acts on
-the newest only, and answers `Heard`.
+Every order carries the log's incarnation and the version of the stream that decided it; orders about a VM carry its generation
+too. An agent acts on the newest only, and answers `Heard`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class OrderVm(Message):
     spec: MachineSpec | None = None
     correlation: str = ""
     trace: str = ""
+    incarnation: int = 1
 
 
 class OrderDisksRemoval(Message):
@@ -43,6 +44,7 @@ class OrderDisksRemoval(Message):
     version: int
     disks: tuple[Disk, ...]
     correlation: str = ""
+    incarnation: int = 1
 
 
 class OrderImageImport(Message):
@@ -54,6 +56,7 @@ class OrderImageImport(Message):
     sha256: str = ""
     boot: DirectBoot | None = None
     correlation: str = ""
+    incarnation: int = 1
 
 
 class OrderImageRemoval(Message):
@@ -61,9 +64,20 @@ class OrderImageRemoval(Message):
     version: int
     pool: Name
     correlation: str = ""
+    incarnation: int = 1
 
 
-Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval
+class OrderGreeting(Message):
+    """The database was restored: report all that you run, and when all of it was heard, say so (ReportNode with this incarnation).
+    From then on orders of older incarnations are refused."""
+
+    node: Name
+    version: int
+    correlation: str = ""
+    incarnation: int = 1
+
+
+Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting
 
 
 class Heard(Value):

@@ -46,10 +46,12 @@ class Command(Message, forbid_unknown_fields=True):
     """A wish. May be refused. Recorded with its outcome, so that a repeated id answers the same."""
 
 
-class Fact(Command, forbid_unknown_fields=False):
-    """What an agent saw. Counts only when it arrives on that node's own subject (see Host)."""
+class Fact(Command, forbid_unknown_fields=False, kw_only=True):
+    """What an agent saw. Counts only when it arrives on that node's own subject (see Host). heard: the highest incarnation of the
+    log that its agent has met; a service of an older one is of the past and does not answer it."""
 
     node: NodeId
+    heard: int = 0
 
 
 class Hello(Fact):
@@ -146,11 +148,34 @@ class Recorded(msgspec.Struct, frozen=True, array_like=True, gc=False):
     meta: bytes
 
 
+class Delivered(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event as it is published: with the incarnation of the log it comes from. After a restore the same positions are given
+    again, and what was published before must not be taken for them."""
+
+    incarnation: int
+    event: Recorded
+
+
+GENERATIONS_BITS = 32
+"""generations a log may give in one incarnation, as a power of two"""
+
+
+def floor_of(incarnation: int) -> int:
+    """Generations that this incarnation decides are above it, and above all that earlier ones can have decided."""
+    return (incarnation - 1) << GENERATIONS_BITS
+
+
+def incarnation_of(generation: int) -> int:
+    """The incarnation of the log that decided this generation."""
+    return (max(generation, 1) - 1 >> GENERATIONS_BITS) + 1
+
+
 encode = msgspec.msgpack.Encoder().encode
 decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
 decode_meta = msgspec.msgpack.Decoder(Meta).decode
 decode_recorded = msgspec.msgpack.Decoder(Recorded).decode
+decode_delivered = msgspec.msgpack.Decoder(Delivered).decode
 
 
 def tag_of(message: type[msgspec.Struct]) -> str:

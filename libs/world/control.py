@@ -10,7 +10,7 @@ from libs.common.host.effects import Answer, Append, Bug, Effect, Publish, Read,
 from libs.common.host.relay import Relay
 from libs.common.host.service import Service
 from libs.common.log import LogError
-from libs.common.messages import Recorded, Reply
+from libs.common.messages import Delivered, Recorded, Reply
 from proto.node import Heard
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ class HostProcess:
         if self.host is not None:
             self.host.on_telemetry(subject, data, self.world.net.now_us)
 
-    def event(self, recorded: Recorded) -> None:
+    def delivered(self, delivered: Delivered) -> None:
         """From the bus; what is missing before it comes from the log."""
-        if self.host is None:
+        if self.host is None or delivered.incarnation != self.host.incarnation:
             return
+        recorded = delivered.event
         try:
             self._hear(self.world.log.read_all_now(self.host.reactions.next_position - 1, self._missing(recorded)))
         except LogError:

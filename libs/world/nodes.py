@@ -10,11 +10,20 @@ import msgspec
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, encode
 from proto.compute import Capabilities, ReportNode
 from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
-from proto.node import Beat, Heard, Order, OrderDisksRemoval, OrderImageImport, OrderImageRemoval, OrderVm
+from proto.node import (
+    Beat,
+    Heard,
+    Order,
+    OrderDisksRemoval,
+    OrderGreeting,
+    OrderImageImport,
+    OrderImageRemoval,
+    OrderVm,
+)
 from services.node.chores import Chores, Work
 from services.node.drivers import BadImage, DriverError
 from services.node.drivers.simhost import SimDone, SimHost, SimParams
-from services.node.model import Act, Agent, AnswerOrder, Kept, Persist, SendFact
+from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
 
 if TYPE_CHECKING:
     from libs.world.world import World
@@ -24,7 +33,7 @@ BEAT_US = 1_000_000
 PERSIST_US = (200, 4_000)
 _order = msgspec.msgpack.Decoder(Order).decode
 
-type Effect = Persist | Act | AnswerOrder | SendFact | Work
+type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
 
 
 class NodeProcess:
@@ -47,18 +56,26 @@ class NodeProcess:
         if self.agent is not None or not self.powered or self.frozen:
             return
         self.life += 1
-        self.agent, self.chores = Agent(NodeId(self.name)), Chores()
+        self.chores = Chores()
+        self.agent = Agent(NodeId(self.name), quiet=self.chores.quiet)
         kept = [self.disk[vm] for vm in sorted(self.disk)]
         self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
-        params = self.host.params
+        self.chores.incarnation = self.agent.incarnation
+        self._greet()
+        self._later(TICK_US, self._tick)
+        self._later(BEAT_US, self._beat)
+
+    def _greet(self, greeting: int = 0) -> None:
+        assert self.agent is not None
+        params, node, heard = self.host.params, NodeId(self.name), self.agent.met
         capabilities = Capabilities(
             accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=params.memory_mib,
             qemu_version="0", machine="sim", driver="simulated", pools=("default",),
         )  # fmt: skip
-        report = ReportNode(node=NodeId(self.name), capabilities=capabilities, boot_id=self.host.boot_id)
-        self._greet([("compute", report), *((s, Hello(node=NodeId(self.name))) for s in ("compute", "io"))])
-        self._later(TICK_US, self._tick)
-        self._later(BEAT_US, self._beat)
+        report = ReportNode(
+            node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
+        )
+        self._tell([("compute", report), *((s, Hello(node=node, heard=heard)) for s in ("compute", "io"))])
 
     def crash(self) -> None:
         """The agent dies; processes run on."""
@@ -90,8 +107,11 @@ class NodeProcess:
         order = _order(data)
         if isinstance(order, OrderVm):
             self._do(self.agent.on_order(answer, order, self.now_us))
+        elif isinstance(order, OrderGreeting):
+            self._do(self.agent.on_greeting(answer, order, self.now_us))
         else:
             self._do(self.chores.on_order(answer, order, self.now_us))
+        self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
 
     def _tick(self) -> None:
         assert self.agent is not None
@@ -146,6 +166,8 @@ class NodeProcess:
                     self.watch()
                 case SendFact():
                     self._send(effect)
+                case Greet(greeting):
+                    self._greet(greeting)
                 case Work():
                     self._later(20_000, lambda e=effect: self._work(e))  # type: ignore[misc]
 
@@ -169,16 +191,32 @@ class NodeProcess:
             match chore:
                 case OrderDisksRemoval():
                     pool.remove(chore.disks)
-                    fact = ReportDisksRemoved(node=node, vm=chore.vm, order_version=chore.version)
+                    fact = ReportDisksRemoved(
+                        node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
+                    )
                 case OrderImageImport():
                     info = pool.import_image(chore.pool, chore.image, chore.file, chore.format, chore.sha256)
-                    fact = ReportImage(node=node, image=chore.image, order_version=chore.version, info=info)
+                    fact = ReportImage(
+                        node=node,
+                        image=chore.image,
+                        order_version=chore.version,
+                        order_incarnation=chore.incarnation,
+                        info=info,
+                    )
                 case OrderImageRemoval():
                     pool.remove_image(chore.pool, chore.image)
-                    fact = ReportImageRemoved(node=node, image=chore.image, order_version=chore.version)
+                    fact = ReportImageRemoved(
+                        node=node, image=chore.image, order_version=chore.version, order_incarnation=chore.incarnation
+                    )
         except BadImage as bad:
             assert isinstance(chore, OrderImageImport)
-            fact = ReportImage(node=node, image=chore.image, order_version=chore.version, sentence=str(bad))
+            fact = ReportImage(
+                node=node,
+                image=chore.image,
+                order_version=chore.version,
+                order_incarnation=chore.incarnation,
+                sentence=str(bad),
+            )
         except DriverError:
             fact = None
         self._do(self.chores.on_done(work.key, chore.version, fact, self.now_us))
@@ -193,7 +231,7 @@ class NodeProcess:
 
         self._fact(effect.service, effect.fact, effect.correlation, answered)
 
-    def _greet(self, waiting: list[tuple[str, Fact]]) -> None:
+    def _tell(self, waiting: list[tuple[str, Fact]]) -> None:
         left = dict(enumerate(waiting))
 
         def heard(n: int, reply: Reply) -> None:

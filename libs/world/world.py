@@ -10,7 +10,7 @@ import msgspec
 from libs.common.bus import Published
 from libs.common.host.service import Service
 from libs.common.log.memory import MemoryLog
-from libs.common.messages import Command, Envelope, Reply, decode_recorded, encode
+from libs.common.messages import Command, Envelope, Reply, decode_delivered, encode
 from libs.world import checks
 from libs.world.control import HostProcess, RelayProcess
 from libs.world.net import Net, Weather
@@ -97,9 +97,9 @@ class World:
 
     def publish(self, published: Published) -> None:
         """To every service, by the bus."""
-        recorded = decode_recorded(published.data)
+        delivered = decode_delivered(published.data)
         for process in self.services.values():
-            self.net.send("bus", process.name, lambda p=process: p.event(recorded))  # type: ignore[misc]
+            self.net.send("bus", process.name, lambda p=process: p.delivered(delivered))  # type: ignore[misc]
 
     def telemetry(self, node: str, subject: str, data: bytes) -> None:
         for process in self.services.values():

@@ -5,17 +5,19 @@ from libs.common.registry import members
 from proto.io import DevicesDenied, DevicesGranted, ImageDeleteRequested, ImageImported
 from proto.memory import LedgerEvent
 from services.compute import react, views
+from services.compute.cluster import CLUSTER
 from services.compute.model import VM
 from services.compute.nodes import NODE
 
 SERVICE = Service(
     "compute",
-    deciders=(VM, NODE),
+    deciders=(VM, NODE, CLUSTER),
     follows=(*members(LedgerEvent), DevicesGranted, DevicesDenied, ImageImported, ImageDeleteRequested),
     react=react.react,
     views=views.Views,
     enrich=views.enrich,
     orders=react.orders,
+    ticks=react.ticks,
     telemetry=("tel.*.beat",),
     hear=views.hear,
 )

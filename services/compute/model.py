@@ -10,6 +10,7 @@ Asked is not seen: only a report of the node and generation that the log names t
 nothing; where it speaks of a process that still runs, it is refused as NOT_YOURS, upon which the agent ends that process.
 FAILED and GONE are final for a generation: no process will come under it.
 A stop before the launch ends the start at once, for no agent was ordered yet; one during the launch is seen through.
+After a restore of the database some of it is lost: what is found then, and when a start may be decided again, is in restored.py.
 Every state counts the events of its stream (`version`), so that a report that is older than the last wish is known as such.
 """
 
@@ -21,6 +22,7 @@ from typing import assert_never, get_args
 from libs.common.decider import Decider, Refused
 from libs.common.messages import NodeId
 from proto.compute import (
+    AbandonStart,
     DefineVm,
     DeleteVm,
     Filter,
@@ -56,6 +58,7 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.machine import MachineSpec
+from services.compute import restored
 from services.compute.policy import ATTEMPTS_MAX, explain
 from services.compute.shape import defined
 from services.compute.states import Absent, Devices, Launching, Reserving, Running, Stopped, Stopping, Vm, evolve
@@ -64,11 +67,13 @@ from services.compute.states import Absent, Devices, Launching, Reserving, Runni
 def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
     match command, vm:
         case DefineVm(), Absent():
-            return [defined(command, vm.generation)]
+            return _define(command, vm)
         case DefineVm(), _:
             raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
         case ReportVm(), _:
             return _report(command, vm)
+        case AbandonStart(), _:
+            return restored.abandon(command, vm)
         case ((NoteMemory() | NoteDevices()), Absent()):
             return ()
         case _, Absent():
@@ -82,18 +87,32 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
         case ((PauseVm() | ResumeVm() | ResetVm()), _):
             raise Refused(Refusal.NOT_RUNNING, f"{command.vm} is {vm.word}", "start it and wait until it runs")
         case DeleteVm(), Stopped():
+            restored.all_heard(command)
             return [VmDeleted(vm=vm.id, node=vm.node)]
         case DeleteVm(), _:
             raise Refused(Refusal.NOT_STOPPED, f"{command.vm} is {vm.word}", "stop it and wait until it has stopped")
         case ((NoteMemory() | NoteDevices()), Reserving()):
             return _note(command, vm)
+        case NoteDevices(granted=True), Running():
+            return _note_found(command, vm)
         case ((NoteMemory() | NoteDevices()), _):
             return ()
+
+
+def _define(command: DefineVm, vm: Absent) -> Sequence[VmEvent]:
+    if vm.stranger:
+        raise Refused(
+            Refusal.ALREADY_DEFINED,
+            f"a VM named {command.vm} runs on {vm.stranger}, though its definition was lost when the database was restored",
+            "take another name, or shut that VM down from inside first",
+        )
+    return [defined(command, vm.generation)]
 
 
 def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
     match vm:
         case Stopped():
+            restored.all_heard(command)
             choice = command.choice
             if choice is None:
                 said = f"{command.vm} was defined a moment ago and placement has not heard of it yet"
@@ -101,7 +120,7 @@ def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Sto
             if not choice.candidates:
                 sentence, remedy = explain(choice, command.node)
                 raise Refused(Refusal.NO_NODE_FITS, sentence, remedy)
-            return [_start_requested(vm, choice)]
+            return [_start_requested(vm, choice, command.incarnation)]
         case Reserving() | Launching() | Running():
             return ()
         case Stopping():
@@ -110,12 +129,12 @@ def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Sto
             assert_never(vm)
 
 
-def _start_requested(vm: Stopped | Reserving | Launching, choice: Placement) -> VmStartRequested:
+def _start_requested(vm: Stopped | Reserving | Launching, choice: Placement, incarnation: int) -> VmStartRequested:
     wanted = vm.definition
     return VmStartRequested(
         vm=vm.id,
         node=choice.candidates[0].node,
-        generation=vm.generation + 1,
+        generation=restored.next_generation(vm, incarnation),
         memory_mib=wanted.shape.memory_mib,
         vcpus=wanted.shape.vcpus,
         priority=wanted.priority,
@@ -125,14 +144,17 @@ def _start_requested(vm: Stopped | Reserving | Launching, choice: Placement) -> 
     )
 
 
-def _fail(vm: Reserving | Launching, sentence: str, fresh: Placement | None = None) -> Sequence[VmEvent]:
-    """This start came to nothing on that node: give back, and ask the next candidate while there is one."""
+def _fail(
+    vm: Reserving | Launching, sentence: str, incarnation: int, fresh: Placement | None = None
+) -> Sequence[VmEvent]:
+    """This start came to nothing on that node: give back, and ask the next candidate while there is one. One that was decided
+    before the database was restored is not gone on with: its VM may run elsewhere by now."""
     tried = (*vm.tried, vm.node)
     failed = VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)
     choice = _without(fresh or vm.placement, tried)
-    if len(tried) >= ATTEMPTS_MAX or not choice.candidates:
+    if len(tried) >= ATTEMPTS_MAX or not choice.candidates or restored.past(vm.generation, incarnation):
         return [failed]
-    return [failed, _start_requested(vm, choice)]
+    return [failed, _start_requested(vm, choice, incarnation)]
 
 
 def _without(placement: Placement, tried: Sequence[NodeId]) -> Placement:
@@ -178,15 +200,17 @@ def _steer(command: PauseVm | ResumeVm | ResetVm, vm: Running) -> Sequence[VmEve
 def _note(command: NoteMemory | NoteDevices, vm: Reserving) -> Sequence[VmEvent]:
     if command.generation != vm.generation or command.node != vm.node:
         return ()
+    if restored.past(vm.generation, command.incarnation):
+        return [restored.abandoned(vm)]
     match command:
         case NoteMemory() if vm.memory_noted:
             return ()
         case NoteDevices() if vm.devices is not None:
             return ()
         case NoteMemory(granted=False):
-            return _fail(vm, command.sentence, command.choice)
+            return _fail(vm, command.sentence, command.incarnation, command.choice)
         case NoteDevices(granted=False):
-            return _fail(vm, command.sentence)
+            return _fail(vm, command.sentence, command.incarnation)
         case NoteMemory():
             noted: VmEvent = VmMemoryNoted(vm=vm.id, generation=vm.generation)
             return [noted] if vm.devices is None else [noted, _launch(vm, vm.devices)]
@@ -194,6 +218,14 @@ def _note(command: NoteMemory | NoteDevices, vm: Reserving) -> Sequence[VmEvent]
             devices = Devices(disks=command.disks, nics=command.nics)
             noted = VmDevicesNoted(vm=vm.id, generation=vm.generation, disks=devices.disks, nics=devices.nics)
             return [noted, _launch(vm, devices)] if vm.memory_noted else [noted]
+
+
+def _note_found(command: NoteDevices, vm: Running) -> Sequence[VmEvent]:
+    """The devices of a VM that was found running."""
+    same = (vm.spec.disks, vm.spec.nics) == (command.disks, command.nics)
+    if same or command.generation != vm.generation or command.node != vm.node:
+        return ()
+    return [VmDevicesNoted(vm=vm.id, generation=vm.generation, disks=command.disks, nics=command.nics)]
 
 
 def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
@@ -212,6 +244,9 @@ def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
 
 
 def _report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent]:
+    told = restored.report(fact, vm)
+    if told is not None:
+        return told
     runs = fact.seen in (Seen.RUNNING, Seen.PAUSED)
     if fact.generation < vm.generation or isinstance(vm, Absent):
         return _ended(fact) if runs and fact.generation <= vm.generation else ()
@@ -252,14 +287,16 @@ def _report_launching(fact: ReportVm, vm: Launching) -> Sequence[VmEvent]:
         case Seen.GONE if fact.cause is GoneCause.GUEST:
             return [started, _stopped(fact, vm)]  # it ran so briefly that its end was the first thing heard
         case Seen.GONE | Seen.FAILED:
-            return _fail(vm, fact.sentence or f"no process came up on {vm.node} ({fact.cause})")
+            said = fact.sentence or f"no process came up on {vm.node} ({fact.cause})"
+            return _fail(vm, said, fact.incarnation)
 
 
 def _report_running(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
     if fact.seen in (Seen.GONE, Seen.FAILED):
         return [_stopped(fact, vm)]
     events: list[VmEvent] = []
-    resets = min(fact.resets, vm.resets_wanted)
+    lost = restored.past(vm.generation, fact.incarnation)  # resets that a restored log does not know of
+    resets = fact.resets if lost else min(fact.resets, vm.resets_wanted)
     if resets > vm.resets:
         events.append(VmReset(vm=vm.id, generation=vm.generation, resets=resets))
     if fact.order_version >= vm.asked_version:

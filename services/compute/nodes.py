@@ -17,10 +17,12 @@ from libs.common.messages import NodeId, Value
 from proto.compute import (
     Capabilities,
     CordonNode,
+    GreetNode,
     JoinNode,
     NodeCommand,
     NodeCordoned,
     NodeEvent,
+    NodeGreetingRequested,
     NodeJoined,
     NodeRemoved,
     NodeReported,
@@ -43,21 +45,30 @@ class Outside(State):
     """Never joined, or removed."""
 
 
-class Joined(State):
-    """Its key is known; its agent has not said hello. cordoned: takes no new VMs."""
+class Inside(State, kw_only=True):
+    """cordoned: takes no new VMs. spoken: the latest incarnation of the log in which it told all that it runs (or joined, and ran
+    nothing); asked: the one in which it was last greeted, so as to tell."""
 
     key: str
     cordoned: bool = False
     reason: str = ""
+    spoken: int = 1
+    asked: int = 1
+
+    @property
+    def greeted(self) -> bool:
+        """Nothing is asked of it that it did not answer."""
+        return self.spoken >= self.asked
 
 
-class Member(State):
-    key: str
+class Joined(Inside, kw_only=True):
+    """Its key is known; its agent has not said hello."""
+
+
+class Member(Inside, kw_only=True):
     capabilities: Capabilities
     boot_id: str
     address: str = ""
-    cordoned: bool = False
-    reason: str = ""
 
 
 Node = Outside | Joined | Member
@@ -68,10 +79,15 @@ def decide(command: NodeCommand, node: Node) -> Sequence[NodeEvent]:
     match command, node:
         case JoinNode(), _:
             return _join(command, node)
+        case GreetNode(), Outside():
+            return ()
         case _, Outside():
             raise Refused(Refusal.NODE_UNKNOWN, f"{id} is not a node of this cluster", "join it with a one-time token")
         case ReportNode(), _:
             return _report(command, node)
+        case GreetNode(), _:
+            told = command.incarnation <= max(node.spoken, node.asked)
+            return () if told else [NodeGreetingRequested(node=id, incarnation=command.incarnation)]
         case CordonNode(), _:
             same = node.cordoned and node.reason == command.reason
             return () if same else [NodeCordoned(node=id, reason=command.reason)]
@@ -87,7 +103,7 @@ def decide(command: NodeCommand, node: Node) -> Sequence[NodeEvent]:
 
 def _join(command: JoinNode, node: Node) -> Sequence[NodeEvent]:
     if isinstance(node, Outside):
-        return [NodeJoined(node=NodeId(command.node), key=command.key)]
+        return [NodeJoined(node=NodeId(command.node), key=command.key, incarnation=command.incarnation)]
     if command.key == node.key:
         return ()
     raise Refused(
@@ -98,16 +114,25 @@ def _join(command: JoinNode, node: Node) -> Sequence[NodeEvent]:
 
 
 def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:
-    seen = (fact.capabilities, fact.boot_id, fact.address)
-    if isinstance(node, Member) and seen == (node.capabilities, node.boot_id, node.address):
+    spoken = fact.incarnation if fact.greeting == fact.incarnation else node.spoken
+    seen = (fact.capabilities, fact.boot_id, fact.address, spoken)
+    if isinstance(node, Member) and seen == (node.capabilities, node.boot_id, node.address, node.spoken):
         return ()
-    return [NodeReported(node=fact.node, capabilities=fact.capabilities, boot_id=fact.boot_id, address=fact.address)]
+    return [
+        NodeReported(
+            node=fact.node,
+            capabilities=fact.capabilities,
+            boot_id=fact.boot_id,
+            address=fact.address,
+            incarnation=spoken,
+        )
+    ]
 
 
 def evolve(node: Node, event: NodeEvent) -> Node:
     match event:
         case NodeJoined():
-            return Joined(key=event.key)
+            return Joined(key=event.key, spoken=event.incarnation)
         case NodeRemoved():
             return Outside()
         case _ if isinstance(node, Outside):
@@ -120,7 +145,11 @@ def evolve(node: Node, event: NodeEvent) -> Node:
                 address=event.address,
                 cordoned=node.cordoned,
                 reason=node.reason,
+                spoken=event.incarnation,
+                asked=node.asked,
             )
+        case NodeGreetingRequested():
+            return replace(node, asked=event.incarnation)
         case NodeCordoned():
             return replace(node, cordoned=True, reason=event.reason)
         case NodeUncordoned():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from libs.common.host.service import Order
-from libs.common.messages import Command, Recorded
-from proto.compute import NoteDevices, NoteMemory
+from libs.common.messages import Command, NodeId, Recorded
+from proto.cluster import BeginIncarnation, IncarnationBegan
+from proto.compute import AbandonStart, GreetNode, NoteDevices, NoteMemory
 from proto.io import DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved
-from proto.node import OrderVm, Want
+from proto.node import OrderGreeting, OrderVm, Want
+from services.compute.nodes import Joined, Member
 from services.compute.states import Launching, Running, Stopping
 
 
@@ -26,12 +28,23 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
+        case IncarnationBegan():
+            greetings = [GreetNode(node=node) for node in sorted(views.nodes)]
+            starts = sorted(views.starts.items())
+            return [*greetings, *(AbandonStart(vm=vm, generation=start.generation) for vm, start in starts)]
         case _:
             return ()
 
 
+def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
+    return [BeginIncarnation(now_us=now_us)]
+
+
 def orders(stream: str, state: Any, version: int) -> Order | None:
     match state:
+        case Joined() | Member() if not state.greeted:
+            node = NodeId(stream.removeprefix("node-"))
+            return Order(node, OrderGreeting(node=node, version=version))
         case Launching():
             message = OrderVm(
                 vm=state.id, generation=state.generation, version=version, want=Want.RUNNING, spec=state.spec

@@ -14,6 +14,7 @@ from proto.compute import (
     VmDeleted,
     VmDevicesNoted,
     VmEvent,
+    VmFound,
     VmLaunchRequested,
     VmMemoryNoted,
     VmPaused,
@@ -27,6 +28,8 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
     VmStopRequested,
+    VmStrangerGone,
+    VmStrangerSeen,
 )
 from proto.machine import Disk, MachineSpec, Nic
 
@@ -45,16 +48,21 @@ class State(Value, tag=True, kw_only=True):
 
 
 class Absent(State, kw_only=True):
+    """stranger: the node where a VM of this name runs all the same, as its definition was lost in a restore."""
+
     word = "not defined"
+    stranger: NodeId = NodeId("")
 
 
 class Stopped(State, kw_only=True):
-    """No process. node: where it last was, or was last tried; sentence: why it is here, if it did not go well."""
+    """No process. node: where it last was, or was last tried; sentence: why it is here, if it did not go well. abandoned: its last
+    start was cut short by a restore, so that a process of this very generation may be found."""
 
     word = "stopped"
     definition: VmDefined
     node: NodeId = NodeId("")
     sentence: str = ""
+    abandoned: bool = False
 
     @property
     def id(self) -> VmId:
@@ -133,22 +141,34 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after: Vm = Stopped(definition=event, generation=vm.generation)
         case VmDeleted():
             after = Absent(generation=vm.generation)
+        case VmStrangerSeen():
+            after = Absent(generation=max(vm.generation, event.generation), stranger=event.node)
+        case VmStrangerGone():
+            after = Absent(generation=max(vm.generation, event.generation))
         case _ if isinstance(vm, Absent):
             after = vm
         case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
             after = _evolve_start(vm, event)
         case VmStarted():
             after = _started(vm, event)
+        case VmFound():
+            after = _found(vm, event)
         case VmStartFailed() | VmStopped():
             after = Stopped(
-                definition=vm.definition, generation=vm.generation, node=event.node, sentence=event.sentence
+                definition=vm.definition,
+                generation=vm.generation,
+                node=event.node,
+                sentence=event.sentence,
+                abandoned=isinstance(event, VmStartFailed) and event.abandoned,
             )
         case VmStopRequested():
             after = Stopping(
                 definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s
             )
+        case _ if isinstance(vm, Running):
+            after = _evolve_running(vm, event)
         case _:
-            after = _evolve_running(vm, event) if isinstance(vm, Running) else vm
+            after = vm
     return replace(after, version=vm.version + 1)
 
 
@@ -164,6 +184,8 @@ def _evolve_start(
                 node=event.node,
                 placement=event.placement,
             )
+        case VmDevicesNoted() if isinstance(vm, Running):
+            return replace(vm, spec=replace(vm.spec, disks=event.disks, nics=event.nics))
         case _ if not isinstance(vm, Reserving):
             return vm
         case VmMemoryNoted():
@@ -195,6 +217,29 @@ def _started(vm: Stopped | Reserving | Launching | Running | Stopping, event: Vm
     )
 
 
+def _found(vm: Stopped | Reserving | Launching | Running | Stopping, event: VmFound) -> Running:
+    """Its devices follow once io has granted them."""
+    wanted = vm.definition
+    spec = MachineSpec(
+        vm=event.vm,
+        generation=event.generation,
+        shape=wanted.shape,
+        boot=wanted.boot,
+        boot_image=wanted.boot_image,
+        priority=wanted.priority,
+    )
+    return Running(
+        definition=wanted,
+        generation=max(vm.generation, event.generation),
+        node=event.node,
+        spec=spec,
+        boot_id=event.boot_id,
+        pcpus=event.pcpus,
+        resets_wanted=event.resets,
+        resets=event.resets,
+    )
+
+
 def _evolve_running(
     vm: Running, event: VmPauseRequested | VmPaused | VmResumeRequested | VmResumed | VmResetRequested | VmReset
 ) -> Running:
@@ -210,6 +255,6 @@ def _evolve_running(
         case VmResetRequested():
             return replace(vm, resets_wanted=event.resets)
         case VmReset():
-            return replace(vm, resets=event.resets)
+            return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
         case _:
             assert_never(event)

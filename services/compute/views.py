@@ -10,8 +10,10 @@ import msgspec
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId, Recorded
+from proto.cluster import IncarnationBegan
 from proto.compute import (
     DefineVm,
+    DeleteVm,
     Filter,
     ImageFacts,
     NodeCordoned,
@@ -25,6 +27,7 @@ from proto.compute import (
     StartVm,
     VmDefined,
     VmDeleted,
+    VmFound,
     VmStartFailed,
     VmStartRequested,
     VmStopped,
@@ -55,6 +58,8 @@ class NodeView:
     capacity_mib: int = 0
     reserved_mib: int = 0
     heard_us: int = 0
+    spoken: int = 1
+    """the latest incarnation of the log in which it told all that it runs"""
     vms: dict[str, int] = field(default_factory=dict)
     """VM -> vCPUs"""
 
@@ -78,11 +83,12 @@ class Views:
     starts: dict[str, VmStartRequested] = field(default_factory=dict)
     images: dict[str, ImageImported] = field(default_factory=dict)
     hints: dict[str, Hint] = field(default_factory=dict)
+    incarnation: int = 1
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
             case NodeJoined():
-                self.nodes.setdefault(event.node, NodeView())
+                self.nodes.setdefault(event.node, NodeView(spoken=event.incarnation))
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
             case NodeReported() | NodeCordoned() | NodeUncordoned():
@@ -100,6 +106,12 @@ class Views:
                 self.hints[event.vm] = Hint(event.node, event.vcpus, event.memory_mib, recorded.at_us + HINT_US_MAX)
                 if node := self.nodes.get(event.node):
                     node.vms[event.vm] = event.vcpus
+            case VmFound():
+                self.hints.pop(event.vm, None)
+                if node := self.nodes.get(event.node):
+                    node.vms[event.vm] = event.vcpus
+            case IncarnationBegan():
+                self.incarnation = event.incarnation
             case VmStartFailed() | VmStopped():
                 self.starts.pop(event.vm, None)
                 self.hints.pop(event.vm, None)
@@ -114,7 +126,7 @@ class Views:
     def _apply_node(node: NodeView, event: NodeReported | NodeCordoned | NodeUncordoned) -> None:
         match event:
             case NodeReported():
-                node.reported = event
+                node.reported, node.spoken = event, event.incarnation
             case NodeCordoned():
                 node.cordoned = True
             case NodeUncordoned():
@@ -131,6 +143,13 @@ class Views:
                 node.reserved_mib = event.reserved_mib
             case MemoryReleased():
                 node.reserved_mib = max(0, node.reserved_mib - event.memory_mib)
+
+    def unheard(self, incarnation: int) -> tuple[str, ...]:
+        """Nodes that have not told what they run since the log began this incarnation, by name. Not before the views have come to
+        that beginning is anything known of them: until then it is all, and at least one that has no name."""
+        if self.incarnation < incarnation:
+            return tuple(sorted(self.nodes)) or ("any node",)
+        return tuple(sorted(name for name, node in self.nodes.items() if node.spoken < incarnation))
 
     def online(self, node: str, now_us: int) -> bool:
         view = self.nodes.get(node)
@@ -209,7 +228,10 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case StartVm():
             choice = views.choose(command.vm, now_us, command.node)
             views.expect(command.vm, choice, now_us)
-            return replace(command, choice=choice)
+            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
+        case DeleteVm():
+            unheard = views.unheard(command.incarnation)
+            return command if command.unheard == unheard else replace(command, unheard=unheard)
         case NoteMemory(granted=False):
             return replace(command, choice=_next_choice(command, views, now_us))
         case RemoveNode():

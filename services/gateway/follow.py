@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from libs.common.bus import Bus, BusError, Feed
 from libs.common.log import EventLog, Head, LogError
-from libs.common.messages import Recorded, decode_recorded, tag_of
+from libs.common.messages import Recorded, decode_delivered, tag_of
 from libs.common.registry import Registry, UnknownType, members
 from proto.compute import NodeEvent, VmEvent, VmStartFailed
 from proto.io import DevicesEvent, ImageEvent
@@ -155,9 +155,9 @@ class Follower:
         while True:
             try:
                 feed = feed or await self.bus.feed("", subject="evt.>", new_only=True)
-                heard = [decode_recorded(data) for data in await feed.fetch(FETCH_MAX, FETCH_S)]
+                heard = [decode_delivered(data) for data in await feed.fetch(FETCH_MAX, FETCH_S)]
                 await feed.ack()
-                await self._take(heard)
+                await self._take([d.event for d in heard if d.incarnation == self.head.incarnation])
             except (BusError, LogError) as error:
                 _log.warning("live events pause: %s", error)
                 feed = None if isinstance(error, BusError) else feed

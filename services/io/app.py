@@ -1,7 +1,16 @@
 """io as a service."""
 
 from libs.common.host.service import Service
-from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDeleted, VmStartFailed, VmStartRequested, VmStopped
+from proto.compute import (
+    NodeJoined,
+    NodeRemoved,
+    NodeReported,
+    VmDeleted,
+    VmFound,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+)
 from services.io import react, views
 from services.io.images import IMAGE
 from services.io.model import DEVICES
@@ -9,7 +18,7 @@ from services.io.model import DEVICES
 SERVICE = Service(
     "io",
     deciders=(DEVICES, IMAGE),
-    follows=(NodeJoined, NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmDeleted),
+    follows=(NodeJoined, NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmDeleted),
     react=react.react,
     views=views.Views,
     enrich=views.enrich,

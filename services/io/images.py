@@ -150,6 +150,8 @@ def _delete(command: DeleteImage, image: Image) -> Sequence[ImageEvent]:
 def _report(fact: ReportImage, image: Image) -> Sequence[ImageEvent]:
     if not isinstance(image, Importing) or fact.order_version < image.asked_version:
         return ()
+    if fact.order_incarnation != fact.incarnation:
+        return ()
     wish = image.wish
     _check_node(fact, wish.node)
     if fact.info is None:

@@ -7,7 +7,8 @@
        └───────────────────────────────── Removing ◀───────────┘
 
 Names, serials, MACs and slots are derived from the VM's name and the index, so that the same decision makes the same devices.
-The granted generation only rises, over removal too. A denial is an event: the asker is a reaction, and compute learns of it
+The granted generation only rises, over removal too; only a VM that is found running after a restore has its own granted
+again. A denial is an event: the asker is a reaction, and compute learns of it
 from the log. A grant that is there already is not written again, for compute has read the first.
 """
 
@@ -95,7 +96,8 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
 
 def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     vm, node, generation = VmId(command.vm), command.node, command.generation
-    if generation <= devices.generation:
+    again = command.running and isinstance(devices, Revoked) and generation == devices.generation
+    if generation <= devices.generation and not again:
         return ()
     if isinstance(devices, Removing):
         said = f"disks of an earlier {vm} are still being removed by {devices.node}"
@@ -129,6 +131,8 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
 
 def _report(fact: ReportDisksRemoved, devices: Devices) -> Sequence[DevicesEvent]:
     if not isinstance(devices, Removing) or fact.order_version < devices.asked_version:
+        return ()
+    if fact.order_incarnation != fact.incarnation:
         return ()
     if fact.node != devices.node:
         raise Refused(

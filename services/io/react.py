@@ -7,7 +7,7 @@ from typing import Any
 
 from libs.common.host.service import Order
 from libs.common.messages import Command, Recorded
-from proto.compute import VmDeleted, VmStartFailed, VmStartRequested, VmStopped
+from proto.compute import VmDeleted, VmFound, VmStartFailed, VmStartRequested, VmStopped
 from proto.io import GrantDevices, RemoveDevices, RevokeDevices
 from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.images import Deleting, Importing
@@ -18,6 +18,8 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     match event:
         case VmStartRequested(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
+        case VmFound(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
+            return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics, running=True)]
         case VmStartFailed() | VmStopped():
             return [RevokeDevices(vm=event.vm, generation=event.generation)]
         case VmDeleted():

@@ -6,6 +6,7 @@ A denial is an event, not a refusal: the asker is a reaction, and compute learns
 a reservation that is there already is not written again: its first MemoryReserved lies in the log, where compute cannot miss
 it. A newer generation of a VM takes the place of the older on the same node; an older one changes nothing.
 Capacity may fall below what is reserved (a node reports less memory): nothing is taken away, nothing new is promised.
+A VM that was found running after a restore has its memory already: it is reserved, also beyond the capacity.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _reserve(command: ReserveMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
     if held is not None and held.generation >= command.generation:
         return ()
     reserved_mib = ledger.reserved_mib - (held.memory_mib if held else 0) + command.memory_mib
-    if reserved_mib > ledger.capacity_mib:
+    if reserved_mib > ledger.capacity_mib and not command.running:
         return [_denied(command, ledger)]
     return [
         MemoryReserved(
@@ -83,6 +84,7 @@ def _reserve(command: ReserveMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
             memory_mib=command.memory_mib,
             reserved_mib=reserved_mib,
             capacity_mib=ledger.capacity_mib,
+            running=command.running,
         )
     ]
 

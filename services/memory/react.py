@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from libs.common.messages import Command, Recorded
-from proto.compute import NodeRemoved, NodeReported, VmStartFailed, VmStartRequested, VmStopped
+from proto.compute import NodeRemoved, NodeReported, VmFound, VmStartFailed, VmStartRequested, VmStopped
 from proto.memory import ReleaseMemory, ReserveMemory, SetCapacity
 from services.memory.policy import capacity_mib, footprint_mib
 
@@ -24,6 +24,9 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
         case VmStartRequested():
             needed_mib = footprint_mib(event.memory_mib)
             return [ReserveMemory(node=event.node, vm=event.vm, generation=event.generation, memory_mib=needed_mib)]
+        case VmFound(node=node, vm=vm, generation=generation):
+            needed_mib = footprint_mib(event.memory_mib)
+            return [ReserveMemory(node=node, vm=vm, generation=generation, memory_mib=needed_mib, running=True)]
         case VmStartFailed() | VmStopped():
             return [ReleaseMemory(node=event.node, vm=event.vm, generation=event.generation)]
         case _:

@@ -39,24 +39,37 @@ def key_of(chore: Chore) -> str:
     return f"disks-{chore.vm}" if isinstance(chore, OrderDisksRemoval) else f"image-{chore.image}"
 
 
+def _stamp(chore: Chore) -> tuple[int, int]:
+    return chore.incarnation, chore.version
+
+
 @dataclass(slots=True)
 class Chores:
     entries: dict[str, _Entry] = field(default_factory=dict)
+    incarnation: int = 1
+    """the highest that any order named; orders of older ones are of a lost timeline"""
 
     def on_order(self, ref: object, chore: Chore, now_us: int) -> list[AnswerOrder | Work | SendFact]:
         key = key_of(chore)
+        if chore.incarnation < self.incarnation:
+            said = f"the order is of incarnation {chore.incarnation} of the log; this node has met {self.incarnation}"
+            return [AnswerOrder(ref, Heard(accepted=False, sentence=said))]
         entry = self.entries.get(key)
-        if entry is not None and chore.version < entry.chore.version:
+        if entry is not None and _stamp(chore) < _stamp(entry.chore):
             said = f"order {chore.version} of {key} is older than {entry.chore.version}"
             return [AnswerOrder(ref, Heard(accepted=False, sentence=said))]
         answer = AnswerOrder(ref, Heard(accepted=True))
         if entry is not None and entry.doing:
-            return [AnswerOrder(ref, Heard(accepted=chore.version == entry.chore.version, sentence="busy"))]
-        if entry is not None and chore.version == entry.chore.version and entry.fact is not None:
+            return [AnswerOrder(ref, Heard(accepted=_stamp(chore) == _stamp(entry.chore), sentence="busy"))]
+        if entry is not None and _stamp(chore) == _stamp(entry.chore) and entry.fact is not None:
             entry.heard, entry.next_us = False, now_us
             return [answer, *self.on_tick(now_us)]
         self.entries[key] = _Entry(chore)
         return [answer, Work(key, chore)]
+
+    def quiet(self) -> bool:
+        """Nothing that an older incarnation ordered is being done."""
+        return not any(e.doing and e.chore.incarnation < self.incarnation for e in self.entries.values())
 
     def on_done(self, key: str, version: int, fact: Fact | None, now_us: int) -> list[SendFact]:
         entry = self.entries.get(key)

@@ -7,74 +7,39 @@ One VM in the eyes of its agent:
                                  v                   v
                               failed              gone (of generation g: never started again under g)
 
-Rules: an order that is older than (generation, version) seen is refused; the highest seen, and that a start is about to be
-made, are on disk before anything is done; a process of an older generation is killed before a newer one starts; nothing is
+Rules: an order that is older than (generation, incarnation, version) seen is refused; the highest seen, and that a start is about
+to be made, are on disk before anything is done; a process of an older generation is killed before a newer one starts; nothing is
 reported while something is being done; a report that the service answers with NOT_YOURS kills the VM.
+
+After a restore of the log (a higher incarnation) orders of the older one count no more, not even those that were accepted. A
+greeting is answered once that is on disk, nothing is being done any more, and every VM was reported, and heard, since. A
+generation is started only by the incarnation that decided it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
-from libs.common.messages import Fact, NodeId, Reply
+from libs.common.messages import NodeId, Reply, incarnation_of
 from proto.compute import GoneCause, ReportVm, Seen
-from proto.machine import MachineSpec
-from proto.node import Heard, OrderVm, Want
+from proto.node import Heard, OrderGreeting, OrderVm, Want
 from services.node.drivers import Machine, MachineChanged
+from services.node.effects import NODE_RECORD as NODE_RECORD
+from services.node.effects import Act as Act
+from services.node.effects import AnswerOrder as AnswerOrder
+from services.node.effects import Greet as Greet
+from services.node.effects import Kept as Kept
+from services.node.effects import NodeEffect as NodeEffect
+from services.node.effects import Persist as Persist
+from services.node.effects import SendFact as SendFact
+from services.node.effects import Stamp as Stamp
 
 REPORT_US = 1_000_000
 """first repetition of an unheard report; doubled each time"""
 REPORT_MAX_US = 5_000_000
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """What lies on disk about one VM: the newest order seen, and whether a start under that generation was begun."""
-
-    vm: str
-    generation: int
-    version: int
-    launched: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Persist:
-    """Write this durably, then `on_persisted(kept)`."""
-
-    kept: Kept
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset), then `on_done(vm, verb, error, machine)`."""
-
-    vm: str
-    verb: str
-    spec: MachineSpec | None = None
-    trace: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerOrder:
-    ref: object
-    heard: Heard
-
-
-@dataclass(frozen=True, slots=True)
-class SendFact:
-    """Request `fact.<node>.<service>`; then `on_reply(key, serial, reply)`; without an answer it is repeated by time."""
-
-    key: str
-    serial: int
-    service: str
-    fact: Fact
-    correlation: str = ""
-    trace: str = ""
-
-
-type NodeEffect = Persist | Act | AnswerOrder | SendFact
 
 
 @dataclass(slots=True)
@@ -107,6 +72,16 @@ class Agent:
     node: NodeId
     now_us: int = 0
     vms: dict[str, Vm] = field(default_factory=dict)
+    incarnation: int = 1
+    """the highest that any order named"""
+    met: int = 1
+    """the highest that is on disk"""
+    greeting: int = 0
+    """the greeting that is to be answered; 0: none"""
+    asked: bool = False
+    """every VM was reported since that greeting"""
+    quiet: Callable[[], bool] = lambda: True
+    """nothing else that an older incarnation ordered is being done (Chores.quiet)"""
 
     # --- coming up ------------------------------------------------------------------------------------------------
 
@@ -115,6 +90,9 @@ class Agent:
         or answers say so."""
         self.now_us = now_us
         for record in kept:
+            if record.vm == NODE_RECORD:
+                self.incarnation = self.met = record.incarnation
+                continue
             self.vms[record.vm] = Vm(record)
         for machine in machines:
             vm = self.vms.setdefault(machine.vm, Vm(Kept(machine.vm, machine.generation, 0, launched=True)))
@@ -129,26 +107,69 @@ class Agent:
 
     def on_order(self, ref: object, order: OrderVm, now_us: int) -> list[NodeEffect]:
         self.now_us = now_us
+        if order.incarnation < self.incarnation:
+            return [_of_the_past(ref, order.incarnation, self.incarnation)]
+        out = self._meet(order.incarnation)
         vm = self.vms.get(order.vm)
         if vm is None:
             vm = self.vms[order.vm] = Vm(Kept(order.vm, 0, 0))
-        newest = max((vm.kept.generation, vm.kept.version), _stamp(vm.order))
-        if (order.generation, order.version) < newest:
-            said = f"order {order.generation}.{order.version} of {order.vm} is older than {newest[0]}.{newest[1]}"
-            return [AnswerOrder(ref, Heard(accepted=False, sentence=said))]
-        answer = AnswerOrder(ref, Heard(accepted=True))
-        known = vm.order is not None and _stamp(vm.order) == (order.generation, order.version)
-        if known:
-            return [answer]
+        newest = max(vm.kept.stamp, _stamp(vm.order))
+        if _stamp(order) < newest:
+            said = f"order {_dots(_stamp(order))} of {order.vm} is older than {_dots(newest)}"
+            return [*out, AnswerOrder(ref, Heard(accepted=False, sentence=said))]
+        out.append(AnswerOrder(ref, Heard(accepted=True)))
+        if vm.order is not None and _stamp(vm.order) == _stamp(order):
+            return out
         if order.generation > vm.kept.generation:
             vm.failed, vm.sentence, vm.cause = "", "", GoneCause.UNKNOWN
             if vm.machine is None:
                 vm.resets = 0
         vm.order, vm.asked_us, vm.disowned = order, 0, False
         self._dirty(vm)
-        return [answer, *self._reconcile(vm)]
+        return [*out, *self._reconcile(vm)]
+
+    def on_greeting(self, ref: object, order: OrderGreeting, now_us: int) -> list[NodeEffect]:
+        """The log was restored and wants to know all that runs here."""
+        self.now_us = now_us
+        if order.incarnation < self.incarnation:
+            return [_of_the_past(ref, order.incarnation, self.incarnation)]
+        out = self._meet(order.incarnation)
+        self.greeting, self.asked = order.incarnation, False
+        return [*out, AnswerOrder(ref, Heard(accepted=True)), *self._greeted()]
+
+    def _meet(self, incarnation: int) -> list[NodeEffect]:
+        """A higher incarnation ends all orders of the older ones."""
+        if incarnation <= self.incarnation:
+            return []
+        self.incarnation = incarnation
+        for vm in self._sorted():
+            vm.order, vm.asked_us, vm.disowned = None, 0, False
+        return [Persist(Kept(NODE_RECORD, 0, 0, incarnation=incarnation))]
+
+    def _greeted(self) -> list[NodeEffect]:
+        """The next step towards the answer to a greeting, once the incarnation is on disk: report every VM; say so."""
+        if (
+            not self.greeting
+            or self.met < self.greeting
+            or any(vm.busy for vm in self.vms.values())
+            or not self.quiet()
+        ):
+            return []
+        out: list[NodeEffect] = []
+        if not self.asked:
+            self.asked = True
+            for vm in self._sorted():
+                self._dirty(vm)
+                out.append(self._report(vm))
+        if all(vm.heard == vm.serial for vm in self.vms.values()):
+            out.append(Greet(self.greeting))
+            self.greeting = 0
+        return out
 
     def on_persisted(self, kept: Kept) -> list[NodeEffect]:
+        if kept.vm == NODE_RECORD:
+            self.met = max(self.met, kept.incarnation)
+            return self._greeted()
         vm = self.vms[kept.vm]
         launching = vm.busy == "launch"
         vm.kept, vm.busy = kept, ""
@@ -203,13 +224,13 @@ class Agent:
         """The answer to a report. NOT_YOURS: the log says that this generation is not to run here any more."""
         self.now_us = now_us
         vm = self.vms.get(key)
-        if vm is None or reply.status == "unavailable":
+        if vm is None or reply.status == "unavailable" or reply.reason == "RECONCILING":
             return []
         vm.heard = max(vm.heard, serial)
         if reply.status == "refused" and reply.reason == "NOT_YOURS" and serial == vm.serial:
             vm.disowned = True
             return self._reconcile(vm)
-        return []
+        return self._greeted()
 
     def on_tick(self, now_us: int) -> list[NodeEffect]:
         """About twice a second: repeats unheard reports and looks at deadlines."""
@@ -219,7 +240,7 @@ class Agent:
             out += self._reconcile(vm)
             if vm.heard < vm.serial and vm.next_us <= now_us and not vm.busy:
                 out.append(self._report(vm))
-        return out
+        return out + self._greeted()
 
     def on_connected(self) -> list[NodeEffect]:
         """The bus is back: everything that runs is reported again (the service may have forgotten nothing, but may have changed
@@ -244,9 +265,9 @@ class Agent:
             return self._reap(vm)
         if machine is not None and machine.generation < order.generation:
             return self._act(vm, "kill")
-        if _stamp(order) > (vm.kept.generation, vm.kept.version):
+        if _stamp(order) > vm.kept.stamp:
             launched = vm.kept.launched and vm.kept.generation == order.generation
-            return self._persist(vm, Kept(order.vm, order.generation, order.version, launched))
+            return self._persist(vm, Kept(order.vm, order.generation, order.version, launched, order.incarnation))
         if order.want is Want.GONE:
             return self._end(vm, order)
         if machine is None:
@@ -254,9 +275,13 @@ class Agent:
         return self._adjust(vm, order, machine)
 
     def _start(self, vm: Vm, order: OrderVm) -> list[NodeEffect]:
-        """Once per generation: where a start was begun before, its process has ended, and only a new generation starts again."""
-        if vm.kept.launched or order.spec is None:
+        """Once per generation: where a start was begun before, its process has ended, and only a new generation starts again. A
+        start that was decided before the log was restored may have been ended, and followed by another, since."""
+        if vm.kept.launched or order.spec is None or vm.failed:
             return []
+        if incarnation_of(order.generation) != order.incarnation:
+            vm.failed = "its start was decided before the log was restored"
+            return self._changed(vm)
         return self._persist(vm, msgspec.structs.replace(vm.kept, launched=True), "launch")
 
     def _adjust(self, vm: Vm, order: OrderVm, machine: Machine) -> list[NodeEffect]:
@@ -315,18 +340,27 @@ class Agent:
         vm.next_us = self.now_us + vm.wait_us
         vm.wait_us = min(vm.wait_us * 2, REPORT_MAX_US)
         order = vm.order
-        fact = report_of(self.node, vm)
+        fact = report_of(self.node, vm, self.met)
         return SendFact(
             vm.kept.vm, vm.serial, "compute", fact, order.correlation if order else "", order.trace if order else ""
         )
 
 
-def _stamp(order: OrderVm | None) -> tuple[int, int]:
-    return (0, 0) if order is None else (order.generation, order.version)
+def _stamp(order: OrderVm | None) -> Stamp:
+    return (0, 0, 0) if order is None else (order.generation, order.incarnation, order.version)
 
 
-def report_of(node: NodeId, vm: Vm) -> ReportVm:
-    """The fact about a VM as it is now."""
+def _dots(stamp: Stamp) -> str:
+    return ".".join(map(str, stamp))
+
+
+def _of_the_past(ref: object, incarnation: int, met: int) -> AnswerOrder:
+    said = f"the order is of incarnation {incarnation} of the log; this node has met {met}"
+    return AnswerOrder(ref, Heard(accepted=False, sentence=said))
+
+
+def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
+    """The fact about a VM as it is now; met: the incarnation of the log that the node is known to obey."""
     machine = vm.machine
     seen = Seen.GONE
     if machine is not None:
@@ -335,6 +369,7 @@ def report_of(node: NodeId, vm: Vm) -> ReportVm:
         seen = Seen.FAILED
     return ReportVm(
         node=node,
+        heard=met,
         vm=vm.kept.vm,
         generation=machine.generation if machine is not None else vm.kept.generation,
         order_version=vm.kept.version,

@@ -14,11 +14,11 @@ from libs.common.clock import Clock
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_reply, encode
 from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
-from proto.node import Beat, Heard, Order, OrderVm, VmBeat
+from proto.node import Beat, Heard, Order, OrderGreeting, OrderVm, VmBeat
 from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
 from services.node.keep import Keep
-from services.node.model import Act, Agent, AnswerOrder, Kept, Persist, SendFact
+from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
 from services.node.work import fact_of
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ SERVICES = ("compute", "io")
 
 _order = msgspec.msgpack.Decoder(Order).decode
 
-type Effect = Persist | Act | AnswerOrder | SendFact | Work
+type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
 
 
 class AgentRunner:
@@ -44,8 +44,9 @@ class AgentRunner:
     ) -> None:  # fmt: skip
         self.node = node
         self.boot_id = boot_id
-        self.agent = Agent(node)
         self.chores = Chores()
+        self.agent = Agent(node, quiet=self.chores.quiet)
+        self._capabilities: Capabilities | None = None
         self._driver = driver
         self._keep = keep
         self._bus = bus
@@ -60,13 +61,14 @@ class AgentRunner:
         """Adopt what runs, then hear orders. Raises DriverError, BusError, msgspec.DecodeError (a damaged record)."""
         machines = await self._driver.open()
         kept = self._keep.load()
-        capabilities = await self._driver.capabilities()
+        self._capabilities = await self._driver.capabilities()
         await self._bus.serve(f"order.{self.node}", self._heard)
         self._do(self.agent.on_open(kept, machines, self._now()))
+        self.chores.incarnation = self.agent.incarnation
         self._spawn(self._watch())
         self._spawn(self._tick())
         self._spawn(self._beat())
-        self._spawn(self._greet(capabilities))
+        self._spawn(self._greet())
 
     async def stop(self) -> None:
         """The VMs run on."""
@@ -86,8 +88,11 @@ class AgentRunner:
             return
         if isinstance(order, OrderVm):
             self._do(self.agent.on_order(message, order, self._now()))
+        elif isinstance(order, OrderGreeting):
+            self._do(self.agent.on_greeting(message, order, self._now()))
         else:
             self._do(self.chores.on_order(message, order, self._now()))
+        self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
 
     async def _watch(self) -> None:
         async for change in self._driver.changes():
@@ -115,11 +120,15 @@ class AgentRunner:
         except BusError as error:
             log.debug("a heartbeat was not sent: %s", error)
 
-    async def _greet(self, capabilities: Capabilities) -> None:
-        """Say what this node is, and have every order repeated; until each was heard."""
-        report = ReportNode(node=self.node, capabilities=capabilities, boot_id=self.boot_id)
+    async def _greet(self, greeting: int = 0) -> None:
+        """Say what this node is, and have every order repeated; until each was heard. greeting: the one that is answered so."""
+        assert self._capabilities is not None
+        heard = self.agent.met
+        report = ReportNode(
+            node=self.node, capabilities=self._capabilities, boot_id=self.boot_id, greeting=greeting, heard=heard
+        )
         waiting: list[tuple[str, Fact]] = [("compute", report)]
-        waiting += [(service, Hello(node=self.node, boot_id=self.boot_id)) for service in SERVICES]
+        waiting += [(service, Hello(node=self.node, boot_id=self.boot_id, heard=heard)) for service in SERVICES]
         while waiting:
             waiting = [(s, f) for s, f in waiting if not await self._told(s, f)]
             if waiting:
@@ -146,6 +155,8 @@ class AgentRunner:
                     self._spawn(self._act(effect))
                 case SendFact():
                     self._spawn(self._send(effect))
+                case Greet(greeting):
+                    self._spawn(self._greet(greeting))
                 case Work():
                     self._spawn(self._work(effect))
 

@@ -18,12 +18,16 @@ async def fact_of(driver: Driver, node: NodeId, chore: Chore) -> Fact | None:
         match chore:
             case OrderDisksRemoval():
                 await driver.remove_disks(chore.vm, chore.disks)
-                return ReportDisksRemoved(node=node, vm=chore.vm, order_version=chore.version)
+                return ReportDisksRemoved(
+                    node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
+                )
             case OrderImageImport():
                 return await _import(driver, node, chore)
             case OrderImageRemoval():
                 await driver.remove_image(chore.pool, chore.image)
-                return ReportImageRemoved(node=node, image=chore.image, order_version=chore.version)
+                return ReportImageRemoved(
+                    node=node, image=chore.image, order_version=chore.version, order_incarnation=chore.incarnation
+                )
     except DriverError as error:
         log.warning("%s: %s", chore, error)
         return None
@@ -31,9 +35,15 @@ async def fact_of(driver: Driver, node: NodeId, chore: Chore) -> Fact | None:
 
 async def _import(driver: Driver, node: NodeId, chore: OrderImageImport) -> Fact:
     try:
-        info = await driver.import_image(
-            chore.pool, chore.image, chore.file, chore.format, chore.sha256, chore.boot
-        )
+        info = await driver.import_image(chore.pool, chore.image, chore.file, chore.format, chore.sha256, chore.boot)
     except BadImage as bad:
-        return ReportImage(node=node, image=chore.image, order_version=chore.version, sentence=str(bad))
-    return ReportImage(node=node, image=chore.image, order_version=chore.version, info=info)
+        return ReportImage(
+            node=node,
+            image=chore.image,
+            order_version=chore.version,
+            order_incarnation=chore.incarnation,
+            sentence=str(bad),
+        )
+    return ReportImage(
+        node=node, image=chore.image, order_version=chore.version, order_incarnation=chore.incarnation, info=info
+    )

@@ -8,7 +8,7 @@ Subjects (a stream name never holds a dot):
     console.<node>.<session>.out   console bytes from the VM; `.in`: to it   agent -> gateway; gateway -> agent
     ask.<node>.<what>              exec, console … request/reply, unrecorded gateway -> agent
     query.<service>.<what>         question about a service, request/reply   gateway -> service
-    evt.<kind>.<stream>.<type>     committed event (msgpack Recorded)        relay only; JetStream stream EVT
+    evt.<kind>.<stream>.<type>     committed event (msgpack Delivered)       relay only; JetStream stream EVT
     tel.<node>.<what>              telemetry, never stored                   agent -> anyone
 
     BusError
@@ -47,7 +47,7 @@ class Forbidden(BusError):
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """One event to publish: its subject, its message id (`INCARNATION-POSITION`), msgpack Recorded."""
+    """One event to publish: its subject, its message id (`INCARNATION-POSITION`), msgpack Delivered."""
 
     subject: str
     id: str

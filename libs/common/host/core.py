@@ -21,7 +21,7 @@ import msgspec
 from libs.common.decider import Decider
 from libs.common.host import intake
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream
-from libs.common.host.jobs import Decision, Job, Slot, advance, decide, unit
+from libs.common.host.jobs import Decision, Job, Slot, advance, decide, filled, unit
 from libs.common.host.orders import OrderBook
 from libs.common.host.reactions import INBOX_MAX, Reactions
 from libs.common.host.service import NoViews, Service, no_react
@@ -86,6 +86,7 @@ class Host:
     def ready(self, incarnation: int, now_us: int) -> list[Effect]:
         """Start-up is over: all of the log up to the head was folded."""
         self.incarnation, self.now_us = incarnation, now_us
+        self.book.incarnation = incarnation
         for stream, slot in self.slots.items():
             self._order(stream, slot)
         return list(self.book.due(now_us))
@@ -99,6 +100,8 @@ class Host:
         if isinstance(read, Reply):
             return [Answer(ref, read)]
         envelope, command = read
+        if past := intake.of_the_past(command, self.incarnation):
+            return [Answer(ref, past)]
         if isinstance(command, Hello):
             self.book.again(command.node)
             return [Answer(ref, Reply(status="accepted")), *self.book.due(now_us)]
@@ -159,7 +162,8 @@ class Host:
 
     def _decide(self, job: Job, slot: Slot) -> Decision:
         try:
-            return decide(job, self.service.enrich(job.command, self.views, self.now_us), slot)
+            command = filled(job.command, self.incarnation)
+            return decide(job, self.service.enrich(command, self.views, self.now_us), slot)
         except Exception as error:
             self._bugs.append(Bug(f"{self.service.name}: {tag_of(type(job.command))} on {job.stream}", error))
             reply = Reply(status="unavailable", reason="INTERNAL", sentence=f"internal error: {error!r}")

@@ -17,7 +17,7 @@ from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
 from libs.common.log import Appended, EventLog, LogError
-from libs.common.messages import Recorded, decode_recorded, encode
+from libs.common.messages import Recorded, decode_delivered, encode
 from libs.common.registry import Upcast
 from libs.common.telemetry import span
 
@@ -197,7 +197,7 @@ class Runner:
         position = self.host.reactions.next_position
         if not payloads:
             return await self._log.read_all(position - 1, FETCH_MAX)
-        records = [r for p in payloads if (r := decode_recorded(p)).position >= position]
+        records = live(payloads, self.host.incarnation, position)
         await self._feed.ack()
         return await close_holes(self._log, position, records)
 
@@ -278,6 +278,12 @@ async def _respond(message: Any, data: bytes) -> None:
         await message.respond(data)
     except BusError as error:
         log.debug("an answer was not taken: %s", error)
+
+
+def live(payloads: Iterable[bytes], incarnation: int, position: int) -> list[Recorded]:
+    """Published events from a position on. Those of another incarnation of the log are not this log's: they are dropped."""
+    heard = map(decode_delivered, payloads)
+    return [d.event for d in heard if d.incarnation == incarnation and d.event.position >= position]
 
 
 async def close_holes(events: EventLog, position: int, records: list[Recorded]) -> list[Recorded]:

@@ -48,6 +48,14 @@ def wrong_source(command: Command, envelope: Envelope, node: str) -> Reply | Non
     return None
 
 
+def of_the_past(command: Command, incarnation: int) -> Reply | None:
+    """Why this service may not answer an agent that has met a later incarnation of the log than the service itself."""
+    if not isinstance(command, Fact) or command.heard <= incarnation:
+        return None
+    said = f"the log is at incarnation {command.heard}, this service at {incarnation}"
+    return Reply(status="unavailable", reason="FENCED", sentence=said, remedy="ask again")
+
+
 class Answered:
     """The latest answers by command id, in two generations: the older is forgotten whole."""
 

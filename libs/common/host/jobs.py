@@ -67,6 +67,13 @@ def owner_of(job: Job, slot: Slot) -> tuple[str, str]:
     return job.envelope.project, job.envelope.owner
 
 
+def filled[C: Command](command: C, incarnation: int) -> C:
+    """With the log's incarnation where the command has a field for it, whatever the sender said."""
+    if getattr(command, "incarnation", incarnation) == incarnation:
+        return command
+    return msgspec.structs.replace(command, incarnation=incarnation)
+
+
 def decide(job: Job, command: Command, slot: Slot) -> Decision:
     """Decide the (enriched) command on the slot's state. What the decider raises beside Refused is a bug and passes through."""
     try:

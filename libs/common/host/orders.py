@@ -29,6 +29,8 @@ class OrderBook:
     """At most one order per stream: the newest."""
 
     def __init__(self) -> None:
+        self.incarnation = 1
+        """of the log: every order names it"""
         self._entries: dict[str, _Entry] = {}
         self._unheard: set[str] = set()
         self._next_us = 0
@@ -43,6 +45,8 @@ class OrderBook:
         message = order.message
         if hasattr(message, "correlation"):
             message = msgspec.structs.replace(message, correlation=correlation)
+        if getattr(message, "incarnation", self.incarnation) != self.incarnation:
+            message = msgspec.structs.replace(message, incarnation=self.incarnation)
         if trace and hasattr(message, "trace"):
             message = msgspec.structs.replace(message, trace=trace)
         self._entries[stream] = _Entry(order.node, version, encode(message), trace)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from libs.common.bus import Published
 from libs.common.host.effects import Publish, Read, SaveMark
 from libs.common.log import Group
-from libs.common.messages import Recorded, encode
+from libs.common.messages import Delivered, Recorded, encode
 
 BATCH_MAX = 1000
 SAVE_EVERY = 2000
@@ -44,7 +44,8 @@ class Relay:
         if not records:
             return Read(self.position, BATCH_MAX)
         self._last = records[-1].position
-        return Publish([Published(subject_of(r), f"{self.incarnation}-{r.position}", encode(r)) for r in records])
+        n = self.incarnation
+        return Publish([Published(subject_of(r), f"{n}-{r.position}", encode(Delivered(n, r))) for r in records])
 
     def on_published(self, ok: bool) -> list[Read | SaveMark]:
         if not ok:

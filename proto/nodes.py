@@ -1,0 +1,110 @@
+"""compute: the nodes of the cluster (streams `node-NAME`)."""
+
+from __future__ import annotations
+
+from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
+
+# --- commands about nodes ----------------------------------------------------------------------------------------------
+
+
+class Capabilities(Value):
+    """What a node can do, probed by running code. share: how many embedded nodes divide this host."""
+
+    accelerator: str
+    cpu_model: str
+    pcpus: int
+    memory_mib: int
+    qemu_version: str
+    machine: str
+    driver: str
+    cells: tuple[tuple[int, ...], ...] = ()
+    pools: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+    hotplug: tuple[str, ...] = ()
+    not_enforced: tuple[str, ...] = ()
+    share: int = 1
+    protocol: int = 1
+    protocol_min: int = 1
+
+
+class JoinNode(Command):
+    """A node's agent presented a valid one-time token (checked by the gateway) and its public key."""
+
+    node: Name
+    key: str
+    incarnation: int = 1
+
+
+class GreetNode(Command):
+    """The database was restored: this node is to tell all that it runs, before anything is started, moved or deleted."""
+
+    node: Name
+    incarnation: int = 1
+
+
+class ReportNode(Fact):
+    """The agent's hello: after each start of its own and each change. Decides nothing when nothing changed. greeting: the
+    incarnation of the greeting that it answers; all that the node runs was reported, and heard, since then."""
+
+    capabilities: Capabilities
+    boot_id: str
+    address: str = ""
+    greeting: int = 0
+    incarnation: int = 1
+
+
+class CordonNode(Command):
+    node: Name
+    reason: str = ""
+
+
+class UncordonNode(Command):
+    node: Name
+
+
+class RemoveNode(Command):
+    """`vms`: those on the node, filled in by compute's own view just before it decides."""
+
+    node: Name
+    vms: tuple[str, ...] = ()
+
+
+# --- events about nodes ------------------------------------------------------------------------------------------------
+
+
+class NodeJoined(Event):
+    node: NodeId
+    key: str
+    incarnation: int = 1
+
+
+class NodeReported(Event):
+    """incarnation: the latest in which it has told all that it runs."""
+
+    node: NodeId
+    capabilities: Capabilities
+    boot_id: str
+    address: str = ""
+    incarnation: int = 1
+
+
+class NodeGreetingRequested(Event):
+    node: NodeId
+    incarnation: int
+
+
+class NodeCordoned(Event):
+    node: NodeId
+    reason: str = ""
+
+
+class NodeUncordoned(Event):
+    node: NodeId
+
+
+class NodeRemoved(Event):
+    node: NodeId
+
+
+NodeCommand = JoinNode | ReportNode | CordonNode | UncordonNode | RemoveNode | GreetNode
+NodeEvent = NodeJoined | NodeReported | NodeCordoned | NodeUncordoned | NodeRemoved | NodeGreetingRequested

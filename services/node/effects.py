@@ -1,0 +1,77 @@
+"""What the agent's steppers want done, and what they keep on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from libs.common.messages import Fact
+from proto.machine import MachineSpec
+from proto.node import Heard
+
+type Stamp = tuple[int, int, int]
+"""Which order is the newer: generation, incarnation of the log, version of its stream."""
+
+
+NODE_RECORD = "_node"
+"""the record of the node itself, beside its VMs': only its incarnation means something"""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What lies on disk about one VM: the newest order seen, and whether a start under that generation was begun."""
+
+    vm: str
+    generation: int
+    version: int
+    launched: bool = False
+    incarnation: int = 1
+
+    @property
+    def stamp(self) -> Stamp:
+        return self.generation, self.incarnation, self.version
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write this durably, then `on_persisted(kept)`."""
+
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset), then `on_done(vm, verb, error, machine)`."""
+
+    vm: str
+    verb: str
+    spec: MachineSpec | None = None
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOrder:
+    ref: object
+    heard: Heard
+
+
+@dataclass(frozen=True, slots=True)
+class SendFact:
+    """Request `fact.<node>.<service>`; then `on_reply(key, serial, reply)`; without an answer it is repeated by time."""
+
+    key: str
+    serial: int
+    service: str
+    fact: Fact
+    correlation: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """Say hello to all services until each has heard, with this incarnation as the greeting that is answered."""
+
+    greeting: int
+
+
+type NodeEffect = Persist | Act | AnswerOrder | SendFact | Greet
