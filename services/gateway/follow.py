@@ -78,6 +78,8 @@ class Follower:
         self.head = Head(0, 0, 0)
         self.on_image: Callable[[str], None] = lambda name: None
         """called with an image's name after each event about it"""
+        self.ending = asyncio.Event()
+        """set when the process is about to stop: what lasts is to end itself"""
         self._moved = asyncio.Event()
         self._reading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,6 +99,11 @@ class Follower:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def end(self) -> None:
+        """Let everything that lasts end itself."""
+        self.ending.set()
+        self._moved.set()
 
     async def catch_up(self) -> None:
         """Apply all that the log holds by now. Raises LogError."""
@@ -120,10 +127,10 @@ class Follower:
         return True
 
     async def moved(self, after: int, timeout_s: float) -> bool:
-        """Wait until the views are past a position; False at the timeout."""
+        """Wait until the views are past a position, or `ending`; False at the timeout."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.position <= after:
+                while self.position <= after and not self.ending.is_set():
                     await self._moved.wait()
         except TimeoutError:
             return False

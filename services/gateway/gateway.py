@@ -86,10 +86,10 @@ class Gateway:
         if found is None or not who.sees(found.project):
             raise unknown("task", id)
         if found.awaits:
-            await self._settle(found)
+            await self.settle(found)
         return found
 
-    async def _settle(self, task: Task) -> None:
+    async def settle(self, task: Task) -> None:
         """End a task whose next command was refused, or was never sent (its gateway was killed in between)."""
         try:
             decided = await self.log.command(task.awaits)

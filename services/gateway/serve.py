@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import os
+import signal
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +78,8 @@ async def run(config: GatewayConfig) -> None:
             upload_bytes_max=config.upload_bytes_max,
         )
         async with opened(parts):
-            await _serve(uvicorn.Config(asgi(parts, open_it=False), **_options()), sock, config.ready)
+            served = uvicorn.Config(asgi(parts, open_it=False), **_options())
+            await _Server(served, parts.follower.end, config.ready).serve([sock])
     finally:
         await bus.drain()
         await tokens.close()
@@ -82,15 +87,30 @@ async def run(config: GatewayConfig) -> None:
         telemetry.stop()
 
 
-async def _serve(config: uvicorn.Config, sock: socket.socket, ready: Path | None) -> None:
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            host, port = sock.getsockname()[:2]
-            _log.info("serving at http://%s:%d", host, port)
-            _touch(ready)
+class _Server(uvicorn.Server):
+    """Says when it serves; at SIGTERM first lets streams end themselves, and returns rather than dying of the signal."""
 
-    await Server(config).serve([sock])
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None], ready: Path | None) -> None:
+        super().__init__(config)
+        self._on_exit = on_exit
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for sock in sockets or ():
+            _log.info("serving at http://%s:%d", *sock.getsockname()[:2])
+        _touch(self._ready)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told, number)
+        yield
+
+    def _told(self, number: int) -> None:
+        self._on_exit()
+        self.handle_exit(number, None)
 
 
 def _touch(ready: Path | None) -> None:

@@ -61,13 +61,16 @@ def last_frame(after: int, sentence: str) -> bytes:
 
 async def live(gateway: Gateway, who: Principal, after: int) -> AsyncIterator[bytes]:
     """Frames from a position on, for ever. Ends with `event: cut` when the client is too slow, its token is no longer valid,
-    or the log cannot be read."""
+    the log cannot be read, or the gateway stops."""
     yield b": from %d\n\n" % after
     caught_up, quiet = False, 0
     while True:
         behind = gateway.follower.position - after
         if caught_up and behind > BEHIND_MAX:
             yield last_frame(after, f"{behind} events behind: read faster, or ask again with after={after}")
+            return
+        if gateway.follower.ending.is_set():
+            yield last_frame(after, f"the gateway stops: come again with after={after}")
             return
         if behind <= 0:
             caught_up = True

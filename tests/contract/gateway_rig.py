@@ -70,10 +70,10 @@ class Service:
         await self.rig.bus.serve(f"cmd.{self.name}.>", self._hear, queue=self.name)
 
     async def _hear(self, message: Incoming) -> None:
-        envelope = decode_envelope(message.data)
         try:
+            envelope = decode_envelope(message.data)
             command = COMMANDS.decode(envelope.data)
-        except (UnknownType, msgspec.ValidationError) as error:
+        except (UnknownType, msgspec.DecodeError) as error:
             await message.respond(encode(Reply(status="invalid", reason="INVALID", sentence=str(error))))
             return
         self.heard.append((envelope, command))

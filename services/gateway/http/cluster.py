@@ -53,9 +53,20 @@ async def _service_says(gateway: Gateway, name: str) -> ServiceHealth:
         data = await gateway.bus.request(f"query.{name}.status", b"", timeout_s=PING_S)
         return ServiceHealth(ok=True, status=msgspec.msgpack.decode(data))
     except NoResponder:
-        return ServiceHealth(ok=False, error="does not run")
+        return await _service_listens(gateway, name)
     except (BusError, msgspec.DecodeError) as error:
         return ServiceHealth(ok=False, error=str(error))
+
+
+async def _service_listens(gateway: Gateway, name: str) -> ServiceHealth:
+    """Of a service that answers no questions: does it answer commands? This is none, so that nothing is decided."""
+    try:
+        await gateway.bus.request(f"cmd.{name}.ping", b"", timeout_s=PING_S)
+    except NoResponder:
+        return ServiceHealth(ok=False, error="does not run")
+    except BusError as error:
+        return ServiceHealth(ok=False, error=str(error))
+    return ServiceHealth(ok=True)
 
 
 @get("/v1/cluster", action=Action.READ, summary="The cluster at a glance", tags=["Cluster"])

@@ -58,7 +58,7 @@ async def _pass(socket: Socket, gateway: Gateway, session: Session) -> tuple[int
     """Carry bytes until one side ends. Gives the closing code and why."""
     ways = [
         asyncio.ensure_future(way)
-        for way in (_out(socket, session), _in(socket, session), _watch(socket, gateway, session))
+        for way in (_ending(gateway), _out(socket, session), _in(socket, session), _watch(socket, gateway, session))
     ]
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -91,6 +91,11 @@ async def _in(socket: Socket, session: Session) -> tuple[int, str]:
         return 1000, "closed by the client"
     except BusError as error:
         return GONE, f"the bus is away: {error}"
+
+
+async def _ending(gateway: Gateway) -> tuple[int, str]:
+    await gateway.follower.ending.wait()
+    return 1001, "the gateway stops"
 
 
 async def _watch(socket: Socket, gateway: Gateway, session: Session) -> tuple[int, str]:

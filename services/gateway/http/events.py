@@ -71,6 +71,8 @@ async def _list(request: Asked, gateway: Gateway, after: int, limit: int) -> Eve
 @get("/v1/tasks", action=Action.READ, summary="List tasks, the latest first", tags=["Tasks"])
 async def list_tasks(request: Asked, gateway: NamedDependency[Gateway], limit: Limit = 100) -> TaskList:
     found = [task for task in reversed(gateway.model.tasks.all.values()) if request.user.sees(task.project)]
+    for task in [task for task in found[:limit] if task.awaits]:
+        await gateway.settle(task)
     return TaskList(found[:limit])
 
 
