@@ -148,7 +148,7 @@ async def test_a_killed_server_loses_nothing_that_was_acknowledged(postgres: Pos
                 await log.wait((await log.head()).position, 1)
             postgres.kill()
             met = log.counters.lost
-            while log.counters.lost == met:  # noqa: ASYNC110 — callers meet the dead server before it is back
+            while log.counters.lost == met:
                 await asyncio.sleep(0)
             postgres.start()
         goal = len(acknowledged) + wanted
@@ -249,7 +249,7 @@ async def test_a_lost_answer_is_found_out(
             await owner.execute("select from asv.log_head for update")  # the writer's append has to wait for us
             groups = [one("vm-a", 0, 2, "c-a"), one("vm-taken", 0, 1, "c-t"), one("vm-b", 0), Group((), "k", 5)]
             appends = [asyncio.create_task(log.append(group)) for group in groups]
-            while not await owner.fetchval("select count(*) from pg_locks where not granted"):  # noqa: ASYNC110
+            while not await owner.fetchval("select count(*) from pg_locks where not granted"):
                 await asyncio.sleep(0)
             log._writer._lanes[0]._connection._transport.abort()  # type: ignore[union-attr]
         results = await asyncio.wait_for(asyncio.gather(*appends), 30)
