@@ -43,6 +43,7 @@ def test_everything_is_there_and_nothing_has_more_than_it_needs(shipped: Shipped
         assert [p["HostIp"] for p in published] == (["127.0.0.1"] if service == "gateway" else []), service
         if service != "postgres":
             assert attrs["HostConfig"]["CapDrop"] == ["ALL"], service
+            assert attrs["HostConfig"]["ReadonlyRootfs"], service
         if service in ("compute", "memory", "io", "relay", "gateway", "nats"):
             assert not attrs["Config"]["User"].startswith("0"), service
     assert len(shipped.get("/v1/nodes")["items"]) == len(NODES)
