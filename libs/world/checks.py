@@ -2,12 +2,13 @@
 
 Safety, at every step:
     S1  a VM has at most one process, and a disk is open in at most one
-    S3  generations only rise: in the log, on every agent's disk, in the lease records
+    S3  generations only rise: in the log, on every agent's disk, in the lease records; also over a restore of the database
     S7  the log has no gap, positions and versions count up by one
-    S8  one command id has one answer
-    S9  no ledger promises more than its node has
+    S8  one command id has one answer in one incarnation of the log
+    S9  no ledger promises more than its node has, but for what was found running after a restore
 Liveness and truth, at the end (`settled`):
-    L1  every VM is running where the log says, or stopped with no process anywhere
+    L1  every VM is running where the log says, or stopped with no process anywhere; a VM that a restored log does not know runs
+        on, and the log names it a stranger
     T1  what each service holds in memory is what the log folds to
     T2  memory is reserved for exactly the VMs that have a node
 """
@@ -35,6 +36,13 @@ class Checker:
         self.leases: dict[str, int] = {}
         self.ledgers: dict[str, dict[str, int]] = {}
         self.capacity: dict[str, int] = {}
+        self.known = 0
+        self.replies: dict[tuple[str, int], Reply] = {}
+
+    def restored(self, position: int) -> None:
+        """The log was cut there: what followed is forgotten, but for the generations that were given."""
+        self.position, self.known = 0, position
+        self.versions, self.ledgers, self.capacity = {}, {}, {}
 
     def fail(self, what: str) -> None:
         raise AssertionError(f"seed {self.world.seed}, step {self.world.net.steps}: {what}")
@@ -67,7 +75,7 @@ class Checker:
             self.fail(f"S7: {recorded.stream} has version {recorded.version} twice or out of order")
         self.versions[recorded.stream] = recorded.version
         event = self._event(recorded)
-        if recorded.type == "vm_start_requested":
+        if recorded.type == "vm_start_requested" and recorded.position > self.known:
             if event.generation <= self.generations.get(event.vm, 0):
                 self.fail(f"S3: {event.vm} is started with generation {event.generation} again")
             self.generations[event.vm] = event.generation
@@ -87,7 +95,7 @@ class Checker:
             case MemoryReserved():
                 ledger = self.ledgers.setdefault(event.node, {})
                 ledger[event.vm] = event.memory_mib
-                if sum(ledger.values()) > self.capacity.get(event.node, 0):
+                if not event.running and sum(ledger.values()) > self.capacity.get(event.node, 0):
                     self.fail(f"S9: {event.node} promises {ledger} of {self.capacity.get(event.node)} MiB")
             case MemoryReleased():
                 self.ledgers.setdefault(event.node, {}).pop(event.vm, None)
@@ -96,9 +104,9 @@ class Checker:
         if before is not None and after.generation < before.generation:
             self.fail(f"S3: {node} keeps a lower generation of {after.vm}")
 
-    def answered(self, id: str, reply: Reply) -> None:
-        before = self.world.replies.get(id)
-        if before is not None and (before.status, before.reason) != (reply.status, reply.reason):
+    def answered(self, id: str, reply: Reply, incarnation: int) -> None:
+        before = self.replies.setdefault((id, incarnation), reply)
+        if (before.status, before.reason) != (reply.status, reply.reason):
             self.fail(f"S8: {id} was answered {before} and then {reply}")
 
     # --- at the end -----------------------------------------------------------------------------------------------
@@ -127,7 +135,7 @@ class Checker:
         word = type(state).__name__
         where = [n for n, a in self.world.agents.items() if vm in a.host.vms]
         if word in ("Stopped", "Absent"):
-            if where:
+            if where != ([state.stranger] if word == "Absent" and state.stranger else []):
                 self.fail(f"L1: {vm} is {word} and has a process on {where}")
             return set()
         if word != "Running" or where != [state.node]:

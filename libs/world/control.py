@@ -132,11 +132,11 @@ class HostProcess:
 
     def _append(self, effect: Append) -> None:
         """The commit happens whether or not the process lives to hear of it."""
-        world, life = self.world, self.life
+        world, life, log = self.world, self.life, self.world.log
 
         def commit() -> None:
             try:
-                result = world.log.append_now(effect.group)
+                result = log.append_now(effect.group)
             except LogError as error:
                 said = str(error)
                 self._if(life, lambda: self._host().on_append_failed(effect.token, said), AWAY_US)

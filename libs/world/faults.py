@@ -20,6 +20,7 @@ from proto.machine import DiskWish, NicWish
 from services.node.drivers.simhost import SimParams
 
 PREPARE_S = 6.0
+LOST_EVENTS_MAX = 80
 PEACE_S = 90.0
 """long enough for every repetition (at most 10 s apart), time-out and deadline to have passed"""
 
@@ -38,9 +39,10 @@ class Storm:
     commit_us: tuple[int, int] = (300, 150_000)
 
 
-def story(seed: int, storm: Storm | None = None, locking: bool = True) -> World:
+def story(seed: int, storm: Storm | None = None, locking: bool = True, restores: int = 0) -> World:
     """Raises AssertionError, which names the seed, when an invariant does not hold. locking: False takes the storage's own lock
-    away, so that orders and generations alone must keep a VM from running twice."""
+    away, so that orders and generations alone must keep a VM from running twice. restores: how often the database is restored
+    from a backup that is up to LOST_EVENTS_MAX events old."""
     storm = storm or Storm()
     random = Random(f"storm {seed}")
     params = SimParams(start_fails=0.05, start_hangs=0.02, hang_us=5_000_000, ignores_shutdown=0.1, memory_mib=4096)
@@ -58,6 +60,8 @@ def story(seed: int, storm: Storm | None = None, locking: bool = True) -> World:
         _later(world, random, storm.seconds, _command(world, random, storm))
     for _ in range(storm.faults):
         _later(world, random, storm.seconds, _fault(world, random))
+    for _ in range(restores):
+        _later(world, random, storm.seconds, _restore(world, random, world.log.head_now().position))
     world.run(storm.seconds)
     heal(world)
     world.run(PEACE_S)
@@ -98,6 +102,12 @@ def _asker(world: World, command: Command, vm: str) -> Callable[[], None]:
         world.ask("compute", f"vm-{vm}", command)
 
     return ask
+
+
+def _restore(world: World, random: Random, oldest: int) -> Callable[[], None]:
+    """oldest: no backup is older, so that all nodes are known to it."""
+    lost = random.randrange(LOST_EVENTS_MAX)
+    return lambda: world.restore(max(oldest, world.checker.position - lost))
 
 
 def _fault(world: World, random: Random) -> Callable[[], None]:

@@ -48,6 +48,7 @@ class World:
         self.replies: dict[str, Reply] = {}
         self.checker = checks.Checker(self)
         self.seen = 0
+        self.incarnation = 1
         self._asked = 0
 
     def begin(self) -> None:
@@ -66,6 +67,23 @@ class World:
     def _discard(self, _: str) -> None:
         return None
 
+    def restore(self, position: int) -> None:
+        """The database is lost and a backup of about that position is restored: what was decided since is forgotten, all control
+        processes start over, agents and VMs run on."""
+        self.relay.crash()
+        for process in self.services.values():
+            process.crash()
+        available = self.log.available
+        self.log = self.log.restored(position)
+        head = self.log.head_now()
+        self.log.available = available
+        self.incarnation = head.incarnation
+        self.seen = min(self.seen, head.position)
+        self.checker.restored(head.position)
+        self.net.after(self.random.randrange(200_000, 2_000_000), self.relay.begin)
+        for process in self.services.values():
+            self.net.after(self.random.randrange(200_000, 2_000_000), process.begin)
+
     # --- users ----------------------------------------------------------------------------------------------------
 
     def ask(self, service: str, stream: str, command: Command) -> str:
@@ -73,25 +91,30 @@ class World:
         self._asked += 1
         id = f"ask-{self._asked}"
         envelope = Envelope(id=id, data=msgspec.Raw(encode(command)), actor="user:world", at_us=self.net.now_us, seen=self.seen)
-        self._ask(service, stream, id, encode(envelope))
+        self._ask(service, stream, envelope)
         return id
 
-    def _ask(self, service: str, stream: str, id: str, data: bytes) -> None:
+    def _ask(self, service: str, stream: str, envelope: Envelope) -> None:
+        id = envelope.id
         if id in self.replies:
             return
+        data = encode(msgspec.structs.replace(envelope, seen=min(envelope.seen, self.seen)))
 
         def answered(reply: Reply) -> None:
+            incarnation = self.incarnation
+
             def back() -> None:
                 if reply.status != "unavailable":
-                    self.checker.answered(id, reply)
+                    self.checker.answered(id, reply, incarnation)
                     self.replies[id] = reply
-                    self.seen = max(self.seen, reply.position)
+                    if incarnation == self.incarnation:
+                        self.seen = max(self.seen, reply.position)
 
             self.net.send("control", "user", back)
 
         process = self.services[service]
         self.net.send("user", "control", lambda: process.command(data, "", stream, answered))
-        self.net.after(2_000_000, lambda: self._ask(service, stream, id, data))
+        self.net.after(2_000_000, lambda: self._ask(service, stream, envelope))
 
     # --- what passes through --------------------------------------------------------------------------------------
 

@@ -150,6 +150,9 @@ def _starting(vm: Vm, event: Any) -> bool:
         case c.VmStarted():
             vm.state, vm.node, vm.generation = "running", event.node, event.generation
             vm.boot_id, vm.pcpus = event.boot_id, event.pcpus
+        case c.VmFound():
+            vm.state, vm.node, vm.generation = "running", event.node, event.generation
+            vm.boot_id, vm.pcpus = event.boot_id, event.pcpus
         case c.VmStartFailed():
             _nowhere(vm)
         case _:

@@ -30,15 +30,17 @@ CHUNK_EVENTS = 2048
 
 
 class KeptCommand(msgspec.Struct, frozen=True, gc=False):
-    """A command row as it lies in the log: its payload beside how it was answered."""
+    """A command row as it lies in the log: its payload beside how it was answered, and the log's head just after."""
 
     payload: bytes
     answer: Duplicate
+    head: int
 
 
 class MemoryLog:
     """clock_us: microseconds since the epoch. `available = False` plays a server that is away (Unavailable).
-    `promote()` plays a restored or promoted database: whoever opened the log before is fenced."""
+    `promote()` plays a promoted database: whoever opened the log before is fenced. `restored(position)` is one that was restored
+    from a backup."""
 
     def __init__(self, clock_us: Callable[[], int], incarnation: int = 1) -> None:
         self._clock_us = clock_us
@@ -48,6 +50,8 @@ class MemoryLog:
         self._streams: dict[str, list[Recorded]] = {}
         self._commands: dict[str, KeptCommand] = {}
         self._consumers: dict[str, int] = {}
+        self._commits: list[tuple[int, str, int]] = []
+        """(head just after, consumer, its position) of every commit"""
         self._snapshots: dict[str, Snapshot] = {}
         self._waiters: set[asyncio.Event] = set()
         self.available = True
@@ -68,6 +72,7 @@ class MemoryLog:
             positions.append(self._write(unit, at_us))
         self._at_us = at_us
         self._move(group, len(positions))
+        self._commits.append((len(self._events), group.consumer, self._consumers.get(group.consumer, 0)))
         for event in self._waiters:
             event.set()
         return Appended(tuple(positions), at_us, stopped)
@@ -111,6 +116,22 @@ class MemoryLog:
     def reopen(self) -> None:
         """What a process does after Fenced: start over with the incarnation that is there now."""
         self._known_incarnation = self._incarnation
+
+    def restored(self, position: int) -> MemoryLog:
+        """A database restored from a backup of the last commit at or before that position, with the next incarnation. This one is
+        as it was, and of no use any more."""
+        commits = [c for c in self._commits if c[0] <= position]
+        head = max((c[0] for c in commits), default=0)
+        log = MemoryLog(self._clock_us, self._incarnation + 1)
+        log._events, log._commits = self._events[:head], commits
+        for recorded in log._events:
+            log._streams.setdefault(recorded.stream, []).append(recorded)
+            log._at_us = recorded.at_us
+        log._commands = {id: kept for id, kept in self._commands.items() if kept.head <= head}
+        for _, consumer, mark in commits:
+            if consumer:
+                log._consumers[consumer] = max(mark, log._consumers.get(consumer, 0))
+        return log
 
     # --- the contract ---
 
@@ -194,7 +215,7 @@ class MemoryLog:
             self._streams.setdefault(unit.stream, []).append(recorded)
         if unit.command is not None:
             answer = Duplicate(unit.command.outcome, first if unit.events else 0)
-            self._commands[unit.command.id] = KeptCommand(unit.command.payload, answer)
+            self._commands[unit.command.id] = KeptCommand(unit.command.payload, answer, len(self._events))
         return first if unit.events else len(self._events)
 
     def _move(self, group: Group, committed: int) -> None:
