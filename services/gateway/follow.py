@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from libs.common.bus import Bus, BusError, Feed
-from libs.common.log import EventLog, Head, LogError
+from libs.common.log import EventLog, Fenced, Head, LogError
 from libs.common.messages import Recorded, decode_delivered, tag_of
 from libs.common.registry import Registry, UnknownType, members
 from proto.compute import NodeEvent, VmEvent, VmStartFailed
@@ -80,6 +80,9 @@ class Follower:
         """called with an image's name after each event about it"""
         self.ending = asyncio.Event()
         """set when the process is about to stop: what lasts is to end itself"""
+        self.fenced: Fenced | None = None
+        self.on_fenced: Callable[[], None] = lambda: None
+        """called once `fenced` says that the log was restored: these views are of the past, the process is to end"""
         self._moved = asyncio.Event()
         self._reading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -191,5 +194,11 @@ class Follower:
                 self.head = await self.log.head()
                 if self.head.position > self.position:
                     await self.catch_up()
+            except Fenced as error:
+                _log.error("the gateway ends: %s", error)
+                self.fenced = error
+                self.end()
+                self.on_fenced()
+                return
             except LogError as error:
                 _log.warning("the log cannot be read: %s", error)

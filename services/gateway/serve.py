@@ -55,7 +55,7 @@ class SignedNodes:
 
 
 async def run(config: GatewayConfig) -> None:
-    """Serve until SIGTERM or SIGINT. Raises one of `cannot()` when it cannot begin."""
+    """Serve until SIGTERM or SIGINT. Raises one of `cannot()` when it cannot begin, Fenced when the log was restored."""
     telemetry.start("gateway", config.otlp_endpoint, config.trace_ratio)
     clock = SystemClock()
     sock = _bound(*config.address())
@@ -79,7 +79,11 @@ async def run(config: GatewayConfig) -> None:
         )
         async with opened(parts):
             served = uvicorn.Config(asgi(parts, open_it=False), **_options())
-            await _Server(served, parts.follower.end, config.ready).serve([sock])
+            server = _Server(served, parts.follower.end, config.ready)
+            parts.follower.on_fenced = server.leave
+            await server.serve([sock])
+        if parts.follower.fenced is not None:
+            raise parts.follower.fenced
     finally:
         await bus.drain()
         await tokens.close()
@@ -107,6 +111,9 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told, number)
         yield
+
+    def leave(self) -> None:
+        self.should_exit = True
 
     def _told(self, number: int) -> None:
         self._on_exit()

@@ -20,7 +20,7 @@ from libs.common.config import BadConfig, load
 from libs.common.host.driver import Runner
 from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
-from libs.common.log import EventLog, LogError
+from libs.common.log import EventLog, Fenced, LogError
 from libs.common.log.postgres import PostgresLog
 from proto.upcasts import UPCASTS
 from services.host.config import HostConfig
@@ -36,7 +36,8 @@ def service(name: str) -> Service:
 
 
 async def run(names: Sequence[str], config: HostConfig) -> None:
-    """Serve until SIGTERM or SIGINT. Raises LogError, BusError when it cannot begin."""
+    """Serve until SIGTERM or SIGINT. Raises LogError, BusError when it cannot begin, Fenced when the log was restored: whoever
+    watches this process starts it again, and it folds the log that is there now."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -57,11 +58,22 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     await edge.start()
     if config.ready is not None:
         config.ready.touch()
-    await stop.wait()
+    fenced = await _ended(stop, [runner.fenced for runner in runners])
     log.info("%s: draining", ", ".join(names))
     await edge.stop()
     await _drain(runners, bus, events)
     telemetry.stop()
+    if fenced:
+        raise Fenced("the log has another incarnation than the one that was folded: start over")
+
+
+async def _ended(stop: asyncio.Event, fenced: Sequence[asyncio.Event]) -> bool:
+    """Waits for any of them; True where it was not `stop`."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in (stop, *fenced)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    return not stop.is_set()
 
 
 async def _drain(runners: Sequence[Runner | RelayRunner], bus: Bus, events: EventLog) -> None:

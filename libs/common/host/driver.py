@@ -16,7 +16,7 @@ from libs.common.host import snapshots, status
 from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
-from libs.common.log import Appended, EventLog, LogError
+from libs.common.log import Appended, EventLog, Fenced, LogError
 from libs.common.messages import Recorded, decode_delivered, encode
 from libs.common.registry import Upcast
 from libs.common.telemetry import span
@@ -84,6 +84,8 @@ class Runner:
         self._snapped = 0
         self.bugs = 0
         self.commands = 0
+        self.fenced = asyncio.Event()
+        """the log has another incarnation: this process is of the past and is to end, so that one is started that folds the new"""
 
     @property
     def name(self) -> str:
@@ -154,8 +156,23 @@ class Runner:
             self._do(self.host.on_tick(self._clock.now_us(), self._ids()))
             if ticks % MARK_TICKS == 0:
                 self._do(self.host.on_mark())
+                await self._look()
                 if self.host.reactions.position - self._snapped >= SNAPSHOT_EVERY:
                     await self._snap()
+
+    async def _look(self) -> None:
+        """Is it still the log that was folded?"""
+        try:
+            await self._log.head()
+        except Fenced as error:
+            self._fence(error)
+        except LogError as error:
+            log.debug("%s: no look at the log just now: %s", self.name, error)
+
+    def _fence(self, error: Fenced) -> None:
+        if not self.fenced.is_set():
+            log.error("%s ends: %s", self.name, error)
+            self.fenced.set()
 
     async def _snap(self) -> None:
         """Save a snapshot where one can be taken just now; a start without one only takes longer."""
@@ -183,6 +200,9 @@ class Runner:
                 self._do(self.host.on_events(records, self._clock.now_us()))
             except TimeoutError:
                 continue
+            except Fenced as error:
+                self._fence(error)
+                return
             except (BusError, LogError) as error:
                 log.warning("%s cannot follow the log just now: %s", self.host.service.name, error)
                 await asyncio.sleep(RETRY_S)
@@ -239,6 +259,8 @@ class Runner:
 
     def _appended(self, token: int, outcome: Appended | LogError) -> None:
         if isinstance(outcome, LogError):
+            if isinstance(outcome, Fenced):
+                self._fence(outcome)
             said = f"the log cannot be written just now: {outcome}"
             self._do(self.host.on_append_failed(token, said))
         else:

@@ -12,7 +12,7 @@ from libs.common.host import status
 from libs.common.host.driver import RETRY_S, Tasks
 from libs.common.host.effects import Publish, Read, SaveMark
 from libs.common.host.relay import Relay
-from libs.common.log import EventLog, LogError
+from libs.common.log import EventLog, Fenced, LogError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ class RelayRunner:
         self._bus = bus
         self._tasks = Tasks()
         self.relay: Relay | None = None
+        self.fenced = asyncio.Event()
+        """the log has another incarnation: this process is of the past and is to end"""
 
     @property
     def name(self) -> str:
@@ -48,6 +50,10 @@ class RelayRunner:
             step = steps.pop(0)
             try:
                 steps += await self._step(relay, step)
+            except Fenced as error:
+                log.error("the relay ends: %s", error)
+                self.fenced.set()
+                return
             except LogError as error:
                 log.warning("the relay cannot read the log just now: %s", error)
                 await asyncio.sleep(RETRY_S)
@@ -59,6 +65,7 @@ class RelayRunner:
                 records = await self._log.read_all(after, limit)
                 if not records:
                     await self._log.wait(after, 1.0)
+                    await self._log.head()  # raises Fenced for a log that was restored
                 return [relay.on_records(records)]
             case Publish(published):
                 try:
