@@ -62,7 +62,8 @@ def port_names(environ: Mapping[str, str]) -> tuple[str, ...]:
 def base_environment(layout: Layout) -> dict[str, str]:
     """What every process of ours gets: nothing of our own environment but what finds programs and people's words."""
     kept = ("PATH", "HOME", "LANG", "USER", "TMPDIR", "SSL_CERT_FILE", "ASV_LOG_LEVEL")
-    chosen = {key: os.environ[key] for key in kept if key in os.environ}
+    traces = ("ASV_OTLP_ENDPOINT", "ASV_TRACE_RATIO")
+    chosen = {key: os.environ[key] for key in (*kept, *traces) if key in os.environ}
     otel = {key: value for key, value in os.environ.items() if key.startswith("OTEL_")}
     # One arena: with glibc's default of eight per core, threads of small Python processes hold many MiB that nobody uses.
     return {"MALLOC_ARENA_MAX": "1", **chosen, **otel, "PYTHONUNBUFFERED": "1", "ASV_HOME": str(layout.home)}

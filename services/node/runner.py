@@ -177,7 +177,8 @@ class AgentRunner:
         machine: Machine | None = None
         error = ""
         try:
-            machine = await self._verb(act)
+            with span(f"agent {act.verb}", act.trace, vm=act.vm, node=self.node):
+                machine = await self._verb(act)
         except DriverError as failed:
             error = str(failed) or type(failed).__name__
             log.warning("%s: %s failed: %s", act.vm, act.verb, error)
@@ -191,8 +192,7 @@ class AgentRunner:
         match act.verb:
             case "start":
                 assert act.spec is not None
-                with span("agent start", act.trace, vm=act.vm, node=self.node):
-                    return await driver.start(act.spec)
+                return await driver.start(act.spec)
             case "shutdown":
                 await driver.shutdown(act.vm)
             case "kill":

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from libs.common.telemetry import span
+
 LINE_BYTES_MAX = 8 * 1024 * 1024
 """`human-monitor-command` may answer with megabytes; more than this closes the connection."""
 
@@ -71,7 +73,12 @@ class Qmp:
         self._ready = True
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None, *, timeout_s: float = 10.0) -> Any:
-        """The value of the reply. Raises QmpError's children."""
+        """The value of the reply. Raises QmpError's children. In a trace it is a span; of the arguments, which may be secret,
+        nothing is in it."""
+        with span(f"qmp {command}"):
+            return await self._execute(command, arguments, timeout_s)
+
+    async def _execute(self, command: str, arguments: dict[str, Any] | None, timeout_s: float) -> Any:
         if self._writer is None or self.closed.is_set():
             raise QmpClosed(f"{command}: the monitor is gone")
         self._last_id += 1
