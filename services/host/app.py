@@ -47,8 +47,8 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=name)
     events: EventLog = await PostgresLog.open(config.postgres_dsn)
     clock = SystemClock()
-    runners: list[Runner | RelayRunner] = [RelayRunner(events, bus)] if "relay" in names else []
-    runners += [Runner(service(n), events, bus, clock, dict(UPCASTS)) for n in names if n != "relay"]
+    runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if "relay" in names else []
+    runners += [Runner(service(n), events, bus, clock, dict(UPCASTS), name) for n in names if n != "relay"]
     for runner in runners:
         await runner.start()
     log.info("%s: ready", ", ".join(names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import msgspec
 
 from libs.common.bus import Bus, BusError, Feed, Incoming
 from libs.common.clock import Clock
-from libs.common.host import snapshots, status
+from libs.common.host import figures, snapshots, status
 from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
@@ -72,7 +73,7 @@ class Runner:
 
     def __init__(
         self, service: Service, events: EventLog, bus: Bus, clock: Clock,
-        upcasts: dict[tuple[str, int], Upcast] | None = None,
+        upcasts: dict[tuple[str, int], Upcast] | None = None, process: str = "",
     ) -> None:  # fmt: skip
         self.host = Host(service, upcasts)
         self._log = events
@@ -82,8 +83,8 @@ class Runner:
         self._feed: Feed | None = None
         self._room = asyncio.Event()
         self._snapped = 0
-        self.bugs = 0
-        self.commands = 0
+        self._process = process or service.name
+        self.counts = figures.Counts()
         self.fenced = asyncio.Event()
         """the log has another incarnation: this process is of the past and is to end, so that one is started that folds the new"""
 
@@ -130,9 +131,12 @@ class Runner:
             await self._feed.close()
 
     def question(self, what: str, data: bytes) -> msgspec.Struct:
-        """Answers `query.<service>.<what>`: `status` here, all else by the service's own query. Raises KeyError."""
+        """Answers `query.<service>.<what>`: `status` and `metrics` here, all else by the service's own query.
+        Raises KeyError."""
         if what == "status":
-            return status.of(self.host, self.commands, self.bugs)
+            return status.of(self.host, self.counts.commands, self.counts.bugs)
+        if what == "metrics":
+            return figures.of_service(self._process, self.host, self.counts)
         answer: msgspec.Struct = self.host.service.query(what, data, self.host.states(), self.host.views)
         return answer
 
@@ -142,7 +146,7 @@ class Runner:
         first, second, *rest = message.subject.split(".")
         node = second if first == "fact" else ""
         stream = rest[0] if first == "cmd" and rest else ""
-        self.commands += 1
+        self.counts.commands += 1
         self._do(self.host.on_command(message, message.data, self._clock.now_us(), node, stream))
 
     async def _telemetry(self, message: Incoming) -> None:
@@ -229,13 +233,14 @@ class Runner:
                 case Append():
                     self._append(effect)
                 case Answer(ref, reply):
+                    self.counts.replies[reply.status] += 1
                     self._tasks.begin(_respond(ref, encode(reply)))
                 case ReadStream():
                     self._tasks.start(self._read_stream(effect))
                 case SendOrder():
                     self._tasks.start(self._order(effect))
                 case Bug(where, error):
-                    self.bugs += 1
+                    self.counts.bugs += 1
                     log.error("bug in %s", where, exc_info=error)
         self._room.set()
 
@@ -244,20 +249,23 @@ class Runner:
             self._tasks.start(self._append_traced(effect))
             return
         try:
-            self._log.submit(effect.group, partial(self._appended, effect.token))
+            self._log.submit(effect.group, partial(self._appended, effect, time.perf_counter()))
         except LogError as error:
-            asyncio.get_running_loop().call_soon(self._appended, effect.token, error)
+            asyncio.get_running_loop().call_soon(self._appended, effect, time.perf_counter(), error)
 
     async def _append_traced(self, effect: Append) -> None:
         outcome: Appended | LogError
+        begun = time.perf_counter()
         with span(f"{self.host.service.name} {effect.what}", effect.trace, units=len(effect.group.units)):
             try:
                 outcome = await self._log.append(effect.group)
             except LogError as error:
                 outcome = error
-        self._appended(effect.token, outcome)
+        self._appended(effect, begun, outcome)
 
-    def _appended(self, token: int, outcome: Appended | LogError) -> None:
+    def _appended(self, effect: Append, begun: float, outcome: Appended | LogError) -> None:
+        self.counts.appended(effect.what, time.perf_counter() - begun, outcome)
+        token = effect.token
         if isinstance(outcome, LogError):
             if isinstance(outcome, Fenced):
                 self._fence(outcome)
@@ -282,6 +290,7 @@ class Runner:
         self._do(self.host.on_stream_read(effect.stream, records))
 
     async def _order(self, effect: SendOrder) -> None:
+        self.counts.orders += 1
         try:
             with span(f"order {effect.node}", effect.trace, stream=effect.stream):
                 data = await self._bus.request(f"order.{effect.node}", effect.data, timeout_s=ORDER_TIMEOUT_S)

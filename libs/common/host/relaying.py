@@ -8,7 +8,7 @@ import logging
 import msgspec
 
 from libs.common.bus import Bus, BusError
-from libs.common.host import status
+from libs.common.host import figures, status
 from libs.common.host.driver import RETRY_S, Tasks
 from libs.common.host.effects import Publish, Read, SaveMark
 from libs.common.host.relay import Relay
@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 class RelayRunner:
     """The one relay of a log. Should two run by mistake, the bus drops what is said twice."""
 
-    def __init__(self, events: EventLog, bus: Bus) -> None:
+    def __init__(self, events: EventLog, bus: Bus, process: str = "relay") -> None:
+        self._process = process
+        self.published = 0
+        self.failures = 0
         self._log = events
         self._bus = bus
         self._tasks = Tasks()
@@ -33,7 +36,9 @@ class RelayRunner:
         return "relay"
 
     def question(self, what: str, data: bytes) -> msgspec.Struct:
-        """`query.relay.status`. Raises KeyError for all else."""
+        """`query.relay.status`, `.metrics`. Raises KeyError for all else."""
+        if self.relay is not None and what == "metrics":
+            return figures.of_relay(self._process, self.relay.position, self.published, self.failures)
         if what != "status" or self.relay is None:
             raise KeyError(what)
         return status.Status(service="relay", incarnation=self.relay.incarnation, position=self.relay.position)
@@ -71,9 +76,11 @@ class RelayRunner:
                 try:
                     await self._bus.publish_events(published)
                 except BusError as error:
+                    self.failures += 1
                     log.warning("the relay cannot publish just now: %s", error)
                     await asyncio.sleep(RETRY_S)
                     return [*relay.on_published(False)]
+                self.published += len(published)
                 return [*relay.on_published(True)]
             case SaveMark(group):
                 await self._log.append(group)
