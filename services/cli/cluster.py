@@ -43,12 +43,21 @@ def status(_json: AsJson = False) -> None:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict) and "ok" in value:
-        return "ok" if value["ok"] else str(value.get("error") or "not ok")
+        return _health(value) if value["ok"] else str(value.get("error") or "not ok")
     if isinstance(value, dict):
         return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items())
     if isinstance(value, list):
         return ", ".join(_plain(v) for v in value)
     return str(value)
+
+
+def _health(service: dict[str, Any]) -> str:
+    """`ok`, and what is not as it is at rest."""
+    status = service.get("status") or {}
+    odd = [(service.get("behind", 0), "events behind"), (status.get("orders_unheard", 0), "orders unheard")]
+    odd.append((status.get("bugs", 0), "bugs"))
+    said = ", ".join(f"{n} {what}" for n, what in odd if isinstance(n, int) and n > 0)
+    return f"ok ({said})" if said else "ok"
 
 
 @app.command("destroy")

@@ -21,7 +21,7 @@ from services.gateway.commands import REQUEST_S, Commands
 from services.gateway.console import Consoles
 from services.gateway.follow import Follower
 from services.gateway.gateway import Gateway
-from services.gateway.http import cluster, events, images, nodes, schema, tokens, vms
+from services.gateway.http import cluster, events, images, metrics, nodes, schema, tokens, vms
 from services.gateway.http.door import (
     door,
     on_away,
@@ -30,6 +30,7 @@ from services.gateway.http.door import (
     on_problem,
     strict_body,
 )  # fmt: skip
+from services.gateway.http.watch import Watch
 from services.gateway.join import Issuer
 from services.gateway.problems import Problem
 from services.gateway.tokens import Keyring, StoreAway, TokenStore
@@ -129,12 +130,13 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
             yield
 
     routes: list[Any] = [
-        cluster.healthz, cluster.show_cluster, vms.router, nodes.router, nodes.join, images.router, tokens.router,
+        cluster.healthz, cluster.show_cluster, metrics.metrics, vms.router, nodes.router, nodes.join, images.router, tokens.router,
         events.events, events.list_tasks, events.show_task,
     ]  # fmt: skip
     app = Litestar(
         routes,
         guards=[door],
+        middleware=[Watch()],
         before_request=strict_body,
         after_response=_log_access,
         dependencies={"gateway": Provide(_provide, sync_to_thread=False)},

@@ -24,7 +24,7 @@ _console = msgspec.msgpack.Decoder(AskConsole).decode
 
 
 class Asks:
-    """Serves `ask.<node>.exec`, `.info`, `.console`."""
+    """Serves `ask.<node>.exec`, `.info`, `.console`. (`.metrics` is the runner's.)"""
 
     def __init__(self, node: NodeId, driver: Driver, bus: Bus, clock: Clock) -> None:
         self._node = node

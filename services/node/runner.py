@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from proto.compute import Capabilities, ReportNode, ReportVm
 from proto.node import Beat, Heard, Order, OrderGreeting, OrderVm, VmBeat
 from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
+from services.node.figures import Verbs, figures
 from services.node.keep import Keep
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
 from services.node.work import fact_of
@@ -54,6 +56,8 @@ class AgentRunner:
         self._load = load
         self._tasks: set[asyncio.Task[Any]] = set()
         self._disk = asyncio.Lock()
+        self._verbs = Verbs()
+        self._requests_lost = 0
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -63,6 +67,7 @@ class AgentRunner:
         kept = self._keep.load()
         self._capabilities = await self._driver.capabilities()
         await self._bus.serve(f"order.{self.node}", self._heard)
+        await self._bus.serve(f"ask.{self.node}.metrics", self._figures)
         self._do(self.agent.on_open(kept, machines, self._now()))
         self.chores.incarnation = self.agent.incarnation
         self._spawn(self._watch())
@@ -93,6 +98,9 @@ class AgentRunner:
         else:
             self._do(self.chores.on_order(message, order, self._now()))
         self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
+
+    async def _figures(self, message: Incoming) -> None:
+        await message.respond(encode(figures(self.agent, self.chores, self._verbs, self._requests_lost)))
 
     async def _watch(self) -> None:
         async for change in self._driver.changes():
@@ -176,6 +184,7 @@ class AgentRunner:
         log.info("%s: %s", act.vm, act.verb)
         machine: Machine | None = None
         error = ""
+        begun = time.perf_counter()
         try:
             with span(f"agent {act.verb}", act.trace, vm=act.vm, node=self.node):
                 machine = await self._verb(act)
@@ -185,6 +194,7 @@ class AgentRunner:
         except Exception as bug:
             error = f"internal error: {bug!r}"
             log.exception("%s: %s", act.vm, act.verb)
+        self._verbs.note(act.verb, bool(error), time.perf_counter() - begun)
         self._do(self.agent.on_done(act.vm, act.verb, error, machine, self._now()))
 
     async def _verb(self, act: Act) -> Machine | None:
@@ -238,6 +248,7 @@ class AgentRunner:
             data = await self._bus.request(f"fact.{self.node}.{service}", encode(envelope), timeout_s=FACT_TIMEOUT_S)
             return decode_reply(data)
         except BusError as error:
+            self._requests_lost += 1
             log.debug("%s did not hear a fact: %s", service, error)
             return None
         except msgspec.MsgspecError as bad:

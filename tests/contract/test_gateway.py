@@ -425,7 +425,7 @@ class TestNodes:
         assert (node["reserved_mib"], node["capacity_mib"], node["online"], node["vms"]) == (256, 4000, True, ["a"])
         cluster = (await client.get("/v1/cluster")).json()
         assert cluster["accelerators"] == ["tcg"] and cluster["not_enforced"] == ["cgroup"]
-        assert cluster["services"]["memory"] == {"ok": False, "error": "does not run", "status": None}
+        assert cluster["services"]["memory"] == {"ok": False, "error": "does not run", "behind": -1, "status": None}
         assert cluster["services"]["compute"]["ok"]
         assert (cluster["nodes_online"], cluster["vms_running"]) == (1, 1)
         problem(await client.get("/v1/nodes/n9"), 404)

@@ -159,10 +159,12 @@ class EventList(msgspec.Struct):
 
 
 class ServiceHealth(msgspec.Struct):
-    """status: what the service says of itself, when it answered."""
+    """status: what the service says of itself, when it answered; behind: events of the log it has not reacted to yet, -1 where
+    it did not say."""
 
     ok: bool
     error: str = ""
+    behind: int = -1
     status: Any = None
 
 

@@ -71,11 +71,15 @@ async def _service_listens(gateway: Gateway, name: str) -> ServiceHealth:
 
 @get("/v1/cluster", action=Action.READ, summary="The cluster at a glance", tags=["Cluster"])
 async def show_cluster(request: Asked, gateway: NamedDependency[Gateway]) -> Cluster:
-    answers = await asyncio.gather(*(_service_says(gateway, name) for name in gateway.services))
+    names = (*gateway.services, "relay")
+    answers = await asyncio.gather(*(_service_says(gateway, name) for name in names))
     try:
         head = await gateway.log.head()
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
+    for answer in answers:
+        if answer.ok and isinstance(answer.status, dict) and isinstance(position := answer.status.get("position"), int):
+            answer.behind = max(0, head.position - position)
     nodes = gateway.model.nodes.all
     online = [node for node in nodes.values() if gateway.beats.online(node.name)]
     able = [node.capabilities for node in online if node.capabilities is not None]
@@ -85,7 +89,7 @@ async def show_cluster(request: Asked, gateway: NamedDependency[Gateway]) -> Clu
         incarnation=head.incarnation,
         position=head.position,
         shown_position=gateway.follower.position,
-        services=dict(zip(gateway.services, answers, strict=True)),
+        services=dict(zip(names, answers, strict=True)),
         nodes=len(nodes),
         nodes_online=len(online),
         vms=len(vms),

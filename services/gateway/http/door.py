@@ -16,8 +16,9 @@ from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.response import Response
 
+from libs.common.telemetry import current
 from services.gateway.auth import Action, Principal
-from services.gateway.commands import Asker, command_id, sampled
+from services.gateway.commands import Asker, command_id
 from services.gateway.gateway import Gateway
 from services.gateway.problems import Problem, away, bad_body
 from services.gateway.tokens import StoreAway
@@ -77,7 +78,7 @@ async def strict_body(request: Request[Any, Any, Any]) -> None:
 def asker(request: Asked, gateway: Gateway) -> Asker:
     """Who asks for a change, and under which command id. Raises Problem 400."""
     key = command_id(request.headers.get("idempotency-key"), gateway.clock)
-    return Asker(request.user, key, sampled(request.headers.get("traceparent")))
+    return Asker(request.user, key, current())
 
 
 def on_problem(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
