@@ -19,12 +19,13 @@ from typing import Any
 import msgspec
 
 from libs.common.messages import Event, Message, Recorded, tag_of
+from libs.common.protocol import PROTOCOL, PROTOCOL_MIN
 from libs.common.registry import Registry, Upcast
 from proto import asyncapi, cluster, compute, io, memory, node, nodes
 from proto.compat import Schema, breaks, schema_of
 from proto.examples import example
 from proto.families import FAMILIES, Family
-from proto.upcasts import UPCASTS
+from proto.upcasts import DOWNCASTS, UPCASTS
 
 WRITE = "run `python -m proto.check write`"
 REWRITE = "run `python -m proto.check write --unreleased`"
@@ -73,6 +74,7 @@ def check(shelf: Shelf, families: Mapping[str, Family], upcasts: Mapping[tuple[s
     for family in families.values():
         for event in family.events:
             wrong += _samples(shelf, family, event, upcasts, released)
+            wrong += _downcast(event)
         wrong += _schemas(shelf, family, released)
         wrong += _left_over(shelf, family, released)
     return wrong
@@ -101,6 +103,15 @@ def _samples(
         else:
             if v == event.VERSION and not _holds(_plain(read), body):
                 yield f"{name}: what its sample says is lost in reading; {_advice(name, released)}"
+
+
+def _downcast(event: type[Message]) -> Iterator[str]:
+    """While a cluster may not be finalized at the protocol that brought a version, the version before must be writable."""
+    since = getattr(event, "SINCE", 1)
+    if since > PROTOCOL:
+        yield f"{version_of(event)}: SINCE is {since}, this release speaks up to {PROTOCOL}; raise PROTOCOL with it"
+    if since > PROTOCOL_MIN and (tag_of(event), event.VERSION) not in DOWNCASTS:
+        yield f"{version_of(event)}: no downcast ({tag_of(event)!r}, {event.VERSION}); add that step to proto/upcasts.py"
 
 
 def _holds(whole: Any, part: Any) -> bool:

@@ -22,11 +22,12 @@ class BeginIncarnation(Tick):
 
 
 class FinalizeCluster(Command):
-    """All speak `protocol` from now on: what only it knows may be written. behind: who does not speak it yet, filled in by
-    compute's own view. 0: the newest that this service speaks."""
+    """All speak `protocol` from now on: what only it knows may be written. 0: the newest that compute speaks. services: the newest
+    that each of them speaks, as it said itself (0: it did not answer); nodes likewise, filled in by compute's own view."""
 
     protocol: int = 0
-    behind: tuple[str, ...] = ()
+    services: dict[str, int] = {}
+    nodes: dict[str, int] = {}
 
 
 class IncarnationBegan(Event):

@@ -44,13 +44,15 @@ class GreetNode(Command):
 
 class ReportNode(Fact):
     """The agent's hello: after each start of its own and each change. Decides nothing when nothing changed. greeting: the
-    incarnation of the greeting that it answers; all that the node runs was reported, and heard, since then."""
+    incarnation of the greeting that it answers; all that the node runs was reported, and heard, since then.
+    finalized: the protocol that all must speak, filled in by compute's own view."""
 
     capabilities: Capabilities
     boot_id: str
     address: str = ""
     greeting: int = 0
     incarnation: int = 1
+    finalized: int = 1
 
 
 class CordonNode(Command):

@@ -42,6 +42,22 @@ class Raised(Event):
     by: int
 
 
+class Renamed(Event):
+    """Of two versions: the first had no `why`."""
+
+    VERSION = 2
+    SINCE = 2
+    counter: str
+    name: str
+    why: str = ""
+
+
+class Rename(Command):
+    counter: Name
+    name: str
+    why: str = ""
+
+
 class OrderCounter(Message):
     counter: Name
     total: int
@@ -50,12 +66,17 @@ class OrderCounter(Message):
 
 class Total(msgspec.Struct, frozen=True, tag=True):
     total: int = 0
+    name: str = ""
+    why: str = ""
 
+
+UPCASTS: dict[tuple[str, int], Any] = {("renamed", 1): lambda body: body | {"why": "not said"}}
+DOWNCASTS: dict[tuple[str, int], Any] = {("renamed", 2): lambda body: {k: body[k] for k in body if k != "why"}}
 
 LIMIT = 100
 
 
-def decide(command: Raise | SeeRaised | Expire | Break, state: Total) -> Sequence[Raised]:
+def decide(command: Raise | SeeRaised | Expire | Break | Rename, state: Total) -> Sequence[Raised | Renamed]:
     match command:
         case Raise(counter=counter, by=by):
             if state.total + by > LIMIT:
@@ -65,25 +86,33 @@ def decide(command: Raise | SeeRaised | Expire | Break, state: Total) -> Sequenc
             return [Raised(counter=counter, by=by)] if by else []
         case Expire(counter=counter):
             return [Raised(counter=counter, by=-state.total)] if state.total > 90 else []
+        case Rename(counter=counter, name=name, why=why):
+            return [Renamed(counter=counter, name=name, why=why)]
         case Break():
             raise ZeroDivisionError
 
 
-COUNTER: Decider[Any, Total, Raised] = Decider(
+def evolve(state: Total, event: Raised | Renamed) -> Total:
+    if isinstance(event, Renamed):
+        return msgspec.structs.replace(state, name=event.name, why=event.why)
+    return msgspec.structs.replace(state, total=state.total + event.by)
+
+
+COUNTER: Decider[Any, Total, Raised | Renamed] = Decider(
     kind="counter",
-    commands=(Raise, SeeRaised, Expire, Break),
-    events=(Raised,),
+    commands=(Raise, SeeRaised, Expire, Break, Rename),
+    events=(Raised, Renamed),
     state=Total,
     key=lambda command: command.counter,
     initial=Total(),
     decide=decide,
-    evolve=lambda state, event: Total(state.total + event.by),
+    evolve=evolve,
 )
 
 
-def react(event: Raised, recorded: Recorded, views: Any) -> Sequence[Command]:
+def react(event: Raised | Renamed, recorded: Recorded, views: Any) -> Sequence[Command]:
     """`a` is echoed by `a-echo` and by `all-echo`."""
-    if event.counter.endswith("echo"):
+    if isinstance(event, Renamed) or event.counter.endswith("echo"):
         return ()
     return [Raise(counter=f"{event.counter}-echo"), Raise(counter="all-echo")]
 

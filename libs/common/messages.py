@@ -67,7 +67,10 @@ class Tick(Command):
 
 
 class Event(Message):
-    """A decision or a seen fact. Never refused, readable for ever."""
+    """A decision or a seen fact. Never refused, readable for ever. SINCE: the protocol that brought this VERSION; before the
+    cluster is finalized at it, the version before is written."""
+
+    SINCE: ClassVar[int] = 1
 
 
 class Trace(Value):

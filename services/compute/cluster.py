@@ -53,11 +53,13 @@ def _finalize(command: FinalizeCluster, cluster: Cluster) -> Sequence[ClusterEve
         )
     if wanted == cluster.protocol:
         return ()
-    if command.behind:
-        named = ", ".join(command.behind[:NAMES_MAX])
-        more = f" and {len(command.behind) - NAMES_MAX} more" if len(command.behind) > NAMES_MAX else ""
+    speaking = sorted((command.services | command.nodes).items())
+    behind = [f"{name} ({newest or 'away'})" for name, newest in speaking if newest < wanted]
+    if behind:
+        named = ", ".join(behind[:NAMES_MAX])
+        more = f" and {len(behind) - NAMES_MAX} more" if len(behind) > NAMES_MAX else ""
         raise Refused(
-            Refusal.BEHIND, f"{named}{more} does not speak protocol {wanted} yet", "upgrade or remove them, then finalize"
+            Refusal.BEHIND, f"not all speak protocol {wanted}: {named}{more}", "upgrade or remove them, then finalize"
         )
     return [ClusterFinalized(protocol=wanted)]
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from libs.common.decider import Decider, Refused
 from libs.common.messages import NodeId, Value
+from libs.common.protocol import PROTOCOL, PROTOCOL_MIN, Range, compatible
 from proto.compute import (
     Capabilities,
     CordonNode,
@@ -114,6 +115,7 @@ def _join(command: JoinNode, node: Node) -> Sequence[NodeEvent]:
 
 
 def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:
+    _check_protocol(fact)
     spoken = fact.incarnation if fact.greeting == fact.incarnation else node.spoken
     seen = (fact.capabilities, fact.boot_id, fact.address, spoken)
     if isinstance(node, Member) and seen == (node.capabilities, node.boot_id, node.address, node.spoken):
@@ -127,6 +129,18 @@ def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:
             incarnation=spoken,
         )
     ]
+
+
+def _check_protocol(fact: ReportNode) -> None:
+    can = fact.capabilities
+    wanted = Range(max(PROTOCOL_MIN, fact.finalized), PROTOCOL)
+    if compatible(Range(can.protocol_min, can.protocol), wanted):
+        return
+    raise Refused(
+        Refusal.PROTOCOL,
+        f"{fact.node} speaks protocol {Range(can.protocol_min, can.protocol)}, this cluster {wanted}",
+        "upgrade the node" if can.protocol < wanted.oldest else "upgrade the control plane first",
+    )
 
 
 def evolve(node: Node, event: NodeEvent) -> Node:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId, Recorded
-from proto.cluster import IncarnationBegan
+from proto.cluster import ClusterFinalized, FinalizeCluster, IncarnationBegan
 from proto.compute import (
     DefineVm,
     DeleteVm,
@@ -24,6 +24,7 @@ from proto.compute import (
     NoteMemory,
     Placement,
     RemoveNode,
+    ReportNode,
     StartVm,
     VmDefined,
     VmDeleted,
@@ -84,6 +85,7 @@ class Views:
     images: dict[str, ImageImported] = field(default_factory=dict)
     hints: dict[str, Hint] = field(default_factory=dict)
     incarnation: int = 1
+    finalized: int = 1
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -112,6 +114,8 @@ class Views:
                     node.vms[event.vm] = event.vcpus
             case IncarnationBegan():
                 self.incarnation = event.incarnation
+            case ClusterFinalized():
+                self.finalized = event.protocol
             case VmStartFailed() | VmStopped():
                 self.starts.pop(event.vm, None)
                 self.hints.pop(event.vm, None)
@@ -234,6 +238,11 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return command if command.unheard == unheard else replace(command, unheard=unheard)
         case NoteMemory(granted=False):
             return replace(command, choice=_next_choice(command, views, now_us))
+        case ReportNode() if command.finalized != views.finalized:
+            return replace(command, finalized=views.finalized)
+        case FinalizeCluster():
+            reports = {name: node.reported for name, node in views.nodes.items()}
+            return replace(command, nodes={n: r.capabilities.protocol for n, r in reports.items() if r is not None})
         case RemoveNode():
             node = views.nodes.get(command.node)
             return replace(command, vms=tuple(sorted(node.vms)) if node else ())

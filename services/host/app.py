@@ -22,7 +22,7 @@ from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
 from libs.common.log import EventLog, Fenced, LogError
 from libs.common.log.postgres import PostgresLog
-from proto.upcasts import UPCASTS
+from proto.upcasts import DOWNCASTS, UPCASTS
 from services.host.config import HostConfig
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     events: EventLog = await PostgresLog.open(config.postgres_dsn)
     clock = SystemClock()
     runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if "relay" in names else []
-    runners += [Runner(service(n), events, bus, clock, dict(UPCASTS), name) for n in names if n != "relay"]
+    runners += [Runner(service(n), events, bus, clock, dict(UPCASTS), name, dict(DOWNCASTS)) for n in names if n != "relay"]
     for runner in runners:
         await runner.start()
     log.info("%s: ready", ", ".join(names))

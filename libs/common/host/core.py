@@ -25,6 +25,7 @@ from libs.common.host.jobs import Decision, Job, Slot, advance, decide, filled, 
 from libs.common.host.orders import OrderBook
 from libs.common.host.reactions import INBOX_MAX, Reactions
 from libs.common.host.service import NoViews, Service, no_react
+from libs.common.host.versions import Downcast, Writer
 from libs.common.log import Appended, Conflict, Duplicate, Group
 from libs.common.messages import (
     Command,
@@ -49,7 +50,10 @@ NIL = msgspec.Raw(b"\xc0")
 class Host:
     """One service."""
 
-    def __init__(self, service: Service, upcasts: dict[tuple[str, int], Upcast] | None = None) -> None:
+    def __init__(
+        self, service: Service, upcasts: dict[tuple[str, int], Upcast] | None = None,
+        downcasts: dict[tuple[str, int], Downcast] | None = None,
+    ) -> None:  # fmt: skip
         self.service = service
         self.views = service.views()
         self.slots: dict[str, Slot] = {}
@@ -60,6 +64,7 @@ class Host:
         self._by_kind = {d.kind: d for d in service.deciders}
         self.commands = Registry([*self._by_command, Hello])
         self.events = Registry([e for d in service.deciders for e in d.events] + list(service.follows), upcasts)
+        self.writer = Writer(self.events, downcasts)
         self.reactions = Reactions(
             service.name, self._react_to, self._decide_reaction, self._slot, self._blocked
         )
@@ -77,6 +82,7 @@ class Host:
 
     def fold(self, recorded: Recorded, reacted: bool) -> None:
         """Start-up: take one event of the log. `reacted`: its reactions were committed earlier, so the views take it too."""
+        self.writer.hear(recorded)
         self._fold_own(recorded)
         if reacted:
             if self.events.knows(recorded.type):
@@ -163,7 +169,7 @@ class Host:
     def _decide(self, job: Job, slot: Slot) -> Decision:
         try:
             command = filled(job.command, self.incarnation)
-            return decide(job, self.service.enrich(command, self.views, self.now_us), slot)
+            return decide(job, self.service.enrich(command, self.views, self.now_us), slot, self.writer)
         except Exception as error:
             self._bugs.append(Bug(f"{self.service.name}: {tag_of(type(job.command))} on {job.stream}", error))
             reply = Reply(status="unavailable", reason="INTERNAL", sentence=f"internal error: {error!r}")
@@ -262,6 +268,7 @@ class Host:
         return out + self._finish(self._unpark()) if len(self._parking) else out
 
     def _react_to(self, recorded: Recorded) -> list[Job]:
+        self.writer.hear(recorded)
         if not self.events.knows(recorded.type):
             return []
         self._fold_own(recorded)

@@ -17,6 +17,7 @@ from libs.common.host import figures, snapshots, status
 from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
+from libs.common.host.versions import Downcast
 from libs.common.log import Appended, EventLog, Fenced, LogError
 from libs.common.messages import Recorded, decode_delivered, encode
 from libs.common.registry import Upcast
@@ -74,8 +75,9 @@ class Runner:
     def __init__(
         self, service: Service, events: EventLog, bus: Bus, clock: Clock,
         upcasts: dict[tuple[str, int], Upcast] | None = None, process: str = "",
+        downcasts: dict[tuple[str, int], Downcast] | None = None,
     ) -> None:  # fmt: skip
-        self.host = Host(service, upcasts)
+        self.host = Host(service, upcasts, downcasts)
         self._log = events
         self._bus = bus
         self._clock = clock

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from libs.common.decider import Decider, Refused
+from libs.common.host.versions import Writer
 from libs.common.log import CommandRow, NewEvent, Unit
 from libs.common.messages import Command, Envelope, Event, Fact, Meta, Recorded, Reply, Tick, encode, tag_of
 
@@ -74,7 +75,7 @@ def filled[C: Command](command: C, incarnation: int) -> C:
     return msgspec.structs.replace(command, incarnation=incarnation)
 
 
-def decide(job: Job, command: Command, slot: Slot) -> Decision:
+def decide(job: Job, command: Command, slot: Slot, writer: Writer) -> Decision:
     """Decide the (enriched) command on the slot's state. What the decider raises beside Refused is a bug and passes through."""
     try:
         events = list(job.decider.decide(command, slot.state))
@@ -87,7 +88,8 @@ def decide(job: Job, command: Command, slot: Slot) -> Decision:
         )  # fmt: skip
     keep = not isinstance(command, Fact | Tick) and (job.cause is None or bool(events) or reply.status == "refused")
     row = _row(job, command, reply) if keep else None
-    return Decision(slot.version, events, _news(job, slot, events), reply, row)
+    written = [writer.write(event) for event in events]
+    return Decision(slot.version, [w[0] for w in written], _news(job, slot, written), reply, row)
 
 
 def _row(job: Job, command: Command, reply: Reply) -> CommandRow:
@@ -98,13 +100,13 @@ def _row(job: Job, command: Command, reply: Reply) -> CommandRow:
     return CommandRow(job.envelope.id, payload, encode(reply))
 
 
-def _news(job: Job, slot: Slot, events: Sequence[Event]) -> tuple[NewEvent, ...]:
-    if not events:
+def _news(job: Job, slot: Slot, written: Sequence[tuple[Event, int, bytes]]) -> tuple[NewEvent, ...]:
+    if not written:
         return ()
     e = job.envelope
     project, owner = owner_of(job, slot)
     meta = encode(Meta(e.id, e.causation, e.correlation, e.actor, e.at_us, e.trace, project, owner))
-    return tuple(NewEvent(tag_of(type(x)), type(x).VERSION, encode(x), meta) for x in events)
+    return tuple(NewEvent(tag_of(type(event)), v, data, meta) for event, v, data in written)
 
 
 def unit(job: Job, decision: Decision, mark: int = 0) -> Unit:

@@ -31,6 +31,7 @@ class _Stream(msgspec.Struct, array_like=True):
 class _Image(msgspec.Struct, array_like=True):
     views: msgspec.Raw
     streams: list[_Stream]
+    protocol: int = 1
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -53,7 +54,7 @@ def take(host: Host) -> Snapshot | None:
         for name, s in host.slots.items()
         if s.version
     ]
-    data = _encode(_Image(msgspec.Raw(_encode(host.views)), streams))
+    data = _encode(_Image(msgspec.Raw(_encode(host.views)), streams, host.writer.protocol))
     return Snapshot(host.service.name, reactions.taken, schema(host.service), data)
 
 
@@ -63,6 +64,7 @@ def restore(host: Host, snapshot: Snapshot | None) -> int:
         return 0
     image = _image(snapshot.data)
     host.views = msgspec.msgpack.decode(image.views, type=host.service.views)
+    host.writer.protocol = image.protocol
     decoders: dict[str, Any] = {
         d.kind: msgspec.msgpack.Decoder(d.state).decode
         for d in host.service.deciders
