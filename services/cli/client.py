@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from libs.common.protocol import OURS
 from services.cli.failure import UNREACHABLE, Failure, code_of
 from services.cli.where import Where
 
@@ -44,6 +45,11 @@ class Client:
 
     def get(self, path: str) -> Any:
         return self._call("GET", path)
+
+    def file(self, path: str) -> tuple[bytes, dict[str, str]]:
+        """An answer that is no JSON, with its headers by lower-case names."""
+        with self._answer("GET", path, None, {"Accept": "*/*"}) as answer:
+            return answer.read(ANSWER_BYTES_MAX), {key.lower(): value for key, value in answer.headers.items()}
 
     def items(self, path: str) -> list[dict[str, Any]]:
         """A list, whether bare or in `items`."""
@@ -81,7 +87,7 @@ class Client:
         self, method: str, path: str, body: Any, headers: dict[str, str], timeout_s: float | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         connection = self._connection(timeout_s or self.timeout_s)
-        said = {"Accept": "application/json", "User-Agent": "asvctl"} | headers
+        said = {"Accept": "application/json", "User-Agent": "asvctl", "Asv-Protocol": str(OURS)} | headers
         if self.where.token:
             said["Authorization"] = f"Bearer {self.where.token}"
         prefix = urlsplit(self.where.api).path.rstrip("/")

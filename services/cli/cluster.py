@@ -60,6 +60,18 @@ def _health(service: dict[str, Any]) -> str:
     return f"ok ({said})" if said else "ok"
 
 
+@app.command("finalize")
+def finalize(
+    protocol: Annotated[int, typer.Option("--protocol", min=0, help="0: the newest there is.")] = 0, _json: AsJson = False
+) -> None:
+    """After an upgrade of all nodes and services: let them write what only the new release reads. There is no way back."""
+    done = client().post(path("cluster", "finalize"), {"protocol": protocol})
+    if wants_json():
+        show.as_json(done)
+    else:
+        print("All speak that protocol already." if not done.get("position") else "The cluster is finalized.")
+
+
 @app.command("destroy")
 def destroy(yes: Annotated[bool, typer.Option("--yes", help="Yes: all VMs, disks and the log.")] = False) -> None:
     """Stop this machine's embedded cluster and remove its state for ever."""

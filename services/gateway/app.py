@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, Request
-from litestar.datastructures import State
+from litestar.datastructures import ResponseHeader, State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
+from libs.common.blobs import BlobStore, MemoryBlobs
 from libs.common.bus import Bus, Incoming
 from libs.common.clock import Clock
 from libs.common.log import EventLog
+from libs.common.protocol import OURS
 from services.gateway.beats import Beats
 from services.gateway.commands import REQUEST_S, Commands
 from services.gateway.console import Consoles
@@ -23,6 +25,7 @@ from services.gateway.follow import Follower
 from services.gateway.gateway import Gateway
 from services.gateway.http import cluster, events, images, metrics, nodes, schema, tokens, vms
 from services.gateway.http.door import (
+    PROTOCOL_HEADER,
     door,
     on_away,
     on_bug,
@@ -54,8 +57,10 @@ def gateway(
     nats_url: str = "",
     request_s: float = REQUEST_S,
     upload_bytes_max: int = BYTES_MAX,
+    blobs: BlobStore | None = None,
 ) -> Gateway:
-    """All parts, nothing opened yet. request_s: how long a command's answer is waited for."""
+    """All parts, nothing opened yet. request_s: how long a command's answer is waited for. blobs: in memory where none
+    are given."""
     follower = Follower(log, bus)
     return Gateway(
         log=log,
@@ -67,6 +72,7 @@ def gateway(
         beats=Beats(clock),
         consoles=Consoles(bus),
         uploads=Uploads(pools or {}, bytes_max=upload_bytes_max),
+        blobs=blobs or MemoryBlobs(clock.now_us),
         issuer=issuer,
         name=name,
         nats_url=nats_url,
@@ -130,12 +136,14 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
             yield
 
     routes: list[Any] = [
-        cluster.healthz, cluster.show_cluster, metrics.metrics, vms.router, nodes.router, nodes.join, images.router, tokens.router,
+        cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, metrics.metrics, vms.router, nodes.router, nodes.join,
+        images.router, tokens.router,
         events.events, events.list_tasks, events.show_task,
     ]  # fmt: skip
     app = Litestar(
         routes,
         guards=[door],
+        response_headers=[ResponseHeader(name=PROTOCOL_HEADER, value=str(OURS), description="what this gateway speaks")],
         middleware=[Watch()],
         before_request=strict_body,
         after_response=_log_access,

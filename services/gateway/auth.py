@@ -33,6 +33,7 @@ class Action(StrEnum):
     IMAGES = "images"
     NODES = "nodes"
     TOKENS = "tokens"
+    FINALIZE = "finalize"
 
 
 LEAST: dict[Action, Role] = {
@@ -46,10 +47,11 @@ LEAST: dict[Action, Role] = {
     Action.IMAGES: Role.OPERATOR,
     Action.NODES: Role.ADMIN,
     Action.TOKENS: Role.ADMIN,
+    Action.FINALIZE: Role.ADMIN,
 }
 """The least role for each action."""
 
-CLUSTER_WIDE = frozenset({Action.NODES})
+CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE})
 """Actions on what belongs to no project: the token must be good for all projects."""
 
 _RANK = {role: rank for rank, role in enumerate(Role)}

@@ -15,6 +15,7 @@ from libs.common.bus import Bus, BusError, Feed
 from libs.common.log import EventLog, Fenced, Head, LogError
 from libs.common.messages import Recorded, decode_delivered, tag_of
 from libs.common.registry import Registry, UnknownType, members
+from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent, VmStartFailed
 from proto.io import DevicesEvent, ImageEvent
 from proto.memory import LedgerEvent
@@ -35,7 +36,11 @@ AGAIN_S = 1.0
 
 START_FAILED = tag_of(VmStartFailed)
 
-EVENTS = Registry(c for union in (VmEvent, NodeEvent, LedgerEvent, DevicesEvent, ImageEvent) for c in members(union))
+EVENTS = Registry(
+    c
+    for union in (VmEvent, NodeEvent, ClusterEvent, LedgerEvent, DevicesEvent, ImageEvent)
+    for c in members(union)
+)
 
 
 class ReadModel:

@@ -13,7 +13,7 @@ from proto.compute import VmDefined
 from proto.io import ImageImportRequested
 
 CLUSTER = ""
-"""The project of what belongs to no one: nodes, capacities. Every viewer sees it."""
+"""The project of what belongs to no one: nodes, capacities, the cluster itself. Every viewer sees it."""
 
 _KINDS_OF_VM = ("vm", "devices")
 
@@ -56,4 +56,4 @@ class Scopes:
         project = self.at(object, recorded.position)
         if project is not None:
             return project
-        return CLUSTER if kind in ("node", "ledger") and not vm else decode_meta(recorded.meta).project
+        return CLUSTER if kind in ("node", "ledger", "cluster") and not vm else decode_meta(recorded.meta).project

@@ -14,6 +14,7 @@ import msgspec
 from libs.common.messages import Meta, Recorded, decode_meta
 from proto import compute as c
 from proto import io, memory
+from proto.cluster import ClusterFinalized
 
 STEPS_MAX = 64
 TaskState = Literal["running", "done", "failed"]
@@ -258,6 +259,8 @@ def _nodes(s: _Story) -> bool:
             s.at_once("uncordon", node, f"{node} takes new VMs again")
         case c.NodeRemoved(node=node):
             s.at_once("remove-node", node, f"{node} was removed")
+        case ClusterFinalized(protocol=protocol):
+            s.at_once("finalize", "cluster", f"all speak protocol {protocol}")
         case _:
             return False
     return True

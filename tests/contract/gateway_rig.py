@@ -19,10 +19,23 @@ from libs.common.clock import SystemClock
 from libs.common.decider import Refused
 from libs.common.log import CommandRow, Duplicate, Group, NewEvent, Unit
 from libs.common.log.memory import MemoryLog
-from libs.common.messages import Command, Envelope, Event, Meta, NodeId, Reply, VmId, decode_envelope, encode, tag_of
+from libs.common.messages import (
+    Command,
+    Delivered,
+    Envelope,
+    Event,
+    Meta,
+    NodeId,
+    Reply,
+    VmId,
+    decode_envelope,
+    encode,
+    tag_of,
+)
 from libs.common.registry import Registry, UnknownType, members
 from proto import compute as c
 from proto import io
+from proto.cluster import ClusterCommand
 from proto.machine import Firmware, Priority, Shape
 from services.gateway.app import asgi, gateway
 from services.gateway.auth import Role
@@ -30,7 +43,9 @@ from services.gateway.gateway import Gateway
 from services.gateway.tokens import MemoryTokens, new_token
 
 COMMANDS = Registry(
-    k for union in (c.VmCommand, c.NodeCommand, io.ImageCommand, io.DevicesCommand) for k in members(union)
+    k
+    for union in (c.VmCommand, c.NodeCommand, ClusterCommand, io.ImageCommand, io.DevicesCommand)
+    for k in members(union)
 )
 SHAPE = Shape(
     vcpus=1, memory_mib=256, vcpus_max=1, memory_max_mib=256, machine="q35", cpu_model="qemu64",
@@ -138,7 +153,7 @@ class Rig:
         rows = await self.log.read_all(after)
         kinds = [row.stream.partition("-")[0] for row in rows]
         self.hub.store([
-            Published(f"evt.{kind}.{row.stream}.{row.type}", f"1-{row.position}", encode(row))
+            Published(f"evt.{kind}.{row.stream}.{row.type}", f"1-{row.position}", encode(Delivered(1, row)))
             for kind, row in zip(kinds, rows, strict=True)
         ])  # fmt: skip
 

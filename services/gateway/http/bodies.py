@@ -92,6 +92,12 @@ class CordonBody(Body):
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
+class FinalizeBody(Body):
+    """protocol: the one all are to speak from now on; 0: the newest that compute speaks."""
+
+    protocol: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+
+
 class NewToken(Body):
     """expires_s: seconds from now; 0: never. projects: `*` for all."""
 

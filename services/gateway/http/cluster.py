@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
-from litestar import get
+from litestar import get, post
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 from litestar.response import Response
 
 from libs.common.bus import BusError, NoResponder
 from libs.common.log import LogError
+from libs.common.protocol import PROTOCOL
+from proto.cluster import MAIN, FinalizeCluster
 from services.gateway.auth import Action
-from services.gateway.gateway import Gateway
-from services.gateway.http.bodies import Cluster, Health, ServiceHealth
-from services.gateway.http.door import Asked
+from services.gateway.commands import Accepted
+from services.gateway.gateway import DEFAULT_PROJECT, Gateway
+from services.gateway.http.bodies import Cluster, FinalizeBody, Health, ServiceHealth
+from services.gateway.http.door import Asked, asker
 from services.gateway.problems import away
 
 PING_S = 1.5
+SPEAKERS = ("compute", "memory", "io", "relay")
+"""services that write or publish the log"""
 OK = "ok"
 
 
@@ -97,3 +103,29 @@ async def show_cluster(request: Asked, gateway: NamedDependency[Gateway]) -> Clu
         accelerators=sorted({one.accelerator for one in able}),
         not_enforced=sorted({word for one in able for word in one.not_enforced}),
     )
+
+
+async def _speaks(gateway: Gateway, name: str) -> int:
+    """The newest protocol of a service, as it says itself; 0 where it does not answer."""
+    try:
+        data = await gateway.bus.request(f"query.{name}.status", b"", timeout_s=PING_S)
+        return int(msgspec.msgpack.decode(data).get("protocol", 1))
+    except (BusError, msgspec.DecodeError, AttributeError, TypeError, ValueError):
+        return 0
+
+
+@post(
+    "/v1/cluster/finalize", action=Action.FINALIZE, status_code=202, summary="End a mixed cluster: all speak a protocol",
+    tags=["Cluster"],
+)  # fmt: skip
+async def finalize_cluster(
+    request: Asked, gateway: NamedDependency[Gateway], data: JSONBody[FinalizeBody | None] = None
+) -> Accepted:
+    ask = asker(request, gateway)
+    found = await asyncio.gather(*(_speaks(gateway, name) for name in SPEAKERS))
+    services = dict(zip(SPEAKERS, found, strict=True)) | {"gateway": PROTOCOL}
+    command = FinalizeCluster(protocol=data.protocol if data else 0, services=services)
+    accepted = await gateway.commands.ask(ask, "compute", f"cluster-{MAIN}", command, DEFAULT_PROJECT)
+    if accepted.position == 0:
+        gateway.unchanged(accepted.task, "finalize", "cluster", "", "all speak that protocol already")
+    return accepted

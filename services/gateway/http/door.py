@@ -16,6 +16,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.response import Response
 
+from libs.common.protocol import OURS, compatible, parse
 from libs.common.telemetry import current
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Asker, command_id
@@ -25,6 +26,7 @@ from services.gateway.tokens import StoreAway
 
 _log = logging.getLogger(__name__)
 
+PROTOCOL_HEADER = "Asv-Protocol"
 PROBLEM_JSON = "application/problem+json"
 
 Asked = Request[Principal, Any, State]
@@ -36,7 +38,8 @@ def gateway_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Gateway:
 
 
 async def door(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Who is it, and may they? Raises Problem 401, 403, 503."""
+    """Do we understand each other, who is it, and may they? Raises Problem 426, 400, 401, 403, 503."""
+    _understood(connection.headers.get(PROTOCOL_HEADER.lower(), ""))
     if handler.opt.get("open"):
         return
     action: Action = handler.opt["action"]
@@ -45,6 +48,21 @@ async def door(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRout
     connection.scope["user"] = who
     if why := who.why_not(action):
         raise Problem(403, "NOT_PERMITTED", why, "ask an admin for a token with that right")
+
+
+def _understood(said: str) -> None:
+    """A client may say which protocol it speaks; one that says nothing is believed to understand."""
+    if not said:
+        return
+    try:
+        theirs = parse(said)
+    except ValueError as wrong:
+        raise Problem(400, "BAD_PROTOCOL", f"{PROTOCOL_HEADER}: {wrong}", f"send `{PROTOCOL_HEADER}: {OURS}`") from None
+    if not compatible(theirs, OURS):
+        older = "the client" if theirs.newest < OURS.oldest else "the control plane"
+        raise Problem(
+            426, "PROTOCOL", f"the client speaks protocol {theirs}, this gateway {OURS}", f"upgrade {older}: it is the older one"
+        )
 
 
 async def _who(gateway: Gateway, header: str) -> Principal:
@@ -82,9 +100,8 @@ def asker(request: Asked, gateway: Gateway) -> Asker:
 
 
 def on_problem(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:
-    return Response(
-        problem.content(), media_type=PROBLEM_JSON, status_code=problem.body.status, headers=problem.headers
-    )
+    headers = problem.headers | {PROTOCOL_HEADER: str(OURS)}
+    return Response(problem.content(), media_type=PROBLEM_JSON, status_code=problem.body.status, headers=headers)
 
 
 def on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
