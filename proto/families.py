@@ -91,7 +91,8 @@ FAMILIES: dict[str, Family] = {
             orders=members(node.Order),
             asks=members(node.Ask),
             answers=dict.fromkeys(members(node.Order), node.Heard)
-            | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo},
+            | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo}
+            | {node.AskScreenshot: node.Screenshot},
             telemetry=(node.Beat,),
         ),
     )

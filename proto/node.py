@@ -134,7 +134,20 @@ class VmInfo(Value):
     error: str = ""
 
 
-Ask = AskExec | AskConsole | AskInfo
+class AskScreenshot(Message):
+    """What the guest's screen shows right now. Never recorded: it may show what is secret."""
+
+    vm: Name
+
+
+class Screenshot(Value):
+    """png: at most 3 MiB. error: why there is none."""
+
+    png: bytes = b""
+    error: str = ""
+
+
+Ask = AskExec | AskConsole | AskInfo | AskScreenshot
 
 
 class VmBeat(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,7 @@ import msgspec
 from libs.common.bus import Bus, BusError, Incoming
 from libs.common.clock import Clock
 from libs.common.messages import NodeId, encode
-from proto.node import AskConsole, AskExec, AskInfo, ExecResult, VmInfo
+from proto.node import AskConsole, AskExec, AskInfo, AskScreenshot, ExecResult, Screenshot, VmInfo
 from services.node.drivers import Console, Driver, DriverError
 
 log = logging.getLogger(__name__)
@@ -20,11 +20,12 @@ SESSIONS_MAX = 64
 
 _exec = msgspec.msgpack.Decoder(AskExec).decode
 _info = msgspec.msgpack.Decoder(AskInfo).decode
+_screenshot = msgspec.msgpack.Decoder(AskScreenshot).decode
 _console = msgspec.msgpack.Decoder(AskConsole).decode
 
 
 class Asks:
-    """Serves `ask.<node>.exec`, `.info`, `.console`. (`.metrics` is the runner's.)"""
+    """Serves `ask.<node>.exec`, `.info`, `.screenshot`, `.console`. (`.metrics` is the runner's.)"""
 
     def __init__(self, node: NodeId, driver: Driver, bus: Bus, clock: Clock) -> None:
         self._node = node
@@ -37,6 +38,7 @@ class Asks:
     async def start(self) -> None:
         await self._bus.serve(f"ask.{self._node}.exec", self._on_exec)
         await self._bus.serve(f"ask.{self._node}.info", self._on_info)
+        await self._bus.serve(f"ask.{self._node}.screenshot", self._on_screenshot)
         await self._bus.serve(f"ask.{self._node}.console", self._on_console)
         await self._bus.serve(f"console.{self._node}.*.in", self._on_input)
 
@@ -55,6 +57,15 @@ class Asks:
         except msgspec.MsgspecError as bad:
             result = ExecResult(error=f"not a question: {bad}")
         await message.respond(encode(result))
+
+    async def _on_screenshot(self, message: Incoming) -> None:
+        try:
+            answer = Screenshot(png=await self._driver.screenshot(_screenshot(message.data).vm))
+        except DriverError as error:
+            answer = Screenshot(error=str(error) or type(error).__name__)
+        except msgspec.MsgspecError as bad:
+            answer = Screenshot(error=f"not a question: {bad}")
+        await message.respond(encode(answer))
 
     async def _on_info(self, message: Incoming) -> None:
         try:

@@ -220,3 +220,14 @@ async def test_the_changes_end_when_the_driver_lets_go(rig: Rig) -> None:
     await driver.close()
     async with asyncio.timeout(5):
         assert [change async for change in driver.changes()] == []
+
+
+async def test_a_screenshot_is_a_png_and_leaves_no_file(rig: Rig, driver: Driver, tmp_path: Path) -> None:
+    with pytest.raises(NoSuchVm):
+        await driver.screenshot("web-1")
+    await driver.start(rig.spec())
+    for _ in range(2):
+        png = await driver.screenshot("web-1")
+        assert png.startswith(b"\x89PNG\r\n\x1a\n") and png.endswith(b"IEND\xaeB`\x82")
+    assert list(tmp_path.rglob("screen.png")) == []
+    await driver.kill("web-1")

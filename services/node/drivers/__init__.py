@@ -59,6 +59,9 @@ class Machine(msgspec.Struct, frozen=True):
     resets: int = 0
 
 
+SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
+
+
 class MachineChanged(msgspec.Struct, frozen=True):
     """status as in Machine, or `gone` with its cause. Sent for every change that the driver did not make by a verb, and for
     every end of a process."""
@@ -112,6 +115,10 @@ class Driver(Protocol):
         ...
 
     async def console(self, vm: str) -> Console: ...
+
+    async def screenshot(self, vm: str) -> bytes:
+        """The guest's screen as PNG, at most SCREENSHOT_BYTES_MAX. Raises NoSuchVm, DriverError."""
+        ...
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         """Raises Locked when one is open. Missing files are fine."""

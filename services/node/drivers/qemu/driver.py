@@ -166,6 +166,10 @@ class QemuDriver:
     async def console(self, vm: str) -> Console:
         return self._fleet.find(vm).console.attach()
 
+    async def screenshot(self, vm: str) -> bytes:
+        async with self._fleet.lock(vm):
+            return await self._fleet.find(vm).screenshot()
+
     # --- files ----------------------------------------------------------------------------------------------------
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:

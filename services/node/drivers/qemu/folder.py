@@ -4,7 +4,7 @@
               -pidfile: that one it resolves by its full path, which its user may not be able to pass
     monitor, agent, serial    listening unix sockets, made by the agent and inherited by QEMU
     log       what QEMU said on stdout and stderr, cut by the agent to LOG_BYTES_MAX
-    own/      QEMU's working folder, the only one it may write to: `vnc` (unix socket)
+    own/      QEMU's working folder, the only one it may write to: `vnc` (unix socket), for a moment `screen.png`
 
 A unix socket's address holds 107 bytes at most, and state may lie deep. So no socket is ever named by its full path: the agent
 binds and dials through `/proc/self/fd/<the folder>`, and QEMU's own one is relative to its working folder.
@@ -12,9 +12,11 @@ binds and dials through `/proc/self/fd/<the folder>`, and QEMU's own one is rela
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,6 +104,23 @@ class Folder:
             sock.close()
             raise
         return sock
+
+    def take_own(self, name: str, bytes_max: int) -> bytes:
+        """Read and remove a file that QEMU wrote. QEMU may have been taken over by its guest: what is no plain file of its own,
+        as a link to somebody else's, is not read. Raises OSError."""
+        path = self.own / name
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(fd, "rb") as file:
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != self.own.stat().st_uid:
+                    raise OSError(errno.EPERM, "it is no plain file of QEMU's own")
+                data = file.read(bytes_max + 1)
+            if len(data) > bytes_max:
+                raise OSError(errno.EFBIG, f"it is larger than {bytes_max} bytes")
+            return data
+        finally:
+            path.unlink(missing_ok=True)
 
     def tail(self) -> str:
         """The end of the log: at most TAIL_BYTES, one line."""

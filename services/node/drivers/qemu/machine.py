@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from proto.compute import GoneCause
-from services.node.drivers import DriverError, Machine, MachineChanged
+from services.node.drivers import SCREENSHOT_BYTES_MAX, DriverError, Machine, MachineChanged
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.guest import GuestAgent
@@ -31,6 +31,7 @@ HANDSHAKE_S_MAX = 30.0
 RECONNECT_S_MAX = 5.0
 QUIT_S_MAX = 2.0
 END_S_MAX = 10.0
+SCREEN = "screen.png"
 STATUS = {
     "running": "running",
     "paused": "paused",
@@ -155,6 +156,14 @@ class RunningVm:
         """The thread of each vCPU."""
         found = await self._do("query-cpus-fast")
         return tuple(int(cpu["thread-id"]) for cpu in found)
+
+    async def screenshot(self) -> bytes:
+        """The screen as PNG; QEMU writes it into its own folder, since 7.1. Raises DriverError."""
+        await self._do("screendump", {"filename": SCREEN, "format": "png"})
+        try:
+            return await asyncio.to_thread(self.folder.take_own, SCREEN, SCREENSHOT_BYTES_MAX)
+        except OSError as error:
+            raise DriverError(f"{self.record.vm}: the screenshot cannot be read: {error.strerror or error}") from error
 
     async def close(self) -> None:
         """Let go of all connections; the process is not touched."""
