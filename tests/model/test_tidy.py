@@ -76,3 +76,16 @@ def test_no_words_that_do_not_belong() -> None:
 def test_released_versions_are_listed_by_name() -> None:
     lines = (ROOT / "proto" / "RELEASED").read_text().splitlines()
     assert all(line.startswith("#") or re.fullmatch(r"[a-z_]+\.v[1-9][0-9]*", line) for line in lines)
+
+
+TAKES_AWAY = re.compile(r"\bdrop\s+(?!constraint\b)\w+|\balter\b[^;]*?\btype\b|\brename\b", re.IGNORECASE)
+
+
+def test_migrations_expand_first_and_contract_later() -> None:
+    """What an older release still reads is taken away only by a file that says so in its name."""
+    found = []
+    for path in sorted((ROOT / "infra" / "sql").glob("*.sql")):
+        text = re.sub(r"--[^\n]*", "", path.read_text())
+        if not path.stem.endswith("_contract") and (taken := TAKES_AWAY.search(text)):
+            found.append(f"{path.name}: {taken[0]!r}; expand here, and contract in a later file named …_contract.sql")
+    assert not found, "\n" + "\n".join(found)
