@@ -25,8 +25,15 @@ PREFIX = "ASV_"
 
 ELSEWHERE = frozenset(
     {
-        "ASV_HOME", "ASV_API", "ASV_TOKEN", "ASV_TOKEN_FILE", "ASV_POSTGRES_DSN", "ASV_NATS_URL", "ASV_LOG_LEVEL",
-        "ASV_OTLP_ENDPOINT", "ASV_TRACE_RATIO",
+        "ASV_HOME",
+        "ASV_API",
+        "ASV_TOKEN",
+        "ASV_TOKEN_FILE",
+        "ASV_POSTGRES_DSN",
+        "ASV_NATS_URL",
+        "ASV_LOG_LEVEL",
+        "ASV_OTLP_ENDPOINT",
+        "ASV_TRACE_RATIO",
     }
 )
 """Keys that people set for the whole machine: known to every process, though not each one reads them."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import sys
+from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 import typer
 
 from services.cli import show
 from services.cli.client import Client, path
-from services.cli.failure import REFUSED, Failure
+from services.cli.failure import REFUSED, USAGE, Failure
 from services.cli.session import wants_json
 
 INPUT_BYTES_MAX = 1 << 20
@@ -35,6 +36,19 @@ def run(api: Client, vm: str, argv: list[str], timeout_s: int, with_input: bool)
         if result.get("truncated"):
             show.note("asvctl: the output was cut at 1 MiB")
     raise typer.Exit(int(result.get("exit_code", 0)) & 0xFF)
+
+
+def screenshot(api: Client, vm: str, output: Path) -> None:
+    """Saves the guest's screen. Raises Failure."""
+    png, headers = api.file(path("vms", vm, "screenshot"))
+    try:
+        output.write_bytes(png)
+    except OSError as error:
+        raise Failure(USAGE, f"{output} cannot be written: {error.strerror}", "name another --output") from error
+    if wants_json():
+        show.as_json({"file": str(output), "bytes": len(png), "blob": headers.get("asv-blob", "")})
+    else:
+        show.note(f"{output}: {len(png)} bytes")
 
 
 def _pass_on(encoded: str, to: TextIO) -> None:

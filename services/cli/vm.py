@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -215,6 +216,18 @@ def exec_(
     from services.cli import guest
 
     guest.run(client(), name, argv, units.seconds(timeout), stdin)
+
+
+@app.command("screenshot")
+def screenshot(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the PNG goes.", dir_okay=False)],
+    _json: AsJson = False,
+) -> None:
+    """What the guest's screen shows right now, as a PNG; the cluster keeps it for 7 days."""
+    from services.cli import guest
+
+    guest.screenshot(client(), name, output)
 
 
 @app.command("console")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from libs.common.blobs import BlobStore
 from libs.common.bus import Bus
 from libs.common.clock import Clock
 from libs.common.log import EventLog, LogError
@@ -38,6 +39,7 @@ class Gateway:
     beats: Beats
     consoles: Consoles
     uploads: Uploads
+    blobs: BlobStore
     issuer: Issuer | None = None
     name: str = "asv"
     nats_url: str = ""

@@ -17,6 +17,7 @@ import msgspec
 import uvicorn
 
 from libs.common import telemetry
+from libs.common.blobs import PostgresBlobs
 from libs.common.bus import BusError
 from libs.common.bus.credentials import BadCredentials, Credentials
 from libs.common.bus.identity import NodeSigner
@@ -63,6 +64,7 @@ async def run(config: GatewayConfig) -> None:
     bus = await NatsBus.connect(config.nats_url, credentials, name=config.name)
     log = await PostgresLog.open(config.postgres_dsn)
     tokens = PostgresTokens(config.postgres_dsn)
+    blobs = PostgresBlobs(config.postgres_dsn, clock.now_us)
     try:
         if config.admin_token_file is not None:
             await ensure_admin_in(tokens, config.admin_token_file, clock)
@@ -76,6 +78,7 @@ async def run(config: GatewayConfig) -> None:
             name=config.cluster_name,
             nats_url=config.agents_nats_url or config.nats_url,
             upload_bytes_max=config.upload_bytes_max,
+            blobs=blobs,
         )
         async with opened(parts):
             served = uvicorn.Config(asgi(parts, open_it=False), **_options())
@@ -87,6 +90,7 @@ async def run(config: GatewayConfig) -> None:
     finally:
         await bus.drain()
         await tokens.close()
+        await blobs.close()
         await log.close()
         telemetry.stop()
 

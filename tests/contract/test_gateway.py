@@ -126,6 +126,8 @@ ROLE_TABLE = [
     ("POST", "/v1/vms", "operator"),
     ("POST", "/v1/vms/x/start", "operator"),
     ("POST", "/v1/vms/x/exec", "operator"),
+    ("GET", "/v1/vms/x/screenshot", "operator"),
+    ("GET", "/metrics", "viewer"),
     ("DELETE", "/v1/vms/x", "operator"),
     ("POST", "/v1/images?name=x", "operator"),
     ("DELETE", "/v1/images/x", "operator"),
