@@ -18,8 +18,7 @@ until then events are written as the version before. It goes once PROTOCOL_MIN h
 
 from __future__ import annotations
 
-from libs.common.host.versions import Downcast
-from libs.common.registry import Upcast
+from libs.common.registry import Downcast, Upcast
 
 UPCASTS: dict[tuple[str, int], Upcast] = {}
 DOWNCASTS: dict[tuple[str, int], Downcast] = {}

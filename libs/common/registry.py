@@ -16,6 +16,7 @@ import msgspec
 from libs.common.messages import Event, Message, Recorded, tag_of
 
 type Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+type Downcast = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class UnknownType(Exception):

@@ -68,7 +68,7 @@ class Incoming(Protocol):
         ...
 
 
-type Handler = Callable[[Incoming], Awaitable[None]]
+type Handler = Callable[[Incoming], Awaitable[None] | None]
 
 
 class Feed(Protocol):
@@ -94,7 +94,8 @@ class Bus(Protocol):
         ...
 
     async def serve(self, subject: str, handler: Handler, *, queue: str = "") -> None:
-        """Handler runs as its own task per message; wildcards `*` and `>` as in NATS. An exception in it is logged, unanswered."""
+        """Handler runs as its own task per message, or at once where it is no coroutine function; wildcards `*` and `>` as in NATS.
+        An exception in it is logged, unanswered."""
         ...
 
     async def publish(self, subject: str, data: bytes) -> None:

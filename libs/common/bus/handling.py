@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable
 
 from nats import errors
 from nats.aio.subscription import Subscription
@@ -94,8 +95,15 @@ class Served:
             self._waiting_bytes += len(data)
 
     def _begin(self, message: NatsIncoming) -> None:
+        try:
+            work = self._handler(message)
+        except Exception:
+            _log.exception("handler of %s failed", message.subject)
+            return
+        if work is None:
+            return
         # Started at once: most handlers only put the message into a queue before they first wait.
-        task: asyncio.Task[None] = asyncio.Task(self._handle(message), loop=self._loop, eager_start=True)
+        task: asyncio.Task[None] = asyncio.Task(self._handle(work, message), loop=self._loop, eager_start=True)
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self._ended)
@@ -107,8 +115,8 @@ class Served:
             self._waiting_bytes -= len(message.data)
             self._begin(message)
 
-    async def _handle(self, message: NatsIncoming) -> None:
+    async def _handle(self, work: Awaitable[None], message: NatsIncoming) -> None:
         try:
-            await self._handler(message)
+            await work
         except Exception:
             _log.exception("handler of %s failed", message.subject)

@@ -235,6 +235,8 @@ class MemoryBus:
 
 async def _handled(handler: Handler, message: Message) -> None:
     try:
-        await handler(message)
+        work = handler(message)
+        if work is not None:
+            await work
     except Exception:
         _log.exception("handler of %s failed", message.subject)

@@ -25,7 +25,7 @@ from libs.common.host.jobs import Decision, Job, Slot, advance, decide, filled, 
 from libs.common.host.orders import OrderBook
 from libs.common.host.reactions import INBOX_MAX, Reactions
 from libs.common.host.service import NoViews, Service, no_react
-from libs.common.host.versions import Downcast, Writer
+from libs.common.host.versions import Writer
 from libs.common.log import Appended, Conflict, Duplicate, Group
 from libs.common.messages import (
     Command,
@@ -38,7 +38,7 @@ from libs.common.messages import (
     encode,
     tag_of,
 )
-from libs.common.registry import Registry, Upcast
+from libs.common.registry import Downcast, Registry, Upcast
 
 WAITING_MAX = 1000
 """commands that may wait for one stream; more are answered `unavailable`"""

@@ -17,10 +17,9 @@ from libs.common.host import figures, snapshots, status
 from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
-from libs.common.host.versions import Downcast
 from libs.common.log import Appended, EventLog, Fenced, LogError
 from libs.common.messages import Recorded, decode_delivered, encode
-from libs.common.registry import Upcast
+from libs.common.registry import Downcast, Upcast
 from libs.common.telemetry import span
 
 log = logging.getLogger(__name__)
@@ -144,14 +143,14 @@ class Runner:
 
     # --- in -------------------------------------------------------------------------------------------------------
 
-    async def _command(self, message: Incoming) -> None:
+    def _command(self, message: Incoming) -> None:
         first, second, *rest = message.subject.split(".")
         node = second if first == "fact" else ""
         stream = rest[0] if first == "cmd" and rest else ""
         self.counts.commands += 1
         self._do(self.host.on_command(message, message.data, self._clock.now_us(), node, stream))
 
-    async def _telemetry(self, message: Incoming) -> None:
+    def _telemetry(self, message: Incoming) -> None:
         self.host.on_telemetry(message.subject, message.data, self._clock.now_us())
 
     async def _tick(self) -> None:

@@ -7,15 +7,13 @@ that its state in memory is what the log folds to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from libs.common.messages import Event, Recorded, encode, tag_of
-from libs.common.registry import Registry
-
-type Downcast = Callable[[dict[str, Any]], dict[str, Any]]
+from libs.common.registry import Downcast, Registry
 
 FINALIZED = "cluster_finalized"
 """the event that raises the finalized protocol; every host follows it, whatever its service"""
