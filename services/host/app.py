@@ -22,6 +22,7 @@ from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
 from libs.common.log import EventLog, Fenced, LogError
 from libs.common.log.postgres import PostgresLog
+from libs.common.metrics import METRICS
 from proto.upcasts import DOWNCASTS, UPCASTS
 from services.host.config import HostConfig
 
@@ -45,7 +46,8 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     telemetry.start(name, config.otlp_endpoint, config.trace_ratio)
     credentials = Credentials.load(config.nats_creds, name) if config.nats_creds else None
     bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=name)
-    events: EventLog = await PostgresLog.open(config.postgres_dsn)
+    events = await PostgresLog.open(config.postgres_dsn)
+    _count(events)
     clock = SystemClock()
     runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if "relay" in names else []
     runners += [Runner(service(n), events, bus, clock, dict(UPCASTS), name, dict(DOWNCASTS)) for n in names if n != "relay"]
@@ -74,6 +76,14 @@ async def _ended(stop: asyncio.Event, fenced: Sequence[asyncio.Event]) -> bool:
     for task in waiting:
         task.cancel()
     return not stop.is_set()
+
+
+def _count(events: PostgresLog) -> None:
+    """The log's writer counts for the whole process."""
+    counters = events.counters
+    METRICS.counter("asv_log_batches_total", "transactions of the log's writer").read(lambda: counters.batches)
+    METRICS.counter("asv_log_units_total", "commands and marks it wrote").read(lambda: counters.units)
+    METRICS.counter("asv_log_reconnects_total", "connections it made anew").read(lambda: counters.reconnects)
 
 
 async def _drain(runners: Sequence[Runner | RelayRunner], bus: Bus, events: EventLog) -> None:

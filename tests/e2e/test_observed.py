@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -138,9 +139,21 @@ def test_one_page_has_the_figures_of_all(traced: EmbeddedCluster) -> None:
     assert f'asv_agent_verbs_total{{node="{node}",verb="start",outcome="done"}} 1' in lines
     assert 'asv_bugs_total{service="compute"} 0' in lines
     assert any(line.startswith('asv_append_seconds_count{service="compute"}') for line in lines)
+    assert any(line.startswith('asv_log_batches_total{process="compute"}') for line in lines)
     assert any(line.startswith('asv_process_resident_bytes{process="gateway"}') for line in lines)
     heads = [line for line in lines if line.startswith("# TYPE")]
     assert len(heads) == len(set(heads)), "each figure is declared once"
+
+
+@pytest.mark.timeout(200)
+def test_a_screenshot_is_saved_and_kept(traced: EmbeddedCluster, tmp_path: Path) -> None:
+    file = tmp_path / "screen.png"
+    said = traced.json("vm", "screenshot", "web-1", "--output", str(file))
+    png = file.read_bytes()
+    assert png.startswith(b"\x89PNG\r\n\x1a\n") and len(png) == said["bytes"]
+    assert said["blob"] == hashlib.sha256(png).hexdigest()
+    code, _ = traced.refused("vm", "screenshot", "no-such-vm", "--output", str(file))
+    assert code == 3
 
 
 @pytest.mark.timeout(200)
