@@ -67,6 +67,10 @@ class Incoming(Protocol):
         """Answer a request; nothing happens where no answer is awaited."""
         ...
 
+    def respond_now(self, data: bytes) -> bool:
+        """The same without a wait, where that can be; False: it was not sent, `respond` it."""
+        ...
+
 
 type Handler = Callable[[Incoming], Awaitable[None] | None]
 

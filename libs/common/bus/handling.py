@@ -51,6 +51,9 @@ class NatsIncoming:
             except errors.Error as error:
                 _log.warning("the answer to %s was lost: %r", self.subject, error)
 
+    def respond_now(self, data: bytes) -> bool:
+        return not self.reply.startswith(INBOXES) or self._client.send_now(self.reply, data)
+
 
 class Served:
     """One subscription and its running handlers; it outlives connections. dropped: messages that found no room."""

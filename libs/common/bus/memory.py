@@ -34,8 +34,12 @@ class Message:
         self._answer = answer
 
     async def respond(self, data: bytes) -> None:
+        self.respond_now(data)
+
+    def respond_now(self, data: bytes) -> bool:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(data)
+        return True
 
 
 class _Listener:

@@ -49,13 +49,6 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
-    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Like start, but run at once until it first waits. Not for what may call back into its caller."""
-        task: asyncio.Task[Any] = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -235,7 +228,7 @@ class Runner:
                     self._append(effect)
                 case Answer(ref, reply):
                     self.counts.replies[reply.status] += 1
-                    self._tasks.begin(_respond(ref, encode(reply)))
+                    self._answer(ref, encode(reply))
                 case ReadStream():
                     self._tasks.start(self._read_stream(effect))
                 case SendOrder():
@@ -244,6 +237,10 @@ class Runner:
                     self.counts.bugs += 1
                     log.error("bug in %s", where, exc_info=error)
         self._room.set()
+
+    def _answer(self, message: Any, data: bytes) -> None:
+        if not message.respond_now(data):
+            self._tasks.start(_respond(message, data))
 
     def _append(self, effect: Append) -> None:
         if effect.trace:

@@ -16,6 +16,11 @@ from libs.common.log import EventLog, Fenced, LogError
 
 log = logging.getLogger(__name__)
 
+BUSY_MIN = 32
+BUSY_S = 0.004
+"""after a batch of so many events it lets that long go by: while much is written, fewer and larger batches cost everybody less,
+from the database to the last consumer; when little is, nothing waits"""
+
 
 class RelayRunner:
     """The one relay of a log. Should two run by mistake, the bus drops what is said twice."""
@@ -81,6 +86,8 @@ class RelayRunner:
                     await asyncio.sleep(RETRY_S)
                     return [*relay.on_published(False)]
                 self.published += len(published)
+                if len(published) >= BUSY_MIN:
+                    await asyncio.sleep(BUSY_S)
                 return [*relay.on_published(True)]
             case SaveMark(group):
                 await self._log.append(group)
