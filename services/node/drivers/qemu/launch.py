@@ -6,6 +6,7 @@ refused is refused before the process exists.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -104,7 +105,7 @@ def _born(
         ticks = start_ticks(pid)
         if ticks is None:
             raise CannotStart(f"QEMU of {spec.vm} could not be started: {folder.tail()}")
-        group = host.groups.join(spec.vm, pid, _limits(spec))
+        group = host.groups.join(_group(host, spec), pid, _limits(spec))
         record = Record(
             vm=spec.vm,
             generation=spec.generation,
@@ -128,6 +129,11 @@ def _born(
             raise CannotStart(f"QEMU of {spec.vm} could not be started: {said}") from error
         raise
     return records[0]
+
+
+def _group(host: Host, spec: MachineSpec) -> str:
+    """The group's name on this host, where another cluster may have a node and a VM of the same names: its state is elsewhere."""
+    return f"{spec.vm}.{hashlib.sha256(str(host.state.resolve()).encode()).hexdigest()[:8]}"
 
 
 def _limits(spec: MachineSpec) -> Limits:
