@@ -64,8 +64,8 @@ def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], log: 
 class _Server:
     """A process with a private folder."""
 
-    def __init__(self, prefix: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))  # short: socket paths end at 107 bytes
+    def __init__(self, prefix: str, below: Path = Path("/tmp")) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=below))  # short: socket paths end at 107 bytes
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -117,8 +117,8 @@ class _Server:
 class Postgres(_Server):
     """PostgreSQL in a private folder. `settings` are added to its command line as `-c name=value`."""
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
-        super().__init__("asvpg")
+    def __init__(self, settings: Mapping[str, str] | None = None, below: Path = Path("/tmp")) -> None:
+        super().__init__("asvpg", below)
         self.settings = {"max_connections": "64", "shared_buffers": "128MB", **(settings or {})}
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
