@@ -49,8 +49,10 @@ def kill(vms: list[RunningVm]) -> None:
     """Power off, all at once; returns when the processes are gone. Their control groups go with them."""
     end([vm.mark for vm in vms], SIGKILL, KILL_S_MAX)
     for vm in vms:
-        if vm.cgroup.startswith("/sys/fs/cgroup/"):
+        for folder in vm.cgroup.splitlines():  # one per tree where the groups are of version 1
+            if not folder.startswith("/sys/fs/cgroup/"):
+                continue
             try:
-                Path(vm.cgroup).rmdir()
+                Path(folder).rmdir()
             except OSError:
                 pass  # gone with the agent already, or not empty: then it is not only ours

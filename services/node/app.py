@@ -33,7 +33,7 @@ def make_driver(config: NodeConfig) -> Driver:
     if config.driver == "qemu":
         from services.node.drivers.qemu.driver import QemuDriver
 
-        return QemuDriver(config.node, config.state, config.pool_folders(), share=config.share)
+        return QemuDriver(config.node, config.state, config.pool_folders(), share=config.share, bridges=config.bridges)
     if config.driver == "simulated":
         from services.node.drivers.simulated import SimulatedDriver
 

@@ -10,7 +10,8 @@ import msgspec
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """node: this node's name. state: the agent's own folder. pools: `NAME=FOLDER`, comma-separated. share: how many embedded
     nodes divide this host. gateway and join_token_file: where and with what one-time token to join, the first time only.
-    nats_url: overrides the address that the join answered. driver: `qemu` or `simulated`."""
+    nats_url: overrides the address that the join answered. driver: `qemu` or `simulated`. bridges: of this node, that VMs
+    may be plugged into."""
 
     node: str
     state: Path
@@ -20,6 +21,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     nats_url: str = ""
     share: int = 1
     driver: str = "qemu"
+    bridges: tuple[str, ...] = ()
     ready: Path | None = None
     log_level: str = "INFO"
     otlp_endpoint: str = ""
