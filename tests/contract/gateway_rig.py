@@ -180,7 +180,7 @@ async def rig(pool: Path, **settings: Any) -> AsyncIterator[Rig]:
     made = Rig({"default": pool}, **settings)
     await made.compute.open()
     await made.io.open()
-    sock = socket.socket()
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # named, so that asyncio turns Nagle off
     sock.bind(("127.0.0.1", 0))
     made.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     config = uvicorn.Config(
