@@ -157,9 +157,19 @@ def _bound(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _issuer(config: GatewayConfig, clock: Clock) -> SignedNodes | None:
-    """None where there is no key: then nodes cannot join. Raises BadCredentials."""
+class OpenBus:
+    """The Issuer of a bus that asked no credentials of us: it asks none of agents either, so there is nothing to sign."""
+
+    def issue(self, node: str, public_key: str) -> str:
+        return ""
+
+
+def _issuer(config: GatewayConfig, clock: Clock) -> SignedNodes | OpenBus | None:
+    """None where there is no key for a bus that wants one: then nodes cannot join. Raises BadCredentials."""
     folder = config.nats_creds
+    if folder is None and config.account_key is None:
+        _log.warning("the bus asks nobody who they are: agents join without an identity of their own")
+        return OpenBus()
     seed = config.account_key or (folder / SIGNER if folder and (folder / SIGNER).exists() else None)
     if seed is None:
         return None

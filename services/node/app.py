@@ -26,6 +26,7 @@ from services.node.keep import Keep
 from services.node.runner import AgentRunner
 
 log = logging.getLogger(__name__)
+OPEN = ("identity: the bus asks nobody who they are, so that any process that reaches it may play any other",)
 
 
 def make_driver(config: NodeConfig) -> Driver:
@@ -60,7 +61,7 @@ async def run(config: NodeConfig) -> None:
     who, url = await credentials(config.node, config.state / "keys", config.gateway, config.join_token_file)
     bus = await NatsBus.connect(config.nats_url or url, who, name=config.node)
     driver, clock, node = make_driver(config), SystemClock(), NodeId(config.node)
-    runner = AgentRunner(node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load)
+    runner = AgentRunner(node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, () if who else OPEN)
     await runner.start()
     asks = Asks(node, driver, bus, clock)
     await asks.start()

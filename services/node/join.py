@@ -21,8 +21,9 @@ class JoinRefused(Exception):
     """The gateway said no; the text is its sentence."""
 
 
-async def credentials(node: str, keys: Path, gateway: str, token_file: Path | None) -> tuple[Credentials, str]:
-    """(who we are on the bus, the bus's address or ""): from disk, else by joining; a gateway that is away is waited for.
+async def credentials(node: str, keys: Path, gateway: str, token_file: Path | None) -> tuple[Credentials | None, str]:
+    """(who we are on the bus, None where it asks nobody; its address or ""): from disk, else by joining; a gateway that is away
+    is waited for.
     Raises JoinRefused, BadCredentials."""
     keys.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 a few bytes, before anything is served
     jwt, address = keys / f"{node}.jwt", keys / "nats_url"
@@ -36,6 +37,8 @@ async def credentials(node: str, keys: Path, gateway: str, token_file: Path | No
         write_private(jwt, answer["jwt"].encode())
         log.info("%s has joined", node)
     url = address.read_text().strip() if address.exists() else ""
+    if jwt.stat().st_size == 0:
+        return None, url
     return Credentials.load(keys, node), url
 
 

@@ -38,11 +38,12 @@ type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
 
 
 class AgentRunner:
-    """One node's agent on one bus and driver. `load` gives (free MiB, load average) for the heartbeat."""
+    """One node's agent on one bus and driver. `load` gives (free MiB, load average) for the heartbeat;
+    not_enforced: what is to be said beside the driver's own words."""
 
     def __init__(
         self, node: NodeId, boot_id: str, driver: Driver, keep: Keep, bus: Bus, clock: Clock,
-        load: Callable[[], tuple[int, float]],
+        load: Callable[[], tuple[int, float]], not_enforced: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.node = node
         self.boot_id = boot_id
@@ -54,6 +55,7 @@ class AgentRunner:
         self._bus = bus
         self._clock = clock
         self._load = load
+        self._not_enforced = not_enforced
         self._tasks: set[asyncio.Task[Any]] = set()
         self._disk = asyncio.Lock()
         self._verbs = Verbs()
@@ -65,7 +67,8 @@ class AgentRunner:
         """Adopt what runs, then hear orders. Raises DriverError, BusError, msgspec.DecodeError (a damaged record)."""
         machines = await self._driver.open()
         kept = self._keep.load()
-        self._capabilities = await self._driver.capabilities()
+        found = await self._driver.capabilities()
+        self._capabilities = msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced)
         await self._bus.serve(f"order.{self.node}", self._heard)
         await self._bus.serve(f"ask.{self.node}.metrics", self._figures)
         self._do(self.agent.on_open(kept, machines, self._now()))
