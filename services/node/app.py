@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from random import Random
 
 import psutil
 
@@ -36,9 +37,9 @@ def make_driver(config: NodeConfig) -> Driver:
 
         return QemuDriver(config.node, config.state, config.pool_folders(), share=config.share, bridges=config.bridges)
     if config.driver == "simulated":
-        from services.node.drivers.simulated import SimulatedDriver
+        from services.node.drivers.simulated import SimHost, SimParams, SimPool, SimulatedDriver
 
-        return SimulatedDriver()
+        return SimulatedDriver(SimHost(config.node, SimParams(), Random(config.node), SimPool(any_file=True)))
     raise ValueError(f"ASV_DRIVER: {config.driver!r} is neither qemu nor simulated")
 
 
