@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from libs.common.log import Appended, Conflict, Duplicate, Group, Unit
 from libs.common.log.digest import event_digest
 
-# asyncpg looks at each element of an array whether it is an array itself, which costs more than all else; so numbers and words
-# travel as one text each, and the server's own parsers take them apart. A word is printable ASCII (checks.py): never a newline.
+# asyncpg looks at each element of an array whether it is an array itself, which in a large batch costs more than all else; so
+# there numbers and words travel as one text each, and the server's own parsers take them apart. A word is printable ASCII
+# (checks.py): never a newline. In a small batch those parsers would cost more than they save.
 _INTS, _BIGS, _FLAGS = "${}::text::int[]", "${}::text::bigint[]", "${}::text::boolean[]"
 _WORDS, _BYTES = r"string_to_array(${}::text, E'\n', '')", "${}"
 _KINDS = (
@@ -23,6 +24,9 @@ _KINDS = (
     *(_INTS, _WORDS, _BIGS),  # marks: unit, name, mark
 )
 APPEND = f"select * from asv.append_batch({', '.join(kind.format(n) for n, kind in enumerate(_KINDS, 1))})"  # noqa: S608 our own words
+APPEND_FEW = f"select * from asv.append_batch({', '.join(f'${n}' for n in range(1, len(_KINDS) + 1))})"  # noqa: S608
+FEW_MAX = 8
+"""units up to which arrays travel as arrays"""
 
 
 def _numbers(values: Sequence[int]) -> str:
@@ -78,14 +82,18 @@ class Batch:
         if group.consumer:
             self._add_marks(group, start, end, stopped is None)
 
-    def arguments(self, incarnation: int, now_us: int) -> tuple[Any, ...]:
-        """The values of APPEND's parameters."""
-        ids, payloads, outcomes = self.c if self._commands else ([], [], [])
+    def call(self, incarnation: int, now_us: int) -> tuple[str, tuple[Any, ...]]:
+        """The statement, APPEND or APPEND_FEW, and the values of its parameters."""
+        commands = self.c if self._commands else ([], [], [])
+        if len(self.units) <= FEW_MAX:
+            return APPEND_FEW, (incarnation, now_us, *self.u, *commands, *self.e, *self.m)
+        return APPEND, (incarnation, now_us, *self._texts(*commands))
+
+    def _texts(self, ids: list[Any], payloads: list[Any], outcomes: list[Any]) -> tuple[Any, ...]:
         groups, streams, expecteds, firsts, versions, counts = self.u
         e_unit, e_stream, e_version, e_type, e_v, e_data, e_meta, e_hash = self.e
         m_unit, m_name, m_mark = self.m
         return (
-            incarnation, now_us,
             _numbers(groups), _words(streams), _numbers(expecteds), _flags(firsts), _numbers(versions), _numbers(counts),
             _words([id or "" for id in ids]), payloads, outcomes,
             _numbers(e_unit), _words(e_stream), _numbers(e_version), _words(e_type), _numbers(e_v), e_data, e_meta, e_hash,

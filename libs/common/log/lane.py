@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from libs.common.log import Appended, Conflict, Duplicate, Fenced, InDoubt, LogError, Unavailable, Unit
-from libs.common.log.batch import APPEND, Batch
+from libs.common.log.batch import Batch
 from libs.common.log.digest import event_digest
 from libs.common.log.link import (
     BACKOFF_S_MAX,
@@ -55,8 +55,8 @@ class Lane:
         self._now_us = now_us
         self._lock = secrets.randbits(62)
         self._connection: Connection | None = None
-        self._append: Any = None
-        """APPEND, prepared on the connection"""
+        self._prepared: dict[str, Any] = {}
+        """the statements of this connection, by their text"""
 
     async def append(self, batch: Batch) -> list[Appended]:
         end = time.monotonic() + self._access.wait_s_max
@@ -83,11 +83,12 @@ class Lane:
             await connection.close(timeout=1)
 
     async def _call(self, connection: Connection, batch: Batch, end: float) -> Any:
-        arguments = batch.arguments(self._access.incarnation, self._now_us())
+        query, values = batch.call(self._access.incarnation, self._now_us())
         try:
-            append = self._append or await connection.prepare(APPEND, timeout=_left(end))
-            self._append = append
-            return await append.fetchrow(*arguments, timeout=_left(end))
+            statement = self._prepared.get(query)
+            if statement is None:
+                statement = self._prepared[query] = await connection.prepare(query, timeout=_left(end))
+            return await statement.fetchrow(*values, timeout=_left(end))
         except LOST as error:
             if is_lost(error):
                 raise _LostWhileWriting(error) from error
@@ -122,7 +123,7 @@ class Lane:
         return connection
 
     def _drop(self) -> None:
-        self._append = None
+        self._prepared.clear()
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
