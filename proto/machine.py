@@ -2,23 +2,30 @@
 
 Sizes are MiB (2**20 bytes). A definition pins everything the guest can see (machine type, CPU model, firmware, UUID, MACs,
 PCI slots, disk serials), so that it is the same machine after a restart, a recovery or an upgrade.
+
+What is wished carries its patterns, and is held to them when it comes in. What was decided (Disk, Nic, MachineSpec)
+lies in events, which are read by the million, so its words are plain there; `fault_of` holds them to the patterns where they
+are acted upon.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 
-from libs.common.messages import Name, Value
+from libs.common.messages import DNS_LABEL, Name, Value
 
 Vcpus = Annotated[int, msgspec.Meta(ge=1, le=512)]
 MemoryMib = Annotated[int, msgspec.Meta(ge=64, le=16 * 1024 * 1024)]
 DiskMib = Annotated[int, msgspec.Meta(ge=1, le=64 * 1024 * 1024)]
-Mac = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+MAC = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+FileName = Annotated[str, msgspec.Meta(pattern=FILE_NAME)]
 
 
 class Priority(StrEnum):
@@ -67,9 +74,9 @@ class NicWish(Value):
 class Disk(Value):
     """A disk as it is: `file` lies in the pool's `disks` folder; `serial` is what the guest sees; `slot` is its PCI root port."""
 
-    name: Name
-    pool: Name
-    file: FileName
+    name: str
+    pool: str
+    file: str
     size_mib: DiskMib
     format: DiskFormat
     serial: str
@@ -78,9 +85,9 @@ class Disk(Value):
 
 
 class Nic(Value):
-    name: Name
+    name: str
     kind: NicKind
-    mac: Mac
+    mac: str
     slot: int
     bridge: str = ""
 
@@ -109,7 +116,7 @@ class DirectBoot(Value):
 class MachineSpec(Value):
     """All a driver needs to run one VM. `images` names the image each overlay stands on; boot is None for disk boots."""
 
-    vm: Name
+    vm: str
     generation: int
     shape: Shape
     disks: tuple[Disk, ...] = ()
@@ -118,3 +125,37 @@ class MachineSpec(Value):
     boot_image: str = ""
     priority: Priority = Priority.NORMAL
     protected: bool = True
+
+
+def fault_of(order: MachineSpec | Iterable[Disk]) -> str:
+    """What is wrong with the words of a machine, or of disks, that an agent is to act upon, in one sentence; "" when nothing is.
+    File names stay inside their folder, whoever decided them."""
+    words = _words(order) if isinstance(order, MachineSpec) else (word for disk in order for word in _disk_words(disk))
+    for what, pattern, word in words:
+        if re.fullmatch(pattern, word) is None:
+            return f"{what} {word[:80]!r} does not match {pattern}"
+    return ""
+
+
+type _Word = tuple[str, str, str]
+"""what it is, its pattern, the word"""
+
+
+def _words(spec: MachineSpec) -> Iterator[_Word]:
+    yield "vm", DNS_LABEL, spec.vm
+    if spec.boot_image:
+        yield "image", DNS_LABEL, spec.boot_image
+    for disk in spec.disks:
+        yield from _disk_words(disk)
+    for nic in spec.nics:
+        yield from (("NIC name", DNS_LABEL, nic.name), ("MAC address", MAC, nic.mac))
+
+
+def _disk_words(disk: Disk) -> Iterator[_Word]:
+    yield from (
+        ("disk name", DNS_LABEL, disk.name),
+        ("pool", DNS_LABEL, disk.pool),
+        ("disk file", FILE_NAME, disk.file),
+    )
+    if disk.image:
+        yield "image", DNS_LABEL, disk.image

@@ -29,7 +29,7 @@ class _MessageMeta(msgspec.StructMeta):
     """Makes every subclass frozen and keyword-only, so that no message has to say so itself."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], ns: dict[str, Any], **config: Any) -> Any:
-        return super().__new__(mcls, name, bases, ns, **{"frozen": True, "kw_only": True} | config)
+        return super().__new__(mcls, name, bases, ns, **{"frozen": True, "kw_only": True, "gc": False} | config)
 
 
 class Value(msgspec.Struct, metaclass=_MessageMeta, omit_defaults=True):

@@ -129,7 +129,9 @@ class Checker:
                 running |= self._vm(stream.removeprefix("vm-"), state)
         reserved = {(vm, node) for node, ledger in self.ledgers.items() for vm in ledger}
         if reserved != running:
-            self.fail(f"T2: memory is reserved for {sorted(reserved - running)}, missing for {sorted(running - reserved)}")
+            self.fail(
+                f"T2: memory is reserved for {sorted(reserved - running)}, missing for {sorted(running - reserved)}"
+            )
 
     def _vm(self, vm: str, state: Any) -> set[tuple[str, str]]:
         word = type(state).__name__
@@ -144,8 +146,7 @@ class Checker:
 
     def _folded(self, name: str) -> bytes:
         fresh = Host(self.world.services[name].service)
-        for recorded in self.world.log.read_all_now(0, 10**9):
-            fresh.fold(recorded, False)
+        fresh.fold(self.world.log.read_all_now(0, 10**9), 0)
         return state_bytes(fresh)
 
     def _host(self, name: str) -> Host:

@@ -43,8 +43,7 @@ class HostProcess:
         host = Host(self.service)
         head = world.log.head_now()
         reacted = world.log.consumer_position_now(host.reactions.consumer)
-        for recorded in world.log.read_all_now(0, head.position):
-            host.fold(recorded, recorded.position <= reacted)
+        host.fold(world.log.read_all_now(0, head.position), reacted)
         self.host = host
         self._do(host.ready(head.incarnation, world.net.now_us))
         self._later(TICK_US, self._tick)
@@ -223,5 +222,3 @@ class RelayProcess:
         for step in steps:
             run = lambda s=step: self._step(relay, s) if self.life == life else None  # noqa: E731
             self.world.net.after(delay_us, run)
-
-

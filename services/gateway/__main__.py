@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
 
+from libs.common import loop
 from libs.common.config import BadConfig, load
 from services.gateway.config import GatewayConfig
 from services.gateway.serve import cannot, run
@@ -21,12 +21,8 @@ def main() -> None:
         print(f"services.gateway: {wrong}", file=sys.stderr)
         sys.exit(2)
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # What was imported stays: not looking at it again makes each collection cheap.
-    gc.freeze()
-    import uvloop
-
     try:
-        uvloop.run(run(config))
+        loop.run(run(config))
     except cannot() as error:
         sys.exit(f"services.gateway: {error}")
 

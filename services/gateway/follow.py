@@ -37,9 +37,7 @@ AGAIN_S = 1.0
 START_FAILED = tag_of(VmStartFailed)
 
 EVENTS = Registry(
-    c
-    for union in (VmEvent, NodeEvent, ClusterEvent, LedgerEvent, DevicesEvent, ImageEvent)
-    for c in members(union)
+    c for union in (VmEvent, NodeEvent, ClusterEvent, LedgerEvent, DevicesEvent, ImageEvent) for c in members(union)
 )
 
 

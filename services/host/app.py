@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from libs.common import telemetry
+from libs.common import loop, telemetry
 from libs.common.bus import Bus, BusError
 from libs.common.bus.credentials import BadCredentials, Credentials
 from libs.common.bus.edge import Edge
@@ -50,7 +50,9 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     _count(events)
     clock = SystemClock()
     runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if "relay" in names else []
-    runners += [Runner(service(n), events, bus, clock, dict(UPCASTS), name, dict(DOWNCASTS)) for n in names if n != "relay"]
+    runners += [
+        Runner(service(n), events, bus, clock, dict(UPCASTS), name, dict(DOWNCASTS)) for n in names if n != "relay"
+    ]
     for runner in runners:
         await runner.start()
     log.info("%s: ready", ", ".join(names))
@@ -104,15 +106,6 @@ def main(names: Sequence[str]) -> None:
         sys.exit(f"services.host: {wrong}")
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        _loop(run(names, config))
+        loop.run(run(names, config))
     except (LogError, BusError, BadCredentials) as error:
         sys.exit(f"services.host: {error}")
-
-
-def _loop(work: object) -> None:
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)  # type: ignore[arg-type]
-    else:
-        uvloop.run(work)  # type: ignore[arg-type]

@@ -15,12 +15,13 @@ from libs.common.clock import Clock
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_reply, encode
 from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
-from proto.node import Beat, Heard, Order, OrderGreeting, OrderVm, VmBeat
+from proto.node import Beat, Heard, OrderGreeting, OrderVm, VmBeat
 from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
 from services.node.keep import Keep
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
+from services.node.reading import read_order
 from services.node.work import fact_of
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ RETRY_S = 1.0
 SERVICES = ("compute", "io")
 """who orders agents: each is greeted after a start, and then repeats its orders"""
 
-_order = msgspec.msgpack.Decoder(Order).decode
 
 type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
 
@@ -89,10 +89,9 @@ class AgentRunner:
     # --- in -------------------------------------------------------------------------------------------------------
 
     async def _heard(self, message: Incoming) -> None:
-        try:
-            order = _order(message.data)
-        except (msgspec.DecodeError, msgspec.ValidationError) as bad:
-            await message.respond(encode(Heard(accepted=False, sentence=f"not an order: {bad}")))
+        order = read_order(message.data)
+        if isinstance(order, str):
+            await message.respond(encode(Heard(accepted=False, sentence=order)))
             return
         if isinstance(order, OrderVm):
             self._do(self.agent.on_order(message, order, self._now()))

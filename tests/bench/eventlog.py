@@ -114,9 +114,8 @@ def variants() -> list[tuple[int, str, bytes]]:
             placement=Placement(policy="spread-1"), disks=(DiskWish(image="tiny"),), nics=(NicWish(),),
         )  # fmt: skip
         started = VmStarted(vm=vm, node=node, generation=n, boot_id=BOOT_ID, pcpus=(n % 2, 2))  # type: ignore[arg-type]
-        stopped = VmStopped(
-            vm=vm, node=node, generation=n, cause=GoneCause.GUEST, sentence="the guest shut itself down"
-        )  # type: ignore[arg-type]
+        sentence = "the guest shut itself down"
+        stopped = VmStopped(vm=vm, node=node, generation=n, cause=GoneCause.GUEST, sentence=sentence)  # type: ignore[arg-type]
         found.append((requested, started, stopped)[n % 3])
     return [(n, tag_of(type(e)), encode(e)) for n, e in enumerate(found)]
 

@@ -10,27 +10,27 @@ import resource
 import sys
 import time
 
-import msgspec
-import uvloop
-
+from libs.common import loop
 from libs.common.log.link import Access
 from libs.common.log.replay import replay
+from libs.common.registry import Registry
 from proto.compute import VmStarted, VmStartRequested, VmStopped
 
-DECODE = {c.__struct_config__.tag: msgspec.msgpack.Decoder(c).decode for c in (VmStartRequested, VmStarted, VmStopped)}
+KINDS = (VmStartRequested, VmStarted, VmStopped)
+EVENTS = Registry(KINDS)
 
 
 async def run(dsn: str) -> tuple[int, float]:
-    count, decode = 0, DECODE
+    count = 0
     begin = time.perf_counter()
     async for chunk in replay(Access(dsn), 0, None):
-        for recorded in chunk:
-            decode[recorded.type](recorded.data)
-        count += len(chunk)
+        events = EVENTS.events(chunk)
+        assert isinstance(events[-1], KINDS)
+        count += len(events)
     return count, time.perf_counter() - begin
 
 
 if __name__ == "__main__":
-    events, seconds = uvloop.run(run(sys.argv[1]))
+    events, seconds = loop.run(run(sys.argv[1]))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"events": events, "seconds": seconds, "rss_mb": peak_mb}))

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from libs.common import loop
 from libs.common.bus import Incoming
 from libs.common.bus.credentials import Credentials
 from libs.common.bus.nats import NatsBus
@@ -127,6 +128,4 @@ async def part(role: str, url: str, dsn: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    import uvloop
-
-    uvloop.run(part(*sys.argv[1:5]))
+    loop.run(part(*sys.argv[1:5]))

@@ -244,6 +244,5 @@ async def test_a_start_goes_through_three_services_to_the_agents_order(cluster: 
     assert [c.node for c in placement.candidates] == ["n1"] and placement.candidates[0].terms
     for service in (COMPUTE, MEMORY, IO):
         host = Host(service)
-        for event in events:
-            host.fold(event, False)
+        host.fold(events, 0)
         assert state_bytes(host)

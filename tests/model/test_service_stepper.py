@@ -37,8 +37,7 @@ class Desk:
         self.hold = False
         self.host = Host(service)
         reacted = self.log.consumer_position_now(service.name)
-        for recorded in self.log.read_all_now(0, 10**6):
-            self.host.fold(recorded, recorded.position <= reacted)
+        self.host.fold(self.log.read_all_now(0, 10**6), reacted)
         self.do(self.host.ready(1, NOW))
 
     def do(self, effects: list[Effect]) -> Desk:
@@ -86,7 +85,13 @@ def test_an_accepted_command_is_answered_with_its_place_in_the_log() -> None:
     desk = Desk().say("r", Raise(counter="a", by=2), id="one", project="p", owner="ada")
     assert desk.replies["r"] == Reply(status="accepted", stream="counter-a", version=2, position=1, task="one")
     meta = decode_meta(desk.events()[0].meta)
-    assert (meta.command, meta.correlation, meta.actor, meta.project, meta.owner) == ("one", "one", "user:ada", "p", "ada")
+    assert (meta.command, meta.correlation, meta.actor, meta.project, meta.owner) == (
+        "one",
+        "one",
+        "user:ada",
+        "p",
+        "ada",
+    )
 
 
 def test_a_refusal_is_recorded_with_its_command_and_writes_no_event() -> None:
@@ -110,8 +115,12 @@ def test_what_is_not_understood_is_answered_and_nothing_is_written() -> None:
         b"\xc1 not msgpack",
         encode({"id": "x"}),
         encode(Envelope(id="x", data=msgspec.Raw(encode({"type": "nonsense"})), actor="user:ada")),
-        encode(Envelope(id="x", data=msgspec.Raw(encode({"type": "raise", "counter": "Not A Label"})), actor="user:ada")),
-        encode(Envelope(id="x", data=msgspec.Raw(encode({"type": "raise", "counter": "a", "more": 1})), actor="user:ada")),
+        encode(
+            Envelope(id="x", data=msgspec.Raw(encode({"type": "raise", "counter": "Not A Label"})), actor="user:ada")
+        ),
+        encode(
+            Envelope(id="x", data=msgspec.Raw(encode({"type": "raise", "counter": "a", "more": 1})), actor="user:ada")
+        ),
         encode(Envelope(id="x", data=msgspec.Raw(encode(Raise(counter="a"))))),
         envelope(Expire(counter="a", now_us=1)),
     ]

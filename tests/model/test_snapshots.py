@@ -20,18 +20,15 @@ def test_a_snapshot_at_any_position_and_the_tail_are_the_whole(service: object) 
     world = story(5, Storm(faults=4))
     events = world.log.read_all_now(0, 10**6)
     whole = Host(service)  # type: ignore[arg-type]
-    for recorded in events:
-        whole.fold(recorded, True)
+    whole.fold(events, len(events))
     for at in range(0, len(events), 7):
         first = Host(service)  # type: ignore[arg-type]
-        for recorded in events[:at]:
-            first.fold(recorded, True)
+        first.fold(events[:at], at)
         snapshot = snapshots.take(first)
         assert snapshot is not None and snapshot.position == at
         second = Host(service)  # type: ignore[arg-type]
         assert snapshots.restore(second, snapshot) == at
-        for recorded in events[at:]:
-            second.fold(recorded, True)
+        second.fold(events[at:], len(events))
         assert state_bytes(second) == state_bytes(whole)
         assert msgspec.to_builtins(second.views) == msgspec.to_builtins(whole.views)
 

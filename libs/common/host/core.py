@@ -38,7 +38,7 @@ from libs.common.messages import (
     encode,
     tag_of,
 )
-from libs.common.registry import Downcast, Registry, Upcast
+from libs.common.registry import Downcast, Registry, UnknownType, Upcast
 
 WAITING_MAX = 1000
 """commands that may wait for one stream; more are answered `unavailable`"""
@@ -65,9 +65,7 @@ class Host:
         self.commands = Registry([*self._by_command, Hello])
         self.events = Registry([e for d in service.deciders for e in d.events] + list(service.follows), upcasts)
         self.writer = Writer(self.events, downcasts)
-        self.reactions = Reactions(
-            service.name, self._react_to, self._decide_reaction, self._slot, self._blocked
-        )
+        self.reactions = Reactions(service.name, self._react_to, self._decide_reaction, self._slot, self._blocked)
         self._deaf = service.views is NoViews and service.react is no_react
         self._waiting: dict[str, deque[Job]] = {}
         self._inflight: dict[int, tuple[Job, Decision]] = {}
@@ -80,14 +78,16 @@ class Host:
 
     # --- coming up ------------------------------------------------------------------------------------------------
 
-    def fold(self, recorded: Recorded, reacted: bool) -> None:
-        """Start-up: take one event of the log. `reacted`: its reactions were committed earlier, so the views take it too."""
-        self.writer.hear(recorded)
-        self._fold_own(recorded)
-        if reacted:
-            if self.events.knows(recorded.type):
-                self.views.apply(recorded, self.events.event(recorded))
-            self.reactions.taken = self.reactions.marked = recorded.position
+    def fold(self, records: Sequence[Recorded], reacted: int) -> None:
+        """Start-up: take events of the log. The reactions to those up to position `reacted` were committed earlier, so the views
+        take them too."""
+        for recorded, event in zip(records, self.events.events(records), strict=True):
+            self.writer.hear(recorded)
+            self._fold_own(recorded, event)
+            if recorded.position <= reacted:
+                if event is not None:
+                    self.views.apply(recorded, event)
+                self.reactions.taken = self.reactions.marked = recorded.position
 
     def ready(self, incarnation: int, now_us: int) -> list[Effect]:
         """Start-up is over: all of the log up to the head was folded."""
@@ -248,8 +248,8 @@ class Host:
 
     def on_stream_read(self, stream: str, records: Sequence[Recorded]) -> list[Effect]:
         self._reading.discard(stream)
-        for recorded in records:
-            self._fold_own(recorded)
+        for recorded, event in zip(records, self.events.events(records), strict=True):
+            self._fold_own(recorded, event)
         self._order(stream, self._slot(stream))
         return self._finish(self._pump(stream))
 
@@ -271,10 +271,10 @@ class Host:
         self.writer.hear(recorded)
         if not self.events.knows(recorded.type):
             return []
-        self._fold_own(recorded)
+        event = self.events.event(recorded)
+        self._fold_own(recorded, event)
         if self._deaf:
             return []
-        event = self.events.event(recorded)
         self.views.apply(recorded, event)
         commands = self.service.react(event, recorded, self.views)
         return [self._reaction(command, recorded, n) for n, command in enumerate(commands)]
@@ -349,16 +349,19 @@ class Host:
             slot = self.slots[stream] = Slot(self._by_kind[stream.partition("-")[0]].initial)
         return slot
 
-    def _fold_own(self, recorded: Recorded) -> None:
-        """An own stream's event from the log. While an own append is under way its commit, or the conflict, settles the state."""
+    def _fold_own(self, recorded: Recorded, event: Any) -> None:
+        """An own stream's event from the log. While an own append is under way its commit, or the conflict, settles the state.
+        Raises UnknownType for None: an owner must not pass over what it does not know."""
         decider = self._by_kind.get(recorded.stream.partition("-")[0])
         if decider is None:
             return
         slot = self._slot(recorded.stream)
         if slot.busy or recorded.version != slot.version + 1:
             return
+        if event is None:
+            raise UnknownType(recorded.type)
         meta = decode_meta(recorded.meta)
-        slot.state = decider.evolve(slot.state, self.events.event(recorded))
+        slot.state = decider.evolve(slot.state, event)
         if slot.version == 0:
             slot.project, slot.owner = meta.project, meta.owner
         slot.version, slot.correlation, slot.trace = recorded.version, meta.correlation, meta.trace

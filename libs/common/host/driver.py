@@ -95,8 +95,7 @@ class Runner:
         reacted = await self._log.consumer_position(host.reactions.consumer)
         after = snapshots.restore(host, await self._log.load_snapshot(host.service.name))
         async for chunk in self._log.replay(after, head.position):
-            for recorded in chunk:
-                host.fold(recorded, recorded.position <= reacted)
+            host.fold(chunk, reacted)
         self._snapped = after
         self._do(host.ready(head.incarnation, self._clock.now_us()))
         name = host.service.name
