@@ -16,6 +16,8 @@ from services.node.drivers import Console, Driver, DriverError
 log = logging.getLogger(__name__)
 
 EXEC_S_MAX = 300.0
+GUEST_S = 0.6
+"""a guest that is still booting does not keep what the host knows from whoever asks (the gateway waits for a second)"""
 SESSIONS_MAX = 64
 
 _exec = msgspec.msgpack.Decoder(AskExec).decode
@@ -69,7 +71,7 @@ class Asks:
 
     async def _on_info(self, message: Incoming) -> None:
         try:
-            info = await self._driver.info(_info(message.data).vm)
+            info = await self._driver.info(_info(message.data).vm, GUEST_S)
         except DriverError as error:
             info = VmInfo(error=str(error) or type(error).__name__)
         except msgspec.MsgspecError as bad:

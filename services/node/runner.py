@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 BEAT_S = 1.0
+GUEST_S = 0.1
+"""a guest that has booted answers in milliseconds; a report does not wait for one that has not"""
 FACT_TIMEOUT_S = 2.0
 RETRY_S = 1.0
 SERVICES = ("compute", "io")
@@ -236,7 +238,7 @@ class AgentRunner:
     async def _filled(self, fact: ReportVm) -> ReportVm:
         """With what the driver can say at once; the report does not wait for a guest that is still booting."""
         try:
-            info = await asyncio.wait_for(self._driver.info(fact.vm), 1.0)
+            info = await asyncio.wait_for(self._driver.info(fact.vm, GUEST_S), 1.0)
         except (DriverError, TimeoutError):
             return fact
         return msgspec.structs.replace(fact, boot_id=info.boot_id, pcpus=info.pcpus, addresses=info.addresses)

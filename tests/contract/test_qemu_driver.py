@@ -299,3 +299,9 @@ async def test_a_nic_in_a_bridge_lives_as_long_as_its_process(rig: QemuRig) -> N
             await driver.close()
         rig.end()
         subprocess.run(["ip", "link", "delete", bridge], check=True)
+
+
+async def test_what_the_host_knows_does_not_wait_for_a_booting_guest(rig: QemuRig, driver: QemuDriver) -> None:
+    await driver.start(rig.spec())
+    info = await asyncio.wait_for(driver.info("web-1", 0.05), 0.9)
+    assert info.pcpus and info.vcpu_threads and not info.guest_agent and not info.addresses

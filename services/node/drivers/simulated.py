@@ -111,7 +111,7 @@ class SimulatedDriver:
     async def reset(self, vm: str) -> None:
         await self._do(SimAct(vm, "reset"))
 
-    async def info(self, vm: str) -> VmInfo:
+    async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
         found = self._find(vm)
         return VmInfo(
             pid=found.pid,

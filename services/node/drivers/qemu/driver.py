@@ -139,7 +139,7 @@ class QemuDriver:
 
     # --- questions ------------------------------------------------------------------------------------------------
 
-    async def info(self, vm: str) -> VmInfo:
+    async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
         running = self._fleet.find(vm)
         threads = await running.threads()
         info = VmInfo(
@@ -149,7 +149,7 @@ class QemuDriver:
             vcpu_threads=threads,
             pcpus=tuple(sorted(set().union(*(_affinity(t) for t in threads)))),
         )
-        if running.status != "running" or not await running.agent.ping(1.0):
+        if running.status != "running" or not await running.agent.ping(guest_s):
             return info
         try:
             addresses, boot_id = await running.agent.addresses(), await running.agent.boot_id()
