@@ -9,6 +9,7 @@ import msgspec
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Value, VmId
 from proto.machine import (
+    Allotment,
     DirectBoot,
     Disk,
     DiskWish,
@@ -86,6 +87,7 @@ class DefineVm(Command):
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     priority: Priority = Priority.NORMAL
+    allotment: Allotment = Allotment()
     uuid: str = ""
     known: ImageFacts | None = None
 
@@ -210,6 +212,7 @@ class VmDefined(Event):
     sizes_mib: dict[str, int] = {}
     boot: DirectBoot | None = None
     boot_image: str = ""
+    allotment: Allotment = Allotment()
 
 
 class VmStartRequested(Event):
@@ -224,6 +227,7 @@ class VmStartRequested(Event):
     placement: Placement
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
+    allotment: Allotment = Allotment()
 
 
 class VmMemoryNoted(Event):
@@ -334,6 +338,7 @@ class VmFound(Event):
     resets: int = 0
     boot_id: str = ""
     pcpus: tuple[int, ...] = ()
+    allotment: Allotment = Allotment()
 
 
 class VmStrangerSeen(Event):

@@ -105,6 +105,26 @@ class Shape(Value):
     uuid: str
 
 
+class Allotment(Value):
+    """What a VM gets of its node beside its size; what is 0 or empty follows from its class (Priority).
+
+    cpu_weight           its part of CPU time where VMs compete, by the ratio of weights
+    cpu_cap_pct          at most so much CPU time, in percent of one pCPU (250: two and a half); 0: no cap
+    cpu_reserved_pct     CPU time that is always its own, in percent of one pCPU
+    memory_reserved_mib  guest memory that is never taken back from it
+    pins                 host pCPUs that its vCPUs keep to; none: they float
+    together, apart      group names: VMs of one `together` run on one node, no two of one `apart` do
+    """
+
+    cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    cpu_cap_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] = 0
+    cpu_reserved_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] = 0
+    memory_reserved_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] = 0
+    pins: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=8191)], ...], msgspec.Meta(max_length=512)] = ()
+    together: str = ""
+    apart: str = ""
+
+
 class DirectBoot(Value):
     """Files of the image's folder: an uncompressed PVH kernel, an initrd, and the kernel's command line."""
 

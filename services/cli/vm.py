@@ -10,6 +10,8 @@ import typer
 from services.cli import show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
+from services.cli.vm_create import create
+from services.cli.vm_show import print_vm
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
 
@@ -24,8 +26,9 @@ def _names(incomplete: str) -> list[str]:
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name.", autocompletion=_names)]
-NewName = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label: lower-case letters, digits, hyphens.")]
-Size = Annotated[int, typer.Option(parser=units.mib, metavar="SIZE", help="256MiB, 1GiB; a bare number is MiB.")]
+
+
+app.command("create")(create)
 
 
 @app.command("ls")
@@ -57,100 +60,7 @@ def ls(_json: AsJson = False) -> None:
 @app.command("show")
 def show_(name: Name, _json: AsJson = False) -> None:
     """Show one VM: where it runs, what it has, and why."""
-    _print(client().get(path("vms", name)))
-
-
-def _print(vm: dict[str, Any]) -> None:
-    if wants_json():
-        show.as_json(vm)
-        return
-    show.facts(
-        [
-            ("name", vm.get("name")),
-            ("state", vm.get("state")),
-            ("node", vm.get("node")),
-            ("pcpus", ", ".join(map(str, vm.get("pcpus") or ()))),
-            ("addresses", ", ".join(vm.get("addresses") or ())),
-            ("vcpus", f"{vm.get('vcpus')} (at most {vm.get('vcpus_max') or vm.get('vcpus')})"),
-            (
-                "memory",
-                f"{units.size(vm.get('memory_mib'))} (at most {units.size(vm.get('memory_max_mib') or vm.get('memory_mib'))})",
-            ),
-            ("priority", vm.get("priority")),
-            ("machine", " ".join(str(vm[k]) for k in ("machine", "cpu_model", "firmware") if vm.get(k))),
-            ("generation", vm.get("generation")),
-            ("boot id", vm.get("boot_id")),
-            ("project", vm.get("project")),
-            ("changed", show.when(vm.get("changed_us")) if vm.get("changed_us") else ""),
-        ]
-    )
-    for disk in vm.get("disks") or vm.get("disk_wishes") or ():
-        made = [
-            disk.get("name"),
-            units.size(disk.get("size_mib")),
-            disk.get("format"),
-            disk.get("image") and f"on {disk['image']}",
-        ]
-        print("disk  " + "  ".join(show.clean(part) for part in made if part))
-    for nic in vm.get("nics") or vm.get("nic_wishes") or ():
-        made = [nic.get("name"), nic.get("kind", "user"), nic.get("bridge"), nic.get("mac")]
-        print("nic   " + "  ".join(show.clean(part) for part in made if part))
-    for reason in vm.get("reasons") or ():
-        told = isinstance(reason, dict)
-        print(
-            f"{show.when(reason.get('at_us') if told else None)}  {show.clean(reason.get('text') if told else reason)}"
-        )
-
-
-@app.command("create")
-def create(
-    name: NewName,
-    vcpus: Annotated[int, typer.Option(help="Virtual CPUs at start.", min=1, max=512)] = 1,
-    memory: Size = "256MiB",  # type: ignore[assignment]  # defaults go through the parser like what people type
-    image: Annotated[str, typer.Option(help="Image of the first disk, for example tiny.")] = "",
-    disk: Annotated[
-        list[int] | None, typer.Option(parser=units.mib, metavar="SIZE", help="A blank disk; may be repeated.")
-    ] = None,
-    nic: Annotated[
-        list[str] | None,
-        typer.Option(metavar="user|bridge:NAME", help="A network card; may be repeated. Default: user."),
-    ] = None,
-    no_nic: Annotated[bool, typer.Option("--no-nic", help="No network card at all.")] = False,
-    priority: Annotated[str, typer.Option(help="critical, important, normal or best-effort.")] = "normal",
-    vcpus_max: Annotated[
-        int, typer.Option(help="CPUs that can be plugged in later, these included.", min=0, max=512)
-    ] = 0,
-    memory_max: Annotated[
-        int | None, typer.Option(parser=units.mib, metavar="SIZE", help="Memory it can grow to.")
-    ] = None,
-    project: Annotated[str, typer.Option(help="The project it belongs to.")] = "",
-    no_start: Annotated[bool, typer.Option("--no-start", help="Only define it.")] = False,
-    waiting: Wait = False,
-    timeout_s: TimeoutS = 300.0,
-    _json: AsJson = False,
-) -> None:
-    """Create a VM and start it."""
-    if nic and no_nic:
-        raise typer.BadParameter("--nic and --no-nic exclude each other")
-    body: dict[str, Any] = {
-        "name": name,
-        "vcpus": vcpus,
-        "memory_mib": memory,
-        "image": image,
-        "disks": [{"size_mib": size} for size in disk or ()],
-        "nics": [] if no_nic else [units.nic(text) for text in nic or ["user"]],
-        "priority": priority,
-        "start": not no_start,
-    }
-    optional = {"vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
-    api = client()
-    accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
-    what = f"create {name}"
-    if not waiting:
-        task.finish(api, accepted, what, False, timeout_s)
-        return
-    task.wait(api, str(accepted["task"]), timeout_s, what)
-    _print(api.get(path("vms", name)))
+    print_vm(client().get(path("vms", name)))
 
 
 def _change(verb: str, name: str, body: dict[str, Any] | None, waiting: bool, timeout_s: float) -> None:

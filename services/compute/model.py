@@ -141,6 +141,7 @@ def _start_requested(vm: Stopped | Reserving | Launching, choice: Placement, inc
         placement=choice,
         disks=wanted.disks,
         nics=wanted.nics,
+        allotment=wanted.allotment,
     )
 
 

@@ -118,4 +118,5 @@ def _found(fact: ReportVm, vm: Stopped | Launching | Running | Stopping) -> VmFo
         resets=fact.resets,
         boot_id=fact.boot_id,
         pcpus=fact.pcpus,
+        allotment=wanted.allotment,
     )

@@ -6,9 +6,9 @@ import re
 from hashlib import sha256
 
 from libs.common.decider import Refused
-from libs.common.messages import VmId
+from libs.common.messages import DNS_LABEL, VmId
 from proto.compute import DefineVm, ImageFacts, Refusal, VmDefined
-from proto.machine import DiskFormat, Firmware, NicKind, Shape
+from proto.machine import Allotment, DiskFormat, Firmware, NicKind, Shape
 
 MACHINE = "pc-q35-7.2"
 """A versioned machine type: an unversioned one would change the guest's board with each QEMU upgrade."""
@@ -28,6 +28,7 @@ DISKS_MAX = 8
 NICS_MAX = 4
 """Each disk and NIC takes a PCI root port; these leave ports spare for hot-plug."""
 
+_GROUP = re.compile(DNS_LABEL)
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
@@ -37,6 +38,7 @@ def defined(command: DefineVm, generation: int) -> VmDefined:
     known = command.known or ImageFacts(missing=tuple(sorted({d.image for d in command.disks if d.image})))
     _check_images(command, known)
     _check_devices(command, known)
+    check_allotment(command.allotment, command.vcpus, command.memory_mib)
     return VmDefined(
         vm=VmId(command.vm),
         shape=_shape(command, generation, boots_directly=known.boot is not None),
@@ -46,6 +48,7 @@ def defined(command: DefineVm, generation: int) -> VmDefined:
         sizes_mib=known.sizes_mib,
         boot=known.boot,
         boot_image=known.boot_image,
+        allotment=command.allotment,
     )
 
 
@@ -78,6 +81,26 @@ def _check_devices(command: DefineVm, known: ImageFacts) -> None:
     for i, nic in enumerate(command.nics):
         if (nic.kind is NicKind.BRIDGE) != bool(nic.bridge):
             raise _bad(f"NIC {i} is of kind {nic.kind} with bridge {nic.bridge!r}", "kind bridge names one, user none")
+
+
+def check_allotment(wish: Allotment, vcpus: int, memory_mib: int) -> None:
+    """Whether it agrees with itself and with the VM's size. Raises Refused: BAD_SHAPE."""
+    if wish.memory_reserved_mib > memory_mib:
+        said = f"{wish.memory_reserved_mib} MiB are to be reserved of {memory_mib} MiB"
+        raise _bad(said, f"at most {memory_mib} MiB, the VM's memory")
+    if wish.cpu_reserved_pct > vcpus * 100:
+        said = f"{wish.cpu_reserved_pct} % of a pCPU are to be reserved for {vcpus} vCPUs"
+        raise _bad(said, f"at most {vcpus * 100} %: a vCPU uses one pCPU at most")
+    if wish.cpu_cap_pct and wish.cpu_cap_pct < wish.cpu_reserved_pct:
+        said = f"the cap of {wish.cpu_cap_pct} % is below the reservation of {wish.cpu_reserved_pct} %"
+        raise _bad(said, f"a cap of at least {wish.cpu_reserved_pct} %, or none")
+    if len(set(wish.pins)) != len(wish.pins):
+        raise _bad(f"pins name a pCPU twice: {', '.join(map(str, wish.pins))}", "each pCPU once")
+    for what, group in (("together", wish.together), ("apart", wish.apart)):
+        if group and not _GROUP.match(group):
+            raise _bad(f"{what} is {group!r}", "a group's name is a DNS label: lower-case letters, digits, hyphens")
+    if wish.together and wish.together == wish.apart:
+        raise _bad(f"group {wish.apart} is to be kept together and apart", "two groups, or one of them")
 
 
 def _shape(command: DefineVm, generation: int, boots_directly: bool) -> Shape:

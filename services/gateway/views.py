@@ -9,7 +9,7 @@ import msgspec
 from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
 from proto import io, memory
-from proto.machine import Disk, DiskWish, Nic, NicWish
+from proto.machine import Allotment, Disk, DiskWish, Nic, NicWish
 
 REASONS_MAX = 8
 """How many of its latest reasons an object keeps."""
@@ -44,6 +44,7 @@ class Vm(msgspec.Struct):
     uuid: str
     defined_us: int
     changed_us: int
+    allotment: Allotment = Allotment()
     disk_wishes: tuple[DiskWish, ...] = ()
     nic_wishes: tuple[NicWish, ...] = ()
     node: str = ""
@@ -129,6 +130,7 @@ def _defined(recorded: Recorded, event: c.VmDefined) -> Vm:
         vcpus_max=shape.vcpus_max,
         memory_max_mib=shape.memory_max_mib,
         priority=event.priority,
+        allotment=event.allotment,
         machine=shape.machine,
         cpu_model=shape.cpu_model,
         firmware=shape.firmware,

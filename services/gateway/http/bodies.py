@@ -8,7 +8,7 @@ import msgspec
 
 from libs.common.messages import Name
 from proto.compute import DeadlineS
-from proto.machine import DiskFormat, MemoryMib, NicKind, Priority, Vcpus
+from proto.machine import Allotment, DiskFormat, MemoryMib, NicKind, Priority, Vcpus
 from services.gateway.auth import Role, Scope
 from services.gateway.tasks import Task
 from services.gateway.views import Image, Node, Vm
@@ -57,6 +57,7 @@ class NewVm(Body):
     disks: Annotated[list[NewDisk], msgspec.Meta(max_length=24)] | None = None
     nics: Annotated[list[NewNic], msgspec.Meta(max_length=8)] | None = None
     priority: Priority = Priority.NORMAL
+    allotment: Allotment = Allotment()
     start: bool = False
     project: Label = ""
 

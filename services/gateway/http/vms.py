@@ -95,6 +95,7 @@ def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
         disks=tuple(disks),
         nics=nics,
         priority=data.priority,
+        allotment=data.allotment,
         uuid=gateway.clock.new_id(),
     )
 

@@ -1,0 +1,73 @@
+"""`asvctl vm create`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import allotment, task, units
+from services.cli.client import path
+from services.cli.session import AsJson, TimeoutS, Wait, client
+from services.cli.vm_show import print_vm
+
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label: lower-case letters, digits, hyphens.")]
+Size = Annotated[int, typer.Option(parser=units.mib, metavar="SIZE", help="256MiB, 1GiB; a bare number is MiB.")]
+
+
+def create(
+    name: NewName,
+    vcpus: Annotated[int, typer.Option(help="Virtual CPUs at start.", min=1, max=512)] = 1,
+    memory: Size = "256MiB",  # type: ignore[assignment]  # defaults go through the parser like what people type
+    image: Annotated[str, typer.Option(help="Image of the first disk, for example tiny.")] = "",
+    disk: Annotated[
+        list[int] | None, typer.Option(parser=units.mib, metavar="SIZE", help="A blank disk; may be repeated.")
+    ] = None,
+    nic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="user|bridge:NAME", help="A network card; may be repeated. Default: user."),
+    ] = None,
+    no_nic: Annotated[bool, typer.Option("--no-nic", help="No network card at all.")] = False,
+    priority: Annotated[str, typer.Option(help="critical, important, normal or best-effort.")] = "normal",
+    vcpus_max: Annotated[
+        int, typer.Option(help="CPUs that can be plugged in later, these included.", min=0, max=512)
+    ] = 0,
+    memory_max: Annotated[
+        int | None, typer.Option(parser=units.mib, metavar="SIZE", help="Memory it can grow to.")
+    ] = None,
+    cpu_weight: allotment.CpuWeight = 0,
+    cpu_cap: allotment.CpuCap = 0,
+    cpu_reserved: allotment.CpuReserved = 0,
+    memory_reserved: allotment.MemoryReserved = None,
+    pin: allotment.Pins = None,
+    together: allotment.Together = "",
+    apart: allotment.Apart = "",
+    project: Annotated[str, typer.Option(help="The project it belongs to.")] = "",
+    no_start: Annotated[bool, typer.Option("--no-start", help="Only define it.")] = False,
+    waiting: Wait = False,
+    timeout_s: TimeoutS = 300.0,
+    _json: AsJson = False,
+) -> None:
+    """Create a VM and start it."""
+    if nic and no_nic:
+        raise typer.BadParameter("--nic and --no-nic exclude each other")
+    body: dict[str, Any] = {
+        "name": name,
+        "vcpus": vcpus,
+        "memory_mib": memory,
+        "image": image,
+        "disks": [{"size_mib": size} for size in disk or ()],
+        "nics": [] if no_nic else [units.nic(text) for text in nic or ["user"]],
+        "priority": priority,
+        "start": not no_start,
+    }
+    share = allotment.body(cpu_weight, cpu_cap, cpu_reserved, memory_reserved, pin, together, apart)
+    optional = {"allotment": share, "vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
+    api = client()
+    accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
+    what = f"create {name}"
+    if not waiting:
+        task.finish(api, accepted, what, False, timeout_s)
+        return
+    task.wait(api, str(accepted["task"]), timeout_s, what)
+    print_vm(api.get(path("vms", name)))

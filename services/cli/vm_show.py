@@ -1,0 +1,66 @@
+"""How one VM is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.cli import show, units
+from services.cli.session import wants_json
+
+
+def print_vm(vm: dict[str, Any]) -> None:
+    """As facts with its reasons, or as JSON where that was asked for."""
+    if wants_json():
+        show.as_json(vm)
+        return
+    show.facts(
+        [
+            ("name", vm.get("name")),
+            ("state", vm.get("state")),
+            ("node", vm.get("node")),
+            ("pcpus", ", ".join(map(str, vm.get("pcpus") or ()))),
+            ("addresses", ", ".join(vm.get("addresses") or ())),
+            ("vcpus", f"{vm.get('vcpus')} (at most {vm.get('vcpus_max') or vm.get('vcpus')})"),
+            (
+                "memory",
+                f"{units.size(vm.get('memory_mib'))} (at most {units.size(vm.get('memory_max_mib') or vm.get('memory_mib'))})",
+            ),
+            ("priority", vm.get("priority")),
+            ("allotment", _allotment(vm.get("allotment") or {})),
+            ("machine", " ".join(str(vm[k]) for k in ("machine", "cpu_model", "firmware") if vm.get(k))),
+            ("generation", vm.get("generation")),
+            ("boot id", vm.get("boot_id")),
+            ("project", vm.get("project")),
+            ("changed", show.when(vm.get("changed_us")) if vm.get("changed_us") else ""),
+        ]
+    )
+    for disk in vm.get("disks") or vm.get("disk_wishes") or ():
+        made = [
+            disk.get("name"),
+            units.size(disk.get("size_mib")),
+            disk.get("format"),
+            disk.get("image") and f"on {disk['image']}",
+        ]
+        print("disk  " + "  ".join(show.clean(part) for part in made if part))
+    for nic in vm.get("nics") or vm.get("nic_wishes") or ():
+        made = [nic.get("name"), nic.get("kind", "user"), nic.get("bridge"), nic.get("mac")]
+        print("nic   " + "  ".join(show.clean(part) for part in made if part))
+    for reason in vm.get("reasons") or ():
+        told = isinstance(reason, dict)
+        print(
+            f"{show.when(reason.get('at_us') if told else None)}  {show.clean(reason.get('text') if told else reason)}"
+        )
+
+
+def _allotment(share: dict[str, Any]) -> str:
+    """What was said of it; nothing where all follows from the class."""
+    said = [
+        share.get("cpu_weight") and f"CPU weight {share['cpu_weight']}",
+        share.get("cpu_cap_pct") and f"CPU cap {share['cpu_cap_pct']} %",
+        share.get("cpu_reserved_pct") and f"CPU reserved {share['cpu_reserved_pct']} %",
+        share.get("memory_reserved_mib") and f"memory reserved {units.size(share['memory_reserved_mib'])}",
+        share.get("pins") and f"pinned to {', '.join(map(str, share['pins']))}",
+        share.get("together") and f"together {share['together']}",
+        share.get("apart") and f"apart {share['apart']}",
+    ]
+    return ", ".join(part for part in said if part)
