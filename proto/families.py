@@ -93,7 +93,7 @@ FAMILIES: dict[str, Family] = {
             answers=dict.fromkeys(members(node.Order), node.Heard)
             | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo}
             | {node.AskScreenshot: node.Screenshot},
-            telemetry=(node.Beat,),
+            telemetry=(node.Beat, node.MemoryBeat),
         ),
     )
 }

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from libs.common.messages import Command, Event, Name, NodeId, VmId
+from libs.common.messages import Command, Event, Fact, Name, NodeId, Value, VmId
 
 
 class Refusal(StrEnum):
     NO_LEDGER = "NO_LEDGER"
+
+
+class Area(Value):
+    """A part of a node's memory for one module (`host`, `control`, `storage`, `network`) or class of VMs (`vms-critical` …), with
+    the limits of its cgroup. 0: no such limit. Version 1 of cgroups has no min: low and high are its soft, max its hard limit."""
+
+    name: str
+    min_mib: int = 0
+    low_mib: int = 0
+    high_mib: int = 0
+    max_mib: int = 0
 
 
 class SetCapacity(Command):
@@ -34,6 +45,14 @@ class ReleaseMemory(Command):
     node: Name
     vm: Name
     generation: int
+
+
+class ReportMemory(Fact):
+    """What of the node's memory order could not be applied, one sentence for each part; none: all of it was."""
+
+    order_version: int
+    order_incarnation: int = 1
+    faults: tuple[str, ...] = ()
 
 
 class CapacitySet(Event):
@@ -69,5 +88,13 @@ class MemoryReleased(Event):
     memory_mib: int
 
 
-LedgerCommand = SetCapacity | ReserveMemory | ReleaseMemory
-LedgerEvent = CapacitySet | MemoryReserved | MemoryDenied | MemoryReleased
+class MemoryOrderReported(Event):
+    """The node could not apply all of a memory order (faults), or could again (none)."""
+
+    node: NodeId
+    order_version: int
+    faults: tuple[str, ...] = ()
+
+
+LedgerCommand = SetCapacity | ReserveMemory | ReleaseMemory | ReportMemory
+LedgerEvent = CapacitySet | MemoryReserved | MemoryDenied | MemoryReleased | MemoryOrderReported

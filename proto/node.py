@@ -12,6 +12,7 @@ import msgspec
 
 from libs.common.messages import Message, Name, Value
 from proto.machine import DirectBoot, Disk, DiskFormat, FileName, MachineSpec
+from proto.memory import Area
 
 
 class Want(StrEnum):
@@ -77,7 +78,37 @@ class OrderGreeting(Message):
     incarnation: int = 1
 
 
-Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting
+class MemoryTarget(Value):
+    """What a running VM may keep while its node is short of memory. A VM without a target keeps all that is its own.
+
+    target_mib    the balloon: how much of its nominal memory the guest has
+    swap_max_mib  how much of it the host may swap out or compress (memory.swap.max); 0: nothing
+    high_mib      above this its cgroup is reclaimed from and slowed down (memory.high); 0: no such limit
+    merge         its pages may be merged with equal ones (KSM)
+    """
+
+    vm: str
+    generation: int
+    target_mib: int
+    swap_max_mib: int = 0
+    high_mib: int = 0
+    merge: bool = False
+
+
+class OrderMemory(Message):
+    """How this node's memory is divided now: all targets and all areas, each order whole. `version` counts what the ledger wants
+    (not the versions of its stream: most of the ledger's events change nothing here). A target of a generation that does not run
+    is passed over. What could not be applied is reported once per version, as ReportMemory; so is that all was, after faults."""
+
+    node: Name
+    version: int
+    targets: tuple[MemoryTarget, ...] = ()
+    limits: tuple[Area, ...] = ()
+    correlation: str = ""
+    incarnation: int = 1
+
+
+Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory
 
 
 class Heard(Value):
@@ -167,3 +198,32 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     free_mib: int
     load: float
     vms: tuple[VmBeat, ...] = ()
+
+
+class VmMemory(msgspec.Struct, frozen=True, array_like=True):
+    """One VM in a memory beat, as the host sees its process. balloon_mib: what the guest has now of its nominal memory;
+    guest_available_mib: what it could hand out without swapping (balloon statistics); -1: not known."""
+
+    vm: str
+    generation: int
+    resident_mib: int
+    swapped_mib: int = 0
+    balloon_mib: int = -1
+    guest_available_mib: int = -1
+
+
+class MemoryBeat(msgspec.Struct, frozen=True, array_like=True):
+    """`tel.<node>.memory`, once a second: core NATS, never stored. Figures of the host, also where nodes share it.
+    psi_…: share of the last ten seconds in which some, or all, tasks waited for memory, in percent; -1: not known."""
+
+    node: str
+    boot_id: str
+    at_us: int
+    total_mib: int
+    available_mib: int
+    swap_total_mib: int = 0
+    swap_free_mib: int = 0
+    psi_some_avg10: float = -1.0
+    psi_full_avg10: float = -1.0
+    ksm_saved_mib: int = 0
+    vms: tuple[VmMemory, ...] = ()

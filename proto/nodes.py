@@ -8,7 +8,9 @@ from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
 
 
 class Capabilities(Value):
-    """What a node can do, probed by running code. share: how many embedded nodes divide this host."""
+    """What a node can do, probed by running code. share: how many embedded nodes divide this host; memory_mib is this node's part.
+    swap_mib: encrypted swap or zram that VMs may use (this node's part). balloon: guests' memory can be taken back and given again.
+    memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart."""
 
     accelerator: str
     cpu_model: str
@@ -25,6 +27,9 @@ class Capabilities(Value):
     share: int = 1
     protocol: int = 1
     protocol_min: int = 1
+    swap_mib: int = 0
+    balloon: bool = False
+    memory_areas: str = ""
 
 
 class JoinNode(Command):

@@ -18,6 +18,7 @@ from proto.node import (
     OrderGreeting,
     OrderImageImport,
     OrderImageRemoval,
+    OrderMemory,
     OrderVm,
 )
 from services.node.chores import Chores, Work
@@ -75,7 +76,7 @@ class NodeProcess:
         report = ReportNode(
             node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
         )
-        self._tell([("compute", report), *((s, Hello(node=node, heard=heard)) for s in ("compute", "io"))])
+        self._tell([("compute", report), *((s, Hello(node=node, heard=heard)) for s in ("compute", "memory", "io"))])
 
     def crash(self) -> None:
         """The agent dies; processes run on."""
@@ -109,6 +110,8 @@ class NodeProcess:
             self._do(self.agent.on_order(answer, order, self.now_us))
         elif isinstance(order, OrderGreeting):
             self._do(self.agent.on_greeting(answer, order, self.now_us))
+        elif isinstance(order, OrderMemory):
+            answer(Heard(accepted=False, sentence="this agent does not divide memory"))
         else:
             self._do(self.chores.on_order(answer, order, self.now_us))
         self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)

@@ -24,12 +24,17 @@ from proto.memory import (
     LedgerCommand,
     LedgerEvent,
     MemoryDenied,
+    MemoryOrderReported,
     MemoryReleased,
     MemoryReserved,
     ReleaseMemory,
+    ReportMemory,
     ReserveMemory,
     SetCapacity,
 )
+
+FAULTS_MAX = 100
+"""sentences kept of one report"""
 
 
 class Reservation(Value):
@@ -48,6 +53,8 @@ class Unset(State):
 class Ledger(State):
     capacity_mib: int
     reserved: dict[str, Reservation] = msgspec.field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+    """what the node could not apply of its latest memory order"""
 
     @property
     def reserved_mib(self) -> int:
@@ -67,6 +74,11 @@ def decide(command: LedgerCommand, account: Account) -> Sequence[LedgerEvent]:
             return _reserve(command, account if isinstance(account, Ledger) else Ledger(capacity_mib=0))
         case ReleaseMemory():
             return _release(command, account) if isinstance(account, Ledger) else ()
+        case ReportMemory():
+            faults = command.faults[:FAULTS_MAX]
+            if not isinstance(account, Ledger) or account.faults == faults:
+                return ()
+            return [MemoryOrderReported(node=command.node, order_version=command.order_version, faults=faults)]
 
 
 def _reserve(command: ReserveMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
@@ -118,7 +130,8 @@ def evolve(account: Account, event: LedgerEvent) -> Account:
     match event:
         case CapacitySet():
             reserved = account.reserved if isinstance(account, Ledger) else {}
-            return Ledger(capacity_mib=event.capacity_mib, reserved=reserved)
+            faults = account.faults if isinstance(account, Ledger) else ()
+            return Ledger(capacity_mib=event.capacity_mib, reserved=reserved, faults=faults)
         case _ if isinstance(account, Unset):
             return account
         case MemoryReserved():
@@ -126,6 +139,8 @@ def evolve(account: Account, event: LedgerEvent) -> Account:
             return replace(account, reserved=account.reserved | {event.vm: taken})
         case MemoryReleased():
             return replace(account, reserved={vm: r for vm, r in account.reserved.items() if vm != event.vm})
+        case MemoryOrderReported():
+            return replace(account, faults=event.faults)
         case MemoryDenied():
             return account
         case _:

@@ -15,7 +15,7 @@ from libs.common.clock import Clock
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_reply, encode
 from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
-from proto.node import Beat, Heard, OrderGreeting, OrderVm, VmBeat
+from proto.node import Beat, Heard, OrderGreeting, OrderMemory, OrderVm, VmBeat
 from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
@@ -32,7 +32,7 @@ GUEST_S = 0.1
 """a guest that has booted answers in milliseconds; a report does not wait for one that has not"""
 FACT_TIMEOUT_S = 2.0
 RETRY_S = 1.0
-SERVICES = ("compute", "io")
+SERVICES = ("compute", "memory", "io")
 """who orders agents: each is greeted after a start, and then repeats its orders"""
 
 
@@ -99,6 +99,8 @@ class AgentRunner:
             self._do(self.agent.on_order(message, order, self._now()))
         elif isinstance(order, OrderGreeting):
             self._do(self.agent.on_greeting(message, order, self._now()))
+        elif isinstance(order, OrderMemory):
+            await message.respond(encode(Heard(accepted=False, sentence="this agent does not divide memory")))
         else:
             self._do(self.chores.on_order(message, order, self._now()))
         self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
