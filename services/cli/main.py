@@ -29,7 +29,7 @@ GROUPS = {
     "cluster": "cluster:app",
     "lab": "cluster:lab",
 }
-SINGLES = {"events": "events:events", "schema": "cluster:schema"}
+SINGLES = {"events": "events:events", "why": "why:why", "why-not": "why:why_not", "schema": "cluster:schema"}
 
 
 def program(only: str = "", *, listing: bool = False) -> typer.Typer:

@@ -175,6 +175,19 @@ async def test_a_repeated_command_answers_what_it_answered(log: EventLog) -> Non
     assert (await log.head()).position == 6
 
 
+async def test_commands_without_events_are_found_by_stream(log: EventLog) -> None:
+    for n, (stream, count) in enumerate((("vm-a", 0), ("vm-a", 1), ("vm-b", 0), ("vm-a", 0))):
+        head = (await log.read_stream(stream))[-1:]
+        await log.append(one(stream, head[0].version if head else 0, count, f"id-{n}"))
+    found = await log.eventless("vm-a")
+    assert [(e.id, e.payload, e.outcome) for e in found] == [
+        (id, b"payload of " + id.encode(), b"outcome of " + id.encode()) for id in ("id-3", "id-0")
+    ]
+    assert found[0].at_us >= found[1].at_us > 0
+    assert [e.id for e in await log.eventless("vm-a", 1)] == ["id-3"]
+    assert await log.eventless("vm-c") == []
+
+
 async def test_a_command_id_twice_in_one_group(log: EventLog) -> None:
     result = await log.append(
         Group((Unit("vm-z", 0, events(3)), Unit("vm-a", 0, events(1), row("x")), Unit("vm-b", 0, events(1), row("x"))))

@@ -120,6 +120,16 @@ class Snapshot(msgspec.Struct, frozen=True):
     data: bytes
 
 
+class Eventless(msgspec.Struct, frozen=True):
+    """A command that was decided and wrote no event: refused, or nothing had to change. payload: its Envelope; outcome: its
+    Reply."""
+
+    at_us: int
+    id: str
+    payload: bytes
+    outcome: bytes
+
+
 class EventLog(Protocol):
     """The log. All methods raise `Unavailable` after `wait_s_max` when the server cannot be reached."""
 
@@ -146,6 +156,10 @@ class EventLog(Protocol):
 
     async def command(self, id: str) -> Duplicate | None:
         """How a command id was answered before, if it was."""
+        ...
+
+    async def eventless(self, stream: str, limit: int = 100) -> list[Eventless]:
+        """Commands to one stream that wrote no event, the newest first, at most `limit`."""
         ...
 
     async def consumer_position(self, consumer: str) -> int:

@@ -15,6 +15,7 @@ from libs.common.log import (
     Appended,
     Conflict,
     Duplicate,
+    Eventless,
     Fenced,
     Group,
     Head,
@@ -35,6 +36,8 @@ class KeptCommand(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     answer: Duplicate
     head: int
+    stream: str
+    at_us: int
 
 
 class MemoryLog:
@@ -165,6 +168,15 @@ class MemoryLog:
     async def command(self, id: str) -> Duplicate | None:
         return self.command_now(id)
 
+    async def eventless(self, stream: str, limit: int = 100) -> list[Eventless]:
+        self._check()
+        found = [
+            Eventless(kept.at_us, id, kept.payload, kept.answer.outcome)
+            for id, kept in reversed(self._commands.items())
+            if kept.stream == stream and kept.answer.position == 0
+        ]
+        return found[:limit]
+
     async def consumer_position(self, consumer: str) -> int:
         return self.consumer_position_now(consumer)
 
@@ -215,7 +227,9 @@ class MemoryLog:
             self._streams.setdefault(unit.stream, []).append(recorded)
         if unit.command is not None:
             answer = Duplicate(unit.command.outcome, first if unit.events else 0)
-            self._commands[unit.command.id] = KeptCommand(unit.command.payload, answer, len(self._events))
+            self._commands[unit.command.id] = KeptCommand(
+                unit.command.payload, answer, len(self._events), unit.stream, at_us
+            )
         return first if unit.events else len(self._events)
 
     def _move(self, group: Group, committed: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import asyncpg
 
 from libs.common.clock import SystemClock
-from libs.common.log import Appended, Duplicate, Group, Head, LogError, Snapshot
+from libs.common.log import Appended, Duplicate, Eventless, Group, Head, LogError, Snapshot
 from libs.common.log.link import WAIT_S_MAX, Access, Connection, Counters, patiently
 from libs.common.log.listener import Listener
 from libs.common.log.replay import replay
@@ -27,6 +27,10 @@ from asv.events where stream = $1 and version > $2 order by version limit $3
 READ_ALL = """
 select position, stream, version, type, v, at_us, data, meta
 from asv.events where position > $1 order by position limit $2
+"""
+EVENTLESS = """
+select at_us, id, payload, outcome from asv.commands
+where stream = $1 and position = 0 order by at_us desc, id desc limit $2
 """
 SAVE_SNAPSHOT = """
 insert into asv.snapshots as s (name, position, schema, data) values ($1, $2, $3, $4)
@@ -104,6 +108,9 @@ class PostgresLog:
     async def command(self, id: str) -> Duplicate | None:
         rows = await self._read("command", "select outcome, position from asv.commands where id = $1", id)
         return Duplicate(*rows[0]) if rows else None
+
+    async def eventless(self, stream: str, limit: int = 100) -> list[Eventless]:
+        return [Eventless(*row) for row in await self._read("eventless", EVENTLESS, stream, limit)]
 
     async def consumer_position(self, consumer: str) -> int:
         rows = await self._read("consumer_position", "select position from asv.consumers where name = $1", consumer)

@@ -1,0 +1,88 @@
+"""`asvctl why` and `asvctl why-not`: the recorded causes, as a tree."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import show
+from services.cli.client import path
+from services.cli.session import AsJson, client, wants_json
+
+KINDS = ("vm", "image", "node")
+Object = Annotated[str, typer.Argument(metavar="KIND/NAME", help="vm/web-1, node/n1, image/tiny.")]
+
+
+def why(
+    object: Object,
+    last: Annotated[int, typer.Option(help="How many of the newest stories; 0: all that are told.", min=0)] = 3,
+    _json: AsJson = False,
+) -> None:
+    """Why an object is as it is: who asked, what was decided on which evidence, what was seen."""
+    kind, name = _split(object, KINDS)
+    found = client().get(path("why", kind, name))
+    if wants_json():
+        show.as_json(found)
+        return
+    told = found.get("stories") or []
+    shown = told[-last:] if last else told
+    before = len(told) - len(shown)
+    if before or found.get("older"):
+        print(f"({before} earlier stories" + (f", {found['older']} older events" if found.get("older") else "") + ")")
+    for story in shown:
+        print(show.clean(f"{show.when(story['at_us'])}  {story['asked_by'] or 'somebody'} (task {story['task'] or '-'})"))
+        for line in tree(story["steps"]):
+            print(show.clean(line))
+    if not told:
+        print(f"nothing is recorded of {show.clean(object)}")
+
+
+def why_not(
+    object: Annotated[str, typer.Argument(metavar="vm/NAME", help="The VM.")],
+    node: Annotated[str, typer.Option(metavar="NODE", help="Why is it not on this node?")] = "",
+    started: Annotated[bool, typer.Option("--started", help="Why is it not started?")] = False,
+    _json: AsJson = False,
+) -> None:
+    """Why a VM is not on a node, or not started."""
+    _, name = _split(object, ("vm",))
+    if bool(node) == started:
+        raise typer.BadParameter("one question at a time: either --node NODE or --started")
+    found = client().get(path("why-not", "vm", name, node=node, started=started))
+    if wants_json():
+        show.as_json(found)
+        return
+    print(show.clean(found["sentence"]))
+    if found.get("at_us"):
+        event = f", event {found['position']}" if found.get("position") else ""
+        print(show.clean(f"  recorded {show.when(found['at_us'])}{event}"))
+    for line in found.get("evidence") or ():
+        print(f"  {show.clean(line)}")
+    if found.get("remedy"):
+        print(f"  what would change it: {show.clean(found['remedy'])}")
+
+
+def _split(object: str, kinds: tuple[str, ...]) -> tuple[str, str]:
+    kind, slash, name = object.partition("/")
+    if not slash or kind not in kinds or not name:
+        raise typer.BadParameter(f"{object!r} is no object; write KIND/NAME, KIND one of {', '.join(kinds)}")
+    return kind, name
+
+
+def tree(steps: list[dict[str, Any]], indent: str = "") -> list[str]:
+    """Lines of a tree: each step with its evidence, and below it what it caused."""
+    lines: list[str] = []
+    for number, step in enumerate(steps, 1):
+        last = number == len(steps)
+        effects = step.get("effects") or []
+        lines.append(f"{indent}{'└─' if last else '├─'} {step['position']}  {step['stream']}: {step['sentence']}{_by(step)}")
+        below = indent + ("   " if last else "│  ")
+        lines += [f"{below}{'│' if effects else ' '}    {line}" for line in step.get("evidence") or ()]
+        lines += tree(effects, below)
+    return lines
+
+
+def _by(step: dict[str, Any]) -> str:
+    """Facts say whose they are; decisions of services are known by their stream."""
+    actor = str(step.get("actor") or "")
+    return f"  [{actor}]" if actor and not actor.startswith("service:") else ""

@@ -1,0 +1,87 @@
+"""Reads from the log what `why` and `why-not` are made of. Nothing is guessed: what was not recorded is said to be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from libs.common.log import EventLog
+from libs.common.messages import Envelope, Recorded, Reply, decode_envelope, decode_meta, decode_reply
+from libs.common.registry import UnknownType
+from services.gateway.follow import EVENTS
+from services.gateway.why.placing import evidence_of
+from services.gateway.why.tree import Known, Story, cause_of, stories
+
+EVENTS_MAX = 200
+"""events of the object itself that an answer goes back to, the newest"""
+CAUSES_MAX = 400
+"""events of other streams that are looked up as causes"""
+REFUSALS_MAX = 20
+
+
+class Refusal(msgspec.Struct):
+    """A command that was decided and refused: who asked, for what, why not, and what would make it a yes."""
+
+    at_us: int
+    actor: str
+    command: str
+    reason: str
+    sentence: str
+    remedy: str
+
+
+class Why(msgspec.Struct):
+    """older: events of the object before those told here."""
+
+    object: str
+    stories: list[Story]
+    older: int = 0
+
+
+async def why(log: EventLog, object: str, stream: str, sees: Callable[[Known], bool]) -> Why:
+    """The newest stories of a stream, with all that led to its events as far as the asker may see it. Raises LogError."""
+    own = await read_newest(log, stream)
+    older = own[0].version - 1 if own else 0
+    events = {recorded.position: found for recorded in own if sees(found := known(recorded))}
+    wanted = [found.meta for found in events.values()]
+    for _ in range(CAUSES_MAX):
+        position = 0
+        while wanted and (position <= 0 or position in events):
+            position = cause_of(wanted.pop())
+        if position <= 0 or position in events:
+            break
+        for recorded in await log.read_all(position - 1, 1):
+            if sees(cause := known(recorded)):
+                events[recorded.position] = cause
+                wanted.append(cause.meta)
+    evidence = {at: lines for at, found in events.items() if (lines := evidence_of(found.event))}
+    return Why(object, stories(events.values(), evidence), older)
+
+
+async def read_newest(log: EventLog, stream: str) -> list[Recorded]:
+    """The last EVENTS_MAX events of a stream, in order."""
+    kept: list[Recorded] = []
+    while rows := await log.read_stream(stream, kept[-1].version if kept else 0):
+        kept = (kept + rows)[-EVENTS_MAX:]
+    return kept
+
+
+async def refusals(log: EventLog, stream: str) -> list[Refusal]:
+    """What was refused to this stream, the newest first. Raises LogError."""
+    found = []
+    for row in await log.eventless(stream, REFUSALS_MAX):
+        reply: Reply = decode_reply(row.outcome)
+        if reply.status == "refused":
+            asked: Envelope = decode_envelope(row.payload)
+            name = str(msgspec.msgpack.decode(asked.data, type=dict[str, object]).get("type", ""))
+            found.append(Refusal(row.at_us, asked.actor, name, reply.reason, reply.sentence, reply.remedy))
+    return found
+
+
+def known(recorded: Recorded) -> Known:
+    try:
+        event = EVENTS.event(recorded)
+    except UnknownType:
+        event = None
+    return Known(recorded, decode_meta(recorded.meta), event)

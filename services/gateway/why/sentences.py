@@ -1,0 +1,111 @@
+"""One sentence for an event, with the evidence it carries. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proto import compute as c
+from proto import io, memory
+from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
+
+
+def sentence(kind: str, event: Any) -> str:
+    """kind: the event's wire name, all there is to say of one that is not known here (None)."""
+    for say in (_of_starts, _of_lives, _of_others, _of_nodes):
+        if said := say(event):
+            return said
+    return kind.replace("_", " ")
+
+
+def _of_starts(event: Any) -> str:
+    match event:
+        case c.VmDefined():
+            shape = event.shape
+            return f"defined: {shape.vcpus} vCPUs, {shape.memory_mib} MiB, {event.priority}"
+        case c.VmStartRequested():
+            return f"placed on {event.node} as generation {event.generation} by the policy {event.placement.policy}"
+        case c.VmMemoryNoted():
+            return "its memory is granted"
+        case c.VmDevicesNoted():
+            return f"its {len(event.disks)} disks and {len(event.nics)} NICs are granted"
+        case c.VmLaunchRequested():
+            return f"{event.node} was ordered to run generation {event.spec.generation}"
+        case c.VmStarted():
+            return f"{event.node} saw generation {event.generation} running"
+        case c.VmFound():
+            return f"found running on {event.node} as generation {event.generation} after the database was restored"
+        case c.VmStartFailed():
+            tried = f" (tried: {', '.join(event.tried)})" if event.tried else ""
+            return f"the start on {event.node} came to nothing: {event.sentence}{tried}"
+        case _:
+            return ""
+
+
+def _of_lives(event: Any) -> str:
+    match event:
+        case c.VmStopRequested(deadline_s=0):
+            return f"{event.node} was ordered to power it off"
+        case c.VmStopRequested():
+            return f"{event.node} was ordered to shut it down within {event.deadline_s} s, else to power it off"
+        case c.VmStopped():
+            said = f": {event.sentence}" if event.sentence else ""
+            return f"{event.node} saw its process end ({event.cause}){said}"
+        case c.VmPauseRequested():
+            return "a pause was ordered"
+        case c.VmPaused():
+            return "seen paused"
+        case c.VmResumeRequested():
+            return "it was ordered to go on"
+        case c.VmResumed():
+            return "seen running again"
+        case c.VmResetRequested():
+            return f"reset {event.resets} was ordered"
+        case c.VmReset():
+            return f"reset {event.resets} was seen done"
+        case c.VmDeleted():
+            return "deleted"
+        case _:
+            return ""
+
+
+def _of_others(event: Any) -> str:
+    match event:
+        case memory.MemoryReserved():
+            of = f"{event.reserved_mib} of {event.capacity_mib} MiB are promised now"
+            return f"{event.node}'s ledger reserved {event.memory_mib} MiB ({of})"
+        case memory.MemoryDenied():
+            free = event.capacity_mib - event.reserved_mib
+            return f"{event.node}'s ledger denied {event.memory_mib} MiB: {max(0, free)} of {event.capacity_mib} MiB are free"
+        case memory.MemoryReleased():
+            return f"{event.node}'s ledger took {event.memory_mib} MiB back"
+        case memory.CapacitySet():
+            return f"{event.node} may promise {event.capacity_mib} MiB"
+        case io.DevicesGranted():
+            files = ", ".join(disk.file for disk in event.disks)
+            return f"io granted {len(event.disks)} disks ({files or 'none'}) and {len(event.nics)} NICs"
+        case io.DevicesDenied():
+            return f"io denied its devices: {event.sentence}"
+        case io.ImageImportRequested():
+            return f"the import of {event.file} was ordered of {event.node}"
+        case io.ImageImported():
+            return f"found acceptable and imported: {event.info.format}, {event.info.size_mib} MiB"
+        case io.ImageRejected():
+            return f"rejected: {event.sentence}"
+        case _:
+            return ""
+
+
+def _of_nodes(event: Any) -> str:
+    match event:
+        case NodeJoined():
+            return "its agent joined with a one-time token"
+        case NodeReported(capabilities=can):
+            return f"it reported {can.pcpus} pCPUs, {can.memory_mib} MiB, {can.accelerator}, QEMU {can.qemu_version or '-'}"
+        case NodeCordoned():
+            return f"cordoned{': ' + event.reason if event.reason else ''}"
+        case NodeUncordoned():
+            return "uncordoned"
+        case NodeRemoved():
+            return "removed"
+        case _:
+            return ""

@@ -1,0 +1,63 @@
+"""Sentences, trees and placements told: pure, from events alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from libs.common.messages import Meta, Recorded, encode
+from libs.common.registry import members
+from proto.compute import Candidate, Filter, NodeEvent, Placement, Rejected, VmEvent
+from proto.examples import example
+from proto.memory import LedgerEvent
+from services.gateway.why.placing import why_not_node
+from services.gateway.why.sentences import sentence
+from services.gateway.why.tree import Known, stories
+
+PLACED = Placement(
+    policy="p-1",
+    candidates=(
+        Candidate(node="n1", score=0.9, terms={"cpu_used": 0.1, "memory_used": 0.2}),  # type: ignore[arg-type]
+        Candidate(node="n2", score=0.7, terms={"cpu_used": 0.1, "memory_used": 0.6}),  # type: ignore[arg-type]
+    ),
+    rejected=(Rejected(node="n3", filter=Filter.MEMORY, needed=512, available=100),),  # type: ignore[arg-type]
+)
+
+
+def known(position: int, causation: str = "", correlation: str = "t", actor: str = "service:compute") -> Known:
+    meta = Meta("c", causation, correlation, actor, 0)
+    return Known(Recorded(position, "vm-a", position, "strange_thing", 1, position, encode({}), encode(meta)), meta, None)
+
+
+def test_effects_stand_below_their_cause() -> None:
+    found = stories([known(4, "1-2"), known(1, actor="user:ann"), known(2, "1-1"), known(3, "1-1"), known(9, "1-7", "u")])
+    first, second = found
+    assert (first.task, first.asked_by) == ("t", "user:ann")
+    (root,) = first.steps
+    assert [step.position for step in root.effects] == [2, 3]
+    assert [step.position for step in root.effects[0].effects] == [4]
+    assert [step.position for step in second.steps] == [9], "its cause is not among them: it is a root"
+    assert root.sentence == "strange thing"
+
+
+def test_every_event_of_compute_and_memory_has_a_sentence_of_its_own() -> None:
+    silent = {"vm_stranger_seen", "vm_stranger_gone", "node_greeting_requested"}
+    for union in (VmEvent, NodeEvent, LedgerEvent):
+        for kind in members(union):
+            tag = str(kind.__struct_config__.tag)
+            said = sentence(tag, example(kind))
+            assert said and (said != tag.replace("_", " ") or tag in silent), tag
+
+
+@pytest.mark.parametrize(
+    "node, said, evidence",
+    [
+        ("n1", "", "n1: score 0.9 (cpu_used 0.1, memory_used 0.2)"),
+        ("n2", "n2 would have done, as choice 2 of 2: n1 scored higher", "memory_used: n2 has +0.4 against n1"),
+        ("n3", "n3 was no candidate: the filter memory removed it", "n3: removed by the filter memory (100 of 512 MiB there)"),
+        ("n4", "n4 was not considered", ""),
+    ],
+)
+def test_what_a_placement_says_of_a_node(node: str, said: str, evidence: str) -> None:
+    sentence, lines = why_not_node(PLACED, node)
+    assert sentence.startswith(said) and bool(sentence) == bool(said)
+    assert (evidence in lines) if evidence else not lines
