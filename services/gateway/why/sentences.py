@@ -80,6 +80,10 @@ def _of_others(event: Any) -> str:
             return f"{event.node}'s ledger took {event.memory_mib} MiB back"
         case memory.CapacitySet():
             return f"{event.node} may promise {event.capacity_mib} MiB"
+        case memory.MemoryOrderReported(faults=()):
+            return f"{event.node} applied its memory order whole again"
+        case memory.MemoryOrderReported():
+            return f"{event.node} could not apply all of its memory order: {'; '.join(event.faults)}"
         case io.DevicesGranted():
             files = ", ".join(disk.file for disk in event.disks)
             return f"io granted {len(event.disks)} disks ({files or 'none'}) and {len(event.nics)} NICs"
