@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.host import core, intake, reactions
+from libs.common.host import intake, reactions, slots
 from libs.common.log import Conflict, Group, memory
 from libs.world.faults import Storm, story
 from services.node import model as agent
@@ -72,7 +72,7 @@ def conflicts_are_ignored(patch: pytest.MonkeyPatch) -> None:
         return None if isinstance(found, Conflict) else found
 
     patch.setattr(memory.MemoryLog, "_obstacle", obstacle)
-    patch.setattr(core.Host, "_fold_own", lambda *_: None)
+    patch.setattr(slots.Slots, "fold", lambda *_: None)
 
 
 def repeated_ids_are_decided_again(patch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from libs.common.host.jobs import Decision, Job, Slot, advance, decide, filled, 
 from libs.common.host.orders import OrderBook
 from libs.common.host.reactions import INBOX_MAX, Reactions
 from libs.common.host.service import NoViews, Service, no_react
+from libs.common.host.slots import Slots
 from libs.common.host.versions import Writer
 from libs.common.log import Appended, Conflict, Duplicate, Group
 from libs.common.messages import (
@@ -35,10 +36,9 @@ from libs.common.messages import (
     Reply,
     decode_meta,
     decode_reply,
-    encode,
     tag_of,
 )
-from libs.common.registry import Downcast, Registry, UnknownType, Upcast
+from libs.common.registry import Downcast, Registry, Upcast
 
 WAITING_MAX = 1000
 """commands that may wait for one stream; more are answered `unavailable`"""
@@ -56,16 +56,15 @@ class Host:
     ) -> None:  # fmt: skip
         self.service = service
         self.views = service.views()
-        self.slots: dict[str, Slot] = {}
+        self.slots = Slots(service.deciders)
         self.book = OrderBook()
         self.incarnation = 0
         self.now_us = 0
         self._by_command: dict[type, Decider[Any, Any, Any]] = {c: d for d in service.deciders for c in d.commands}
-        self._by_kind = {d.kind: d for d in service.deciders}
         self.commands = Registry([*self._by_command, Hello])
         self.events = Registry([e for d in service.deciders for e in d.events] + list(service.follows), upcasts)
         self.writer = Writer(self.events, downcasts)
-        self.reactions = Reactions(service.name, self._react_to, self._decide_reaction, self._slot, self._blocked)
+        self.reactions = Reactions(service.name, self._react_to, self._decide_reaction, self.slots.of, self._blocked)
         self._deaf = service.views is NoViews and service.react is no_react
         self._waiting: dict[str, deque[Job]] = {}
         self._inflight: dict[int, tuple[Job, Decision]] = {}
@@ -83,7 +82,7 @@ class Host:
         take them too."""
         for recorded, event in zip(records, self.events.events(records), strict=True):
             self.writer.hear(recorded)
-            self._fold_own(recorded, event)
+            self.slots.fold(recorded, event)
             if recorded.position <= reacted:
                 if event is not None:
                     self.views.apply(recorded, event)
@@ -153,7 +152,7 @@ class Host:
         while waiting:
             if self._blocked(stream):
                 return out
-            slot = self._slot(stream)
+            slot = self.slots.of(stream)
             job = waiting.popleft()
             decision = self._decide(job, slot)
             if decision.silent:
@@ -176,7 +175,7 @@ class Host:
             return Decision(slot.version, (), (), reply, None)
 
     def _blocked(self, stream: str) -> bool:
-        return stream in self._reading or self._slot(stream).busy
+        return stream in self._reading or self.slots.of(stream).busy
 
     # --- what became of an append ---------------------------------------------------------------------------------
 
@@ -244,13 +243,13 @@ class Host:
         if stream in self._reading:
             return []
         self._reading.add(stream)
-        return [ReadStream(stream, self._slot(stream).version)]
+        return [ReadStream(stream, self.slots.of(stream).version)]
 
     def on_stream_read(self, stream: str, records: Sequence[Recorded]) -> list[Effect]:
         self._reading.discard(stream)
         for recorded, event in zip(records, self.events.events(records), strict=True):
-            self._fold_own(recorded, event)
-        self._order(stream, self._slot(stream))
+            self.slots.fold(recorded, event)
+        self._order(stream, self.slots.of(stream))
         return self._finish(self._pump(stream))
 
     # --- events and reactions -------------------------------------------------------------------------------------
@@ -272,7 +271,7 @@ class Host:
         if not self.events.knows(recorded.type):
             return []
         event = self.events.event(recorded)
-        self._fold_own(recorded, event)
+        self.slots.fold(recorded, event)
         if self._deaf:
             return []
         self.views.apply(recorded, event)
@@ -335,36 +334,13 @@ class Host:
     # --- small things ---------------------------------------------------------------------------------------------
 
     def states(self) -> dict[str, Any]:
-        return {stream: slot.state for stream, slot in self.slots.items() if slot.version}
+        return self.slots.states()
 
     def idle(self) -> bool:
         """Nothing waits and nothing is under way."""
         r = self.reactions
         under_way = self._inflight or self._group or self._waiting or self._reading
         return not (under_way or len(self._parking) or r.inbox or r.todo)
-
-    def _slot(self, stream: str) -> Slot:
-        slot = self.slots.get(stream)
-        if slot is None:
-            slot = self.slots[stream] = Slot(self._by_kind[stream.partition("-")[0]].initial)
-        return slot
-
-    def _fold_own(self, recorded: Recorded, event: Any) -> None:
-        """An own stream's event from the log. While an own append is under way its commit, or the conflict, settles the state.
-        Raises UnknownType for None: an owner must not pass over what it does not know."""
-        decider = self._by_kind.get(recorded.stream.partition("-")[0])
-        if decider is None:
-            return
-        slot = self._slot(recorded.stream)
-        if slot.busy or recorded.version != slot.version + 1:
-            return
-        if event is None:
-            raise UnknownType(recorded.type)
-        meta = decode_meta(recorded.meta)
-        slot.state = decider.evolve(slot.state, event)
-        if slot.version == 0:
-            slot.project, slot.owner = meta.project, meta.owner
-        slot.version, slot.correlation, slot.trace = recorded.version, meta.correlation, meta.trace
 
     def _order(self, stream: str, slot: Slot) -> None:
         order = self.service.orders(stream, slot.state, slot.version)
@@ -383,5 +359,4 @@ class Host:
 
 def state_bytes(host: Host) -> bytes:
     """All own states as bytes: equal logs give equal bytes."""
-    states = {s: (x.version, msgspec.to_builtins(x.state)) for s, x in host.slots.items() if x.version}
-    return encode(dict(sorted(states.items())))
+    return host.slots.digestible()

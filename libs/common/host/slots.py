@@ -1,0 +1,52 @@
+"""A service's own streams in memory. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from libs.common.decider import Decider
+from libs.common.host.jobs import Slot
+from libs.common.messages import Recorded, decode_meta, encode
+from libs.common.registry import UnknownType
+
+
+class Slots(dict[str, Slot]):
+    """Stream -> slot. `of` gives one to a stream that has none yet, in its decider's initial state."""
+
+    def __init__(self, deciders: Iterable[Decider[Any, Any, Any]]) -> None:
+        super().__init__()
+        self._by_kind = {d.kind: d for d in deciders}
+
+    def of(self, stream: str) -> Slot:
+        slot = self.get(stream)
+        if slot is None:
+            slot = self[stream] = Slot(self._by_kind[stream.partition("-")[0]].initial)
+        return slot
+
+    def fold(self, recorded: Recorded, event: Any) -> None:
+        """An own stream's event from the log. While an own append is under way its commit, or the conflict, settles the state.
+        Raises UnknownType for None: an owner must not pass over what it does not know."""
+        decider = self._by_kind.get(recorded.stream.partition("-")[0])
+        if decider is None:
+            return
+        slot = self.of(recorded.stream)
+        if slot.busy or recorded.version != slot.version + 1:
+            return
+        if event is None:
+            raise UnknownType(recorded.type)
+        meta = decode_meta(recorded.meta)
+        slot.state = decider.evolve(slot.state, event)
+        if slot.version == 0:
+            slot.project, slot.owner = meta.project, meta.owner
+        slot.version, slot.correlation, slot.trace = recorded.version, meta.correlation, meta.trace
+
+    def states(self) -> dict[str, Any]:
+        return {stream: slot.state for stream, slot in self.items() if slot.version}
+
+    def digestible(self) -> bytes:
+        """All states as bytes: equal logs give equal bytes."""
+        states = {stream: (s.version, msgspec.to_builtins(s.state)) for stream, s in self.items() if s.version}
+        return encode(dict(sorted(states.items())))
