@@ -23,6 +23,13 @@ PLACED = Placement(
 )
 
 
+def test_equals_are_told_as_equals() -> None:
+    best = PLACED.candidates[0]
+    twins = Placement(policy="p-1", candidates=(best, Candidate(node="n5", score=best.score, terms=best.terms)))  # type: ignore[arg-type]
+    said, evidence = why_not_node(twins, "n5")
+    assert said.endswith("n1 scored the same, and equals are taken by name") and len(evidence) == 2
+
+
 def known(position: int, causation: str = "", correlation: str = "t", actor: str = "service:compute") -> Known:
     meta = Meta("c", causation, correlation, actor, 0)
     return Known(Recorded(position, "vm-a", position, "strange_thing", 1, position, encode({}), encode(meta)), meta, None)

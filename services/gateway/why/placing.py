@@ -43,7 +43,8 @@ def why_not_node(placement: Placement, node: str) -> tuple[str, list[str]]:
         return "", [scored(best)]
     for rank, candidate in enumerate(placement.candidates, 1):
         if candidate.node == node and best is not None:
-            said = f"{node} would have done, as choice {rank} of {len(placement.candidates)}: {best.node} scored higher"
+            ahead = "scored higher" if best.score > candidate.score else "scored the same, and equals are taken by name"
+            said = f"{node} would have done, as choice {rank} of {len(placement.candidates)}: {best.node} {ahead}"
             return said, [scored(best), scored(candidate), *differences(best, candidate)]
     for rejected in placement.rejected:
         if rejected.node == node:
