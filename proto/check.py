@@ -21,7 +21,7 @@ import msgspec
 from libs.common.messages import Event, Message, Recorded, tag_of
 from libs.common.protocol import PROTOCOL, PROTOCOL_MIN
 from libs.common.registry import Registry, Upcast
-from proto import asyncapi, cluster, compute, io, memory, node, nodes
+from proto import asyncapi, cluster, compute, io, mapping, memory, node, nodes
 from proto.compat import Schema, breaks, schema_of
 from proto.examples import example
 from proto.families import FAMILIES, Family
@@ -160,7 +160,7 @@ def unlisted() -> list[str]:
     """Messages that no family lists: nothing would decode or guard them."""
     listed = {kind for family in FAMILIES.values() for kind in family.messages}
     found = []
-    for module in (cluster, compute, io, memory, node, nodes):
+    for module in (cluster, compute, io, mapping, memory, node, nodes):
         for name, kind in vars(module).items():
             own = isinstance(kind, type) and issubclass(kind, Message) and kind.__module__ == module.__name__
             if own and kind not in listed:

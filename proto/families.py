@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import cluster, compute, io, memory, node
+from proto import cluster, compute, io, mapping, memory, node
 from proto.upcasts import UPCASTS
 
 
@@ -77,7 +77,10 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             service="memory",
-            streams=(Stream("ledger", members(memory.LedgerCommand), members(memory.LedgerEvent)),),
+            streams=(
+                Stream("ledger", members(memory.LedgerCommand), members(memory.LedgerEvent)),
+                Stream("map", members(mapping.MapCommand), members(mapping.MapEvent)),
+            ),
         ),
         Family(
             service="io",
@@ -92,7 +95,8 @@ FAMILIES: dict[str, Family] = {
             asks=members(node.Ask),
             answers=dict.fromkeys(members(node.Order), node.Heard)
             | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo}
-            | {node.AskScreenshot: node.Screenshot},
+            | {node.AskScreenshot: node.Screenshot}
+            | {mapping.AskTranslate: mapping.Translation, mapping.AskMemory: mapping.MemoryUse},
             telemetry=(node.Beat, node.MemoryBeat),
         ),
     )

@@ -12,6 +12,7 @@ import msgspec
 
 from libs.common.messages import Message, Name, Value
 from proto.machine import DirectBoot, Disk, DiskFormat, FileName, MachineSpec
+from proto.mapping import AskMemory, AskTranslate
 from proto.memory import Area
 
 
@@ -178,7 +179,7 @@ class Screenshot(Value):
     error: str = ""
 
 
-Ask = AskExec | AskConsole | AskInfo | AskScreenshot
+Ask = AskExec | AskConsole | AskInfo | AskScreenshot | AskTranslate | AskMemory
 
 
 class VmBeat(msgspec.Struct, frozen=True, array_like=True):

@@ -140,6 +140,29 @@ def screenshot(
     guest.screenshot(client(), name, output)
 
 
+@app.command("memory")
+def memory(name: Name, _json: AsJson = False) -> None:
+    """What it takes of its host's memory: resident, shared, swapped, in huge pages, per NUMA cell; its balloon."""
+    from services.cli import vm_memory
+
+    vm_memory.memory(client(), name)
+
+
+@app.command("translate")
+def translate(
+    name: Name,
+    gva: Annotated[
+        str, typer.Option("--gva", metavar="ADDRESS", help="The guest-virtual address: 0xffffffff81000000.")
+    ],
+    pid: Annotated[int, typer.Option("--pid", metavar="N", help="Of this process in the guest.", min=0)] = 0,
+    _json: AsJson = False,
+) -> None:
+    """Where an address of the guest lies: guest-virtual, guest-physical, host-virtual, machine."""
+    from services.cli import vm_memory
+
+    vm_memory.translate(client(), name, gva, pid)
+
+
 @app.command("console")
 def console(name: Name) -> None:
     """The serial console; leave it with Ctrl-]."""

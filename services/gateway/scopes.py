@@ -15,7 +15,7 @@ from proto.io import ImageImportRequested
 CLUSTER = ""
 """The project of what belongs to no one: nodes, capacities, the cluster itself. Every viewer sees it."""
 
-_KINDS_OF_VM = ("vm", "devices")
+_KINDS_OF_VM = ("vm", "devices", "map")
 
 
 class Scopes:

@@ -24,6 +24,8 @@ from services.node.config import NodeConfig
 from services.node.drivers import Driver, DriverError
 from services.node.join import JoinRefused, credentials
 from services.node.keep import Keep
+from services.node.memory_asks import MemoryAsks
+from services.node.memory_watch import MemoryWatch
 from services.node.runner import AgentRunner
 
 log = logging.getLogger(__name__)
@@ -68,10 +70,14 @@ async def run(config: NodeConfig) -> None:
     await runner.start()
     asks = Asks(node, driver, bus, clock)
     await asks.start()
+    await MemoryAsks(node, driver, bus).start()
+    watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met)
+    await watch.start()
     log.info("%s: ready", config.node)
     if config.ready is not None:
         config.ready.touch()
     await stop.wait()
+    await watch.stop()
     await asks.stop()
     await runner.stop()
     await bus.drain()

@@ -39,6 +39,8 @@ from services.node.drivers.simhost import SimHost, SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simulated import SimulatedDriver
 from services.node.keep import Keep
+from services.node.memory_asks import MemoryAsks
+from services.node.memory_watch import MemoryWatch
 from services.node.runner import AgentRunner
 from tests.contract.test_cli import Said
 
@@ -62,7 +64,7 @@ class TakesAll(dict[str, SimFile]):
         return True
 
 
-async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner, Asks]:
+async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner, MemoryWatch]:
     """An agent that has joined, on a host that is quick."""
     bus = MemoryBus(hub)
     envelope = Envelope(
@@ -75,8 +77,11 @@ async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner
     agent = AgentRunner(N1, "boot-1", driver, Keep(folder), bus, clock, lambda: (4096, 0.1))
     asks = Asks(N1, driver, bus, clock)
     await asks.start()
+    await MemoryAsks(N1, driver, bus).start()
     await agent.start()
-    return agent, asks
+    watch = MemoryWatch(N1, "boot-1", driver, bus, clock, lambda: agent.agent.met)
+    await watch.start()
+    return agent, watch
 
 
 @pytest.fixture
@@ -101,11 +106,12 @@ async def api(tmp_path: Path) -> AsyncIterator[tuple[str, MemoryTokens]]:
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([sock])
     serving = asyncio.create_task(server.main_loop())
-    agent, _ = await _node(tmp_path / "kept", hub, clock)
+    agent, watch = await _node(tmp_path / "kept", hub, clock)
     yield f"http://127.0.0.1:{sock.getsockname()[1]}", tokens
     server.should_exit = True
     await serving
     await server.shutdown([sock])
+    await watch.stop()
     await agent.stop()
     for runner in reversed(runners):
         await runner.stop()
@@ -204,6 +210,38 @@ def _through_the_console(command: list[str]) -> bytes:
         running.stdin.flush()
         assert running.wait(20) == 0
     return said
+
+
+async def test_where_its_memory_lies(ctl: Ctl) -> None:
+    assert (await ctl("vm", "create", "web-1", "--memory", "128MiB", "--disk", "8MiB", "--wait")).code == 0
+    said = await ctl("vm", "translate", "web-1", "--gva", "0xffffffff81000123")
+    assert said.code == 0, said
+    assert [line.split()[0] for line in said.out.splitlines()[1:5]] == [
+        "guest-virtual", "guest-physical", "host-virtual", "machine",
+    ]  # fmt: skip
+    assert "simulated" in said.out
+    shown = (await ctl("vm", "translate", "web-1", "--gva", "0xffffffff81000123", "--pid", "0", "--json")).json
+    assert shown["steps"][0]["address"] == "0xffffffff81000123" and shown["simulated"]
+    for words, code, reason in (
+        (("--gva", "nonsense"), 2, "BAD_ADDRESS"),
+        (("--gva", "0"), 1, "NOT_MAPPED"),
+        (("--gva", "0x400000", "--pid", "999999"), 1, "NO_PROCESS"),
+    ):
+        said = await ctl("vm", "translate", "web-1", *words)
+        assert (said.code, said.out) == (code, "") and reason in said.err, said
+    use = (await ctl("vm", "memory", "web-1", "--json")).json
+    assert (use["nominal_mib"], use["simulated"]) == (128, True)
+    assert "region  below-4g  at 0x0  128 MiB  anonymous" in (await ctl("vm", "memory", "web-1")).out
+
+    async with asyncio.timeout(10):
+        while True:  # the map follows the start by a second at most
+            events = [json.loads(text) for text in (await ctl("events", "--vm", "web-1", "--json")).out.splitlines()]
+            if drawn := [e for e in events if e["type"] == "vm_regions_mapped"]:
+                break
+    assert drawn[0]["data"]["regions"] == [{"name": "below-4g", "guest_address": 0, "size_mib": 128}]
+    assert (await ctl("vm", "stop", "web-1", "--force", "--wait")).code == 0
+    events = [json.loads(text) for text in (await ctl("events", "--vm", "web-1", "--json")).out.splitlines()]
+    assert "vm_regions_unmapped" in {e["type"] for e in events}
 
 
 async def test_nodes_images_tokens_and_the_whole(ctl: Ctl, tmp_path: Path) -> None:

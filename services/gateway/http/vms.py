@@ -22,6 +22,7 @@ from services.gateway.gateway import Gateway, in_project
 from services.gateway.http.bodies import ExecAnswer, ExecBody, NewVm, StartVmBody, StopVmBody, Vms
 from services.gateway.http.console import console
 from services.gateway.http.door import Asked, asker
+from services.gateway.http.memory import memory_of_vm, translate_vm
 from services.gateway.http.screenshot import screenshot
 from services.gateway.problems import Problem, away
 from services.gateway.views import Vm
@@ -210,7 +211,7 @@ def _input(text: str) -> bytes:
 
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
-    screenshot,
+    screenshot, translate_vm, memory_of_vm,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

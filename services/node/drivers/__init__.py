@@ -16,7 +16,7 @@ decides. Every verb may be said twice: the second time changes nothing and answe
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -24,6 +24,9 @@ from proto.compute import Capabilities, GoneCause
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
+
+if TYPE_CHECKING:
+    from services.node.drivers.memory import DriverMemory
 
 
 class DriverError(Exception):
@@ -85,6 +88,11 @@ class Console(Protocol):
 
 
 class Driver(Protocol):
+    @property
+    def memory(self) -> DriverMemory:
+        """All that concerns the memory of VMs, in one place."""
+        ...
+
     async def open(self) -> list[Machine]:
         """Make ready; adopt what runs already (an earlier agent's processes)."""
         ...

@@ -21,6 +21,7 @@ from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
 from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm
 from services.node.drivers.changes import Changes
+from services.node.drivers.sim_memory import SimMemory
 from services.node.drivers.simhost import SimAct, SimDone, SimHost, SimParams, SimVm
 from services.node.drivers.simpool import SimFile, SimPool
 
@@ -62,6 +63,7 @@ class SimulatedDriver:
         self.host = host if host is not None else SimHost("sim", SimParams(), Random(0))
         self._clock = clock or SystemClock()
         self._changes = Changes()
+        self.memory = SimMemory(self.host)
         self._verbs: dict[tuple[str, str], asyncio.Future[Machine | None]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._consoles: dict[str, list[SimConsole]] = {}

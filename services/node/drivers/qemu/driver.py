@@ -35,6 +35,7 @@ from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fleet import Fleet, with_direct
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Host, Maker
+from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.host.cgroup import Groups
 
@@ -76,6 +77,7 @@ class QemuDriver:
             groups=groups or Groups(name=f"asv-{node}"),
         )
         self._fleet = Fleet(host, self._changes.put)
+        self.memory = QemuMemory(self._fleet)
 
     # --- coming and going -----------------------------------------------------------------------------------------
 

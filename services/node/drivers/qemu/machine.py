@@ -182,6 +182,15 @@ class RunningVm:
         sentence = f"QEMU ended{how}: {self.folder.tail() or 'it said nothing'}"
         return MachineChanged(vm, generation, "gone", GoneCause.CRASHED, sentence)
 
+    @property
+    def heard(self) -> bool:
+        """Its monitor is connected: a question will not wait for it to come back."""
+        return self._qmp.ready
+
+    async def ask(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        """A question to the monitor that changes nothing here. Raises DriverError."""
+        return await self._do(command, arguments)
+
     async def _do(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         try:
             if not self._qmp.ready:

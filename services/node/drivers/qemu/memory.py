@@ -1,0 +1,166 @@
+"""The memory of this node's QEMU processes: keeps the DriverMemory contract with /proc, the monitor and the guest's balloon."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from libs.common.clock import SystemClock
+from proto.mapping import CellUse, GroupUse, GuestMemory, MemoryUse, Region, Translation
+from proto.node import VmMemory
+from services.node.drivers import DriverError
+from services.node.drivers.qemu import flat_view
+from services.node.drivers.qemu.fleet import Fleet
+from services.node.drivers.qemu.machine import RunningVm
+from services.node.drivers.qemu.translate import translate
+from services.node.host import cgroup_memory, process_memory
+from services.node.host.memory_now import MemoryNow, memory_now
+from services.node.host.process_memory import Mapping
+
+BALLOON = "/machine/peripheral/balloon"
+FIGURES_S_MAX = 0.5
+POLL_S = 1
+"""how often QEMU asks the guest's balloon driver for its figures"""
+NOT_SAID = 2**64 - 1
+TRACKING = ("setup", "active", "postcopy-active", "device")
+"""states of a migration in which writes to memory are recorded"""
+
+
+class QemuMemory:
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._polled: dict[str, int] = {}
+        """VM -> the process whose balloon figures were asked for"""
+
+    def vms(self) -> dict[str, int]:
+        return {vm: r.record.generation for vm, r in self._fleet.vms.items() if r.status != "prelaunch"}
+
+    async def regions(self, vm: str) -> tuple[Region, ...]:
+        running = self._fleet.find(vm)
+        view = await running.ask("human-monitor-command", {"command-line": "info mtree -f"})
+        backends = await running.ask("query-memdev")
+        migration = await running.ask("query-migrate")
+        return flat_view.regions(flat_view.parse(str(view)), backends, migration.get("status") in TRACKING)
+
+    async def translate(self, vm: str, gva: int, pid: int) -> Translation:
+        return await translate(self._fleet.find(vm), gva, pid)
+
+    async def host(self) -> MemoryNow:
+        return await asyncio.to_thread(memory_now)
+
+    async def figures(self) -> tuple[VmMemory, ...]:
+        found = await asyncio.gather(*(self._figures(vm, r) for vm, r in sorted(self._fleet.vms.items())))
+        return tuple(figures for figures in found if figures is not None)
+
+    async def _figures(self, vm: str, running: RunningVm) -> VmMemory | None:
+        """None: it has ended meanwhile. A mute monitor costs FIGURES_S_MAX and what only it knows."""
+        try:
+            now = process_memory.quick(running.process.pid)
+        except OSError:
+            return None
+        balloon_mib = available_mib = -1
+        try:
+            async with asyncio.timeout(FIGURES_S_MAX):
+                if running.heard:
+                    balloon_mib = await self.balloon_mib(running)
+                    guest = await self.guest(running)
+                    if guest is not None and guest.available_kib >= 0:
+                        available_mib = guest.available_kib >> 10
+        except TimeoutError:
+            pass
+        return VmMemory(
+            vm, running.record.generation, now.resident_kib >> 10, now.swapped_kib >> 10, balloon_mib, available_mib
+        )
+
+    async def use(self, vm: str) -> MemoryUse:
+        running = self._fleet.find(vm)
+        size = await running.ask("query-memory-size-summary")
+        nominal = int(size["base-memory"]) + int(size.get("plugged-memory", 0))
+        regions = await self.regions(vm)
+        own = await self._own(running, regions)
+        pid = running.process.pid
+        try:
+            mapped, cells = await asyncio.to_thread(
+                lambda: (process_memory.mappings(pid), process_memory.cells_of(pid))
+            )
+        except OSError as error:
+            raise DriverError(f"the memory of process {pid} may not be read: {error.strerror}") from error
+        guest = [m for m in mapped if any(m.first < end and first < m.end for first, end in own)]
+        return MemoryUse(
+            vm=vm,
+            generation=running.record.generation,
+            nominal_mib=nominal >> 20,
+            balloon_mib=await self.balloon_mib(running),
+            cells=tuple(CellUse(cell=cell, kib=kib) for cell, kib in sorted(cells.items())),
+            guest=await self.guest(running),
+            group=self._group(running),
+            regions=regions,
+            **_sums("", mapped, ("resident", "shared", "huge", "swapped")),
+            **_sums("guest_", guest, ("resident", "huge", "swapped")),
+            ksm_kib=sum(m.kib.get("KSM", 0) for m in mapped),
+        )
+
+    async def _own(self, running: RunningVm, regions: tuple[Region, ...]) -> list[tuple[int, int]]:
+        """Where in the process the guest's memory lies."""
+        found = []
+        for region in regions:
+            said = await running.ask("human-monitor-command", {"command-line": f"gpa2hva {region.guest_address:#x}"})
+            words = str(said).split()
+            if words and words[-1].startswith("0x"):
+                first = int(words[-1], 16)
+                found.append((first, first + (region.size_mib << 20)))
+        return found
+
+    def _group(self, running: RunningVm) -> GroupUse | None:
+        handle = running.record.cgroup
+        used = cgroup_memory.used(handle)
+        if used is None:
+            return None
+        kills = self._fleet.host.groups.oom_kills(handle)
+        return GroupUse(used_kib=used.used_kib, max_kib=used.max_kib, oom_kills=kills)
+
+    async def balloon_mib(self, running: RunningVm) -> int:
+        """-1: there is none."""
+        try:
+            return int((await running.ask("query-balloon"))["actual"]) >> 20
+        except DriverError:
+            return -1
+
+    async def guest(self, running: RunningVm) -> GuestMemory | None:
+        """What the guest's balloon driver said last; None before its first word (it is asked for from the first call on)."""
+        try:
+            if self._polled.get(running.record.vm) != running.process.pid:
+                arguments = {"path": BALLOON, "property": "guest-stats-polling-interval", "value": POLL_S}
+                await running.ask("qom-set", arguments)
+                self._polled = {vm: pid for vm, pid in self._polled.items() if vm in self._fleet.vms}
+                self._polled[running.record.vm] = running.process.pid
+            said = await running.ask("qom-get", {"path": BALLOON, "property": "guest-stats"})
+        except DriverError:
+            return None
+        at_s, stats = int(said.get("last-update", 0)), said.get("stats", {})
+        if not at_s:
+            return None
+        return GuestMemory(
+            total_kib=_kib(stats, "stat-total-memory"),
+            free_kib=_kib(stats, "stat-free-memory"),
+            available_kib=_kib(stats, "stat-available-memory"),
+            caches_kib=_kib(stats, "stat-disk-caches"),
+            swapped_in_kib=_kib(stats, "stat-swap-in"),
+            swapped_out_kib=_kib(stats, "stat-swap-out"),
+            major_faults=_figure(stats, "stat-major-faults"),
+            age_s=max(0, SystemClock().now_us() // 1_000_000 - at_s),
+        )
+
+
+def _sums(prefix: str, mapped: list[Mapping], names: tuple[str, ...]) -> dict[str, Any]:
+    return {f"{prefix}{name}_kib": sum(getattr(m, f"{name}_kib") for m in mapped) for name in names}
+
+
+def _figure(stats: dict[str, Any], name: str) -> int:
+    value = int(stats.get(name, -1))
+    return -1 if value in (-1, NOT_SAID) else value
+
+
+def _kib(stats: dict[str, Any], name: str) -> int:
+    value = _figure(stats, name)
+    return value if value < 0 else value >> 10

@@ -1,0 +1,54 @@
+"""How this machine's memory is doing right now: what is free, swap, pressure (PSI), what KSM saves. Reading and pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from services.node.host.identity import ROOT
+from services.node.host.memory import parse_meminfo
+from services.node.host.text import read, read_int
+
+KSM = Path("sys/kernel/mm/ksm")
+PSI = Path("proc/pressure/memory")
+PAGE_KIB = 4
+
+
+class MemoryNow(msgspec.Struct, frozen=True, kw_only=True):
+    """MiB. psi_…: percent of the last ten seconds in which some, or all, tasks waited for memory; -1: the kernel does not say."""
+
+    total_mib: int
+    available_mib: int
+    swap_total_mib: int = 0
+    swap_free_mib: int = 0
+    psi_some_avg10: float = -1.0
+    psi_full_avg10: float = -1.0
+    ksm_saved_mib: int = 0
+
+
+def parse_pressure(text: str) -> tuple[float, float]:
+    """(some, full) over ten seconds; -1 where a line is missing."""
+    found = {"some": -1.0, "full": -1.0}
+    for line in text.splitlines():
+        kind, *fields = line.split()
+        for field in fields:
+            name, _, value = field.partition("=")
+            if kind in found and name == "avg10":
+                found[kind] = float(value)
+    return found["some"], found["full"]
+
+
+def memory_now(root: Path = ROOT) -> MemoryNow:
+    """Of the whole machine. Raises OSError where there is no /proc."""
+    kib = parse_meminfo((root / "proc/meminfo").read_text())
+    some, full = parse_pressure(read(root / PSI))
+    return MemoryNow(
+        total_mib=kib["MemTotal"] >> 10,
+        available_mib=kib.get("MemAvailable", kib.get("MemFree", 0)) >> 10,
+        swap_total_mib=kib.get("SwapTotal", 0) >> 10,
+        swap_free_mib=kib.get("SwapFree", 0) >> 10,
+        psi_some_avg10=some,
+        psi_full_avg10=full,
+        ksm_saved_mib=read_int(root / KSM / "pages_sharing", 0) * PAGE_KIB >> 10,
+    )
