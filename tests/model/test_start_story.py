@@ -124,7 +124,7 @@ class House:
     def _orders(self) -> Iterator[tuple[str, Order]]:
         for stream, state in sorted(self.states.items()):
             for service, _, _ in self.services:
-                if order := service.orders(stream, state, self.versions[stream]):
+                if order := service.orders(stream, state, self.versions.get(stream, 0)):
                     yield stream, order
 
     def _reports(self, order: Order, version: int) -> list[Command]:
