@@ -1,14 +1,34 @@
-"""memory: what each node's memory is promised to (streams `ledger-NODE`). An admission checks one stream only."""
+"""memory: what each node's memory is promised to (streams `ledger-NODE`). An admission checks one stream only.
+
+Sizes in MiB. The arithmetic of the limits: libs/memory/promise.py. The reclaim ladder's words: proto/ladder.py.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+import msgspec
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Value, VmId
+from proto.ladder import (
+    JudgeMemory,
+    LadderClimbed,
+    LadderDescended,
+    MemoryPolicy,
+    VmMoveWanted,
+    VmPauseWanted,
+)
+from proto.machine import Priority
+
+Mib = Annotated[int, msgspec.Meta(ge=0, le=256 * 1024 * 1024)]
 
 
 class Refusal(StrEnum):
     NO_LEDGER = "NO_LEDGER"
+    BAD_AREAS = "BAD_AREAS"
+    BAD_POLICY = "BAD_POLICY"
+    BREAKS_PROMISES = "BREAKS_PROMISES"
 
 
 class Area(Value):
@@ -22,21 +42,98 @@ class Area(Value):
     max_mib: int = 0
 
 
-class SetCapacity(Command):
-    """capacity_mib: what may be promised to VMs; overhead of the host itself is already taken off."""
+class Promise(Value):
+    """One VM's memory: what its guest has, what of that is never taken back, what QEMU takes beside it, its class."""
+
+    nominal_mib: int
+    reservation_mib: int
+    overhead_mib: int = 0
+    priority: Priority = Priority.NORMAL
+
+
+class Purpose(StrEnum):
+    """What memory is asked for. A failover restart may use the failover share, which is there for it; nothing else may.
+    `found`: it runs already (after a restore) and is entered whether or not it fits."""
+
+    START = "start"
+    FAILOVER = "failover"
+    MIGRATION = "migration"
+    HOT_ADD = "hot-add"
+    FOUND = "found"
+
+
+class Limit(StrEnum):
+    """What an admission can break. guarantee: reservations and overhead; ratio: nominal memory by its ratio; area: the hard limit
+    of the VM's class; forecast: what runs is predicted to need the rest."""
+
+    GUARANTEE = "guarantee"
+    RATIO = "ratio"
+    AREA = "area"
+    FORECAST = "forecast"
+
+
+class Broken(Value):
+    """A limit that would not hold: what is promised already, what was asked for beside it, and how much there may be."""
+
+    limit: Limit
+    promised_mib: int
+    asked_mib: int
+    limit_mib: int
+
+
+# --- commands ----------------------------------------------------------------------------------------------------------
+
+
+class NoteHost(Command):
+    """A node said what it has; 0: it is no more. The areas follow by policy where they were not set by command."""
 
     node: Name
-    capacity_mib: int
+    memory_mib: int
+    swap_mib: int = 0
+    balloon: bool = False
+    memory_areas: str = ""
+
+
+class SetAreas(Command):
+    """These areas, and no others, for the node's modules; VM classes may be given limits by areas named `vms-CLASS`. None: back to
+    those that follow from the host by policy."""
+
+    node: Name
+    areas: Annotated[tuple[Area, ...], msgspec.Meta(max_length=16)] = ()
+
+
+class SetFailoverShare(Command):
+    """So much of this node is kept for VMs of other nodes that fail. Whoever admits what needs a larger share grows it first."""
+
+    node: Name
+    share_mib: Mib
+
+
+class SetMemoryPolicy(Command):
+    node: Name
+    policy: MemoryPolicy
 
 
 class ReserveMemory(Command):
-    """running: it takes the memory already (found after a restore), whether or not the ledger holds it."""
+    """forecast_mib: what the VMs of this node, this one left out, are predicted to need; filled in by memory's own view, -1: not
+    known."""
 
     node: Name
     vm: Name
     generation: int
-    memory_mib: int
-    running: bool = False
+    promise: Promise
+    purpose: Purpose = Purpose.START
+    forecast_mib: int = -1
+
+
+class ResizeMemory(Command):
+    """Memory is added to a running VM, or taken for good: its promise under the same generation."""
+
+    node: Name
+    vm: Name
+    generation: int
+    promise: Promise
+    forecast_mib: int = -1
 
 
 class ReleaseMemory(Command):
@@ -55,23 +152,67 @@ class ReportMemory(Fact):
     faults: tuple[str, ...] = ()
 
 
+# --- events ------------------------------------------------------------------------------------------------------------
+
+
+class CapacityCause(StrEnum):
+    """Why what may be promised changed. host: the node's own report."""
+
+    HOST = "host"
+    AREAS = "areas"
+    SHARE = "share"
+    POLICY = "policy"
+
+
 class CapacitySet(Event):
+    """What may be promised of this node from now on. capacity_mib: physical less areas; all but failover restarts are held to
+    what is left of it without share_mib. areas_set: by command, not by policy. promised_mib, charged_mib: what was promised then.
+    """
+
     node: NodeId
     capacity_mib: int
+    cause: CapacityCause = CapacityCause.HOST
+    physical_mib: int = 0
+    swap_mib: int = 0
+    share_mib: int = 0
+    areas: tuple[Area, ...] = ()
+    areas_set: bool = False
+    policy: MemoryPolicy = MemoryPolicy()
+    balloon: bool = False
+    memory_areas: str = ""
+    promised_mib: int = 0
+    charged_mib: int = 0
+
+
+class CapacityExceeded(Event):
+    """The host lost memory, and what was promised is more than what is left: nothing is taken from anyone, nothing new is promised
+    until `short_mib` are back."""
+
+    node: NodeId
+    before_mib: int
+    capacity_mib: int
+    promised_mib: int
+    charged_mib: int
+    short_mib: int
 
 
 class MemoryReserved(Event):
+    """memory_mib: the most the VM takes of the host. reserved_mib, charged_mib: the sums of both limits with it (reservations and
+    overhead; nominal memory by its ratio); capacity_mib: what they were held to."""
+
     node: NodeId
     vm: VmId
     generation: int
     memory_mib: int
     reserved_mib: int
     capacity_mib: int
-    running: bool = False
+    charged_mib: int = 0
+    promise: Promise = Promise(nominal_mib=0, reservation_mib=0)
+    purpose: Purpose = Purpose.START
 
 
 class MemoryDenied(Event):
-    """The ledger does not hold it: nothing was reserved."""
+    """The ledger does not hold it: nothing was reserved. broke: every limit that would not hold."""
 
     node: NodeId
     vm: VmId
@@ -79,13 +220,20 @@ class MemoryDenied(Event):
     memory_mib: int
     reserved_mib: int
     capacity_mib: int
+    broke: tuple[Broken, ...] = ()
+    sentence: str = ""
+    purpose: Purpose = Purpose.START
 
 
 class MemoryReleased(Event):
+    """reserved_mib, charged_mib: the sums without it."""
+
     node: NodeId
     vm: VmId
     generation: int
     memory_mib: int
+    reserved_mib: int = 0
+    charged_mib: int = 0
 
 
 class MemoryOrderReported(Event):
@@ -96,5 +244,26 @@ class MemoryOrderReported(Event):
     faults: tuple[str, ...] = ()
 
 
-LedgerCommand = SetCapacity | ReserveMemory | ReleaseMemory | ReportMemory
-LedgerEvent = CapacitySet | MemoryReserved | MemoryDenied | MemoryReleased | MemoryOrderReported
+LedgerCommand = (
+    NoteHost
+    | SetAreas
+    | SetFailoverShare
+    | SetMemoryPolicy
+    | ReserveMemory
+    | ResizeMemory
+    | ReleaseMemory
+    | ReportMemory
+    | JudgeMemory
+)
+LedgerEvent = (
+    CapacitySet
+    | CapacityExceeded
+    | MemoryReserved
+    | MemoryDenied
+    | MemoryReleased
+    | MemoryOrderReported
+    | LadderClimbed
+    | LadderDescended
+    | VmMoveWanted
+    | VmPauseWanted
+)

@@ -5,7 +5,7 @@ Safety, at every step:
     S3  generations only rise: in the log, on every agent's disk, in the lease records; also over a restore of the database
     S7  the log has no gap, positions and versions count up by one
     S8  one command id has one answer in one incarnation of the log
-    S9  no ledger promises more than its node has, but for what was found running after a restore
+    S9  what the ledgers promise is there, and no critical VM is reclaimed from (libs/memory/prove.py)
 Liveness and truth, at the end (`settled`):
     L1  every VM is running where the log says, or stopped with no process anywhere; a VM that a restored log does not know runs
         on, and the log names it a stranger
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from libs.common.host.core import Host, state_bytes
 from libs.common.messages import Recorded, Reply
-from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from libs.memory.prove import Proof
 from services.node.model import Kept
 
 if TYPE_CHECKING:
@@ -34,15 +34,14 @@ class Checker:
         self.versions: dict[str, int] = {}
         self.generations: dict[str, int] = {}
         self.leases: dict[str, int] = {}
-        self.ledgers: dict[str, dict[str, int]] = {}
-        self.capacity: dict[str, int] = {}
+        self.proof = Proof()
         self.known = 0
         self.replies: dict[tuple[str, int], Reply] = {}
 
     def restored(self, position: int) -> None:
         """The log was cut there: what followed is forgotten, but for the generations that were given."""
         self.position, self.known = 0, position
-        self.versions, self.ledgers, self.capacity = {}, {}, {}
+        self.versions, self.proof = {}, Proof()
 
     def fail(self, what: str) -> None:
         raise AssertionError(f"seed {self.world.seed}, step {self.world.net.steps}: {what}")
@@ -79,7 +78,7 @@ class Checker:
             if event.generation <= self.generations.get(event.vm, 0):
                 self.fail(f"S3: {event.vm} is started with generation {event.generation} again")
             self.generations[event.vm] = event.generation
-        self._ledger(event)
+        self._ledger(recorded.position, event)
 
     def _event(self, recorded: Recorded) -> Any:
         kind = recorded.stream.partition("-")[0]
@@ -88,17 +87,10 @@ class Checker:
                 return Host(process.service).events.event(recorded)
         raise AssertionError(f"nobody owns {recorded.stream}")
 
-    def _ledger(self, event: Any) -> None:
-        match event:
-            case CapacitySet():
-                self.capacity[event.node] = event.capacity_mib
-            case MemoryReserved():
-                ledger = self.ledgers.setdefault(event.node, {})
-                ledger[event.vm] = event.memory_mib
-                if not event.running and sum(ledger.values()) > self.capacity.get(event.node, 0):
-                    self.fail(f"S9: {event.node} promises {ledger} of {self.capacity.get(event.node)} MiB")
-            case MemoryReleased():
-                self.ledgers.setdefault(event.node, {}).pop(event.vm, None)
+    def _ledger(self, position: int, event: Any) -> None:
+        self.proof.look(position, event)
+        if self.proof.faults:
+            self.fail(f"S9: {self.proof.faults}")
 
     def kept(self, node: str, before: Kept | None, after: Kept) -> None:
         if before is not None and after.generation < before.generation:
@@ -127,7 +119,7 @@ class Checker:
         for stream, state in self._host("compute").states().items():
             if stream.startswith("vm-"):
                 running |= self._vm(stream.removeprefix("vm-"), state)
-        reserved = {(vm, node) for node, ledger in self.ledgers.items() for vm in ledger}
+        reserved = {(vm, node) for node, ledger in self.proof.nodes.items() for vm in ledger.vms}
         if reserved != running:
             self.fail(
                 f"T2: memory is reserved for {sorted(reserved - running)}, missing for {sorted(running - reserved)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from libs.common.bus.permissions import matches
 from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, Publish, Read, ReadStream, SaveMark, SendOrder
 from libs.common.host.relay import Relay
@@ -60,7 +61,7 @@ class HostProcess:
             self._do(self.host.on_command(answer, data, self.world.net.now_us, node, stream))
 
     def telemetry(self, subject: str, data: bytes) -> None:
-        if self.host is not None:
+        if self.host is not None and any(matches(pattern, subject) for pattern in self.service.telemetry):
             self.host.on_telemetry(subject, data, self.world.net.now_us)
 
     def delivered(self, delivered: Delivered) -> None:

@@ -27,17 +27,21 @@ NAMES_MAX = 5
 
 
 class Wishes(Value):
-    """What a VM needs of a node. node: only there, if given."""
+    """What a VM needs of a node. guaranteed_mib: what of its memory, QEMU's own included, is never taken back; 0: all of it.
+    node: only there, if given."""
 
     vcpus: int
     memory_mib: int
+    guaranteed_mib: int = 0
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
     node: str = ""
 
 
 class NodeFacts(Value):
-    """What is known of a node: its share of the host's pCPUs (may be a fraction), what is promised, what it reaches."""
+    """What is known of a node: its share of the host's pCPUs (may be a fraction), what is promised, what it reaches.
+    Of memory there are two sums below one capacity, as in libs/memory/promise.py: reserved, and charged by ratio
+    (ratio_pct: that of the class of the VM that is asked for)."""
 
     node: NodeId
     online: bool
@@ -46,6 +50,8 @@ class NodeFacts(Value):
     vcpus_promised: int
     memory_capacity_mib: int
     memory_reserved_mib: int
+    memory_charged_mib: int = 0
+    ratio_pct: int = 100
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
 
@@ -72,7 +78,6 @@ def place(wish: Wishes, facts: Iterable[NodeFacts], tried: Sequence[str] = ()) -
 def _removed(wish: Wishes, node: NodeFacts, tried: Sequence[str]) -> Rejected | None:
     """The first filter that removes the node. TRIED stands early so that a placement always names all nodes tried."""
     vcpus_free = vcpus_max(node) - node.vcpus_promised
-    memory_free = node.memory_capacity_mib - node.memory_reserved_mib
     if wish.node and node.node != wish.node:
         return Rejected(node=node.node, filter=Filter.NOT_ASKED)
     if node.node in tried:
@@ -87,15 +92,28 @@ def _removed(wish: Wishes, node: NodeFacts, tried: Sequence[str]) -> Rejected | 
         return Rejected(node=node.node, filter=Filter.BRIDGE, needed=missing, available=0)
     if wish.vcpus > vcpus_free:
         return Rejected(node=node.node, filter=Filter.CPU, needed=wish.vcpus, available=max(0, vcpus_free))
-    if wish.memory_mib > memory_free:
-        return Rejected(node=node.node, filter=Filter.MEMORY, needed=wish.memory_mib, available=max(0, memory_free))
+    needed, free = memory_fit(wish, node)
+    if needed > free:
+        return Rejected(node=node.node, filter=Filter.MEMORY, needed=needed, available=max(0, free))
     return None
+
+
+def memory_fit(wish: Wishes, node: NodeFacts) -> tuple[int, int]:
+    """Needed and free MiB, of the limit of the ledger that is nearer to break."""
+    guaranteed = wish.guaranteed_mib or wish.memory_mib
+    charged = wish.memory_mib * 100 // node.ratio_pct
+    free_guaranteed = node.memory_capacity_mib - node.memory_reserved_mib
+    free_charged = node.memory_capacity_mib - node.memory_charged_mib
+    if charged - free_charged > guaranteed - free_guaranteed:
+        return charged, free_charged
+    return guaranteed, free_guaranteed
 
 
 def _scored(wish: Wishes, node: NodeFacts) -> Candidate:
     """1 is an empty node, 0 one that is full of both. Terms are used fractions with this VM counted in."""
     cpu = (node.vcpus_promised + wish.vcpus) / vcpus_max(node)
-    memory = (node.memory_reserved_mib + wish.memory_mib) / max(1, node.memory_capacity_mib)
+    needed, free = memory_fit(wish, node)
+    memory = (node.memory_capacity_mib - free + needed) / max(1, node.memory_capacity_mib)
     score = 1 - sqrt((cpu * cpu + memory * memory) / 2)
     terms = {"cpu_used": round(cpu, 6), "memory_used": round(memory, 6)}
     return Candidate(node=node.node, score=round(score, 6), terms=terms)

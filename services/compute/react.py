@@ -10,7 +10,7 @@ from libs.common.messages import Command, NodeId, Recorded
 from proto.cluster import BeginIncarnation, IncarnationBegan
 from proto.compute import AbandonStart, GreetNode, NoteDevices, NoteMemory
 from proto.io import DevicesDenied, DevicesGranted
-from proto.memory import MemoryDenied, MemoryReserved
+from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.node import OrderGreeting, OrderVm, Want
 from services.compute.nodes import Joined, Member
 from services.compute.states import Launching, Running, Stopping
@@ -18,11 +18,12 @@ from services.compute.states import Launching, Running, Stopping
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     match event:
-        case MemoryReserved():
+        case MemoryReserved() if event.purpose not in {Purpose.HOT_ADD, Purpose.MIGRATION}:
             return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=True)]
-        case MemoryDenied():
+        case MemoryDenied() if event.purpose not in {Purpose.HOT_ADD, Purpose.MIGRATION}:
             free = max(0, event.capacity_mib - event.reserved_mib)
-            said = f"{event.node} has {free} of {event.capacity_mib} MiB free; {event.memory_mib} MiB needed, QEMU's own included"
+            plain = f"{event.node} has {free} of {event.capacity_mib} MiB free; {event.memory_mib} MiB needed, QEMU's own included"
+            said = event.sentence or plain
             return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=False, sentence=said)]
         case DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]

@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId, Recorded
+from libs.memory.promise import charged_mib, guaranteed_mib, promise_of, ratio_pct
 from proto.cluster import ClusterFinalized, FinalizeCluster, IncarnationBegan
 from proto.compute import (
     DefineVm,
@@ -34,8 +35,9 @@ from proto.compute import (
     VmStopped,
 )
 from proto.io import ImageDeleteRequested, ImageImported
-from proto.machine import NicKind
-from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from proto.ladder import MemoryPolicy
+from proto.machine import NicKind, Priority
+from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.node import Beat
 from services.compute.policy import NodeFacts, Wishes, place
 from services.compute.states import tried
@@ -57,7 +59,10 @@ class NodeView:
     reported: NodeReported | None = None
     cordoned: bool = False
     capacity_mib: int = 0
+    """what may be promised to starts: the ledger's capacity without the failover share"""
     reserved_mib: int = 0
+    charged_mib: int = 0
+    ratios: MemoryPolicy = field(default_factory=MemoryPolicy)
     heard_us: int = 0
     spoken: int = 1
     """the latest incarnation of the log in which it told all that it runs"""
@@ -71,7 +76,7 @@ class Hint:
 
     node: str
     vcpus: int
-    memory_mib: int
+    promise: Promise
     until_us: int
 
 
@@ -105,7 +110,8 @@ class Views:
                 self.vms.pop(event.vm, None)
             case VmStartRequested():
                 self.starts[event.vm] = event
-                self.hints[event.vm] = Hint(event.node, event.vcpus, event.memory_mib, recorded.at_us + HINT_US_MAX)
+                promise = promise_of(event.memory_mib, event.priority, event.allotment)
+                self.hints[event.vm] = Hint(event.node, event.vcpus, promise, recorded.at_us + HINT_US_MAX)
                 if node := self.nodes.get(event.node):
                     node.vms[event.vm] = event.vcpus
             case VmFound():
@@ -142,11 +148,10 @@ class Views:
             return
         match event:
             case CapacitySet():
-                node.capacity_mib = event.capacity_mib
-            case MemoryReserved():
-                node.reserved_mib = event.reserved_mib
-            case MemoryReleased():
-                node.reserved_mib = max(0, node.reserved_mib - event.memory_mib)
+                node.capacity_mib, node.ratios = event.capacity_mib - event.share_mib, event.policy
+                node.reserved_mib, node.charged_mib = event.promised_mib, event.charged_mib
+            case MemoryReserved() | MemoryReleased():
+                node.reserved_mib, node.charged_mib = event.reserved_mib, event.charged_mib
 
     def unheard(self, incarnation: int) -> tuple[str, ...]:
         """Nodes that have not told what they run since the log began this incarnation, by name. Not before the views have come to
@@ -163,19 +168,20 @@ class Views:
         """What placement may know, of every node that said hello at least once. asking: the VM that is to be placed; what was
         expected of it before (a decision that has to be made again) does not stand in its own way."""
         self.hints = {vm: hint for vm, hint in self.hints.items() if hint.until_us > now_us}
+        priority = self.vms[asking].priority if asking in self.vms else Priority.NORMAL
         coming: dict[str, dict[str, Hint]] = {}
         for vm, hint in self.hints.items():
             if vm == asking:
                 continue
             coming.setdefault(hint.node, {})[vm] = hint
         return [
-            self._facts(name, node, node.reported, coming.get(name, {}), now_us)
+            self._facts(name, node, node.reported, coming.get(name, {}), priority, now_us)
             for name, node in self.nodes.items()
             if node.reported
         ]
 
     def _facts(
-        self, name: str, node: NodeView, reported: NodeReported, coming: dict[str, Hint], now_us: int
+        self, name: str, node: NodeView, reported: NodeReported, coming: dict[str, Hint], priority: Priority, now_us: int
     ) -> NodeFacts:
         can = reported.capabilities
         return NodeFacts(
@@ -185,7 +191,9 @@ class Views:
             pcpus=can.pcpus / max(1, can.share),
             vcpus_promised=sum((node.vms | {vm: hint.vcpus for vm, hint in coming.items()}).values()),
             memory_capacity_mib=node.capacity_mib,
-            memory_reserved_mib=node.reserved_mib + sum(hint.memory_mib for hint in coming.values()),
+            memory_reserved_mib=node.reserved_mib + sum(guaranteed_mib(hint.promise) for hint in coming.values()),
+            memory_charged_mib=node.charged_mib + charged_mib((h.promise for h in coming.values()), node.ratios),
+            ratio_pct=ratio_pct(node.ratios, priority),
             pools=can.pools,
             bridges=can.bridges,
         )
@@ -194,8 +202,8 @@ class Views:
         """This choice is about to be decided. A VM that has a node already gets no other by it."""
         wanted = self.vms.get(vm)
         if wanted and choice and choice.candidates and vm not in self.starts:
-            shape, node = wanted.shape, choice.candidates[0].node
-            self.hints[vm] = Hint(node, shape.vcpus, shape.memory_mib, now_us + HINT_US_MAX)
+            node = choice.candidates[0].node
+            self.hints[vm] = Hint(node, wanted.shape.vcpus, _promise(wanted), now_us + HINT_US_MAX)
 
     def choose(self, vm: str, now_us: int, asked: str = "", tried: tuple[str, ...] = ()) -> Placement | None:
         """A placement for a VM, None where it is not defined."""
@@ -205,6 +213,7 @@ class Views:
         wish = Wishes(
             vcpus=wanted.shape.vcpus,
             memory_mib=wanted.shape.memory_mib,
+            guaranteed_mib=guaranteed_mib(_promise(wanted)),
             pools=tuple(sorted({d.pool for d in wanted.disks})),
             bridges=tuple(sorted({n.bridge for n in wanted.nics if n.kind is NicKind.BRIDGE})),
             node=asked,
@@ -222,6 +231,10 @@ class Views:
             boot=boot,
             boot_image=first.image if first and boot else "",
         )
+
+
+def _promise(wanted: VmDefined) -> Promise:
+    return promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:

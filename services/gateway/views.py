@@ -216,20 +216,11 @@ class NodesView:
             case c.NodeReported() | c.NodeCordoned() | c.NodeUncordoned():
                 _noted(self.all.get(event.node), event)
             case memory.CapacitySet():
-                self._ledger(event.node, None, event.capacity_mib)
-            case memory.MemoryReserved() | memory.MemoryDenied():
-                self._ledger(event.node, event.reserved_mib, event.capacity_mib)
-            case memory.MemoryReleased():
-                self._released(event)
-
-    def _ledger(self, name: str, reserved_mib: int | None, capacity_mib: int) -> None:
-        if (node := self.all.get(name)) is not None:
-            node.capacity_mib = capacity_mib
-            node.reserved_mib = node.reserved_mib if reserved_mib is None else reserved_mib
-
-    def _released(self, event: memory.MemoryReleased) -> None:
-        if (node := self.all.get(event.node)) is not None:
-            node.reserved_mib = max(0, node.reserved_mib - event.memory_mib)
+                if (known := self.all.get(event.node)) is not None:
+                    known.capacity_mib = event.capacity_mib
+            case memory.MemoryReserved() | memory.MemoryReleased():
+                if (known := self.all.get(event.node)) is not None:
+                    known.reserved_mib = event.reserved_mib
 
 
 def _noted(node: Node | None, event: Any) -> None:

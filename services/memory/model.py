@@ -1,12 +1,12 @@
 """One node's ledger (stream `ledger-NODE`). Pure.
 
-    Unset ──set capacity──▶ Ledger ⟲ reserve (or deny), release, set capacity
+    Unset ──note host──▶ Ledger ⟲ reserve (or deny), resize, release · areas, share, policy (or refuse) · judge (the ladder)
 
 A denial is an event, not a refusal: the asker is a reaction, and compute learns of the answer from the log. For the same reason
 a reservation that is there already is not written again: its first MemoryReserved lies in the log, where compute cannot miss
 it. A newer generation of a VM takes the place of the older on the same node; an older one changes nothing.
-Capacity may fall below what is reserved (a node reports less memory): nothing is taken away, nothing new is promised.
-A VM that was found running after a restore has its memory already: it is reserved, also beyond the capacity.
+Capacity may fall below what is promised (a node reports less memory): nothing is taken away, nothing new is promised.
+A VM that was found running after a restore has its memory already: it is entered, also beyond the capacity.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never, get_args
 
-import msgspec
 from msgspec.structs import replace
 
 from libs.common.decider import Decider
-from libs.common.messages import NodeId, Value, VmId
+from libs.common.messages import NodeId, VmId
+from libs.memory.promise import whole_mib
+from proto.ladder import JudgeMemory, LadderClimbed, LadderDescended, VmMoveWanted, VmPauseWanted
 from proto.memory import (
+    CapacityExceeded,
     CapacitySet,
     LedgerCommand,
     LedgerEvent,
@@ -27,121 +29,161 @@ from proto.memory import (
     MemoryOrderReported,
     MemoryReleased,
     MemoryReserved,
+    NoteHost,
+    Promise,
+    Purpose,
     ReleaseMemory,
     ReportMemory,
     ReserveMemory,
-    SetCapacity,
+    ResizeMemory,
+    SetAreas,
+    SetFailoverShare,
+    SetMemoryPolicy,
 )
+from services.memory import capacity, grips, ladder
+from services.memory.admit import broken, room_mib, said
+from services.memory.states import Account as Account
+from services.memory.states import Ledger as Ledger
+from services.memory.states import Reservation as Reservation
+from services.memory.states import Unset as Unset
 
 FAULTS_MAX = 100
 """sentences kept of one report"""
 
 
-class Reservation(Value):
-    generation: int
-    memory_mib: int
-
-
-class State(Value, tag=True):
-    pass
-
-
-class Unset(State):
-    """No report of this node yet: it holds nothing."""
-
-
-class Ledger(State):
-    capacity_mib: int
-    reserved: dict[str, Reservation] = msgspec.field(default_factory=dict)
-    faults: tuple[str, ...] = ()
-    """what the node could not apply of its latest memory order"""
-
-    @property
-    def reserved_mib(self) -> int:
-        return sum(r.memory_mib for r in self.reserved.values())
-
-
-Account = Unset | Ledger
-
-
 def decide(command: LedgerCommand, account: Account) -> Sequence[LedgerEvent]:
     match command:
-        case SetCapacity():
-            if isinstance(account, Ledger) and account.capacity_mib == command.capacity_mib:
-                return ()
-            return [CapacitySet(node=NodeId(command.node), capacity_mib=command.capacity_mib)]
+        case NoteHost():
+            return capacity.note_host(command, account)
+        case SetAreas():
+            return capacity.set_areas(command, account)
+        case SetFailoverShare():
+            return capacity.set_share(command, account)
+        case SetMemoryPolicy():
+            return capacity.set_policy(command, account)
         case ReserveMemory():
             return _reserve(command, account if isinstance(account, Ledger) else Ledger(capacity_mib=0))
+        case _ if isinstance(account, Unset):
+            return ()
+        case ResizeMemory():
+            return _resize(command, account)
         case ReleaseMemory():
-            return _release(command, account) if isinstance(account, Ledger) else ()
+            return _release(command, account)
         case ReportMemory():
             faults = command.faults[:FAULTS_MAX]
-            if not isinstance(account, Ledger) or account.faults == faults:
-                return ()
-            return [MemoryOrderReported(node=command.node, order_version=command.order_version, faults=faults)]
+            same = account.faults == faults
+            version = command.order_version
+            return () if same else [MemoryOrderReported(node=command.node, order_version=version, faults=faults)]
+        case JudgeMemory():
+            return ladder.judge(command, account)
+        case _:
+            assert_never(command)
 
 
 def _reserve(command: ReserveMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
     held = ledger.reserved.get(command.vm)
     if held is not None and held.generation >= command.generation:
         return ()
-    reserved_mib = ledger.reserved_mib - (held.memory_mib if held else 0) + command.memory_mib
-    if reserved_mib > ledger.capacity_mib and not command.running:
-        return [_denied(command, ledger)]
-    return [
-        MemoryReserved(
-            node=NodeId(command.node),
-            vm=VmId(command.vm),
+    return [_answer(command, ledger, command.purpose)]
+
+
+def _resize(command: ResizeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
+    """A promise that shrinks is never denied, also where the ledger is beyond its capacity."""
+    held = ledger.reserved.get(command.vm)
+    if held is None or held.generation != command.generation or held.promise == command.promise:
+        return ()
+    return [_answer(command, ledger, Purpose.HOT_ADD, held.promise)]
+
+
+def _answer(
+    command: ReserveMemory | ResizeMemory, ledger: Ledger, purpose: Purpose, had: Promise | None = None
+) -> MemoryReserved | MemoryDenied:
+    promise = command.promise
+    broke = broken(ledger, command.vm, promise, purpose, command.forecast_mib)
+    if purpose is Purpose.FOUND or (had is not None and _within(promise, had)):
+        broke = ()
+    taken = Reservation(generation=command.generation, promise=promise)
+    after = ledger if broke else replace(ledger, reserved=ledger.reserved | {command.vm: taken})
+    node, vm, most = NodeId(command.node), VmId(command.vm), whole_mib(promise)
+    if broke:
+        return MemoryDenied(
+            node=node,
+            vm=vm,
             generation=command.generation,
-            memory_mib=command.memory_mib,
-            reserved_mib=reserved_mib,
-            capacity_mib=ledger.capacity_mib,
-            running=command.running,
+            memory_mib=most,
+            reserved_mib=ledger.reserved_mib,
+            capacity_mib=room_mib(ledger, purpose),
+            broke=broke,
+            sentence=said(command.node, broke),
+            purpose=purpose,
         )
-    ]
+    return MemoryReserved(
+        node=node,
+        vm=vm,
+        generation=command.generation,
+        memory_mib=most,
+        reserved_mib=after.reserved_mib,
+        charged_mib=after.charged_mib,
+        capacity_mib=room_mib(ledger, purpose),
+        promise=promise,
+        purpose=purpose,
+    )
+
+
+def _within(promise: Promise, had: Promise) -> bool:
+    """It asks for no more than it had, of a class that counts no more."""
+    smaller = promise.nominal_mib <= had.nominal_mib and promise.reservation_mib <= had.reservation_mib
+    return smaller and promise.overhead_mib <= had.overhead_mib and promise.priority is had.priority
 
 
 def _release(command: ReleaseMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
     held = ledger.reserved.get(command.vm)
     if held is None or held.generation > command.generation:
         return ()
+    after = _without(ledger, command.vm)
     return [
         MemoryReleased(
             node=NodeId(command.node),
             vm=VmId(command.vm),
             generation=held.generation,
-            memory_mib=held.memory_mib,
+            memory_mib=whole_mib(held.promise),
+            reserved_mib=after.reserved_mib,
+            charged_mib=after.charged_mib,
         )
     ]
 
 
-def _denied(command: ReserveMemory, ledger: Ledger) -> MemoryDenied:
-    return MemoryDenied(
-        node=NodeId(command.node),
-        vm=VmId(command.vm),
-        generation=command.generation,
-        memory_mib=command.memory_mib,
-        reserved_mib=ledger.reserved_mib,
-        capacity_mib=ledger.capacity_mib,
+def _with(ledger: Ledger, event: MemoryReserved) -> Ledger:
+    taken = Reservation(generation=event.generation, promise=event.promise)
+    kept = grips.after_promise(ledger.grips, event.vm, taken)
+    return replace(ledger, reserved=ledger.reserved | {event.vm: taken}, grips=kept)
+
+
+def _without(ledger: Ledger, vm: str) -> Ledger:
+    return replace(
+        ledger,
+        reserved={name: r for name, r in ledger.reserved.items() if name != vm},
+        grips={name: g for name, g in ledger.grips.items() if name != vm},
     )
 
 
 def evolve(account: Account, event: LedgerEvent) -> Account:
     match event:
         case CapacitySet():
-            reserved = account.reserved if isinstance(account, Ledger) else {}
-            faults = account.faults if isinstance(account, Ledger) else ()
-            return Ledger(capacity_mib=event.capacity_mib, reserved=reserved, faults=faults)
+            return capacity.apply(account, event)
+        case MemoryReserved():
+            return _with(account if isinstance(account, Ledger) else Ledger(capacity_mib=0), event)
         case _ if isinstance(account, Unset):
             return account
-        case MemoryReserved():
-            taken = Reservation(generation=event.generation, memory_mib=event.memory_mib)
-            return replace(account, reserved=account.reserved | {event.vm: taken})
         case MemoryReleased():
-            return replace(account, reserved={vm: r for vm, r in account.reserved.items() if vm != event.vm})
+            return _without(account, event.vm)
         case MemoryOrderReported():
             return replace(account, faults=event.faults)
-        case MemoryDenied():
+        case LadderClimbed():
+            return grips.climbed(account, event)
+        case LadderDescended():
+            return grips.descended(account, event)
+        case MemoryDenied() | CapacityExceeded() | VmMoveWanted() | VmPauseWanted():
             return account
         case _:
             assert_never(event)

@@ -1,33 +1,59 @@
-"""A start asks for memory, its end gives it back, a node's report sets what there is.
+"""A start asks for memory, its end gives it back, a node's report sets what there is; the node is told how it is divided.
 
 A deletion releases nothing: only a stopped VM is deleted, and its stop has released.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from libs.common.messages import Command, Recorded
+from libs.common.host.service import Order
+from libs.common.messages import Command, NodeId, Recorded
+from libs.memory.promise import promise_of
 from proto.compute import NodeRemoved, NodeReported, VmFound, VmStartFailed, VmStartRequested, VmStopped
-from proto.memory import ReleaseMemory, ReserveMemory, SetCapacity
-from services.memory.policy import capacity_mib, footprint_mib
+from proto.ladder import JudgeMemory
+from proto.memory import NoteHost, Purpose, ReleaseMemory, ReserveMemory
+from services.memory import grips
+from services.memory.states import Ledger
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     match event:
         case NodeReported():
             can = event.capabilities
-            return [SetCapacity(node=event.node, capacity_mib=capacity_mib(can.memory_mib, can.share))]
+            host = NoteHost(
+                node=event.node, memory_mib=can.memory_mib, swap_mib=can.swap_mib, balloon=can.balloon,
+                memory_areas=can.memory_areas,
+            )  # fmt: skip
+            return [host]
         case NodeRemoved():
-            return [SetCapacity(node=event.node, capacity_mib=0)]
-        case VmStartRequested():
-            needed_mib = footprint_mib(event.memory_mib)
-            return [ReserveMemory(node=event.node, vm=event.vm, generation=event.generation, memory_mib=needed_mib)]
-        case VmFound(node=node, vm=vm, generation=generation):
-            needed_mib = footprint_mib(event.memory_mib)
-            return [ReserveMemory(node=node, vm=vm, generation=generation, memory_mib=needed_mib, running=True)]
+            return [NoteHost(node=event.node, memory_mib=0)]
+        case VmStartRequested() | VmFound():
+            purpose = Purpose.FOUND if isinstance(event, VmFound) else Purpose.START
+            promise = promise_of(event.memory_mib, event.priority, event.allotment)
+            return [
+                ReserveMemory(
+                    node=event.node, vm=event.vm, generation=event.generation, promise=promise, purpose=purpose
+                )
+            ]
         case VmStartFailed() | VmStopped():
             return [ReleaseMemory(node=event.node, vm=event.vm, generation=event.generation)]
         case _:
             return ()
+
+
+def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
+    return [
+        JudgeMemory(node=stream.removeprefix("ledger-"), now_us=now_us)
+        for stream, state in states
+        if isinstance(state, Ledger) and (state.balloon or state.memory_areas) and (state.reserved or state.grips)
+    ]
+
+
+def orders(stream: str, state: Any, version: int) -> Order | None:
+    if not isinstance(state, Ledger):
+        return None
+    node = NodeId(stream.removeprefix("ledger-"))
+    message = grips.order(node, state, version)
+    return Order(node, message) if message is not None else None

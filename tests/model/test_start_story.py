@@ -32,6 +32,7 @@ from proto.compute import (
 )
 from proto.io import DeleteImage, ImageInfo, ImportImage, ReportDisksRemoved, ReportImage, ReportImageRemoved
 from proto.machine import DiskFormat, DiskWish, NicWish
+from proto.memory import Area, SetAreas
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval, OrderVm, Want
 from services.compute.app import SERVICE as COMPUTE
 from services.compute.states import Absent, Running, Stopped
@@ -200,7 +201,7 @@ def test_a_life_in_full(repeat: int) -> None:
     h.say(StartVm(vm="a"))
     assert isinstance(h.states["vm-a"], Running)
     ledger = h.states[f"ledger-{h.states['vm-a'].node}"]
-    assert ledger.reserved_mib == 356
+    assert ledger.reserved_mib == 228
     h.say(PauseVm(vm="a"))
     assert h.states["vm-a"].paused
     h.say(ResetVm(vm="a"))
@@ -243,12 +244,14 @@ def test_a_launch_that_fails_everywhere_ends_explained_and_holds_nothing() -> No
 
 
 def test_a_ledger_that_is_fuller_than_the_views_believe_is_asked_once() -> None:
-    """256 MiB fit by compute's facts, but not with QEMU's own memory: the ledger denies, each node in turn."""
-    h = house(memory_mib=512 + 40 + 300)
+    """256 MiB fit by compute's facts, but not into the area of the VM's class: the ledger denies, each node in turn."""
+    h = house()
     define(h)
+    for node in NODES:
+        h.say(SetAreas(node=node, areas=(Area(name="host", min_mib=512), Area(name="vms-normal", max_mib=200))))
     h.say(StartVm(vm="a"))
     assert isinstance(h.states["vm-a"], Stopped) and h.types().count("memory_denied") == 3
-    assert "QEMU's own included" in h.states["vm-a"].sentence
+    assert "0 + 228 of 200 MiB in the area of its class" in h.states["vm-a"].sentence
     nothing_is_held(h)
 
 
@@ -275,7 +278,7 @@ def test_an_image_under_disks_is_kept() -> None:
 def test_vms_spread_and_a_full_cluster_says_so() -> None:
     h = house(memory_mib=2048)
     for i in range(4):
-        define(h, f"v{i}", memory_mib=1024)
+        define(h, f"v{i}", memory_mib=2048)
     for i in range(3):
         h.say(StartVm(vm=f"v{i}"))
     assert sorted(h.states[f"vm-v{i}"].node for i in range(3)) == list(NODES)

@@ -64,7 +64,7 @@ MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     nobody_waits_for_the_nodes,
     greetings_are_answered_unheard,
 ]
-SEEDS_PER_MUTANT_MAX = 60
+SEEDS_PER_MUTANT_MAX = 120
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.__name__)

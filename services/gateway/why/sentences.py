@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proto import compute as c
-from proto import io, memory
+from proto import io, ladder, memory
 from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 
 
@@ -75,11 +75,23 @@ def _of_others(event: Any) -> str:
             return f"{event.node}'s ledger reserved {event.memory_mib} MiB ({of})"
         case memory.MemoryDenied():
             free = event.capacity_mib - event.reserved_mib
+            if event.sentence:
+                return f"the ledger denied {event.memory_mib} MiB: {event.sentence}"
             return f"{event.node}'s ledger denied {event.memory_mib} MiB: {max(0, free)} of {event.capacity_mib} MiB are free"
         case memory.MemoryReleased():
             return f"{event.node}'s ledger took {event.memory_mib} MiB back"
         case memory.CapacitySet():
-            return f"{event.node} may promise {event.capacity_mib} MiB"
+            share = f", {event.share_mib} of them for failover" if event.share_mib else ""
+            return f"{event.node} may promise {event.capacity_mib} MiB{share}"
+        case memory.CapacityExceeded():
+            fell = f"{event.before_mib} to {event.capacity_mib} MiB"
+            return f"{event.node} lost memory ({fell}): {event.short_mib} MiB of what it promised are not there"
+        case ladder.LadderClimbed() | ladder.LadderDescended():
+            return _of_ladder(event)
+        case ladder.VmMoveWanted():
+            return f"{event.vm} should run elsewhere: {event.sentence}"
+        case ladder.VmPauseWanted():
+            return f"{event.vm} should stand still for now: {event.sentence}"
         case memory.MemoryOrderReported(faults=()):
             return f"{event.node} applied its memory order whole again"
         case memory.MemoryOrderReported():
@@ -113,3 +125,11 @@ def _of_nodes(event: Any) -> str:
             return "removed"
         case _:
             return ""
+
+
+def _of_ladder(event: ladder.LadderClimbed | ladder.LadderDescended) -> str:
+    seen = event.seen
+    did = ", ".join(f"{s.rung.value} {s.vm} {s.from_mib} to {s.to_mib} MiB" for s in event.steps)
+    has = f"{seen.available_mib} MiB available, minFree {event.min_free_mib}"
+    verb = "takes back" if isinstance(event, ladder.LadderClimbed) else "gives again"
+    return f"{event.node} {verb} memory ({event.level.value}: {has}): {did}"

@@ -1,0 +1,154 @@
+"""What may be promised of a node: its host's report, its areas, the failover share, the policy. Pure.
+
+What a person decides (areas, share, policy) is refused where it would break what was promised already. What happens to a host is
+a fact: then nothing is taken from anyone and nothing new is promised until it fits again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from libs.common.decider import Refused
+from libs.common.messages import NodeId
+from libs.memory.promise import taken_mib
+from proto.machine import Priority
+from proto.memory import (
+    Broken,
+    CapacityCause,
+    CapacityExceeded,
+    CapacitySet,
+    LedgerEvent,
+    NoteHost,
+    Refusal,
+    SetAreas,
+    SetFailoverShare,
+    SetMemoryPolicy,
+)
+from services.memory import areas as area_rules
+from services.memory.admit import holders, over, said
+from services.memory.states import Account, Ledger
+
+
+def note_host(command: NoteHost, account: Account) -> Sequence[LedgerEvent]:
+    before = account if isinstance(account, Ledger) else Ledger(capacity_mib=0)
+    keeps = before.areas_set and command.memory_mib > taken_mib(before.areas)
+    areas = before.areas if keeps else area_rules.sized(command.memory_mib)
+    after = replace(
+        before,
+        physical_mib=command.memory_mib,
+        swap_mib=command.swap_mib,
+        balloon=command.balloon,
+        memory_areas=command.memory_areas,
+        areas=areas,
+        areas_set=keeps,
+        capacity_mib=max(0, command.memory_mib - taken_mib(areas)),
+    )
+    if after == account:
+        return ()
+    events: list[LedgerEvent] = [_set(command.node, after, CapacityCause.HOST)]
+    promised, charged = after.reserved_mib, after.charged_mib
+    short = max(promised, charged) - (after.capacity_mib - after.share_mib)
+    if short > 0 and after.capacity_mib < before.capacity_mib:
+        events.append(
+            CapacityExceeded(
+                node=NodeId(command.node),
+                before_mib=before.capacity_mib,
+                capacity_mib=after.capacity_mib,
+                promised_mib=promised,
+                charged_mib=charged,
+                short_mib=short,
+            )
+        )
+    return events
+
+
+def set_areas(command: SetAreas, account: Account) -> Sequence[LedgerEvent]:
+    ledger = _known(command.node, account)
+    area_rules.check(command.areas, ledger.physical_mib)
+    areas = command.areas or area_rules.sized(ledger.physical_mib)
+    capacity_mib = max(0, ledger.physical_mib - taken_mib(areas))
+    after = replace(ledger, areas=areas, areas_set=bool(command.areas), capacity_mib=capacity_mib)
+    return _changed(command.node, ledger, after, CapacityCause.AREAS)
+
+
+def set_share(command: SetFailoverShare, account: Account) -> Sequence[LedgerEvent]:
+    ledger = _known(command.node, account)
+    return _changed(command.node, ledger, replace(ledger, share_mib=command.share_mib), CapacityCause.SHARE)
+
+
+def set_policy(command: SetMemoryPolicy, account: Account) -> Sequence[LedgerEvent]:
+    ledger = _known(command.node, account)
+    known = [p.value for p in Priority if p is not Priority.CRITICAL]
+    for name in command.policy.class_ratio_pct:
+        if name == Priority.CRITICAL.value:
+            why = "critical VMs are never promised more than there is"
+            raise Refused(Refusal.BAD_POLICY, why, f"give a ratio for one of {', '.join(known)}")
+        if name not in known:
+            raise Refused(Refusal.BAD_POLICY, f"there is no class {name[:80]!r}", f"one of {', '.join(known)}")
+    return _changed(command.node, ledger, replace(ledger, policy=command.policy), CapacityCause.POLICY)
+
+
+def _known(node: str, account: Account) -> Ledger:
+    if isinstance(account, Ledger) and account.physical_mib > 0:
+        return account
+    raise Refused(Refusal.NO_LEDGER, f"{node} has not said what memory it has", "name a node that `node ls` shows")
+
+
+def _changed(node: str, before: Ledger, after: Ledger, cause: CapacityCause) -> Sequence[LedgerEvent]:
+    """Raises Refused where what was promised would break a limit that becomes tighter by this."""
+    if after == before:
+        return ()
+    promises = [r.promise for r in before.reserved.values()]
+    room = after.capacity_mib - after.share_mib
+    broke = {b.limit: b for b in over(promises, after.policy, after.areas, room)}
+    was_room = before.capacity_mib - before.share_mib
+    was = {b.limit: b for b in over(promises, before.policy, before.areas, was_room)}
+    worse = [b for limit, b in broke.items() if limit not in was or _lacking(b) > _lacking(was[limit])]
+    if worse:
+        need = max(_lacking(b) for b in worse)
+        raise Refused(
+            Refusal.BREAKS_PROMISES,
+            f"{said(node, worse)}; promised to {holders(before)}",
+            f"move or stop VMs of {need} MiB first, or change it by {need} MiB less",
+        )
+    return [_set(node, after, cause)]
+
+
+def _lacking(broke: Broken) -> int:
+    return broke.promised_mib + broke.asked_mib - broke.limit_mib
+
+
+def _set(node: str, ledger: Ledger, cause: CapacityCause) -> CapacitySet:
+    return CapacitySet(
+        node=NodeId(node),
+        cause=cause,
+        capacity_mib=ledger.capacity_mib,
+        physical_mib=ledger.physical_mib,
+        swap_mib=ledger.swap_mib,
+        share_mib=ledger.share_mib,
+        areas=ledger.areas,
+        areas_set=ledger.areas_set,
+        policy=ledger.policy,
+        balloon=ledger.balloon,
+        memory_areas=ledger.memory_areas,
+        promised_mib=ledger.reserved_mib,
+        charged_mib=ledger.charged_mib,
+    )
+
+
+def apply(account: Account, event: CapacitySet) -> Ledger:
+    before = account if isinstance(account, Ledger) else Ledger(capacity_mib=0)
+    return replace(
+        before,
+        capacity_mib=event.capacity_mib,
+        physical_mib=event.physical_mib,
+        swap_mib=event.swap_mib,
+        share_mib=event.share_mib,
+        areas=event.areas,
+        areas_set=event.areas_set,
+        policy=event.policy,
+        balloon=event.balloon,
+        memory_areas=event.memory_areas,
+    )
