@@ -1,15 +1,15 @@
 """What the control plane adds to a VM's start, how long `make up` takes, and what the idle cluster weighs.
 
-    python -m tests.bench.start [--quick] [--json]
+python -m tests.bench.start [--quick] [--json]
 
-    added_ms_p50      HTTP request sent -> the VM's QEMU process is there (its own start-up is not in it; making its disk is),
-                      in ms. QEMU's birth is known to 10 ms
-    added_ms_max      the slowest of them
-    running_ms_p50    the same until the VM is seen running, by the event's own time
-    up_s              `services.cluster up` on a set-up tree, new state folder, until healthy
-    pss_mb            proportional set size of all processes of the default grouping (engines, services, gateway, three agents,
-                      supervisor; no VMs); pss_separate_mb: with one process per service
-    accelerator       what the guests ran on
+added_ms_p50      HTTP request sent -> the VM's QEMU process is there (its own start-up is not in it; making its disk is),
+                  in ms. QEMU's birth is known to 10 ms
+added_ms_max      the slowest of them
+running_ms_p50    the same until the VM is seen running, by the event's own time
+up_s              `services.cluster up` on a set-up tree, new state folder, until healthy
+pss_mb            proportional set size of all processes of the default grouping (engines, services, gateway, three agents,
+                  supervisor; no VMs); pss_separate_mb: with one process per service
+accelerator       what the guests ran on
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Embedded:
     def pss_mb(self) -> float:
         """Of the supervisor, its children and theirs; VMs are nobody's children."""
         roots = [self.record()["supervisor"]["pid"], *(c["mark"]["pid"] for c in self.record()["children"].values())]
-        family = {p.pid for root in roots for p in (psutil.Process(root), *psutil.Process(root).children(recursive=True))}
+        family = {
+            p.pid for root in roots for p in (psutil.Process(root), *psutil.Process(root).children(recursive=True))
+        }
         return sum(_pss_mb(pid) for pid in family if "qemu" not in psutil.Process(pid).name())
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -29,7 +29,17 @@ def test_a_vms_states() -> None:
     ):
         log.add(event)
         states.append(log.model.vms.all["a"].state)
-    assert states == ["stopped", "starting", "running", "pausing", "paused", "resuming", "running", "stopping", "stopped"]
+    assert states == [
+        "stopped",
+        "starting",
+        "running",
+        "pausing",
+        "paused",
+        "resuming",
+        "running",
+        "stopping",
+        "stopped",
+    ]
     vm = log.model.vms.all["a"]
     assert (vm.node, vm.pcpus, vm.boot_id, vm.generation) == ("", (), "", 1)
     assert [r.text for r in vm.reasons][-1] == "stopped (ordered)"

@@ -42,7 +42,9 @@ class Greeted(Node):
         return self
 
     def greet(self, incarnation: int) -> Greeted:
-        return self.do(self.agent.on_greeting("ref", OrderGreeting(node="n1", version=3, incarnation=incarnation), self.now_us))
+        return self.do(
+            self.agent.on_greeting("ref", OrderGreeting(node="n1", version=3, incarnation=incarnation), self.now_us)
+        )
 
     def heard(self, reply: Reply = ACCEPTED) -> Greeted:
         for name, vm in self.agent.vms.items():
@@ -51,7 +53,14 @@ class Greeted(Node):
 
 
 def test_generations_of_each_incarnation_are_above_all_before() -> None:
-    assert [incarnation_of(g) for g in (0, 1, floor_of(2), floor_of(2) + 1, floor_of(3), floor_of(3) + 1)] == [1, 1, 1, 2, 2, 3]
+    assert [incarnation_of(g) for g in (0, 1, floor_of(2), floor_of(2) + 1, floor_of(3), floor_of(3) + 1)] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
 
 
 def test_a_greeting_is_answered_once_all_reports_were_heard() -> None:

@@ -32,11 +32,15 @@ def test_equals_are_told_as_equals() -> None:
 
 def known(position: int, causation: str = "", correlation: str = "t", actor: str = "service:compute") -> Known:
     meta = Meta("c", causation, correlation, actor, 0)
-    return Known(Recorded(position, "vm-a", position, "strange_thing", 1, position, encode({}), encode(meta)), meta, None)
+    return Known(
+        Recorded(position, "vm-a", position, "strange_thing", 1, position, encode({}), encode(meta)), meta, None
+    )
 
 
 def test_effects_stand_below_their_cause() -> None:
-    found = stories([known(4, "1-2"), known(1, actor="user:ann"), known(2, "1-1"), known(3, "1-1"), known(9, "1-7", "u")])
+    found = stories(
+        [known(4, "1-2"), known(1, actor="user:ann"), known(2, "1-1"), known(3, "1-1"), known(9, "1-7", "u")]
+    )
     first, second = found
     assert (first.task, first.asked_by) == ("t", "user:ann")
     (root,) = first.steps
@@ -60,7 +64,11 @@ def test_every_event_of_compute_and_memory_has_a_sentence_of_its_own() -> None:
     [
         ("n1", "", "n1: score 0.9 (cpu_used 0.1, memory_used 0.2)"),
         ("n2", "n2 would have done, as choice 2 of 2: n1 scored higher", "memory_used: n2 has +0.4 against n1"),
-        ("n3", "n3 was no candidate: the filter memory removed it", "n3: removed by the filter memory (100 of 512 MiB there)"),
+        (
+            "n3",
+            "n3 was no candidate: the filter memory removed it",
+            "n3: removed by the filter memory (100 of 512 MiB there)",
+        ),
         ("n4", "n4 was not considered", ""),
     ],
 )

@@ -1,0 +1,215 @@
+"""The rebalancer of compute: what it is told of a cluster, the rules it goes by, what it proposes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from libs.common.messages import Command, Event, Name, NodeId, Tick, Value, VmId
+from proto.machine import Priority
+
+
+class NodeLoad(Value):
+    """A node that takes part: online and not cordoned. Others are neither left nor entered, nor do they count in the score.
+
+    pcpus         its share of the host's pCPUs (may be a fraction)
+    memory_mib    what may be promised to VMs; kept_mib: what is promised to VMs that are not listed
+    vcpus_max     vCPUs that may be promised; vcpus_kept: those promised to VMs that are not listed
+    """
+
+    node: NodeId
+    pcpus: float
+    memory_mib: int
+    vcpus_max: int
+    kept_mib: int = 0
+    vcpus_kept: int = 0
+    pools: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+
+
+class VmLoad(Value):
+    """A VM that runs on a node that takes part.
+
+    memory_mib     what its node's ledger holds for it, QEMU's own included
+    demand_pcpus   CPU time it uses or waits for, in pCPUs, smoothed over minutes; 0 where it is not known
+    fixed          why it cannot be moved, in a few words; empty: it can
+    together, apart  group names: VMs of one `together` stay on one node, no two of one `apart` come to one
+    """
+
+    vm: VmId
+    node: NodeId
+    vcpus: int
+    memory_mib: int
+    demand_pcpus: float = 0.0
+    priority: Priority = Priority.NORMAL
+    together: str = ""
+    apart: str = ""
+    fixed: str = ""
+    pools: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+
+
+class ClusterLoad(Value):
+    """A cluster at one moment. VMs on nodes that are not listed are left out."""
+
+    nodes: tuple[NodeLoad, ...]
+    vms: tuple[VmLoad, ...]
+
+
+class Weights(Value):
+    """What a unit of each term is worth in the score. Memory, vCPUs and CPU are standard deviations over the nodes; excess is a
+    sum, so that one node without CPU time to give outweighs many that are merely uneven."""
+
+    memory: float = 1.0
+    vcpus: float = 1.0
+    cpu: float = 1.0
+    excess: float = 4.0
+
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+
+class Rules(Value):
+    """When the rebalancer acts, and how much of it at once. All bounds hold whatever the facts say.
+
+    threshold        score above which the cluster counts as uneven; calm_share: it is even again below that part of it
+    margin_share     what a plan has to take off the score to be begun, as a part of it
+    gain_min         what one move of a normal VM has to gain, times the number of nodes (a move evens out two of them: the more
+                     there are, the less of the score that can be); more for VMs of higher class (CLASS_COST)
+    hold_s           the cluster must have been uneven for so long
+    vm_rest_s        a VM that was moved stays for so long, and so does one whose move failed
+    batch_rest_s     after a batch of moves, what it changed is waited for; idle_rest_s: after nothing was found to be worth a move
+    move_s_max       a move of which nothing was heard for so long has failed
+    at_once_max      moves under way at one time; plan_max: moves looked ahead
+    busy_share       CPU demand per pCPU above which VMs of a node begin to wait for one another
+    """
+
+    threshold: Annotated[float, msgspec.Meta(gt=0.0)] = 0.3
+    calm_share: Share = 0.7
+    margin_share: Share = 0.1
+    gain_min: Annotated[float, msgspec.Meta(gt=0.0)] = 0.12
+    hold_s: Annotated[int, msgspec.Meta(ge=0)] = 180
+    vm_rest_s: Annotated[int, msgspec.Meta(ge=0)] = 7200
+    batch_rest_s: Annotated[int, msgspec.Meta(ge=0)] = 300
+    idle_rest_s: Annotated[int, msgspec.Meta(ge=60)] = 3600
+    move_s_max: Annotated[int, msgspec.Meta(ge=60)] = 3600
+    at_once_max: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    plan_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
+    busy_share: Annotated[float, msgspec.Meta(gt=0.0)] = 0.8
+    weights: Weights = Weights()
+
+
+class Move(Value):
+    """One VM to one other node, as it is proposed.
+
+    gain    by how much the score falls by this move, when its turn comes (of two moves that only help together, one may raise it)
+    batch   moves of one batch may run at once; a batch begins when the one before has ended
+    """
+
+    vm: VmId
+    origin: NodeId
+    target: NodeId
+    gain: float
+    score_before: float
+    score_after: float
+    batch: int
+    reason: str
+
+
+class Plan(Value):
+    """score: as it is; planned: once all moves are made. The terms are weighted: they add up to the score."""
+
+    policy: str
+    score: float
+    planned: float
+    terms: dict[str, float]
+    planned_terms: dict[str, float]
+    moves: tuple[Move, ...] = ()
+
+
+# --- the stream `balance-cluster` ---------------------------------------------------------------------------------------
+
+CLUSTER = "cluster"
+
+
+class Mode(StrEnum):
+    """`advise`: the plan is shown to those who ask, nothing is decided. `auto`: moves are decided as the rules say."""
+
+    ADVISE = "advise"
+    AUTO = "auto"
+
+
+class SetBalance(Command):
+    """rules None: those that hold stay."""
+
+    mode: Mode
+    rules: Rules | None = None
+
+
+class LookAtBalance(Tick):
+    """Decides something only where the cluster became uneven or even, or a move is due. load: filled in by compute's own view."""
+
+    load: ClusterLoad | None = None
+
+
+class NoteMoveEnded(Command):
+    """What became of a move: the VM is where it was to go, or it is not."""
+
+    vm: Name
+    moved: bool
+    now_us: int
+    sentence: str = ""
+
+
+class BalanceSet(Event):
+    mode: Mode
+    rules: Rules
+
+
+class ImbalanceBegan(Event):
+    """The score rose above the threshold."""
+
+    score: float
+    threshold: float
+    at_us: int
+
+
+class ImbalanceEnded(Event):
+    score: float
+    calm: float
+
+
+class MovePlanned(Event):
+    """A VM is to move; the score is expected to fall by `gain`."""
+
+    vm: VmId
+    origin: NodeId
+    target: NodeId
+    reason: str
+    gain: float
+    score_before: float
+    score_after: float
+    policy: str
+    at_us: int
+
+
+class NoMoveFound(Event):
+    """The cluster is uneven, but nothing is worth a move: it is left for a while."""
+
+    score: float
+    planned: float
+    sentence: str
+    at_us: int
+
+
+class MoveEnded(Event):
+    vm: VmId
+    moved: bool
+    sentence: str
+    at_us: int
+
+
+BalanceCommand = SetBalance | LookAtBalance | NoteMoveEnded
+BalanceEvent = BalanceSet | ImbalanceBegan | ImbalanceEnded | MovePlanned | NoMoveFound | MoveEnded

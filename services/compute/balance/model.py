@@ -1,0 +1,177 @@
+"""The rebalancer (stream `balance-cluster`). Pure.
+
+    even ──score above the threshold──▶ uneven ──for hold_s──▶ batch of moves ──ended, rested──▶ next batch …
+      ▲                                   │
+      └───────score below calm_share──────┘
+
+Nothing is decided in mode `advise`. A move that was decided is asked for by a reaction; its end comes back as NoteMoveEnded, or is
+taken for failed after move_s_max. Between threshold and calm_share lies the band in which noise changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never, get_args
+
+import msgspec
+from msgspec.structs import replace
+
+from libs.common.decider import Decider
+from libs.common.messages import Value, VmId
+from proto.balance import (
+    CLUSTER,
+    BalanceCommand,
+    BalanceEvent,
+    BalanceSet,
+    ClusterLoad,
+    ImbalanceBegan,
+    ImbalanceEnded,
+    LookAtBalance,
+    Mode,
+    MoveEnded,
+    MovePlanned,
+    NoMoveFound,
+    NoteMoveEnded,
+    Rules,
+    SetBalance,
+)
+from services.compute.balance.board import Board
+from services.compute.balance.plan import plan
+
+RESTING_MAX = 10_000
+"""VMs whose last move is remembered; the oldest are forgotten first."""
+
+SECOND_US = 1_000_000
+
+
+class Under(Value):
+    """A move under way."""
+
+    target: str
+    at_us: int
+
+
+class Balance(Value):
+    """uneven_us: since when, 0 while even. rest_us: no batch before. rested_us: by VM, when its last move ended (or was begun)."""
+
+    mode: Mode = Mode.ADVISE
+    rules: Rules = Rules()
+    uneven_us: int = 0
+    rest_us: int = 0
+    rested_us: dict[str, int] = msgspec.field(default_factory=dict)
+    moving: dict[str, Under] = msgspec.field(default_factory=dict)
+
+    def resting(self, now_us: int) -> frozenset[str]:
+        """VMs that may not be moved now."""
+        since = now_us - self.rules.vm_rest_s * SECOND_US
+        return frozenset(vm for vm, at_us in self.rested_us.items() if at_us > since) | self.moving.keys()
+
+
+def decide(command: BalanceCommand, state: Balance) -> Sequence[BalanceEvent]:
+    match command:
+        case SetBalance():
+            rules = command.rules or state.rules
+            same = (command.mode, rules) == (state.mode, state.rules)
+            return () if same else [BalanceSet(mode=command.mode, rules=rules)]
+        case LookAtBalance():
+            if state.mode is not Mode.AUTO:
+                return ()
+            return _expired(command.now_us, state) or _look(command, state)
+        case NoteMoveEnded():
+            if command.vm not in state.moving:
+                return ()
+            return [
+                MoveEnded(vm=VmId(command.vm), moved=command.moved, sentence=command.sentence, at_us=command.now_us)
+            ]
+
+
+def _expired(now_us: int, state: Balance) -> Sequence[BalanceEvent]:
+    limit_s = state.rules.move_s_max
+    late = [vm for vm, under in state.moving.items() if now_us - under.at_us > limit_s * SECOND_US]
+    said = f"nothing was heard of it for {limit_s} s"
+    return [MoveEnded(vm=VmId(vm), moved=False, sentence=said, at_us=now_us) for vm in sorted(late)]
+
+
+def _look(command: LookAtBalance, state: Balance) -> Sequence[BalanceEvent]:
+    load, now_us, rules = command.load, command.now_us, state.rules
+    if load is None or len(load.nodes) < 2:
+        return ()
+    score = Board(load, rules).score()
+    if not state.uneven_us:
+        began = ImbalanceBegan(score=score, threshold=rules.threshold, at_us=now_us)
+        return [began] if score > rules.threshold else ()
+    calm = rules.threshold * rules.calm_share
+    if score < calm:
+        return [ImbalanceEnded(score=score, calm=calm)]
+    held = now_us - state.uneven_us >= rules.hold_s * SECOND_US
+    if not held or state.moving or now_us < state.rest_us:
+        return ()
+    return _batch(load, state, now_us)
+
+
+def _batch(load: ClusterLoad, state: Balance, now_us: int) -> Sequence[BalanceEvent]:
+    rules = state.rules
+    found = plan(load, rules, state.resting(now_us))
+    gained, wanted = found.score - found.planned, rules.margin_share * found.score
+    if not found.moves or gained < wanted:
+        said = (
+            f"all moves that are worth it take {gained:.3f} off a score of {found.score:.3f}; {wanted:.3f} is asked for"
+        )
+        return [NoMoveFound(score=found.score, planned=found.planned, sentence=said, at_us=now_us)]
+    return [
+        MovePlanned(
+            vm=move.vm,
+            origin=move.origin,
+            target=move.target,
+            reason=move.reason,
+            gain=move.gain,
+            score_before=move.score_before,
+            score_after=move.score_after,
+            policy=found.policy,
+            at_us=now_us,
+        )
+        for move in found.moves
+        if move.batch == 0
+    ]
+
+
+def evolve(state: Balance, event: BalanceEvent) -> Balance:
+    rules = state.rules
+    match event:
+        case BalanceSet():
+            return replace(state, mode=event.mode, rules=event.rules, uneven_us=0)
+        case ImbalanceBegan():
+            return replace(state, uneven_us=event.at_us)
+        case ImbalanceEnded():
+            return replace(state, uneven_us=0)
+        case NoMoveFound():
+            return replace(state, rest_us=event.at_us + rules.idle_rest_s * SECOND_US)
+        case MovePlanned():
+            moving = state.moving | {event.vm: Under(target=event.target, at_us=event.at_us)}
+            rest_us = event.at_us + rules.batch_rest_s * SECOND_US
+            return replace(state, moving=moving, rested_us=_rested(state, event.vm, event.at_us), rest_us=rest_us)
+        case MoveEnded():
+            moving = {vm: under for vm, under in state.moving.items() if vm != event.vm}
+            rest_us = event.at_us + rules.batch_rest_s * SECOND_US
+            return replace(state, moving=moving, rested_us=_rested(state, event.vm, event.at_us), rest_us=rest_us)
+        case _:
+            assert_never(event)
+
+
+def _rested(state: Balance, vm: str, at_us: int) -> dict[str, int]:
+    """With this VM's move; without those that rest no longer."""
+    since = at_us - state.rules.vm_rest_s * SECOND_US
+    kept = {other: then for other, then in state.rested_us.items() if then > since and other != vm} | {vm: at_us}
+    return dict(list(kept.items())[-RESTING_MAX:])
+
+
+BALANCE: Decider[BalanceCommand, Balance, BalanceEvent] = Decider(
+    kind="balance",
+    commands=get_args(BalanceCommand),
+    events=get_args(BalanceEvent),
+    state=Balance,
+    key=lambda command: CLUSTER,
+    initial=Balance(),
+    decide=decide,
+    evolve=evolve,
+)
