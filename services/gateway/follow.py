@@ -18,6 +18,7 @@ from libs.common.registry import Registry, UnknownType, members
 from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent, VmStartFailed
 from proto.io import DevicesEvent, ImageEvent
+from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
@@ -37,7 +38,7 @@ AGAIN_S = 1.0
 START_FAILED = tag_of(VmStartFailed)
 
 EVENTS = Registry(
-    c for union in (VmEvent, NodeEvent, ClusterEvent, LedgerEvent, DevicesEvent, ImageEvent) for c in members(union)
+    c for union in (VmEvent, NodeEvent, ClusterEvent, LedgerEvent, MapEvent, DevicesEvent, ImageEvent) for c in members(union)
 )
 
 

@@ -66,6 +66,8 @@ async def run(config: NodeConfig) -> None:
     driver, clock, node = make_driver(config), SystemClock(), NodeId(config.node)
     runner = AgentRunner(node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, () if who else OPEN)
     await runner.start()
+    if not driver.memory.shelter():
+        log.info("%s: this agent stands in no memory area of its own", config.node)
     asks = Asks(node, driver, bus, clock)
     await asks.start()
     await MemoryAsks(node, driver, bus).start()

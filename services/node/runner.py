@@ -20,6 +20,7 @@ from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
 from services.node.keep import Keep
+from services.node.memory_keeper import MemoryKeeper
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
 from services.node.reading import read_order
 from services.node.work import fact_of
@@ -62,6 +63,7 @@ class AgentRunner:
         self._disk = asyncio.Lock()
         self._verbs = Verbs()
         self._requests_lost = 0
+        self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -79,6 +81,7 @@ class AgentRunner:
         self._spawn(self._tick())
         self._spawn(self._beat())
         self._spawn(self._greet())
+        self._spawn(self.memory.run())
 
     async def stop(self) -> None:
         """The VMs run on."""
@@ -100,7 +103,7 @@ class AgentRunner:
         elif isinstance(order, OrderGreeting):
             self._do(self.agent.on_greeting(message, order, self._now()))
         elif isinstance(order, OrderMemory):
-            await message.respond(encode(Heard(accepted=False, sentence="this agent does not divide memory")))
+            await message.respond(encode(self.memory.on_order(order, self.agent.incarnation)))
         else:
             self._do(self.chores.on_order(message, order, self._now()))
         self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
@@ -260,6 +263,9 @@ class AgentRunner:
         except msgspec.MsgspecError as bad:
             log.error("%s answered what is no reply: %s", service, bad)
             return None
+
+    async def _to_memory(self, fact: Fact) -> Reply | None:
+        return await self._request("memory", msgspec.structs.replace(fact, heard=self.agent.met), "", "")
 
     def _now(self) -> int:
         return self._clock.now_us()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proto import compute as c
-from proto import io, ladder, memory
+from proto import io, ladder, mapping, memory
 from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 
 
@@ -96,6 +96,11 @@ def _of_others(event: Any) -> str:
             return f"{event.node} applied its memory order whole again"
         case memory.MemoryOrderReported():
             return f"{event.node} could not apply all of its memory order: {'; '.join(event.faults)}"
+        case mapping.VmRegionsMapped():
+            regions = ", ".join(f"{r.name} {r.size_mib} MiB at {r.guest_address:#x}" for r in event.regions)
+            return f"its memory on {event.node}: {regions or 'none'}"
+        case mapping.VmRegionsUnmapped():
+            return f"its memory on {event.node} is free again"
         case io.DevicesGranted():
             files = ", ".join(disk.file for disk in event.disks)
             return f"io granted {len(event.disks)} disks ({files or 'none'}) and {len(event.nics)} NICs"

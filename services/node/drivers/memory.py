@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from proto.mapping import MemoryUse, Region, Step, Translation, WhyNot
+from proto.memory import Area
 from proto.node import VmMemory
 from services.node.drivers import DriverError
 from services.node.host.memory_now import MemoryNow
+from services.node.memory_plan import Balloon
 
 
 class Untranslatable(DriverError):
@@ -41,6 +43,26 @@ class DriverMemory(Protocol):
 
     async def figures(self) -> tuple[VmMemory, ...]:
         """Of each VM that runs, quickly; what is not known at once is -1."""
+        ...
+
+    async def balloons(self) -> dict[str, Balloon]:
+        """Of each VM that runs."""
+        ...
+
+    async def inflate(self, vm: str, mib: int) -> None:
+        """Ask the guest to come to so much memory: it takes its time, and may refuse. Raises DriverError."""
+        ...
+
+    async def limit(self, vm: str, high_mib: int, swap_max_mib: int, merge: bool) -> list[str]:
+        """Set a VM's own limits; a sentence for each that could not be. Raises DriverError."""
+        ...
+
+    async def divide(self, areas: tuple[Area, ...]) -> list[str]:
+        """Make the areas of this node; a sentence for each limit that could not be set."""
+        ...
+
+    def shelter(self) -> bool:
+        """Put this agent itself into the area of the control plane. False: it cannot be."""
         ...
 
     async def use(self, vm: str) -> MemoryUse:

@@ -7,11 +7,13 @@ memory lies in one run of the "process", and that in one run of the "machine".
 from __future__ import annotations
 
 from proto.mapping import CellUse, GuestMemory, MemoryUse, Region, Space, Step, Translation, WhyNot
+from proto.memory import Area
 from proto.node import VmMemory
 from services.node.drivers import NoSuchVm
 from services.node.drivers.memory import Untranslatable, canonical, not_canonical
 from services.node.drivers.simhost import SimHost, SimVm
 from services.node.host.memory_now import MemoryNow
+from services.node.memory_plan import Balloon
 
 PAGE = 4096
 STRIDE = 40_503
@@ -28,6 +30,7 @@ class SimMemory:
         self._host = host
         self.demand_mib: dict[str, int] = {}
         """VM -> what its guest uses, where it was said by hand; else half of its memory"""
+        self.areas: tuple[Area, ...] = ()
 
     def vms(self) -> dict[str, int]:
         return {name: vm.spec.generation for name, vm in self._host.vms.items() if not vm.starting}
@@ -79,8 +82,30 @@ class SimMemory:
 
     def _figures(self, name: str, vm: SimVm) -> VmMemory:
         nominal_mib = vm.spec.shape.memory_mib
-        used_mib = min(nominal_mib, self.demand_mib.get(name, nominal_mib // 2))
-        return VmMemory(name, vm.spec.generation, used_mib, 0, nominal_mib, nominal_mib - used_mib)
+        balloon_mib = vm.balloon_mib or nominal_mib
+        used_mib = min(balloon_mib, self.demand_mib.get(name, nominal_mib // 2))
+        return VmMemory(name, vm.spec.generation, used_mib, 0, balloon_mib, balloon_mib - used_mib)
+
+    async def balloons(self) -> dict[str, Balloon]:
+        return {
+            f.vm: Balloon(f.generation, self._host.vms[f.vm].spec.shape.memory_mib, f.balloon_mib)
+            for f in await self.figures()
+        }
+
+    async def inflate(self, vm: str, mib: int) -> None:
+        found = self._find(vm)
+        found.balloon_mib = max(1, min(mib, found.spec.shape.memory_mib))
+
+    async def limit(self, vm: str, high_mib: int, swap_max_mib: int, merge: bool) -> list[str]:
+        self._find(vm)
+        return []
+
+    async def divide(self, areas: tuple[Area, ...]) -> list[str]:
+        self.areas = areas
+        return []
+
+    def shelter(self) -> bool:
+        return False
 
     async def use(self, vm: str) -> MemoryUse:
         found = self._find(vm)

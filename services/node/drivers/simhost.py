@@ -94,6 +94,7 @@ class SimVm:
     resets: int = 0
     running_us: int = 0
     boots: int = 0
+    balloon_mib: int = 0
 
     def machine(self) -> Machine:
         return Machine(self.spec.vm, self.spec.generation, self.pid, self.status, self.resets)

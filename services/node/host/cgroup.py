@@ -43,12 +43,15 @@ class Groups:
         self.remove(handle)
         return Ability(able, tuple(word for c in CONTROLLERS if c not in able for word in ENFORCES[c]))
 
-    def make(self, vm: str, limits: Limits) -> str:
-        """The group's handle, "" where none can be made. A group that is there already gets these limits."""
+    def make(self, vm: str, limits: Limits, area: str = "") -> str:
+        """The group's handle, "" where none can be made. A group that is there already gets these limits. area: the group of
+        its class, in the tree that divides memory."""
         made: list[Path] = []
         for base in self._bases:
             folder = base.folder / self._name / vm
             try:
+                if area and "memory" in base.controllers:
+                    folder = _area(base, self._name, area) / vm
                 folder.mkdir(exist_ok=True)
                 for controller in base.controllers:
                     for file, value in settings(base.version, controller, limits).items():
@@ -61,12 +64,19 @@ class Groups:
             made.append(folder)
         return "\n".join(str(folder) for folder in made)
 
-    def join(self, vm: str, pid: int, limits: Limits | None = None) -> str:
+    def join(self, vm: str, pid: int, limits: Limits | None = None, area: str = "") -> str:
         """Make the VM's group and put a process into it that has not exec'ed QEMU yet. The group's handle."""
-        handle = self.make(vm, limits or Limits())
+        handle = self.make(vm, limits or Limits(), area)
         for folder in _folders(handle):
             (folder / "cgroup.procs").write_text(str(pid))
         return handle
+
+    def area(self, name: str) -> Path | None:
+        """The folder of an area, made where it is not there; "": that of all. None: no memory controller here. Raises OSError."""
+        for base in self._bases:
+            if "memory" in base.controllers:
+                return _area(base, self._name, name) if name else base.folder / self._name
+        return None
 
     def remove(self, handle: str) -> bool:
         """False while a process is in it: say it again when that is gone. A missing group is removed."""
@@ -89,6 +99,14 @@ class Groups:
                     if word == "oom_kill":
                         return int(count)
         return 0
+
+
+def _area(base: Base, name: str, area: str) -> Path:
+    folder = base.folder / name / area
+    folder.mkdir(exist_ok=True)
+    if base.version == 2:
+        _hand_down(folder, base.controllers)
+    return folder
 
 
 def _folders(handle: str) -> list[Path]:

@@ -1,5 +1,9 @@
 """The memory side of control groups: what a group uses and may use, and how its limits are written in either version. A group is
-named by its handle (cgroup.py): its folders, one a line."""
+named by its handle (cgroup.py): its folders, one a line.
+
+Version 1 has a hard limit (max) and a soft one, above which a group is reclaimed from first when the host is short: that
+stands for low, or, where nothing is promised, for high. It can neither promise memory (min) nor slow a group down (high).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,17 @@ from pathlib import Path
 
 import msgspec
 
-from services.node.host.text import read
+from proto.memory import Area
+from services.node.host.text import read, read_int
 
 UNLIMITED = 1 << 60
 """version 1 says `no limit` by a number near 2^63"""
+NOT_ENFORCED_V1 = (
+    "memory-protection (control groups of version 1 have no memory.min: soft limits stand for it)",
+    "memory-throttle (control groups of version 1 have no memory.high: a group at its limit is killed, not slowed down)",
+)
+SWAPPINESS = 60
+"""the kernel's own, for groups that may be swapped"""
 
 
 class Used(msgspec.Struct, frozen=True):
@@ -18,24 +29,111 @@ class Used(msgspec.Struct, frozen=True):
 
     used_kib: int
     max_kib: int
+    peak_kib: int = 0
 
 
 def folder_of(handle: str) -> Path | None:
     """The group's folder in the tree that has the memory controller."""
     for line in handle.splitlines():
         folder = Path(line)
-        if (folder / "memory.current").exists() or (folder / "memory.usage_in_bytes").exists():
+        if version_of(folder):
             return folder
     return None
+
+
+def version_of(folder: Path) -> int:
+    """0: no memory controller in that folder."""
+    if (folder / "memory.limit_in_bytes").exists():
+        return 1
+    return 2 if (folder / "memory.max").exists() else 0
 
 
 def used(handle: str) -> Used | None:
     """None: the group has no memory controller, or is gone."""
     folder = folder_of(handle)
+    return None if folder is None else used_by(folder)
+
+
+def used_by(folder: Path) -> Used:
+    v2 = version_of(folder) == 2
+    now = read_int(folder / ("memory.current" if v2 else "memory.usage_in_bytes"), 0)
+    peak = read_int(folder / ("memory.peak" if v2 else "memory.max_usage_in_bytes"), 0)
+    most = read_int(folder / ("memory.max" if v2 else "memory.limit_in_bytes"), UNLIMITED)
+    return Used(now >> 10, 0 if most >= UNLIMITED else most >> 10, peak >> 10)
+
+
+def area_name(handle: str) -> str:
+    """The area a VM's group lies in; "": in none."""
+    folder = folder_of(handle)
+    return folder.parent.name if folder is not None and folder.parent.name.startswith("vms-") else ""
+
+
+def pressed(handle: str) -> str:
+    """What the group used at most, and what it and its area may: for who wants to know why it was killed."""
+    folder = folder_of(handle)
     if folder is None:
-        return None
-    v2 = (folder / "memory.current").exists()
-    now = read(folder / ("memory.current" if v2 else "memory.usage_in_bytes"))
-    most = read(folder / ("memory.max" if v2 else "memory.limit_in_bytes"))
-    limit = int(most) if most.isdigit() else UNLIMITED
-    return Used(int(now or 0) >> 10, 0 if limit >= UNLIMITED else limit >> 10)
+        return "its control group is gone"
+    own = used_by(folder)
+    said = f"it used up to {own.peak_kib >> 10} MiB, its own limit is {_mib(own.max_kib)}"
+    if area := area_name(handle):
+        around = used_by(folder.parent)
+        said += f", that of its area {area} is {_mib(around.max_kib)} ({around.used_kib >> 10} MiB in use there now)"
+    return said
+
+
+def _mib(kib: int) -> str:
+    return f"{kib >> 10} MiB" if kib else "none"
+
+
+def set_limits(folder: Path, area: Area) -> list[str]:
+    """Write an area's limits and read them back; a sentence for each that did not hold."""
+    if version_of(folder) == 2:
+        names = {"memory.min": area.min_mib, "memory.low": area.low_mib}
+        words = {name: str(mib << 20) for name, mib in names.items()}
+        words |= {"memory.high": _or_max(area.high_mib), "memory.max": _or_max(area.max_mib)}
+    else:
+        soft = area.low_mib or area.min_mib or area.high_mib
+        words = {"memory.soft_limit_in_bytes": _or_none(soft), "memory.limit_in_bytes": _or_none(area.max_mib)}
+    return [text for name, word in words.items() if (text := _set(folder, name, word))]
+
+
+def set_vm(handle: str, high_mib: int, swap_max_mib: int) -> list[str]:
+    """A VM's own: how much of it may be swapped out, and above what it is slowed down (0: no such limit)."""
+    folder = folder_of(handle)
+    if folder is None:
+        return [] if not (high_mib or swap_max_mib) else ["it has no control group for memory"]
+    if version_of(folder) == 2:
+        words = {"memory.high": _or_max(high_mib)}
+        if (folder / "memory.swap.max").exists():
+            words["memory.swap.max"] = str(swap_max_mib << 20)
+    else:
+        words = {"memory.soft_limit_in_bytes": _or_none(high_mib)}
+        words["memory.swappiness"] = str(SWAPPINESS if swap_max_mib else 0)
+        if (folder / "memory.memsw.limit_in_bytes").exists() and (most := used_by(folder).max_kib):
+            words["memory.memsw.limit_in_bytes"] = str((most << 10) + (swap_max_mib << 20))
+    return [text for name, word in words.items() if (text := _set(folder, name, word))]
+
+
+def _or_max(mib: int) -> str:
+    return str(mib << 20) if mib else "max"
+
+
+def _or_none(mib: int) -> str:
+    return str(mib << 20) if mib else "-1"
+
+
+def _set(folder: Path, name: str, word: str) -> str:
+    """Empty where the kernel has it so, else why it has not."""
+    try:
+        (folder / name).write_text(word)
+    except OSError as error:
+        in_use = f"; {used_by(folder).used_kib >> 10} MiB are in use there" if word not in ("-1", "max") else ""
+        return f"{name} does not take {_readable(word)} ({error.strerror or error}{in_use})"
+    seen = read(folder / name)
+    if word == "-1":
+        return "" if seen == "-1" or int(seen or 0) >= UNLIMITED else f"{name} is {seen} after it was lifted"
+    return "" if seen == word else f"{name} is {_readable(seen)} after {_readable(word)} was written"
+
+
+def _readable(word: str) -> str:
+    return f"{int(word) >> 20} MiB" if word.isdigit() and int(word) >= 1 << 20 else word

@@ -52,3 +52,16 @@ def memory_now(root: Path = ROOT) -> MemoryNow:
         psi_full_avg10=full,
         ksm_saved_mib=read_int(root / KSM / "pages_sharing", 0) * PAGE_KIB >> 10,
     )
+
+
+def ksm_on(root: Path = ROOT) -> bool:
+    """See to it that the kernel merges what may be merged. Never off again: another node on this host may want it, and without
+    memory that may be merged it does nothing."""
+    file = root / KSM / "run"
+    if read(file) == "1":
+        return True
+    try:
+        file.write_text("1")
+    except OSError:
+        return False
+    return True

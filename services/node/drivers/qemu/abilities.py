@@ -13,7 +13,7 @@ import msgspec
 from proto.compute import Capabilities
 from services.node.drivers import DriverError
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
-from services.node.host import accel, cpu, memory, network
+from services.node.host import accel, cgroup_memory, cpu, memory, network, swap
 from services.node.host.cgroup import Groups
 from services.node.host.qemu import VERSION_S_MAX, QemuUnusable, version
 
@@ -67,7 +67,20 @@ def describe(
         hotplug=HOTPLUG,
         not_enforced=tuple(_not_enforced(found, share, pools, direct, groups)),
         share=share,
+        swap_mib=swap.encrypted_mib() // share,
+        balloon=True,
+        memory_areas=memory_areas(groups),
     )
+
+
+def memory_areas(groups: Groups) -> str:
+    """Which version of control groups divides memory here; "": none."""
+    try:
+        folder = groups.area("")
+    except OSError:
+        return ""
+    version = 0 if folder is None else cgroup_memory.version_of(folder)
+    return f"v{version}" if version else ""
 
 
 def _not_enforced(
@@ -79,6 +92,8 @@ def _not_enforced(
     if share > 1:
         said.append(f"{share} nodes divide this host: its CPUs and memory are counted once, not kept apart")
     said += groups.ability().not_enforced
+    if memory_areas(groups) == "v1":
+        said += cgroup_memory.NOT_ENFORCED_V1
     uid = uid_for("any")
     if uid is None:
         said.append(f"QEMU runs as user {os.geteuid()}, as the agent does: VMs have no users of their own")

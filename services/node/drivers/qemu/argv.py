@@ -111,7 +111,8 @@ def _board(spec: MachineSpec, place: Place) -> list[str]:
         *("-uuid", spec.shape.uuid),
         *("-nodefaults", "-no-user-config"),
         *("-sandbox", SANDBOX),
-        *("-machine", f"{spec.shape.machine},dump-guest-core=off"),
+        # Pages are merged with those of others only where an order says so.
+        *("-machine", f"{spec.shape.machine},dump-guest-core=off,mem-merge=off"),
         *("-accel", accelerator),
         # The process outlives a guest's power-off and panic, so that an agent that was away still learns the cause.
         *("-action", "shutdown=pause,panic=pause,watchdog=reset"),

@@ -10,6 +10,7 @@ import msgspec
 from proto.compute import GoneCause
 from proto.machine import MachineSpec
 from services.node.drivers import CannotStart, DriverError, Locked, MachineChanged, NoSuchVm
+from services.node.drivers.qemu.ends import explained
 from services.node.drivers.qemu.folder import Folder, Record, known
 from services.node.drivers.qemu.launch import Host, launch
 from services.node.drivers.qemu.machine import RunningVm
@@ -145,7 +146,8 @@ class Fleet:
     async def _bury(self, folder: Folder, record: Record, why: Exception) -> None:
         said = folder.tail()
         sentence = f"QEMU ended while no agent was there ({why})" + (f": {said}" if said else "")
-        self._tell(MachineChanged(record.vm, record.generation, "gone", GoneCause.UNKNOWN, sentence))
+        gone = MachineChanged(record.vm, record.generation, "gone", GoneCause.UNKNOWN, sentence)
+        self._tell(explained(gone, self.host.groups, record.cgroup))
         self._leave(record.cgroup)
         await asyncio.to_thread(folder.remove)
 
@@ -155,7 +157,7 @@ class Fleet:
 
     async def _until_gone(self, running: RunningVm) -> None:
         await running.process.ended.wait()
-        change = running.gone()
+        change = explained(running.gone(), self.host.groups, running.record.cgroup)
         await self._forget(running)
         self.vms.pop(running.record.vm, None)
         self._watchers.pop(running.record.vm, None)

@@ -22,6 +22,8 @@ from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.process import enterable, host_boot_id, spawn, start_ticks, uid_for
 from services.node.drivers.qemu.tap import open_tap
+from services.node.host import cgroup_memory
+from services.node.host.areas import area_of, make_expendable
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_tree import Limits
 
@@ -105,7 +107,9 @@ def _born(
         ticks = start_ticks(pid)
         if ticks is None:
             raise CannotStart(f"QEMU of {spec.vm} could not be started: {folder.tail()}")
-        group = host.groups.join(_group(host, spec), pid, _limits(spec))
+        group = host.groups.join(_group(host, spec), pid, _limits(spec), area_of(spec.priority))
+        cgroup_memory.set_vm(group, 0, 0)
+        make_expendable(pid, spec.priority)
         record = Record(
             vm=spec.vm,
             generation=spec.generation,

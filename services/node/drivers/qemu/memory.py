@@ -7,15 +7,18 @@ from typing import Any
 
 from libs.common.clock import SystemClock
 from proto.mapping import CellUse, GroupUse, GuestMemory, MemoryUse, Region, Translation
+from proto.memory import Area
 from proto.node import VmMemory
 from services.node.drivers import DriverError
 from services.node.drivers.qemu import flat_view
 from services.node.drivers.qemu.fleet import Fleet
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.translate import translate
+from services.node.host import areas as areas_of_host
 from services.node.host import cgroup_memory, process_memory
-from services.node.host.memory_now import MemoryNow, memory_now
+from services.node.host.memory_now import MemoryNow, ksm_on, memory_now
 from services.node.host.process_memory import Mapping
+from services.node.memory_plan import Balloon
 
 BALLOON = "/machine/peripheral/balloon"
 FIGURES_S_MAX = 0.5
@@ -72,10 +75,50 @@ class QemuMemory:
             vm, running.record.generation, now.resident_kib >> 10, now.swapped_kib >> 10, balloon_mib, available_mib
         )
 
+    async def balloons(self) -> dict[str, Balloon]:
+        running = [r for r in self._fleet.vms.values() if r.status != "prelaunch"]
+        found = await asyncio.gather(*(self._balloon(r) for r in running))
+        return {r.record.vm: b for r, b in zip(running, found, strict=True) if b is not None}
+
+    async def _balloon(self, running: RunningVm) -> Balloon | None:
+        """None: it has ended, or does not say how much memory it has."""
+        try:
+            async with asyncio.timeout(FIGURES_S_MAX):
+                if not running.heard:
+                    return None
+                return Balloon(
+                    running.record.generation, await self._nominal_mib(running), await self.balloon_mib(running)
+                )
+        except (TimeoutError, DriverError):
+            return None
+
+    async def _nominal_mib(self, running: RunningVm) -> int:
+        size = await running.ask("query-memory-size-summary")
+        return (int(size["base-memory"]) + int(size.get("plugged-memory", 0))) >> 20
+
+    async def inflate(self, vm: str, mib: int) -> None:
+        await self._fleet.find(vm).ask("balloon", {"value": mib << 20})
+
+    async def limit(self, vm: str, high_mib: int, swap_max_mib: int, merge: bool) -> list[str]:
+        running = self._fleet.find(vm)
+        faults = await asyncio.to_thread(cgroup_memory.set_vm, running.record.cgroup, high_mib, swap_max_mib)
+        if merge and not await asyncio.to_thread(ksm_on):
+            faults.append("KSM cannot be switched on: only root may write /sys/kernel/mm/ksm/run")
+        for backend in await running.ask("query-memdev"):
+            if backend.get("merge") != merge:
+                arguments = {"path": f"/objects/{backend['id']}", "property": "merge", "value": merge}
+                await running.ask("qom-set", arguments)
+        return faults
+
+    async def divide(self, areas: tuple[Area, ...]) -> list[str]:
+        return await asyncio.to_thread(areas_of_host.apply, self._fleet.host.groups, areas)
+
+    def shelter(self) -> bool:
+        areas_of_host.protect_agent()
+        return areas_of_host.join_control(self._fleet.host.groups)
+
     async def use(self, vm: str) -> MemoryUse:
         running = self._fleet.find(vm)
-        size = await running.ask("query-memory-size-summary")
-        nominal = int(size["base-memory"]) + int(size.get("plugged-memory", 0))
         regions = await self.regions(vm)
         own = await self._own(running, regions)
         pid = running.process.pid
@@ -89,7 +132,7 @@ class QemuMemory:
         return MemoryUse(
             vm=vm,
             generation=running.record.generation,
-            nominal_mib=nominal >> 20,
+            nominal_mib=await self._nominal_mib(running),
             balloon_mib=await self.balloon_mib(running),
             cells=tuple(CellUse(cell=cell, kib=kib) for cell, kib in sorted(cells.items())),
             guest=await self.guest(running),
@@ -117,7 +160,9 @@ class QemuMemory:
         if used is None:
             return None
         kills = self._fleet.host.groups.oom_kills(handle)
-        return GroupUse(used_kib=used.used_kib, max_kib=used.max_kib, oom_kills=kills)
+        return GroupUse(
+            area=cgroup_memory.area_name(handle), used_kib=used.used_kib, max_kib=used.max_kib, oom_kills=kills
+        )
 
     async def balloon_mib(self, running: RunningVm) -> int:
         """-1: there is none."""

@@ -1,0 +1,105 @@
+"""Memory areas: control groups for the modules of a node (`control`, `storage`, `network`) and the classes of its VMs
+(`vms-CLASS`), so that what goes mad is slowed down or killed inside its own.
+
+    asv-NODE                what all areas may hold together: the host's own part is what is left
+    ├─ control              this agent and what it starts
+    ├─ storage, network     for their helpers
+    ├─ vms-critical … vms-best-effort
+    │  └─ VM.HASH           one VM (cgroup.py)
+
+The host's own area has no group: the kernel is in it. It is kept by the limit on all others together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from proto.machine import Priority
+from proto.memory import Area
+from services.node.host import cgroup_memory
+from services.node.host.cgroup import Groups
+from services.node.host.text import read_int
+
+HOST = "host"
+CONTROL = "control"
+VMS = "vms-"
+EXPENDABLE = {Priority.CRITICAL: 100, Priority.IMPORTANT: 300, Priority.NORMAL: 500, Priority.BEST_EFFORT: 800}
+"""oom_score_adj: whom the kernel kills first when the whole host is out of memory; the agent never, as far as it lets us"""
+AGENT_SCORE = -900
+
+
+def area_of(priority: Priority) -> str:
+    return VMS + priority.value
+
+
+def make_expendable(pid: int, priority: Priority) -> None:
+    """Rather this VM than the host."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(EXPENDABLE[priority]))
+
+
+def protect_agent() -> bool:
+    """Rather any VM than this process. False: only root may say so."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(AGENT_SCORE))
+    except OSError:
+        return False
+    return True
+
+
+def apply(groups: Groups, areas: Sequence[Area]) -> list[str]:
+    """Make the areas and set their limits; a sentence for each that could not be. Said twice, it changes nothing."""
+    try:
+        whole = groups.area("")
+    except OSError as error:
+        return [f"areas: {error.strerror or error}"]
+    if whole is None:
+        return ["areas: this host lets us make no control groups for memory"] if areas else []
+    faults: list[str] = []
+    for area in areas:
+        if area.name == HOST:
+            continue
+        try:
+            folder = groups.area(area.name)
+            assert folder is not None
+            faults += [f"area {area.name}: {text}" for text in cgroup_memory.set_limits(folder, area)]
+        except OSError as error:
+            faults.append(f"area {area.name}: {error.strerror or error}")
+    if areas:
+        limits = Area(name="", max_mib=together_mib(areas))
+        faults += [f"all areas together: {text}" for text in cgroup_memory.set_limits(whole, limits)]
+    balance(whole)
+    return faults
+
+
+def together_mib(areas: Sequence[Area]) -> int:
+    """What all groups may hold together: what the VMs may, and each module up to its own limit. 0: somebody has no limit."""
+    vms = [a.max_mib for a in areas if a.name.startswith(VMS)]
+    modules = [a.max_mib for a in areas if not a.name.startswith(VMS) and a.name != HOST]
+    if not vms or 0 in vms or 0 in modules:
+        return 0
+    return max(vms) + sum(modules)
+
+
+def balance(whole: Path) -> None:
+    """In version 2 one tree divides CPU time as well: an area weighs what its VMs weigh together, as if they stood side by side."""
+    for area in whole.glob(f"{VMS}*"):
+        weights = [read_int(vm / "cpu.weight", 0) for vm in area.iterdir() if vm.is_dir()]
+        if any(weights):
+            with suppress(OSError):
+                (area / "cpu.weight").write_text(str(max(1, min(10_000, sum(weights)))))
+
+
+def join_control(groups: Groups) -> bool:
+    """Put this process into the area of the control plane. False: it cannot be."""
+    try:
+        folder = groups.area(CONTROL)
+        if folder is None:
+            return False
+        (folder / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,151 @@
+"""Memory areas in made-up trees of control groups, of both versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proto.compute import GoneCause
+from proto.memory import Area
+from services.node.drivers import MachineChanged
+from services.node.drivers.qemu.ends import explained
+from services.node.host import areas, cgroup_memory, swap
+from services.node.host.cgroup import Groups
+from services.node.host.cgroup_tree import Limits
+
+MIB = 1 << 20
+CLASSES = tuple(Area(name=f"vms-{c}", max_mib=1000) for c in ("critical", "important", "normal", "best-effort"))
+
+
+def plant(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def v1(folder: Path, used_mib: int = 0) -> Path:
+    """A group as the kernel would make it."""
+    names = ("memory.limit_in_bytes", "memory.soft_limit_in_bytes")
+    plant(folder, {name: str(2**63 - 4096) for name in names})
+    plant(folder, {"memory.usage_in_bytes": str(used_mib * MIB), "memory.max_usage_in_bytes": str(used_mib * MIB)})
+    plant(folder, {"memory.swappiness": "60", "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 0"})
+    return folder
+
+
+def v2(folder: Path) -> Path:
+    plant(folder, {f"memory.{name}": "0" for name in ("min", "low", "current", "peak")})
+    plant(folder, {f"memory.{name}": "max" for name in ("high", "max", "swap.max")})
+    return folder
+
+
+def test_limits_in_the_words_of_version_2(tmp_path: Path) -> None:
+    group = v2(tmp_path / "g")
+    area = Area(name="x", min_mib=1, low_mib=2, high_mib=3, max_mib=4)
+    assert cgroup_memory.set_limits(group, area) == []
+    read = {name: (group / f"memory.{name}").read_text() for name in ("min", "low", "high", "max")}
+    assert read == {"min": str(MIB), "low": str(2 * MIB), "high": str(3 * MIB), "max": str(4 * MIB)}
+    assert cgroup_memory.set_limits(group, Area(name="x")) == []
+    assert (group / "memory.max").read_text() == "max" and (group / "memory.min").read_text() == "0"
+
+
+@pytest.mark.parametrize(
+    ("area", "soft_mib"),
+    [
+        (Area(name="x", min_mib=1, low_mib=2, high_mib=3, max_mib=4), 2),
+        (Area(name="x", min_mib=1, max_mib=4), 1),
+        (Area(name="x", high_mib=3, max_mib=4), 3),
+    ],
+)
+def test_limits_in_the_words_of_version_1(tmp_path: Path, area: Area, soft_mib: int) -> None:
+    group = v1(tmp_path / "g")
+    assert cgroup_memory.set_limits(group, area) == []
+    assert (group / "memory.soft_limit_in_bytes").read_text() == str(soft_mib * MIB)
+    assert (group / "memory.limit_in_bytes").read_text() == str(4 * MIB)
+
+
+def test_a_limit_that_does_not_hold_is_told(tmp_path: Path) -> None:
+    group = v2(tmp_path / "g")
+    (group / "memory.high").unlink()
+    (group / "memory.high").mkdir()
+    faults = cgroup_memory.set_limits(group, Area(name="x", high_mib=300))
+    assert len(faults) == 1 and faults[0].startswith("memory.high does not take 300 MiB")
+
+
+def test_a_vms_own_limits(tmp_path: Path) -> None:
+    new, old = v2(tmp_path / "new"), v1(tmp_path / "old")
+    assert cgroup_memory.set_vm(str(new), 512, 0) == []
+    assert ((new / "memory.high").read_text(), (new / "memory.swap.max").read_text()) == (str(512 * MIB), "0")
+    assert cgroup_memory.set_vm(str(old), 0, 0) == []
+    assert (old / "memory.swappiness").read_text() == "0", "it is not swapped unless ordered"
+    assert cgroup_memory.set_vm(str(old), 512, 64) == []
+    assert (old / "memory.swappiness").read_text() == "60"
+    assert cgroup_memory.set_vm("", 0, 0) == [] and cgroup_memory.set_vm("", 1, 0) != []
+
+
+def test_all_together_leave_the_host_its_part() -> None:
+    modules = (Area(name="host", min_mib=500), Area(name="control", max_mib=100), Area(name="storage", max_mib=50))
+    assert areas.together_mib((*modules, *CLASSES)) == 1150
+    assert areas.together_mib(CLASSES) == 1000
+    assert areas.together_mib(modules) == 0, "no limit for VMs, none for all"
+    assert areas.together_mib((*CLASSES, Area(name="network"))) == 0, "one without a limit may take all"
+
+
+def test_areas_are_made_below_the_nodes_group(tmp_path: Path) -> None:
+    mount = "33 32 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
+    plant(tmp_path, {"proc/self/mountinfo": mount, "proc/self/cgroup": "4:memory:/job"})
+    top = v1(tmp_path / "sys/fs/cgroup/memory/job/asv-n1")
+    for area in CLASSES:
+        v1(top / area.name)
+    groups = Groups(tmp_path, "asv-n1")
+    assert areas.apply(groups, (Area(name="host", min_mib=9), *CLASSES)) == []
+    assert not (top / "host").exists()
+    assert (top / "vms-normal/memory.limit_in_bytes").read_text() == str(1000 * MIB)
+    assert (top / "memory.limit_in_bytes").read_text() == str(1000 * MIB)
+    handle = groups.make("web-1.12", Limits(), "vms-normal")
+    assert Path(handle) == top / "vms-normal/web-1.12"
+    v1(Path(handle))
+    assert cgroup_memory.area_name(handle) == "vms-normal"
+
+
+def test_a_host_without_groups_says_so(tmp_path: Path) -> None:
+    assert areas.apply(Groups(tmp_path), CLASSES) == ["areas: this host lets us make no control groups for memory"]
+    assert areas.apply(Groups(tmp_path), ()) == []
+    assert not areas.join_control(Groups(tmp_path))
+
+
+def test_in_version_2_an_area_weighs_what_its_vms_weigh(tmp_path: Path) -> None:
+    plant(tmp_path, {
+        "vms-normal/cpu.weight": "100", "vms-normal/a.1/cpu.weight": "100", "vms-normal/b.2/cpu.weight": "250",
+        "vms-critical/cpu.weight": "100",
+    })  # fmt: skip
+    areas.balance(tmp_path)
+    assert (tmp_path / "vms-normal/cpu.weight").read_text() == "350"
+    assert (tmp_path / "vms-critical/cpu.weight").read_text() == "100"
+
+
+def test_who_was_killed_for_want_of_memory_is_told_why(tmp_path: Path) -> None:
+    area = v1(tmp_path / "vms-normal", 300)
+    group = v1(area / "mad.12", 290)
+    cgroup_memory.set_limits(area, Area(name="vms-normal", max_mib=300))
+    gone = MachineChanged("mad", 1, "gone", GoneCause.UNKNOWN, "QEMU ended by signal 9")
+    groups = Groups(tmp_path)
+    assert explained(gone, groups, str(group)) == gone
+    (group / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1")
+    told = explained(gone, groups, str(group))
+    assert told.cause is GoneCause.CRASHED
+    assert "want of memory" in told.sentence and "290 MiB" in told.sentence and "vms-normal is 300 MiB" in told.sentence
+    ordered = MachineChanged("mad", 1, "gone", GoneCause.ORDERED)
+    assert explained(ordered, groups, str(group)) == ordered
+
+
+def test_only_swap_that_keeps_secrets_counts(tmp_path: Path) -> None:
+    plant(tmp_path, {
+        "proc/swaps": "Filename Type Size Used Priority\n"
+        "/dev/sda2 partition 1048576 0 -2\n/dev/zram0 partition 524288 0 5\n/dev/zram1 partition 524288 0 5\n"
+        "/dev/dm-1 partition 2097152 0 1\n/dev/mapper/swap partition 1048576 0 1\n",
+        "sys/block/zram0/backing_dev": "none", "sys/block/zram1/backing_dev": "/dev/sda3",
+        "sys/block/dm-1/dm/uuid": "LVM-abc", "sys/block/dm-2/dm/uuid": "CRYPT-PLAIN-swap", "sys/block/dm-2/dm/name": "swap",
+    })  # fmt: skip
+    assert swap.encrypted_mib(tmp_path) == 512 + 1024
+    assert swap.encrypted_mib(tmp_path / "none") == 0
