@@ -45,7 +45,12 @@ def groups() -> Iterator[Groups]:
     yield made
     with contextlib.suppress(OSError):
         whole = made.area("")
-        for folder in [*whole.glob("vms-*/*"), *whole.glob("*/"), whole] if whole is not None else []:
+        found = (
+            []
+            if whole is None
+            else [*whole.glob("vms-*/*"), *whole.glob("*/"), whole, *whole.parent.glob(f"{whole.name}-*")]
+        )
+        for folder in found:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 

@@ -83,12 +83,11 @@ def test_a_vms_own_limits(tmp_path: Path) -> None:
     assert cgroup_memory.set_vm("", 0, 0) == [] and cgroup_memory.set_vm("", 1, 0) != []
 
 
-def test_all_together_leave_the_host_its_part() -> None:
-    modules = (Area(name="host", min_mib=500), Area(name="control", max_mib=100), Area(name="storage", max_mib=50))
-    assert areas.together_mib((*modules, *CLASSES)) == 1150
-    assert areas.together_mib(CLASSES) == 1000
-    assert areas.together_mib(modules) == 0, "no limit for VMs, none for all"
-    assert areas.together_mib((*CLASSES, Area(name="network"))) == 0, "one without a limit may take all"
+def test_vms_together_hold_what_there_is_for_them() -> None:
+    modules = (Area(name="host", min_mib=500), Area(name="control", max_mib=5000))
+    assert areas.for_vms_mib((*modules, *CLASSES)) == 1000
+    assert areas.for_vms_mib((*CLASSES, Area(name="vms-extra"))) == 0, "one without a limit may take all"
+    assert areas.for_vms_mib(modules) == 0
 
 
 def test_areas_are_made_below_the_nodes_group(tmp_path: Path) -> None:
@@ -98,8 +97,10 @@ def test_areas_are_made_below_the_nodes_group(tmp_path: Path) -> None:
     for area in CLASSES:
         v1(top / area.name)
     groups = Groups(tmp_path, "asv-n1")
-    assert areas.apply(groups, (Area(name="host", min_mib=9), *CLASSES)) == []
-    assert not (top / "host").exists()
+    control = v1(tmp_path / "sys/fs/cgroup/memory/job/asv-n1-control")
+    assert areas.apply(groups, (Area(name="host", min_mib=9), Area(name="control", max_mib=70), *CLASSES)) == []
+    assert sorted(p.name for p in top.iterdir() if p.is_dir()) == sorted(a.name for a in CLASSES)
+    assert (control / "memory.limit_in_bytes").read_text() == str(70 * MIB)
     assert (top / "vms-normal/memory.limit_in_bytes").read_text() == str(1000 * MIB)
     assert (top / "memory.limit_in_bytes").read_text() == str(1000 * MIB)
     handle = groups.make("web-1.12", Limits(), "vms-normal")

@@ -1,13 +1,13 @@
 """Memory areas: control groups for the modules of a node (`control`, `storage`, `network`) and the classes of its VMs
 (`vms-CLASS`), so that what goes mad is slowed down or killed inside its own.
 
-    asv-NODE                what all areas may hold together: the host's own part is what is left
-    ├─ control              this agent and what it starts
-    ├─ storage, network     for their helpers
-    ├─ vms-critical … vms-best-effort
-    │  └─ VM.HASH           one VM (cgroup.py)
+    asv-NODE                all VMs: what there is for them together
+    └─ vms-critical … vms-best-effort
+       └─ VM.HASH           one VM (cgroup.py)
+    asv-NODE-control        this agent and what it starts
+    asv-NODE-storage, asv-NODE-network    for their helpers
 
-The host's own area has no group: the kernel is in it. It is kept by the limit on all others together.
+The host's own area has no group: the kernel is in it. It is kept by the limits on all others.
 """
 
 from __future__ import annotations
@@ -69,19 +69,16 @@ def apply(groups: Groups, areas: Sequence[Area]) -> list[str]:
         except OSError as error:
             faults.append(f"area {area.name}: {error.strerror or error}")
     if areas:
-        limits = Area(name="", max_mib=together_mib(areas))
-        faults += [f"all areas together: {text}" for text in cgroup_memory.set_limits(whole, limits)]
+        limits = Area(name="", max_mib=for_vms_mib(areas))
+        faults += [f"all VMs together: {text}" for text in cgroup_memory.set_limits(whole, limits)]
     balance(whole)
     return faults
 
 
-def together_mib(areas: Sequence[Area]) -> int:
-    """What all groups may hold together: what the VMs may, and each module up to its own limit. 0: somebody has no limit."""
-    vms = [a.max_mib for a in areas if a.name.startswith(VMS)]
-    modules = [a.max_mib for a in areas if not a.name.startswith(VMS) and a.name != HOST]
-    if not vms or 0 in vms or 0 in modules:
-        return 0
-    return max(vms) + sum(modules)
+def for_vms_mib(areas: Sequence[Area]) -> int:
+    """What all VMs may hold together: as much as the class that may have most. 0: one has no limit, so there is none."""
+    limits = [a.max_mib for a in areas if a.name.startswith(VMS)]
+    return 0 if 0 in limits else max(limits, default=0)
 
 
 def balance(whole: Path) -> None:

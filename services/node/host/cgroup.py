@@ -72,7 +72,8 @@ class Groups:
         return handle
 
     def area(self, name: str) -> Path | None:
-        """The folder of an area, made where it is not there; "": that of all. None: no memory controller here. Raises OSError."""
+        """The folder of an area, made where it is not there; "": that of all VMs. None: no memory controller here.
+        Raises OSError."""
         for base in self._bases:
             if "memory" in base.controllers:
                 return _area(base, self._name, name) if name else base.folder / self._name
@@ -102,7 +103,8 @@ class Groups:
 
 
 def _area(base: Base, name: str, area: str) -> Path:
-    folder = base.folder / name / area
+    """Classes of VMs inside the group of all VMs, anything else beside it."""
+    folder = base.folder / name / area if area.startswith("vms-") else base.folder / f"{name}-{area}"
     folder.mkdir(exist_ok=True)
     if base.version == 2:
         _hand_down(folder, base.controllers)
