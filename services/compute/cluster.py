@@ -1,7 +1,7 @@
 """The cluster itself (stream `cluster-main`). Pure.
 
-    incarnation   which life of the database this is: begun once, when the first tick of a restored log says a higher one
-    protocol      what all nodes and services speak: only raised, and only once nobody is behind
+incarnation   which life of the database this is: begun once, when the first tick of a restored log says a higher one
+protocol      what all nodes and services speak: only raised, and only once nobody is behind
 """
 
 from __future__ import annotations

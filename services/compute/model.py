@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never, get_args
 
+from msgspec.structs import replace
+
 from libs.common.decider import Decider, Refused
 from libs.common.messages import NodeId
 from proto.compute import (
@@ -59,7 +61,8 @@ from proto.compute import (
 )
 from proto.machine import MachineSpec
 from services.compute import restored
-from services.compute.policy import ATTEMPTS_MAX, explain
+from services.compute.policy import ATTEMPTS_MAX
+from services.compute.reasons import explain
 from services.compute.shape import defined
 from services.compute.states import Absent, Devices, Launching, Reserving, Running, Stopped, Stopping, Vm, evolve
 
@@ -161,8 +164,8 @@ def _fail(
 def _without(placement: Placement, tried: Sequence[NodeId]) -> Placement:
     """The placement with every tried node among the rejected: from there the next attempt knows them."""
     marked = tuple(Rejected(node=n, filter=Filter.TRIED) for n in tried)
-    return Placement(
-        policy=placement.policy,
+    return replace(
+        placement,
         candidates=tuple(c for c in placement.candidates if c.node not in tried),
         rejected=tuple(r for r in placement.rejected if r.node not in tried) + marked,
     )

@@ -1,20 +1,28 @@
 """Where a VM may run: facts in, choice out. The same facts give the same choice, in the same order.
 
-A node passes hard filters in a fixed order; the first that removes it is recorded with its numbers. Those left are scored by
-how full the fuller of their resources would be (quadratic mean of CPU and memory use: one scarce resource weighs more than two
-half used), emptiest first; equals are taken by name.
+A node passes hard filters in a fixed order (`Filter`); the first that removes it is recorded, with its numbers for the nearest
+misses. Those left get one score, a weighted sum of terms, each of them higher for the better node and 0 where nothing is known:
+
+    fit         1 - L2 norm of what would be left free of CPU and memory: full nodes first, and those left full of both
+    room        1 - L2 norm of what would be in use: one scarce resource weighs more than two half used
+    lifetime    the part of the VM's expected life for which it alone would keep the node busy, negative
+    numa        how much of it would not lie in the roomiest cell, negative
+    health      the node's penalty, negative
+    contention  runnable threads per pCPU above one that are expected there, negative, at most one
+
+Spreading and packing are sets of weights. Scores are compared as whole millionths; equals are taken by name. This file is the
+definition; index.py decides the same over columns, for many nodes (a property test holds the two together).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
 
 from libs.common.messages import NodeId, Value
 from proto.compute import Candidate, Filter, Placement, Rejected
-
-POLICY = "spread-1"
-"""Name and version of the rules below; raised with each change that could choose another node."""
+from proto.machine import Priority
+from proto.placement import bitset
 
 VCPUS_PER_PCPU_MAX = 8.0
 """vCPUs promised per pCPU of a node's share: idle guests share well up to here, and busy ones still get an eighth."""
@@ -22,26 +30,81 @@ VCPUS_PER_PCPU_MAX = 8.0
 ATTEMPTS_MAX = 3
 """Nodes asked in one start. More than three denials in a row mean that the facts are wrong, not the luck."""
 
-NAMES_MAX = 5
-"""Nodes named in one sentence; the recorded placement has all."""
+CANDIDATES_MAX = 5
+"""Candidates recorded: a start asks `ATTEMPTS_MAX` nodes at most, and two more show by how little they lost."""
+
+NAMED_MAX = 16
+"""Nodes of a cluster of which every one removed is named; larger ones have bitsets and the nearest misses."""
+
+NEAREST_MAX = 3
+"""Nearest misses named, of each filter with numbers."""
+
+PRIORITIES = tuple(Priority)
+"""Classes, in the order of `NodeFacts.ratios_pct`."""
+
+CROWDED = 0.9
+"""In use of CPU or memory over all open nodes. Beyond, nodes hardly ever empty and fragments cost starts: only the fit counts."""
+
+BUSY_SHARE = 0.5
+"""Of the vCPUs of a new VM, so many are expected to be runnable while nothing is known of it."""
+
+CHANCE = 65536
+"""`NodeFacts.ends` and `Wishes.lasts` are chances in these units: whole numbers, so that sums are the same on every machine."""
+
+TERMS = ("fit", "room", "lifetime", "numa", "health", "contention")
+"""The terms of the score, in the order in which they are summed up."""
+
+
+class Weights(Value):
+    """A policy as data: `name` is recorded with each choice and raised with each change that could choose another node."""
+
+    name: str
+    fit: float = 0.0
+    room: float = 0.0
+    lifetime: float = 0.0
+    numa: float = 0.0
+    health: float = 0.0
+    contention: float = 0.0
+
+
+SPREAD = Weights(name="spread-2", room=1.0, numa=0.25, health=1.0, contention=0.25)
+"""For clusters that have nodes to spare: the emptiest first."""
+PACK = Weights(name="pack-1", fit=1.0, lifetime=30.0, numa=0.5, health=30.0, contention=1.0)
+"""For clusters that are to empty nodes: VMs that end together lie together; where that says nothing, the fullest first."""
 
 
 class Wishes(Value):
     """What a VM needs of a node. guaranteed_mib: what of its memory, QEMU's own included, is never taken back; 0: all of it.
-    node: only there, if given."""
+    node: only there, if given. one_cell: all of it in one NUMA cell. together, apart: group names.
+    lasts: the chance that it still runs at each of the horizons, weighted with the time since the one before; empty: unknown."""
 
     vcpus: int
     memory_mib: int
     guaranteed_mib: int = 0
+    priority: Priority = Priority.NORMAL
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
     node: str = ""
+    cpu_reserved_pct: int = 0
+    together: str = ""
+    apart: str = ""
+    one_cell: bool = False
+    lasts: tuple[int, ...] = ()
 
 
 class NodeFacts(Value):
-    """What is known of a node: its share of the host's pCPUs (may be a fraction), what is promised, what it reaches.
-    Of memory there are two sums below one capacity, as in libs/memory/promise.py: reserved, and charged by ratio
-    (ratio_pct: that of the class of the VM that is asked for)."""
+    """What is known of a node: its share of the host's pCPUs (may be a fraction), what is promised, what it reaches. Of memory
+    there are two sums below one capacity, as in libs/memory/promise.py: reserved, and charged by ratio (ratios_pct: by class).
+
+    number          in the order of joining (proto/placement.py)
+    vcpus_per_pcpu  the ratio of over-allocation
+    memory_ha_mib   beside the capacity, what is kept for the VMs of a failed node
+    cell_vcpus, cell_memory_mib  free in the roomiest NUMA cell; 0: not known
+    together, apart groups of the VMs there
+    penalty         0 healthy … 1 not to be used
+    load            runnable threads of the host, 0 where that is not known or not the node's own
+    ends            the chance that all VMs of today have ended by each of the horizons; empty: that it is empty already
+    """
 
     node: NodeId
     online: bool
@@ -51,57 +114,90 @@ class NodeFacts(Value):
     memory_capacity_mib: int
     memory_reserved_mib: int
     memory_charged_mib: int = 0
-    ratio_pct: int = 100
+    ratios_pct: tuple[int, ...] = (100,) * len(PRIORITIES)
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    number: int = 0
+    vcpus_per_pcpu: float = VCPUS_PER_PCPU_MAX
+    cpu_reserved_pct: int = 0
+    memory_ha_mib: int = 0
+    cell_vcpus: int = 0
+    cell_memory_mib: int = 0
+    together: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    penalty: float = 0.0
+    load: float = 0.0
+    ends: tuple[int, ...] = ()
 
 
 def vcpus_max(node: NodeFacts) -> int:
     """vCPUs that may be promised on a node; one at least, or a share below an eighth of a pCPU could run nothing."""
-    return max(1, int(node.pcpus * VCPUS_PER_PCPU_MAX))
+    return max(1, int(node.pcpus * node.vcpus_per_pcpu))
 
 
-def place(wish: Wishes, facts: Iterable[NodeFacts], tried: Sequence[str] = ()) -> Placement:
-    """Candidates best first, and why each other node is none."""
-    candidates: list[Candidate] = []
-    rejected: list[Rejected] = []
-    for node in sorted(facts, key=lambda n: n.node):
-        removed = _removed(wish, node, tried)
-        if removed is None:
-            candidates.append(_scored(wish, node))
-        else:
-            rejected.append(removed)
-    candidates.sort(key=lambda c: (-c.score, c.node))
-    return Placement(policy=POLICY, candidates=tuple(candidates), rejected=tuple(rejected))
+def reservable_pct(node: NodeFacts) -> int:
+    """pCPU time that VMs may reserve there, in percent of one pCPU."""
+    return int(node.pcpus * 100)
 
 
-def _removed(wish: Wishes, node: NodeFacts, tried: Sequence[str]) -> Rejected | None:
+def place(
+    wish: Wishes, facts: Iterable[NodeFacts], tried: Sequence[str] = (), weights: Weights = SPREAD, nodes: int = 0
+) -> Placement:
+    """Candidates best first, and why each other node is none. nodes: how many numbers are given; 0: up to
+    the highest that is here."""
+    all = sorted(facts, key=lambda n: n.node)
+    settled = bool(wish.together) and any(wish.together in n.together for n in all)
+    removed = {n.node: _removed(wish, n, tried, settled) for n in all}
+    if crowded(all):
+        weights = plain(weights)
+    scored = [_scored(wish, n, weights) for n in all if removed[n.node] is None]
+    scored.sort(key=lambda c: (-c.score, c.node))
+    lost = [(n.number, r) for n in all if (r := removed[n.node]) is not None]
+    name, best, passed = weights.name, tuple(scored[:CANDIDATES_MAX]), len(scored)
+    nodes = nodes or 1 + max((n.number for n in all), default=-1)
+    if len(all) <= NAMED_MAX:
+        named = tuple(r for _, r in lost)
+        return Placement(policy=name, candidates=best, rejected=named, passed=passed, nodes=nodes)
+    named = tuple(r for f in Filter for r in nearest(f, [r for _, r in lost if r.filter is f], bool(scored)))
+    bits = {f: bitset(b) for f in Filter if any(b := _bits([n for n, r in lost if r.filter is f], nodes))}
+    return Placement(policy=name, candidates=best, rejected=named, passed=passed, nodes=nodes, removed=bits)
+
+
+def _removed(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -> Rejected | None:
     """The first filter that removes the node. TRIED stands early so that a placement always names all nodes tried."""
-    vcpus_free = vcpus_max(node) - node.vcpus_promised
-    if wish.node and node.node != wish.node:
-        return Rejected(node=node.node, filter=Filter.NOT_ASKED)
-    if node.node in tried:
-        return Rejected(node=node.node, filter=Filter.TRIED)
-    if not node.online:
-        return Rejected(node=node.node, filter=Filter.OFFLINE)
-    if node.cordoned:
-        return Rejected(node=node.node, filter=Filter.CORDONED)
-    if missing := len(set(wish.pools) - set(node.pools)):
-        return Rejected(node=node.node, filter=Filter.POOL, needed=missing, available=0)
-    if missing := len(set(wish.bridges) - set(node.bridges)):
-        return Rejected(node=node.node, filter=Filter.BRIDGE, needed=missing, available=0)
-    if wish.vcpus > vcpus_free:
-        return Rejected(node=node.node, filter=Filter.CPU, needed=wish.vcpus, available=max(0, vcpus_free))
-    needed, free = memory_fit(wish, node)
-    if needed > free:
-        return Rejected(node=node.node, filter=Filter.MEMORY, needed=needed, available=max(0, free))
+    for filter, needed, available in _needs(wish, node, tried, settled):
+        if needed > available:
+            return Rejected(node=node.node, filter=filter, needed=needed, available=max(0, available))
     return None
+
+
+Need = tuple[Filter, int, int]
+
+
+def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -> Iterator[Need]:
+    """Filter, needed, available. Yes-or-no filters need what is asked of them out of nothing, or nothing."""
+    yield Filter.NOT_ASKED, 0, -1 if wish.node and node.node != wish.node else 0
+    yield Filter.TRIED, 0, -1 if node.node in tried else 0
+    yield Filter.OFFLINE, 0, 0 if node.online else -1
+    yield Filter.CORDONED, 0, -1 if node.cordoned else 0
+    yield Filter.HEALTH, 0, -1 if node.penalty >= 1 else 0
+    yield Filter.POOL, len(set(wish.pools) - set(node.pools)), 0
+    yield Filter.BRIDGE, len(set(wish.bridges) - set(node.bridges)), 0
+    yield Filter.APART, 0, -1 if wish.apart and wish.apart in node.apart else 0
+    yield Filter.TOGETHER, 0, -1 if settled and wish.together not in node.together else 0
+    if wish.one_cell and node.cell_vcpus:
+        yield Filter.NUMA, 0, -1 if misfit(wish, node) else 0
+    yield Filter.CPU_LIMIT, wish.vcpus, vcpus_max(node) - node.vcpus_promised
+    if wish.cpu_reserved_pct:
+        yield Filter.CPU, wish.cpu_reserved_pct, reservable_pct(node) - node.cpu_reserved_pct
+    needed_mib, free_mib = memory_fit(wish, node)
+    yield (Filter.MEMORY if needed_mib > free_mib + node.memory_ha_mib else Filter.HA_RESERVE), needed_mib, free_mib
 
 
 def memory_fit(wish: Wishes, node: NodeFacts) -> tuple[int, int]:
     """Needed and free MiB, of the limit of the ledger that is nearer to break."""
     guaranteed = wish.guaranteed_mib or wish.memory_mib
-    charged = wish.memory_mib * 100 // node.ratio_pct
+    charged = wish.memory_mib * 100 // node.ratios_pct[PRIORITIES.index(wish.priority)]
     free_guaranteed = node.memory_capacity_mib - node.memory_reserved_mib
     free_charged = node.memory_capacity_mib - node.memory_charged_mib
     if charged - free_charged > guaranteed - free_guaranteed:
@@ -109,59 +205,91 @@ def memory_fit(wish: Wishes, node: NodeFacts) -> tuple[int, int]:
     return guaranteed, free_guaranteed
 
 
-def _scored(wish: Wishes, node: NodeFacts) -> Candidate:
-    """1 is an empty node, 0 one that is full of both. Terms are used fractions with this VM counted in."""
+WITH_NUMBERS = (Filter.CPU_LIMIT, Filter.CPU, Filter.MEMORY, Filter.HA_RESERVE)
+NAMES_MAX = 5
+"""Nodes named in one sentence."""
+
+
+def nearest(filter: Filter, rows: Sequence[Rejected], chosen: bool) -> Sequence[Rejected]:
+    """Those of one filter that are named in a large cluster; where nothing was chosen, those that the refusal's sentence names."""
+    if filter is Filter.TRIED:
+        return rows
+    if filter in WITH_NUMBERS:
+        rows = sorted(rows, key=lambda r: (r.needed - r.available, r.node))
+        return rows[: NEAREST_MAX if chosen else NAMES_MAX]
+    return () if chosen else rows[:NAMES_MAX]
+
+
+def _bits(numbers: Sequence[int], nodes: int) -> bytes:
+    bits = bytearray((nodes + 7) // 8)
+    for n in numbers:
+        bits[n >> 3] |= 128 >> (n & 7)
+    return bytes(bits)
+
+
+def crowded(nodes: Sequence[NodeFacts]) -> bool:
+    """Whether more than CROWDED of the open nodes' CPU or memory is promised."""
+    open = [n for n in nodes if n.online and not n.cordoned and n.penalty < 1]
+    cpu = sum(n.vcpus_promised for n in open) > CROWDED * sum(vcpus_max(n) for n in open)
+    memory = max(sum(n.memory_reserved_mib for n in open), sum(n.memory_charged_mib for n in open))
+    return cpu or memory > CROWDED * sum(n.memory_capacity_mib for n in open)
+
+
+def plain(weights: Weights) -> Weights:
+    """The same set without the lifetime."""
+    return Weights(
+        name=weights.name, fit=weights.fit, room=weights.room, numa=weights.numa, health=weights.health,
+        contention=weights.contention,
+    )  # fmt: skip
+
+
+def misfit(wish: Wishes, node: NodeFacts) -> float:
+    """The part of the VM that the roomiest cell could not hold; 0 where cells are not known."""
+    if not node.cell_vcpus:
+        return 0.0
+    held = min(node.cell_vcpus / max(1, wish.vcpus), node.cell_memory_mib / max(1, wish.memory_mib))
+    return 1.0 - min(1.0, held)
+
+
+def _scored(wish: Wishes, node: NodeFacts, weights: Weights) -> Candidate:
+    """Used fractions have this VM counted in. The order of each calculation is index.py's, to the last bit."""
     cpu = (node.vcpus_promised + wish.vcpus) / vcpus_max(node)
     needed, free = memory_fit(wish, node)
-    memory = (node.memory_capacity_mib - free + needed) / max(1, node.memory_capacity_mib)
-    score = 1 - sqrt((cpu * cpu + memory * memory) / 2)
+    memory = (node.memory_capacity_mib + (needed - free)) / max(1, node.memory_capacity_mib)
+    cpu_left, memory_left = 1.0 - cpu, 1.0 - memory
+    values = {
+        "fit": 1.0 - sqrt((cpu_left * cpu_left + memory_left * memory_left) / 2),
+        "room": 1.0 - sqrt((cpu * cpu + memory * memory) / 2),
+        "lifetime": -alone(wish.lasts, node.ends),
+        "numa": -misfit(wish, node),
+        "health": -node.penalty,
+        "contention": -contention(wish, node),
+    }
+    return candidate(node.node, cpu, memory, values, weights)
+
+
+def candidate(node: NodeId, cpu: float, memory: float, values: dict[str, float], weights: Weights) -> Candidate:
+    """The weighted sum, in whole millionths, and the terms that weigh anything and are not 0."""
+    score = 0.0
     terms = {"cpu_used": round(cpu, 6), "memory_used": round(memory, 6)}
-    return Candidate(node=node.node, score=round(score, 6), terms=terms)
+    for term, value in values.items():
+        score += getattr(weights, term) * value
+        if getattr(weights, term) and round(value, 6):
+            terms[term] = round(value, 6)
+    return Candidate(node=node, score=round(score * 1e6) / 1e6, terms=terms)
 
 
-_SAID = {
-    Filter.NOT_ASKED: "not asked for",
-    Filter.TRIED: "already tried in this start",
-    Filter.OFFLINE: "offline",
-    Filter.CORDONED: "cordoned",
-    Filter.POOL: "without a storage pool it needs",
-    Filter.BRIDGE: "without a network bridge it needs",
-    Filter.CPU: "short of vCPUs",
-    Filter.MEMORY: "short of memory",
-}
-_UNIT = {Filter.CPU: "vCPUs", Filter.MEMORY: "MiB"}
+def alone(lasts: Sequence[int], ends: Sequence[int]) -> float:
+    """The part of the VM's expected life in which it would be the only one left on the node."""
+    if not lasts:
+        return 0.0
+    all = sum(lasts) * CHANCE
+    return sum(a * b for a, b in zip(lasts, ends or (CHANCE,) * len(lasts), strict=True)) / max(1, all)
 
 
-def explain(placement: Placement, asked: str = "") -> tuple[str, str]:
-    """Why nothing fits, by filter and with the numbers, and what would make it fit."""
-    groups = {f: [r for r in placement.rejected if r.filter is f] for f in _SAID}
-    parts = [_said(f, rows) for f, rows in groups.items() if rows and not (asked and f is Filter.NOT_ASKED)]
-    if not parts:
-        if asked:
-            return f"no node is named {asked}", "name a node that `node ls` shows, or none"
-        return "the cluster has no nodes", "join a node"
-    return "no node fits: " + "; ".join(parts), _remedy(groups)
-
-
-def _said(filter: Filter, rows: Sequence[Rejected]) -> str:
-    unit = _UNIT.get(filter)
-    said = [f"{r.node} ({r.available} of {r.needed} {unit} free)" if unit else r.node for r in rows[:NAMES_MAX]]
-    if len(rows) > NAMES_MAX:
-        said.append(f"{len(rows) - NAMES_MAX} more")
-    return f"{_SAID[filter]}: {', '.join(said)}"
-
-
-def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
-    """The smallest change that would let one node pass; the nearest miss first."""
-    for filter in (Filter.MEMORY, Filter.CPU):
-        if rows := groups[filter]:
-            best = min(rows, key=lambda r: (r.needed - r.available, r.node))
-            lacking = best.needed - best.available
-            return f"free {lacking} {_UNIT[filter]} on {best.node}, or ask for {lacking} less"
-    if rows := groups[Filter.CORDONED]:
-        return f"uncordon {rows[0].node}"
-    if rows := groups[Filter.OFFLINE]:
-        return f"bring {rows[0].node} back: its agent has not been heard for some seconds"
-    if groups[Filter.POOL] or groups[Filter.BRIDGE]:
-        return "add the pool or bridge to a node, or define the VM with one that a node has"
-    return "start it again; ask for no certain node"
+def contention(wish: Wishes, node: NodeFacts) -> float:
+    """Runnable threads per pCPU above one, by the host's load and half of the new vCPUs; 0 where the load is not known."""
+    if not node.load:
+        return 0.0
+    expected = (node.load + BUSY_SHARE * wish.vcpus) / max(0.01, node.pcpus)
+    return min(1.0, max(0.0, expected - 1.0))

@@ -72,7 +72,9 @@ def abandoned(vm: Reserving) -> VmStartFailed:
 
 def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
     """What a report says that the log itself could not know; None where it is to be read as any other."""
-    lost = fact.generation > vm.generation or (isinstance(vm, Stopped) and vm.abandoned and fact.generation == vm.generation)
+    lost = fact.generation > vm.generation or (
+        isinstance(vm, Stopped) and vm.abandoned and fact.generation == vm.generation
+    )
     if isinstance(vm, Absent) and vm.stranger and fact.node == vm.stranger:
         return _stranger(fact, vm)
     if not lost or not past(fact.generation, fact.incarnation):
@@ -80,7 +82,9 @@ def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
     runs = fact.seen in (Seen.RUNNING, Seen.PAUSED)
     if fact.heard < fact.incarnation:
         raise Refused(
-            Refusal.RECONCILING, f"{fact.node} has not been greeted since the database was restored", "say it again then"
+            Refusal.RECONCILING,
+            f"{fact.node} has not been greeted since the database was restored",
+            "say it again then",
         )
     match vm:
         case Absent():
@@ -88,11 +92,15 @@ def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
         case Stopped():
             return [_found(fact, vm)] if runs else ()
         case Launching() | Running() | Stopping() if fact.node == vm.node:
-            ended = VmStopped(vm=vm.id, node=vm.node, generation=vm.generation, cause=GoneCause.UNKNOWN, sentence=fact.sentence)
+            ended = VmStopped(
+                vm=vm.id, node=vm.node, generation=vm.generation, cause=GoneCause.UNKNOWN, sentence=fact.sentence
+            )
             return [ended, _found(fact, vm)] if runs else [ended]
         case _ if runs:
             raise Refused(
-                Refusal.RECONCILING, f"the log names {vm.node} for {fact.vm}, which is to be heard first", "say it again"
+                Refusal.RECONCILING,
+                f"the log names {vm.node} for {fact.vm}, which is to be heard first",
+                "say it again",
             )
         case _:
             return ()

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from libs.common.messages import NodeId, Recorded
-from libs.memory.promise import charged_mib, guaranteed_mib, promise_of, ratio_pct
+from libs.common.messages import Recorded, decode_meta
+from libs.memory.promise import guaranteed_mib, promise_of
 from proto.cluster import ClusterFinalized, FinalizeCluster, IncarnationBegan
 from proto.compute import (
     DefineVm,
@@ -30,110 +30,93 @@ from proto.compute import (
     VmDefined,
     VmDeleted,
     VmFound,
+    VmStarted,
     VmStartFailed,
     VmStartRequested,
     VmStopped,
 )
 from proto.io import ImageDeleteRequested, ImageImported
-from proto.ladder import MemoryPolicy
-from proto.machine import NicKind, Priority
+from proto.machine import Allotment, NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.node import Beat
-from services.compute.policy import NodeFacts, Wishes, place
+from proto.placement import removed_by
+from services.compute.fleet import HINT_US_MAX, LOAD_STEPS, Fleet, Hint, NodeView, Share
+from services.compute.lifetime_table import Life, LifetimeTable
+from services.compute.policy import SPREAD, NodeFacts, Weights, Wishes
 from services.compute.states import tried
-
-SILENCE_US_MAX = 5_000_000
-"""A node not heard for longer is offline for placement: five missed heartbeats, as long as a node's lease."""
-
-HINT_US_MAX = 5_000_000
-"""How long a choice counts that the log does not yet show in full: starts that are asked for in one burst then spread over the
-nodes instead of all meeting on the one that was emptiest. Longer than any log takes to come back to its own writer."""
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 
 
-@dataclass(slots=True)
-class NodeView:
-    """A node in the views. VMs are counted from the choice of the node until the end of the process was seen."""
+class _Derived:
+    """Beside the fields of the views, which go into snapshots: what is made of them."""
 
-    reported: NodeReported | None = None
-    cordoned: bool = False
-    capacity_mib: int = 0
-    """what may be promised to starts: the ledger's capacity without the failover share"""
-    reserved_mib: int = 0
-    charged_mib: int = 0
-    ratios: MemoryPolicy = field(default_factory=MemoryPolicy)
-    heard_us: int = 0
-    spoken: int = 1
-    """the latest incarnation of the log in which it told all that it runs"""
-    vms: dict[str, int] = field(default_factory=dict)
-    """VM -> vCPUs"""
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """A VM on its way to a node: chosen, its memory not yet seen reserved."""
-
-    node: str
-    vcpus: int
-    promise: Promise
-    until_us: int
+    __slots__ = ("fleet",)
+    fleet: Fleet
 
 
 @dataclass(slots=True)
-class Views:
-    """Placement facts and image facts. starts: the latest start of each VM that has a node."""
+class Views(_Derived):
+    """Placement facts and image facts. starts: the latest start of each VM that has a node. numbers: of all nodes that ever
+    joined, in that order. owners: of each defined VM, project and owner. weights: the placement policy in force."""
 
     nodes: dict[str, NodeView] = field(default_factory=dict)
     vms: dict[str, VmDefined] = field(default_factory=dict)
     starts: dict[str, VmStartRequested] = field(default_factory=dict)
     images: dict[str, ImageImported] = field(default_factory=dict)
     hints: dict[str, Hint] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    lifetimes: LifetimeTable = field(default_factory=LifetimeTable)
+    lives: dict[str, Life] = field(default_factory=dict)
+    weights: Weights = SPREAD
     incarnation: int = 1
     finalized: int = 1
 
+    def __post_init__(self) -> None:
+        self.fleet = Fleet(self.nodes, self.hints, self.numbers)  # type: ignore[misc]  # mypy sees the own slots only
+        if self.weights.lifetime:
+            self.fleet.lives({vm: (self.starts[vm].node, life) for vm, life in self.lives.items()}, 0)
+
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
-            case NodeJoined():
-                self.nodes.setdefault(event.node, NodeView(spoken=event.incarnation))
-            case NodeRemoved():
-                self.nodes.pop(event.node, None)
-            case NodeReported() | NodeCordoned() | NodeUncordoned():
-                self._apply_node(self.nodes.setdefault(event.node, NodeView()), event)
+            case NodeJoined() | NodeRemoved() | NodeReported() | NodeCordoned() | NodeUncordoned():
+                self._apply_node(event)
             case CapacitySet() | MemoryReserved() | MemoryReleased():
-                self._apply_memory(self.nodes.get(event.node), event)
-                if isinstance(event, MemoryReserved):
-                    self.hints.pop(event.vm, None)
+                self._apply_memory(event)
             case VmDefined():
                 self.vms[event.vm] = event
+                self.owners[event.vm] = _owner(recorded)
             case VmDeleted():
                 self.vms.pop(event.vm, None)
+                self.owners.pop(event.vm, None)
             case VmStartRequested():
-                self.starts[event.vm] = event
-                promise = promise_of(event.memory_mib, event.priority, event.allotment)
-                self.hints[event.vm] = Hint(event.node, event.vcpus, promise, recorded.at_us + HINT_US_MAX)
-                if node := self.nodes.get(event.node):
-                    node.vms[event.vm] = event.vcpus
+                self._apply_start(recorded, event)
+            case VmStarted():
+                if life := self.lives.get(event.vm):
+                    life.since_us, life.ran = recorded.at_us, True
             case VmFound():
-                self.hints.pop(event.vm, None)
-                if node := self.nodes.get(event.node):
-                    node.vms[event.vm] = event.vcpus
+                self.fleet.hinted(event.vm, None)
+                self._take(event.node, event.vm, event.vcpus)
+            case VmStartFailed() | VmStopped():
+                self._apply_end(recorded, event)
             case IncarnationBegan():
                 self.incarnation = event.incarnation
             case ClusterFinalized():
                 self.finalized = event.protocol
-            case VmStartFailed() | VmStopped():
-                self.starts.pop(event.vm, None)
-                self.hints.pop(event.vm, None)
-                if node := self.nodes.get(event.node):
-                    node.vms.pop(event.vm, None)
             case ImageImported():
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
 
-    @staticmethod
-    def _apply_node(node: NodeView, event: NodeReported | NodeCordoned | NodeUncordoned) -> None:
+    def _apply_node(self, event: NodeJoined | NodeRemoved | NodeReported | NodeCordoned | NodeUncordoned) -> None:
+        if isinstance(event, NodeRemoved):
+            self.nodes.pop(event.node, None)
+            self.fleet.changed(event.node)
+            return
+        spoken = event.incarnation if isinstance(event, NodeJoined) else 1
+        node = self.nodes.setdefault(event.node, NodeView(spoken=spoken))
+        self.numbers.setdefault(event.node, len(self.numbers))
         match event:
             case NodeReported():
                 node.reported, node.spoken = event, event.incarnation
@@ -141,17 +124,53 @@ class Views:
                 node.cordoned = True
             case NodeUncordoned():
                 node.cordoned = False
+        self.fleet.changed(event.node)
 
-    @staticmethod
-    def _apply_memory(node: NodeView | None, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
+    def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
+        if isinstance(event, MemoryReserved):
+            self.fleet.hinted(event.vm, None)
+        node = self.nodes.get(event.node)
         if node is None:
             return
         match event:
             case CapacitySet():
                 node.capacity_mib, node.ratios = event.capacity_mib - event.share_mib, event.policy
+                node.failover_mib = event.share_mib
                 node.reserved_mib, node.charged_mib = event.promised_mib, event.charged_mib
             case MemoryReserved() | MemoryReleased():
                 node.reserved_mib, node.charged_mib = event.reserved_mib, event.charged_mib
+        self.fleet.changed(event.node)
+
+    def _apply_start(self, recorded: Recorded, event: VmStartRequested) -> None:
+        self.starts[event.vm] = event
+        promise = promise_of(event.memory_mib, event.priority, event.allotment)
+        until_us = recorded.at_us + HINT_US_MAX
+        self.fleet.hinted(event.vm, Hint(event.node, _share(event.vcpus, event.allotment), promise, until_us))
+        self._take(event.node, event.vm, event.vcpus, event.allotment)
+        if before := self.lives.pop(event.vm, None):
+            self.lifetimes.ended(before, recorded.at_us)
+        owner = self.owners.get(event.vm, "")
+        life = self.lives[event.vm] = self.lifetimes.kind(owner, event.vcpus, recorded.at_us)
+        self.lifetimes.began(owner, life, recorded.at_us)
+        self.fleet.begun(event.vm, event.node, life, recorded.at_us)
+
+    def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
+        self.starts.pop(event.vm, None)
+        self.fleet.hinted(event.vm, None)
+        self.fleet.ended(event.vm)
+        if life := self.lives.pop(event.vm, None):
+            self.lifetimes.ended(life, recorded.at_us)
+        if node := self.nodes.get(event.node):
+            node.vms.pop(event.vm, None)
+            self.fleet.changed(event.node)
+
+    def _take(self, node: str, vm: str, vcpus: int, allotment: Allotment | None = None) -> None:
+        """The VM counts on that node; by its definition where the event does not say what it was allotted."""
+        defined = self.vms.get(vm)
+        allotment = allotment or (defined.allotment if defined else Allotment())
+        if view := self.nodes.get(node):
+            view.vms[vm] = _share(vcpus, allotment)
+            self.fleet.changed(node)
 
     def unheard(self, incarnation: int) -> tuple[str, ...]:
         """Nodes that have not told what they run since the log began this incarnation, by name. Not before the views have come to
@@ -160,65 +179,43 @@ class Views:
             return tuple(sorted(self.nodes)) or ("any node",)
         return tuple(sorted(name for name, node in self.nodes.items() if node.spoken < incarnation))
 
-    def online(self, node: str, now_us: int) -> bool:
-        view = self.nodes.get(node)
-        return view is not None and view.heard_us > 0 and now_us - view.heard_us <= SILENCE_US_MAX
-
     def facts(self, now_us: int, asking: str = "") -> list[NodeFacts]:
-        """What placement may know, of every node that said hello at least once. asking: the VM that is to be placed; what was
-        expected of it before (a decision that has to be made again) does not stand in its own way."""
-        self.hints = {vm: hint for vm, hint in self.hints.items() if hint.until_us > now_us}
-        priority = self.vms[asking].priority if asking in self.vms else Priority.NORMAL
-        coming: dict[str, dict[str, Hint]] = {}
-        for vm, hint in self.hints.items():
-            if vm == asking:
-                continue
-            coming.setdefault(hint.node, {})[vm] = hint
-        return [
-            self._facts(name, node, node.reported, coming.get(name, {}), priority, now_us)
-            for name, node in self.nodes.items()
-            if node.reported
-        ]
-
-    def _facts(
-        self, name: str, node: NodeView, reported: NodeReported, coming: dict[str, Hint], priority: Priority, now_us: int
-    ) -> NodeFacts:
-        can = reported.capabilities
-        return NodeFacts(
-            node=NodeId(name),
-            online=self.online(name, now_us),
-            cordoned=node.cordoned,
-            pcpus=can.pcpus / max(1, can.share),
-            vcpus_promised=sum((node.vms | {vm: hint.vcpus for vm, hint in coming.items()}).values()),
-            memory_capacity_mib=node.capacity_mib,
-            memory_reserved_mib=node.reserved_mib + sum(guaranteed_mib(hint.promise) for hint in coming.values()),
-            memory_charged_mib=node.charged_mib + charged_mib((h.promise for h in coming.values()), node.ratios),
-            ratio_pct=ratio_pct(node.ratios, priority),
-            pools=can.pools,
-            bridges=can.bridges,
-        )
+        """What placement may know of every node that said hello at least once; asking: the VM that is to be placed."""
+        self.fleet.expire(now_us)
+        return [facts for name in self.nodes if (facts := self.fleet.facts(name, now_us, asking)) is not None]
 
     def expect(self, vm: str, choice: Placement | None, now_us: int) -> None:
         """This choice is about to be decided. A VM that has a node already gets no other by it."""
         wanted = self.vms.get(vm)
         if wanted and choice and choice.candidates and vm not in self.starts:
-            node = choice.candidates[0].node
-            self.hints[vm] = Hint(node, wanted.shape.vcpus, _promise(wanted), now_us + HINT_US_MAX)
+            share = _share(wanted.shape.vcpus, wanted.allotment)
+            self.fleet.hinted(vm, Hint(choice.candidates[0].node, share, _promise(wanted), now_us + HINT_US_MAX))
+
+    def wish(self, vm: VmDefined, asked: str, now_us: int) -> Wishes:
+        """What the VM needs of a node, and how long it may last there."""
+        allotment = vm.allotment
+        life = self.lifetimes.kind(self.owners.get(vm.vm, ""), vm.shape.vcpus, now_us)
+        return Wishes(
+            vcpus=vm.shape.vcpus,
+            memory_mib=vm.shape.memory_mib,
+            guaranteed_mib=guaranteed_mib(_promise(vm)),
+            priority=vm.priority,
+            pools=tuple(sorted({d.pool for d in vm.disks})),
+            bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
+            node=asked,
+            cpu_reserved_pct=allotment.cpu_reserved_pct,
+            together=allotment.together,
+            apart=allotment.apart,
+            lasts=self.fleet.lasts(life.kind),
+        )
 
     def choose(self, vm: str, now_us: int, asked: str = "", tried: tuple[str, ...] = ()) -> Placement | None:
         """A placement for a VM, None where it is not defined."""
         wanted = self.vms.get(vm)
         if wanted is None:
             return None
-        wish = Wishes(
-            vcpus=wanted.shape.vcpus,
-            memory_mib=wanted.shape.memory_mib,
-            guaranteed_mib=guaranteed_mib(_promise(wanted)),
-            pools=tuple(sorted({d.pool for d in wanted.disks})),
-            bridges=tuple(sorted({n.bridge for n in wanted.nics if n.kind is NicKind.BRIDGE})),
-            node=asked,
-        )
-        return place(wish, self.facts(now_us, asking=vm), tried)
+        self.fleet.renew(self.lifetimes, now_us)
+        return self.fleet.place(self.wish(wanted, asked, now_us), tried, self.weights, now_us, vm)
 
     def known(self, command: DefineVm) -> ImageFacts:
         """Of the images a definition names: those that are there, and how the first disk's image boots."""
@@ -231,10 +228,6 @@ class Views:
             boot=boot,
             boot_image=first.image if first and boot else "",
         )
-
-
-def _promise(wanted: VmDefined) -> Promise:
-    return promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:
@@ -269,7 +262,7 @@ def _next_choice(command: NoteMemory, views: Views, now_us: int) -> Placement | 
     start = views.starts.get(command.vm)
     if start is None or start.generation != command.generation:
         return None
-    if any(r.filter is Filter.NOT_ASKED for r in start.placement.rejected):
+    if removed_by(start.placement, Filter.NOT_ASKED):
         return None
     return views.choose(command.vm, now_us, tried=(*tried(start.placement), start.node))
 
@@ -280,3 +273,24 @@ def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
     node = views.nodes.get(beat.node)
     if node is not None and subject == f"tel.{beat.node}.beat":
         node.heard_us = now_us
+        views.fleet.heard(beat.node, now_us)
+        load = round(beat.load * LOAD_STEPS) / LOAD_STEPS
+        if load != node.load:
+            node.load = load
+            views.fleet.changed(beat.node)
+
+
+def _promise(wanted: VmDefined) -> Promise:
+    return promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
+
+
+def _share(vcpus: int, allotment: Allotment) -> Share:
+    return Share(vcpus, allotment.cpu_reserved_pct, allotment.together, allotment.apart)
+
+
+def _owner(recorded: Recorded) -> str:
+    """Whose VM it is, to tell lifetimes apart."""
+    if not recorded.meta:
+        return ""
+    meta = decode_meta(recorded.meta)
+    return f"{meta.project}/{meta.owner}"

@@ -205,10 +205,13 @@ def _reason(event: Any) -> str:
 class NodesView:
     def __init__(self) -> None:
         self.all: dict[str, Node] = {}
+        self.numbers: dict[str, int] = {}
+        """of all that ever joined, in that order: placements tell of nodes by them"""
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
             case c.NodeJoined():
+                self.numbers.setdefault(event.node, len(self.numbers))
                 node = self.all.setdefault(event.node, Node(event.node))
                 node.key, node.joined_us = event.key, recorded.at_us
             case c.NodeRemoved():

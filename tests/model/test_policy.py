@@ -31,8 +31,10 @@ from proto.machine import DiskFormat, DiskWish
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.node import Beat
 from proto.placement import Filter, Placement, Rejected
-from services.compute.policy import NAMES_MAX, NodeFacts, Wishes, explain, place, vcpus_max
-from services.compute.views import HINT_US_MAX, SILENCE_US_MAX, Views, enrich, hear
+from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX
+from services.compute.policy import NAMES_MAX, NodeFacts, Wishes, place, vcpus_max
+from services.compute.reasons import explain
+from services.compute.views import Views, enrich, hear
 from tests.model.test_compute import BOOT, DEFINED, N1, N2, N3, choice, requested
 from tests.model.test_nodes import CAN
 
@@ -62,7 +64,7 @@ def facts(**changes: object) -> NodeFacts:
             FREE,
             Rejected(node=N1, filter=Filter.BRIDGE, needed=2),
         ),
-        (WISH, facts(vcpus_promised=16), Rejected(node=N1, filter=Filter.CPU, needed=1, available=0)),
+        (WISH, facts(vcpus_promised=16), Rejected(node=N1, filter=Filter.CPU_LIMIT, needed=1, available=0)),
         (
             WISH,
             facts(memory_reserved_mib=4000),
@@ -98,7 +100,7 @@ def test_the_emptiest_node_comes_first_and_equals_go_by_name() -> None:
     for order in permutations([busy, full, free, twin]):
         assert [c.node for c in place(WISH, order).candidates] == expected
     best = place(WISH, [free]).candidates[0]
-    assert best.terms == {"cpu_used": 0.0625, "memory_used": 0.0625} and best.score == 0.9375
+    assert best.terms == {"cpu_used": 0.0625, "memory_used": 0.0625, "room": 0.9375} and best.score == 0.9375
 
 
 def test_one_scarce_resource_weighs_more_than_two_half_used() -> None:
@@ -144,7 +146,7 @@ def test_every_node_is_answered_once_and_order_does_not_matter(all: list[NodeFac
         ((Rejected(node=N1, filter=Filter.CORDONED),), "", "no node fits: cordoned: n1", "uncordon n1"),
         ((Rejected(node=N1, filter=Filter.OFFLINE),), "", "no node fits: offline: n1", "bring n1 back"),
         (
-            (Rejected(node=N1, filter=Filter.CPU, needed=4, available=3),),
+            (Rejected(node=N1, filter=Filter.CPU_LIMIT, needed=4, available=3),),
             "",
             "no node fits: short of vCPUs: n1 (3 of 4 vCPUs free)",
             "free 1 vCPUs on n1",

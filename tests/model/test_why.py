@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from libs.common.messages import Meta, Recorded, encode
 from libs.common.registry import members
-from proto.compute import Candidate, Filter, NodeEvent, Placement, Rejected, VmEvent
+from proto.compute import Candidate, Filter, NodeEvent, Placement, Rejected, VmEvent, VmStartRequested
 from proto.examples import example
 from proto.memory import LedgerEvent
-from services.gateway.why.placing import why_not_node
+from proto.placement import bitset
+from services.gateway.why.placing import evidence_of, why_not_node
 from services.gateway.why.sentences import sentence
 from services.gateway.why.tree import Known, stories
 
@@ -76,3 +78,13 @@ def test_what_a_placement_says_of_a_node(node: str, said: str, evidence: str) ->
     sentence, lines = why_not_node(PLACED, node)
     assert sentence.startswith(said) and bool(sentence) == bool(said)
     assert (evidence in lines) if evidence else not lines
+
+
+def test_a_placement_in_a_large_cluster_speaks_of_every_node() -> None:
+    placed = msgspec.structs.replace(PLACED, passed=40, nodes=60, removed={Filter.OFFLINE: bitset(bytes([0b00000100, *([0] * 7)]))})
+    assert why_not_node(placed, "n6", 5)[0] == "n6 was no candidate: the filter offline removed it"
+    assert why_not_node(placed, "n7", 6)[0].startswith("n7 would have done, but is not among the 2 best of 40")
+    assert why_not_node(placed, "n2", 1)[0].startswith("n2 would have done, as choice 2 of 40")
+    assert why_not_node(placed, "n99", 60)[0].startswith("n99 was not considered"), "it joined later"
+    evidence = evidence_of(msgspec.structs.replace(example(VmStartRequested), placement=placed))
+    assert "and 38 more nodes would have done" in evidence and "and 1 more removed by the filter offline" in evidence

@@ -62,4 +62,6 @@ async def why_not(
         refused = await ask.refusals(gateway.log, f"vm-{vm}")
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
-    return not_on_node(found, node, events, refused) if node else not_started(found, events, refused)
+    if not node:
+        return not_started(found, events, refused)
+    return not_on_node(found, node, events, refused, gateway.model.nodes.numbers.get(node, -1))

@@ -25,8 +25,8 @@ class WhyNot(msgspec.Struct):
     remedy: str = ""
 
 
-def not_on_node(vm: Vm, node: str, events: Sequence[Known], refused: Sequence[Refusal]) -> WhyNot:
-    """events: the VM's, in order; refused: newest first."""
+def not_on_node(vm: Vm, node: str, events: Sequence[Known], refused: Sequence[Refusal], number: int = -1) -> WhyNot:
+    """events: the VM's, in order; refused: newest first; number: the node's, in the order of joining."""
     question = f"why is {vm.name} not on {node}?"
     if vm.node == node:
         return WhyNot(question, f"{vm.name} is on {node}", vm.changed_us)
@@ -36,7 +36,7 @@ def not_on_node(vm: Vm, node: str, events: Sequence[Known], refused: Sequence[Re
         return WhyNot(question, f"its last start was refused: {refusal.sentence}", refusal.at_us, remedy=refusal.remedy)
     if last is None:
         return WhyNot(question, f"no start of {vm.name} is recorded: no node was ever chosen for it")
-    said, evidence = why_not_node(last.event.placement, node)
+    said, evidence = why_not_node(last.event.placement, node, number)
     where = last.recorded
     if not said:
         ended = _last(events, c.VmStartFailed, c.VmStopped)
@@ -56,7 +56,9 @@ def not_started(vm: Vm, events: Sequence[Known], refused: Sequence[Refusal]) -> 
     if refusal is not None:
         return WhyNot(question, f"its start was refused: {refusal.sentence}", refusal.at_us, remedy=refusal.remedy)
     if ended is None:
-        return WhyNot(question, "nobody has asked for a start since it was defined", vm.defined_us, remedy=f"start {vm.name}")
+        return WhyNot(
+            question, "nobody has asked for a start since it was defined", vm.defined_us, remedy=f"start {vm.name}"
+        )
     return WhyNot(question, _end(ended.event), ended.recorded.at_us, ended.recorded.position)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from proto.compute import VmStartRequested
-from proto.placement import Candidate, Placement, Rejected
+from proto.placement import Candidate, Filter, Placement, Rejected, filter_of, removed_by
 
 NODES_MAX = 8
 """nodes told in the evidence of one choice; `why-not --node` answers for each"""
 
-_UNITS = {"cpu": "vCPUs", "memory": "MiB"}
+_UNITS = {Filter.CPU_LIMIT: "vCPUs", Filter.CPU: "% of a pCPU", Filter.MEMORY: "MiB", Filter.HA_RESERVE: "MiB"}
 
 
 def evidence_of(event: Any) -> list[str]:
@@ -19,9 +19,19 @@ def evidence_of(event: Any) -> list[str]:
         return []
     placement = event.placement
     lines = [scored(candidate) for candidate in placement.candidates[:NODES_MAX]]
-    lines += [removed(rejected) for rejected in placement.rejected[: NODES_MAX - len(lines)]]
-    rest = len(placement.candidates) + len(placement.rejected) - len(lines)
-    return [*lines, f"and {rest} more nodes"] if rest > 0 else lines
+    if (more := passed(placement) - len(lines)) > 0:
+        lines.append(f"and {more} more nodes would have done")
+    named = placement.rejected[: max(0, NODES_MAX - len(lines))]
+    lines += [removed(rejected) for rejected in named]
+    for filter in Filter:
+        more = removed_by(placement, filter) - sum(r.filter is filter for r in named)
+        if more > 0:
+            lines.append(f"and {more} more removed by the filter {filter}")
+    return lines
+
+
+def passed(placement: Placement) -> int:
+    return max(placement.passed, len(placement.candidates))
 
 
 def scored(candidate: Candidate) -> str:
@@ -36,19 +46,25 @@ def removed(rejected: Rejected) -> str:
     return text
 
 
-def why_not_node(placement: Placement, node: str) -> tuple[str, list[str]]:
-    """Why that choice did not take this node: a sentence, and its evidence. The sentence is empty where it did take it."""
+def why_not_node(placement: Placement, node: str, number: int = -1) -> tuple[str, list[str]]:
+    """Why that choice did not take this node: a sentence, and its evidence. The sentence is empty where it did take it.
+    number: of the node, as it joined; choices in large clusters tell of most nodes by it."""
     best = placement.candidates[0] if placement.candidates else None
     if best is not None and best.node == node:
         return "", [scored(best)]
     for rank, candidate in enumerate(placement.candidates, 1):
         if candidate.node == node and best is not None:
             ahead = "scored higher" if best.score > candidate.score else "scored the same, and equals are taken by name"
-            said = f"{node} would have done, as choice {rank} of {len(placement.candidates)}: {best.node} {ahead}"
+            said = f"{node} would have done, as choice {rank} of {passed(placement)}: {best.node} {ahead}"
             return said, [scored(best), scored(candidate), *differences(best, candidate)]
     for rejected in placement.rejected:
         if rejected.node == node:
             return f"{node} was no candidate: the filter {rejected.filter} removed it", [removed(rejected)]
+    if 0 <= number < placement.nodes and (filter := filter_of(placement, number)):
+        return f"{node} was no candidate: the filter {filter} removed it", []
+    if 0 <= number < placement.nodes and passed(placement) > len(placement.candidates) and best:
+        said = f"{node} would have done, but is not among the {len(placement.candidates)} best of {passed(placement)}"
+        return f"{said}: {best.node} scored at least as high", [scored(c) for c in placement.candidates]
     return f"{node} was not considered: it was not known when the choice was made, or the record does not name it", []
 
 

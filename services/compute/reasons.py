@@ -1,0 +1,69 @@
+"""A placement in sentences: why nothing fits, and what would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proto.compute import Filter, Placement, Rejected
+from proto.placement import removed_by
+from services.compute.policy import NAMES_MAX
+
+_SAID = {
+    Filter.NOT_ASKED: "not asked for",
+    Filter.TRIED: "already tried in this start",
+    Filter.OFFLINE: "offline",
+    Filter.CORDONED: "cordoned",
+    Filter.HEALTH: "not healthy enough for a start",
+    Filter.POOL: "without a storage pool it needs",
+    Filter.BRIDGE: "without a network bridge it needs",
+    Filter.APART: "with a VM that it is to be apart from",
+    Filter.TOGETHER: "without the VMs that it is to run together with",
+    Filter.NUMA: "without one NUMA cell that holds it",
+    Filter.CPU_LIMIT: "short of vCPUs",
+    Filter.CPU: "short of CPU time to reserve",
+    Filter.MEMORY: "short of memory",
+    Filter.HA_RESERVE: "short of memory beside what is kept for a failed node's VMs",
+}
+_UNIT = {Filter.CPU_LIMIT: "vCPUs", Filter.CPU: "% of a pCPU", Filter.MEMORY: "MiB", Filter.HA_RESERVE: "MiB"}
+
+
+def explain(placement: Placement, asked: str = "") -> tuple[str, str]:
+    """Why nothing fits, by filter and with the numbers, and what would make it fit."""
+    groups = {f: [r for r in placement.rejected if r.filter is f] for f in _SAID}
+    counts = {f: removed_by(placement, f) for f in groups}
+    parts = [_said(f, groups[f], n) for f, n in counts.items() if n and not (asked and f is Filter.NOT_ASKED)]
+    if not parts:
+        if asked:
+            return f"no node is named {asked}", "name a node that `node ls` shows, or none"
+        return "the cluster has no nodes", "join a node"
+    return "no node fits: " + "; ".join(parts), _remedy(groups)
+
+
+def _said(filter: Filter, rows: Sequence[Rejected], count: int) -> str:
+    unit = _UNIT.get(filter)
+    said = [f"{r.node} ({r.available} of {r.needed} {unit} free)" if unit else r.node for r in rows[:NAMES_MAX]]
+    if count > len(said):
+        said.append(f"{count - len(said)} more")
+    return f"{_SAID[filter]}: {', '.join(said)}"
+
+
+def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
+    """The smallest change that would let one node pass; the nearest miss first."""
+    for filter in (Filter.HA_RESERVE, Filter.MEMORY, Filter.CPU, Filter.CPU_LIMIT):
+        if rows := groups[filter]:
+            best = min(rows, key=lambda r: (r.needed - r.available, r.node))
+            lacking = best.needed - best.available
+            return f"free {lacking} {_UNIT[filter]} on {best.node}, or ask for {lacking} less"
+    if groups[Filter.NUMA]:
+        return f"ask for less than a cell of {groups[Filter.NUMA][0].node} has free, or not for one cell"
+    if rows := groups[Filter.TOGETHER] or groups[Filter.APART]:
+        return f"add a node, or take it out of the group that keeps it from {rows[0].node}"
+    if rows := groups[Filter.CORDONED]:
+        return f"uncordon {rows[0].node}"
+    if rows := groups[Filter.OFFLINE]:
+        return f"bring {rows[0].node} back: its agent has not been heard for some seconds"
+    if rows := groups[Filter.HEALTH]:
+        return f"see what is wrong with {rows[0].node}"
+    if groups[Filter.POOL] or groups[Filter.BRIDGE]:
+        return "add the pool or bridge to a node, or define the VM with one that a node has"
+    return "start it again; ask for no certain node"
