@@ -15,7 +15,8 @@ class NodeLoad(Value):
     """A node that takes part: online and not cordoned. Others are neither left nor entered, nor do they count in the score.
 
     pcpus         its share of the host's pCPUs (may be a fraction)
-    memory_mib    what may be promised to VMs; kept_mib: what is promised to VMs that are not listed
+    memory_mib    what may be promised to VMs: the right-hand side of both limits of its ledger
+    kept_mib      guaranteed to VMs that are not listed; kept_charged_mib: charged for them by ratio
     vcpus_max     vCPUs that may be promised; vcpus_kept: those promised to VMs that are not listed
     """
 
@@ -24,6 +25,7 @@ class NodeLoad(Value):
     memory_mib: int
     vcpus_max: int
     kept_mib: int = 0
+    kept_charged_mib: int = 0
     vcpus_kept: int = 0
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
@@ -32,7 +34,8 @@ class NodeLoad(Value):
 class VmLoad(Value):
     """A VM that runs on a node that takes part.
 
-    memory_mib     what its node's ledger holds for it, QEMU's own included
+    memory_mib     what its node's ledger guarantees it, QEMU's own included; charged_mib: what counts for its nominal memory by
+                   the ratio of its class. The score takes the larger of the two
     demand_pcpus   CPU time it uses or waits for, in pCPUs, smoothed over minutes; 0 where it is not known
     fixed          why it cannot be moved, in a few words; empty: it can
     together, apart  group names: VMs of one `together` stay on one node, no two of one `apart` come to one
@@ -42,6 +45,7 @@ class VmLoad(Value):
     node: NodeId
     vcpus: int
     memory_mib: int
+    charged_mib: int = 0
     demand_pcpus: float = 0.0
     priority: Priority = Priority.NORMAL
     together: str = ""
@@ -127,6 +131,17 @@ class Plan(Value):
     terms: dict[str, float]
     planned_terms: dict[str, float]
     moves: tuple[Move, ...] = ()
+
+
+class BalanceShown(Value):
+    """What `query.compute.balance` answers. threshold: of the score, above which the cluster counts as uneven. nodes: those that
+    take part; demand_known: VMs whose CPU demand was heard, of vms."""
+
+    plan: Plan
+    threshold: float
+    nodes: int = 0
+    vms: int = 0
+    demand_known: int = 0
 
 
 # --- the stream `balance-cluster` ---------------------------------------------------------------------------------------

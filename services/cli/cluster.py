@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show
+from services.cli import balance, show
 from services.cli.client import path
 from services.cli.failure import USAGE, Failure
 from services.cli.session import SESSION, AsJson, client, wants_json
@@ -62,7 +62,8 @@ def _health(service: dict[str, Any]) -> str:
 
 @app.command("finalize")
 def finalize(
-    protocol: Annotated[int, typer.Option("--protocol", min=0, help="0: the newest there is.")] = 0, _json: AsJson = False
+    protocol: Annotated[int, typer.Option("--protocol", min=0, help="0: the newest there is.")] = 0,
+    _json: AsJson = False,
 ) -> None:
     """After an upgrade of all nodes and services: let them write what only the new release reads. There is no way back."""
     done = client().post(path("cluster", "finalize"), {"protocol": protocol})
@@ -70,6 +71,9 @@ def finalize(
         show.as_json(done)
     else:
         print("All speak that protocol already." if not done.get("position") else "The cluster is finalized.")
+
+
+app.command("balance")(balance.balance)
 
 
 @app.command("destroy")

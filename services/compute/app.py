@@ -4,7 +4,7 @@ from libs.common.host.service import Service
 from libs.common.registry import members
 from proto.io import DevicesDenied, DevicesGranted, ImageDeleteRequested, ImageImported
 from proto.memory import LedgerEvent
-from services.compute import react, views
+from services.compute import queries, react, views
 from services.compute.cluster import CLUSTER
 from services.compute.model import VM
 from services.compute.nodes import NODE
@@ -20,4 +20,5 @@ SERVICE = Service(
     ticks=react.ticks,
     telemetry=("tel.*.beat",),
     hear=views.hear,
+    query=queries.query,
 )

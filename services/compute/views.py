@@ -40,6 +40,7 @@ from proto.machine import Allotment, NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.node import Beat
 from proto.placement import removed_by
+from services.compute.balance.facts import BalanceViews
 from services.compute.fleet import HINT_US_MAX, LOAD_STEPS, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.policy import SPREAD, NodeFacts, Weights, Wishes
@@ -70,6 +71,7 @@ class Views(_Derived):
     lifetimes: LifetimeTable = field(default_factory=LifetimeTable)
     lives: dict[str, Life] = field(default_factory=dict)
     weights: Weights = SPREAD
+    balance: BalanceViews = field(default_factory=BalanceViews)
     incarnation: int = 1
     finalized: int = 1
 
@@ -79,6 +81,7 @@ class Views(_Derived):
             self.fleet.lives({vm: (self.starts[vm].node, life) for vm, life in self.lives.items()}, 0)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        self.balance.apply(event)
         match event:
             case NodeJoined() | NodeRemoved() | NodeReported() | NodeCordoned() | NodeUncordoned():
                 self._apply_node(event)

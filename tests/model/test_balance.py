@@ -44,11 +44,12 @@ def clusters(draw: st.DrawFn) -> ClusterLoad:
             memory_mib=draw(st.sampled_from([4096, 8192, 16_384])),
             vcpus_max=draw(st.sampled_from([16, 64])),
             kept_mib=draw(st.sampled_from([0, 0, 1024])),
+            kept_charged_mib=draw(st.sampled_from([0, 0, 1500])),
             pools=draw(st.sampled_from([("default",), ("default", "fast")])),
         )
         for n in range(draw(st.integers(1, 6)))
     ]
-    free = {n.node: [n.memory_mib - n.kept_mib, n.vcpus_max] for n in nodes}
+    free = {n.node: [n.memory_mib - n.kept_mib, n.vcpus_max, n.memory_mib - n.kept_charged_mib] for n in nodes}
     apart: dict[str, set[str]] = {n.node: set() for n in nodes}
     homes: dict[str, NodeId] = {}
     vms = []
@@ -58,6 +59,7 @@ def clusters(draw: st.DrawFn) -> ClusterLoad:
             draw(st.sampled_from(nodes)).node,
             vcpus=draw(st.sampled_from([1, 2, 8])),
             memory_mib=draw(st.sampled_from([256, 1024, 3000])),
+            charged_mib=draw(st.sampled_from([0, 512, 3500])),
             demand_pcpus=draw(st.floats(0, 4)),
             priority=draw(st.sampled_from(list(Priority))),
             apart=draw(st.sampled_from(["", "", "a", "b"])),
@@ -69,10 +71,13 @@ def clusters(draw: st.DrawFn) -> ClusterLoad:
             one = replace(one, node=homes.setdefault(one.together, one.node))
         here = free[one.node]
         reached = set(one.pools) <= set(next(n.pools for n in nodes if n.node == one.node))
-        if here[0] < one.memory_mib or here[1] < one.vcpus or not reached or one.apart in apart[one.node]:
+        if here[0] < one.memory_mib or here[1] < one.vcpus or here[2] < one.charged_mib:
+            continue
+        if not reached or one.apart in apart[one.node]:
             continue
         here[0] -= one.memory_mib
         here[1] -= one.vcpus
+        here[2] -= one.charged_mib
         apart[one.node] |= {one.apart} - {""}
         vms.append(one)
     return ClusterLoad(nodes=tuple(nodes), vms=tuple(vms))
@@ -106,6 +111,7 @@ def allowed(load: ClusterLoad, on: list[tuple[VmLoad, NodeId]]) -> None:
     for n in load.nodes:
         here = [v for v, name in on if name == n.node]
         assert sum(v.memory_mib for v in here) <= n.memory_mib - n.kept_mib
+        assert sum(v.charged_mib for v in here) <= n.memory_mib - n.kept_charged_mib
         assert sum(v.vcpus for v in here) <= n.vcpus_max - n.vcpus_kept
         assert all(set(v.pools) <= set(n.pools) for v in here)
         groups = [v.apart for v in here if v.apart]
@@ -169,7 +175,9 @@ def textbook(load: ClusterLoad) -> float:
     def of(what: str, name: NodeId) -> float:
         return float(sum(getattr(v, what) for v in load.vms if v.node == name))
 
-    memory = [(n.kept_mib + of("memory_mib", n.node)) / n.memory_mib for n in load.nodes]
+    kept = [max(n.kept_mib, n.kept_charged_mib) for n in load.nodes]
+    promised = [sum(max(v.memory_mib, v.charged_mib) for v in load.vms if v.node == n.node) for n in load.nodes]
+    memory = [(k + p) / n.memory_mib for k, p, n in zip(kept, promised, load.nodes, strict=True)]
     vcpus = [(n.vcpus_kept + of("vcpus", n.node)) / n.pcpus for n in load.nodes]
     cpu = [of("demand_pcpus", n.node) / n.pcpus for n in load.nodes]
     excess = sum(max(0.0, share - 0.8) for share in cpu)

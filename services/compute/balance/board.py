@@ -41,8 +41,10 @@ class Board:
         self.at = list(self.home)
         self.scale = [(1 / max(1, n.memory_mib), *[1 / max(PCPUS_MIN, n.pcpus)] * 2) for n in self.nodes]
         self.free_mib = [n.memory_mib - n.kept_mib for n in self.nodes]
+        self.free_charged = [n.memory_mib - n.kept_charged_mib for n in self.nodes]
         self.free_vcpus = [n.vcpus_max - n.vcpus_kept for n in self.nodes]
-        self.used = [[n.kept_mib * s[0], n.vcpus_kept * s[1], 0.0] for n, s in zip(self.nodes, self.scale, strict=True)]
+        kept = [max(n.kept_mib, n.kept_charged_mib) for n in self.nodes]
+        self.used = [[k * s[0], n.vcpus_kept * s[1], 0.0] for k, n, s in zip(kept, self.nodes, self.scale, strict=True)]
         self.held: list[tuple[int, int]] = []
         self.guests: list[set[int]] = [set() for _ in self.nodes]
         self.apart: list[dict[str, int]] = [{} for _ in self.nodes]
@@ -107,7 +109,7 @@ class Board:
 
     def amounts(self, vm: int) -> tuple[float, float, float]:
         load = self.vms[vm]
-        return (load.memory_mib, load.vcpus, load.demand_pcpus)
+        return (max(load.memory_mib, load.charged_mib), load.vcpus, load.demand_pcpus)
 
     # --- what fits ------------------------------------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class Board:
         load = self.vms[vm]
         return (
             load.memory_mib <= self.free_mib[b]
+            and load.charged_mib <= self.free_charged[b]
             and load.vcpus <= self.free_vcpus[b]
             and b in self.reach[vm]
             and not (load.apart and self.apart[b].get(load.apart))
@@ -130,6 +133,9 @@ class Board:
             return False
         more_mib, more_vcpus = one.memory_mib - two.memory_mib, one.vcpus - two.vcpus
         if more_mib > self.free_mib[b] or -more_mib > self.free_mib[a]:
+            return False
+        more_charged = one.charged_mib - two.charged_mib
+        if more_charged > self.free_charged[b] or -more_charged > self.free_charged[a]:
             return False
         if more_vcpus > self.free_vcpus[b] or -more_vcpus > self.free_vcpus[a]:
             return False
@@ -183,6 +189,7 @@ class Board:
     def _occupy(self, vm: int, n: int, sign: int) -> None:
         load = self.vms[vm]
         self.free_mib[n] -= sign * load.memory_mib
+        self.free_charged[n] -= sign * load.charged_mib
         self.free_vcpus[n] -= sign * load.vcpus
         if load.apart:
             self.apart[n][load.apart] = self.apart[n].get(load.apart, 0) + sign

@@ -191,6 +191,36 @@ class Cluster(msgspec.Struct):
     not_enforced: list[str]
 
 
+class BalanceMove(msgspec.Struct):
+    """A VM that would sit better elsewhere. gain: by how much the score falls; moves of one batch may run at once."""
+
+    vm: str
+    origin: str
+    target: str
+    gain: float
+    score_before: float
+    score_after: float
+    batch: int
+    reason: str
+
+
+class Balance(msgspec.Struct):
+    """score: 0 is even; planned: after all moves; threshold: above it the cluster counts as uneven. Terms are weighted, and add
+    up to the score. not_shown: moves of VMs of other projects. demand_known: VMs whose CPU demand was heard, of `vms`."""
+
+    policy: str
+    score: float
+    planned: float
+    threshold: float
+    terms: dict[str, float]
+    planned_terms: dict[str, float]
+    moves: list[BalanceMove]
+    not_shown: int
+    nodes: int
+    vms: int
+    demand_known: int
+
+
 class Health(msgspec.Struct):
     log: str
     bus: str

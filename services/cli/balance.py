@@ -1,0 +1,45 @@
+"""`asvctl cluster balance`: how evenly the cluster is used, and which moves would make it more even."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.cli import show
+from services.cli.client import path
+from services.cli.session import AsJson, client, wants_json
+
+
+def balance(_json: AsJson = False) -> None:
+    """How evenly the cluster is used, and which moves would be worth it, each with its reason and its expected gain."""
+    found = client().get(path("cluster", "balance"))
+    if wants_json():
+        show.as_json(found)
+        return
+    show.facts(_facts(found))
+    rows = [
+        (m["batch"] + 1, m["vm"], m["origin"], m["target"], f"{m['gain']:.3f}", m["reason"]) for m in found["moves"]
+    ]
+    show.table(("batch", "vm", "from", "to", "gain", "reason"), rows, "No move would be worth it.")
+
+
+def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    uneven = found["score"] > found["threshold"]
+    said = [
+        (
+            "score",
+            f"{found['score']:.3f} ({'uneven' if uneven else 'even enough'}: the threshold is {found['threshold']:g})",
+        ),
+        ("made of", _terms(found["terms"])),
+        ("nodes", f"{found['nodes']} with {found['vms']} VMs; of {found['demand_known']} the CPU demand is known"),
+    ]
+    if found["moves"] or found["not_shown"]:
+        hidden = f", {found['not_shown']} of them of other projects" if found["not_shown"] else ""
+        count = len(found["moves"]) + found["not_shown"]
+        said.append(
+            ("after all moves", f"{found['planned']:.3f} ({count} moves{hidden}): {_terms(found['planned_terms'])}")
+        )
+    return said
+
+
+def _terms(terms: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in terms.items())

@@ -1,0 +1,154 @@
+"""What the rebalancer knows of the cluster: folded from the log, and demand from telemetry. It says who can be moved and why others
+cannot; whether a node is online, and in which version it speaks, is known elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from libs.common.messages import NodeId, VmId
+from libs.memory.promise import charge_mib, guaranteed_mib, promise_of, ratio_pct
+from proto.balance import ClusterLoad, MoveEnded, MovePlanned, NodeLoad, VmLoad
+from proto.compute import (
+    NodeCordoned,
+    NodeRemoved,
+    NodeReported,
+    NodeUncordoned,
+    VmFound,
+    VmStarted,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+)
+from proto.ladder import MemoryPolicy
+from proto.machine import NicKind
+from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from services.compute.balance.demand import Smoothed
+
+VCPUS_PER_PCPU_MAX = 8.0
+"""vCPUs promised per pCPU to which the rebalancer fills a node."""
+
+
+@dataclass(slots=True)
+class Place:
+    """A node. capacity_mib: what starts may be promised; reserved_mib, charged_mib: the ledger's two sums; kept apart from
+    `cordoned`, which may be known before the node's report."""
+
+    pcpus: float = 0.0
+    pools: tuple[str, ...] = ()
+    bridges: tuple[str, ...] = ()
+    cordoned: bool = False
+    capacity_mib: int = 0
+    reserved_mib: int = 0
+    charged_mib: int = 0
+    ratios: MemoryPolicy = field(default_factory=MemoryPolicy)
+
+
+@dataclass(slots=True)
+class Guest:
+    """A VM that has a node, from its start's request to its end. runs: it was seen running and nobody wants it stopped."""
+
+    asked: VmStartRequested | VmFound
+    runs: bool = False
+
+
+@dataclass(slots=True)
+class BalanceViews:
+    places: dict[str, Place] = field(default_factory=dict)
+    guests: dict[str, Guest] = field(default_factory=dict)
+    demand: dict[str, Smoothed] = field(default_factory=dict)
+    moving: dict[str, str] = field(default_factory=dict)
+    """VM -> target, of moves that the rebalancer decided"""
+
+    def apply(self, event: Any) -> None:
+        match event:
+            case NodeReported():
+                can, place = event.capabilities, self.places.setdefault(event.node, Place())
+                place.pcpus, place.pools, place.bridges = can.pcpus / max(1, can.share), can.pools, can.bridges
+            case NodeCordoned() | NodeUncordoned():
+                self.places.setdefault(event.node, Place()).cordoned = isinstance(event, NodeCordoned)
+            case NodeRemoved():
+                self.places.pop(event.node, None)
+            case CapacitySet() | MemoryReserved() | MemoryReleased():
+                self._apply_memory(event)
+            case VmStartRequested():
+                self.guests[event.vm] = Guest(event)
+            case VmFound():
+                self.guests[event.vm] = Guest(event, runs=True)
+            case VmStarted() if guest := self.guests.get(event.vm):
+                guest.runs = True
+            case VmStopRequested() if guest := self.guests.get(event.vm):
+                guest.runs = False
+            case VmStopped() | VmStartFailed():
+                self.guests.pop(event.vm, None)
+                self.demand.pop(event.vm, None)
+            case MovePlanned():
+                self.moving[event.vm] = event.target
+            case MoveEnded():
+                self.moving.pop(event.vm, None)
+
+    def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
+        place = self.places.setdefault(event.node, Place())
+        if isinstance(event, CapacitySet):
+            place.capacity_mib, place.ratios = event.capacity_mib - event.share_mib, event.policy
+            place.reserved_mib, place.charged_mib = event.promised_mib, event.charged_mib
+        else:
+            place.reserved_mib, place.charged_mib = event.reserved_mib, event.charged_mib
+
+    def hear(self, vm: str, pcpus: float, at_us: int) -> None:
+        """A VM's CPU demand just now."""
+        if vm not in self.guests:
+            return
+        if vm in self.demand:
+            self.demand[vm].hear(pcpus, at_us)
+        else:
+            self.demand[vm] = Smoothed(pcpus, at_us)
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def load(self, online: Callable[[str], bool]) -> ClusterLoad:
+        """Nodes that take part, and the VMs that run on them. All else that their ledgers hold counts as kept."""
+        open = {name: p for name, p in sorted(self.places.items()) if p.pcpus > 0 and not p.cordoned and online(name)}
+        listed = [self._vm(guest, open[guest.asked.node]) for guest in self._on(open) if guest.runs]
+        others = [guest for guest in self._on(open) if not guest.runs]
+        return ClusterLoad(
+            nodes=tuple(_node(name, place, listed, others) for name, place in open.items()), vms=tuple(listed)
+        )
+
+    def _on(self, open: dict[str, Place]) -> Iterable[Guest]:
+        return (guest for _, guest in sorted(self.guests.items()) if guest.asked.node in open)
+
+    def _vm(self, guest: Guest, place: Place) -> VmLoad:
+        asked = guest.asked
+        smoothed = self.demand.get(asked.vm)
+        return VmLoad(
+            vm=VmId(asked.vm),
+            node=NodeId(asked.node),
+            vcpus=asked.vcpus,
+            memory_mib=guaranteed_mib(promise_of(asked.memory_mib, asked.priority, asked.allotment)),
+            charged_mib=charge_mib(asked.memory_mib, ratio_pct(place.ratios, asked.priority)),
+            demand_pcpus=smoothed.pcpus if smoothed else 0.0,
+            priority=asked.priority,
+            together=asked.allotment.together,
+            apart=asked.allotment.apart,
+            fixed="pinned to pCPUs" if asked.allotment.pins else "",
+            pools=tuple(sorted({d.pool for d in asked.disks})),
+            bridges=tuple(sorted({n.bridge for n in asked.nics if n.kind is NicKind.BRIDGE})),
+        )
+
+
+def _node(name: str, place: Place, listed: list[VmLoad], others: list[Guest]) -> NodeLoad:
+    here = [vm for vm in listed if vm.node == name]
+    return NodeLoad(
+        node=NodeId(name),
+        pcpus=place.pcpus,
+        memory_mib=max(0, place.capacity_mib),
+        vcpus_max=max(1, int(place.pcpus * VCPUS_PER_PCPU_MAX)),
+        kept_mib=max(0, place.reserved_mib - sum(vm.memory_mib for vm in here)),
+        kept_charged_mib=max(0, place.charged_mib - sum(vm.charged_mib for vm in here)),
+        vcpus_kept=sum(guest.asked.vcpus for guest in others if guest.asked.node == name),
+        pools=place.pools,
+        bridges=place.bridges,
+    )

@@ -1,0 +1,152 @@
+"""What the rebalancer knows of the cluster, folded from events, and demand smoothed from telemetry."""
+
+from __future__ import annotations
+
+import pytest
+
+from libs.common.messages import NodeId, VmId
+from libs.memory.promise import guaranteed_mib, promise_of
+from proto.balance import ClusterLoad, VmLoad
+from proto.compute import (
+    Capabilities,
+    GoneCause,
+    NodeCordoned,
+    NodeRemoved,
+    NodeReported,
+    NodeUncordoned,
+    Placement,
+    VmFound,
+    VmStarted,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+)
+from proto.ladder import MemoryPolicy
+from proto.machine import Allotment, DiskWish, NicKind, NicWish, Priority
+from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from services.compute.balance.demand import GAP_US_MAX, TIME_US, Smoothed
+from services.compute.balance.facts import BalanceViews
+
+N1, N2, WEB = NodeId("n1"), NodeId("n2"), VmId("web")
+CAN = Capabilities(
+    accelerator="kvm", cpu_model="x", pcpus=8, memory_mib=16_384, qemu_version="7", machine="q35", driver="qemu",
+    pools=("default",), bridges=("br0",), share=2,
+)  # fmt: skip
+REQUESTED = VmStartRequested(
+    vm=WEB, node=N1, generation=1, memory_mib=1000, vcpus=2, priority=Priority.NORMAL, placement=Placement(policy="p"),
+    disks=(DiskWish(image="tiny"),), nics=(NicWish(kind=NicKind.BRIDGE, bridge="br0"),),
+)  # fmt: skip
+GUARANTEED = guaranteed_mib(promise_of(1000, Priority.NORMAL))
+
+
+def views(*events: object) -> BalanceViews:
+    made = BalanceViews()
+    for node in (N1, N2):
+        made.apply(NodeReported(node=node, capabilities=CAN, boot_id="b"))
+        made.apply(CapacitySet(node=node, capacity_mib=8000, share_mib=1000, policy=MemoryPolicy(ratio_pct=200)))
+    for event in events:
+        made.apply(event)
+    return made
+
+
+def load(*events: object, away: str = "") -> ClusterLoad:
+    return views(*events).load(lambda node: node != away)
+
+
+def reserved(mib: int, charged: int) -> MemoryReserved:
+    return MemoryReserved(
+        node=N1, vm=WEB, generation=1, memory_mib=1100, reserved_mib=mib, charged_mib=charged, capacity_mib=8000
+    )
+
+
+def test_a_running_vm_with_all_that_the_plan_needs() -> None:
+    found = load(REQUESTED, reserved(GUARANTEED + 300, 700), VmStarted(vm=WEB, node=N1, generation=1))
+    assert found.vms == (
+        VmLoad(vm=WEB, node=N1, vcpus=2, memory_mib=GUARANTEED, charged_mib=500, pools=("default",), bridges=("br0",)),
+    )
+    first, second = found.nodes
+    assert (first.pcpus, first.vcpus_max, first.memory_mib) == (4.0, 32, 7000)
+    assert (first.kept_mib, first.kept_charged_mib) == (300, 200), "what the ledger holds beside it"
+    assert (second.kept_mib, second.kept_charged_mib, second.pools, second.bridges) == (0, 0, ("default",), ("br0",))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [REQUESTED, VmStopRequested(vm=WEB, node=N1, generation=1, deadline_s=5)],
+    ids=["starting", "stopping"],
+)
+def test_what_starts_or_stops_is_not_moved_but_takes_its_room(last: object) -> None:
+    started = () if last is REQUESTED else (REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
+    found = load(*started, reserved(GUARANTEED, 500), last)
+    assert found.vms == ()
+    assert (found.nodes[0].kept_mib, found.nodes[0].kept_charged_mib, found.nodes[0].vcpus_kept) == (GUARANTEED, 500, 2)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        VmStopped(vm=WEB, node=N1, generation=1, cause=GoneCause.GUEST),
+        VmStartFailed(vm=WEB, node=N1, generation=1, sentence="no"),
+    ],
+    ids=["stopped", "failed"],
+)
+def test_what_ended_is_forgotten(end: object) -> None:
+    made = views(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
+    made.hear(WEB, 1.0, 1)
+    made.apply(end)
+    made.apply(MemoryReleased(node=N1, vm=WEB, generation=1, memory_mib=1100))
+    assert made.load(lambda _: True).nodes[0].vcpus_kept == 0
+    assert not made.demand and not made.load(lambda _: True).vms
+
+
+def test_cordoned_offline_and_removed_nodes_are_left_out_with_their_vms() -> None:
+    started = (REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
+
+    def names(found: ClusterLoad) -> tuple[list[str], list[str]]:
+        return [n.node for n in found.nodes], [v.vm for v in found.vms]
+
+    assert names(load(*started)) == (["n1", "n2"], ["web"])
+    assert names(load(*started, away="n1")) == (["n2"], [])
+    assert names(load(*started, NodeCordoned(node=N1))) == (["n2"], [])
+    assert names(load(*started, NodeCordoned(node=N1), NodeUncordoned(node=N1))) == (["n1", "n2"], ["web"])
+    assert names(load(*started, NodeRemoved(node=N2))) == (["n1"], ["web"])
+
+
+def test_a_found_vm_runs_and_pins_hold_one_where_it_is() -> None:
+    found = VmFound(
+        vm=WEB, node=N1, generation=9, memory_mib=500, vcpus=1, priority=Priority.CRITICAL,
+        allotment=Allotment(pins=(0,), apart="db", together="shop"),
+    )  # fmt: skip
+    (one,) = load(found).vms
+    assert (one.fixed, one.apart, one.together, one.priority) == ("pinned to pCPUs", "db", "shop", Priority.CRITICAL)
+    assert one.charged_mib == 500, "critical memory is never over-allocated"
+
+
+def test_demand_is_smoothed_by_time_not_by_messages() -> None:
+    once, often = Smoothed(1.0, 0), Smoothed(1.0, 0)
+    once.hear(3.0, 60_000_000)
+    for second in range(1, 61):
+        often.hear(3.0, second * 1_000_000)
+        often.hear(3.0, second * 1_000_000)
+    assert once.pcpus == pytest.approx(often.pcpus)
+    assert 1.0 < once.pcpus < 1.2, "a minute says little"
+    for at_us in range(60_000_000, 2 * TIME_US, 60_000_000):
+        once.hear(3.0, at_us)
+    assert once.pcpus > 2.6, "half an hour says most"
+
+
+def test_old_demand_is_not_mixed_with_new() -> None:
+    smoothed = Smoothed(4.0, 0)
+    smoothed.hear(1.0, GAP_US_MAX + 1)
+    assert smoothed.pcpus == 1.0
+    smoothed.hear(9.0, 5)
+    assert smoothed.pcpus == 1.0, "what comes late is not news"
+
+
+def test_only_vms_that_have_a_node_are_listened_to() -> None:
+    made = views(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
+    made.hear("stranger", 1.0, 1)
+    made.hear(WEB, 1.5, 1)
+    assert set(made.demand) == {WEB}
+    assert made.load(lambda _: True).vms[0].demand_pcpus == 1.5
