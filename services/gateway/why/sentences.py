@@ -71,8 +71,8 @@ def _of_lives(event: Any) -> str:
 def _of_others(event: Any) -> str:
     match event:
         case memory.MemoryReserved():
-            of = f"{event.reserved_mib} of {event.capacity_mib} MiB are promised now"
-            return f"{event.node}'s ledger reserved {event.memory_mib} MiB ({of})"
+            of = f"of {event.capacity_mib} MiB, {event.reserved_mib} are guaranteed now, and {event.charged_mib} taken by nominal sizes"
+            return f"{event.node}'s ledger reserved at most {event.memory_mib} MiB ({of})"
         case memory.MemoryDenied():
             free = event.capacity_mib - event.reserved_mib
             if event.sentence:
