@@ -40,6 +40,8 @@ from proto.placement import Candidate as Candidate
 from proto.placement import Filter as Filter
 from proto.placement import Placement as Placement
 from proto.placement import Rejected as Rejected
+from proto.plan import SetAllotment as SetAllotment
+from proto.plan import VmAllotted as VmAllotted
 
 DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
 
@@ -60,6 +62,7 @@ class Refusal(StrEnum):
     NOT_PERMITTED = "NOT_PERMITTED"
     NOT_YOURS = "NOT_YOURS"
     RECONCILING = "RECONCILING"
+    CPU_SHORT = "CPU_SHORT"
     PROTOCOL = "PROTOCOL"
 
 
@@ -367,6 +370,7 @@ VmCommand = (
     | NoteDevices
     | ReportVm
     | AbandonStart
+    | SetAllotment
 )
 VmEvent = (
     VmDefined
@@ -388,4 +392,5 @@ VmEvent = (
     | VmFound
     | VmStrangerSeen
     | VmStrangerGone
+    | VmAllotted
 )

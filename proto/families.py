@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import cluster, compute, io, mapping, memory, node
+from proto import cluster, compute, io, mapping, memory, node, plan
 from proto.upcasts import UPCASTS
 
 
@@ -73,6 +73,7 @@ FAMILIES: dict[str, Family] = {
                 Stream("vm", members(compute.VmCommand), members(compute.VmEvent)),
                 Stream("node", members(compute.NodeCommand), members(compute.NodeEvent)),
                 Stream("cluster", members(cluster.ClusterCommand), members(cluster.ClusterEvent)),
+                Stream("plan", members(plan.PlanCommand), members(plan.PlanEvent)),
             ),
         ),
         Family(
@@ -95,9 +96,9 @@ FAMILIES: dict[str, Family] = {
             asks=members(node.Ask),
             answers=dict.fromkeys(members(node.Order), node.Heard)
             | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo}
-            | {node.AskScreenshot: node.Screenshot}
+            | {node.AskScreenshot: node.Screenshot, plan.AskSchedule: plan.VmSchedule}
             | {mapping.AskTranslate: mapping.Translation, mapping.AskMemory: mapping.MemoryUse},
-            telemetry=(node.Beat, node.MemoryBeat),
+            telemetry=(node.Beat, node.MemoryBeat, plan.CpuBeat),
         ),
     )
 }

@@ -14,6 +14,7 @@ from libs.common.messages import Message, Name, Value
 from proto.machine import DirectBoot, Disk, DiskFormat, FileName, MachineSpec
 from proto.mapping import AskMemory, AskTranslate
 from proto.memory import Area
+from proto.plan import AskSchedule, OrderPlan
 
 
 class Want(StrEnum):
@@ -109,7 +110,7 @@ class OrderMemory(Message):
     incarnation: int = 1
 
 
-Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory
+Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory | OrderPlan
 
 
 class Heard(Value):
@@ -179,7 +180,7 @@ class Screenshot(Value):
     error: str = ""
 
 
-Ask = AskExec | AskConsole | AskInfo | AskScreenshot | AskTranslate | AskMemory
+Ask = AskExec | AskConsole | AskInfo | AskScreenshot | AskTranslate | AskMemory | AskSchedule
 
 
 class VmBeat(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,9 @@ from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
 class Capabilities(Value):
     """What a node can do, probed by running code. share: how many embedded nodes divide this host; memory_mib is this node's part.
     swap_mib: encrypted swap or zram that VMs may use (this node's part). balloon: guests' memory can be taken back and given again.
-    memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart."""
+    memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart.
+    cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the
+    kernel, and from VMs."""
 
     accelerator: str
     cpu_model: str
@@ -25,6 +27,8 @@ class Capabilities(Value):
     hotplug: tuple[str, ...] = ()
     not_enforced: tuple[str, ...] = ()
     share: int = 1
+    cores: tuple[tuple[int, ...], ...] = ()
+    isolated: tuple[int, ...] = ()
     protocol: int = 1
     protocol_min: int = 1
     swap_mib: int = 0

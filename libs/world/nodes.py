@@ -21,10 +21,12 @@ from proto.node import (
     OrderMemory,
     OrderVm,
 )
+from proto.plan import OrderPlan, PlanFault
 from services.node.chores import Chores, Work
-from services.node.drivers import BadImage, DriverError
+from services.node.drivers import BadImage, DriverError, Machine, NoSuchVm
 from services.node.drivers.simhost import SimDone, SimHost, SimParams
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
+from services.node.plan import PLAN_KEY, ApplyPlan, Plans
 
 if TYPE_CHECKING:
     from libs.world.world import World
@@ -34,7 +36,7 @@ BEAT_US = 1_000_000
 PERSIST_US = (200, 4_000)
 _order = msgspec.msgpack.Decoder(Order).decode
 
-type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
+type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work | ApplyPlan
 
 
 class NodeProcess:
@@ -45,6 +47,7 @@ class NodeProcess:
         self.disk: dict[str, Kept] = {}
         self.agent: Agent | None = None
         self.chores = Chores()
+        self.plans = Plans(NodeId(name))
         self.life = 0
         self.powered = True
         self.frozen = False
@@ -58,6 +61,7 @@ class NodeProcess:
             return
         self.life += 1
         self.chores = Chores()
+        self.plans = Plans(NodeId(self.name))
         self.agent = Agent(NodeId(self.name), quiet=self.chores.quiet)
         kept = [self.disk[vm] for vm in sorted(self.disk)]
         self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
@@ -71,7 +75,7 @@ class NodeProcess:
         params, node, heard = self.host.params, NodeId(self.name), self.agent.met
         capabilities = Capabilities(
             accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=params.memory_mib,
-            qemu_version="0", machine="sim", driver="simulated", pools=("default",),
+            qemu_version="0", machine="sim", driver="simulated", pools=("default",), cells=params.pcpus_of_cells,
         )  # fmt: skip
         report = ReportNode(
             node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
@@ -112,14 +116,18 @@ class NodeProcess:
             self._do(self.agent.on_greeting(answer, order, self.now_us))
         elif isinstance(order, OrderMemory):
             answer(Heard(accepted=False, sentence="this agent does not divide memory"))
+        elif isinstance(order, OrderPlan):
+            self._do(self.plans.on_order(answer, order, self._machines(), self.now_us))
         else:
             self._do(self.chores.on_order(answer, order, self.now_us))
         self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
+        self.plans.incarnation = self.chores.incarnation
 
     def _tick(self) -> None:
         assert self.agent is not None
         self._do(self.agent.on_tick(self.now_us))
         self._do(self.chores.on_tick(self.now_us))
+        self._do(self.plans.on_tick(self._machines(), self.now_us))
         self._later(TICK_US, self._tick)
 
     def _beat(self) -> None:
@@ -171,6 +179,8 @@ class NodeProcess:
                     self._send(effect)
                 case Greet(greeting):
                     self._greet(greeting)
+                case ApplyPlan():
+                    self._later(1_000, lambda e=effect: self._apply(e))  # type: ignore[misc]
                 case Work():
                     self._later(20_000, lambda e=effect: self._work(e))  # type: ignore[misc]
 
@@ -224,9 +234,23 @@ class NodeProcess:
             fact = None
         self._do(self.chores.on_done(work.key, chore.version, fact, self.now_us))
 
+    def _machines(self) -> dict[str, Machine]:
+        assert self.agent is not None
+        return {name: vm.machine for name, vm in self.agent.vms.items() if vm.machine is not None}
+
+    def _apply(self, effect: ApplyPlan) -> None:
+        try:
+            faults: tuple[PlanFault, ...] | None = self.host.schedule(effect.plan, self.now_us)
+        except NoSuchVm:
+            faults = None
+        self.plans.on_applied(effect.plan, effect.revision, faults)
+        self._do(self.plans.on_tick(self._machines(), self.now_us))
+
     def _send(self, effect: SendFact) -> None:
         def answered(reply: Reply) -> None:
-            if effect.service == "compute":
+            if effect.key == PLAN_KEY:
+                self.plans.on_reply(effect.serial, reply)
+            elif effect.service == "compute":
                 assert self.agent is not None
                 self._do(self.agent.on_reply(effect.key, effect.serial, reply, self.now_us))
             else:

@@ -11,6 +11,7 @@ from services.cli import show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 from services.cli.vm_create import create
+from services.cli.vm_schedule import schedule, set_
 from services.cli.vm_show import print_vm
 
 app = typer.Typer(help="Virtual machines.", no_args_is_help=True)
@@ -29,6 +30,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name.", auto
 
 
 app.command("create")(create)
+app.command("set")(set_)
+app.command("schedule")(schedule)
 
 
 @app.command("ls")

@@ -8,17 +8,18 @@ from services.compute import queries, react, views
 from services.compute.cluster import CLUSTER
 from services.compute.model import VM
 from services.compute.nodes import NODE
+from services.compute.plan import PLAN
 
 SERVICE = Service(
     "compute",
-    deciders=(VM, NODE, CLUSTER),
+    deciders=(VM, NODE, CLUSTER, PLAN),
     follows=(*members(LedgerEvent), DevicesGranted, DevicesDenied, ImageImported, ImageDeleteRequested),
     react=react.react,
     views=views.Views,
     enrich=views.enrich,
     orders=react.orders,
     ticks=react.ticks,
-    telemetry=("tel.*.beat",),
+    telemetry=("tel.*.beat", "tel.*.cpu"),
     hear=views.hear,
     query=queries.query,
 )

@@ -39,6 +39,7 @@ from proto.compute import (
     ResetVm,
     ResumeVm,
     Seen,
+    SetAllotment,
     StartVm,
     StopVm,
     VmCommand,
@@ -61,6 +62,7 @@ from proto.compute import (
 )
 from proto.machine import MachineSpec
 from services.compute import restored
+from services.compute.allot import allot
 from services.compute.policy import ATTEMPTS_MAX
 from services.compute.reasons import explain
 from services.compute.shape import defined
@@ -81,6 +83,8 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return ()
         case _, Absent():
             raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
+        case SetAllotment(), _:
+            return allot(command, vm)
         case StartVm(), _:
             return _start(command, vm)
         case StopVm(), _:

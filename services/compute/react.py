@@ -8,11 +8,24 @@ from typing import Any
 from libs.common.host.service import Order
 from libs.common.messages import Command, NodeId, Recorded
 from proto.cluster import BeginIncarnation, IncarnationBegan
-from proto.compute import AbandonStart, GreetNode, NoteDevices, NoteMemory
+from proto.compute import (
+    AbandonStart,
+    GreetNode,
+    NodeReported,
+    NoteDevices,
+    NoteMemory,
+    VmAllotted,
+    VmFound,
+    VmStarted,
+    VmStopped,
+)
 from proto.io import DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.node import OrderGreeting, OrderVm, Want
+from proto.plan import MakePlan, ReviewPlan
+from services.compute import plan
 from services.compute.nodes import Joined, Member
+from services.compute.plan import Plan
 from services.compute.states import Launching, Running, Stopping
 
 
@@ -29,6 +42,10 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
+        case NodeReported() | VmStarted() | VmFound() | VmStopped():
+            return [MakePlan(node=event.node)]
+        case VmAllotted() if event.vm in views.plans.where:
+            return [MakePlan(node=views.plans.where[event.vm])]
         case IncarnationBegan():
             greetings = [GreetNode(node=node) for node in sorted(views.nodes)]
             starts = sorted(views.starts.items())
@@ -38,7 +55,10 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
 
 
 def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
-    return [BeginIncarnation(now_us=now_us)]
+    """Only a node of several cells can be planned better than by its kernel."""
+    split = (stream for stream, state in states if isinstance(state, Plan) and len(state.cpus.cells) > 1 and state.vms)
+    reviews = [ReviewPlan(node=stream.removeprefix("plan-"), now_us=now_us) for stream in split]
+    return [BeginIncarnation(now_us=now_us), *reviews]
 
 
 def orders(stream: str, state: Any, version: int) -> Order | None:
@@ -46,6 +66,9 @@ def orders(stream: str, state: Any, version: int) -> Order | None:
         case Joined() | Member() if not state.greeted:
             node = NodeId(stream.removeprefix("node-"))
             return Order(node, OrderGreeting(node=node, version=version))
+        case Plan():
+            told = plan.order(stream, state)
+            return None if told is None else Order(NodeId(told.node), told)
         case Launching():
             message = OrderVm(
                 vm=state.id, generation=state.generation, version=version, want=Want.RUNNING, spec=state.spec

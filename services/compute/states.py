@@ -10,6 +10,7 @@ from libs.common.messages import NodeId, Value, VmId
 from proto.compute import (
     Filter,
     Placement,
+    VmAllotted,
     VmDefined,
     VmDeleted,
     VmDevicesNoted,
@@ -147,6 +148,8 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = Absent(generation=max(vm.generation, event.generation))
         case _ if isinstance(vm, Absent):
             after = vm
+        case VmAllotted():
+            after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
         case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
             after = _evolve_start(vm, event)
         case VmStarted():

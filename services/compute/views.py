@@ -26,7 +26,9 @@ from proto.compute import (
     Placement,
     RemoveNode,
     ReportNode,
+    SetAllotment,
     StartVm,
+    VmAllotted,
     VmDefined,
     VmDeleted,
     VmFound,
@@ -40,9 +42,11 @@ from proto.machine import Allotment, NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.node import Beat
 from proto.placement import removed_by
+from proto.plan import MakePlan, ReviewPlan
 from services.compute.balance.facts import BalanceViews
 from services.compute.fleet import HINT_US_MAX, LOAD_STEPS, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
+from services.compute.plan_views import PlanViews
 from services.compute.policy import SPREAD, NodeFacts, Weights, Wishes
 from services.compute.states import tried
 
@@ -72,6 +76,7 @@ class Views(_Derived):
     lives: dict[str, Life] = field(default_factory=dict)
     weights: Weights = SPREAD
     balance: BalanceViews = field(default_factory=BalanceViews)
+    plans: PlanViews = field(default_factory=PlanViews)
     incarnation: int = 1
     finalized: int = 1
 
@@ -82,6 +87,7 @@ class Views(_Derived):
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.balance.apply(event)
+        self.plans.apply(event)
         match event:
             case NodeJoined() | NodeRemoved() | NodeReported() | NodeCordoned() | NodeUncordoned():
                 self._apply_node(event)
@@ -90,6 +96,8 @@ class Views(_Derived):
             case VmDefined():
                 self.vms[event.vm] = event
                 self.owners[event.vm] = _owner(recorded)
+            case VmAllotted() if event.vm in self.vms:
+                self._apply_allotted(event, self.vms[event.vm])
             case VmDeleted():
                 self.vms.pop(event.vm, None)
                 self.owners.pop(event.vm, None)
@@ -156,6 +164,11 @@ class Views(_Derived):
         life = self.lives[event.vm] = self.lifetimes.kind(owner, event.vcpus, recorded.at_us)
         self.lifetimes.began(owner, life, recorded.at_us)
         self.fleet.begun(event.vm, event.node, life, recorded.at_us)
+
+    def _apply_allotted(self, event: VmAllotted, defined: VmDefined) -> None:
+        self.vms[event.vm] = replace(defined, priority=event.priority, allotment=event.allotment)
+        for node in [name for name, view in self.nodes.items() if event.vm in view.vms]:
+            self._take(node, event.vm, defined.shape.vcpus, event.allotment)
 
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
         self.starts.pop(event.vm, None)
@@ -252,6 +265,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case FinalizeCluster():
             reports = {name: node.reported for name, node in views.nodes.items()}
             return replace(command, nodes={n: r.capabilities.protocol for n, r in reports.items() if r is not None})
+        case MakePlan() | ReviewPlan() | SetAllotment():
+            return views.plans.filled(command)
         case RemoveNode():
             node = views.nodes.get(command.node)
             return replace(command, vms=tuple(sorted(node.vms)) if node else ())
@@ -271,7 +286,10 @@ def _next_choice(command: NoteMemory, views: Views, now_us: int) -> Placement | 
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
-    """`tel.NODE.beat`. Only a node that joined, and only in its own name."""
+    """`tel.NODE.beat`, `tel.NODE.cpu`. Only a node that joined, and only in its own name."""
+    if subject.endswith(".cpu"):
+        views.plans.hear(subject, data, now_us)
+        return
     beat = _decode_beat(data)
     node = views.nodes.get(beat.node)
     if node is not None and subject == f"tel.{beat.node}.beat":

@@ -20,6 +20,7 @@ from proto.compute import NodeEvent, VmEvent, VmStartFailed
 from proto.io import DevicesEvent, ImageEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
+from proto.plan import PlanEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.views import ImagesView, NodesView, VmsView
@@ -38,7 +39,9 @@ AGAIN_S = 1.0
 START_FAILED = tag_of(VmStartFailed)
 
 EVENTS = Registry(
-    c for union in (VmEvent, NodeEvent, ClusterEvent, LedgerEvent, MapEvent, DevicesEvent, ImageEvent) for c in members(union)
+    c
+    for union in (VmEvent, NodeEvent, ClusterEvent, PlanEvent, LedgerEvent, MapEvent, DevicesEvent, ImageEvent)
+    for c in members(union)
 )
 
 

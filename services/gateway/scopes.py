@@ -15,6 +15,9 @@ from proto.io import ImageImportRequested
 CLUSTER = ""
 """The project of what belongs to no one: nodes, capacities, the cluster itself. Every viewer sees it."""
 
+SEVERAL = "*"
+"""The project of what speaks of the VMs of several at once, a node's plan: only who sees all projects sees it."""
+
 _KINDS_OF_VM = ("vm", "devices", "map")
 
 
@@ -49,6 +52,8 @@ class Scopes:
     def project_of(self, recorded: Recorded, data: Any) -> str:
         """data: the event as a Struct or as a mapping. What speaks of a VM is its project's, in any stream."""
         kind, _, name = recorded.stream.partition("-")
+        if kind == "plan":
+            return SEVERAL
         vm = data.get("vm") if isinstance(data, dict) else getattr(data, "vm", None)
         if kind in _KINDS_OF_VM:
             vm = name

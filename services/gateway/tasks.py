@@ -204,6 +204,8 @@ def _running_changes(s: _Story) -> bool:
         case c.VmResumed(vm=vm):
             s.done("resume", vm, f"{vm} runs again")
             s.failed("pause", vm, f"{vm} was resumed before it paused")
+        case c.VmAllotted(vm=vm):
+            s.at_once("allot", vm, f"{vm} has its new allotment")
         case c.VmReset(vm=vm):
             s.done("reset", vm, f"{vm} was reset")
         case _:

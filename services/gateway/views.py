@@ -107,6 +107,8 @@ class VmsView:
             return
         if isinstance(event, c.VmDeleted):
             del self.all[vm.name]
+        elif isinstance(event, c.VmAllotted):
+            vm.priority, vm.allotment, vm.changed_us = event.priority, event.allotment, recorded.at_us
         elif _starting(vm, event) or _living(vm, event):
             vm.changed_us = recorded.at_us
             if text := _reason(event):

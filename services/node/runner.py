@@ -16,12 +16,15 @@ from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_re
 from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
 from proto.node import Beat, Heard, OrderGreeting, OrderMemory, OrderVm, VmBeat
+from proto.plan import OrderPlan
 from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
 from services.node.keep import Keep
 from services.node.memory_keeper import MemoryKeeper
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
+from services.node.plan import PLAN_KEY
+from services.node.planning import Planning
 from services.node.reading import read_order
 from services.node.work import fact_of
 
@@ -64,6 +67,9 @@ class AgentRunner:
         self._verbs = Verbs()
         self._requests_lost = 0
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
+        self.planning = Planning(
+            node, driver, bus, clock, lambda effect: self._do((effect,)), self._spawn, self._machines
+        )
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -75,6 +81,7 @@ class AgentRunner:
         self._capabilities = msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced)
         await self._bus.serve(f"order.{self.node}", self._heard)
         await self._bus.serve(f"ask.{self.node}.metrics", self._figures)
+        await self.planning.start()
         self._do(self.agent.on_open(kept, machines, self._now()))
         self.chores.incarnation = self.agent.incarnation
         self._spawn(self._watch())
@@ -104,9 +111,15 @@ class AgentRunner:
             self._do(self.agent.on_greeting(message, order, self._now()))
         elif isinstance(order, OrderMemory):
             await message.respond(encode(self.memory.on_order(order, self.agent.incarnation)))
+        elif isinstance(order, OrderPlan):
+            self.planning.on_order(message, order)
         else:
             self._do(self.chores.on_order(message, order, self._now()))
         self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
+        self.planning.plans.incarnation = self.chores.incarnation
+
+    def _machines(self) -> dict[str, Machine]:
+        return {name: vm.machine for name, vm in self.agent.vms.items() if vm.machine is not None}
 
     async def _figures(self, message: Incoming) -> None:
         await message.respond(encode(figures(self.agent, self.chores, self._verbs, self._requests_lost)))
@@ -120,6 +133,7 @@ class AgentRunner:
             await asyncio.sleep(TICK_S)
             self._do(self.agent.on_tick(self._now()))
             self._do(self.chores.on_tick(self._now()))
+            self.planning.on_tick()
 
     async def _beat(self) -> None:
         while True:
@@ -235,7 +249,9 @@ class AgentRunner:
         reply = await self._request(effect.service, fact, effect.correlation, effect.trace)
         if reply is None:
             return
-        if effect.service == "compute":
+        if effect.key == PLAN_KEY:
+            self.planning.plans.on_reply(effect.serial, reply)
+        elif effect.service == "compute":
             self._do(self.agent.on_reply(effect.key, effect.serial, reply, self._now()))
         else:
             self.chores.on_reply(effect.key, effect.serial, reply)

@@ -45,6 +45,17 @@ CLUSTER = {
 }  # fmt: skip
 
 
+SCHEDULE = {
+    "vm": "web-1", "node": "n1", "generation": 1, "weight": 400, "cap_pct": 0, "used_pct": 80.0, "ready_pct": 20.0,
+    "throttled_pct": 0.0, "steal_pct": 0.5, "satisfaction_pct": 80.0, "threads": 3, "thread_pcpus": [0],
+    "vcpus": [
+        {"vcpu": 0, "thread": 4242, "pcpus": [0, 1], "last_pcpu": 1, "used_pct": 80.0, "ready_pct": 20.0},
+    ],
+    "plan": {"weight": 400, "sentence": "floats over pCPUs 0-1; weight 400 (important)"},
+    "faults": [{"vm": "web-1", "part": "cap", "sentence": "the kernel does not take it"}],
+}  # fmt: skip
+
+
 def event(position: int, vm: str = "web-1") -> dict[str, Any]:
     data = {"type": "vm_started", "vm": vm, "node": "n1", "generation": 1}
     return {
@@ -102,6 +113,9 @@ class Canned:
                 return 200, {"items": list(self.vms.values())}
             case "GET", ["vms", name]:
                 return 200, self.find(name)
+            case "GET", ["vms", name, "schedule"]:
+                self.find(name)
+                return 200, SCHEDULE
             case "POST", ["vms", name, "exec"]:
                 self.find(name)
                 out = {k: base64.b64encode(v).decode() for k, v in self.exec.items() if isinstance(v, bytes)}

@@ -163,6 +163,13 @@ def test_wait_is_bounded(ctl: Ctl, gateway: Canned) -> None:
         ("vm reset web-1", "POST", "vms/web-1/reset", b""),
         ("vm pause web-1", "POST", "vms/web-1/pause", b""),
         ("vm resume web-1", "POST", "vms/web-1/resume", b""),
+        ("vm set web-1 --cpu-weight 0", "POST", "vms/web-1/allotment", {"cpu_weight": 0}),
+        (
+            "vm set web-1 --priority critical --cpu-cap 50 --pin 0 --pin 3 --memory-reserved 1GiB", "POST",
+            "vms/web-1/allotment",
+            {"priority": "critical", "cpu_cap_pct": 50, "pins": [0, 3], "memory_reserved_mib": 1024},
+        ),
+        ("vm set web-1 --unpin", "POST", "vms/web-1/allotment", {"pins": []}),
         ("vm delete web-1", "DELETE", "vms/web-1", b""),
         ("node cordon n1 --reason disk", "POST", "nodes/n1/cordon", {"reason": "disk"}),
         ("node uncordon n1", "POST", "nodes/n1/uncordon", b""),
@@ -177,6 +184,18 @@ def test_each_change_asks_for_what_it_says(
 ) -> None:
     assert ctl(*words.split()).code == 0
     assert gateway.posted == [(method, path, {}, body)]
+
+
+def test_a_schedule_shows_both_levels_and_why(ctl: Ctl, gateway: Canned) -> None:
+    said = ctl("vm", "schedule", "web-1")
+    assert said.code == 0
+    for words in ("weight", "400", "20.0 %", "floats over pCPUs 0-1", "cpu0", "4242", "pCPUs 0,1"):
+        assert words in said.out, words
+    assert "not applied: cap: the kernel does not take it" in said.err
+    assert json.loads(ctl("--json", "vm", "schedule", "web-1").out)["vcpus"][0]["thread"] == 4242
+    assert ctl("vm", "set", "web-1").code == 2
+    assert ctl("vm", "set", "web-1", "--pin", "1", "--unpin").code == 2
+    assert gateway.posted == []
 
 
 def test_a_token_is_shown_once_on_stdout(ctl: Ctl, gateway: Canned) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from libs.common.decider import Refused
-from libs.common.messages import VmId
+from libs.common.messages import NodeId, VmId
 from proto.compute import DefineVm, Refusal, VmDefined
-from proto.machine import Allotment
+from proto.machine import Allotment, MachineSpec, Priority
+from proto.plan import NodeCpus, SetAllotment, VmAllotted
 from services.compute.model import VM
-from services.compute.states import Absent
+from services.compute.states import Absent, Running, Stopped
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,66 @@ def test_what_was_said_is_kept() -> None:
     (defined,) = VM.decide(DefineVm(vm="a", vcpus=2, memory_mib=512, allotment=wish), Absent())
     assert isinstance(defined, VmDefined)
     assert (defined.vm, defined.allotment) == (VmId("a"), wish)
+
+
+# --- changed later -------------------------------------------------------------------------------------------------------
+
+CPUS = NodeCpus(cells=((0, 1, 2, 3),), isolated=(3,))
+STOPPED = VM.fold(VM.decide(DefineVm(vm="a", vcpus=2, memory_mib=512, allotment=Allotment(cpu_weight=300)), Absent()))
+
+
+def running(cpu_reserved_pct: int = 0) -> Running:
+    wish = Allotment(cpu_reserved_pct=cpu_reserved_pct)
+    defined = VM.decide(DefineVm(vm="a", vcpus=2, memory_mib=512, allotment=wish), Absent())
+    (start,) = [e for e in defined if isinstance(e, VmDefined)]
+    spec = MachineSpec(vm="a", generation=1, shape=start.shape)
+    return Running(definition=start, generation=1, node=NodeId("n1"), spec=spec)
+
+
+def test_what_is_not_said_stays() -> None:
+    (allotted,) = VM.decide(SetAllotment(vm="a", cpu_cap_pct=50, priority=Priority.CRITICAL), STOPPED)
+    assert allotted == VmAllotted(
+        vm=VmId("a"), priority=Priority.CRITICAL, allotment=Allotment(cpu_weight=300, cpu_cap_pct=50)
+    )
+    after = VM.fold([allotted], STOPPED)
+    assert isinstance(after, Stopped)
+    assert after.definition.priority is Priority.CRITICAL and after.definition.allotment == allotted.allotment
+    assert VM.decide(SetAllotment(vm="a", cpu_cap_pct=50), after) == ()
+    (cleared,) = VM.decide(SetAllotment(vm="a", cpu_weight=0, cpu_cap_pct=0), after)
+    assert isinstance(cleared, VmAllotted) and cleared.allotment == Allotment()
+
+
+def test_only_a_vm_that_exists_can_be_allotted() -> None:
+    with pytest.raises(Refused) as refused:
+        VM.decide(SetAllotment(vm="a", cpu_weight=1), Absent())
+    assert refused.value.reason == Refusal.NOT_DEFINED
+
+
+@pytest.mark.parametrize(
+    "wish, reason, words, remedy",
+    [
+        (SetAllotment(vm="a", cpu_cap_pct=10, cpu_reserved_pct=20), Refusal.BAD_SHAPE, "cap of 10 %", "at least 20 %"),
+        (SetAllotment(vm="a", pins=(0, 9)), Refusal.BAD_SHAPE, "no pCPU 9 for VMs", "pCPUs 0-2"),
+        (SetAllotment(vm="a", pins=(3,)), Refusal.BAD_SHAPE, "kept apart by the kernel", "pCPUs 0-2"),
+        (SetAllotment(vm="a", memory_reserved_mib=64), Refusal.NOT_STOPPED, "64 asked for", "stop it"),
+        (
+            SetAllotment(vm="a", cpu_reserved_pct=150), Refusal.CPU_SHORT,
+            "150 % of a pCPU asked for; its node has 300 %, of which 200 % are reserved by others", "50 % less",
+        ),
+    ],
+)  # fmt: skip
+def test_what_its_node_does_not_have_is_refused_while_it_runs(
+    wish: SetAllotment, reason: Refusal, words: str, remedy: str
+) -> None:
+    asked = msgspec.structs.replace(wish, cpus=CPUS, others_reserved_pct=200)
+    with pytest.raises(Refused) as refused:
+        VM.decide(asked, running(cpu_reserved_pct=10))
+    assert refused.value.reason == reason
+    assert words in refused.value.sentence and remedy in refused.value.remedy
+
+
+def test_what_fits_is_taken_while_it_runs_and_a_smaller_reservation_always_is() -> None:
+    asked = SetAllotment(vm="a", cpu_reserved_pct=100, pins=(0, 2), cpus=CPUS, others_reserved_pct=200)
+    assert len(VM.decide(asked, running())) == 1
+    less = SetAllotment(vm="a", cpu_reserved_pct=50, cpus=CPUS, others_reserved_pct=900)
+    assert len(VM.decide(less, running(cpu_reserved_pct=100))) == 1

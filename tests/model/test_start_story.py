@@ -34,6 +34,7 @@ from proto.io import DeleteImage, ImageInfo, ImportImage, ReportDisksRemoved, Re
 from proto.machine import DiskFormat, DiskWish, NicWish
 from proto.memory import Area, SetAreas
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval, OrderVm, Want
+from proto.plan import OrderPlan, ReportPlan
 from services.compute.app import SERVICE as COMPUTE
 from services.compute.states import Absent, Running, Stopped
 from services.io.app import SERVICE as IO
@@ -110,7 +111,7 @@ class House:
             key = (stream, self.versions[stream])
             if key not in self.acted:
                 self.acted.add(key)
-                for fact in self._reports(order, self.versions[stream]):
+                for fact in self._reports(order, self.versions.get(stream, 0)):
                     for _ in range(self.repeat):
                         self._try(fact)
                 return True
@@ -152,6 +153,9 @@ class House:
                 return [ReportImage(node=node, image=message.image, order_version=version, info=info, sentence=wrong)]
             case OrderImageRemoval():
                 return [ReportImageRemoved(node=node, image=message.image, order_version=version)]
+            case OrderPlan():
+                applied = tuple(vm.vm for vm in message.vms)
+                return [ReportPlan(node=node, order_version=message.version, applied=applied)]
         raise AssertionError(message)
 
     def beat(self) -> None:

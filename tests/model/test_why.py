@@ -11,6 +11,7 @@ from proto.compute import Candidate, Filter, NodeEvent, Placement, Rejected, VmE
 from proto.examples import example
 from proto.memory import LedgerEvent
 from proto.placement import bitset
+from proto.plan import PlanEvent
 from services.gateway.why.placing import evidence_of, why_not_node
 from services.gateway.why.sentences import sentence
 from services.gateway.why.tree import Known, stories
@@ -54,7 +55,7 @@ def test_effects_stand_below_their_cause() -> None:
 
 def test_every_event_of_compute_and_memory_has_a_sentence_of_its_own() -> None:
     silent = {"vm_stranger_seen", "vm_stranger_gone", "node_greeting_requested"}
-    for union in (VmEvent, NodeEvent, LedgerEvent):
+    for union in (VmEvent, NodeEvent, LedgerEvent, PlanEvent):
         for kind in members(union):
             tag = str(kind.__struct_config__.tag)
             said = sentence(tag, example(kind))

@@ -74,6 +74,19 @@ class StopVmBody(Body):
     deadline_s: DeadlineS = 60
 
 
+class AllotmentBody(Body):
+    """What a VM is worth from now on; what is not said stays. 0, [] and "" give a thing back to its class."""
+
+    priority: Priority | None = None
+    cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
+    cpu_cap_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
+    cpu_reserved_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
+    memory_reserved_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] | None = None
+    pins: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=8191)]], msgspec.Meta(max_length=512)] | None = None
+    together: Label | None = None
+    apart: Label | None = None
+
+
 class ExecBody(Body):
     """A program in the guest, by its guest agent. timeout_s: seconds until it is given up."""
 

@@ -19,10 +19,11 @@ from proto.node import AskExec, AskInfo, ExecResult, VmInfo
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway, in_project
-from services.gateway.http.bodies import ExecAnswer, ExecBody, NewVm, StartVmBody, StopVmBody, Vms
+from services.gateway.http.bodies import AllotmentBody, ExecAnswer, ExecBody, NewVm, StartVmBody, StopVmBody, Vms
 from services.gateway.http.console import console
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.memory import memory_of_vm, translate_vm
+from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
 from services.gateway.problems import Problem, away
 from services.gateway.views import Vm
@@ -128,7 +129,7 @@ async def _tell(request: Asked, gateway: Gateway, vm: str, command: Command) -> 
     found = await gateway.vm(request.user, vm)
     accepted = await gateway.commands.ask(ask, "compute", f"vm-{vm}", command, found.project)
     if accepted.position == 0:
-        kind = type(command).__name__.removesuffix("Vm").lower()
+        kind = "allot" if isinstance(command, c.SetAllotment) else type(command).__name__.removesuffix("Vm").lower()
         text = f"nothing had to change: {vm} is {found.state}"
         gateway.unchanged(accepted.task, kind, vm, found.project, text)
     return accepted
@@ -162,6 +163,25 @@ async def pause_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPa
 @post("/{vm:str}/resume", action=Action.OPERATE, status_code=202, summary="Let a paused VM go on")
 async def resume_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, vm, c.ResumeVm(vm=vm))
+
+
+@post("/{vm:str}/allotment", action=Action.OPERATE, status_code=202, summary="Change what a VM is worth")
+async def allot_vm(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[AllotmentBody]
+) -> Accepted:
+    """At rest or while it runs; a running VM's schedule follows at once. What is not said stays as it is."""
+    command = c.SetAllotment(
+        vm=vm,
+        priority=data.priority,
+        cpu_weight=data.cpu_weight,
+        cpu_cap_pct=data.cpu_cap_pct,
+        cpu_reserved_pct=data.cpu_reserved_pct,
+        memory_reserved_mib=data.memory_reserved_mib,
+        pins=None if data.pins is None else tuple(data.pins),
+        together=data.together,
+        apart=data.apart,
+    )
+    return await _tell(request, gateway, vm, command)
 
 
 @delete("/{vm:str}", action=Action.OPERATE, status_code=202, summary="Delete a stopped VM and its disks")
@@ -212,6 +232,7 @@ def _input(text: str) -> bytes:
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
     screenshot, translate_vm, memory_of_vm,
+    screenshot, allot_vm, schedule,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from proto import compute as c
-from proto import io, ladder, mapping, memory
+from proto import io, ladder, mapping, memory, plan
 from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 
 
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
-    for say in (_of_starts, _of_lives, _of_others, _of_nodes):
+    for say in (_of_starts, _of_lives, _of_plans, _of_others, _of_nodes):
         if said := say(event):
             return said
     return kind.replace("_", " ")
@@ -64,6 +64,26 @@ def _of_lives(event: Any) -> str:
             return f"reset {event.resets} was seen done"
         case c.VmDeleted():
             return "deleted"
+        case _:
+            return ""
+
+
+def _of_plans(event: Any) -> str:
+    match event:
+        case c.VmAllotted():
+            return f"its allotment was changed ({event.priority})"
+        case plan.PlanMade(moved=moved) if moved:
+            return f"{event.node} was planned anew for {event.gain_pct:g} % more of all demand: {event.sentence}"
+        case plan.PlanMade(vms=(one,)):
+            return f"{event.node}'s plan {event.revision}: {one.vm} {one.sentence}" + (f"; {one.fault}" if one.fault else "")
+        case plan.PlanMade():
+            changed = len(event.vms) + len(event.gone)
+            return f"{event.node}'s plan {event.revision} changed for {changed} VMs"
+        case plan.PlanApplied():
+            return f"{event.node} has set its plan {event.revision} and read it back"
+        case plan.PlanFaulted():
+            said = "; ".join(f"{fault.vm}: {fault.part}: {fault.sentence}" for fault in event.faults)
+            return f"{event.node} could not set all of its plan {event.revision}: {said}"
         case _:
             return ""
 

@@ -24,6 +24,8 @@ from proto.compute import Capabilities, GoneCause
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
+from proto.plan import PlanFault, VmPlan
+from services.node.host.threads import ThreadTime
 
 if TYPE_CHECKING:
     from services.node.drivers.memory import DriverMemory
@@ -60,6 +62,21 @@ class Machine(msgspec.Struct, frozen=True):
     pid: int
     status: str
     resets: int = 0
+
+
+class VmCpu(msgspec.Struct, frozen=True):
+    """A VM's threads and CPU group as they are right now; times count from its start. vcpus: the thread of each vCPU; others: how
+    many threads beside, and where they may run. weight 0: no group holds its CPU time; cap_pct 0: no cap."""
+
+    vm: str
+    generation: int
+    vcpus: tuple[ThreadTime, ...]
+    others: int = 0
+    others_ran_ns: int = 0
+    others_pcpus: tuple[int, ...] = ()
+    weight: int = 0
+    cap_pct: int = 0
+    throttled_ns: int = 0
 
 
 SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
@@ -115,6 +132,15 @@ class Driver(Protocol):
     async def pause(self, vm: str) -> None: ...
     async def resume(self, vm: str) -> None: ...
     async def reset(self, vm: str) -> None: ...
+
+    async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:
+        """Set a VM's weight, cap and pCPUs, vCPUs that were plugged since included, and read them back. What could not be set;
+        all else holds. Raises NoSuchVm, also where another generation runs."""
+        ...
+
+    async def cpu(self) -> tuple[VmCpu, ...]:
+        """Of all VMs that run here and answer."""
+        ...
 
     async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
         """What is seen from the host at once, and what the guest's agent says within so many seconds. Raises NoSuchVm."""

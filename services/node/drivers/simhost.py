@@ -19,7 +19,9 @@ from typing import Protocol
 
 from proto.compute import GoneCause
 from proto.machine import MachineSpec
-from services.node.drivers import CannotStart, DriverError, Machine, MachineChanged, NoSuchVm
+from proto.plan import PlanFault, VmPlan
+from services.node.drivers import CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu
+from services.node.drivers.simcpu import SimCpu, SimWish
 from services.node.drivers.simpool import Holder, SimPool
 
 HOUR_US = 3_600_000_000
@@ -36,7 +38,8 @@ class SimParams:
     start_fails           chance that QEMU ends at once; start_hangs: that it says nothing until hang_us, then is killed
     ignores_shutdown      chance that a guest does not power off when asked
     crashes_per_hour      mean number of crashes of a running VM's process in an hour, spread evenly in time
-    pcpus, memory_mib     what the host claims to have
+    pcpus, memory_mib     what the host claims to have; cells: so many parts its pCPUs fall into
+    busy_pct              what each vCPU wants of a pCPU
     """
 
     lease_us: int = 5_000
@@ -53,6 +56,13 @@ class SimParams:
     crashes_per_hour: float = 0.0
     pcpus: int = 8
     memory_mib: int = 16_384
+    cells: int = 1
+    busy_pct: float = 0.0
+
+    @property
+    def pcpus_of_cells(self) -> tuple[tuple[int, ...], ...]:
+        size = -(-self.pcpus // self.cells)
+        return tuple(tuple(range(n, min(n + size, self.pcpus))) for n in range(0, self.pcpus, size))
 
 
 class Verb(Protocol):
@@ -95,6 +105,7 @@ class SimVm:
     running_us: int = 0
     boots: int = 0
     balloon_mib: int = 0
+    busy_pct: float = 0.0
 
     def machine(self) -> Machine:
         return Machine(self.spec.vm, self.spec.generation, self.pid, self.status, self.resets)
@@ -120,6 +131,7 @@ class SimHost:
         self.pool = pool if pool is not None else SimPool()
         self.vms: dict[str, SimVm] = {}
         self.boots = 1
+        self.cpu = SimCpu(params.pcpus_of_cells)
         self._random = random
         self._heap: list[_Due] = []
         self._serial = 0
@@ -180,6 +192,29 @@ class SimHost:
         if found is None or found.starting:
             raise NoSuchVm(f"no process of {vm} on {self.node}")
         return found.status == "running" and now_us >= found.running_us + self.params.boot_us
+
+    # --- CPU time -------------------------------------------------------------------------------------------------
+
+    def schedule(self, plan: VmPlan, now_us: int) -> tuple[PlanFault, ...]:
+        """Raises NoSuchVm."""
+        found = self.vms.get(plan.vm)
+        if found is None or found.starting or found.spec.generation != plan.generation:
+            raise NoSuchVm(f"no generation {plan.generation} of {plan.vm} on {self.node}")
+        self.cpu.advance(self._wishes(), now_us)
+        self.cpu.plans[found.pid] = plan
+        return ()
+
+    def cpu_times(self, now_us: int) -> tuple[VmCpu, ...]:
+        wishes = self._wishes()
+        self.cpu.advance(wishes, now_us)
+        return tuple(self.cpu.look(wish) for wish in wishes)
+
+    def _wishes(self) -> list[SimWish]:
+        return [
+            SimWish(name, vm.pid, vm.spec, vm.busy_pct * vm.spec.shape.vcpus * (vm.status == "running"))
+            for name, vm in sorted(self.vms.items())
+            if not vm.starting
+        ]
 
     # --- faults by hand -------------------------------------------------------------------------------------------
 
@@ -254,7 +289,7 @@ class SimHost:
         except CannotStart as refused:
             return [SimDone(due.vm, "start", refused)]
         self._pid += 1
-        self.vms[due.vm] = SimVm(spec, self._pid)
+        self.vms[due.vm] = SimVm(spec, self._pid, busy_pct=self.params.busy_pct)
         hangs = self._random.random() < self.params.start_hangs
         wait_us = (
             self.params.hang_us if hangs else self.params.start_us + self._random.randrange(self.params.jitter_us + 1)

@@ -19,7 +19,8 @@ from proto.compute import Capabilities
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
-from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm
+from proto.plan import PlanFault, VmPlan
+from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm, VmCpu
 from services.node.drivers.changes import Changes
 from services.node.drivers.sim_memory import SimMemory
 from services.node.drivers.simhost import SimAct, SimDone, SimHost, SimParams, SimVm
@@ -88,7 +89,7 @@ class SimulatedDriver:
             qemu_version="",
             machine="pc-q35-7.2",
             driver="simulated",
-            cells=(tuple(range(self.host.params.pcpus)),),
+            cells=self.host.params.pcpus_of_cells,
             pools=("default",),
             not_enforced=("everything: VMs are simulated",),
         )
@@ -112,6 +113,12 @@ class SimulatedDriver:
 
     async def reset(self, vm: str) -> None:
         await self._do(SimAct(vm, "reset"))
+
+    async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:
+        return self.host.schedule(plan, self._now_us())
+
+    async def cpu(self) -> tuple[VmCpu, ...]:
+        return self.host.cpu_times(self._now_us())
 
     async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
         found = self._find(vm)

@@ -35,6 +35,10 @@ class Groups:
         self._name = name
         self._bases = tuple(b for b in (_opened(base, name) for base in bases(root)) if b.controllers)
 
+    @property
+    def name(self) -> str:
+        return self._name
+
     def ability(self) -> Ability:
         """Found by making a group with every setting, and removing it."""
         handle = self.make(f".try-{os.getpid()}", ASKED)

@@ -22,10 +22,12 @@ class Pcpu(msgspec.Struct, frozen=True):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """The online CPUs by number. usable: those this process may run on (a container may have fewer)."""
+    """The online CPUs by number. usable: those this process may run on (a container may have fewer); isolated: those the kernel
+    keeps its ordinary work from (isolcpus)."""
 
     pcpus: tuple[Pcpu, ...]
     usable: tuple[int, ...]
+    isolated: tuple[int, ...] = ()
 
     @property
     def sockets(self) -> int:
@@ -40,7 +42,7 @@ def topology(root: Path = ROOT) -> Topology:
     """Read /sys; where a machine tells nothing of sockets and cores, each CPU is a core of socket 0."""
     folder = root / CPUS
     online = parse_list(read(folder / "online"))
-    return Topology(tuple(_pcpu(folder / f"cpu{n}/topology", n) for n in online), _usable(root, online))
+    return Topology(tuple(_pcpu(folder / f"cpu{n}/topology", n) for n in online), _usable(root, online), _isolated(folder))
 
 
 def _pcpu(folder: Path, number: int) -> Pcpu:
@@ -48,6 +50,10 @@ def _pcpu(folder: Path, number: int) -> Pcpu:
     # -1: the kernel does not know
     socket = max(read_int(folder / "physical_package_id", 0), 0)
     return Pcpu(number, socket, read_int(folder / "core_id", number), siblings)
+
+
+def _isolated(folder: Path) -> tuple[int, ...]:
+    return parse_list(read(folder / "isolated"))
 
 
 def _usable(root: Path, online: tuple[int, ...]) -> tuple[int, ...]:

@@ -50,7 +50,8 @@ def describe(
     groups: Groups,
 ) -> Capabilities:
     """share: how many embedded nodes divide this host; each says its part."""
-    usable = cpu.topology().usable
+    topology = cpu.topology()
+    usable = topology.usable
     total_mib = memory.memory().total_mib
     own_mib = min(HOST_MIB, total_mib // 8)
     return Capabilities(
@@ -70,6 +71,8 @@ def describe(
         swap_mib=swap.encrypted_mib() // share,
         balloon=True,
         memory_areas=memory_areas(groups),
+        cores=tuple(sorted({tuple(s for s in p.siblings if s in usable) for p in topology.pcpus if p.number in usable})),
+        isolated=topology.isolated,
     )
 
 

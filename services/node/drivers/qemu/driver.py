@@ -10,7 +10,6 @@ fleet.py, a birth in launch.py; here the contract's verbs are joined to them.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from proto.compute import Capabilities
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
+from proto.plan import PlanFault, VmPlan
 from services.node.drivers import (
     CannotStart,
     Console,
@@ -27,9 +27,11 @@ from services.node.drivers import (
     GuestSilent,
     Machine,
     MachineChanged,
+    NoSuchVm,
+    VmCpu,
 )
 from services.node.drivers.changes import Changes
-from services.node.drivers.qemu import abilities, images
+from services.node.drivers.qemu import abilities, cpu, images
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fleet import Fleet, with_direct
@@ -38,6 +40,8 @@ from services.node.drivers.qemu.launch import Host, Maker
 from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.host.cgroup import Groups
+from services.node.host.cgroup_cpu import lift
+from services.node.host.threads import affinity
 
 
 class QemuDriver:
@@ -65,6 +69,8 @@ class QemuDriver:
         self._cache = cache or state
         self._found: abilities.Found | None = None
         self._changes = Changes()
+        self._weights: dict[str, tuple[int, int]] = {}
+        """VM -> process and weight that the groups above it are known to hold"""
         host = Host(
             node=node,
             qemu=qemu,
@@ -139,6 +145,32 @@ class QemuDriver:
         async with self._fleet.lock(vm):
             await self._fleet.find(vm).reset()
 
+    # --- CPU time -------------------------------------------------------------------------------------------------
+
+    async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:
+        running = self._fleet.find(plan.vm)
+        if running.record.generation != plan.generation:
+            raise NoSuchVm(f"generation {running.record.generation} of {plan.vm} runs here, not {plan.generation}")
+        threads = await running.threads()
+        pid, group = running.process.pid, running.record.cgroup
+        faults = await asyncio.to_thread(cpu.apply, plan, pid, threads, group)
+        if self._weights.get(plan.vm) != (pid, plan.weight):
+            self._weights[plan.vm] = pid, plan.weight
+            await asyncio.to_thread(lift, group, self._fleet.host.groups.name)
+        return faults
+
+    async def cpu(self) -> tuple[VmCpu, ...]:
+        """One whose monitor is mute is left out."""
+        seen = []
+        for running in list(self._fleet.vms.values()):
+            try:
+                threads = await running.known_threads()
+            except DriverError:
+                continue
+            record, pid = running.record, running.process.pid
+            seen.append(await asyncio.to_thread(cpu.measure, record.vm, record.generation, pid, threads, record.cgroup))
+        return tuple(seen)
+
     # --- questions ------------------------------------------------------------------------------------------------
 
     async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
@@ -149,7 +181,7 @@ class QemuDriver:
             generation=running.record.generation,
             status=running.status,
             vcpu_threads=threads,
-            pcpus=tuple(sorted(set().union(*(_affinity(t) for t in threads)))),
+            pcpus=tuple(sorted({p for thread in threads for p in affinity(thread)})),
         )
         if running.status != "running" or not await running.agent.ping(guest_s):
             return info
@@ -202,10 +234,3 @@ def _prepare(host: Host) -> frozenset[str]:
     for pool in host.pools.values():
         pool_files.make_pool(pool)
     return frozenset(name for name, pool in host.pools.items() if pool_files.can_direct(pool))
-
-
-def _affinity(thread: int) -> set[int]:
-    try:
-        return os.sched_getaffinity(thread)
-    except OSError:
-        return set()  # it has ended meanwhile

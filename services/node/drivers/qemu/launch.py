@@ -15,7 +15,8 @@ from typing import Protocol
 
 import msgspec
 
-from proto.machine import Disk, DiskFormat, MachineSpec, Nic, NicKind, Priority
+from proto.machine import Disk, DiskFormat, MachineSpec, Nic, NicKind
+from proto.plan import CLASS_WEIGHT
 from services.node.drivers import CannotStart
 from services.node.drivers.qemu import argv, disks, lease
 from services.node.drivers.qemu.argv import Backing, Place
@@ -28,8 +29,6 @@ from services.node.host.cgroup import Groups
 from services.node.host.cgroup_tree import Limits
 
 IMAGE_POOL = "default"
-CPU_WEIGHT = {Priority.CRITICAL: 400, Priority.IMPORTANT: 200, Priority.NORMAL: 100, Priority.BEST_EFFORT: 25}
-"""Shares of the CPU when there is not enough for all; 100 is usual."""
 OVERHEAD_MIB = 512
 """QEMU's own: about 100 MiB of code, boot files and buffers, and up to argv.TB_MIB of translated code (measured with TCG)."""
 THREADS_MAX = 256
@@ -143,7 +142,7 @@ def _group(host: Host, spec: MachineSpec) -> str:
 def _limits(spec: MachineSpec) -> Limits:
     """What the VM's processes may use: its share by priority, and no more memory than its definition can ever ask for."""
     return Limits(
-        cpu_weight=CPU_WEIGHT[spec.priority],
+        cpu_weight=CLASS_WEIGHT[spec.priority],
         memory_mib_max=spec.shape.memory_max_mib + OVERHEAD_MIB,
         processes_max=spec.shape.vcpus_max + THREADS_MAX,
     )

@@ -25,6 +25,7 @@ from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.guest import GuestAgent
 from services.node.drivers.qemu.process import Process
 from services.node.drivers.qemu.qmp import Qmp, QmpError, QmpEvent
+from services.node.host.threads import threads_of
 
 RESET_QUIET_S = 1.0
 HANDSHAKE_S_MAX = 30.0
@@ -58,6 +59,8 @@ class RunningVm:
         self._why = ""
         self._killed = False
         self._reset_at = -RESET_QUIET_S
+        self._threads: tuple[int, ...] = ()
+        self._tasks: tuple[int, ...] = ()
 
     def machine(self) -> Machine:
         return Machine(self.record.vm, self.record.generation, self.process.pid, self.status, self.record.resets)
@@ -155,7 +158,15 @@ class RunningVm:
     async def threads(self) -> tuple[int, ...]:
         """The thread of each vCPU."""
         found = await self._do("query-cpus-fast")
-        return tuple(int(cpu["thread-id"]) for cpu in found)
+        ids = sorted((int(cpu["cpu-index"]), int(cpu["thread-id"])) for cpu in found)
+        self._threads = tuple(thread for _, thread in ids)
+        self._tasks = threads_of(self.process.pid)
+        return self._threads
+
+    async def known_threads(self) -> tuple[int, ...]:
+        """As `threads`, and QEMU is asked only when its process has other threads than the last time."""
+        same = self._threads and threads_of(self.process.pid) == self._tasks
+        return self._threads if same else await self.threads()
 
     async def screenshot(self) -> bytes:
         """The screen as PNG; QEMU writes it into its own folder, since 7.1. Raises DriverError."""

@@ -1,0 +1,258 @@
+"""compute: how the VMs of one node share its pCPUs (streams `plan-NODE`), what each is worth there, and what the agent says of it.
+
+A plan holds, per VM, its weight and cap, the pCPUs of its vCPUs, and those of QEMU's other threads. Times of use and of waiting are
+in percent of one pCPU: 250 is two and a half.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from libs.common.messages import Command, Event, Fact, Message, Name, NodeId, Tick, Value, VmId
+from proto.machine import Allotment, Priority
+
+CLASS_WEIGHT = {Priority.CRITICAL: 800, Priority.IMPORTANT: 400, Priority.NORMAL: 100, Priority.BEST_EFFORT: 5}
+"""A VM's CPU weight where its allotment names none. Three spinning best-effort VMs take 2 % of a pCPU from a critical one."""
+
+WEIGHT_MAX = 10_000
+
+# --- what a plan is made of --------------------------------------------------------------------------------------------
+
+
+class NodeCpus(Value):
+    """A node's pCPUs. cells: by NUMA cell, only those that VMs may use; cores: threads of one core stand together; isolated: kept
+    by the kernel from ordinary work, no VM runs there; share: how many embedded nodes see these same pCPUs."""
+
+    cells: tuple[tuple[int, ...], ...]
+    cores: tuple[tuple[int, ...], ...] = ()
+    isolated: tuple[int, ...] = ()
+    share: int = 1
+
+
+class VmNeeds(Value):
+    """A VM that runs on the node, and what it is to get."""
+
+    vm: VmId
+    generation: int
+    vcpus: int
+    priority: Priority = Priority.NORMAL
+    allotment: Allotment = Allotment()
+
+
+class PlanInputs(Value):
+    """All that a plan follows from, beside the plan before it."""
+
+    cpus: NodeCpus
+    vms: tuple[VmNeeds, ...] = ()
+
+
+class VmPlan(Value):
+    """One VM's part of the plan.
+
+    weight, cap_pct   its share where pCPUs are short; the most it gets, 0: no cap
+    pcpus             where its vCPUs may run; pins: the same by vCPU, for those that have pCPUs of their own
+    threads           where QEMU's other threads (emulator, I/O) may run
+    exclusive         no other VM's vCPU is planned onto its pCPUs
+    sentence, fault   why; what was wished and cannot be
+    """
+
+    vm: VmId
+    generation: int
+    weight: int
+    cap_pct: int = 0
+    reserved_pct: int = 0
+    pcpus: tuple[int, ...] = ()
+    pins: tuple[tuple[int, ...], ...] = ()
+    threads: tuple[int, ...] = ()
+    exclusive: bool = False
+    sentence: str = ""
+    fault: str = ""
+
+
+class PlanFault(Value):
+    """A part of a plan that could not be applied to a VM: `weight`, `cap`, `vcpu-pcpus` or `thread-pcpus`."""
+
+    vm: str
+    part: str
+    sentence: str
+
+
+# --- what a VM is worth (streams vm-NAME) -------------------------------------------------------------------------------
+
+
+class SetAllotment(Command):
+    """Change what a VM is worth, defined or running; None leaves a thing as it is. cpus: the pCPUs of its node, where it has one;
+    others_reserved_pct: what is reserved there for others; both filled in by compute's own view."""
+
+    vm: Name
+    priority: Priority | None = None
+    cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
+    cpu_cap_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
+    cpu_reserved_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
+    memory_reserved_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] | None = None
+    pins: (
+        Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=8191)], ...], msgspec.Meta(max_length=512)] | None
+    ) = None
+    together: str | None = None
+    apart: str | None = None
+    cpus: NodeCpus | None = None
+    others_reserved_pct: int = 0
+
+
+class VmAllotted(Event):
+    """What it is worth from now on; a running VM's plan follows."""
+
+    vm: VmId
+    priority: Priority
+    allotment: Allotment
+
+
+# --- commands ----------------------------------------------------------------------------------------------------------
+
+
+class MakePlan(Command):
+    """The VMs of this node, or its pCPUs, may have changed. inputs: filled in by compute's own views."""
+
+    node: Name
+    inputs: PlanInputs | None = None
+
+
+class ReviewPlan(Tick):
+    """Does a better plan exist for what the VMs want just now? Filled in by compute's own views from telemetry: demand_pct by VM
+    (used and waited), worst_pct: the lowest satisfaction, low_s: for how long one has been low."""
+
+    node: Name
+    demand_pct: dict[str, float] = {}
+    worst_pct: float = 100.0
+    low_s: float = 0.0
+
+
+class ReportPlan(Fact):
+    """What the agent made of a plan. order_version: the plan's revision. applied: VMs whose part was set and read back."""
+
+    order_version: int
+    applied: tuple[str, ...] = ()
+    faults: tuple[PlanFault, ...] = ()
+    order_incarnation: int = 1
+    incarnation: int = 1
+
+
+# --- events ------------------------------------------------------------------------------------------------------------
+
+
+class PlanMade(Event):
+    """The plan changed: `vms` are the parts that are new or different, `gone` the VMs that left; all others stay as they were.
+    needs, cpus: the inputs that changed with it (cpus None: as before). moved, gain_pct: the VM that a rebalance gave another
+    cell, and how much more of all demand is expected to be met; at_us: when that was."""
+
+    node: NodeId
+    revision: int
+    policy: str
+    vms: tuple[VmPlan, ...] = ()
+    gone: tuple[VmId, ...] = ()
+    needs: tuple[VmNeeds, ...] = ()
+    cpus: NodeCpus | None = None
+    moved: str = ""
+    gain_pct: float = 0.0
+    at_us: int = 0
+    sentence: str = ""
+
+
+class PlanApplied(Event):
+    """The agent has set all of this revision and read it back."""
+
+    node: NodeId
+    revision: int
+
+
+class PlanFaulted(Event):
+    """The agent could not apply these parts; all others hold."""
+
+    node: NodeId
+    revision: int
+    faults: tuple[PlanFault, ...]
+
+
+PlanCommand = MakePlan | ReviewPlan | ReportPlan
+PlanEvent = PlanMade | PlanApplied | PlanFaulted
+
+# --- to the agent ------------------------------------------------------------------------------------------------------
+
+
+class OrderPlan(Message):
+    """The whole plan of a node. version: its revision."""
+
+    node: Name
+    version: int
+    vms: tuple[VmPlan, ...] = ()
+    correlation: str = ""
+    incarnation: int = 1
+
+
+class AskSchedule(Message):
+    """How this VM's threads are scheduled right now."""
+
+    vm: Name
+
+
+class VcpuSchedule(Value):
+    """A guest CPU: its thread, where that may run and ran last, and how it fared in the latest window."""
+
+    vcpu: int
+    thread: int
+    pcpus: tuple[int, ...]
+    last_pcpu: int
+    used_pct: float = 0.0
+    ready_pct: float = 0.0
+
+
+class VmSchedule(Value):
+    """Both levels, read back from the host: guest CPUs are threads, threads run on pCPUs. weight, cap_pct: as the control group
+    says (weight 0: there is none); plan: what was to be set, None where no plan came yet. error: why there is nothing."""
+
+    vm: str = ""
+    node: str = ""
+    generation: int = 0
+    weight: int = 0
+    cap_pct: int = 0
+    vcpus: tuple[VcpuSchedule, ...] = ()
+    threads: int = 0
+    thread_pcpus: tuple[int, ...] = ()
+    used_pct: float = 0.0
+    ready_pct: float = 0.0
+    throttled_pct: float = 0.0
+    steal_pct: float = 0.0
+    satisfaction_pct: float = 100.0
+    window_ms: int = 0
+    plan: VmPlan | None = None
+    faults: tuple[PlanFault, ...] = ()
+    error: str = ""
+
+
+# --- telemetry ---------------------------------------------------------------------------------------------------------
+
+
+class VmCpuBeat(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One VM's CPU in the window. used_pct: all its threads; ready_pct: how long its vCPUs were ready and had to wait, by vCPU in
+    the mean; throttled_pct: how long its cap held it; vcpus: (used, ready) of each."""
+
+    vm: str
+    generation: int
+    used_pct: float
+    ready_pct: float
+    throttled_pct: float
+    satisfaction_pct: float
+    demand_pct: float
+    vcpus: tuple[tuple[float, float], ...] = ()
+
+
+class CpuBeat(msgspec.Struct, frozen=True, array_like=True):
+    """`tel.<node>.cpu`, once a second, never stored. steal_pct: of all this host's CPU time, what its own host took."""
+
+    node: str
+    at_us: int
+    window_ms: int
+    steal_pct: float
+    vms: tuple[VmCpuBeat, ...] = ()

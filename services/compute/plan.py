@@ -1,0 +1,170 @@
+"""The schedule of one node (stream `plan-NODE`). Pure.
+
+    MakePlan (inputs) ──something differs──▶ PlanMade ──order──▶ agent ──ReportPlan──▶ PlanApplied | PlanFaulted
+    ReviewPlan (telemetry) ──a better one──▶ PlanMade
+
+Its state is the whole plan; an event holds only what changed. `revision` counts the plans; the order carries it, and a report
+counts only for the revision it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never, get_args
+
+import msgspec
+from msgspec.structs import replace
+
+from libs.common.decider import Decider, Refused
+from libs.common.messages import NodeId, Value, VmId
+from proto.compute import Refusal
+from proto.plan import (
+    MakePlan,
+    NodeCpus,
+    OrderPlan,
+    PlanApplied,
+    PlanCommand,
+    PlanEvent,
+    PlanFault,
+    PlanFaulted,
+    PlanInputs,
+    PlanMade,
+    ReportPlan,
+    ReviewPlan,
+    VmNeeds,
+    VmPlan,
+)
+from services.compute.plan_limits import Pcpus
+from services.compute.plan_moves import Move, improve
+from services.compute.plan_policy import POLICY, make
+
+SATISFIED_PCT = 80.0
+"""A VM that gets less of what it demands is not satisfied."""
+
+LOW_S_MIN = 10.0
+"""For so long one must be unsatisfied before another plan is looked for: bursts pass by themselves."""
+
+COOL_DOWN_US = 60_000_000
+"""After a rebalance, until its effect has shown."""
+
+
+class Plan(Value):
+    """The plan as decided. applied: the latest revision that the agent has set in full; faults: what it could not of this one."""
+
+    revision: int = 0
+    cpus: NodeCpus = NodeCpus(cells=())
+    needs: dict[str, VmNeeds] = msgspec.field(default_factory=dict)
+    vms: dict[str, VmPlan] = msgspec.field(default_factory=dict)
+    applied: int = 0
+    faults: tuple[PlanFault, ...] = ()
+    rebalanced_us: int = 0
+
+
+def decide(command: PlanCommand, plan: Plan) -> Sequence[PlanEvent]:
+    match command:
+        case MakePlan():
+            return () if command.inputs is None else _make(command.node, command.inputs, plan)
+        case ReviewPlan():
+            return _review(command, plan)
+        case ReportPlan():
+            return _report(command, plan)
+        case _:
+            assert_never(command)
+
+
+def _make(node: str, inputs: PlanInputs, plan: Plan, move: Move | None = None, now_us: int = 0) -> Sequence[PlanEvent]:
+    homes: dict[str, Pcpus] = {vm: old.pcpus for vm, old in plan.vms.items()}
+    if move is not None:
+        homes[move.vm] = move.pcpus
+    made = make(inputs, homes) if inputs.cpus.cells else ()
+    changed = tuple(vm for vm in made if plan.vms.get(vm.vm) != vm)
+    gone = tuple(VmId(vm) for vm in sorted(set(plan.vms) - {vm.vm for vm in made}))
+    if not changed and not gone:
+        return ()
+    return [
+        PlanMade(
+            node=NodeId(node),
+            revision=plan.revision + 1,
+            policy=POLICY,
+            vms=changed,
+            gone=gone,
+            needs=tuple(vm for vm in inputs.vms if plan.needs.get(vm.vm) != vm),
+            cpus=inputs.cpus if inputs.cpus != plan.cpus else None,
+            moved=move.vm if move else "",
+            gain_pct=move.gain_pct if move else 0.0,
+            at_us=now_us,
+            sentence=move.sentence if move else "",
+        )
+    ]
+
+
+def _review(command: ReviewPlan, plan: Plan) -> Sequence[PlanEvent]:
+    """Another plan only when one VM has been unsatisfied for a while, the last rebalance is past, and enough is gained."""
+    patient = command.worst_pct >= SATISFIED_PCT or command.low_s < LOW_S_MIN
+    if patient or command.now_us < plan.rebalanced_us + COOL_DOWN_US:
+        return ()
+    move = improve(plan.cpus, plan.vms, command.demand_pct)
+    if move is None:
+        return ()
+    inputs = PlanInputs(cpus=plan.cpus, vms=tuple(plan.needs[vm] for vm in sorted(plan.needs)))
+    return _make(command.node, inputs, plan, move, command.now_us)
+
+
+def _report(fact: ReportPlan, plan: Plan) -> Sequence[PlanEvent]:
+    if fact.order_incarnation != fact.incarnation or fact.order_version < plan.revision:
+        return ()
+    if fact.order_version > plan.revision:
+        said = f"{fact.node} reports plan {fact.order_version}; the log knows {plan.revision}"
+        raise Refused(Refusal.NOT_PERMITTED, said, "report only what was ordered of this node")
+    known = {vm.vm for vm in plan.vms.values()}
+    faults = tuple(fault for fault in fact.faults if fault.vm in known)
+    if faults:
+        same = faults == plan.faults
+        return () if same else [PlanFaulted(node=fact.node, revision=plan.revision, faults=faults)]
+    whole = known <= set(fact.applied)
+    if whole and (plan.applied < plan.revision or plan.faults):
+        return [PlanApplied(node=fact.node, revision=plan.revision)]
+    return ()
+
+
+def evolve(plan: Plan, event: PlanEvent) -> Plan:
+    match event:
+        case PlanMade():
+            gone = set(event.gone)
+            needs = plan.needs | {vm.vm: vm for vm in event.needs}
+            vms = plan.vms | {vm.vm: vm for vm in event.vms}
+            return replace(
+                plan,
+                revision=event.revision,
+                cpus=event.cpus or plan.cpus,
+                needs={name: vm for name, vm in needs.items() if name not in gone},
+                vms={name: vm for name, vm in vms.items() if name not in gone},
+                faults=(),
+                rebalanced_us=event.at_us or plan.rebalanced_us,
+            )
+        case PlanApplied():
+            return replace(plan, applied=event.revision, faults=())
+        case PlanFaulted():
+            return replace(plan, faults=event.faults)
+        case _:
+            assert_never(event)
+
+
+def order(stream: str, plan: Plan) -> OrderPlan | None:
+    """What the node's agent is to be told; its version is the plan's revision. Nothing, where no VM runs."""
+    if not plan.vms:
+        return None
+    vms = tuple(plan.vms[vm] for vm in sorted(plan.vms))
+    return OrderPlan(node=stream.removeprefix("plan-"), version=plan.revision, vms=vms)
+
+
+PLAN: Decider[PlanCommand, Plan, PlanEvent] = Decider(
+    kind="plan",
+    commands=get_args(PlanCommand),
+    events=get_args(PlanEvent),
+    state=Plan,
+    key=lambda command: command.node,
+    initial=Plan(),
+    decide=decide,
+    evolve=evolve,
+)

@@ -1,0 +1,292 @@
+"""How the VMs of one node share its pCPUs: inputs in, plan out. The same inputs and homes give the same plan.
+
+Taken in this order, and inside each step by class, then by name:
+
+    1  pins        a VM whose allotment names pCPUs keeps to them; as many pins as vCPUs: one each
+    2  exclusive   a critical VM that reserves all of its vCPUs gets whole cores of its own, in one cell where one has them
+    3  floating    all others float over what is left: in one cell where their vCPUs fit, the one with the fewest vCPUs a pCPU
+    4  apart       QEMU's other threads are kept off the pCPUs of critical vCPUs, where there are others
+
+Nothing is taken for a VM alone where several nodes divide a host: they see the same pCPUs, and each plans without the others.
+Weights follow from the class; one that would not hold a reservation with all VMs busy is raised until it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+from proto.machine import Priority
+from proto.plan import NodeCpus, PlanInputs, VmNeeds, VmPlan
+from services.compute.plan_limits import Pcpus, said, usable, weight_of, weights
+
+POLICY = "plan-1"
+"""Name and version of the rules; raised with each change that could make another plan."""
+
+SERVICE_CORES_EVERY = 8
+"""One core in so many is kept free of critical vCPUs, for the emulator and I/O threads of all."""
+
+SERVICE_CORES_MIN = 4
+"""A cell of fewer cores keeps none apart: critical VMs would lose more by it than they win."""
+
+_RANK = {p: n for n, p in enumerate((Priority.CRITICAL, Priority.IMPORTANT, Priority.NORMAL, Priority.BEST_EFFORT))}
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is left of a node while a plan is made. cells: usable pCPUs by cell; critical: those critical vCPUs keep to."""
+
+    cells: list[Pcpus]
+    cores: list[Pcpus]
+    share: int
+    taken: set[int] = field(default_factory=set)
+    critical: set[int] = field(default_factory=set)
+    load: list[int] = field(default_factory=list)
+    """vCPUs that float in each cell"""
+    reserved: list[int] = field(default_factory=list)
+    """CPU time reserved by VMs that keep to each cell, in percent of one pCPU"""
+
+    @property
+    def usable(self) -> Pcpus:
+        return tuple(p for cell in self.cells for p in cell)
+
+    def pool(self, cell: int) -> Pcpus:
+        """The pCPUs of a cell that nobody has for himself."""
+        return tuple(p for p in self.cells[cell] if p not in self.taken)
+
+    @property
+    def pool_all(self) -> Pcpus:
+        return tuple(p for p in self.usable if p not in self.taken)
+
+
+@dataclass(slots=True)
+class _Place:
+    pcpus: Pcpus
+    why: str
+    pins: tuple[Pcpus, ...] = ()
+    exclusive: bool = False
+    fault: str = ""
+
+
+def make(inputs: PlanInputs, homes: Mapping[str, Pcpus]) -> tuple[VmPlan, ...]:
+    """The plan of each VM, by name. homes: where each floated or had its own before; kept while it holds."""
+    node = opened(inputs.cpus)
+    vms = sorted(inputs.vms, key=lambda vm: (_RANK[vm.priority], vm.vm))
+    places: dict[str, _Place] = {}
+    floating: list[VmNeeds] = []
+    for vm in vms:
+        if vm.allotment.pins:
+            places[vm.vm] = _pinned(vm, node)
+    for vm in vms:
+        if vm.vm in places and not places[vm.vm].fault:
+            continue
+        own = _exclusive(vm, node, homes.get(vm.vm, ()), _pinned_pcpus(places))
+        fault = places[vm.vm].fault if vm.vm in places else ""
+        if own is not None:
+            own.fault = fault
+            places[vm.vm] = own
+        else:
+            floating.append(vm)
+    for vm in _settled_first(floating, node, homes):
+        fault = places[vm.vm].fault if vm.vm in places else ""
+        places[vm.vm] = _floating(vm, node, homes.get(vm.vm, ()))
+        places[vm.vm].fault = fault
+    _set_apart(floating, places, node)
+    shares = _shares(vms, places, node)
+    return tuple(_plan(vm, places[vm.vm], shares[vm.vm], node) for vm in sorted(vms, key=lambda vm: vm.vm))
+
+
+def opened(cpus: NodeCpus) -> _Node:
+    may = set(usable(cpus))
+    cells = [tuple(p for p in cell if p in may) for cell in cpus.cells]
+    cores = [tuple(p for p in core if p in may) for core in cpus.cores]
+    known = {p for core in cores for p in core}
+    cores += [(p,) for p in sorted(may - known)]
+    cells = [cell for cell in cells if cell]
+    return _Node(
+        cells=cells,
+        cores=sorted(core for core in cores if core),
+        share=max(1, cpus.share),
+        load=[0] * len(cells),
+        reserved=[0] * len(cells),
+    )
+
+
+def _settled_first(vms: Sequence[VmNeeds], node: _Node, homes: Mapping[str, Pcpus]) -> list[VmNeeds]:
+    """Those that have a home in one cell keep it; newcomers then see how full each cell is."""
+    return sorted(vms, key=lambda vm: cell_of(node, homes.get(vm.vm, ())) is None)
+
+
+def _pinned_pcpus(places: Mapping[str, _Place]) -> set[int]:
+    return {p for place in places.values() for p in place.pcpus}
+
+
+# --- 1 · pins ----------------------------------------------------------------------------------------------------------
+
+
+def _pinned(vm: VmNeeds, node: _Node) -> _Place:
+    pins = vm.allotment.pins
+    if wrong := sorted(set(pins) - set(node.usable)):
+        fault = f"pinned to {said(pins)}, but VMs may not run on {said(wrong)} of this node: they may on {said(node.usable)}"
+        return _Place((), "", fault=fault)
+    if vm.priority is Priority.CRITICAL:
+        node.critical.update(pins)
+    cell = cell_of(node, pins)
+    if cell is not None:
+        node.reserved[cell] += vm.allotment.cpu_reserved_pct
+    each = tuple((p,) for p in pins) if len(pins) == vm.vcpus else ()
+    why = f"pinned to {said(pins)} by its allotment" + (", one for each vCPU" if each and len(each) > 1 else "")
+    return _Place(tuple(sorted(pins)), why, pins=each)
+
+
+# --- 2 · exclusive -----------------------------------------------------------------------------------------------------
+
+
+def _exclusive(vm: VmNeeds, node: _Node, home: Pcpus, pinned: set[int]) -> _Place | None:
+    """Whole cores, one for each vCPU; their other threads stay idle. None: it is not entitled to any, or there are too few."""
+    whole = vm.allotment.cpu_reserved_pct >= 100 * vm.vcpus and vm.priority is Priority.CRITICAL
+    if not whole or node.share > 1:
+        return None
+    free = [core for core in node.cores if not set(core) & (node.taken | pinned)]
+    chosen = _cores(vm.vcpus, free, node, home)
+    if chosen is None:
+        return None
+    pcpus = tuple(sorted(p for core in chosen for p in core))
+    node.taken.update(pcpus)
+    node.critical.update(pcpus)
+    why = f"reserves all of its vCPUs: {len(chosen)} whole core{'s' * (len(chosen) > 1)} of its own ({said(pcpus)})"
+    return _Place(pcpus, why, pins=tuple(chosen), exclusive=True)
+
+
+def _cores(count: int, free: list[Pcpus], node: _Node, home: Pcpus) -> list[Pcpus] | None:
+    """The same as before where they are free; else from the cell that has the fewest to spare; else from any. One core at least
+    is left to all others."""
+    if len(free) <= count:
+        return None
+    before = [core for core in free if set(core) <= set(home)]
+    if len(before) == count:
+        return before
+    by_cell = [[core for core in free if set(core) <= set(cell)] for cell in node.cells]
+    fitting = [cores for cores in by_cell if len(cores) >= count]
+    from_cell = min(fitting, key=lambda cores: (len(cores), cores[0])) if fitting else free
+    return from_cell[-count:]
+
+
+# --- 3 · floating ------------------------------------------------------------------------------------------------------
+
+
+def cell_of(node: _Node, home: Pcpus) -> int | None:
+    """The one cell that all of these pCPUs lie in."""
+    for n, cell in enumerate(node.cells):
+        if home and set(home) <= set(cell):
+            return n
+    return None
+
+
+def _floating(vm: VmNeeds, node: _Node, home: Pcpus) -> _Place:
+    short = ""
+    if vm.priority is Priority.CRITICAL and vm.allotment.cpu_reserved_pct >= 100 * vm.vcpus:
+        several = f"{node.share} nodes divide this host" if node.share > 1 else "too few whole cores are free"
+        short = f"reserves all of its vCPUs, but {several}: "
+    if len(node.cells) == 1:
+        return _Place(node.pool(0), f"{short}floats over {said(node.pool(0))}")
+    wanted = vm.allotment.cpu_reserved_pct
+    roomy = [
+        n
+        for n in range(len(node.cells))
+        if len(node.pool(n)) >= vm.vcpus
+        if not wanted or node.reserved[n] + wanted <= 100 * len(node.pool(n)) // node.share
+    ]
+    if not roomy:
+        needs = f"{vm.vcpus} pCPUs for its vCPUs" + (f" and {wanted} % to reserve" if wanted else "")
+        return _Place(node.pool_all, f"{short}floats over {said(node.pool_all)}: no cell has {needs}")
+    before = cell_of(node, home)
+    cell = before if before in roomy else min(roomy, key=lambda n: ((node.load[n] + vm.vcpus) / len(node.pool(n)), n))
+    assert cell is not None
+    node.load[cell] += vm.vcpus
+    node.reserved[cell] += wanted
+    return _Place(
+        node.pool(cell), f"{short}floats over {said(node.pool(cell))}, one cell with a pCPU for each of its vCPUs"
+    )
+
+
+# --- 4 · apart ---------------------------------------------------------------------------------------------------------
+
+
+def _set_apart(floating: Sequence[VmNeeds], places: dict[str, _Place], node: _Node) -> None:
+    """Critical VMs that float leave some cores of their cell to the other threads of all, where the cell is large enough."""
+    if node.share > 1:
+        return
+    for n in range(len(node.cells)):
+        pool = set(node.pool(n))
+        inside = [vm for vm in floating if vm.priority is Priority.CRITICAL and set(places[vm.vm].pcpus) == pool]
+        cores = [core for core in node.cores if set(core) <= pool]
+        if not inside or len(cores) < SERVICE_CORES_MIN:
+            continue
+        service = {p for core in cores[: ceil(len(cores) / SERVICE_CORES_EVERY)] for p in core}
+        rest = tuple(sorted(pool - service))
+        if sum(vm.vcpus for vm in inside) > len(rest):
+            continue
+        node.critical.update(rest)
+        for vm in inside:
+            place = places[vm.vm]
+            place.pcpus = rest
+            place.why += f", without {said(sorted(service))}, which the other threads of all VMs keep to"
+
+
+def _threads(place: _Place, node: _Node) -> tuple[Pcpus, str]:
+    """Where QEMU's other threads run: near, and not where critical vCPUs are."""
+    free = tuple(p for p in node.usable if p not in node.critical and p not in node.taken)
+    cell = cell_of(node, place.pcpus)
+    near = tuple(p for p in free if cell is not None and p in node.cells[cell])
+    if near or free:
+        return near or free, ""
+    return node.usable, "; no pCPU is free of critical vCPUs, so its other threads run anywhere"
+
+
+def _shares(vms: Sequence[VmNeeds], places: Mapping[str, _Place], node: _Node) -> dict[str, int]:
+    """Weights, so that each reservation holds among those that it competes with: of a VM that floats in one cell, all that may run
+    there; of another, all. Who has its own pCPUs competes with nobody."""
+    shares: dict[str, int] = {vm.vm: weight_of(vm) for vm in vms}
+    rivals = [vm for vm in vms if not places[vm.vm].exclusive]
+    if not any(vm.allotment.cpu_reserved_pct for vm in rivals):
+        return shares
+    cells: dict[str, int | None] = {vm.vm: cell_of(node, places[vm.vm].pcpus) for vm in rivals}
+    raised = weights(rivals, shares, 100.0 * len(node.pool_all) / node.share)
+    if len(node.cells) == 1:
+        return shares | raised
+    shares |= {vm: weight for vm, weight in raised.items() if cells[vm] is None}
+    for n in range(len(node.cells)):
+        inside = [vm for vm in rivals if set(places[vm.vm].pcpus) & set(node.cells[n])]
+        raised = weights(inside, shares, 100.0 * len(node.pool(n)) / node.share)
+        shares |= {vm: weight for vm, weight in raised.items() if cells[vm] == n}
+    return shares
+
+
+# --- in words ----------------------------------------------------------------------------------------------------------
+
+
+def _plan(vm: VmNeeds, place: _Place, weight: int, node: _Node) -> VmPlan:
+    wish = vm.allotment
+    threads, alone = _threads(place, node)
+    plain = weight_of(vm)
+    of = "its own" if wish.cpu_weight else vm.priority
+    weighs = f"weight {weight} ({of})"
+    if weight > plain:
+        weighs = f"weight raised from {plain} to {weight}, which holds its {wish.cpu_reserved_pct} % with all VMs busy"
+    cap = f", at most {wish.cpu_cap_pct} %" if wish.cpu_cap_pct else ""
+    apart = f"; its other threads keep to {said(threads)}, off critical vCPUs" if node.critical and not alone else ""
+    return VmPlan(
+        vm=vm.vm,
+        generation=vm.generation,
+        weight=weight,
+        cap_pct=wish.cpu_cap_pct,
+        reserved_pct=wish.cpu_reserved_pct,
+        pcpus=place.pcpus,
+        pins=place.pins,
+        threads=threads,
+        exclusive=place.exclusive,
+        sentence=f"{place.why}; {weighs}{cap}{apart}{alone}",
+        fault=place.fault,
+    )

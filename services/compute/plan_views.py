@@ -1,0 +1,142 @@
+"""What the plans follow from: each node's pCPUs, the VMs that run there, and how they fare. The first two are folded from the log;
+the last is telemetry and starts anew with the process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from proto.compute import (
+    Capabilities,
+    NodeRemoved,
+    NodeReported,
+    SetAllotment,
+    VmAllotted,
+    VmDeleted,
+    VmFound,
+    VmStarted,
+    VmStartRequested,
+    VmStopped,
+)
+from proto.plan import CpuBeat, MakePlan, NodeCpus, PlanInputs, ReviewPlan, VmNeeds
+from services.compute.plan import SATISFIED_PCT
+
+BEAT_US_MAX = 5_000_000
+"""An older beat says nothing about now."""
+
+_decode_beat = msgspec.msgpack.Decoder(CpuBeat).decode
+
+
+@dataclass(slots=True)
+class Heard:
+    """The newest CPU beat of a node. low_us: since when one of its VMs has been unsatisfied, without a break; 0: none is."""
+
+    beat: CpuBeat
+    at_us: int
+    low_us: int = 0
+
+
+@dataclass(slots=True)
+class PlanViews:
+    """needs: of every VM that was started, by name; where: its node, while it runs."""
+
+    cpus: dict[str, NodeCpus] = field(default_factory=dict)
+    needs: dict[str, VmNeeds] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    on: dict[str, set[str]] = field(default_factory=dict)
+    heard: dict[str, Heard] = field(default_factory=dict)
+
+    def apply(self, event: Any) -> None:
+        match event:
+            case NodeReported():
+                self.cpus[event.node] = cpus_of(event.capabilities)
+            case NodeRemoved():
+                self.cpus.pop(event.node, None)
+                self.heard.pop(event.node, None)
+            case VmStartRequested() | VmFound():
+                self.needs[event.vm] = VmNeeds(
+                    vm=event.vm,
+                    generation=event.generation,
+                    vcpus=event.vcpus,
+                    priority=event.priority,
+                    allotment=event.allotment,
+                )
+                if isinstance(event, VmFound):
+                    self._runs(event.vm, event.node)
+            case VmStarted():
+                self._runs(event.vm, event.node)
+            case VmStopped():
+                self._ended(event.vm)
+            case VmAllotted() if event.vm in self.needs:
+                changed = replace(self.needs[event.vm], priority=event.priority, allotment=event.allotment)
+                self.needs[event.vm] = changed
+            case VmDeleted():
+                self._ended(event.vm)
+                self.needs.pop(event.vm, None)
+
+    def _runs(self, vm: str, node: str) -> None:
+        self._ended(vm)
+        self.where[vm] = node
+        self.on.setdefault(node, set()).add(vm)
+
+    def _ended(self, vm: str) -> None:
+        node = self.where.pop(vm, None)
+        if node is not None:
+            self.on[node].discard(vm)
+
+    def inputs(self, node: str) -> PlanInputs | None:
+        """None: the node has not said what pCPUs it has."""
+        cpus = self.cpus.get(node)
+        if cpus is None:
+            return None
+        vms = (self.needs[vm] for vm in sorted(self.on.get(node, ())) if vm in self.needs)
+        return PlanInputs(cpus=cpus, vms=tuple(vms))
+
+    def reserved_pct(self, node: str, without: str = "") -> int:
+        """CPU time that VMs running on this node have reserved, in percent of one pCPU."""
+        running = (vm for vm in self.on.get(node, ()) if vm != without and vm in self.needs)
+        return sum(self.needs[vm].allotment.cpu_reserved_pct for vm in running)
+
+    def filled(self, command: MakePlan | ReviewPlan | SetAllotment) -> MakePlan | ReviewPlan | SetAllotment:
+        """With what only these views may say, whoever sent the command."""
+        match command:
+            case MakePlan():
+                return replace(command, inputs=self.inputs(command.node))
+            case SetAllotment():
+                node = self.where.get(command.vm, "")
+                return replace(
+                    command, cpus=self.cpus.get(node), others_reserved_pct=self.reserved_pct(node, command.vm)
+                )
+            case ReviewPlan():
+                return self._reviewed(command)
+
+    def _reviewed(self, command: ReviewPlan) -> ReviewPlan:
+        heard = self.heard.get(command.node)
+        if heard is None or command.now_us - heard.at_us > BEAT_US_MAX:
+            return replace(command, demand_pct={}, worst_pct=100.0, low_s=0.0)
+        vms = heard.beat.vms
+        return replace(
+            command,
+            demand_pct={vm.vm: vm.demand_pct for vm in vms},
+            worst_pct=min((vm.satisfaction_pct for vm in vms), default=100.0),
+            low_s=(command.now_us - heard.low_us) / 1e6 if heard.low_us else 0.0,
+        )
+
+    def hear(self, subject: str, data: bytes, now_us: int) -> None:
+        """`tel.NODE.cpu`. Only a node that is known, and only in its own name."""
+        beat = _decode_beat(data)
+        if beat.node not in self.cpus or subject != f"tel.{beat.node}.cpu":
+            return
+        before = self.heard.get(beat.node)
+        low = any(vm.satisfaction_pct < SATISFIED_PCT for vm in beat.vms)
+        since = before.low_us if before is not None and before.low_us else now_us
+        self.heard[beat.node] = Heard(beat, now_us, since if low else 0)
+
+
+def cpus_of(can: Capabilities) -> NodeCpus:
+    """A node that says nothing of cells is one."""
+    cells = tuple(cell for cell in can.cells if cell) or (tuple(range(can.pcpus)),)
+    return NodeCpus(cells=cells, cores=can.cores, isolated=can.isolated, share=can.share)
