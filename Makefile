@@ -8,7 +8,7 @@ PY := .venv/bin/python
 CLUSTER := $(PY) -m services.cluster
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup up down status logs destroy test check bench test-compose test-kvm lock
+.PHONY: help setup up down status logs destroy test check bench test-compose test-kvm lock prove
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ destroy: ## kill the cluster's VMs and remove its state
 
 test: setup ## models, contracts, simulated worlds, real guests
 	@$(PY) -m pytest tests/model tests/contract tests/sim tests/e2e
+
+prove: setup ## a million random lives of a memory ledger, every step held against its invariants (some minutes)
+	@$(PY) -m tests.prove
 
 check: setup ## style, types, walls between the rooms, message compatibility
 	@$(PY) -m infra.check

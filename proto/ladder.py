@@ -74,7 +74,8 @@ class VmSeen(Value):
 
 
 class HostSeen(Value):
-    """What a decision was based on. forecast_mib: what all VMs are predicted to need, QEMU's own included."""
+    """What a decision was based on. forecast_mib: what all VMs are predicted to need, QEMU's own included. calm_s: how long the
+    node has had more than enough."""
 
     at_us: int
     total_mib: int
@@ -83,6 +84,7 @@ class HostSeen(Value):
     psi_some: float = -1.0
     psi_full: float = -1.0
     forecast_mib: int = 0
+    calm_s: int = 0
 
 
 class JudgeMemory(Tick):

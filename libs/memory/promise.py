@@ -78,3 +78,15 @@ def class_max_mib(areas: Iterable[Area]) -> Mapping[Priority, int]:
     """VM classes that were given an area with a hard limit."""
     limits = {area.name: area.max_mib for area in areas if area.max_mib}
     return {p: limits[VMS + p.value] for p in Priority if VMS + p.value in limits}
+
+
+def still_taken(target_mib: int, swap_mib: int, promise: Promise) -> tuple[int, int]:
+    """What of a balloon target (-1: none) and of what may be swapped out stands under a new promise of the same VM: what was taken
+    gives way to a larger reservation, swap to a better class, and all of it to a critical one."""
+    if promise.priority is Priority.CRITICAL:
+        return -1, 0
+    target = max(target_mib, promise.reservation_mib) if target_mib >= 0 else -1
+    target = target if target < promise.nominal_mib else -1
+    has = target if target >= 0 else promise.nominal_mib
+    best_effort = promise.priority is Priority.BEST_EFFORT
+    return target, min(swap_mib, max(0, has - promise.reservation_mib)) if best_effort else 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from libs.memory.promise import charged_mib, guaranteed_mib, taken_mib
+from libs.memory.promise import charged_mib, guaranteed_mib, still_taken, taken_mib
 from proto.ladder import LadderClimbed, LadderDescended, LadderStep, MemoryPolicy, Rung, VmMoveWanted, VmPauseWanted
 from proto.machine import Priority
 from proto.memory import (
@@ -124,8 +124,7 @@ class Proof:
         same = had is not None and had.generation == event.generation
         vm = node.vms[event.vm] = _Vm(event.generation, promise)
         if had is not None and same:
-            vm.target_mib = max(had.target_mib, promise.reservation_mib) if had.target_mib >= 0 else -1
-            vm.swap_mib = had.swap_mib
+            vm.target_mib, vm.swap_mib = still_taken(had.target_mib, had.swap_mib, promise)
         self.promises += 1
         critical = sum(v.promise.priority is Priority.CRITICAL for v in node.vms.values())
         self.critical_max = max(self.critical_max, critical)

@@ -14,17 +14,16 @@ from proto.memory import LedgerEvent
 from services.memory.balloon import Holder, price, step_mib
 from services.memory.scene import Scene, Vm
 
-HYSTERESIS_PCT = 125
-HOLD_US = 30_000_000
+HOLD_S = 30
 PACE_US = 5_000_000
 
 
 def judge(scene: Scene, node: str) -> Sequence[LedgerEvent]:
     """At most one rung in one decision."""
     seen, ledger = scene.seen, scene.ledger
-    if not ledger.grips or seen.at_us - ledger.climbed_us < HOLD_US or seen.at_us - ledger.descended_us < PACE_US:
+    if not ledger.grips or seen.calm_s < HOLD_S or seen.at_us - ledger.descended_us < PACE_US:
         return ()
-    spare = seen.available_mib - scene.min_free_mib * HYSTERESIS_PCT // 100
+    spare = seen.available_mib - scene.calm_mib
     if spare <= 0:
         return ()
     steps = _first(scene, spare)

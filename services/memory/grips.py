@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId
+from libs.memory.promise import still_taken
 from proto.ladder import LadderClimbed, LadderDescended, LadderStep, Rung
 from proto.machine import Priority
 from proto.node import MemoryTarget, OrderMemory
@@ -50,8 +51,7 @@ def _taken(grip: Grip, step: LadderStep, nominal_mib: int, up: bool) -> Grip:
 
 
 def after_promise(grips: dict[str, Grip], vm: str, held: Reservation) -> dict[str, Grip]:
-    """With a new promise of this VM. A newer generation is another process: nothing is taken from it yet. Under the same one,
-    what was taken gives way to a larger reservation, and all of it to a critical class."""
+    """With a new promise of this VM. A newer generation is another process: nothing is taken from it yet."""
     grip = grips.get(vm)
     if grip is None:
         return grips
@@ -59,11 +59,8 @@ def after_promise(grips: dict[str, Grip], vm: str, held: Reservation) -> dict[st
     promise = held.promise
     if grip.generation != held.generation or promise.priority is Priority.CRITICAL:
         return others
-    target = max(grip.target_mib, promise.reservation_mib) if grip.target_mib >= 0 else -1
-    target = target if target < promise.nominal_mib else -1
-    has = target if target >= 0 else promise.nominal_mib
+    target, swap = still_taken(grip.target_mib, grip.swap_mib, promise)
     best_effort = promise.priority is Priority.BEST_EFFORT
-    swap = min(grip.swap_mib, max(0, has - promise.reservation_mib)) if best_effort else 0
     kept = replace(
         grip, target_mib=target, swap_mib=swap, move=grip.move and best_effort, pause=grip.pause and best_effort
     )

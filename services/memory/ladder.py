@@ -22,7 +22,7 @@ from proto.machine import Priority
 from proto.memory import LedgerEvent
 from services.memory import descent
 from services.memory.balloon import Holder, price, revoke, step_mib
-from services.memory.scene import HELD_LATE_US, Scene, Vm
+from services.memory.scene import CALM_PCT, HELD_LATE_US, Scene, Vm
 from services.memory.states import Ledger
 
 MINFREE = ((4096, 6), (12_288, 4), (28_672, 2))
@@ -57,6 +57,12 @@ def level_of(seen: HostSeen, min_free: int) -> Level:
     if seen.available_mib >= 2 * min_free:
         worse = 0
     return LEVELS[min(len(LEVELS) - 1, LEVELS.index(found) + worse)]
+
+
+def calm(seen: HostSeen) -> bool:
+    """It has more than enough now."""
+    min_free = min_free_mib(seen.total_mib)
+    return level_of(seen, min_free) is Level.AMPLE and seen.available_mib * 100 >= min_free * CALM_PCT
 
 
 def judge(command: JudgeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:

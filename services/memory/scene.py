@@ -9,6 +9,8 @@ from proto.ladder import HostSeen, JudgeMemory, VmSeen
 from proto.machine import Priority
 from services.memory.states import Grip, Ledger, Reservation
 
+CALM_PCT = 125
+"""of minFree: from here on a node has more than enough"""
 HELD_LATE_US = 30_000_000
 """a guest that has not given by then what its balloon asks for is not asked for more"""
 
@@ -56,6 +58,10 @@ class Scene:
             and held.promise.priority is not Priority.CRITICAL
         )
         return cls(ledger, command.seen, min_free_mib, vms, sum(vm.pending_mib for vm in vms if not vm.late))
+
+    @property
+    def calm_mib(self) -> int:
+        return self.min_free_mib * CALM_PCT // 100
 
     @property
     def best_effort(self) -> tuple[Vm, ...]:

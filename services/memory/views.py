@@ -13,7 +13,7 @@ from libs.common.messages import Recorded
 from proto.ladder import HostSeen, JudgeMemory, MemoryPolicy, VmSeen
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise, ReserveMemory, ResizeMemory
 from proto.node import MemoryBeat, VmMemory
-from services.memory import demand
+from services.memory import demand, ladder
 from services.memory.admit import unknown_mib
 from services.memory.demand import Window
 from services.memory.regions import Holders, fill
@@ -39,6 +39,8 @@ class NodeView:
     vms: dict[str, VmView] = field(default_factory=dict)
     beat: MemoryBeat | None = None
     heard_us: int = 0
+    short_us: int = 0
+    """when it last had not more than enough, or was not heard before"""
     forecast_mib: int = 0
     forecast_us: int = 0
 
@@ -93,7 +95,10 @@ def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
     beat = _decode_beat(data)
     if subject != f"tel.{beat.node}.memory":
         return
+    silent = now_us - view.heard_us > FRESH_US
     view.beat, view.heard_us = beat, now_us
+    if silent or not ladder.calm(_host(beat, now_us)):
+        view.short_us = now_us
     for seen in beat.vms:
         vm = view.vms.get(seen.vm)
         if vm is not None and vm.generation == seen.generation:
@@ -126,17 +131,21 @@ def _judged(command: JudgeMemory, views: Views, now_us: int) -> JudgeMemory:
     if view is None or view.beat is None:
         return replace(command, seen=None, vms=())
     beat = view.beat
-    seen = HostSeen(
+    calm_s = (now_us - view.short_us) // 1_000_000
+    seen = replace(_host(beat, now_us), forecast_mib=views.forecast(view, now_us), calm_s=calm_s)
+    vms = (_vm(v, view.vms[v.vm]) for v in beat.vms if v.vm in view.vms)
+    return replace(command, seen=seen, vms=tuple(vms))
+
+
+def _host(beat: MemoryBeat, now_us: int) -> HostSeen:
+    return HostSeen(
         at_us=now_us,
         total_mib=beat.total_mib,
         available_mib=beat.available_mib,
         swap_free_mib=beat.swap_free_mib,
         psi_some=beat.psi_some_avg10,
         psi_full=beat.psi_full_avg10,
-        forecast_mib=views.forecast(view, now_us),
     )
-    vms = (_vm(v, view.vms[v.vm]) for v in beat.vms if v.vm in view.vms)
-    return replace(command, seen=seen, vms=tuple(vms))
 
 
 def _vm(seen: VmMemory, vm: VmView) -> VmSeen:

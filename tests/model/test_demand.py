@@ -1,0 +1,118 @@
+"""What is predicted from telemetry, and how it comes to decisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from libs.common.messages import NodeId, Recorded, VmId, encode
+from proto.ladder import JudgeMemory
+from proto.machine import Priority
+from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise, ReserveMemory
+from proto.node import MemoryBeat, VmMemory
+from services.memory import demand
+from services.memory.demand import INTERVAL_US, WINDOW_MAX, Window
+from services.memory.views import FRESH_US, Views, enrich, hear
+
+HERE = Recorded(1, "ledger-n", 1, "t", 1, 0, b"", b"")
+PROMISE = Promise(nominal_mib=1000, reservation_mib=500, overhead_mib=100)
+N, A = NodeId("n"), VmId("a")
+
+
+def test_a_window_keeps_peaks_of_intervals_and_two_hours_of_them() -> None:
+    window = Window()
+    for at, mib in ((0, 5), (1, 9), (2, 7), (INTERVAL_US, 3), (4 * INTERVAL_US, 4)):
+        window.note(at, mib)
+    assert window.peaks == [9, 3, 3, 3, 4] and window.known
+    for n in range(5, 60):
+        window.note(n * INTERVAL_US, n)
+    assert window.peaks == list(range(60 - WINDOW_MAX, 60))
+    window.note(200 * INTERVAL_US, 1)
+    assert window.peaks == [1], "too long ago to say anything"
+
+
+def test_percentiles_lie_between_neighbours() -> None:
+    assert demand.percentile([1, 3], 0.5) == 2 and demand.percentile([7], 0.99) == 7
+    assert demand.percentile(range(101), 0.99) == pytest.approx(99)
+
+
+def test_a_vm_is_predicted_the_larger_of_sigma_and_percentile_and_a_margin() -> None:
+    assert demand.of_vm([100] * 24, 1000) == 120
+    assert demand.of_vm([100, 300] * 12, 1000) == 200 + 500 + 20
+    assert demand.of_vm([900, 1000] * 12, 1000) == 1000, "never more than it has"
+
+
+def test_a_host_is_predicted_less_than_its_vms_where_peaks_do_not_meet() -> None:
+    up, down = [100, 300] * 12, [300, 100] * 12
+    assert demand.of_host([(up, 1000), (down, 1000)]) == 600 + 40
+    assert demand.of_host([(up, 1000), (up, 1000)]) == 400 + 1000 + 40
+    assert demand.of_host([([100] * 24, 1000), ([500], 1000)]) == 600 + 40, "a short past counts as it is"
+    assert demand.of_host([]) == 0
+
+
+def views(*events: Any) -> Views:
+    seen = Views()
+    for event in (CapacitySet(node=N, capacity_mib=8000), *events):
+        seen.apply(HERE, event)
+    return seen
+
+
+def reserved(vm: str = "a", generation: int = 1, promise: Promise = PROMISE) -> MemoryReserved:
+    return MemoryReserved(
+        node=N, vm=VmId(vm), generation=generation, memory_mib=1, reserved_mib=1, capacity_mib=1, promise=promise
+    )
+
+
+def beat(used: int, vm: str = "a", generation: int = 1, node: str = "n") -> bytes:
+    row = VmMemory(vm, generation, 900, 0, 1000, 1000 - used)
+    return encode(MemoryBeat(node, "b", 0, 16_000, 7000, psi_some_avg10=1.5, vms=(row,)))
+
+
+def test_what_is_heard_is_put_beside_the_question_while_it_is_fresh() -> None:
+    seen = views(reserved())
+    for n in range(4):
+        hear("tel.n.memory", beat(200), n * INTERVAL_US, seen)
+    now = 3 * INTERVAL_US + 1
+    command = enrich(JudgeMemory(node="n", now_us=now), seen, now)
+    assert command.seen.available_mib == 7000 and command.seen.psi_some == 1.5
+    assert command.seen.forecast_mib == 200 + 20 + 100
+    assert [(v.vm, v.demand_mib, v.held_mib) for v in command.vms] == [("a", 220, 1000)]
+    late = enrich(JudgeMemory(node="n", now_us=now), seen, now + FRESH_US)
+    assert late.seen is None and late.vms == ()
+    asked = ReserveMemory(node="n", vm="b", generation=1, promise=PROMISE)
+    assert enrich(asked, seen, now).forecast_mib == 320
+    assert enrich(asked, seen, now + FRESH_US).forecast_mib == -1
+
+
+def test_a_vm_of_which_little_was_seen_counts_with_what_the_ledger_counts() -> None:
+    seen = views(reserved(), reserved("c", promise=Promise(nominal_mib=100, reservation_mib=100, priority=Priority.CRITICAL)))
+    hear("tel.n.memory", beat(200), INTERVAL_US, seen)
+    command = enrich(JudgeMemory(node="n", now_us=1), seen, INTERVAL_US)
+    assert command.seen.forecast_mib == 666 + 100
+    assert command.vms[0].demand_mib == 1000, "it may come to need all it has"
+
+
+def test_only_a_node_says_what_it_holds_and_only_of_its_own_generations() -> None:
+    seen = views(reserved(generation=2))
+    hear("tel.m.memory", beat(200, node="n"), 1, seen)
+    hear("tel.n.beat", b"\x00", 1, seen)
+    hear("tel.x.memory", beat(200, node="x"), 1, seen)
+    assert seen.nodes["n"].beat is None
+    hear("tel.n.memory", beat(200, generation=1), 1, seen)
+    assert seen.nodes["n"].vms["a"].window.peaks == []
+    hear("tel.n.memory", beat(200, generation=2), 1, seen)
+    assert seen.nodes["n"].vms["a"].window.peaks == [200]
+    seen.apply(HERE, reserved(generation=2, promise=PROMISE))
+    assert seen.nodes["n"].vms["a"].window.peaks == [200], "a hot add keeps its past"
+    seen.apply(HERE, reserved(generation=3))
+    assert seen.nodes["n"].vms["a"].window.peaks == []
+    seen.apply(HERE, MemoryReleased(node=N, vm=A, generation=3, memory_mib=1))
+    assert seen.nodes["n"].vms == {}
+
+
+def test_without_the_guests_word_all_that_is_resident_counts_as_used() -> None:
+    seen = views(reserved())
+    row = VmMemory("a", 1, resident_mib=600, swapped_mib=50)
+    hear("tel.n.memory", encode(MemoryBeat("n", "b", 0, 16_000, 7000, vms=(row,))), 1, seen)
+    assert seen.nodes["n"].vms["a"].window.peaks == [550]
