@@ -91,7 +91,8 @@ def _of_plans(event: Any) -> str:
 def _of_others(event: Any) -> str:
     match event:
         case memory.MemoryReserved():
-            of = f"of {event.capacity_mib} MiB, {event.reserved_mib} are guaranteed now, and {event.charged_mib} taken by nominal sizes"
+            sums = f"{event.reserved_mib} are guaranteed now, and {event.charged_mib} taken by nominal sizes"
+            of = f"of {event.capacity_mib} MiB, {sums}"
             return f"{event.node}'s ledger reserved at most {event.memory_mib} MiB ({of})"
         case memory.MemoryDenied():
             free = event.capacity_mib - event.reserved_mib
