@@ -289,6 +289,7 @@ def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
     """`tel.NODE.beat`, `tel.NODE.cpu`. Only a node that joined, and only in its own name."""
     if subject.endswith(".cpu"):
         views.plans.hear(subject, data, now_us)
+        views.balance.hear(subject, data, now_us)
         return
     beat = _decode_beat(data)
     node = views.nodes.get(beat.node)

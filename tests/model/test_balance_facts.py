@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from libs.common.messages import NodeId, VmId
+from libs.common.messages import NodeId, VmId, encode
 from libs.memory.promise import guaranteed_mib, promise_of
 from proto.balance import ClusterLoad, VmLoad
 from proto.compute import (
@@ -15,6 +15,7 @@ from proto.compute import (
     NodeReported,
     NodeUncordoned,
     Placement,
+    VmAllotted,
     VmFound,
     VmStarted,
     VmStartFailed,
@@ -25,6 +26,7 @@ from proto.compute import (
 from proto.ladder import MemoryPolicy
 from proto.machine import Allotment, DiskWish, NicKind, NicWish, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from proto.plan import CpuBeat, VmCpuBeat
 from services.compute.balance.demand import GAP_US_MAX, TIME_US, Smoothed
 from services.compute.balance.facts import BalanceViews
 
@@ -93,7 +95,8 @@ def test_what_starts_or_stops_is_not_moved_but_takes_its_room(last: object) -> N
 )
 def test_what_ended_is_forgotten(end: object) -> None:
     made = views(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
-    made.hear(WEB, 1.0, 1)
+    made.hear("tel.n1.cpu", beat(N1, web=100), 1)
+    assert made.demand
     made.apply(end)
     made.apply(MemoryReleased(node=N1, vm=WEB, generation=1, memory_mib=1100))
     assert made.load(lambda _: True).nodes[0].vcpus_kept == 0
@@ -144,9 +147,27 @@ def test_old_demand_is_not_mixed_with_new() -> None:
     assert smoothed.pcpus == 1.0, "what comes late is not news"
 
 
-def test_only_vms_that_have_a_node_are_listened_to() -> None:
+def test_a_nodes_own_beat_is_heard_of_its_own_vms() -> None:
     made = views(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
-    made.hear("stranger", 1.0, 1)
-    made.hear(WEB, 1.5, 1)
-    assert set(made.demand) == {WEB}
+    made.hear("tel.n1.cpu", beat(N1, stranger=100), 1)
+    made.hear("tel.n2.cpu", beat(N1, web=100), 1)
+    made.hear("tel.n2.cpu", beat(N2, web=100), 1)
+    assert not made.demand
+    made.hear("tel.n1.cpu", beat(N1, web=150), 1)
     assert made.load(lambda _: True).vms[0].demand_pcpus == 1.5
+
+
+def beat(node: NodeId, **demand_pct: float) -> bytes:
+    vms = tuple(
+        VmCpuBeat(
+            vm=vm, generation=1, used_pct=0.0, ready_pct=0.0, throttled_pct=0.0, satisfaction_pct=100.0, demand_pct=pct
+        )
+        for vm, pct in demand_pct.items()
+    )
+    return encode(CpuBeat(node=node, at_us=1, window_ms=1000, steal_pct=0.0, vms=vms))
+
+
+def test_what_is_set_later_holds_from_then_on() -> None:
+    set = VmAllotted(vm=WEB, priority=Priority.CRITICAL, allotment=Allotment(pins=(1,)))
+    (vm,) = load(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1), set).vms
+    assert (vm.fixed, vm.priority) == ("pinned to pCPUs", Priority.CRITICAL)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from libs.common.messages import NodeId, VmId
 from libs.memory.promise import charge_mib, guaranteed_mib, promise_of, ratio_pct
 from proto.balance import ClusterLoad, MoveEnded, MovePlanned, NodeLoad, VmLoad
@@ -15,6 +18,7 @@ from proto.compute import (
     NodeRemoved,
     NodeReported,
     NodeUncordoned,
+    VmAllotted,
     VmFound,
     VmStarted,
     VmStartFailed,
@@ -25,7 +29,10 @@ from proto.compute import (
 from proto.ladder import MemoryPolicy
 from proto.machine import NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from proto.plan import CpuBeat
 from services.compute.balance.demand import Smoothed
+
+_decode_beat = msgspec.msgpack.Decoder(CpuBeat).decode
 
 VCPUS_PER_PCPU_MAX = 8.0
 """vCPUs promised per pCPU to which the rebalancer fills a node."""
@@ -81,6 +88,8 @@ class BalanceViews:
                 guest.runs = True
             case VmStopRequested() if guest := self.guests.get(event.vm):
                 guest.runs = False
+            case VmAllotted() if guest := self.guests.get(event.vm):
+                guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
             case VmStopped() | VmStartFailed():
                 self.guests.pop(event.vm, None)
                 self.demand.pop(event.vm, None)
@@ -97,14 +106,21 @@ class BalanceViews:
         else:
             place.reserved_mib, place.charged_mib = event.reserved_mib, event.charged_mib
 
-    def hear(self, vm: str, pcpus: float, at_us: int) -> None:
-        """A VM's CPU demand just now."""
-        if vm not in self.guests:
+    def hear(self, subject: str, data: bytes, now_us: int) -> None:
+        """`tel.NODE.cpu`: what each VM uses and waits for. Only of VMs of that node, and only in its own name."""
+        beat = _decode_beat(data)
+        if subject != f"tel.{beat.node}.cpu":
             return
+        for vm in beat.vms:
+            guest = self.guests.get(vm.vm)
+            if guest is not None and guest.asked.node == beat.node:
+                self._wants(vm.vm, vm.demand_pct / 100, now_us)
+
+    def _wants(self, vm: str, pcpus: float, now_us: int) -> None:
         if vm in self.demand:
-            self.demand[vm].hear(pcpus, at_us)
+            self.demand[vm].hear(pcpus, now_us)
         else:
-            self.demand[vm] = Smoothed(pcpus, at_us)
+            self.demand[vm] = Smoothed(pcpus, now_us)
 
     # --- out ------------------------------------------------------------------------------------------------------
 
