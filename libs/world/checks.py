@@ -11,6 +11,7 @@ Liveness and truth, at the end (`settled`):
         on, and the log names it a stranger
     T1  what each service holds in memory is what the log folds to
     T2  memory is reserved for exactly the VMs that have a node
+    T3  each node's plan holds exactly the VMs that run there, under their generations, and each is scheduled as it says
 """
 
 from __future__ import annotations
@@ -119,11 +120,27 @@ class Checker:
         for stream, state in self._host("compute").states().items():
             if stream.startswith("vm-"):
                 running |= self._vm(stream.removeprefix("vm-"), state)
+        self._plans(running)
         reserved = {(vm, node) for node, ledger in self.proof.nodes.items() for vm in ledger.vms}
         if reserved != running:
             self.fail(
                 f"T2: memory is reserved for {sorted(reserved - running)}, missing for {sorted(running - reserved)}"
             )
+
+    def _plans(self, running: set[tuple[str, str]]) -> None:
+        states = self._host("compute").states()
+        for name, node in self.world.agents.items():
+            plan = states.get(f"plan-{name}")
+            planned = plan.vms if plan is not None else {}
+            here = {vm for vm, where in running if where == name}
+            if set(planned) != here:
+                self.fail(f"T3: the plan of {name} holds {sorted(planned)}, {sorted(here)} run there")
+            for vm in here:
+                process = node.host.vms[vm]
+                if node.host.cpu.plans.get(process.pid) != planned[vm]:
+                    self.fail(f"T3: {vm} on {name} is scheduled by {node.host.cpu.plans.get(process.pid)}, not {planned[vm]}")
+            if plan is not None and here and (plan.applied, plan.faults) != (plan.revision, ()):
+                self.fail(f"T3: plan {plan.revision} of {name} is not known to be applied: {plan.applied}, {plan.faults}")
 
     def _vm(self, vm: str, state: Any) -> set[tuple[str, str]]:
         word = type(state).__name__

@@ -15,8 +15,8 @@ from random import Random
 from libs.common.messages import Command
 from libs.world.net import Weather
 from libs.world.world import World
-from proto.compute import DefineVm, DeleteVm, PauseVm, ResetVm, ResumeVm, StartVm, StopVm
-from proto.machine import DiskWish, NicWish
+from proto.compute import DefineVm, DeleteVm, PauseVm, ResetVm, ResumeVm, SetAllotment, StartVm, StopVm
+from proto.machine import DiskWish, NicWish, Priority
 from services.node.drivers.simhost import SimParams
 
 PREPARE_S = 6.0
@@ -93,6 +93,7 @@ def _command(world: World, random: Random, storm: Storm) -> Callable[[], None]:
     start, stop = StartVm(vm=vm), StopVm(vm=vm, deadline_s=random.choice((0, 2, 5)))
     kinds: list[Command] = [
         define, define, define, start, start, start, stop, stop, PauseVm(vm=vm), ResumeVm(vm=vm), ResetVm(vm=vm), DeleteVm(vm=vm),
+        SetAllotment(vm=vm, cpu_cap_pct=random.choice((0, 25, 100)), priority=random.choice(list(Priority))),
     ]  # fmt: skip
     return _asker(world, random.choice(kinds), vm)
 

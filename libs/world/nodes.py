@@ -23,6 +23,7 @@ from proto.node import (
 )
 from proto.plan import OrderPlan, PlanFault
 from services.node.chores import Chores, Work
+from services.node.cpu import Meter
 from services.node.drivers import BadImage, DriverError, Machine, NoSuchVm
 from services.node.drivers.simhost import SimDone, SimHost, SimParams
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
@@ -48,6 +49,7 @@ class NodeProcess:
         self.agent: Agent | None = None
         self.chores = Chores()
         self.plans = Plans(NodeId(name))
+        self.meter = Meter(name)
         self.life = 0
         self.powered = True
         self.frozen = False
@@ -62,6 +64,7 @@ class NodeProcess:
         self.life += 1
         self.chores = Chores()
         self.plans = Plans(NodeId(self.name))
+        self.meter = Meter(self.name)
         self.agent = Agent(NodeId(self.name), quiet=self.chores.quiet)
         kept = [self.disk[vm] for vm in sorted(self.disk)]
         self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
@@ -133,6 +136,9 @@ class NodeProcess:
     def _beat(self) -> None:
         beat = encode(Beat(self.name, self.host.boot_id, self.now_us, 0, 0.0))
         self.world.telemetry(self.name, f"tel.{self.name}.beat", beat)
+        fared = self.meter.look(self.host.cpu_times(self.now_us), (0, 0), self.now_us)
+        if fared is not None:
+            self.world.telemetry(self.name, f"tel.{self.name}.cpu", encode(fared))
         self._later(BEAT_US, self._beat)
 
     def _look(self) -> None:

@@ -12,6 +12,7 @@ from libs.common.host import intake, reactions, slots
 from libs.common.log import Conflict, Group, memory
 from libs.world.faults import Storm, story
 from services.node import model as agent
+from services.node import plan
 
 BATCH = 10
 
@@ -99,12 +100,24 @@ def the_position_runs_ahead(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reactions.Reactions, "next_group", next_group)
 
 
+def older_plans_are_taken(patch: pytest.MonkeyPatch) -> None:
+    """An agent that schedules by a plan that is older than one it has seen."""
+    real = plan.Plans.on_order
+
+    def on_order(self: plan.Plans, ref: object, order: Any, machines: Any, now_us: int) -> Any:
+        self.order, self.incarnation = None, 1
+        return real(self, ref, order, machines, now_us)
+
+    patch.setattr(plan.Plans, "on_order", on_order)
+
+
 MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     older_orders_are_taken,
     starts_are_repeated,
     conflicts_are_ignored,
     repeated_ids_are_decided_again,
     the_position_runs_ahead,
+    older_plans_are_taken,
 ]
 SEEDS_PER_MUTANT_MAX = 200
 """one in twenty finds the rarest"""
