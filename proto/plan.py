@@ -197,7 +197,7 @@ class AskSchedule(Message):
     vm: Name
 
 
-class VcpuSchedule(Value):
+class VcpuSchedule(Value, omit_defaults=False):
     """A guest CPU: its thread, where that may run and ran last, and how it fared in the latest window."""
 
     vcpu: int
@@ -208,7 +208,7 @@ class VcpuSchedule(Value):
     ready_pct: float = 0.0
 
 
-class VmSchedule(Value):
+class VmSchedule(Value, omit_defaults=False):
     """Both levels, read back from the host: guest CPUs are threads, threads run on pCPUs. weight, cap_pct: as the control group
     says (weight 0: there is none); plan: what was to be set, None where no plan came yet. error: why there is nothing."""
 

@@ -244,6 +244,35 @@ async def test_where_its_memory_lies(ctl: Ctl) -> None:
     assert "vm_regions_unmapped" in {e["type"] for e in events}
 
 
+async def test_cpu_time_is_set_while_a_vm_runs_and_shown_on_both_levels(ctl: Ctl) -> None:
+    assert (await ctl("vm", "create", "web-1", "--memory", "128MiB", "--vcpus", "2", "--wait")).code == 0
+    assert (await ctl("vm", "schedule", "web-1")).code == 0
+    words = ("--priority", "critical", "--cpu-cap", "150", "--pin", "2", "--pin", "5")
+    said = await ctl("vm", "set", "web-1", *words, "--wait")
+    assert said.code == 0, said
+
+    async def applied() -> Any:
+        while (shown := (await ctl("vm", "schedule", "web-1", "--json")).json)["cap_pct"] != 150:
+            await asyncio.sleep(0.05)
+        return shown
+
+    async with asyncio.timeout(10):
+        shown = await applied()
+    assert (shown["weight"], shown["node"], shown["generation"]) == (800, "n1", 1)
+    assert [(vcpu["vcpu"], vcpu["pcpus"]) for vcpu in shown["vcpus"]] == [(0, [2]), (1, [5])]
+    assert not {2, 5} & set(shown["thread_pcpus"])
+    assert "pinned to pCPUs 2, 5" in shown["plan"]["sentence"] and shown["faults"] == []
+    assert "pinned to pCPUs 2, 5" in (await ctl("vm", "schedule", "web-1")).out
+    assert "CPU cap 150 %" in (await ctl("vm", "show", "web-1")).out
+    for wish, reason in ((("--pin", "99"), "BAD_SHAPE"), (("--cpu-reserved", "200"), "BAD_SHAPE")):
+        said = await ctl("vm", "set", "web-1", *wish)
+        assert (said.code, reason in said.err) == (1, True), said
+    kinds = [json.loads(text)["type"] for text in (await ctl("events", "--json")).out.splitlines()]
+    assert {"plan_made", "plan_applied", "vm_allotted"} <= set(kinds) and "plan_faulted" not in kinds
+    assert (await ctl("vm", "stop", "web-1", "--force", "--wait")).code == 0
+    assert (await ctl("vm", "schedule", "web-1")).code == 1
+
+
 async def test_nodes_images_tokens_and_the_whole(ctl: Ctl, tmp_path: Path) -> None:
     node = (await ctl("node", "show", "n1", "--json")).json
     assert (node["name"], node["online"], node["capabilities"]["accelerator"]) == ("n1", True, "simulated")
