@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from proto.machine import DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
+from services.cluster import groups
 from services.node.drivers import Driver, MachineChanged
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimFile, SimHost, SimParams, SimPool, SimulatedDriver
@@ -166,6 +168,9 @@ class QemuRig:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + WAIT_S_MAX
+        while not groups.remove(self.top.glob("*/groups")) and time.monotonic() < end:
+            time.sleep(0.01)  # the kernel takes its time to take a dead process out
 
 
 async def told(changes: AsyncIterator[MachineChanged], status: str) -> MachineChanged:

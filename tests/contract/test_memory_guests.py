@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,20 +38,9 @@ def rig(tmp_path: Path) -> Iterator[QemuRig]:
 
 
 @pytest.fixture
-def groups() -> Iterator[Groups]:
-    """A node's groups that no other test shares; with all their areas removed in the end."""
-    made = Groups(name=f"asv-memory-{os.getpid()}")
-    yield made
-    with contextlib.suppress(OSError):
-        whole = made.area("")
-        found = (
-            []
-            if whole is None
-            else [*whole.glob("vms-*/*"), *whole.glob("*/"), whole, *whole.parent.glob(f"{whole.name}-*")]
-        )
-        for folder in found:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+def groups() -> Groups:
+    """A node's groups that no other test shares."""
+    return Groups(name=f"asv-memory-{os.getpid()}")
 
 
 @pytest.fixture

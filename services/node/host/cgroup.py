@@ -39,6 +39,11 @@ class Groups:
     def name(self) -> str:
         return self._name
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The group of this node in each tree."""
+        return tuple(base.folder / self._name for base in self._bases)
+
     def ability(self) -> Ability:
         """Found by making a group with every setting, and removing it."""
         handle = self.make(f".try-{os.getpid()}", ASKED)

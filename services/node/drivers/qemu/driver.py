@@ -10,6 +10,7 @@ fleet.py, a birth in launch.py; here the contract's verbs are joined to them.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class QemuDriver:
             direct=frozenset(),
             bridges=tuple(bridges),
             maker=maker or QemuImg(),
-            groups=groups or Groups(name=f"asv-{node}"),
+            groups=groups or Groups(name=f"asv-{node}.{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"),
         )
         self._fleet = Fleet(host, self._changes.put)
         self.memory = QemuMemory(self._fleet)
@@ -231,6 +232,8 @@ class QemuDriver:
 def _prepare(host: Host) -> frozenset[str]:
     """Make the folders; the names of the pools that take O_DIRECT."""
     (host.state / "vms").mkdir(parents=True, exist_ok=True)
+    # for whoever takes this node away
+    (host.state / "groups").write_text("".join(f"{folder}\n" for folder in host.groups.folders), encoding="utf-8")
     for pool in host.pools.values():
         pool_files.make_pool(pool)
     return frozenset(name for name, pool in host.pools.items() if pool_files.can_direct(pool))
