@@ -53,10 +53,13 @@ def ls(_json: AsJson = False) -> None:
 
 @app.command("show")
 def show_(name: Name, _json: AsJson = False) -> None:
-    """Show one node: what it can do, and what is not enforced on it."""
-    node = client().get(path("nodes", name))
+    """Show one node: what it can do and what is not enforced on it; its memory: areas, ledger, pressure."""
+    from services.cli.node_memory import print_memory
+
+    api = client()
+    node, memory = api.get(path("nodes", name)), api.get(path("nodes", name, "memory"))
     if wants_json():
-        show.as_json(node)
+        show.as_json(node | {"memory": memory})
         return
     can = node.get("capabilities") or {}
     show.facts(
@@ -79,6 +82,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("boot id", node.get("boot_id")),
         ]
     )
+    print_memory(memory)
 
 
 @app.command("cordon")

@@ -21,6 +21,7 @@ from proto.io import DevicesEvent, ImageEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
+from services.gateway.ledgers import LedgersView
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.views import ImagesView, NodesView, VmsView
@@ -53,6 +54,7 @@ class ReadModel:
         self.scopes = Scopes()
         self.vms = VmsView()
         self.nodes = NodesView()
+        self.ledgers = LedgersView()
         self.images = ImagesView()
         self.tasks = Tasks()
 
@@ -70,6 +72,7 @@ class ReadModel:
         self.scopes.apply(recorded, event)
         self.vms.apply(recorded, event)
         self.nodes.apply(recorded, event)
+        self.ledgers.apply(recorded, event)
         self.images.apply(recorded, event)
         self.tasks.apply(recorded, event, self.scopes.project_of(recorded, event))
 

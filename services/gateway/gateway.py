@@ -15,6 +15,7 @@ from services.gateway.commands import Commands
 from services.gateway.console import Consoles
 from services.gateway.follow import Follower, ReadModel
 from services.gateway.join import Issuer
+from services.gateway.memory_beats import MemoryBeats
 from services.gateway.problems import Problem, away, unknown
 from services.gateway.tasks import Task
 from services.gateway.tokens import Keyring, StoreAway
@@ -37,6 +38,7 @@ class Gateway:
     follower: Follower
     commands: Commands
     beats: Beats
+    memory_beats: MemoryBeats
     consoles: Consoles
     uploads: Uploads
     blobs: BlobStore

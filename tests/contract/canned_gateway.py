@@ -137,6 +137,8 @@ class Canned:
                 return 200, known[kind]
             case "GET", ["nodes", "n1"]:
                 return 200, NODE
+            case "GET", ["nodes", "n1", "memory"]:
+                return 200, {"node": "n1", "ledger": {}, "pressure": None}
             case "POST", ["tokens", *_]:
                 return 201, {"token": "t2.secret", "expires_us": AT_US, "id": "t2"}
             case "DELETE", ["tokens", _]:

@@ -276,6 +276,12 @@ async def test_cpu_time_is_set_while_a_vm_runs_and_shown_on_both_levels(ctl: Ctl
 async def test_nodes_images_tokens_and_the_whole(ctl: Ctl, tmp_path: Path) -> None:
     node = (await ctl("node", "show", "n1", "--json")).json
     assert (node["name"], node["online"], node["capabilities"]["accelerator"]) == ("n1", True, "simulated")
+    async with asyncio.timeout(10):
+        while not (memory := (await ctl("node", "show", "n1", "--json")).json["memory"])["pressure"]:
+            pass  # a beat a second
+    assert memory["ledger"]["areas"] and memory["pressure"]["available_mib"] == 16384
+    shown = (await ctl("node", "show", "n1")).out
+    assert all(word in shown for word in ("ledger", "area  host", "guaranteed", "host memory")), shown
     assert (await ctl("node", "cordon", "n1", "--reason", "disk", "--wait")).code == 0
     assert "online, cordoned" in (await ctl("node", "ls")).out
     assert (await ctl("node", "uncordon", "n1", "--wait")).code == 0

@@ -9,8 +9,11 @@ import msgspec
 import pytest
 
 from libs.common.bus import Incoming
-from libs.common.messages import Reply, encode
+from libs.common.messages import Event, NodeId, Reply, VmId, encode
+from proto import compute as c
+from proto import memory
 from proto.mapping import AskMemory, AskTranslate, CellUse, MemoryUse, Space, Step, Translation, WhyNot
+from proto.node import MemoryBeat, VmMemory
 from tests.contract.gateway_rig import Rig, defined, rig
 from tests.contract.test_gateway import problem, run_vm
 
@@ -120,3 +123,59 @@ async def test_an_agent_that_cannot_look(world: Rig) -> None:
     await answers(world, "memory", MemoryUse(vm="", error="no process of a on n1"))
     body = problem(await (await world.client("viewer")).get("/v1/vms/a/memory"), 409, "NO_FIGURES")
     assert "no process of a" in body["detail"]
+
+
+N1 = NodeId("n1")
+FAULTS = ("a: its guest gives no more back", "area storage: no", "hidden: its guest gives no more back")
+
+
+async def joined(world: Rig) -> None:
+    """n1 with a ledger that promises memory to `a` (project default) and to `hidden` (another project)."""
+    await run_vm(world)
+    await run_vm(world, "hidden", "other")
+    areas = (memory.Area(name="host", min_mib=500), memory.Area(name="vms-normal", max_mib=3000))
+    await world.tell("node-n1", [c.NodeJoined(node=N1, key="U1")])
+    ledger: list[Event] = [
+        memory.CapacitySet(node=N1, capacity_mib=3000, physical_mib=4096, share_mib=100, areas=areas, memory_areas="v1")
+    ]
+    for n, vm in enumerate(("a", "hidden")):
+        promise = memory.Promise(nominal_mib=256, reservation_mib=128, overhead_mib=100)
+        ledger.append(
+            memory.MemoryReserved(
+                node=N1, vm=VmId(vm), generation=1, memory_mib=356, reserved_mib=228 * (n + 1), capacity_mib=3000,
+                charged_mib=171 * (n + 1), promise=promise,
+            )
+        )  # fmt: skip
+    ledger.append(memory.MemoryOrderReported(node=N1, order_version=3, faults=FAULTS))
+    await world.tell("ledger-n1", ledger)
+    await world.gateway.follower.catch_up()
+
+
+async def test_a_nodes_memory(world: Rig) -> None:
+    await joined(world)
+    client = await world.client("viewer")
+    body = (await client.get("/v1/nodes/n1/memory")).json()
+    ledger = body["ledger"]
+    assert body["pressure"] is None, "nothing was heard"
+    assert (ledger["capacity_mib"], ledger["physical_mib"], ledger["reserved_mib"], ledger["charged_mib"]) == (
+        3000, 4096, 456, 342,
+    )  # fmt: skip
+    assert [area["name"] for area in ledger["areas"]] == ["host", "vms-normal"]
+    assert ledger["faults"] == list(FAULTS) and set(ledger["vms"]) == {"a", "hidden"}
+    vms = (VmMemory("a", 1, 200, 0, 256, 100), VmMemory("hidden", 1, 99))
+    beat = MemoryBeat("n1", "b", 5, 4096, 1000, psi_some_avg10=1.5, psi_full_avg10=0.0, vms=vms)
+    await world.bus.publish("tel.n1.memory", encode(beat))
+    await world.bus.publish("tel.n1.memory", b"nonsense")
+    now = (await client.get("/v1/nodes/n1/memory")).json()["pressure"]
+    assert (now["available_mib"], now["psi_some_pct"], [vm["vm"] for vm in now["vms"]]) == (1000, 1.5, ["a", "hidden"])
+    problem(await client.get("/v1/nodes/n9/memory"), 404)
+
+
+async def test_vms_of_other_projects_are_not_named(world: Rig) -> None:
+    await joined(world)
+    beat = MemoryBeat("n1", "b", 5, 4096, 1000, vms=(VmMemory("a", 1, 200), VmMemory("hidden", 1, 99)))
+    await world.bus.publish("tel.n1.memory", encode(beat))
+    client = await world.client("viewer", ("default",))
+    answer = await client.get("/v1/nodes/n1/memory")
+    assert "hidden" not in answer.text
+    assert answer.json()["ledger"]["reserved_mib"] == 456, "the sums are the node's"

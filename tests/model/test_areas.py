@@ -115,16 +115,6 @@ def test_a_host_without_groups_says_so(tmp_path: Path) -> None:
     assert not areas.join_control(Groups(tmp_path))
 
 
-def test_in_version_2_an_area_weighs_what_its_vms_weigh(tmp_path: Path) -> None:
-    plant(tmp_path, {
-        "vms-normal/cpu.weight": "100", "vms-normal/a.1/cpu.weight": "100", "vms-normal/b.2/cpu.weight": "250",
-        "vms-critical/cpu.weight": "100",
-    })  # fmt: skip
-    areas.balance(tmp_path)
-    assert (tmp_path / "vms-normal/cpu.weight").read_text() == "350"
-    assert (tmp_path / "vms-critical/cpu.weight").read_text() == "100"
-
-
 def test_who_was_killed_for_want_of_memory_is_told_why(tmp_path: Path) -> None:
     area = v1(tmp_path / "vms-normal", 300)
     group = v1(area / "mad.12", 290)

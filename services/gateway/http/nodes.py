@@ -14,6 +14,7 @@ from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import CordonBody, Nodes
 from services.gateway.http.door import Asked, asker
+from services.gateway.http.node_memory import memory_of_node
 from services.gateway.join import Join, Joined, admit
 from services.gateway.problems import away
 from services.gateway.views import Node
@@ -80,6 +81,6 @@ async def join(gateway: NamedDependency[Gateway], data: JSONBody[Join]) -> Joine
 
 router = Router(
     "/v1/nodes",
-    route_handlers=[list_nodes, show_node, cordon_node, uncordon_node, remove_node],
+    route_handlers=[list_nodes, show_node, memory_of_node, cordon_node, uncordon_node, remove_node],
     tags=["Nodes"],
 )

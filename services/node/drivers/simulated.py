@@ -92,6 +92,8 @@ class SimulatedDriver:
             cells=self.host.params.pcpus_of_cells,
             pools=("default",),
             not_enforced=("everything: VMs are simulated",),
+            balloon=True,
+            memory_areas="v2",
         )
 
     async def start(self, spec: MachineSpec) -> Machine:

@@ -21,7 +21,8 @@ from proto.machine import Priority
 from proto.memory import Area
 from services.node.host import cgroup_memory
 from services.node.host.cgroup import Groups
-from services.node.host.text import read_int
+from services.node.host.identity import ROOT
+from services.node.host.text import read
 
 HOST = "host"
 CONTROL = "control"
@@ -29,6 +30,10 @@ VMS = "vms-"
 EXPENDABLE = {Priority.CRITICAL: 100, Priority.IMPORTANT: 300, Priority.NORMAL: 500, Priority.BEST_EFFORT: 800}
 """oom_score_adj: whom the kernel kills first when the whole host is out of memory; the agent never, as far as it lets us"""
 AGENT_SCORE = -900
+CAP_SYS_RESOURCE = 24
+UNPROTECTED = (
+    "agent-protection (no CAP_SYS_RESOURCE: on a host out of memory the kernel may choose the agent, after VMs)"
+)
 
 
 def area_of(priority: Priority) -> str:
@@ -48,6 +53,12 @@ def protect_agent() -> bool:
     except OSError:
         return False
     return True
+
+
+def may_protect(root: Path = ROOT) -> bool:
+    """Whether `protect_agent` can do anything: it needs CAP_SYS_RESOURCE."""
+    lines = [line for line in read(root / "proc/self/status").splitlines() if line.startswith("CapEff:")]
+    return bool(lines) and bool(int(lines[0].split()[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
 def apply(groups: Groups, areas: Sequence[Area]) -> list[str]:
@@ -71,7 +82,6 @@ def apply(groups: Groups, areas: Sequence[Area]) -> list[str]:
     if areas:
         limits = Area(name="", max_mib=for_vms_mib(areas))
         faults += [f"all VMs together: {text}" for text in cgroup_memory.set_limits(whole, limits)]
-    balance(whole)
     return faults
 
 
@@ -79,15 +89,6 @@ def for_vms_mib(areas: Sequence[Area]) -> int:
     """What all VMs may hold together: as much as the class that may have most. 0: one has no limit, so there is none."""
     limits = [a.max_mib for a in areas if a.name.startswith(VMS)]
     return 0 if 0 in limits else max(limits, default=0)
-
-
-def balance(whole: Path) -> None:
-    """In version 2 one tree divides CPU time as well: an area weighs what its VMs weigh together, as if they stood side by side."""
-    for area in whole.glob(f"{VMS}*"):
-        weights = [read_int(vm / "cpu.weight", 0) for vm in area.iterdir() if vm.is_dir()]
-        if any(weights):
-            with suppress(OSError):
-                (area / "cpu.weight").write_text(str(max(1, min(10_000, sum(weights)))))
 
 
 def join_control(groups: Groups) -> bool:

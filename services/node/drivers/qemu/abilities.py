@@ -13,7 +13,7 @@ import msgspec
 from proto.compute import Capabilities
 from services.node.drivers import DriverError
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
-from services.node.host import accel, cgroup_memory, cpu, memory, network, swap
+from services.node.host import accel, areas, cgroup_memory, cpu, memory, network, swap
 from services.node.host.cgroup import Groups
 from services.node.host.qemu import VERSION_S_MAX, QemuUnusable, version
 
@@ -97,6 +97,8 @@ def _not_enforced(
     said += groups.ability().not_enforced
     if memory_areas(groups) == "v1":
         said += cgroup_memory.NOT_ENFORCED_V1
+    if not areas.may_protect():
+        said.append(areas.UNPROTECTED)
     uid = uid_for("any")
     if uid is None:
         said.append(f"QEMU runs as user {os.geteuid()}, as the agent does: VMs have no users of their own")

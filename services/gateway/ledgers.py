@@ -1,0 +1,92 @@
+"""What the API shows of each node's memory ledger, folded from the log. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from libs.common.messages import Recorded
+from proto import compute as c
+from proto import ladder, memory
+
+
+class Promised(msgspec.Struct):
+    """A VM in a ledger: its class, its memory, and what of it is never taken back."""
+
+    vm: str
+    generation: int
+    priority: str
+    nominal_mib: int
+    reservation_mib: int
+    overhead_mib: int
+
+
+class Taken(msgspec.Struct):
+    """The latest decision of the reclaim ladder: when, at which level, and what it did in words."""
+
+    at_us: int
+    level: str
+    steps: list[str]
+
+
+class Ledger(msgspec.Struct):
+    """physical_mib less the areas is capacity_mib; share_mib of that is kept for failover. reserved_mib: reservations and overhead;
+    charged_mib: nominal memory by its ratio: both are held to what is left. faults: what the node could not apply."""
+
+    physical_mib: int = 0
+    capacity_mib: int = 0
+    share_mib: int = 0
+    swap_mib: int = 0
+    reserved_mib: int = 0
+    charged_mib: int = 0
+    short_mib: int = 0
+    areas: tuple[memory.Area, ...] = ()
+    areas_set: bool = False
+    memory_areas: str = ""
+    faults: tuple[str, ...] = ()
+    vms: dict[str, Promised] = msgspec.field(default_factory=dict)
+    taken: Taken | None = None
+
+
+class LedgersView:
+    """`all`: by node; a node that was removed has none."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Ledger] = {}
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        if isinstance(event, c.NodeRemoved):
+            self.all.pop(event.node, None)
+            return
+        if not recorded.stream.startswith("ledger-"):
+            return
+        ledger = self.all.setdefault(recorded.stream.removeprefix("ledger-"), Ledger())
+        match event:
+            case memory.CapacitySet():
+                ledger.physical_mib, ledger.capacity_mib = event.physical_mib, event.capacity_mib
+                ledger.share_mib, ledger.swap_mib = event.share_mib, event.swap_mib
+                ledger.areas, ledger.areas_set, ledger.memory_areas = event.areas, event.areas_set, event.memory_areas
+                ledger.reserved_mib, ledger.charged_mib = event.promised_mib, event.charged_mib
+                ledger.short_mib = max(0, max(event.promised_mib, event.charged_mib) - event.capacity_mib)
+            case memory.MemoryReserved():
+                _reserved(ledger, event)
+            case memory.MemoryReleased():
+                ledger.vms.pop(event.vm, None)
+                ledger.reserved_mib, ledger.charged_mib = event.reserved_mib, event.charged_mib
+            case memory.MemoryOrderReported():
+                ledger.faults = event.faults
+            case ladder.LadderClimbed() | ladder.LadderDescended():
+                ledger.taken = Taken(event.seen.at_us, event.level, [_step(step) for step in event.steps])
+
+
+def _reserved(ledger: Ledger, event: memory.MemoryReserved) -> None:
+    promise = event.promise
+    ledger.reserved_mib, ledger.charged_mib = event.reserved_mib, event.charged_mib
+    ledger.vms[event.vm] = Promised(
+        event.vm, event.generation, promise.priority, promise.nominal_mib, promise.reservation_mib, promise.overhead_mib
+    )
+
+
+def _step(step: ladder.LadderStep) -> str:
+    return f"{step.rung} {step.vm}: {step.from_mib} to {step.to_mib} MiB"
