@@ -53,12 +53,14 @@ class Promise(Value):
 
 class Purpose(StrEnum):
     """What memory is asked for. A failover restart may use the failover share, which is there for it; nothing else may.
-    `found`: it runs already (after a restore) and is entered whether or not it fits."""
+    `hot-add`, `allotment`: a running VM gets another size, class or reservation. `found`: it runs already (after a restore) and is
+    entered whether or not it fits."""
 
     START = "start"
     FAILOVER = "failover"
     MIGRATION = "migration"
     HOT_ADD = "hot-add"
+    ALLOTMENT = "allotment"
     FOUND = "found"
 
 
@@ -127,12 +129,14 @@ class ReserveMemory(Command):
 
 
 class ResizeMemory(Command):
-    """Memory is added to a running VM, or taken for good: its promise under the same generation."""
+    """A running VM gets another promise under the same generation: memory is added or taken for good, or it is worth more or less.
+    Denied, the one it has stands."""
 
     node: Name
     vm: Name
     generation: int
     promise: Promise
+    purpose: Purpose = Purpose.HOT_ADD
     forecast_mib: int = -1
 
 

@@ -32,6 +32,8 @@ from proto.memory import (
 FAULTS_MAX = 100
 """sentences kept; more are only counted"""
 
+RESIZED = (Purpose.HOT_ADD, Purpose.ALLOTMENT)
+
 
 @dataclass(slots=True)
 class _Vm:
@@ -94,6 +96,22 @@ class Proof:
                 self.wishes += 1
                 self._never_critical(position, event.node, event.vm, "was wished away or to stand still")
 
+    def told(self) -> dict[str, Any]:
+        """The verdict with what was looked at."""
+        return {
+            "holds": not self.faults_count,
+            "positions": self.positions,
+            "nodes": len(self.nodes),
+            "promises": self.promises,
+            "denials": self.denials,
+            "critical_max": self.critical_max,
+            "ladder_steps": self.steps,
+            "wishes": self.wishes,
+            "beyond": self.beyond,
+            "faults_count": self.faults_count,
+            "faults": list(self.faults),
+        }
+
     def _fault(self, position: int, sentence: str) -> None:
         self.faults_count += 1
         if len(self.faults) < FAULTS_MAX:
@@ -139,7 +157,7 @@ class Proof:
         over = max(node.sums()) - room
         if over <= 0:
             return
-        shrank = event.purpose is Purpose.HOT_ADD and had is not None and _no_more(event.promise, had.promise)
+        shrank = event.purpose in RESIZED and had is not None and _no_more(event.promise, had.promise)
         if event.purpose is Purpose.FOUND or shrank:
             self.beyond += 1
         else:

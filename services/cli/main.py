@@ -23,6 +23,7 @@ with the guest program's own. `--json` works on every command, before or behind 
 GROUPS = {
     "vm": "vm:app",
     "node": "node:app",
+    "memory": "memory:app",
     "image": "image:app",
     "task": "task:app",
     "token": "token:app",

@@ -28,12 +28,15 @@ from services.compute.nodes import Joined, Member
 from services.compute.plan import Plan
 from services.compute.states import Launching, Running, Stopping
 
+STARTS = frozenset({Purpose.START, Purpose.FAILOVER, Purpose.FOUND})
+"""what a VM that is being started waits for; other answers of a ledger are of running VMs"""
+
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     match event:
-        case MemoryReserved() if event.purpose not in {Purpose.HOT_ADD, Purpose.MIGRATION}:
+        case MemoryReserved() if event.purpose in STARTS:
             return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=True)]
-        case MemoryDenied() if event.purpose not in {Purpose.HOT_ADD, Purpose.MIGRATION}:
+        case MemoryDenied() if event.purpose in STARTS:
             free = max(0, event.capacity_mib - event.reserved_mib)
             plain = f"{event.node} has {free} of {event.capacity_mib} MiB free; {event.memory_mib} MiB needed, QEMU's own included"
             said = event.sentence or plain

@@ -23,7 +23,7 @@ from services.gateway.commands import REQUEST_S, Commands
 from services.gateway.console import Consoles
 from services.gateway.follow import Follower
 from services.gateway.gateway import Gateway
-from services.gateway.http import balance, cluster, events, images, metrics, nodes, schema, tokens, vms, why
+from services.gateway.http import balance, cluster, events, images, ledgers, metrics, nodes, schema, tokens, vms, why
 from services.gateway.http.door import (
     PROTOCOL_HEADER,
     door,
@@ -140,7 +140,7 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
 
     routes: list[Any] = [
         cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, metrics.metrics,
-        vms.router, nodes.router, nodes.join,
+        vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, tokens.router,
         events.events, events.list_tasks, events.show_task, why.why, why.why_not,
     ]  # fmt: skip

@@ -261,6 +261,8 @@ def _nodes(s: _Story) -> bool:
             s.at_once("uncordon", node, f"{node} takes new VMs again")
         case c.NodeRemoved(node=node):
             s.at_once("remove-node", node, f"{node} was removed")
+        case memory.CapacitySet(node=node, cause=cause) if cause is not memory.CapacityCause.HOST:
+            s.at_once(f"memory-{cause.value}", node, f"{node} may promise {s.event.capacity_mib - s.event.share_mib} MiB to starts")
         case ClusterFinalized(protocol=protocol):
             s.at_once("finalize", "cluster", f"all speak protocol {protocol}")
         case _:

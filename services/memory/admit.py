@@ -82,8 +82,12 @@ _SAID = {
 
 def said(node: str, broken: Iterable[Broken]) -> str:
     """Which limits broke, with the numbers."""
-    parts = [f"{b.promised_mib} + {b.asked_mib} of {b.limit_mib} MiB {_SAID[b.limit]}" for b in broken]
+    parts = [f"{_sum(b)} of {b.limit_mib} MiB {_SAID[b.limit]}" for b in broken]
     return f"{node} does not hold it: {'; '.join(parts)}"
+
+
+def _sum(b: Broken) -> str:
+    return f"{b.promised_mib} + {b.asked_mib}" if b.asked_mib else str(b.promised_mib)
 
 
 def holders(ledger: Ledger) -> str:

@@ -1,14 +1,14 @@
 """memory as a service."""
 
 from libs.common.host.service import Service
-from proto.compute import NodeRemoved, NodeReported, VmFound, VmStartFailed, VmStartRequested, VmStopped
-from services.memory import react, regions, views
+from proto.compute import NodeRemoved, NodeReported, VmAllotted, VmFound, VmStartFailed, VmStartRequested, VmStopped
+from services.memory import queries, react, regions, views
 from services.memory.model import LEDGER
 
 SERVICE = Service(
     "memory",
     deciders=(LEDGER, regions.REGIONS),
-    follows=(NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound),
+    follows=(NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmAllotted),
     react=lambda event, recorded, views: [*react.react(event, recorded, views), *regions.react(event)],
     views=views.Views,
     enrich=views.enrich,
@@ -16,4 +16,5 @@ SERVICE = Service(
     ticks=react.ticks,
     telemetry=("tel.*.memory",),
     hear=views.hear,
+    query=queries.query,
 )

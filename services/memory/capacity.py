@@ -102,6 +102,9 @@ def _changed(node: str, before: Ledger, after: Ledger, cause: CapacityCause) -> 
         return ()
     promises = [r.promise for r in before.reserved.values()]
     room = after.capacity_mib - after.share_mib
+    if room < 0 and room < before.capacity_mib - before.share_mib:
+        said_so = f"{node} has {after.capacity_mib} MiB beside its areas, a failover share of {after.share_mib} is more"
+        raise Refused(Refusal.BREAKS_PROMISES, said_so, f"give {-room} MiB less to the areas or the share")
     broke = {b.limit: b for b in over(promises, after.policy, after.areas, room)}
     was_room = before.capacity_mib - before.share_mib
     was = {b.limit: b for b in over(promises, before.policy, before.areas, was_room)}

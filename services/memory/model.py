@@ -92,7 +92,7 @@ def _resize(command: ResizeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
     held = ledger.reserved.get(command.vm)
     if held is None or held.generation != command.generation or held.promise == command.promise:
         return ()
-    return [_answer(command, ledger, Purpose.HOT_ADD, held.promise)]
+    return [_answer(command, ledger, command.purpose, held.promise)]
 
 
 def _answer(

@@ -78,6 +78,13 @@ class Views:
             view.forecast_mib, view.forecast_us = _forecast(view, ""), now_us
         return view.forecast_mib
 
+    def seen(self, view: NodeView, now_us: int) -> HostSeen | None:
+        """The node's latest word, with what is predicted of it."""
+        if view.beat is None:
+            return None
+        calm_s = max(0, now_us - view.short_us) // 1_000_000
+        return replace(_host(view.beat, now_us), forecast_mib=self.forecast(view, now_us), calm_s=calm_s)
+
 
 def _forecast(view: NodeView, without: str) -> int:
     vms = [vm for name, vm in view.vms.items() if name != without]
@@ -130,11 +137,8 @@ def _judged(command: JudgeMemory, views: Views, now_us: int) -> JudgeMemory:
     view = views.heard(command.node, now_us)
     if view is None or view.beat is None:
         return replace(command, seen=None, vms=())
-    beat = view.beat
-    calm_s = (now_us - view.short_us) // 1_000_000
-    seen = replace(_host(beat, now_us), forecast_mib=views.forecast(view, now_us), calm_s=calm_s)
-    vms = (_vm(v, view.vms[v.vm]) for v in beat.vms if v.vm in view.vms)
-    return replace(command, seen=seen, vms=tuple(vms))
+    vms = (_vm(v, view.vms[v.vm]) for v in view.beat.vms if v.vm in view.vms)
+    return replace(command, seen=views.seen(view, now_us), vms=tuple(vms))
 
 
 def _host(beat: MemoryBeat, now_us: int) -> HostSeen:

@@ -37,6 +37,7 @@ from proto import compute as c
 from proto import io
 from proto.cluster import ClusterCommand
 from proto.machine import Firmware, Priority, Shape
+from proto.memory import LedgerCommand
 from services.gateway.app import asgi, gateway
 from services.gateway.auth import Role
 from services.gateway.gateway import Gateway
@@ -44,7 +45,7 @@ from services.gateway.tokens import MemoryTokens, new_token
 
 COMMANDS = Registry(
     k
-    for union in (c.VmCommand, c.NodeCommand, ClusterCommand, io.ImageCommand, io.DevicesCommand)
+    for union in (c.VmCommand, c.NodeCommand, ClusterCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand)
     for k in members(union)
 )
 SHAPE = Shape(

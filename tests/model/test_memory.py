@@ -215,7 +215,9 @@ def test_what_a_person_decides_is_refused_where_it_breaks_promises() -> None:
     given = ledger.given(HOST, RESERVED)
     share = given.when(SetFailoverShare(node="n1", share_mib=401)).refused(Refusal.BREAKS_PROMISES)
     assert share.refusal is not None
-    assert "600 + 0 of 599 MiB" in share.refusal.sentence and "a (normal, 500 of 600" in share.refusal.sentence
+    assert "600 of 599 MiB" in share.refusal.sentence and "a (normal, 500 of 600" in share.refusal.sentence
+    more = ledger.given(HOST).when(SetFailoverShare(node="n1", share_mib=1001)).refused(Refusal.BREAKS_PROMISES)
+    assert more.refusal is not None and "1000 MiB beside its areas, a failover share of 1001" in more.refusal.sentence
     (grown,) = given.when(SetFailoverShare(node="n1", share_mib=400)).twice().events
     assert isinstance(grown, CapacitySet) and grown.cause is CapacityCause.SHARE
     given.when(SetAreas(node="n1", areas=(Area(name="host", min_mib=1401),))).refused(Refusal.BREAKS_PROMISES)
