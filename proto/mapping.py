@@ -169,7 +169,8 @@ class GroupUse(Value):
 
 class MemoryUse(Value):
     """Of the QEMU process, KiB: resident, and of that shared with other processes, merged by KSM, in huge pages; swapped comes on
-    top. guest_…: the part of it that is the guest's memory. balloon_mib: what the guest has of nominal_mib now; -1: not known."""
+    top. guest_…: the part of it that is the guest's memory. -1: not known, as this node's agent may not look into another user's
+    process. balloon_mib: what the guest has of nominal_mib now; -1: not known."""
 
     vm: str
     generation: int = 0

@@ -94,6 +94,8 @@ def translate(api: Client, vm: str, gva: str, pid: int) -> None:
 def _kib(kib: int | None) -> str:
     """KiB for people."""
     kib = kib or 0
+    if kib < 0:
+        return "not known"
     for unit, scale in (("GiB", 1 << 20), ("MiB", 1 << 10)):
         if kib >= scale:
             return f"{kib / scale:.4g} {unit}"

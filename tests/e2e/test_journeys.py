@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -53,6 +54,28 @@ def test_each_process_is_killed_in_turn_and_the_vm_does_not_notice(cluster: Embe
     assert [e["position"] for e in events] == list(range(1, len(events) + 1))
     defined = [e["stream"] for e in events if e["type"] == "vm_defined"]
     assert len(defined) == len(set(defined))
+
+
+@pytest.mark.timeout(300)
+def test_where_its_memory_lies_and_what_it_takes(cluster: EmbeddedCluster, web: str) -> None:
+    guest(cluster, web, "uname")
+    for pid, address in ((), "0xffffffff81000000"), (("--pid", "1"), "0x400000"):
+        found = cluster.json("vm", "translate", web, "--gva", address, *pid)
+        if os.geteuid() == 0:
+            spaces = ["guest-virtual", "guest-physical", "host-virtual", "machine"]
+            assert [step["space"] for step in found["steps"]] == spaces, found
+            assert found["cell"] >= 0 and "resident" in found["state"]
+    use = cluster.json("vm", "memory", web)
+    assert use["nominal_mib"] == 128 and use["resident_kib"] > 64 * 1024
+    node = cluster.json("vm", "show", web)["node"]
+    memory = cluster.until(
+        lambda: (m := cluster.json("node", "show", node)["memory"]) and m["pressure"] and m, "a beat"
+    )
+    assert {"host", "control"} <= {area["name"] for area in memory["ledger"]["areas"]}
+    assert web in memory["ledger"]["vms"] and web in [vm["vm"] for vm in memory["pressure"]["vms"]]
+    events = [json.loads(line) for line in cluster.ctl("events", "--vm", web, "--json").splitlines()]
+    drawn = [e["data"]["regions"] for e in events if e["type"] == "vm_regions_mapped"]
+    assert drawn and drawn[0][0]["size_mib"] == 128
 
 
 @pytest.mark.timeout(300)

@@ -198,3 +198,14 @@ def test_the_hosts_memory_now(tmp_path: Path) -> None:
     assert (now.total_mib, now.available_mib, now.swap_total_mib, now.swap_free_mib) == (4096, 2048, 1024, 512)
     assert (now.psi_some_avg10, now.psi_full_avg10, now.ksm_saved_mib) == (1.5, 0.25, 2)
     assert parse_pressure("") == (-1.0, -1.0)
+    (tmp_path / "proc/pressure/memory").unlink()
+    assert memory_now(tmp_path).psi_some_avg10 == -1.0
+    for name, text in {
+        "proc/self/mountinfo": "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw",
+        "proc/self/cgroup": "0::/job",
+        "sys/fs/cgroup/job/cgroup.controllers": "memory",
+        "sys/fs/cgroup/job/memory.pressure": "some avg10=7.00 total=1\nfull avg10=3.00 total=1",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory_now(tmp_path).psi_some_avg10 == 7.0, "in a container: of its own group"

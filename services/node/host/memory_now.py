@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from services.node.host.cgroup_tree import bases
 from services.node.host.identity import ROOT
 from services.node.host.memory import parse_meminfo
 from services.node.host.text import read, read_int
@@ -42,7 +43,7 @@ def parse_pressure(text: str) -> tuple[float, float]:
 def memory_now(root: Path = ROOT) -> MemoryNow:
     """Of the whole machine. Raises OSError where there is no /proc."""
     kib = parse_meminfo((root / "proc/meminfo").read_text())
-    some, full = parse_pressure(read(root / PSI))
+    some, full = parse_pressure(read(root / PSI) or _of_group(root))
     return MemoryNow(
         total_mib=kib["MemTotal"] >> 10,
         available_mib=kib.get("MemAvailable", kib.get("MemFree", 0)) >> 10,
@@ -52,6 +53,11 @@ def memory_now(root: Path = ROOT) -> MemoryNow:
         psi_full_avg10=full,
         ksm_saved_mib=read_int(root / KSM / "pages_sharing", 0) * PAGE_KIB >> 10,
     )
+
+
+def _of_group(root: Path) -> str:
+    """The pressure on the group this process stands in, where the machine's own is not shown (a container)."""
+    return next((read(base.folder / "memory.pressure") for base in bases(root) if base.version == 2), "")
 
 
 def ksm_on(root: Path = ROOT) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from libs.common.clock import SystemClock
 from proto.mapping import CellUse, GroupUse, GuestMemory, MemoryUse, Region, Translation
 from proto.memory import Area
@@ -121,27 +123,16 @@ class QemuMemory:
         running = self._fleet.find(vm)
         regions = await self.regions(vm)
         own = await self._own(running, regions)
-        pid = running.process.pid
-        try:
-            mapped, cells = await asyncio.to_thread(
-                lambda: (process_memory.mappings(pid), process_memory.cells_of(pid))
-            )
-        except OSError as error:
-            raise DriverError(f"the memory of process {pid} may not be read: {error.strerror}") from error
-        guest = [m for m in mapped if any(m.first < end and first < m.end for first, end in own)]
-        return MemoryUse(
+        use = MemoryUse(
             vm=vm,
             generation=running.record.generation,
             nominal_mib=await self._nominal_mib(running),
             balloon_mib=await self.balloon_mib(running),
-            cells=tuple(CellUse(cell=cell, kib=kib) for cell, kib in sorted(cells.items())),
             guest=await self.guest(running),
             group=self._group(running),
             regions=regions,
-            **_sums("", mapped, ("resident", "shared", "huge", "swapped")),
-            **_sums("guest_", guest, ("resident", "huge", "swapped")),
-            ksm_kib=sum(m.kib.get("KSM", 0) for m in mapped),
         )
+        return await asyncio.to_thread(_measured, use, running.process.pid, own)
 
     async def _own(self, running: RunningVm, regions: tuple[Region, ...]) -> list[tuple[int, int]]:
         """Where in the process the guest's memory lies."""
@@ -195,6 +186,29 @@ class QemuMemory:
             major_faults=_figure(stats, "stat-major-faults"),
             age_s=max(0, SystemClock().now_us() // 1_000_000 - at_s),
         )
+
+
+def _measured(use: MemoryUse, pid: int, own: list[tuple[int, int]]) -> MemoryUse:
+    """With what the process takes; own: where the guest's memory lies in it. Who may not look into another user's process learns
+    from its status how large it is, and nothing finer. Raises DriverError where it is gone."""
+    try:
+        mapped = process_memory.mappings(pid)
+    except PermissionError:
+        quick = process_memory.quick(pid)
+        finer = ("shared", "ksm", "huge", "guest_resident", "guest_huge", "guest_swapped")
+        unknown: dict[str, Any] = {f"{name}_kib": -1 for name in finer}
+        sizes = {"resident_kib": quick.resident_kib, "swapped_kib": quick.swapped_kib}
+        return msgspec.structs.replace(use, **sizes, **unknown)
+    except OSError as error:
+        raise DriverError(f"process {pid} of {use.vm} has ended ({error.strerror})") from error
+    guest = [m for m in mapped if any(m.first < end and first < m.end for first, end in own)]
+    return msgspec.structs.replace(
+        use,
+        **_sums("", mapped, ("resident", "shared", "huge", "swapped")),
+        **_sums("guest_", guest, ("resident", "huge", "swapped")),
+        ksm_kib=sum(m.kib.get("KSM", 0) for m in mapped),
+        cells=tuple(CellUse(cell=cell, kib=kib) for cell, kib in sorted(process_memory.cells_of(pid).items())),
+    )
 
 
 def _sums(prefix: str, mapped: list[Mapping], names: tuple[str, ...]) -> dict[str, Any]:

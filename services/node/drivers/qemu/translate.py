@@ -21,6 +21,7 @@ from services.node.host import pages, process_memory
 
 VCPUS_MAX = 32
 """how many vCPUs' page tables are tried; kernel addresses are in all of them"""
+NEEDED = "run this node's agent as root, with CAP_SYS_ADMIN and CAP_SYS_PTRACE"
 _GPA = re.compile(r"gpa: (0x[0-9a-f]+)")
 _HVA = re.compile(r" is (0x[0-9a-f]+)")
 
@@ -59,7 +60,7 @@ def _look(pid: int, hva: int, small_kib: int, steps: tuple[Step, ...]) -> pages.
     try:
         return pages.look(pid, hva, small_kib)
     except PermissionError as refused:
-        raise Untranslatable(WhyNot.NEEDS_ROOT, str(refused), "run this node's agent as root", steps) from refused
+        raise Untranslatable(WhyNot.NEEDS_ROOT, str(refused), NEEDED, steps) from refused
     except OSError as error:
         raise Untranslatable(WhyNot.FAILED, f"process {pid}: {error}", "ask again", steps) from error
 
@@ -129,7 +130,7 @@ class _Way:
             mapped = await asyncio.to_thread(process_memory.mappings, pid)
         except PermissionError as error:
             text = f"the mappings of process {pid} may not be read: {error.strerror}"
-            raise Untranslatable(WhyNot.NEEDS_ROOT, text, "run this node's agent as root", steps) from error
+            raise Untranslatable(WhyNot.NEEDS_ROOT, text, NEEDED, steps) from error
         except OSError as error:
             raise DriverError(f"process {pid}: {error}") from error
         found = next((m for m in mapped if m.first <= hva < m.end), None)
