@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import ceil
 
 from proto.plan import CLASS_WEIGHT, WEIGHT_MAX, NodeCpus, VmNeeds
@@ -58,7 +59,11 @@ def weights(vms: Sequence[VmNeeds], plain: Mapping[str, int], capacity_pct: floa
 
 def said(pcpus: Iterable[int]) -> str:
     """`pCPUs 0-3, 8`"""
-    numbers = sorted(pcpus)
+    return _said(tuple(sorted(pcpus)))
+
+
+@lru_cache(maxsize=1024)
+def _said(numbers: Pcpus) -> str:
     runs: list[list[int]] = []
     for p in numbers:
         if runs and p == runs[-1][-1] + 1:

@@ -25,10 +25,10 @@ class Move(Value):
 def improve(cpus: NodeCpus, plans: Mapping[str, VmPlan], demand_pct: Mapping[str, float]) -> Move | None:
     """The one move between cells that gains most, if it gains enough. One at a time: what it does is seen before the next."""
     node = opened(cpus)
-    node.taken = {p for plan in plans.values() if plan.exclusive for p in plan.pcpus}
+    node.take(p for plan in plans.values() if plan.exclusive for p in plan.pcpus)
     homes = {vm: cell_of(node, plan.pcpus) for vm, plan in plans.items() if not (plan.exclusive or plan.pins)}
     load = [sum(demand_pct.get(vm, 0.0) for vm, cell in homes.items() if cell == n) for n in range(len(node.cells))]
-    room = [100.0 * len(node.pool(n)) for n in range(len(node.cells))]
+    room = [100.0 * len(node.pools[n]) for n in range(len(node.cells))]
     total = sum(load)
     best: Move | None = None
     for vm, cell in sorted(homes.items()):
@@ -44,5 +44,7 @@ def improve(cpus: NodeCpus, plans: Mapping[str, VmPlan], demand_pct: Mapping[str
             if gain >= GAIN_PCT_MIN and (best is None or gain > best.gain_pct):
                 what = f"{vm} wants {demand:.0f} %; its cell has {room[cell]:.0f} % for {load[cell]:.0f} %"
                 where = f"the other {room[n]:.0f} % for {load[n]:.0f} %"
-                best = Move(vm=vm, pcpus=node.pool(n), gain_pct=gain, sentence=f"{what}, {where}: {gain} % more is met")
+                best = Move(
+                    vm=vm, pcpus=node.pools[n], gain_pct=gain, sentence=f"{what}, {where}: {gain} % more is met"
+                )
     return best

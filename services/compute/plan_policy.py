@@ -13,7 +13,7 @@ Weights follow from the class; one that would not hold a reservation with all VM
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -35,7 +35,8 @@ _RANK = {p: n for n, p in enumerate((Priority.CRITICAL, Priority.IMPORTANT, Prio
 
 @dataclass(slots=True)
 class _Node:
-    """What is left of a node while a plan is made. cells: usable pCPUs by cell; critical: those critical vCPUs keep to."""
+    """What is left of a node while a plan is made. cells: usable pCPUs by cell; critical: those critical vCPUs keep to.
+    What many VMs ask again is remembered (`pools`, `homes`, `beside`)."""
 
     cells: list[Pcpus]
     cores: list[Pcpus]
@@ -46,18 +47,20 @@ class _Node:
     """vCPUs that float in each cell"""
     reserved: list[int] = field(default_factory=list)
     """CPU time reserved by VMs that keep to each cell, in percent of one pCPU"""
+    usable: Pcpus = ()
+    pools: list[Pcpus] = field(default_factory=list)
+    """of each cell, the pCPUs that nobody has for himself"""
+    homes: dict[Pcpus, int | None] = field(default_factory=dict)
+    beside: dict[int | None, tuple[Pcpus, str]] = field(default_factory=dict)
 
-    @property
-    def usable(self) -> Pcpus:
-        return tuple(p for cell in self.cells for p in cell)
-
-    def pool(self, cell: int) -> Pcpus:
-        """The pCPUs of a cell that nobody has for himself."""
-        return tuple(p for p in self.cells[cell] if p not in self.taken)
+    def take(self, pcpus: Iterable[int]) -> None:
+        """For one VM alone."""
+        self.taken.update(pcpus)
+        self.pools = [tuple(p for p in cell if p not in self.taken) for cell in self.cells]
 
     @property
     def pool_all(self) -> Pcpus:
-        return tuple(p for p in self.usable if p not in self.taken)
+        return tuple(p for pool in self.pools for p in pool)
 
 
 @dataclass(slots=True)
@@ -78,10 +81,11 @@ def make(inputs: PlanInputs, homes: Mapping[str, Pcpus]) -> tuple[VmPlan, ...]:
     for vm in vms:
         if vm.allotment.pins:
             places[vm.vm] = _pinned(vm, node)
+    pinned = {p for place in places.values() for p in place.pcpus}
     for vm in vms:
         if vm.vm in places and not places[vm.vm].fault:
             continue
-        own = _exclusive(vm, node, homes.get(vm.vm, ()), _pinned_pcpus(places))
+        own = _exclusive(vm, node, homes.get(vm.vm, ()), pinned)
         fault = places[vm.vm].fault if vm.vm in places else ""
         if own is not None:
             own.fault = fault
@@ -105,6 +109,8 @@ def opened(cpus: NodeCpus) -> _Node:
     cores += [(p,) for p in sorted(may - known)]
     cells = [cell for cell in cells if cell]
     return _Node(
+        usable=tuple(p for cell in cells for p in cell),
+        pools=list(cells),
         cells=cells,
         cores=sorted(core for core in cores if core),
         share=max(1, cpus.share),
@@ -116,10 +122,6 @@ def opened(cpus: NodeCpus) -> _Node:
 def _settled_first(vms: Sequence[VmNeeds], node: _Node, homes: Mapping[str, Pcpus]) -> list[VmNeeds]:
     """Those that have a home in one cell keep it; newcomers then see how full each cell is."""
     return sorted(vms, key=lambda vm: cell_of(node, homes.get(vm.vm, ())) is None)
-
-
-def _pinned_pcpus(places: Mapping[str, _Place]) -> set[int]:
-    return {p for place in places.values() for p in place.pcpus}
 
 
 # --- 1 · pins ----------------------------------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ def _exclusive(vm: VmNeeds, node: _Node, home: Pcpus, pinned: set[int]) -> _Plac
     if chosen is None:
         return None
     pcpus = tuple(sorted(p for core in chosen for p in core))
-    node.taken.update(pcpus)
+    node.take(pcpus)
     node.critical.update(pcpus)
     why = f"reserves all of its vCPUs: {len(chosen)} whole core{'s' * (len(chosen) > 1)} of its own ({said(pcpus)})"
     return _Place(pcpus, why, pins=tuple(chosen), exclusive=True)
@@ -178,10 +180,10 @@ def _cores(count: int, free: list[Pcpus], node: _Node, home: Pcpus) -> list[Pcpu
 
 def cell_of(node: _Node, home: Pcpus) -> int | None:
     """The one cell that all of these pCPUs lie in."""
-    for n, cell in enumerate(node.cells):
-        if home and set(home) <= set(cell):
-            return n
-    return None
+    if home not in node.homes:
+        inside = (n for n, cell in enumerate(node.cells) if home and set(home) <= set(cell))
+        node.homes[home] = next(inside, None)
+    return node.homes[home]
 
 
 def _floating(vm: VmNeeds, node: _Node, home: Pcpus) -> _Place:
@@ -190,24 +192,24 @@ def _floating(vm: VmNeeds, node: _Node, home: Pcpus) -> _Place:
         several = f"{node.share} nodes divide this host" if node.share > 1 else "too few whole cores are free"
         short = f"reserves all of its vCPUs, but {several}: "
     if len(node.cells) == 1:
-        return _Place(node.pool(0), f"{short}floats over {said(node.pool(0))}")
+        return _Place(node.pools[0], f"{short}floats over {said(node.pools[0])}")
     wanted = vm.allotment.cpu_reserved_pct
     roomy = [
         n
         for n in range(len(node.cells))
-        if len(node.pool(n)) >= vm.vcpus
-        if not wanted or node.reserved[n] + wanted <= 100 * len(node.pool(n)) // node.share
+        if len(node.pools[n]) >= vm.vcpus
+        if not wanted or node.reserved[n] + wanted <= 100 * len(node.pools[n]) // node.share
     ]
     if not roomy:
         needs = f"{vm.vcpus} pCPUs for its vCPUs" + (f" and {wanted} % to reserve" if wanted else "")
         return _Place(node.pool_all, f"{short}floats over {said(node.pool_all)}: no cell has {needs}")
     before = cell_of(node, home)
-    cell = before if before in roomy else min(roomy, key=lambda n: ((node.load[n] + vm.vcpus) / len(node.pool(n)), n))
+    cell = before if before in roomy else min(roomy, key=lambda n: ((node.load[n] + vm.vcpus) / len(node.pools[n]), n))
     assert cell is not None
     node.load[cell] += vm.vcpus
     node.reserved[cell] += wanted
     return _Place(
-        node.pool(cell), f"{short}floats over {said(node.pool(cell))}, one cell with a pCPU for each of its vCPUs"
+        node.pools[cell], f"{short}floats over {said(node.pools[cell])}, one cell with a pCPU for each of its vCPUs"
     )
 
 
@@ -219,7 +221,7 @@ def _set_apart(floating: Sequence[VmNeeds], places: dict[str, _Place], node: _No
     if node.share > 1:
         return
     for n in range(len(node.cells)):
-        pool = set(node.pool(n))
+        pool = set(node.pools[n])
         inside = [vm for vm in floating if vm.priority is Priority.CRITICAL and set(places[vm.vm].pcpus) == pool]
         cores = [core for core in node.cores if set(core) <= pool]
         if not inside or len(cores) < SERVICE_CORES_MIN:
@@ -237,12 +239,13 @@ def _set_apart(floating: Sequence[VmNeeds], places: dict[str, _Place], node: _No
 
 def _threads(place: _Place, node: _Node) -> tuple[Pcpus, str]:
     """Where QEMU's other threads run: near, and not where critical vCPUs are."""
-    free = tuple(p for p in node.usable if p not in node.critical and p not in node.taken)
     cell = cell_of(node, place.pcpus)
-    near = tuple(p for p in free if cell is not None and p in node.cells[cell])
-    if near or free:
-        return near or free, ""
-    return node.usable, "; no pCPU is free of critical vCPUs, so its other threads run anywhere"
+    if cell not in node.beside:
+        free = [p for p in node.usable if p not in node.critical and p not in node.taken]
+        near = free if cell is None else [p for p in free if p in node.cells[cell]]
+        alone = "" if free else "; no pCPU is free of critical vCPUs, so its other threads run anywhere"
+        node.beside[cell] = tuple(near or free or node.usable), alone
+    return node.beside[cell]
 
 
 def _shares(vms: Sequence[VmNeeds], places: Mapping[str, _Place], node: _Node) -> dict[str, int]:
@@ -259,7 +262,7 @@ def _shares(vms: Sequence[VmNeeds], places: Mapping[str, _Place], node: _Node) -
     shares |= {vm: weight for vm, weight in raised.items() if cells[vm] is None}
     for n in range(len(node.cells)):
         inside = [vm for vm in rivals if set(places[vm.vm].pcpus) & set(node.cells[n])]
-        raised = weights(inside, shares, 100.0 * len(node.pool(n)) / node.share)
+        raised = weights(inside, shares, 100.0 * len(node.pools[n]) / node.share)
         shares |= {vm: weight for vm, weight in raised.items() if cells[vm] == n}
     return shares
 
