@@ -30,12 +30,16 @@ def threads_of(pid: int, root: Path = ROOT) -> tuple[int, ...]:
         return ()
 
 
+def ran_and_waited_ns(pid: int, thread: int, root: Path = ROOT) -> tuple[int, int]:
+    """Zero for a thread that has ended."""
+    words = read(root / f"proc/{pid}/task/{thread}/schedstat").split()
+    return (int(words[0]), int(words[1])) if len(words) >= 2 else (0, 0)
+
+
 def times(pid: int, thread: int, root: Path = ROOT) -> ThreadTime:
     """All zero for a thread that has ended."""
-    folder = root / f"proc/{pid}/task/{thread}"
-    words = read(folder / "schedstat").split()
-    ran, waited = (int(words[0]), int(words[1])) if len(words) >= 2 else (0, 0)
-    fields = read(folder / "stat").rpartition(")")[2].split()
+    ran, waited = ran_and_waited_ns(pid, thread, root)
+    fields = read(root / f"proc/{pid}/task/{thread}/stat").rpartition(")")[2].split()
     last = int(fields[36]) if len(fields) > 36 else -1
     return ThreadTime(thread, ran, waited, affinity(thread), last)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import VmCpu
 from services.node.host.cgroup_cpu import get_share, set_share
-from services.node.host.threads import affinity, set_affinity, threads_of, times
+from services.node.host.threads import affinity, ran_and_waited_ns, set_affinity, threads_of, times
 
 
 def apply(plan: VmPlan, pid: int, vcpus: Sequence[int], group: str) -> tuple[PlanFault, ...]:
@@ -40,14 +40,13 @@ def _share(plan: VmPlan, group: str) -> dict[str, str]:
 def measure(vm: str, generation: int, pid: int, vcpus: Sequence[int], group: str) -> VmCpu:
     """Counters since the process began."""
     others = [thread for thread in threads_of(pid) if thread not in vcpus]
-    beside = [times(pid, thread) for thread in others]
     share = get_share(group)
     return VmCpu(
         vm=vm,
         generation=generation,
         vcpus=tuple(times(pid, thread) for thread in vcpus),
         others=len(others),
-        others_ran_ns=sum(t.ran_ns for t in beside),
+        others_ran_ns=sum(ran_and_waited_ns(pid, thread)[0] for thread in others),
         others_pcpus=tuple(sorted({p for thread in others for p in affinity(thread)})),
         weight=share.weight,
         cap_pct=share.cap_pct,
