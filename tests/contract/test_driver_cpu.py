@@ -176,6 +176,7 @@ def test_this_machine_takes_a_share() -> None:
         assert (get_share(handle).weight, get_share(handle).cap_pct) == (10, 25)
     finally:
         groups.remove(handle)
+        groups.remove("\n".join(map(str, groups.folders)))
 
 
 def test_a_thread_that_has_ended_has_no_affinity() -> None:
