@@ -79,6 +79,31 @@ def test_where_its_memory_lies_and_what_it_takes(cluster: EmbeddedCluster, web: 
 
 
 @pytest.mark.timeout(300)
+def test_a_guest_that_eats_its_area_dies_alone(cluster: EmbeddedCluster, web: str) -> None:
+    """Its area is made small by command; then it fills its memory. Neighbour and agent go on, and the end is explained."""
+    before = boot_id(cluster, web)
+    nodes = [node["name"] for node in cluster.json("node", "ls")]
+    if not cluster.json("node", "show", nodes[0])["capabilities"]["memory_areas"]:
+        pytest.skip("this host lets nobody make control groups for memory")
+    for node in nodes:
+        cluster.ctl("memory", "areas", node, "host=512", "vms-best-effort=0:700", "--wait")
+    words = ("--memory", "1GiB", "--image", "tiny", "--disk", "1GiB", "--priority", "best-effort", "--wait")
+    cluster.ctl("vm", "create", "mad", *words)
+    guest(cluster, "mad", "uname")
+    group = cluster.json("vm", "memory", "mad")["group"]
+    assert group["area"] == "vms-best-effort"
+    cluster.refused("vm", "exec", "mad", "--timeout", "30s", "--", "dd", "if=/dev/vdb", "of=/dev/null", "bs=1M")
+    ended = cluster.until(lambda: (vm := cluster.json("vm", "show", "mad"))["state"] == "stopped" and vm, "its end")
+    said = " ".join(reason["text"] for reason in ended["reasons"])
+    assert "want of memory" in said and "vms-best-effort is 700 MiB" in said, said
+    assert boot_id(cluster, web) == before and state(cluster, web) == "running"
+    assert all(node["online"] for node in cluster.json("node", "ls"))
+    cluster.ctl("vm", "delete", "mad", "--wait")
+    for node in nodes:
+        cluster.ctl("memory", "areas", node, "--wait")
+
+
+@pytest.mark.timeout(300)
 def test_pause_resume_reset_stop_start_delete(cluster: EmbeddedCluster) -> None:
     cluster.ctl("vm", "create", "life", *TINY)
     first = boot_id(cluster, "life")
