@@ -84,10 +84,35 @@ def test_a_vms_own_limits(tmp_path: Path) -> None:
 
 
 def test_vms_together_hold_what_there_is_for_them() -> None:
-    modules = (Area(name="host", min_mib=500), Area(name="control", max_mib=5000))
-    assert areas.for_vms_mib((*modules, *CLASSES)) == 1000
-    assert areas.for_vms_mib((*CLASSES, Area(name="vms-extra"))) == 0, "one without a limit may take all"
-    assert areas.for_vms_mib(modules) == 0
+    modules = (Area(name="host", min_mib=500), Area(name="control", min_mib=7, max_mib=5000))
+    promised = (Area(name="vms-normal", min_mib=30, low_mib=40, max_mib=900), *CLASSES[:1])
+    assert areas.for_vms((*modules, *promised)) == Area(name="", min_mib=30, low_mib=40, max_mib=1000)
+    assert areas.for_vms((*CLASSES, Area(name="vms-extra"))).max_mib == 0, "one without a limit may take all"
+    assert areas.for_vms(modules) == Area(name="")
+
+
+def test_in_version_2_only_groups_of_groups_hand_controllers_down(tmp_path: Path) -> None:
+    """One that does can hold no process: the agent could not stand in `control`."""
+    mount = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw"
+    plant(tmp_path, {"proc/self/mountinfo": mount, "proc/self/cgroup": "0::/job"})
+    job = tmp_path / "sys/fs/cgroup/job"
+    plant(job, {"cgroup.controllers": "memory", "cgroup.subtree_control": "memory"})
+    plant(job, {"asv-n1/cgroup.subtree_control": "memory"})
+    groups = Groups(tmp_path, "asv-n1")
+    for area in ("control", "vms-normal"):
+        assert groups.area(area) is not None
+    assert (job / "asv-n1/vms-normal/cgroup.subtree_control").exists()
+    assert not (job / "asv-n1-control/cgroup.subtree_control").exists()
+    assert areas.join_control(groups) and (job / "asv-n1-control/cgroup.procs").exists()
+
+
+def test_promises_hold_only_below_promises(tmp_path: Path) -> None:
+    plant(tmp_path, {"slice/memory.min": "0", "slice/agent/memory.min": "0"})
+    assert not cgroup_memory.promised(tmp_path / "slice/agent")
+    plant(tmp_path, {"slice/agent/memory.min": "4096"})
+    assert not cgroup_memory.promised(tmp_path / "slice/agent")
+    plant(tmp_path, {"slice/memory.min": "8192"})
+    assert cgroup_memory.promised(tmp_path / "slice/agent") and cgroup_memory.promised(tmp_path)
 
 
 def test_areas_are_made_below_the_nodes_group(tmp_path: Path) -> None:

@@ -100,6 +100,19 @@ def test_a_guest_that_gives_nothing_back_is_told_of_and_asked_again() -> None:
     assert plan.report(BALLOON_US * 9) is None
 
 
+def test_a_guest_that_wavers_is_not_told_of_all_the_time() -> None:
+    plan = planned(order(1, target(256)))
+    turn(plan, FULL)
+    turn(plan, FULL, BALLOON_US)
+    first = plan.report(BALLOON_US)
+    assert first is not None
+    plan.heard(first, BALLOON_US)
+    turn(plan, FULL | {"a": Balloon(1, 1024, 900)}, BALLOON_US + 1)
+    assert plan.report(BALLOON_US + 1) is None, "another figure, but soon after the last"
+    later = plan.report(BALLOON_US + AGAIN_US)
+    assert later is not None and "900 MiB" in later.faults[0]
+
+
 def test_what_a_host_cannot_do_is_told_for_each_order() -> None:
     plan = planned(order(1))
     turn(plan, FULL, 0, ["memory.max does not take 4096 MiB"])

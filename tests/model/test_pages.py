@@ -148,6 +148,9 @@ def test_a_huge_page_is_one_run_of_frames(tmp_path: Path) -> None:
     torn = tmp_path / "torn"
     host(torn, [*whole[:-1], PRESENT | 1], {HUGE * 2 + 3: thp})
     assert look(7, 3 * PAGE, root=torn).page_kib == 4
+    shifted = tmp_path / "shifted"
+    host(shifted, [PRESENT | (HUGE * 2 + 1 + i) for i in range(HUGE)], {HUGE * 2 + 4: thp})
+    assert look(7, 3 * PAGE, root=shifted).page_kib == 4, "a huge page begins where its address does"
     plain = tmp_path / "plain"
     host(plain, whole, {})
     assert look(7, 3 * PAGE, root=plain).page_kib == 4

@@ -80,15 +80,22 @@ def apply(groups: Groups, areas: Sequence[Area]) -> list[str]:
         except OSError as error:
             faults.append(f"area {area.name}: {error.strerror or error}")
     if areas:
-        limits = Area(name="", max_mib=for_vms_mib(areas))
+        limits = for_vms(areas)
         faults += [f"all VMs together: {text}" for text in cgroup_memory.set_limits(whole, limits)]
     return faults
 
 
-def for_vms_mib(areas: Sequence[Area]) -> int:
-    """What all VMs may hold together: as much as the class that may have most. 0: one has no limit, so there is none."""
-    limits = [a.max_mib for a in areas if a.name.startswith(VMS)]
-    return 0 if 0 in limits else max(limits, default=0)
+def for_vms(areas: Sequence[Area]) -> Area:
+    """What all VMs may hold together: as much as the class that may have most (0: one has no limit, so there is none). What is
+    promised to a group holds only as far as it is promised to those above it."""
+    classes = [a for a in areas if a.name.startswith(VMS)]
+    limits = [a.max_mib for a in classes]
+    return Area(
+        name="",
+        min_mib=sum(a.min_mib for a in classes),
+        low_mib=sum(a.low_mib for a in classes),
+        max_mib=0 if 0 in limits else max(limits, default=0),
+    )
 
 
 def join_control(groups: Groups) -> bool:

@@ -115,7 +115,8 @@ def _area(base: Base, name: str, area: str) -> Path:
     """Classes of VMs inside the group of all VMs, anything else beside it."""
     folder = base.folder / name / area if area.startswith("vms-") else base.folder / f"{name}-{area}"
     folder.mkdir(exist_ok=True)
-    if base.version == 2:
+    if base.version == 2 and area.startswith("vms-"):
+        # only where groups follow: a group that hands controllers down can hold no process itself
         _hand_down(folder, base.controllers)
     return folder
 

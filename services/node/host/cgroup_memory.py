@@ -20,6 +20,10 @@ NOT_ENFORCED_V1 = (
     "memory-protection (control groups of version 1 have no memory.min: soft limits stand for it)",
     "memory-throttle (control groups of version 1 have no memory.high: a group at its limit is killed, not slowed down)",
 )
+NOT_HELD_V2 = (
+    "memory-protection (the group that the agent was started in is promised nothing itself, so promises inside it do not hold on"
+    " a host that is short: give the agent's service a MemoryMin)"
+)
 SWAPPINESS = 60
 """the kernel's own, for groups that may be swapped"""
 
@@ -46,6 +50,15 @@ def version_of(folder: Path) -> int:
     if (folder / "memory.limit_in_bytes").exists():
         return 1
     return 2 if (folder / "memory.max").exists() else 0
+
+
+def promised(folder: Path) -> bool:
+    """Whether promises (memory.min) to groups in this folder hold: every group above it must be promised something as well."""
+    while (folder / "memory.min").exists():  # the root of the tree has none
+        if read(folder / "memory.min") == "0":
+            return False
+        folder = folder.parent
+    return True
 
 
 def used(handle: str) -> Used | None:

@@ -97,6 +97,8 @@ def _not_enforced(
     said += groups.ability().not_enforced
     if memory_areas(groups) == "v1":
         said += cgroup_memory.NOT_ENFORCED_V1
+    elif (folder := groups.area("")) is not None and not cgroup_memory.promised(folder.parent):
+        said.append(cgroup_memory.NOT_HELD_V2)
     if not areas.may_protect():
         said.append(areas.UNPROTECTED)
     uid = uid_for("any")
