@@ -134,7 +134,8 @@ class DirectBoot(Value):
 
 
 class MachineSpec(Value):
-    """All a driver needs to run one VM. `images` names the image each overlay stands on; boot is None for disk boots."""
+    """All a driver needs to run one VM. `images` names the image each overlay stands on; boot is None for disk boots.
+    allotment: at its birth; what is changed later comes with the node's plan."""
 
     vm: str
     generation: int
@@ -145,6 +146,7 @@ class MachineSpec(Value):
     boot_image: str = ""
     priority: Priority = Priority.NORMAL
     protected: bool = True
+    allotment: Allotment = Allotment()
 
 
 def fault_of(order: MachineSpec | Iterable[Disk]) -> str:

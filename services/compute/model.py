@@ -247,6 +247,7 @@ def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
         boot=wanted.boot,
         boot_image=wanted.boot_image,
         priority=wanted.priority,
+        allotment=wanted.allotment,
     )
     return VmLaunchRequested(vm=vm.id, node=vm.node, spec=spec)
 

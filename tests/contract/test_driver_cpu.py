@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from libs.common.messages import VmId
+from proto.machine import Allotment
 from proto.plan import VmPlan
 from services.node.cpu import Meter
 from services.node.drivers import Driver, NoSuchVm, VmCpu
@@ -44,6 +45,12 @@ async def test_a_plan_is_set_reads_back_and_can_be_taken_away(rig: Rig, driver: 
     now = await seen(driver)
     assert (now.weight, now.cap_pct, now.vcpus[0].pcpus, now.others_pcpus) == (100, 0, CPUS, CPUS)
     assert now.vcpus[0].thread in (await driver.info("web-1")).vcpu_threads
+
+
+async def test_a_vm_is_born_with_its_weight_and_cap(rig: Rig, driver: Driver) -> None:
+    await driver.start(replace(rig.spec(), allotment=Allotment(cpu_weight=300, cpu_cap_pct=40)))
+    now = await seen(driver)
+    assert (now.weight, now.cap_pct) == (300, 40)
 
 
 async def test_a_plan_for_what_is_not_there_is_no_plan(rig: Rig, driver: Driver) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,37 @@ def test_a_guest_that_eats_its_area_dies_alone(cluster: EmbeddedCluster, web: st
     cluster.ctl("vm", "delete", "mad", "--wait")
     for node in nodes:
         cluster.ctl("memory", "areas", node, "--wait")
+
+
+@pytest.mark.timeout(300)
+def test_what_it_is_worth_is_changed_while_it_runs_and_outlives_its_agent(cluster: EmbeddedCluster) -> None:
+    cluster.ctl("vm", "create", "busy", *TINY)
+    guest(cluster, "busy", "sh", "-c", "while :; do :; done >/dev/null 2>&1 & echo begun")
+
+    def fares() -> Any:
+        return cluster.json("vm", "schedule", "busy")
+
+    cluster.until(lambda: fares()["used_pct"] > 40, "a busy guest")
+    cluster.ctl("vm", "set", "busy", "--cpu-cap", "25", "--priority", "important", "--wait")
+    if (shown := fares())["weight"] == 0:
+        pytest.skip("no control group for CPU time can be made here")
+
+    def capped() -> bool:
+        now = fares()
+        return 20 <= now["used_pct"] <= 30 and (now["weight"], now["cap_pct"]) == (400, 25)
+
+    cluster.until(capped, "a quarter of a pCPU")
+    assert shown["plan"]["sentence"] and shown["vcpus"][0]["pcpus"]
+    node = cluster.json("vm", "show", "busy")["node"]
+    cluster.kill(node)
+    cluster.until(lambda: fares()["plan"] and capped(), "the next agent to hold the plan")
+    code, said = cluster.refused("vm", "set", "busy", "--pin", "4000")
+    assert code == 1 and "pCPU 4000" in said
+    cluster.ctl("vm", "set", "busy", "--cpu-cap", "0", "--wait")
+    cluster.until(lambda: fares()["used_pct"] > 40, "a busy guest without a cap")
+    events = [json.loads(line) for line in cluster.ctl("events", "--json").splitlines()]
+    assert {"plan_made", "plan_applied", "vm_allotted"} <= {e["type"] for e in events}
+    cluster.ctl("vm", "stop", "busy", "--force", "--wait")
 
 
 @pytest.mark.timeout(300)

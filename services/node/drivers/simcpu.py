@@ -83,7 +83,7 @@ class SimCpu:
             others=1,
             others_pcpus=plan.threads if plan else self.pcpus,
             weight=self._weight(wish),
-            cap_pct=plan.cap_pct if plan else 0,
+            cap_pct=self._cap(wish),
             throttled_ns=int(counters.throttled_ns),
         )  # fmt: skip
 
@@ -93,11 +93,15 @@ class SimCpu:
 
     def _weight(self, wish: SimWish) -> int:
         plan = self.plans.get(wish.pid)
-        return plan.weight if plan else CLASS_WEIGHT[wish.spec.priority]
+        return plan.weight if plan else wish.spec.allotment.cpu_weight or CLASS_WEIGHT[wish.spec.priority]
 
     def _most(self, wish: SimWish) -> float:
+        cap_pct = self._cap(wish)
+        return min(wish.want_pct, cap_pct) if cap_pct else wish.want_pct
+
+    def _cap(self, wish: SimWish) -> int:
         plan = self.plans.get(wish.pid)
-        return min(wish.want_pct, plan.cap_pct) if plan and plan.cap_pct else wish.want_pct
+        return plan.cap_pct if plan else wish.spec.allotment.cpu_cap_pct
 
 
 def _divide(wants: Mapping[int, float], weights: Mapping[int, int], room: float) -> dict[int, float]:

@@ -140,9 +140,10 @@ def _group(host: Host, spec: MachineSpec) -> str:
 
 
 def _limits(spec: MachineSpec) -> Limits:
-    """What the VM's processes may use: its share by priority, and no more memory than its definition can ever ask for."""
+    """What the VM's processes may use: its share and cap, and no more memory than its definition can ever ask for."""
     return Limits(
-        cpu_weight=CLASS_WEIGHT[spec.priority],
+        cpu_weight=spec.allotment.cpu_weight or CLASS_WEIGHT[spec.priority],
+        pcpus_max=spec.allotment.cpu_cap_pct / 100,
         memory_mib_max=spec.shape.memory_max_mib + OVERHEAD_MIB,
         processes_max=spec.shape.vcpus_max + THREADS_MAX,
     )
