@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from libs.common.messages import Command, Event, Fact, Name, NodeId, Value, VmId
+from libs.common.messages import Command, Event, Name, NodeId, Value, VmId
 from proto.machine import (
     Allotment,
     DirectBoot,
@@ -21,6 +21,8 @@ from proto.machine import (
     Shape,
     Vcpus,
 )
+from proto.migration import MigrationCommand as MigrationCommand
+from proto.migration import MigrationEvent as MigrationEvent
 from proto.nodes import Capabilities as Capabilities
 from proto.nodes import CordonNode as CordonNode
 from proto.nodes import GreetNode as GreetNode
@@ -42,6 +44,9 @@ from proto.placement import Placement as Placement
 from proto.placement import Rejected as Rejected
 from proto.plan import SetAllotment as SetAllotment
 from proto.plan import VmAllotted as VmAllotted
+from proto.seen import GoneCause as GoneCause
+from proto.seen import ReportVm as ReportVm
+from proto.seen import Seen as Seen
 
 DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
 
@@ -52,6 +57,7 @@ class Refusal(StrEnum):
     NOT_STOPPED = "NOT_STOPPED"
     NOT_RUNNING = "NOT_RUNNING"
     NOT_PAUSED = "NOT_PAUSED"
+    NOT_MIGRATING = "NOT_MIGRATING"
     BUSY = "BUSY"
     NO_IMAGE = "NO_IMAGE"
     NO_NODE_FITS = "NO_NODE_FITS"
@@ -164,42 +170,6 @@ class NoteDevices(Command):
     sentence: str = ""
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
-    incarnation: int = 1
-
-
-class Seen(StrEnum):
-    """How an agent sees a VM. `gone`: no process and none will come under that generation."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    GONE = "gone"
-    FAILED = "failed"
-
-
-class GoneCause(StrEnum):
-    """Why a VM's process ended."""
-
-    ORDERED = "ordered"
-    GUEST = "guest-shutdown"
-    CRASHED = "crashed"
-    UNKNOWN = "unknown"
-
-
-class ReportVm(Fact):
-    """What the agent saw of one VM, repeated until it is answered. order_version: the latest order it has acted on;
-    resets: how many resets it has carried out; failed: `sentence` says why it could not start."""
-
-    vm: Name
-    generation: int
-    order_version: int
-    seen: Seen
-    cause: GoneCause = GoneCause.UNKNOWN
-    sentence: str = ""
-    resets: int = 0
-    pid: int = 0
-    boot_id: str = ""
-    pcpus: tuple[int, ...] = ()
-    addresses: tuple[str, ...] = ()
     incarnation: int = 1
 
 
@@ -371,6 +341,7 @@ VmCommand = (
     | ReportVm
     | AbandonStart
     | SetAllotment
+    | MigrationCommand
 )
 VmEvent = (
     VmDefined
@@ -393,4 +364,5 @@ VmEvent = (
     | VmStrangerSeen
     | VmStrangerGone
     | VmAllotted
+    | MigrationEvent
 )

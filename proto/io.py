@@ -41,6 +41,15 @@ class RevokeDevices(Command):
     generation: int
 
 
+class ReturnDevices(Command):
+    """A migration came to nothing: what was granted to `generation` is the source's again."""
+
+    vm: Name
+    generation: int
+    source: NodeId
+    source_generation: int
+
+
 class RemoveDevices(Command):
     """The VM was deleted: its disks are to be removed by the agent of `node`."""
 
@@ -75,6 +84,15 @@ class DevicesDenied(Event):
 class DevicesRevoked(Event):
     vm: VmId
     generation: int
+
+
+class DevicesReturned(Event):
+    """node and holder: who writes again; generation: the one that does not."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    holder: int
 
 
 class DisksRemovalRequested(Event):
@@ -169,7 +187,9 @@ class ImageDeleted(Event):
     image: str
 
 
-DevicesCommand = GrantDevices | RevokeDevices | RemoveDevices | ReportDisksRemoved
-DevicesEvent = DevicesGranted | DevicesDenied | DevicesRevoked | DisksRemovalRequested | DevicesRemoved
+DevicesCommand = GrantDevices | RevokeDevices | ReturnDevices | RemoveDevices | ReportDisksRemoved
+DevicesEvent = (
+    DevicesGranted | DevicesDenied | DevicesRevoked | DevicesReturned | DisksRemovalRequested | DevicesRemoved
+)
 ImageCommand = ImportImage | DeleteImage | ReportImage | ReportImageRemoved
 ImageEvent = ImageImportRequested | ImageImported | ImageRejected | ImageDeleteRequested | ImageDeleted

@@ -18,17 +18,22 @@ from proto.plan import AskSchedule, OrderPlan
 
 
 class Want(StrEnum):
-    """The state an agent is to bring a VM to and keep it in."""
+    """The state an agent is to bring a VM to and keep it in. incoming: a process waits for the guest from another node and runs
+    nothing; migrating: the guest runs while it is sent to another node, and its process ends once it was sent whole."""
 
     RUNNING = "running"
     PAUSED = "paused"
+    INCOMING = "incoming"
+    MIGRATING = "migrating"
     GONE = "gone"
 
 
 class OrderVm(Message):
     """Bring this VM to `want`. resets: how many resets were ordered in this generation (the agent makes up the difference).
     deadline_s: with `gone`, how long the guest may take to shut down by itself; 0: power off.
-    spec is present unless `want` is gone."""
+    spec is present unless `want` is gone, or the guest is to go on in the process that it came in: then none is started.
+    migrating: address and incoming: where to and as which generation the guest goes; deadline_s: how long that may take before
+    it runs on here."""
 
     vm: Name
     generation: int
@@ -40,6 +45,8 @@ class OrderVm(Message):
     correlation: str = ""
     trace: str = ""
     incarnation: int = 1
+    address: str = ""
+    incoming: int = 0
 
 
 class OrderDisksRemoval(Message):
@@ -155,6 +162,16 @@ class AskInfo(Message):
     vm: Name
 
 
+class Sending(Value):
+    """How far a guest's memory has been sent to another node. round: how often all of it was gone through so far; what the guest
+    writes meanwhile is sent again."""
+
+    sent_mib: int
+    remaining_mib: int
+    memory_mib: int
+    round: int = 0
+
+
 class VmInfo(Value):
     pid: int = 0
     generation: int = 0
@@ -165,6 +182,7 @@ class VmInfo(Value):
     addresses: tuple[str, ...] = ()
     guest_agent: bool = False
     error: str = ""
+    sending: Sending | None = None
 
 
 class AskScreenshot(Message):

@@ -1,7 +1,10 @@
 """What must hold at every step, and what must hold once the faults have stopped.
 
 Safety, at every step:
-    S1  a VM has at most one process, and a disk is open in at most one
+    S1  a VM has at most one process that runs its guest or may, and a disk is open in at most one: a process that waits for a guest
+        is none until it is activated
+    S11 no guest that was sent whole is thrown away, unless it is to be stopped (or the database was restored meanwhile)
+    S10 no guest goes on with a memory that is older than itself
     S3  generations only rise: in the log, on every agent's disk, in the lease records; also over a restore of the database
     S7  the log has no gap, positions and versions count up by one
     S8  one command id has one answer in one incarnation of the log
@@ -37,6 +40,7 @@ class Checker:
         self.leases: dict[str, int] = {}
         self.proof = Proof()
         self.known = 0
+        self.stops: set[tuple[str, int]] = set()
         self.replies: dict[tuple[str, int], Reply] = {}
 
     def restored(self, position: int) -> None:
@@ -54,18 +58,24 @@ class Checker:
         if self.world.log.available:
             for recorded in self.world.log.read_all_now(self.position, 10_000):
                 self._record(recorded)
+        if self.world.incarnation == 1 and (thrown := set(self.world.pool.thrown) - self.stops):
+            self.fail(f"S11: sent whole and thrown away: {sorted(thrown)}")
         for vm, (generation, _) in self.world.pool.leases.items():
             if generation < self.leases.get(vm, 0):
                 self.fail(f"S3: the lease of {vm} fell to generation {generation}")
             self.leases[vm] = generation
 
     def _one_copy(self) -> None:
-        copies = Counter(vm for agent in self.world.agents.values() for vm in agent.host.vms)
+        copies = Counter(
+            name for agent in self.world.agents.values() for name, vm in agent.host.vms.items() if vm.status != "incoming"
+        )
         doubles = [vm for vm, n in copies.items() if n > 1]
         if doubles:
             self.fail(f"S1: two processes of {doubles}")
         if self.world.pool.double_opens:
             self.fail(f"S1: a disk is open twice: {self.world.pool.double_opens}")
+        if self.world.pool.stale_runs:
+            self.fail(f"S10: went on with an old memory: {self.world.pool.stale_runs}")
 
     def _record(self, recorded: Recorded) -> None:
         if recorded.position != self.position + 1:
@@ -75,10 +85,13 @@ class Checker:
             self.fail(f"S7: {recorded.stream} has version {recorded.version} twice or out of order")
         self.versions[recorded.stream] = recorded.version
         event = self._event(recorded)
-        if recorded.type == "vm_start_requested" and recorded.position > self.known:
-            if event.generation <= self.generations.get(event.vm, 0):
-                self.fail(f"S3: {event.vm} is started with generation {event.generation} again")
-            self.generations[event.vm] = event.generation
+        if recorded.type == "vm_stop_requested":
+            self.stops.add((event.vm, event.generation))
+        if recorded.type in ("vm_start_requested", "vm_migration_requested") and recorded.position > self.known:
+            given = event.generation if recorded.type == "vm_start_requested" else event.incoming
+            if given <= self.generations.get(event.vm, 0):
+                self.fail(f"S3: {event.vm} is given generation {given} again")
+            self.generations[event.vm] = given
         self._ledger(recorded.position, event)
 
     def _event(self, recorded: Recorded) -> Any:

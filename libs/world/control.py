@@ -166,7 +166,7 @@ class HostProcess:
         def heard(answer: Heard) -> None:
             def back() -> None:
                 if self.life == life and answer.accepted:
-                    self._host().on_heard(effect.stream, effect.version)
+                    self._host().on_heard(effect.stream, effect.version, effect.node)
 
             self.world.net.send(effect.node, "control", back)
 

@@ -3,7 +3,7 @@
     story(seed) -> World    has run, was healed, has settled and was checked
 
 Processes die and come back, nodes lose power or are cut off, VMs crash, the log goes away, messages are late (far beyond every
-time-out), lost and repeated. Users define, start, stop, reset, pause, resume and delete all the while.
+time-out), lost and repeated. Users define, start, stop, reset, pause, resume, migrate and delete all the while.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from libs.world.net import Weather
 from libs.world.world import World
 from proto.compute import DefineVm, DeleteVm, PauseVm, ResetVm, ResumeVm, SetAllotment, StartVm, StopVm
 from proto.machine import DiskWish, NicWish, Priority
+from proto.migration import CancelMigration, MigrateVm
 from services.node.drivers.simhost import SimParams
 
 PREPARE_S = 6.0
@@ -37,6 +38,8 @@ class Storm:
     lost: float = 0.1
     twice: float = 0.1
     commit_us: tuple[int, int] = (300, 150_000)
+    migrations: int = 4
+    """how many of every dozen other commands are migrations, as it were"""
 
 
 def story(seed: int, storm: Storm | None = None, locking: bool = True, restores: int = 0) -> World:
@@ -45,7 +48,7 @@ def story(seed: int, storm: Storm | None = None, locking: bool = True, restores:
     from a backup that is up to LOST_EVENTS_MAX events old."""
     storm = storm or Storm()
     random = Random(f"storm {seed}")
-    params = SimParams(start_fails=0.05, start_hangs=0.02, hang_us=5_000_000, ignores_shutdown=0.1, memory_mib=4096)
+    params = SimParams(start_fails=0.05, start_hangs=0.02, hang_us=5_000_000, ignores_shutdown=0.1, memory_mib=4096, move_fails=0.1)
     world = World(seed, params=params)
     world.begin()
     world.pool.locking = locking
@@ -94,6 +97,7 @@ def _command(world: World, random: Random, storm: Storm) -> Callable[[], None]:
     kinds: list[Command] = [
         define, define, define, start, start, start, stop, stop, PauseVm(vm=vm), ResumeVm(vm=vm), ResetVm(vm=vm), DeleteVm(vm=vm),
         SetAllotment(vm=vm, cpu_cap_pct=random.choice((0, 25, 100)), priority=random.choice(list(Priority))),
+        *([MigrateVm(vm=vm, deadline_s=5)] * storm.migrations), *([CancelMigration(vm=vm)] * (storm.migrations // 2)),
     ]  # fmt: skip
     return _asker(world, random.choice(kinds), vm)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -21,8 +22,11 @@ UNSEEN_S_MAX = 5.0
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The id that a request was answered with.")]
 
 
-def wait(api: Client, id: str, timeout_s: float, what: str) -> dict[str, Any]:
-    """The task once it has ended well. Raises Failure: refused with its sentence, or unreachable when the time is over."""
+def wait(
+    api: Client, id: str, timeout_s: float, what: str, more: Callable[[], str] = lambda: ""
+) -> dict[str, Any]:
+    """The task once it has ended well. Raises Failure: refused with its sentence, or unreachable when the time is over.
+    more: what else there is to say of the progress."""
     progress = show.Progress(what)
     began = time.monotonic()
     try:
@@ -34,7 +38,7 @@ def wait(api: Client, id: str, timeout_s: float, what: str) -> dict[str, Any]:
                 raise Failure(
                     REFUSED, task.get("sentence") or f"{what} failed", "", {"task": id, "reason": "TASK_FAILED"}
                 )
-            progress.step(task.get("step") or "accepted")
+            progress.step((task.get("step") or "accepted") + more())
             if time.monotonic() - began > timeout_s:
                 raise Failure(
                     UNREACHABLE,
@@ -56,7 +60,9 @@ def _look(api: Client, id: str, waited_s: float) -> dict[str, Any]:
     return found
 
 
-def finish(api: Client, accepted: dict[str, Any], what: str, waiting: bool, timeout_s: float) -> None:
+def finish(
+    api: Client, accepted: dict[str, Any], what: str, waiting: bool, timeout_s: float, more: Callable[[], str] = lambda: ""
+) -> None:
     """Ends a changing command: prints what was accepted, or waits and prints how the task ended."""
     id = str(accepted.get("task", ""))
     if not waiting or not id:
@@ -65,7 +71,7 @@ def finish(api: Client, accepted: dict[str, Any], what: str, waiting: bool, time
         else:
             print(f"{what}: accepted" + (f" (task {id})" if id else ""))
         return
-    task = wait(api, id, timeout_s, what)
+    task = wait(api, id, timeout_s, what, more)
     if wants_json():
         show.as_json(task)
     else:

@@ -8,6 +8,15 @@ from services.cli import show, units
 from services.cli.session import wants_json
 
 
+def migrating(vm: dict[str, Any]) -> str:
+    """Where to, and how far it is."""
+    sending = vm.get("sending")
+    if not sending:
+        return str(vm.get("migrating_to") or "")
+    left = f"{sending.get('remaining_mib')} of {sending.get('memory_mib')} MiB to be sent, {sending.get('sent_mib')} MiB sent"
+    return f"{vm.get('migrating_to')}: {left}, round {sending.get('round')}"
+
+
 def print_vm(vm: dict[str, Any]) -> None:
     """As facts with its reasons, or as JSON where that was asked for."""
     if wants_json():
@@ -18,6 +27,7 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("name", vm.get("name")),
             ("state", vm.get("state")),
             ("node", vm.get("node")),
+            ("migrating to", migrating(vm)),
             ("pcpus", ", ".join(map(str, vm.get("pcpus") or ()))),
             ("addresses", ", ".join(vm.get("addresses") or ())),
             ("vcpus", f"{vm.get('vcpus')} (at most {vm.get('vcpus_max') or vm.get('vcpus')})"),

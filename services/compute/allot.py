@@ -9,10 +9,10 @@ from proto.compute import Refusal, SetAllotment, VmAllotted, VmEvent
 from proto.machine import Allotment
 from services.compute.plan_limits import capacity_pct, said, short_pct, usable
 from services.compute.shape import check_allotment
-from services.compute.states import Launching, Reserving, Running, Stopped, Stopping
+from services.compute.states import Defined, Stopped
 
 
-def allot(command: SetAllotment, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
+def allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
     """All of it or nothing. Raises Refused: BAD_SHAPE, NOT_STOPPED, CPU_SHORT."""
     before, shape = vm.definition, vm.definition.shape
     wish = _merged(command, before.allotment)

@@ -10,6 +10,7 @@ Asked is not seen: only a report of the node and generation that the log names t
 nothing; where it speaks of a process that still runs, it is refused as NOT_YOURS, upon which the agent ends that process.
 FAILED and GONE are final for a generation: no process will come under it.
 A stop before the launch ends the start at once, for no agent was ordered yet; one during the launch is seen through.
+Moving to another node while it runs (Migrating, Arriving) is in migration.py.
 After a restore of the database some of it is lost: what is found then, and when a start may be decided again, is in restored.py.
 Every state counts the events of its stream (`version`), so that a report that is older than the last wish is known as such.
 """
@@ -61,12 +62,26 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.machine import MachineSpec
-from services.compute import restored
+from proto.migration import CancelMigration, MigrateVm
+from services.compute import migration, restored
 from services.compute.allot import allot
 from services.compute.policy import ATTEMPTS_MAX
 from services.compute.reasons import explain
 from services.compute.shape import defined
-from services.compute.states import Absent, Devices, Launching, Reserving, Running, Stopped, Stopping, Vm, evolve
+from services.compute.states import (
+    Absent,
+    Arriving,
+    Defined,
+    Devices,
+    Launching,
+    Migrating,
+    Reserving,
+    Running,
+    Stopped,
+    Stopping,
+    Vm,
+    evolve,
+)
 
 
 def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
@@ -83,12 +98,20 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return ()
         case _, Absent():
             raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
+        case SetAllotment(), (Migrating() | Arriving()):
+            raise migration.busy(vm)
         case SetAllotment(), _:
             return allot(command, vm)
+        case MigrateVm(), _:
+            return migration.migrate(command, vm)
+        case CancelMigration(), _:
+            return migration.cancel(command, vm)
         case StartVm(), _:
             return _start(command, vm)
         case StopVm(), _:
             return _stop(command, vm)
+        case ((PauseVm() | ResumeVm() | ResetVm()), (Migrating() | Arriving())):
+            raise migration.busy(vm)
         case ((PauseVm() | ResumeVm() | ResetVm()), Running()):
             return _steer(command, vm)
         case ((PauseVm() | ResumeVm() | ResetVm()), _):
@@ -100,6 +123,8 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             raise Refused(Refusal.NOT_STOPPED, f"{command.vm} is {vm.word}", "stop it and wait until it has stopped")
         case ((NoteMemory() | NoteDevices()), Reserving()):
             return _note(command, vm)
+        case ((NoteMemory() | NoteDevices()), Migrating()):
+            return migration.note(command, vm)
         case NoteDevices(granted=True), Running():
             return _note_found(command, vm)
         case ((NoteMemory() | NoteDevices()), _):
@@ -116,7 +141,7 @@ def _define(command: DefineVm, vm: Absent) -> Sequence[VmEvent]:
     return [defined(command, vm.generation)]
 
 
-def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
+def _start(command: StartVm, vm: Defined) -> Sequence[VmEvent]:
     match vm:
         case Stopped():
             restored.all_heard(command)
@@ -128,7 +153,7 @@ def _start(command: StartVm, vm: Stopped | Reserving | Launching | Running | Sto
                 sentence, remedy = explain(choice, command.node)
                 raise Refused(Refusal.NO_NODE_FITS, sentence, remedy)
             return [_start_requested(vm, choice, command.incarnation)]
-        case Reserving() | Launching() | Running():
+        case Reserving() | Launching() | Running() | Migrating() | Arriving():
             return ()
         case Stopping():
             raise Refused(Refusal.BUSY, f"{command.vm} is being stopped", "wait until it has stopped, then start it")
@@ -175,7 +200,7 @@ def _without(placement: Placement, tried: Sequence[NodeId]) -> Placement:
     )
 
 
-def _stop(command: StopVm, vm: Stopped | Reserving | Launching | Running | Stopping) -> Sequence[VmEvent]:
+def _stop(command: StopVm, vm: Defined) -> Sequence[VmEvent]:
     match vm:
         case Stopped():
             return ()
@@ -184,6 +209,8 @@ def _stop(command: StopVm, vm: Stopped | Reserving | Launching | Running | Stopp
             return [VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)]
         case Stopping() if command.deadline_s >= vm.deadline_s:
             return ()
+        case Migrating() | Arriving():
+            return migration.stop(command, vm)
         case Launching() | Running() | Stopping():
             return [VmStopRequested(vm=vm.id, node=vm.node, generation=vm.generation, deadline_s=command.deadline_s)]
         case _:
@@ -256,9 +283,12 @@ def _report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent]:
     told = restored.report(fact, vm)
     if told is not None:
         return told
-    runs = fact.seen in (Seen.RUNNING, Seen.PAUSED)
-    if fact.generation < vm.generation or isinstance(vm, Absent):
-        return _ended(fact) if runs and fact.generation <= vm.generation else ()
+    if isinstance(vm, Migrating) and migration.is_target(fact, vm):
+        return migration.report_target(fact, vm)
+    alive = fact.seen not in (Seen.GONE, Seen.FAILED)
+    past = fact.generation < vm.generation or vm.generation < fact.generation <= vm.given
+    if past or isinstance(vm, Absent):
+        return _ended(fact) if alive and fact.generation <= vm.highest else ()
     if fact.generation > vm.generation or fact.node != vm.node:
         raise Refused(
             Refusal.NOT_PERMITTED,
@@ -268,7 +298,7 @@ def _report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent]:
         )
     match vm:
         case Stopped():
-            return _ended(fact) if runs else ()
+            return _ended(fact) if alive else ()
         case Reserving():
             return ()
         case Launching():
@@ -276,7 +306,12 @@ def _report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent]:
         case Running():
             return _report_running(fact, vm)
         case Stopping():
-            return () if runs else [_stopped(fact, vm)]
+            return () if alive else [_stopped(fact, vm)]
+        case Migrating():
+            resets = _resets(fact, vm.running) if alive else ()
+            return [*resets, *migration.report_source(fact, vm)]
+        case Arriving():
+            return migration.report_arriving(fact, vm)
         case _:
             assert_never(vm)
 
@@ -293,6 +328,8 @@ def _report_launching(fact: ReportVm, vm: Launching) -> Sequence[VmEvent]:
     match fact.seen:
         case Seen.RUNNING | Seen.PAUSED:
             return [started]
+        case Seen.INCOMING:
+            return ()
         case Seen.GONE if fact.cause is GoneCause.GUEST:
             return [started, _stopped(fact, vm)]  # it ran so briefly that its end was the first thing heard
         case Seen.GONE | Seen.FAILED:
@@ -303,17 +340,19 @@ def _report_launching(fact: ReportVm, vm: Launching) -> Sequence[VmEvent]:
 def _report_running(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
     if fact.seen in (Seen.GONE, Seen.FAILED):
         return [_stopped(fact, vm)]
-    events: list[VmEvent] = []
-    lost = restored.past(vm.generation, fact.incarnation)  # resets that a restored log does not know of
-    resets = fact.resets if lost else min(fact.resets, vm.resets_wanted)
-    if resets > vm.resets:
-        events.append(VmReset(vm=vm.id, generation=vm.generation, resets=resets))
+    events = [*_resets(fact, vm)]
     if fact.order_version >= vm.asked_version:
         if vm.pause_wanted and not vm.paused and fact.seen is Seen.PAUSED:
             events.append(VmPaused(vm=vm.id, generation=vm.generation))
         if vm.paused and not vm.pause_wanted and fact.seen is Seen.RUNNING:
             events.append(VmResumed(vm=vm.id, generation=vm.generation))
     return events
+
+
+def _resets(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
+    lost = restored.past(vm.generation, fact.incarnation)  # resets that a restored log does not know of
+    resets = fact.resets if lost else min(fact.resets, vm.resets_wanted)
+    return [VmReset(vm=vm.id, generation=vm.generation, resets=resets)] if resets > vm.resets else ()
 
 
 def _stopped(fact: ReportVm, vm: Launching | Running | Stopping) -> VmStopped:

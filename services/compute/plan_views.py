@@ -21,6 +21,7 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
+from proto.migration import VmMigrated, VmMigrationEnded
 from proto.plan import CpuBeat, MakePlan, NodeCpus, PlanInputs, ReviewPlan, VmNeeds
 from services.compute.plan import SATISFIED_PCT
 
@@ -67,6 +68,11 @@ class PlanViews:
                 if isinstance(event, VmFound):
                     self._runs(event.vm, event.node)
             case VmStarted():
+                self._runs(event.vm, event.node)
+            case VmMigrated():
+                self._ended(event.vm)
+            case VmMigrationEnded() if event.vm in self.needs:
+                self.needs[event.vm] = replace(self.needs[event.vm], generation=event.generation)
                 self._runs(event.vm, event.node)
             case VmStopped():
                 self._ended(event.vm)

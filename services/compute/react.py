@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.common.host.service import Order
 from libs.common.messages import Command, NodeId, Recorded
 from proto.cluster import BeginIncarnation, IncarnationBegan
@@ -21,15 +23,16 @@ from proto.compute import (
 )
 from proto.io import DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
+from proto.migration import VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
 from proto.plan import MakePlan, ReviewPlan
 from services.compute import plan
 from services.compute.nodes import Joined, Member
 from services.compute.plan import Plan
-from services.compute.states import Launching, Running, Stopping
+from services.compute.states import Arriving, Launching, Migrating, Phase, Running, Stopping
 
-STARTS = frozenset({Purpose.START, Purpose.FAILOVER, Purpose.FOUND})
-"""what a VM that is being started waits for; other answers of a ledger are of running VMs"""
+STARTS = frozenset({Purpose.START, Purpose.FAILOVER, Purpose.FOUND, Purpose.MIGRATION})
+"""what a VM that is being started, or moved, waits for; other answers of a ledger are of running VMs"""
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
@@ -47,6 +50,10 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case NodeReported() | VmStarted() | VmFound() | VmStopped():
             return [MakePlan(node=event.node)]
+        case VmMigrationEnded():
+            return [MakePlan(node=event.node)]
+        case VmMigrated():
+            return [MakePlan(node=event.source)]
         case VmAllotted() if event.vm in views.plans.where:
             return [MakePlan(node=views.plans.where[event.vm])]
         case IncarnationBegan():
@@ -64,8 +71,10 @@ def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
     return [BeginIncarnation(now_us=now_us), *reviews]
 
 
-def orders(stream: str, state: Any, version: int) -> Order | None:
+def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | None:
     match state:
+        case Migrating():
+            return _migrating(state, version)
         case Joined() | Member() if not state.greeted:
             node = NodeId(stream.removeprefix("node-"))
             return Order(node, OrderGreeting(node=node, version=version))
@@ -85,6 +94,13 @@ def orders(stream: str, state: Any, version: int) -> Order | None:
                 resets=state.resets_wanted,
                 spec=state.spec,
             )
+        case Arriving():
+            message = OrderVm(
+                vm=state.id,
+                generation=state.generation,
+                version=version,
+                want=Want.PAUSED if state.pause_wanted else Want.RUNNING,
+            )
         case Stopping():
             message = OrderVm(
                 vm=state.id,
@@ -96,3 +112,38 @@ def orders(stream: str, state: Any, version: int) -> Order | None:
         case _:
             return None
     return Order(state.node, message)
+
+
+def _migrating(state: Migrating, version: int) -> Sequence[Order]:
+    """The source and the target at once, each for its own generation."""
+    running, out = state.running, []
+    if not state.source_gone:
+        want = Want.PAUSED if running.pause_wanted else Want.RUNNING
+        source = OrderVm(
+            vm=state.id,
+            generation=state.generation,
+            version=version,
+            want=want,
+            resets=running.resets_wanted,
+            spec=running.spec,
+        )
+        if state.phase is Phase.SENDING:
+            source = replace(
+                source,
+                want=Want.MIGRATING,
+                address=state.address,
+                incoming=state.incoming,
+                deadline_s=state.deadline_s,
+            )
+        out.append(Order(state.node, source))
+    if state.phase is not Phase.RESERVING:
+        ending = state.phase is Phase.ENDING or state.target_gone
+        target = OrderVm(
+            vm=state.id,
+            generation=state.incoming,
+            version=version,
+            want=Want.GONE if ending else Want.INCOMING,
+            spec=None if ending else state.spec,
+        )
+        out.append(Order(state.to, target))
+    return out

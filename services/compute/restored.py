@@ -26,7 +26,20 @@ from proto.compute import (
     VmStrangerGone,
     VmStrangerSeen,
 )
-from services.compute.states import Absent, Launching, Reserving, Running, Stopped, Stopping, Vm
+from proto.migration import MigrateVm
+from services.compute import ending as migration
+from services.compute.states import (
+    Absent,
+    Arriving,
+    Launching,
+    Migrating,
+    Placed,
+    Reserving,
+    Running,
+    Stopped,
+    Stopping,
+    Vm,
+)
 
 NAMES_MAX = 5
 """nodes named in one sentence"""
@@ -36,7 +49,7 @@ ABANDONED = "its start was being prepared when the database was restored; nobody
 
 def next_generation(vm: Vm, incarnation: int) -> int:
     """Above all that the log knows and all that a lost timeline may have decided."""
-    return max(vm.generation, floor_of(incarnation)) + 1
+    return max(vm.highest, floor_of(incarnation)) + 1
 
 
 def past(generation: int, incarnation: int) -> bool:
@@ -44,7 +57,7 @@ def past(generation: int, incarnation: int) -> bool:
     return incarnation_of(generation) < incarnation
 
 
-def all_heard(command: StartVm | DeleteVm) -> None:
+def all_heard(command: StartVm | DeleteVm | MigrateVm) -> None:
     """Raises RECONCILING while a node has not told what it runs."""
     if not command.unheard:
         return
@@ -80,6 +93,12 @@ def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
     if not lost or not past(fact.generation, fact.incarnation):
         return None
     runs = fact.seen in (Seen.RUNNING, Seen.PAUSED)
+    migrating = isinstance(vm, Migrating) and (fact.node, fact.generation) == (vm.to, vm.incoming)
+    if fact.seen is Seen.INCOMING and not migrating:
+        # what the lost timeline was about to hand over did not run there, and nobody will send it any more
+        raise Refused(
+            Refusal.NOT_YOURS, f"generation {fact.generation} of {fact.vm} waits for nobody", f"end its process on {fact.node}"
+        )
     if fact.heard < fact.incarnation:
         raise Refused(
             Refusal.RECONCILING,
@@ -91,11 +110,15 @@ def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
             return [VmStrangerSeen(vm=VmId(fact.vm), node=fact.node, generation=fact.generation)] if runs else ()
         case Stopped():
             return [_found(fact, vm)] if runs else ()
-        case Launching() | Running() | Stopping() if fact.node == vm.node:
+        case Launching() | Running() | Stopping() | Arriving() if fact.node == vm.node:
             ended = VmStopped(
                 vm=vm.id, node=vm.node, generation=vm.generation, cause=GoneCause.UNKNOWN, sentence=fact.sentence
             )
             return [ended, _found(fact, vm)] if runs else [ended]
+        case Migrating() if migrating:
+            return None
+        case Migrating() if fact.node in (vm.node, vm.to):
+            return _past_migration(fact, vm, runs)
         case _ if runs:
             raise Refused(
                 Refusal.RECONCILING,
@@ -106,13 +129,26 @@ def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
             return ()
 
 
+def _past_migration(fact: ReportVm, vm: Migrating, runs: bool) -> Sequence[VmEvent]:
+    """The node has gone on to a later generation: the process that the migration waits for is not there any more."""
+    said = f"{fact.node} has gone on to generation {fact.generation}, which the restored log does not know"
+    if fact.node == vm.node:
+        ended = migration.without_source(vm, said)
+        return [*ended, _found(fact, vm)] if runs else ended
+    if not runs:
+        return migration.without_target(vm, said)
+    if vm.source_gone:
+        return [*migration.without_target(vm, said), _found(fact, vm)]
+    raise Refused(Refusal.RECONCILING, f"the log names {vm.node} for {fact.vm}, which is to be heard first", "say it again")
+
+
 def _stranger(fact: ReportVm, vm: Absent) -> Sequence[VmEvent]:
     if fact.seen in (Seen.RUNNING, Seen.PAUSED) or fact.generation < vm.generation:
         return ()
     return [VmStrangerGone(vm=VmId(fact.vm), node=fact.node, generation=fact.generation)]
 
 
-def _found(fact: ReportVm, vm: Stopped | Launching | Running | Stopping) -> VmFound:
+def _found(fact: ReportVm, vm: Stopped | Placed) -> VmFound:
     wanted = vm.definition
     return VmFound(
         vm=vm.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar, assert_never
 
 from msgspec.structs import replace
@@ -33,6 +34,16 @@ from proto.compute import (
     VmStrangerSeen,
 )
 from proto.machine import Disk, MachineSpec, Nic
+from proto.migration import (
+    VmIncomingGone,
+    VmIncomingRequested,
+    VmMigrated,
+    VmMigrationEnded,
+    VmMigrationFailed,
+    VmMigrationRequested,
+    VmRecallRequested,
+    VmSendRequested,
+)
 
 
 class Devices(Value):
@@ -41,11 +52,17 @@ class Devices(Value):
 
 
 class State(Value, tag=True, kw_only=True):
-    """generation: the highest ever decided for this name, kept over deletion; version: events folded so far."""
+    """generation: that of its process, or of the latest; given: the highest ever decided for this name where that is
+    above it, as a migration that came to nothing leaves it (both are kept over deletion); version: events folded so far."""
 
     word: ClassVar[str]
     generation: int = 0
+    given: int = 0
     version: int = 0
+
+    @property
+    def highest(self) -> int:
+        return max(self.generation, self.given)
 
 
 class Absent(State, kw_only=True):
@@ -127,7 +144,57 @@ class Stopping(Placed, kw_only=True):
     deadline_s: int
 
 
-Vm = Absent | Stopped | Reserving | Launching | Running | Stopping
+class Phase(StrEnum):
+    """How far a migration is. recalling: the source is asked to stop sending, and its word is waited for; ending: it runs on, and
+    the end of the target's process is waited for."""
+
+    RESERVING = "reserving"
+    PREPARING = "preparing"
+    SENDING = "sending"
+    RECALLING = "recalling"
+    ENDING = "ending"
+
+
+class Migrating(Placed, kw_only=True):
+    """On its way to `to` as `incoming`; `node` and `generation` are the source's. asked_version: the stream's version at the last
+    wish to it. target_gone: no process waits there any more. source_gone: the guest's process ended, with `cause`."""
+
+    word = "migrating"
+    running: Running
+    to: NodeId
+    incoming: int
+    placement: Placement
+    deadline_s: int
+    phase: Phase = Phase.RESERVING
+    memory_noted: bool = False
+    devices_noted: bool = False
+    address: str = ""
+    asked_version: int = 0
+    sentence: str = ""
+    target_gone: bool = False
+    source_gone: bool = False
+    cause: str = ""
+
+    @property
+    def spec(self) -> MachineSpec:
+        """Of the process that the guest is to come into."""
+        return replace(self.running.spec, generation=self.incoming)
+
+
+class Arriving(Placed, kw_only=True):
+    """The source's process is gone: the target, `node` by now, is ordered to let the guest go on."""
+
+    word = "migrating"
+    spec: MachineSpec
+    pause_wanted: bool = False
+    boot_id: str = ""
+    sent_mib: int = 0
+    total_ms: int = 0
+    paused_us: int = 0
+
+
+Defined = Stopped | Reserving | Launching | Running | Stopping | Migrating | Arriving
+Vm = Absent | Defined
 
 
 def tried(placement: Placement) -> tuple[NodeId, ...]:
@@ -156,6 +223,12 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = _started(vm, event)
         case VmFound():
             after = _found(vm, event)
+        case VmMigrationRequested() if isinstance(vm, Running):
+            after = _moving(vm, event)
+        case VmMigrated() if isinstance(vm, Migrating):
+            after = _moved(vm, event)
+        case VmMigrationEnded() if isinstance(vm, Arriving):
+            after = _arrived(vm, event)
         case VmStartFailed() | VmStopped():
             after = Stopped(
                 definition=vm.definition,
@@ -168,16 +241,18 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = Stopping(
                 definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s
             )
+        case _ if isinstance(vm, Migrating):
+            after = _evolve_migration(vm, event)
         case _ if isinstance(vm, Running):
             after = _evolve_running(vm, event)
         case _:
             after = vm
-    return replace(after, version=vm.version + 1)
+    highest = max(vm.highest, after.highest)
+    return replace(after, given=highest if highest > after.generation else 0, version=vm.version + 1)
 
 
 def _evolve_start(
-    vm: Stopped | Reserving | Launching | Running | Stopping,
-    event: VmStartRequested | VmMemoryNoted | VmDevicesNoted | VmLaunchRequested,
+    vm: Defined, event: VmStartRequested | VmMemoryNoted | VmDevicesNoted | VmLaunchRequested
 ) -> Vm:
     match event:
         case VmStartRequested():
@@ -187,6 +262,10 @@ def _evolve_start(
                 node=event.node,
                 placement=event.placement,
             )
+        case VmMemoryNoted() if isinstance(vm, Migrating):
+            return replace(vm, memory_noted=True)
+        case VmDevicesNoted() if isinstance(vm, Migrating):
+            return replace(vm, devices_noted=True)
         case VmDevicesNoted() if isinstance(vm, Running):
             return replace(vm, spec=replace(vm.spec, disks=event.disks, nics=event.nics))
         case _ if not isinstance(vm, Reserving):
@@ -207,7 +286,7 @@ def _evolve_start(
             assert_never(event)
 
 
-def _started(vm: Stopped | Reserving | Launching | Running | Stopping, event: VmStarted) -> Vm:
+def _started(vm: Defined, event: VmStarted) -> Vm:
     if not isinstance(vm, Launching):
         return vm
     return Running(
@@ -220,17 +299,75 @@ def _started(vm: Stopped | Reserving | Launching | Running | Stopping, event: Vm
     )
 
 
-def _found(vm: Stopped | Reserving | Launching | Running | Stopping, event: VmFound) -> Running:
+def _moving(vm: Running, event: VmMigrationRequested) -> Migrating:
+    return Migrating(
+        definition=vm.definition,
+        generation=vm.generation,
+        given=event.incoming,
+        node=vm.node,
+        running=vm,
+        to=event.to,
+        incoming=event.incoming,
+        placement=event.placement,
+        deadline_s=event.deadline_s,
+    )
+
+
+def _moved(vm: Migrating, event: VmMigrated) -> Arriving:
+    return Arriving(
+        definition=vm.definition,
+        generation=event.generation,
+        node=event.node,
+        spec=vm.spec,
+        pause_wanted=vm.running.pause_wanted,
+        boot_id=vm.running.boot_id,
+        sent_mib=event.sent_mib,
+        total_ms=event.total_ms,
+        paused_us=event.paused_us,
+    )
+
+
+def _arrived(vm: Arriving, event: VmMigrationEnded) -> Running:
+    """Resets are counted anew in each generation."""
+    return Running(
+        definition=vm.definition,
+        generation=vm.generation,
+        node=vm.node,
+        spec=vm.spec,
+        boot_id=event.boot_id or vm.boot_id,
+        pcpus=event.pcpus,
+        pause_wanted=vm.pause_wanted,
+        paused=vm.pause_wanted,
+        asked_version=vm.version + 1,
+    )
+
+
+def _evolve_migration(vm: Migrating, event: VmEvent) -> Migrating | Running:
+    match event:
+        case VmIncomingRequested():
+            return replace(vm, phase=Phase.PREPARING)
+        case VmSendRequested():
+            return replace(vm, phase=Phase.SENDING, address=event.address, asked_version=vm.version + 1)
+        case VmRecallRequested(sentence=said):
+            gone = vm.target_gone or event.target_gone
+            return replace(vm, phase=Phase.RECALLING, sentence=said, target_gone=gone, asked_version=vm.version + 1)
+        case VmMigrationFailed(sentence=said, source_gone=gone, cause=cause):
+            return replace(vm, phase=Phase.ENDING, sentence=said, source_gone=gone, cause=cause)
+        case VmIncomingGone() if not vm.source_gone:
+            return replace(vm.running, definition=vm.definition)
+        case VmReset():
+            return replace(vm, running=_evolve_running(vm.running, event))
+        case _:
+            return vm
+
+
+def _found(vm: Stopped | Placed, event: VmFound) -> Running:
     """Its devices follow once io has granted them."""
     wanted = vm.definition
     spec = MachineSpec(
-        vm=event.vm,
-        generation=event.generation,
-        shape=wanted.shape,
-        boot=wanted.boot,
-        boot_image=wanted.boot_image,
-        priority=wanted.priority,
-    )
+        vm=event.vm, generation=event.generation, shape=wanted.shape, boot=wanted.boot,
+        boot_image=wanted.boot_image, priority=wanted.priority,
+    )  # fmt: skip
     return Running(
         definition=wanted,
         generation=max(vm.generation, event.generation),
@@ -243,9 +380,7 @@ def _found(vm: Stopped | Reserving | Launching | Running | Stopping, event: VmFo
     )
 
 
-def _evolve_running(
-    vm: Running, event: VmPauseRequested | VmPaused | VmResumeRequested | VmResumed | VmResetRequested | VmReset
-) -> Running:
+def _evolve_running(vm: Running, event: VmEvent) -> Running:
     match event:
         case VmPauseRequested():
             return replace(vm, pause_wanted=True, asked_version=vm.version + 1)
@@ -260,4 +395,4 @@ def _evolve_running(
         case VmReset():
             return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
         case _:
-            assert_never(event)
+            return vm

@@ -36,10 +36,12 @@ from proto.compute import (
     VmStartFailed,
     VmStartRequested,
     VmStopped,
+    VmStopRequested,
 )
 from proto.io import ImageDeleteRequested, ImageImported
 from proto.machine import Allotment, NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
+from proto.migration import MigrateVm, VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from proto.node import Beat
 from proto.placement import removed_by
 from proto.plan import MakePlan, ReviewPlan
@@ -63,11 +65,14 @@ class _Derived:
 @dataclass(slots=True)
 class Views(_Derived):
     """Placement facts and image facts. starts: the latest start of each VM that has a node. numbers: of all nodes that ever
-    joined, in that order. owners: of each defined VM, project and owner. weights: the placement policy in force."""
+    joined, in that order. owners: of each defined VM, project and owner. weights: the placement policy in force. at: the node of
+    each VM that runs and is not being stopped; moves: the migrations that are not over."""
 
     nodes: dict[str, NodeView] = field(default_factory=dict)
     vms: dict[str, VmDefined] = field(default_factory=dict)
     starts: dict[str, VmStartRequested] = field(default_factory=dict)
+    at: dict[str, str] = field(default_factory=dict)
+    moves: dict[str, VmMigrationRequested] = field(default_factory=dict)
     images: dict[str, ImageImported] = field(default_factory=dict)
     hints: dict[str, Hint] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
@@ -103,10 +108,16 @@ class Views(_Derived):
                 self.owners.pop(event.vm, None)
             case VmStartRequested():
                 self._apply_start(recorded, event)
+            case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
+                self._apply_migration(recorded, event)
+            case VmStopRequested():
+                self.at.pop(event.vm, None)
             case VmStarted():
+                self.at[event.vm] = event.node
                 if life := self.lives.get(event.vm):
                     life.since_us, life.ran = recorded.at_us, True
             case VmFound():
+                self.at[event.vm] = event.node
                 self.fleet.hinted(event.vm, None)
                 self._take(event.node, event.vm, event.vcpus)
             case VmStartFailed() | VmStopped():
@@ -172,6 +183,8 @@ class Views(_Derived):
 
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
         self.starts.pop(event.vm, None)
+        self.at.pop(event.vm, None)
+        self.moves.pop(event.vm, None)
         self.fleet.hinted(event.vm, None)
         self.fleet.ended(event.vm)
         if life := self.lives.pop(event.vm, None):
@@ -179,6 +192,38 @@ class Views(_Derived):
         if node := self.nodes.get(event.node):
             node.vms.pop(event.vm, None)
             self.fleet.changed(event.node)
+
+    def _apply_migration(
+        self, recorded: Recorded, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded
+    ) -> None:
+        """The VM counts on both nodes until one of the two is over."""
+        match event:
+            case VmMigrationRequested():
+                self.moves[event.vm] = event
+                promise = promise_of(event.memory_mib, event.priority, event.allotment)
+                until_us = recorded.at_us + HINT_US_MAX
+                self.fleet.hinted(event.vm, Hint(event.to, _share(event.vcpus, event.allotment), promise, until_us))
+                self._take(event.to, event.vm, event.vcpus, event.allotment)
+            case VmMigrated():
+                self._left(event.source, event.vm)
+                if event.vm in self.at:
+                    self.at[event.vm] = event.node
+                if start := self.starts.get(event.vm):
+                    self.starts[event.vm] = replace(start, node=event.node, generation=event.generation)
+                if life := self.lives.get(event.vm):
+                    self.fleet.ended(event.vm)
+                    self.fleet.begun(event.vm, event.node, life, recorded.at_us)
+            case VmIncomingGone():
+                self.moves.pop(event.vm, None)
+                self.fleet.hinted(event.vm, None)
+                self._left(event.node, event.vm)
+            case VmMigrationEnded():
+                self.moves.pop(event.vm, None)
+
+    def _left(self, node: str, vm: str) -> None:
+        if view := self.nodes.get(node):
+            view.vms.pop(vm, None)
+            self.fleet.changed(node)
 
     def _take(self, node: str, vm: str, vcpus: int, allotment: Allotment | None = None) -> None:
         """The VM counts on that node; by its definition where the event does not say what it was allotted."""
@@ -254,6 +299,10 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case StartVm():
             choice = views.choose(command.vm, now_us, command.node)
             views.expect(command.vm, choice, now_us)
+            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
+        case MigrateVm():
+            here = views.at.get(command.vm)
+            choice = views.choose(command.vm, now_us, command.node, (here,)) if here else None
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case DeleteVm():
             unheard = views.unheard(command.incarnation)

@@ -14,6 +14,7 @@ import msgspec
 from libs.common.messages import Meta, Recorded, decode_meta
 from proto import compute as c
 from proto import io, memory
+from proto import migration as m
 from proto.cluster import ClusterFinalized
 
 STEPS_MAX = 64
@@ -57,7 +58,7 @@ class Tasks:
     def apply(self, recorded: Recorded, event: Any, project: str) -> None:
         """project: of the object the event speaks of."""
         story = _Story(self, recorded, event, project)
-        for tell in (_start_begins, _start_goes_on, _running_changes, _ends, _images, _nodes):
+        for tell in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, _images, _nodes):
             if tell(story):
                 return
 
@@ -137,6 +138,11 @@ class _Story:
     def failed(self, kind: str, object: str, sentence: str) -> None:
         self.tasks.end(f"{kind}:{object}", "failed", sentence, self.at_us)
 
+    def by_other(self, kind: str, object: str) -> bool:
+        """A person's other command led to this event than the one that began the open task."""
+        task = self.tasks.opened(f"{kind}:{object}")
+        return self.meta.actor.startswith("user:") and task is not None and self.meta.correlation != task.id
+
     def at_once(self, kind: str, object: str, sentence: str) -> None:
         self.begin(kind, object, sentence)
         self.done(kind, object, sentence)
@@ -167,6 +173,7 @@ def _start_begins(s: _Story) -> bool:
 def _start_goes_on(s: _Story) -> bool:
     match s.event:
         case memory.MemoryReserved(vm=vm, node=node, memory_mib=mib):
+            s.step("migrate", vm, f"{mib} MiB reserved on {node}")
             s.step("start", vm, f"{mib} MiB reserved on {node}")
         case memory.MemoryDenied(vm=vm, node=node, memory_mib=mib, reserved_mib=held, capacity_mib=all):
             s.step("start", vm, f"{node} has no {mib} MiB left ({held} of {all} MiB are promised)")
@@ -183,6 +190,36 @@ def _start_goes_on(s: _Story) -> bool:
             s.failed("start", vm, sentence)
             if s.meta.actor.startswith("user:") and s.meta.correlation not in s.tasks.all:
                 s.at_once("stop", vm, f"the start of {vm} was given up")
+        case _:
+            return False
+    return True
+
+
+def _migrates(s: _Story) -> bool:
+    match s.event:
+        case m.VmMigrationRequested(vm=vm, node=node, to=to):
+            s.begin("migrate", vm, f"from {node} to {to}")
+        case m.VmIncomingRequested(vm=vm, to=to):
+            s.step("migrate", vm, f"{to} was told to wait for it")
+        case m.VmSendRequested(vm=vm, node=node, to=to):
+            s.step("migrate", vm, f"{node} sends its memory to {to}, and it runs meanwhile")
+        case m.VmRecallRequested(vm=vm, node=node, sentence=sentence):
+            s.step("migrate", vm, f"{node} was told to stop sending: {sentence}")
+            if s.by_other("migrate", vm):
+                s.begin("cancel-migration", vm, f"{node} was told to stop sending")
+        case m.VmMigrated(vm=vm, node=node):
+            s.step("migrate", vm, f"all of it is on {node}, which was told to let it go on")
+            s.failed("cancel-migration", vm, f"{vm} had left already")
+        case m.VmMigrationEnded(vm=vm, node=node, sent_mib=sent, total_ms=total, downtime_ms=down):
+            s.done("migrate", vm, f"{vm} runs on {node}: {sent} MiB in {total} ms, downtime {down} ms")
+        case m.VmMigrationFailed(vm=vm, node=node, sentence=sentence, source_gone=gone):
+            other = s.by_other("migrate", vm)
+            s.failed("migrate", vm, sentence if gone else f"{sentence}; it runs on on {node}")
+            if other:
+                s.at_once("cancel-migration", vm, f"{vm} stays on {node}")
+            s.done("cancel-migration", vm, f"{vm} stays on {node}")
+        case m.VmIncomingGone():
+            pass
         case _:
             return False
     return True
@@ -217,7 +254,7 @@ def _ends(s: _Story) -> bool:
     match s.event:
         case c.VmStopped(vm=vm, cause=cause):
             s.done("stop", vm, f"{vm} is stopped ({cause})")
-            for kind in ("start", "pause", "resume", "reset"):
+            for kind in ("start", "pause", "resume", "reset", "migrate"):
                 s.failed(kind, vm, f"{vm} stopped first ({cause})")
         case c.VmDeleted(vm=vm):
             s.begin("delete", vm, "definition removed")

@@ -9,7 +9,9 @@ import msgspec
 from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
 from proto import io, memory
+from proto import migration as m
 from proto.machine import Allotment, Disk, DiskWish, Nic, NicWish
+from proto.node import Sending
 
 REASONS_MAX = 8
 """How many of its latest reasons an object keeps."""
@@ -27,7 +29,8 @@ class Reason(msgspec.Struct):
 
 class Vm(msgspec.Struct):
     """A VM as the events tell. pcpus and addresses hold only while it runs. disk_wishes and nic_wishes: as asked for;
-    disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last."""
+    disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last. migrating_to: where
+    it is on its way to; `node` is where it runs. sending: how far, as its node says right now."""
 
     name: str
     project: str
@@ -57,6 +60,8 @@ class Vm(msgspec.Struct):
     reason: str = ""
     reasons: list[Reason] = []
     placement: c.Placement | None = None
+    migrating_to: str = ""
+    sending: Sending | None = None
 
 
 class Node(msgspec.Struct):
@@ -109,7 +114,7 @@ class VmsView:
             del self.all[vm.name]
         elif isinstance(event, c.VmAllotted):
             vm.priority, vm.allotment, vm.changed_us = event.priority, event.allotment, recorded.at_us
-        elif _starting(vm, event) or _living(vm, event):
+        elif _starting(vm, event) or _living(vm, event) or _migrating(vm, event):
             vm.changed_us = recorded.at_us
             if text := _reason(event):
                 vm.reason = text
@@ -186,7 +191,27 @@ def _living(vm: Vm, event: Any) -> bool:
     return True
 
 
+def _migrating(vm: Vm, event: Any) -> bool:
+    """It runs on meanwhile. True when the event was one of these."""
+    match event:
+        case m.VmMigrationRequested():
+            vm.migrating_to, vm.placement = event.to, event.placement
+        case m.VmIncomingGone():
+            vm.migrating_to = ""
+        case m.VmMigrated():
+            vm.node, vm.generation, vm.pcpus = event.node, event.generation, ()
+        case m.VmMigrationEnded():
+            vm.migrating_to, vm.pcpus = "", event.pcpus
+            vm.boot_id = event.boot_id or vm.boot_id
+        case m.VmMigrationFailed():
+            pass
+        case _:
+            return False
+    return True
+
+
 def _nowhere(vm: Vm) -> None:
+    vm.migrating_to = ""
     vm.state, vm.node, vm.boot_id, vm.pcpus, vm.addresses = "stopped", "", "", (), ()
 
 
@@ -198,6 +223,14 @@ def _reason(event: Any) -> str:
             return f"did not start on {event.node}: {event.sentence}"
         case c.VmStarted():
             return f"running on {event.node}"
+        case m.VmMigrationRequested():
+            why = f": {event.reason}" if event.reason else ""
+            return f"migrating from {event.node} to {event.to} (generation {event.incoming}){why}"
+        case m.VmMigrationEnded():
+            took = f"{event.sent_mib} MiB in {event.total_ms} ms, {event.downtime_ms} ms of them without it"
+            return f"migrated to {event.node}: {took}"
+        case m.VmMigrationFailed():
+            return f"not migrated to {event.to}: {event.sentence}"
         case c.VmStopped():
             return f"stopped ({event.cause})" + (f": {event.sentence}" if event.sentence else "")
         case _:

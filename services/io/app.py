@@ -11,6 +11,7 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
+from proto.migration import VmIncomingGone, VmMigrationRequested
 from services.io import react, views
 from services.io.images import IMAGE
 from services.io.model import DEVICES
@@ -18,7 +19,10 @@ from services.io.model import DEVICES
 SERVICE = Service(
     "io",
     deciders=(DEVICES, IMAGE),
-    follows=(NodeJoined, NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmDeleted),
+    follows=(
+        *(NodeJoined, NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmDeleted),
+        *(VmMigrationRequested, VmIncomingGone),
+    ),
     react=react.react,
     views=views.Views,
     enrich=views.enrich,

@@ -8,7 +8,8 @@
 
 Names, serials, MACs and slots are derived from the VM's name and the index, so that the same decision makes the same devices.
 The granted generation only rises, over removal too; only a VM that is found running after a restore has its own granted
-again. A denial is an event: the asker is a reaction, and compute learns of it
+again. While a VM migrates, the grant is the incoming generation's; if that comes to nothing, it is returned to the source. A denial
+is an event: the asker is a reaction, and compute learns of it
 from the log. A grant that is there already is not written again, for compute has read the first.
 """
 
@@ -27,12 +28,14 @@ from proto.io import (
     DevicesEvent,
     DevicesGranted,
     DevicesRemoved,
+    DevicesReturned,
     DevicesRevoked,
     DisksRemovalRequested,
     GrantDevices,
     Refusal,
     RemoveDevices,
     ReportDisksRemoved,
+    ReturnDevices,
     RevokeDevices,
 )
 from proto.machine import Disk, Nic
@@ -51,12 +54,17 @@ class NoDevices(State, kw_only=True):
 
 
 class Granted(State, kw_only=True):
-    """This generation on this node may write."""
+    """This generation on this node may write. returned_to: the older one that may, once a newer has given them back."""
 
     vm: VmId
     node: NodeId
+    returned_to: int = 0
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+
+    @property
+    def holder(self) -> int:
+        return self.returned_to or self.generation
 
 
 class Revoked(State, kw_only=True):
@@ -85,9 +93,11 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
         case GrantDevices():
             return _grant(command, devices)
         case RevokeDevices():
-            if not isinstance(devices, Granted) or command.generation < devices.generation:
+            if not isinstance(devices, Granted) or command.generation < devices.holder:
                 return ()
             return [DevicesRevoked(vm=devices.vm, generation=command.generation)]
+        case ReturnDevices():
+            return _return(command, devices)
         case RemoveDevices():
             return _remove(command, devices)
         case ReportDisksRemoved():
@@ -112,6 +122,13 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     else:
         disks, nics = devices.disks, devices.nics
     return [DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
+
+
+def _return(command: ReturnDevices, devices: Devices) -> Sequence[DevicesEvent]:
+    if not isinstance(devices, Granted) or command.generation != devices.holder:
+        return ()
+    source, holder = command.source, command.source_generation
+    return [DevicesReturned(vm=devices.vm, node=source, generation=command.generation, holder=holder)]
 
 
 def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -167,6 +184,8 @@ def evolve(devices: Devices, event: DevicesEvent) -> Devices:
                 disks=event.disks,
                 asked_version=version,
             )
+        case DevicesReturned() if isinstance(devices, Granted):
+            return replace(devices, node=event.node, returned_to=event.holder, version=version)
         case DevicesRevoked() if isinstance(devices, Granted):
             return Revoked(
                 generation=max(devices.generation, event.generation),

@@ -7,8 +7,15 @@ from typing import Any
 
 from libs.common.host.service import Order
 from libs.common.messages import Command, Recorded
-from proto.compute import VmDeleted, VmFound, VmStartFailed, VmStartRequested, VmStopped
-from proto.io import GrantDevices, RemoveDevices, RevokeDevices
+from proto.compute import (
+    VmDeleted,
+    VmFound,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+)
+from proto.io import GrantDevices, RemoveDevices, ReturnDevices, RevokeDevices
+from proto.migration import VmIncomingGone, VmMigrationRequested
 from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.images import Deleting, Importing
 from services.io.model import Removing
@@ -20,6 +27,10 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
         case VmFound(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics, running=True)]
+        case VmMigrationRequested(vm=vm, to=to, incoming=incoming, disks=disks, nics=nics):
+            return [GrantDevices(vm=vm, node=to, generation=incoming, disks=disks, nics=nics)]
+        case VmIncomingGone(vm=vm, generation=generation, source=source, source_generation=holder):
+            return [ReturnDevices(vm=vm, generation=generation, source=source, source_generation=holder)]
         case VmStartFailed() | VmStopped():
             return [RevokeDevices(vm=event.vm, generation=event.generation)]
         case VmDeleted():

@@ -1,4 +1,5 @@
-"""A start asks for memory, its end gives it back, a node's report sets what there is; the node is told how it is divided.
+"""A start asks for memory, its end gives it back, a node's report sets what there is; the node is told how it is divided. A
+migration asks for it on the target and gives back one of the two at its end: both nodes hold theirs until then.
 
 A deletion releases nothing: only a stopped VM is deleted, and its stop has released.
 """
@@ -14,6 +15,7 @@ from libs.memory.promise import promise_of
 from proto.compute import NodeRemoved, NodeReported, VmAllotted, VmFound, VmStartFailed, VmStartRequested, VmStopped
 from proto.ladder import JudgeMemory
 from proto.memory import NoteHost, Purpose, ReleaseMemory, ReserveMemory, ResizeMemory
+from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from services.memory import grips
 from services.memory.states import Ledger
 
@@ -39,7 +41,13 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             ]
         case VmAllotted():
             return _allotted(event, views)
-        case VmStartFailed() | VmStopped():
+        case VmMigrationRequested(to=to, vm=vm, incoming=incoming):
+            promise = promise_of(event.memory_mib, event.priority, event.allotment)
+            wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=Purpose.MIGRATION)
+            return [wish]
+        case VmMigrated(source=source, vm=vm, source_generation=generation):
+            return [ReleaseMemory(node=source, vm=vm, generation=generation)]
+        case VmStartFailed() | VmStopped() | VmIncomingGone():
             return [ReleaseMemory(node=event.node, vm=event.vm, generation=event.generation)]
         case _:
             return ()

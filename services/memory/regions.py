@@ -29,6 +29,7 @@ from proto.mapping import (
     VmRegionsMapped,
     VmRegionsUnmapped,
 )
+from proto.migration import VmMigrated
 
 
 class State(Value, tag=True):
@@ -58,6 +59,8 @@ class Holders:
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
             case VmStartRequested() | VmFound():
+                self.of[event.vm] = (event.node, event.generation)
+            case VmMigrated():
                 self.of[event.vm] = (event.node, event.generation)
             case VmStartFailed() | VmStopped():
                 if self.of.get(event.vm, ("", 0))[1] <= event.generation:
@@ -115,6 +118,8 @@ def react(event: Any) -> Sequence[UnmapRegions]:
     match event:
         case VmStartFailed() | VmStopped():
             return [UnmapRegions(vm=event.vm, generation=event.generation)]
+        case VmMigrated():
+            return [UnmapRegions(vm=event.vm, generation=event.source_generation)]
         case _:
             return ()
 

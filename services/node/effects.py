@@ -19,13 +19,15 @@ NODE_RECORD = "_node"
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What lies on disk about one VM: the newest order seen, and whether a start under that generation was begun."""
+    """What lies on disk about one VM: the newest order seen, and whether a start under that generation was begun. sent: the
+    generation that its guest was sent to whole, on another node; from then on it never runs here under its own."""
 
     vm: str
     generation: int
     version: int
     launched: bool = False
     incarnation: int = 1
+    sent: int = 0
 
     @property
     def stamp(self) -> Stamp:
@@ -41,12 +43,14 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset), then `on_done(vm, verb, error, machine)`."""
+    """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset; receive, activate, send, recall), then
+    `on_done(vm, verb, error, machine)`. address: where to send."""
 
     vm: str
     verb: str
     spec: MachineSpec | None = None
     trace: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from libs.common.messages import NodeId, Reply, incarnation_of
-from proto.compute import GoneCause, ReportVm, Seen
+from proto.compute import GoneCause
 from proto.node import Heard, OrderGreeting, OrderVm, Want
+from services.node import moving
 from services.node.drivers import Machine, MachineChanged
 from services.node.effects import NODE_RECORD as NODE_RECORD
 from services.node.effects import Act as Act
@@ -36,10 +37,13 @@ from services.node.effects import NodeEffect as NodeEffect
 from services.node.effects import Persist as Persist
 from services.node.effects import SendFact as SendFact
 from services.node.effects import Stamp as Stamp
+from services.node.reports import report_of
 
 REPORT_US = 1_000_000
 """first repetition of an unheard report; doubled each time"""
 REPORT_MAX_US = 5_000_000
+AGAIN_US = 500_000
+"""before a verb that failed is tried again"""
 
 
 @dataclass(slots=True)
@@ -59,6 +63,16 @@ class Vm:
     disowned: bool = False
     early: MachineChanged | None = None
     """the process ended before its start was reported done"""
+    sending_us: int = 0
+    """since when the guest is being sent, as the latest order wants"""
+    unsent: str = ""
+    """why the guest could not be sent, as the latest order wants"""
+    sent: MachineChanged | None = None
+    """how it was sent"""
+    resumed_us: int = 0
+    """when a guest that came in went on"""
+    again_us: int = 0
+    """nothing is done before: the latest verb failed"""
     serial: int = 0
     heard: int = 0
     next_us: int = 0
@@ -122,9 +136,11 @@ class Agent:
             return out
         if order.generation > vm.kept.generation:
             vm.failed, vm.sentence, vm.cause = "", "", GoneCause.UNKNOWN
+            vm.sent, vm.resumed_us = None, 0
             if vm.machine is None:
                 vm.resets = 0
         vm.order, vm.asked_us, vm.disowned = order, 0, False
+        vm.unsent, vm.again_us, vm.sending_us = "", 0, 0
         self._dirty(vm)
         return [*out, *self._reconcile(vm)]
 
@@ -174,8 +190,8 @@ class Agent:
         launching = vm.busy == "launch"
         vm.kept, vm.busy = kept, ""
         order = vm.order
-        if launching and order is not None and order.generation == kept.generation and order.want is not Want.GONE:
-            return self._act(vm, "start")
+        if launching and order is not None and order.generation == kept.generation and order.spec is not None:
+            return self._act(vm, "receive" if order.want is Want.INCOMING else "start")
         return self._reconcile(vm)
 
     # --- what the driver says -------------------------------------------------------------------------------------
@@ -185,8 +201,10 @@ class Agent:
         self.now_us = now_us
         vm = self.vms[name]
         vm.busy = ""
+        if error and verb not in ("start", "receive", "send"):
+            vm.again_us = now_us + AGAIN_US
         match verb:
-            case "start":
+            case "start" | "receive":
                 vm.machine, vm.resets = machine, 0
                 vm.failed = error if machine is None else ""
                 if vm.early is not None and machine is not None:
@@ -197,6 +215,9 @@ class Agent:
                 vm.machine = None
             case "pause" | "resume" if not error and vm.machine is not None:
                 vm.machine = msgspec.structs.replace(vm.machine, status="paused" if verb == "pause" else "running")
+                moving.went_on(vm, now_us)
+            case "send" | "recall" | "activate":
+                moving.done(vm, verb, error, machine)
             case "reset" if not error:
                 vm.resets += 1
         return self._changed(vm)
@@ -205,7 +226,7 @@ class Agent:
         """Something happened to a VM that no verb of ours did."""
         self.now_us = now_us
         vm = self.vms.get(change.vm)
-        if vm is not None and vm.busy == "start" and change.status == "gone":
+        if vm is not None and vm.busy in ("start", "receive") and change.status == "gone":
             vm.early = change
             return []
         if vm is None or vm.machine is None or vm.machine.generation != change.generation:
@@ -214,6 +235,8 @@ class Agent:
             ordered = vm.asked_us > 0 or (vm.order is not None and vm.order.want is Want.GONE)
             vm.cause = GoneCause.ORDERED if ordered else change.cause
             vm.sentence, vm.machine = change.sentence, None
+        elif change.unsent or change.status == "sent":
+            moving.changed(vm, change)
         else:
             vm.machine = msgspec.structs.replace(vm.machine, status=change.status)
         return self._changed(vm)
@@ -256,9 +279,11 @@ class Agent:
 
     def _reconcile(self, vm: Vm) -> list[NodeEffect]:
         """The one next thing to do for a VM, if any."""
-        if vm.busy:
+        if vm.busy or self.now_us < vm.again_us:
             return []
         order, machine = vm.order, vm.machine
+        if moving.has_left(vm):
+            return self._act(vm, "kill")
         if vm.disowned and machine is not None:
             return self._act(vm, "kill")
         if order is None:
@@ -266,8 +291,9 @@ class Agent:
         if machine is not None and machine.generation < order.generation:
             return self._act(vm, "kill")
         if _stamp(order) > vm.kept.stamp:
-            launched = vm.kept.launched and vm.kept.generation == order.generation
-            return self._persist(vm, Kept(order.vm, order.generation, order.version, launched, order.incarnation))
+            same = vm.kept.generation == order.generation
+            launched, sent = same and vm.kept.launched, vm.kept.sent if same else 0
+            return self._persist(vm, Kept(order.vm, order.generation, order.version, launched, order.incarnation, sent))
         if order.want is Want.GONE:
             return self._end(vm, order)
         if machine is None:
@@ -285,6 +311,11 @@ class Agent:
         return self._persist(vm, msgspec.structs.replace(vm.kept, launched=True), "launch")
 
     def _adjust(self, vm: Vm, order: OrderVm, machine: Machine) -> list[NodeEffect]:
+        step = moving.next_step(vm, order, machine, self.now_us)
+        if step is not None:
+            if isinstance(step, Kept):
+                return self._persist(vm, step)
+            return self._act(vm, step, order.address) if step else []
         if machine.status == "shutdown":
             vm.cause = GoneCause.GUEST
             return self._act(vm, "kill")
@@ -300,7 +331,8 @@ class Agent:
         if vm.machine is None:
             return []
         deadline_us = vm.asked_us + order.deadline_s * 1_000_000
-        if order.deadline_s == 0 or vm.machine.status == "shutdown" or (vm.asked_us and self.now_us >= deadline_us):
+        deaf = vm.machine.status in ("shutdown", "incoming", "sent")
+        if order.deadline_s == 0 or deaf or (vm.asked_us and self.now_us >= deadline_us):
             return self._act(vm, "kill")
         if not vm.asked_us:
             vm.asked_us = self.now_us
@@ -318,11 +350,11 @@ class Agent:
     def _sorted(self) -> list[Vm]:
         return [self.vms[name] for name in sorted(self.vms)]
 
-    def _act(self, vm: Vm, verb: str) -> list[NodeEffect]:
+    def _act(self, vm: Vm, verb: str, address: str = "") -> list[NodeEffect]:
         vm.busy = verb
         order = vm.order
-        spec = order.spec if verb == "start" and order is not None else None
-        return [Act(vm.kept.vm, verb, spec, order.trace if order else "")]
+        spec = order.spec if verb in ("start", "receive") and order is not None else None
+        return [Act(vm.kept.vm, verb, spec, order.trace if order else "", address)]
 
     def _persist(self, vm: Vm, kept: Kept, busy: str = "persist") -> list[NodeEffect]:
         vm.busy = busy
@@ -357,25 +389,3 @@ def _dots(stamp: Stamp) -> str:
 def _of_the_past(ref: object, incarnation: int, met: int) -> AnswerOrder:
     said = f"the order is of incarnation {incarnation} of the log; this node has met {met}"
     return AnswerOrder(ref, Heard(accepted=False, sentence=said))
-
-
-def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
-    """The fact about a VM as it is now; met: the incarnation of the log that the node is known to obey."""
-    machine = vm.machine
-    seen = Seen.GONE
-    if machine is not None:
-        seen = Seen.PAUSED if machine.status == "paused" else Seen.RUNNING
-    elif vm.failed:
-        seen = Seen.FAILED
-    return ReportVm(
-        node=node,
-        heard=met,
-        vm=vm.kept.vm,
-        generation=machine.generation if machine is not None else vm.kept.generation,
-        order_version=vm.kept.version,
-        seen=seen,
-        cause=vm.cause,
-        sentence=vm.failed or vm.sentence,
-        resets=vm.resets,
-        pid=machine.pid if machine is not None else 0,
-    )

@@ -236,6 +236,15 @@ class AgentRunner:
                 await driver.resume(act.vm)
             case "reset":
                 await driver.reset(act.vm)
+            case "receive":
+                assert act.spec is not None
+                return await driver.receive(act.spec)
+            case "activate":
+                return await driver.activate(act.vm)
+            case "send":
+                await driver.send(act.vm, act.address)
+            case "recall":
+                return await driver.recall(act.vm)
         return None
 
     async def _work(self, work: Work) -> None:

@@ -11,18 +11,20 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
 import msgspec
+import pytest
 
 from proto.machine import DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
 from services.cluster import groups
 from services.node.drivers import Driver, MachineChanged
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimFile, SimHost, SimParams, SimPool, SimulatedDriver
+from tests.guests import tiny_image
 
 WAIT_S_MAX = 20.0
 GUEST_S_MAX = 45.0
@@ -62,8 +64,9 @@ def machine_spec(vm: str = "web-1", generation: int = 1, boot: DirectBoot | None
 
 
 class Rig(Protocol):
-    """kernel: what `uname -r` says inside; typed: a line for the console, and what then comes back."""
+    """kernel: what `uname -r` says inside; typed: a line for the console, and what then comes back; real: the guest is one."""
 
+    real: bool
     kernel: bytes
     typed: tuple[bytes, bytes]
 
@@ -85,8 +88,15 @@ class Rig(Protocol):
         """Puts a qcow2 of 8 MiB into `incoming`, on a backing file if one is named. Its sha256."""
         ...
 
+    async def write(self, driver: Driver, file: str, data: bytes) -> None:
+        """Into a file in the guest's memory."""
+        ...
+
+    async def read(self, driver: Driver, file: str) -> bytes: ...
+
 
 class SimRig:
+    real = False
     kernel = b"simulated\n"
     typed = (b"hello\n", b"hello")
 
@@ -110,6 +120,14 @@ class SimRig:
         driver.host.crash(vm, 0)
         driver.wake()
 
+    async def write(self, driver: Driver, file: str, data: bytes) -> None:
+        self.kept = (file, data)
+
+    async def read(self, driver: Driver, file: str) -> bytes:
+        """A simulated guest has no files: it gives back what it is given."""
+        assert self.kept[0] == file
+        return (await driver.exec("web-1", ("cat",), self.kept[1], 10.0)).stdout
+
     def left_over(self, node: str) -> list[str]:
         held = [key for key, holders in self.pool.holders.items() for h in holders if h.node == node]
         return [*self.hosts[node].vms, *held]
@@ -121,6 +139,7 @@ class SimRig:
 
 
 class QemuRig:
+    real = True
     typed = (b"echo hel''lo\n", b"hello")
 
     def __init__(self, top: Path, tiny: Path) -> None:
@@ -143,6 +162,13 @@ class QemuRig:
 
     async def crash(self, driver: Driver, vm: str) -> None:
         os.kill((await driver.info(vm)).pid, signal.SIGSEGV)
+
+    async def write(self, driver: Driver, file: str, data: bytes) -> None:
+        done = await driver.exec("web-1", ("sh", "-c", f"cat > {file}"), data, 10.0)
+        assert (done.exit_code, done.error) == (0, ""), done
+
+    async def read(self, driver: Driver, file: str) -> bytes:
+        return (await driver.exec("web-1", ("cat", file), b"", 10.0)).stdout
 
     def left_over(self, node: str) -> list[str]:
         folders = [str(p) for p in (self.top / node / "vms").glob("*")]
@@ -171,6 +197,19 @@ class QemuRig:
         end = time.monotonic() + WAIT_S_MAX
         while not groups.remove(self.top.glob("*/groups")) and time.monotonic() < end:
             time.sleep(0.01)  # the kernel takes its time to take a dead process out
+
+
+def rig_of(kind: str, top: Path) -> Iterator[SimRig | QemuRig]:
+    if kind == "simulated":
+        yield SimRig()
+        return
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("qemu-system-x86_64 is not installed")
+    qemu = QemuRig(top, tiny_image())
+    try:
+        yield qemu
+    finally:
+        qemu.end()
 
 
 async def told(changes: AsyncIterator[MachineChanged], status: str) -> MachineChanged:

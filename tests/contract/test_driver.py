@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,22 +11,12 @@ import pytest
 from proto.compute import GoneCause
 from proto.machine import DiskFormat
 from services.node.drivers import BadImage, CannotStart, Driver, LeaseRefused, Locked, MachineChanged, NoSuchVm
-from tests.contract.driver_rigs import QemuRig, Rig, SimRig, guest_up, told
-from tests.guests import tiny_image
+from tests.contract.driver_rigs import Rig, guest_up, rig_of, told
 
 
 @pytest.fixture(params=["simulated", "qemu"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    if request.param == "simulated":
-        yield SimRig()
-        return
-    if shutil.which("qemu-system-x86_64") is None:
-        pytest.skip("qemu-system-x86_64 is not installed")
-    qemu = QemuRig(tmp_path, tiny_image())
-    try:
-        yield qemu
-    finally:
-        qemu.end()
+    yield from rig_of(request.param, tmp_path)
 
 
 @pytest.fixture

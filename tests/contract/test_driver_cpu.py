@@ -85,8 +85,8 @@ async def test_a_vcpu_that_is_plugged_is_seen_and_planned_with_the_others(rig: R
     await driver.schedule(PLAN)
     assert len((await seen(driver)).vcpus) == 1
     running = driver._fleet.find("web-1")
-    free = next(slot for slot in await running._do("query-hotpluggable-cpus") if "qom-path" not in slot)
-    await running._do("device_add", {"driver": free["type"], "id": "cpu1", **free["props"]})
+    free = next(slot for slot in await running.do("query-hotpluggable-cpus") if "qom-path" not in slot)
+    await running.do("device_add", {"driver": free["type"], "id": "cpu1", **free["props"]})
     now = await seen(driver)
     assert len(now.vcpus) == 2
     assert await driver.schedule(PLAN) == ()

@@ -18,11 +18,14 @@ SHAPE = Shape(
     firmware=Firmware.DIRECT, uuid="",
 )  # fmt: skip
 ACCEPTED = Reply(status="accepted")
+MAKES = {"start": "running", "receive": "incoming", "activate": "paused", "recall": "running"}
+"""what a verb leaves behind"""
 NOT_YOURS = Reply(status="refused", reason="NOT_YOURS")
 
 
 def order(generation: int = 1, version: int = 5, want: Want = Want.RUNNING, **more: Any) -> OrderVm:
     spec = None if want is Want.GONE else MachineSpec(vm="a", generation=generation, shape=SHAPE)
+    spec = more.pop("spec", spec)
     return OrderVm(vm="a", generation=generation, version=version, want=want, spec=spec, **more)
 
 
@@ -51,7 +54,7 @@ class Node:
                 case Persist(kept):
                     self.disk.append(kept)
                     self.do(self.agent.on_persisted(kept))
-                case Act(_, verb):
+                case Act(vm=_, verb=verb):
                     self.acts.append(verb)
                     if verb not in self.slow:
                         self.done(verb)
@@ -60,11 +63,14 @@ class Node:
                     self.facts.append(fact)
         return self
 
-    def done(self, verb: str) -> Node:
-        started = None
-        if verb == "start" and not self.fails:
-            started = machine(self.agent.vms["a"].kept.generation)
-        return self.do(self.agent.on_done("a", verb, self.fails if verb == "start" else "", started, self.now_us))
+    def done(self, verb: str, error: str = "") -> Node:
+        made = None
+        error = error or (self.fails if verb == "start" else "")
+        if verb in MAKES and not error:
+            made = machine(self.agent.vms["a"].kept.generation, MAKES[verb])
+        if verb == "receive" and made is not None:
+            made = msgspec.structs.replace(made, address="there")
+        return self.do(self.agent.on_done("a", verb, error, made, self.now_us))
 
     def order(self, said: OrderVm) -> Node:
         return self.do(self.agent.on_order("ref", said, self.now_us))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from libs.common.messages import NodeId, Recorded, VmId, encode
@@ -205,7 +207,7 @@ def test_reviews_come_by_the_clock_with_what_was_heard_and_for_how_long() -> Non
 
 def test_the_whole_plan_is_ordered_while_vms_run() -> None:
     first, second, third = made(wanted(needs("a")), wanted(needs("a"), needs("b")), wanted())
-    order = orders("plan-n1", PLAN.fold([first, second]), 2)
+    order: Any = orders("plan-n1", PLAN.fold([first, second]), 2)
     assert order is not None and order.node == "n1"
-    assert (order.message.version, [v.vm for v in order.message.vms]) == (2, ["a", "b"])  # type: ignore[attr-defined]
+    assert (order.message.version, [v.vm for v in order.message.vms]) == (2, ["a", "b"])
     assert orders("plan-n1", PLAN.fold([first, second, third]), 3) is None

@@ -275,7 +275,7 @@ def test_orders_are_repeated_until_heard_and_again_after_a_hello() -> None:
     assert msgspec.msgpack.decode(desk.orders[0].data)["correlation"] == "one"
     desk.do(desk.host.on_tick(NOW + 1_500_000, iter(())))
     assert len(desk.orders) == 2
-    desk.host.on_heard("counter-ordered", 1)
+    desk.host.on_heard("counter-ordered", 1, "n1")
     desk.do(desk.host.on_tick(NOW + 60_000_000, iter(())))
     assert len(desk.orders) == 2
     desk.fact("h", Hello(node=NodeId("n1")), "n1")

@@ -33,6 +33,7 @@ from proto.compute import (
 from proto.io import DeleteImage, ImageInfo, ImportImage, ReportDisksRemoved, ReportImage, ReportImageRemoved
 from proto.machine import DiskFormat, DiskWish, NicWish
 from proto.memory import Area, SetAreas
+from proto.migration import MigrateVm
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval, OrderVm, Want
 from proto.plan import OrderPlan, ReportPlan
 from services.compute.app import SERVICE as COMPUTE
@@ -46,6 +47,19 @@ from tests.model.test_nodes import CAN
 STEPS_MAX = 1000
 NOW_US = 1_000_000
 NODES = ("n1", "n2", "n3")
+SEEN = {
+    Want.RUNNING: Seen.RUNNING,
+    Want.PAUSED: Seen.PAUSED,
+    Want.INCOMING: Seen.INCOMING,
+    Want.MIGRATING: Seen.GONE,
+    Want.GONE: Seen.GONE,
+}
+
+
+def _seen(want: Want, wrong: str) -> Seen:
+    if not wrong:
+        return SEEN[want]
+    return Seen.RUNNING if want is Want.MIGRATING else Seen.FAILED
 
 
 class House:
@@ -108,7 +122,7 @@ class House:
     def _act(self) -> bool:
         """The first order that no agent has acted on, if any, done and reported."""
         for stream, order in self._orders():
-            key = (stream, self.versions[stream])
+            key = (f"{stream}@{order.node}", self.versions[stream])
             if key not in self.acted:
                 self.acted.add(key)
                 for fact in self._reports(order, self.versions.get(stream, 0)):
@@ -126,24 +140,29 @@ class House:
     def _orders(self) -> Iterator[tuple[str, Order]]:
         for stream, state in sorted(self.states.items()):
             for service, _, _ in self.services:
-                if order := service.orders(stream, state, self.versions.get(stream, 0)):
+                wanted = service.orders(stream, state, self.versions.get(stream, 0)) or ()
+                for order in [wanted] if isinstance(wanted, Order) else wanted:
                     yield stream, order
 
     def _reports(self, order: Order, version: int) -> list[Command]:
         node, message, wrong = order.node, order.message, self.failing(order.node, order.message)
         match message:
             case OrderVm(vm=vm, generation=generation):
-                seen = {Want.RUNNING: Seen.RUNNING, Want.PAUSED: Seen.PAUSED, Want.GONE: Seen.GONE}[message.want]
+                seen = _seen(message.want, wrong)
+                left = message.want is Want.MIGRATING and not wrong
                 return [
                     ReportVm(
                         node=node,
                         vm=vm,
                         generation=generation,
                         order_version=version,
-                        seen=Seen.FAILED if wrong else seen,
+                        seen=_seen(message.want, wrong),
                         sentence=wrong,
-                        cause=GoneCause.ORDERED if seen is Seen.GONE else GoneCause.UNKNOWN,
+                        cause=GoneCause.MIGRATED if left else GoneCause.ORDERED if seen is Seen.GONE else GoneCause.UNKNOWN,
                         resets=message.resets,
+                        address="there" if message.want is Want.INCOMING else "",
+                        unsent=wrong if message.want is Want.MIGRATING else "",
+                        moved_to=message.incoming if left else 0,
                     )
                 ]
             case OrderDisksRemoval():
@@ -302,3 +321,60 @@ def test_a_vm_made_again_under_its_name_goes_on_counting() -> None:
         h.say(StopVm(vm="a"))
         h.say(DeleteVm(vm="a"))
         nothing_is_held(h)
+
+
+# --- a running VM moves ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("repeat", [1, 2], ids=["once", "twice"])
+def test_a_vm_moves_and_each_node_holds_what_it_has(repeat: int) -> None:
+    h = house(repeat=repeat)
+    define(h)
+    h.say(StartVm(vm="a"))
+    before = h.states["vm-a"]
+    h.say(MigrateVm(vm="a", node="n3"))
+    after = h.states["vm-a"]
+    assert isinstance(after, Running) and (after.node, after.generation) == ("n3", 2)
+    assert (after.spec.disks, after.spec.nics) == (before.spec.disks, before.spec.nics)
+    assert not h.states[f"ledger-{before.node}"].reserved
+    assert h.states["ledger-n3"].reserved["a"].generation == 2
+    devices = h.states["devices-a"]
+    assert isinstance(devices, Granted) and (devices.node, devices.holder) == ("n3", 2)
+    views = h.services[0][1]
+    assert (views.at, views.moves) == ({"a": "n3"}, {})
+    assert (list(views.nodes["n3"].vms), list(views.nodes[before.node].vms)) == (["a"], [])
+    assert (views.plans.where, views.plans.needs["a"].generation) == ({"a": "n3"}, 2)
+    h.say(StopVm(vm="a"))
+    nothing_is_held(h)
+
+
+@pytest.mark.parametrize("want", [Want.INCOMING, Want.MIGRATING])
+def test_a_move_that_fails_gives_back_what_the_target_held(want: Want) -> None:
+    def failing(node: NodeId, order: Any) -> str:
+        return "no" if isinstance(order, OrderVm) and order.want is want else ""
+
+    h = house(failing=failing)
+    define(h)
+    h.say(StartVm(vm="a"))
+    h.say(MigrateVm(vm="a", node="n2"))
+    state = h.states["vm-a"]
+    assert isinstance(state, Running) and (state.node, state.generation, state.highest) == ("n1", 1, 2)
+    assert not h.states["ledger-n2"].reserved and h.states["ledger-n1"].reserved["a"].generation == 1
+    devices = h.states["devices-a"]
+    assert isinstance(devices, Granted) and (devices.node, devices.holder, devices.generation) == ("n1", 1, 2)
+    h.say(StopVm(vm="a"))
+    nothing_is_held(h)
+    h.say(StartVm(vm="a"))
+    assert h.states["vm-a"].generation == 3
+
+
+def test_without_room_elsewhere_nothing_moves() -> None:
+    h = house(memory_mib=2048)
+    with pytest.raises(Refused, match="NO_NODE_FITS"):
+        for n in range(12):
+            define(h, f"v{n}", memory_mib=1024)
+            h.say(StartVm(vm=f"v{n}"))
+    before = h.states["vm-v0"]
+    with pytest.raises(Refused, match="short of memory"):
+        h.say(MigrateVm(vm="v0"))
+    assert h.states["vm-v0"] == before

@@ -325,8 +325,8 @@ class Host:
         self._group = self._token()
         return [Append(self._group, group)]
 
-    def on_heard(self, stream: str, version: int) -> None:
-        self.book.heard(stream, version)
+    def on_heard(self, stream: str, version: int, node: str) -> None:
+        self.book.heard(stream, version, node)
 
     def on_telemetry(self, subject: str, data: bytes, now_us: int) -> None:
         self.service.hear(subject, data, now_us, self.views)
@@ -343,8 +343,8 @@ class Host:
         return not (under_way or len(self._parking) or r.inbox or r.todo)
 
     def _order(self, stream: str, slot: Slot) -> None:
-        order = self.service.orders(stream, slot.state, slot.version)
-        self.book.update(stream, slot.version, order, slot.correlation, slot.trace)
+        orders = self.service.orders(stream, slot.state, slot.version)
+        self.book.update(stream, slot.version, orders, slot.correlation, slot.trace)
 
     def _answer(self, job: Job, reply: Reply, out: list[Effect]) -> None:
         if job.ref is None:

@@ -296,7 +296,7 @@ class Runner:
             return
         heard = _heard(data)
         if heard.get("accepted"):
-            self.host.on_heard(effect.stream, effect.version)
+            self.host.on_heard(effect.stream, effect.version, effect.node)
         else:
             log.info("order for %s refused by %s: %s", effect.stream, effect.node, heard.get("sentence"))
 

@@ -39,7 +39,7 @@ class ReadStream:
 
 @dataclass(frozen=True, slots=True)
 class SendOrder:
-    """Request `order.<node>`; then `on_heard(stream, version, accepted)` if an answer came. Unanswered is repeated by time."""
+    """Request `order.<node>`; then `on_heard(stream, version, node)` if an answer came. Unanswered is repeated by time."""
 
     stream: str
     version: int

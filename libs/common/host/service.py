@@ -6,8 +6,8 @@ views     folds *all* events of the log, others' too, in log order: `views.apply
 enrich    (command, views, now_us) -> command: adds what a decision needs from the views (candidates, image facts) so that the
           recorded command holds the inputs. Also fills in what comes from telemetry.
 react     (event, recorded, views) -> own commands; for events of any service, own ones included; in log order, once each.
-orders    (stream, state, version) -> what the agents are to be told as long as the stream is in this state, or None. The host
-          repeats an order until it is acknowledged; a new version replaces the older.
+orders    (stream, state, version) -> what the agents are to be told as long as the stream is in this state: an order, one for
+          each of several nodes, or None. The host repeats an order until it is acknowledged; a new version replaces the older.
 ticks     (now_us, states) -> commands; called about once a second with (stream, state) pairs.
 hear      (subject, data, now_us, views) for telemetry subjects named in `telemetry`; changes the views only.
 query     (what, data, states, views) -> an answer as a Struct for `query.<service>.<what>`; raises KeyError for unknown words.
@@ -51,7 +51,7 @@ def no_react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     return ()
 
 
-def no_orders(stream: str, state: Any, version: int) -> Order | None:
+def no_orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | None:
     return None
 
 
@@ -76,7 +76,7 @@ class Service:
     react: Callable[[Any, Recorded, Any], Sequence[Command]] = no_react
     views: type[Any] = NoViews
     enrich: Callable[[Any, Any, int], Any] = no_enrich
-    orders: Callable[[str, Any, int], Order | None] = no_orders
+    orders: Callable[[str, Any, int], Order | Sequence[Order] | None] = no_orders
     ticks: Callable[[int, Iterator[tuple[str, Any]]], Iterable[Command]] = no_ticks
     telemetry: tuple[str, ...] = ()
     hear: Callable[[str, bytes, int, Any], None] = no_hear

@@ -29,6 +29,7 @@ from proto.compute import (
 from proto.ladder import MemoryPolicy
 from proto.machine import NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from proto.plan import CpuBeat
 from services.compute.balance.demand import Smoothed
 
@@ -90,6 +91,12 @@ class BalanceViews:
                 guest.runs = False
             case VmAllotted() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
+            case VmMigrationRequested() if guest := self.guests.get(event.vm):
+                guest.runs = False
+            case VmMigrated() if guest := self.guests.get(event.vm):
+                guest.asked = replace(guest.asked, node=event.node, generation=event.generation)
+            case VmMigrationEnded() | VmIncomingGone() if guest := self.guests.get(event.vm):
+                guest.runs = True
             case VmStopped() | VmStartFailed():
                 self.guests.pop(event.vm, None)
                 self.demand.pop(event.vm, None)

@@ -9,6 +9,7 @@ import msgspec
 from libs.common.messages import Name
 from proto.compute import DeadlineS
 from proto.machine import Allotment, DiskFormat, MemoryMib, NicKind, Priority, Vcpus
+from proto.migration import MigrationDeadlineS
 from services.gateway.auth import Role, Scope
 from services.gateway.tasks import Task
 from services.gateway.views import Image, Node, Vm
@@ -66,6 +67,13 @@ class StartVmBody(Body):
     """node: only there, if given."""
 
     node: Label = ""
+
+
+class MigrateVmBody(Body):
+    """node: there, if given; deadline_s: how long its memory may take to be sent before it stays where it is."""
+
+    node: Label = ""
+    deadline_s: MigrationDeadlineS = 600
 
 
 class StopVmBody(Body):

@@ -15,11 +15,21 @@ from libs.common.bus import BusError, BusTimeout, NoResponder
 from libs.common.messages import Command, encode
 from proto import compute as c
 from proto.machine import DiskWish, NicKind, NicWish
+from proto.migration import CancelMigration, MigrateVm
 from proto.node import AskExec, AskInfo, ExecResult, VmInfo
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway, in_project
-from services.gateway.http.bodies import AllotmentBody, ExecAnswer, ExecBody, NewVm, StartVmBody, StopVmBody, Vms
+from services.gateway.http.bodies import (
+    AllotmentBody,
+    ExecAnswer,
+    ExecBody,
+    MigrateVmBody,
+    NewVm,
+    StartVmBody,
+    StopVmBody,
+    Vms,
+)
 from services.gateway.http.console import console
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.memory import memory_of_vm, translate_vm
@@ -28,6 +38,7 @@ from services.gateway.http.screenshot import screenshot
 from services.gateway.problems import Problem, away
 from services.gateway.views import Vm
 
+KINDS: dict[type[Command], str] = {c.SetAllotment: "allot", CancelMigration: "cancel-migration"}
 INFO_S = 1.0
 """how long a question to the agent about one VM may hold up its page"""
 EXEC_SLACK_S = 10.0
@@ -56,7 +67,9 @@ async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPat
         return found
     if info.error or info.generation not in (0, found.generation):
         return found
-    return msgspec.structs.replace(found, addresses=info.addresses, pcpus=info.pcpus or found.pcpus)
+    return msgspec.structs.replace(
+        found, addresses=info.addresses, pcpus=info.pcpus or found.pcpus, sending=info.sending
+    )
 
 
 @post("", action=Action.OPERATE, status_code=202, summary="Create a VM")
@@ -129,7 +142,7 @@ async def _tell(request: Asked, gateway: Gateway, vm: str, command: Command) -> 
     found = await gateway.vm(request.user, vm)
     accepted = await gateway.commands.ask(ask, "compute", f"vm-{vm}", command, found.project)
     if accepted.position == 0:
-        kind = "allot" if isinstance(command, c.SetAllotment) else type(command).__name__.removesuffix("Vm").lower()
+        kind = KINDS.get(type(command)) or type(command).__name__.removesuffix("Vm").lower()
         text = f"nothing had to change: {vm} is {found.state}"
         gateway.unchanged(accepted.task, kind, vm, found.project, text)
     return accepted
@@ -148,6 +161,20 @@ async def stop_vm(
 ) -> Accepted:
     deadline_s = StopVmBody().deadline_s if data is None else data.deadline_s
     return await _tell(request, gateway, vm, c.StopVm(vm=vm, deadline_s=deadline_s))
+
+
+@post("/{vm:str}/migrate", action=Action.OPERATE, status_code=202, summary="Move a running VM to another node")
+async def migrate_vm(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[MigrateVmBody | None] = None
+) -> Accepted:
+    """It runs on while its memory is sent, and stays where it is when anything goes wrong."""
+    body = data or MigrateVmBody()
+    return await _tell(request, gateway, vm, MigrateVm(vm=vm, node=body.node, deadline_s=body.deadline_s))
+
+
+@post("/{vm:str}/migrate/cancel", action=Action.OPERATE, status_code=202, summary="Let a VM stay where it is")
+async def cancel_migration(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Accepted:
+    return await _tell(request, gateway, vm, CancelMigration(vm=vm))
 
 
 @post("/{vm:str}/reset", action=Action.OPERATE, status_code=202, summary="Reset a VM, as by its button")
@@ -230,7 +257,8 @@ def _input(text: str) -> bytes:
 
 
 HANDLERS: list[Any] = [
-    list_vms, show_vm, create_vm, start_vm, stop_vm, reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
+    list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
+    reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
     screenshot, translate_vm, memory_of_vm,
     screenshot, allot_vm, schedule,
 ]  # fmt: skip

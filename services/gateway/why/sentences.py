@@ -6,12 +6,13 @@ from typing import Any
 
 from proto import compute as c
 from proto import io, ladder, mapping, memory, plan
+from proto import migration as m
 from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 
 
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
-    for say in (_of_starts, _of_lives, _of_plans, _of_others, _of_nodes):
+    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes):
         if said := say(event):
             return said
     return kind.replace("_", " ")
@@ -88,6 +89,32 @@ def _of_plans(event: Any) -> str:
             return ""
 
 
+def _of_migrations(event: Any) -> str:
+    match event:
+        case m.VmMigrationRequested():
+            why = f" ({event.reason})" if event.reason else ""
+            return f"to be migrated from {event.node} to {event.to} as generation {event.incoming}{why}"
+        case m.VmIncomingRequested():
+            return f"{event.to} was ordered to wait for generation {event.spec.generation}"
+        case m.VmSendRequested():
+            return f"{event.node} was ordered to send generation {event.generation} to {event.to}, which waits"
+        case m.VmRecallRequested():
+            return f"{event.node} was asked to stop sending: {event.sentence}"
+        case m.VmMigrationFailed(source_gone=True):
+            return f"the migration to {event.to} came to nothing, and its process on {event.node} ended: {event.sentence}"
+        case m.VmMigrationFailed():
+            return f"the migration to {event.to} came to nothing; it runs on on {event.node}: {event.sentence}"
+        case m.VmIncomingGone():
+            return f"nothing waits for it on {event.node} any more"
+        case m.VmMigrated():
+            return f"{event.source} saw it leave whole and ended its process; its node is {event.node} now"
+        case m.VmMigrationEnded():
+            took = f"{event.sent_mib} MiB in {event.total_ms} ms, {event.downtime_ms} ms without it"
+            return f"{event.node} saw generation {event.generation} go on ({took})"
+        case _:
+            return ""
+
+
 def _of_others(event: Any) -> str:
     match event:
         case memory.MemoryReserved():
@@ -127,6 +154,8 @@ def _of_others(event: Any) -> str:
             return f"io granted {len(event.disks)} disks ({files or 'none'}) and {len(event.nics)} NICs"
         case io.DevicesDenied():
             return f"io denied its devices: {event.sentence}"
+        case io.DevicesReturned():
+            return f"its devices are {event.node}'s again"
         case io.ImageImportRequested():
             return f"the import of {event.file} was ordered of {event.node}"
         case io.ImageImported():

@@ -10,6 +10,7 @@ decides. Every verb may be said twice: the second time changes nothing and answe
       Locked          another process, perhaps on another node, has the disk open: never forced
       LeaseRefused    the lease record beside the disk names a newer generation
       GuestSilent     the guest agent did not answer within the time
+      CannotMove      a guest could not be sent or taken in; the sentence says why; where it ran it runs on
       BadImage        an image is not what it should be; the sentence says what would be right
 """
 
@@ -50,18 +51,24 @@ class LeaseRefused(CannotStart): ...
 class GuestSilent(DriverError): ...
 
 
+class CannotMove(DriverError): ...
+
+
 class BadImage(DriverError): ...
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """A VM's process as the driver sees it. status: `running`, `paused`, `panicked`, or `shutdown` (the guest powered off and
-    the process waits to be reaped)."""
+    """A VM's process as the driver sees it. status: `running`, `paused`, `panicked`, `shutdown` (the guest powered off and
+    the process waits to be reaped), `incoming` (it waits for its guest at `address`, or has it and was not activated), `sent` (its
+    guest was sent away whole; it has stopped). sending: the guest is being sent."""
 
     vm: str
     generation: int
     pid: int
     status: str
     resets: int = 0
+    address: str = ""
+    sending: bool = False
 
 
 class VmCpu(msgspec.Struct, frozen=True):
@@ -84,13 +91,18 @@ SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
 
 class MachineChanged(msgspec.Struct, frozen=True):
     """status as in Machine, or `gone` with its cause. Sent for every change that the driver did not make by a verb, and for
-    every end of a process."""
+    every end of a process. unsent: sending ended without success, and why. With `sent`: what it took, and the host's clock when
+    the guest stopped."""
 
     vm: str
     generation: int
     status: str
     cause: GoneCause = GoneCause.UNKNOWN
     sentence: str = ""
+    unsent: str = ""
+    sent_mib: int = 0
+    total_ms: int = 0
+    paused_us: int = 0
 
 
 class Console(Protocol):
@@ -140,6 +152,28 @@ class Driver(Protocol):
 
     async def cpu(self) -> tuple[VmCpu, ...]:
         """Of all VMs that run here and answer."""
+        ...
+
+    # A guest moves from one node's process to another's:
+    #   receive (there) ── send (here) ──▶ `sent` (here) ── kill (here) ──▶ activate (there) ── resume (there)
+
+    async def receive(self, spec: MachineSpec) -> Machine:
+        """A process that waits for a guest of this generation from another node: `incoming`, with the address for `send`. It runs
+        nothing, opens no disk for writing and takes no lease. Raises CannotStart; then nothing is left."""
+        ...
+
+    async def activate(self, vm: str) -> Machine:
+        """The guest has come in whole and is this node's: take the lease (compare-and-swap) and the lock that its former process
+        held. `paused`; `resume` runs it. Raises LeaseRefused, Locked, CannotMove (not all of it is there); it may be said again."""
+        ...
+
+    async def send(self, vm: str, address: str) -> None:
+        """Begin to send the running (or paused) guest; it runs meanwhile. How that ends comes by `changes`: `sent`, or `unsent`.
+        Raises NoSuchVm, CannotMove."""
+        ...
+
+    async def recall(self, vm: str) -> Machine:
+        """Stop sending: the guest is as it was before `send`, even where all of it had been sent. Raises NoSuchVm, CannotMove."""
         ...
 
     async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:

@@ -11,7 +11,8 @@ from proto.memory import Area
 from proto.node import VmMemory
 from services.node.drivers import NoSuchVm
 from services.node.drivers.memory import Untranslatable, canonical, not_canonical
-from services.node.drivers.simhost import SimHost, SimVm
+from services.node.drivers.simhost import SimHost
+from services.node.drivers.simvm import SimVm
 from services.node.host.memory_now import MemoryNow
 from services.node.memory_plan import Balloon
 

@@ -2,7 +2,7 @@
 `SimulatedDriver` (simulated.py) puts real time around it.
 
     host = SimHost("n1", SimParams(), Random(7), pool)
-    host.begin(act, now_us)         any object with `vm`, `verb` (start shutdown kill pause resume reset) and `spec`
+    host.begin(act, now_us)         any object with `vm`, `verb` (see begin), `spec` and `address`
     host.next_us()                  when to ask again
     host.due(now_us)                what has ended or happened by then: SimDone (a verb) and MachineChanged, in order of time
 
@@ -13,16 +13,18 @@ agent finds. Faults come by chance (SimParams) or by hand: `crash`, `panic`, `fr
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
 from proto.compute import GoneCause
 from proto.machine import MachineSpec
 from proto.plan import PlanFault, VmPlan
-from services.node.drivers import CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu
+from services.node.drivers import CannotMove, CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu
+from services.node.drivers import simmoves as moves
 from services.node.drivers.simcpu import SimCpu, SimWish
 from services.node.drivers.simpool import Holder, SimPool
+from services.node.drivers.simvm import Due, SimDone, SimVm
 
 HOUR_US = 3_600_000_000
 
@@ -37,6 +39,7 @@ class SimParams:
     verb_us               pause, resume, reset; kill_us: power off until the process is gone
     start_fails           chance that QEMU ends at once; start_hangs: that it says nothing until hang_us, then is killed
     ignores_shutdown      chance that a guest does not power off when asked
+    move_us               from `send` to the guest being sent whole, give or take a half of it; move_fails: chance that it is not
     crashes_per_hour      mean number of crashes of a running VM's process in an hour, spread evenly in time
     pcpus, memory_mib     what the host claims to have; cells: so many parts its pCPUs fall into
     busy_pct              what each vCPU wants of a pCPU
@@ -50,6 +53,8 @@ class SimParams:
     verb_us: int = 5_000
     kill_us: int = 20_000
     hang_us: int = 30_000_000
+    move_us: int = 400_000
+    move_fails: float = 0.0
     start_fails: float = 0.0
     start_hangs: float = 0.0
     ignores_shutdown: float = 0.0
@@ -74,6 +79,8 @@ class Verb(Protocol):
     def verb(self) -> str: ...
     @property
     def spec(self) -> MachineSpec | None: ...
+    @property
+    def address(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,47 +88,7 @@ class SimAct:
     vm: str
     verb: str
     spec: MachineSpec | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SimDone:
-    """A verb has ended: done (error None), or refused with the error a driver raises. machine: after a start."""
-
-    vm: str
-    verb: str
-    error: DriverError | None = None
-    machine: Machine | None = None
-
-
-@dataclass(slots=True)
-class SimVm:
-    """A process. `starting` ones have not run a single instruction of the guest."""
-
-    spec: MachineSpec
-    pid: int
-    starting: bool = True
-    status: str = "running"
-    resets: int = 0
-    running_us: int = 0
-    boots: int = 0
-    balloon_mib: int = 0
-    busy_pct: float = 0.0
-
-    def machine(self) -> Machine:
-        return Machine(self.spec.vm, self.spec.generation, self.pid, self.status, self.resets)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Due:
-    """Something that will happen. agent: only as long as this agent lives; pid: only to this process (0: to none yet)."""
-
-    at_us: int
-    serial: int
-    what: str = field(compare=False)
-    vm: str = field(compare=False)
-    pid: int = field(compare=False, default=0)
-    agent: int = field(compare=False, default=0)
-    spec: MachineSpec | None = field(compare=False, default=None)
+    address: str = ""
 
 
 class SimHost:
@@ -132,8 +99,8 @@ class SimHost:
         self.vms: dict[str, SimVm] = {}
         self.boots = 1
         self.cpu = SimCpu(params.pcpus_of_cells)
-        self._random = random
-        self._heap: list[_Due] = []
+        self.random = random
+        self._heap: list[Due] = []
         self._serial = 0
         self._pid = 1000
         self._agent = 1
@@ -151,16 +118,21 @@ class SimHost:
         match act.verb:
             case "start":
                 assert act.spec is not None, "a start needs a spec"
-                self._plan(now_us + self.params.lease_us, "spawn", act.vm, agent=self._agent, spec=act.spec)
+                self.plan(now_us + self.params.lease_us, "spawn", act.vm, agent=self._agent, spec=act.spec)
+            case "receive":
+                assert act.spec is not None, "receiving needs a spec"
+                self.plan(now_us + self.params.start_us, "receive", act.vm, agent=self._agent, spec=act.spec)
+            case "send":
+                self.plan(now_us + self.params.verb_us, "send", act.vm, agent=self._agent, address=act.address)
             case "kill":
-                self._plan(now_us + self.params.kill_us, "kill", act.vm, agent=self._agent)
-            case "shutdown" if vm is not None and self._random.random() >= self.params.ignores_shutdown:
-                self._plan(now_us + self.params.shutdown_us, "guest-shutdown", act.vm, pid=vm.pid)
-                self._plan(now_us + self.params.verb_us, "shutdown", act.vm, agent=self._agent)
-            case "shutdown" | "pause" | "resume" | "reset":
-                self._plan(now_us + self.params.verb_us, act.verb, act.vm, agent=self._agent)
+                self.plan(now_us + self.params.kill_us, "kill", act.vm, agent=self._agent)
+            case "shutdown" if vm is not None and self.random.random() >= self.params.ignores_shutdown:
+                self.plan(now_us + self.params.shutdown_us, "guest-shutdown", act.vm, pid=vm.pid)
+                self.plan(now_us + self.params.verb_us, "shutdown", act.vm, agent=self._agent)
+            case "shutdown" | "pause" | "resume" | "reset" | "recall" | "activate":
+                self.plan(now_us + self.params.verb_us, act.verb, act.vm, agent=self._agent)
             case unknown:
-                raise ValueError(f"no such verb: {unknown!r}; start shutdown kill pause resume reset are known")
+                raise ValueError(f"no such verb: {unknown!r}")
 
     def due(self, now_us: int) -> list[SimDone | MachineChanged]:
         out: list[SimDone | MachineChanged] = []
@@ -191,7 +163,7 @@ class SimHost:
         found = self.vms.get(vm)
         if found is None or found.starting:
             raise NoSuchVm(f"no process of {vm} on {self.node}")
-        return found.status == "running" and now_us >= found.running_us + self.params.boot_us
+        return found.status == "running" and found.boots > 0 and now_us >= found.running_us + self.params.boot_us
 
     # --- CPU time -------------------------------------------------------------------------------------------------
 
@@ -220,11 +192,11 @@ class SimHost:
 
     def crash(self, vm: str, now_us: int) -> None:
         """The VM's process dies by itself."""
-        self._plan(now_us, "crash", vm, pid=self.vms[vm].pid)
+        self.plan(now_us, "crash", vm, pid=self.vms[vm].pid)
 
     def panic(self, vm: str, now_us: int) -> None:
         """The guest's kernel panics; the process stays."""
-        self._plan(now_us, "panic", vm, pid=self.vms[vm].pid)
+        self.plan(now_us, "panic", vm, pid=self.vms[vm].pid)
 
     def freeze(self) -> None:
         """Nothing happens any more, locks are kept (SIGSTOP to all, or a stopped host)."""
@@ -247,13 +219,18 @@ class SimHost:
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
-    def _plan(
-        self, at_us: int, what: str, vm: str, *, pid: int = 0, agent: int = 0, spec: MachineSpec | None = None
-    ) -> None:
+    def plan(
+        self, at_us: int, what: str, vm: str, *, pid: int = 0, agent: int = 0, spec: MachineSpec | None = None,
+        address: str = "", sending: int = 0,
+    ) -> None:  # fmt: skip
         self._serial += 1
-        heapq.heappush(self._heap, _Due(at_us, self._serial, what, vm, pid, agent, spec))
+        heapq.heappush(self._heap, Due(at_us, self._serial, what, vm, pid, agent, spec, address, sending))
 
-    def _happen(self, due: _Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
+    def next_pid(self) -> int:
+        self._pid += 1
+        return self._pid
+
+    def _happen(self, due: Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
         match due.what:
             case "spawn":
                 return self._spawn(due, vm)
@@ -261,7 +238,14 @@ class SimHost:
                 return self._run(due, vm)
             case "kill":
                 done = SimDone(due.vm, "kill")
+                moves.killed(self, vm)
                 return [done] if vm is None else [self._end(due.vm, _cause(vm, GoneCause.ORDERED)), done]
+            case "receive":
+                return [moves.receive(self, due, vm)]
+            case "send" | "recall" | "activate":
+                return [moves.act(self, due, vm)]
+            case "moved" if vm is not None and vm.sending == due.sending and vm.sent_to and vm.status != "sent":
+                return [moves.moved(self, due, vm)]
             case "crash" if vm is not None:
                 return [self._end(due.vm, _cause(vm, GoneCause.CRASHED), "the process ended by itself")]
             case "guest-shutdown" | "panic" if vm is not None and vm.status == "running":
@@ -271,7 +255,7 @@ class SimHost:
                 return [self._verb(due, vm)]
         return []
 
-    def _spawn(self, due: _Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
+    def _spawn(self, due: Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
         spec = due.spec
         assert spec is not None
         if vm is not None:
@@ -283,21 +267,20 @@ class SimHost:
             return [SimDone(due.vm, "start", error)]
         try:
             self.pool.take(spec, self.node)
-            if self._random.random() < self.params.start_fails:
+            if self.random.random() < self.params.start_fails:
                 raise CannotStart(f"QEMU ended at once: {due.vm}: simulated failure")
             self.pool.open(spec, Holder(self.node, spec.vm, spec.generation))
         except CannotStart as refused:
             return [SimDone(due.vm, "start", refused)]
-        self._pid += 1
-        self.vms[due.vm] = SimVm(spec, self._pid, busy_pct=self.params.busy_pct)
-        hangs = self._random.random() < self.params.start_hangs
+        vm = self.vms[due.vm] = SimVm(spec, self.next_pid(), busy_pct=self.params.busy_pct)
+        hangs = self.random.random() < self.params.start_hangs
         wait_us = (
-            self.params.hang_us if hangs else self.params.start_us + self._random.randrange(self.params.jitter_us + 1)
+            self.params.hang_us if hangs else self.params.start_us + self.random.randrange(self.params.jitter_us + 1)
         )
-        self._plan(due.at_us + wait_us, "hung" if hangs else "run", due.vm, pid=self._pid, agent=self._agent)
+        self.plan(due.at_us + wait_us, "hung" if hangs else "run", due.vm, pid=vm.pid, agent=self._agent)
         return []
 
-    def _run(self, due: _Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
+    def _run(self, due: Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
         assert vm is not None
         if due.what == "hung":
             self._end(due.vm)
@@ -306,13 +289,15 @@ class SimHost:
             ]
         vm.starting, vm.running_us, vm.boots = False, due.at_us, 1
         if self.params.crashes_per_hour > 0:
-            life_us = round(self._random.expovariate(self.params.crashes_per_hour) * HOUR_US)
-            self._plan(due.at_us + life_us, "crash", due.vm, pid=vm.pid)
+            life_us = round(self.random.expovariate(self.params.crashes_per_hour) * HOUR_US)
+            self.plan(due.at_us + life_us, "crash", due.vm, pid=vm.pid)
         return [SimDone(due.vm, "start", machine=vm.machine())]
 
-    def _verb(self, due: _Due, vm: SimVm | None) -> SimDone:
+    def _verb(self, due: Due, vm: SimVm | None) -> SimDone:
         if vm is None:
             return SimDone(due.vm, due.what, NoSuchVm(f"no process of {due.vm} on {self.node}"))
+        if vm.status in ("incoming", "sent"):
+            return SimDone(due.vm, due.what, CannotMove(f"{due.vm} is {vm.status}: no {due.what} of it"))
         match due.what:
             case "pause" if vm.status == "running":
                 vm.status = "paused"
@@ -325,6 +310,8 @@ class SimHost:
 
     def _end(self, name: str, cause: GoneCause = GoneCause.UNKNOWN, sentence: str = "") -> MachineChanged:
         vm = self.vms.pop(name)
+        if vm.address:
+            self.pool.waiting.pop(vm.address, None)
         self.pool.close(Holder(self.node, name, vm.spec.generation))
         return MachineChanged(name, vm.spec.generation, "gone", cause, sentence)
 

@@ -7,6 +7,7 @@ two processes had one disk: what a test of the other two rings looks at.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from proto.io import ImageInfo
 from proto.machine import Disk, DiskFormat, MachineSpec
@@ -49,9 +50,23 @@ class SimPool:
     incoming: dict[str, SimFile] = field(default_factory=dict)
     images: dict[str, ImageInfo] = field(default_factory=dict)
     double_opens: list[tuple[str, Holder, Holder]] = field(default_factory=list)
+    waiting: dict[str, Any] = field(default_factory=dict)
+    """address → the process that waits there for a guest"""
+    stale_runs: list[tuple[str, int]] = field(default_factory=list)
+    """(VM, generation) that went on with a memory that is older than the guest's: it had run on elsewhere since"""
+
+    thrown: list[tuple[str, int]] = field(default_factory=list)
+    """(VM, generation) whose guest was sent whole, and both of whose processes were then ended by a verb before it went on"""
+    killed: set[str] = field(default_factory=set)
+    """addresses of processes that were so ended with a whole guest in them"""
 
     def take(self, spec: MachineSpec, node: str) -> None:
         """Compare-and-swap of the lease record. Raises LeaseRefused."""
+        self.judge(spec, node)
+        self.leases[spec.vm] = (spec.generation, node)
+
+    def judge(self, spec: MachineSpec, node: str) -> None:
+        """Whether the lease could be taken. Raises LeaseRefused."""
         generation, owner = self.leases.get(spec.vm, (-1, ""))
         if generation > spec.generation:
             raise LeaseRefused(
@@ -59,22 +74,25 @@ class SimPool:
             )
         if generation == spec.generation and owner != node:
             raise LeaseRefused(f"generation {generation} of {spec.vm} belongs to node {owner}, not {node}")
-        self.leases[spec.vm] = (spec.generation, node)
 
     def open(self, spec: MachineSpec, holder: Holder) -> None:
         """Make missing disks, lock all. Raises Locked, and then holds none."""
         wanted = [f"vm {spec.vm}", *(_key(d) for d in spec.disks)]
-        others = [(key, other) for key in wanted for other in self.holders.get(key, ())]
+        others = [(key, other) for key in wanted for other in self.holders.get(key, ()) if other != holder]
         if others and self.locking:
             key, other = others[0]
             raise Locked(f"{key} is held by generation {other.generation} of {other.vm} on {other.node}")
         self.double_opens += [(key, other, holder) for key, other in others]
         for key in wanted:
-            self.holders.setdefault(key, []).append(holder)
+            if holder not in self.holders.setdefault(key, []):
+                self.holders[key].append(holder)
         self.disks |= {_key(d) for d in spec.disks}
 
-    def close(self, holder: Holder) -> None:
+    def close(self, holder: Holder, disks_only: bool = False) -> None:
+        """disks_only: the process goes on, and holds the VM itself still."""
         for key in list(self.holders):
+            if disks_only and not key.startswith("disk "):
+                continue
             self.holders[key] = [h for h in self.holders[key] if h != holder]
             if not self.holders[key]:
                 del self.holders[key]

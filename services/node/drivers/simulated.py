@@ -23,8 +23,9 @@ from proto.plan import PlanFault, VmPlan
 from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm, VmCpu
 from services.node.drivers.changes import Changes
 from services.node.drivers.sim_memory import SimMemory
-from services.node.drivers.simhost import SimAct, SimDone, SimHost, SimParams, SimVm
+from services.node.drivers.simhost import SimAct, SimHost, SimParams
 from services.node.drivers.simpool import SimFile, SimPool
+from services.node.drivers.simvm import SimDone, SimVm
 
 __all__ = ["SimAct", "SimDone", "SimFile", "SimHost", "SimParams", "SimPool", "SimVm", "SimulatedDriver"]
 
@@ -97,9 +98,7 @@ class SimulatedDriver:
         )
 
     async def start(self, spec: MachineSpec) -> Machine:
-        machine = await self._do(SimAct(spec.vm, "start", spec))
-        assert machine is not None
-        return machine
+        return await self._machine(SimAct(spec.vm, "start", spec))
 
     async def shutdown(self, vm: str) -> None:
         await self._do(SimAct(vm, "shutdown"))
@@ -121,6 +120,18 @@ class SimulatedDriver:
 
     async def cpu(self) -> tuple[VmCpu, ...]:
         return self.host.cpu_times(self._now_us())
+
+    async def receive(self, spec: MachineSpec) -> Machine:
+        return await self._machine(SimAct(spec.vm, "receive", spec))
+
+    async def activate(self, vm: str) -> Machine:
+        return await self._machine(SimAct(vm, "activate"))
+
+    async def send(self, vm: str, address: str) -> None:
+        await self._do(SimAct(vm, "send", address=address))
+
+    async def recall(self, vm: str) -> Machine:
+        return await self._machine(SimAct(vm, "recall"))
 
     async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
         found = self._find(vm)
@@ -198,6 +209,11 @@ class SimulatedDriver:
         if found is None or found.starting:
             raise NoSuchVm(f"no process of {vm} on {self.host.node}")
         return found
+
+    async def _machine(self, act: SimAct) -> Machine:
+        machine = await self._do(act)
+        assert machine is not None
+        return machine
 
     async def _do(self, act: SimAct) -> Machine | None:
         async with self._locks.setdefault(act.vm, asyncio.Lock()):

@@ -57,6 +57,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     agent_fd: int = 4
     serial_fd: int = 5
     taps: dict[str, int] = {}
+    incoming: bool = False
+    """it waits for its guest from another process"""
 
 
 def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
@@ -72,6 +74,7 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
         *[word for disk in spec.disks for word in _disk(disk, place)],
         *[word for nic in spec.nics for word in _nic(nic, place)],
         *_boot(spec, place),
+        *(("-incoming", "defer") if place.incoming else ()),
         "-S",
     ]
 

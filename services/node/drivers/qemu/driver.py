@@ -63,6 +63,7 @@ class QemuDriver:
         maker: Maker | None = None,
         groups: Groups | None = None,
         cache: Path | None = None,
+        moves_at: str = "",
     ) -> None:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
@@ -82,6 +83,7 @@ class QemuDriver:
             bridges=tuple(bridges),
             maker=maker or QemuImg(),
             groups=groups or Groups(name=f"asv-{node}.{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"),
+            moves_at=moves_at,
         )
         self._fleet = Fleet(host, self._changes.put)
         self.memory = QemuMemory(self._fleet)
@@ -172,6 +174,31 @@ class QemuDriver:
             seen.append(await asyncio.to_thread(cpu.measure, record.vm, record.generation, pid, threads, record.cgroup))
         return tuple(seen)
 
+    # --- moves ----------------------------------------------------------------------------------------------------
+
+    async def receive(self, spec: MachineSpec) -> Machine:
+        async with self._fleet.lock(spec.vm):
+            try:
+                return (await self._fleet.receive(spec)).machine()
+            except (BadSpec, OSError) as error:
+                raise CannotStart(f"{spec.vm}: {error}") from error
+
+    async def activate(self, vm: str) -> Machine:
+        async with self._fleet.lock(vm):
+            running = self._fleet.find(vm)
+            await running.mover.activate(self._fleet.host)
+            return running.machine()
+
+    async def send(self, vm: str, address: str) -> None:
+        async with self._fleet.lock(vm):
+            await self._fleet.find(vm).mover.send(address)
+
+    async def recall(self, vm: str) -> Machine:
+        async with self._fleet.lock(vm):
+            running = self._fleet.find(vm)
+            await running.mover.recall()
+            return running.machine()
+
     # --- questions ------------------------------------------------------------------------------------------------
 
     async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
@@ -183,6 +210,7 @@ class QemuDriver:
             status=running.status,
             vcpu_threads=threads,
             pcpus=tuple(sorted({p for thread in threads for p in affinity(thread)})),
+            sending=await running.mover.progress(),
         )
         if running.status != "running" or not await running.agent.ping(guest_s):
             return info

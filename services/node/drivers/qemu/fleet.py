@@ -56,16 +56,23 @@ class Fleet:
 
     async def start(self, spec: MachineSpec) -> RunningVm:
         """Raises CannotStart and its children; then nothing is left."""
+        return await self._begin(spec, incoming=False)
+
+    async def receive(self, spec: MachineSpec) -> RunningVm:
+        """A process that waits for its guest. As `start`."""
+        return await self._begin(spec, incoming=True)
+
+    async def _begin(self, spec: MachineSpec, *, incoming: bool) -> RunningVm:
         running = self.vms.get(spec.vm)
         if running is not None and running.record.generation == spec.generation:
             return running
         if running is not None:
             raise Locked(f"generation {running.record.generation} of {spec.vm} still runs on this node; kill it first")
         async with self._starts:
-            running = await self._born(spec)
+            running = await self._born(spec, incoming)
             try:
                 await running.connect()
-                await running.run()
+                await (running.mover.receive(self.host) if incoming else running.run())
             except BaseException as error:
                 said = await asyncio.shield(asyncio.ensure_future(self._give_up(running))) or str(error)
                 if isinstance(error, QmpError | OSError | DriverError):
@@ -95,8 +102,8 @@ class Fleet:
         self._watchers.clear()
         self._sweeper = None
 
-    async def _born(self, spec: MachineSpec) -> RunningVm:
-        birth = asyncio.ensure_future(asyncio.to_thread(launch, self.host, spec))
+    async def _born(self, spec: MachineSpec, incoming: bool) -> RunningVm:
+        birth = asyncio.ensure_future(asyncio.to_thread(launch, self.host, spec, incoming))
         try:
             record = await asyncio.shield(birth)
         except asyncio.CancelledError:

@@ -30,7 +30,8 @@ RECORD_BYTES_MAX = 64 * 1024
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A process. start_ticks: /proc/PID/stat's start time; boot_id: of the host; resets: system resets asked for by verb;
-    cgroup: its group, empty where none could be made."""
+    cgroup: its group, empty where none could be made. incoming: where it waits for its guest, until that was activated; pools:
+    those whose lease is to be taken then."""
 
     vm: str
     generation: int
@@ -39,6 +40,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     resets: int = 0
     cgroup: str = ""
+    incoming: str = ""
+    pools: tuple[str, ...] = ()
 
 
 class Folder:

@@ -29,6 +29,8 @@ from services.node.host.cgroup import Groups
 from services.node.host.cgroup_tree import Limits
 
 IMAGE_POOL = "default"
+NOWHERE = "nowhere yet"
+"""where a process waits for its guest before it listens"""
 OVERHEAD_MIB = 512
 """QEMU's own: about 100 MiB of code, boot files and buffers, and up to argv.TB_MIB of translated code (measured with TCG)."""
 THREADS_MAX = 256
@@ -44,7 +46,9 @@ class Maker(Protocol):
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What of this node a birth needs. direct: pools that take O_DIRECT; bridges: those NICs may be put into."""
+    """What of this node a birth needs. direct: pools that take O_DIRECT; bridges: those NICs may be put into. moves_at: the address
+    (of this node, in a network that may see guests' memory) where processes wait for guests; none: unix sockets, so that guests
+    come from nodes on this very host only."""
 
     node: str
     qemu: str
@@ -55,10 +59,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     bridges: tuple[str, ...]
     maker: Maker
     groups: Groups
+    moves_at: str = ""
 
 
-def launch(host: Host, spec: MachineSpec) -> Record:
-    """The process is there, and has not run an instruction of its guest. Raises CannotStart and its children, OSError."""
+def launch(host: Host, spec: MachineSpec, incoming: bool = False) -> Record:
+    """The process is there, and has not run an instruction of its guest. incoming: it waits for one that runs elsewhere, whose
+    lease, lock and disks are not touched. Raises CannotStart and its children, OSError."""
     uid = uid_for(spec.vm)
     pools = _pools(host, spec)
     bases = {d.image: disks.base_of(host.pools[d.pool], d.image) for d in spec.disks if d.image}
@@ -66,10 +72,13 @@ def launch(host: Host, spec: MachineSpec) -> Record:
         inherit: list[int] = []
         wanted = lease.Lease(spec.vm, spec.generation, host.node, host_boot_id())
         for pool in pools.values():
+            if incoming:
+                lease.check(pool, wanted)
+                continue
             lease.take(pool, wanted)
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
         for disk in spec.disks:
-            _make(host, disk, bases.get(disk.image), uid)
+            _find(host, disk) if incoming else _make(host, disk, bases.get(disk.image), uid)
         taps = {nic.name: _kept(open_files, _tap(host, nic)) for nic in spec.nics if nic.kind is NicKind.BRIDGE}
         inherit += taps.values()
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
@@ -90,16 +99,19 @@ def launch(host: Host, spec: MachineSpec) -> Record:
                 agent_fd=sockets[1],
                 serial_fd=sockets[2],
                 taps=taps,
+                incoming=incoming,
             )
-            return _born(host, spec, folder, argv.build(host.qemu, spec, place), uid, [*inherit, *sockets])
+            waiting = tuple(pools) if incoming else ()
+            return _born(host, spec, folder, argv.build(host.qemu, spec, place), uid, [*inherit, *sockets], waiting)
         except BaseException:
             folder.remove()
             raise
 
 
 def _born(
-    host: Host, spec: MachineSpec, folder: Folder, words: list[str], uid: int | None, inherit: list[int]
-) -> Record:
+    host: Host, spec: MachineSpec, folder: Folder, words: list[str], uid: int | None, inherit: list[int],
+    waiting: tuple[str, ...],
+) -> Record:  # fmt: skip
     records: list[Record] = []
 
     def before(pid: int) -> None:
@@ -116,6 +128,8 @@ def _born(
             start_ticks=ticks,
             boot_id=host_boot_id(),
             cgroup=group,
+            incoming=NOWHERE if waiting else "",
+            pools=waiting,
         )
         folder.save(record)
         records.append(record)
@@ -178,6 +192,13 @@ def _tap(host: Host, nic: Nic) -> int:
         allowed = ", ".join(host.bridges) or "none"
         raise CannotStart(f"NIC {nic.name} wants bridge {nic.bridge!r}; those allowed on {host.node}: {allowed}")
     return open_tap(nic.bridge)
+
+
+def _find(host: Host, disk: Disk) -> None:
+    """A guest brings no disk with it. Raises CannotStart."""
+    if not (host.pools[disk.pool] / "disks" / disk.file).is_file():
+        where = f"pool {disk.pool!r} of {host.node}"
+        raise CannotStart(f"{disk.file} is not in {where}: a guest moves only between nodes that both reach its disks")
 
 
 def _make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:

@@ -59,6 +59,11 @@ def take(pool: Path, wanted: Lease) -> None:
         os.close(guard)
 
 
+def check(pool: Path, wanted: Lease) -> None:
+    """Whether `take` would be refused by now. Raises LeaseRefused."""
+    _judge(read(pool, wanted.vm), wanted)
+
+
 def hold(pool: Path, vm: str) -> int:
     """A descriptor with the exclusive lock on `<vm>.running`, for QEMU to inherit. Raises Locked where a process has it."""
     folder = pool / "leases"
@@ -73,6 +78,24 @@ def hold(pool: Path, vm: str) -> int:
         os.close(fd)
         raise CannotStart(f"the file system of {pool} cannot lock ({error}); a pool must be able to") from None
     return fd
+
+
+def holds(pool: Path, vm: str, pid: int) -> bool:
+    """Whether that process has `<vm>.running` open: it was given it locked."""
+    try:
+        wanted = (pool / "leases" / f"{vm}.running").stat()
+        fds = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+    return any(_is(fd, wanted) for fd in fds)
+
+
+def _is(fd: Path, wanted: os.stat_result) -> bool:
+    try:
+        seen = fd.stat()
+    except OSError:
+        return False
+    return (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
 def _lock(guard: int, vm: str) -> None:

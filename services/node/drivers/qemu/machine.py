@@ -3,6 +3,7 @@
     (prelaunch) --cont--> running <--stop/cont--> paused
                              |--GUEST_PANICKED--> panicked
                              |--SHUTDOWN(guest)-> shutdown     (the process waits to be reaped)
+    (incoming) --activate--> paused        running, paused --sent whole--> sent        (mover.py)
     any --process ends--> gone
 
 Events that a verb of ours caused change the status in silence; all others are told. One reset makes two or three RESET
@@ -19,10 +20,11 @@ from typing import Any
 import msgspec
 
 from proto.compute import GoneCause
-from services.node.drivers import SCREENSHOT_BYTES_MAX, DriverError, Machine, MachineChanged
+from services.node.drivers import SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.guest import GuestAgent
+from services.node.drivers.qemu.mover import Mover
 from services.node.drivers.qemu.process import Process
 from services.node.drivers.qemu.qmp import Qmp, QmpError, QmpEvent
 from services.node.host.threads import threads_of
@@ -53,8 +55,9 @@ class RunningVm:
         self.status = "prelaunch"
         self.agent = GuestAgent(lambda: folder.dial("agent"))
         self.console = SerialHub()
-        self._qmp = Qmp(self._hear)
-        self._tell = tell
+        self.mover = Mover(self)
+        self.qmp = Qmp(self._hear)
+        self.tell = tell
         self._verbs = 0
         self._why = ""
         self._killed = False
@@ -63,13 +66,22 @@ class RunningVm:
         self._tasks: tuple[int, ...] = ()
 
     def machine(self) -> Machine:
-        return Machine(self.record.vm, self.record.generation, self.process.pid, self.status, self.record.resets)
+        record = self.record
+        return Machine(
+            record.vm,
+            record.generation,
+            self.process.pid,
+            self.status,
+            record.resets,
+            record.incoming if self.status == "incoming" else "",
+            self.mover.sending,
+        )
 
     async def connect(self, timeout_s: float = HANDSHAKE_S_MAX) -> None:
         """Handshake and the true status. Raises QmpError, OSError; ends early when the process does."""
-        await self._qmp.close()
-        self._qmp = Qmp(self._hear)
-        greeting = asyncio.ensure_future(self._qmp.connect(self.folder.dial("monitor"), timeout_s))
+        await self.qmp.close()
+        self.qmp = Qmp(self._hear)
+        greeting = asyncio.ensure_future(self.qmp.connect(self.folder.dial("monitor"), timeout_s))
         ended = asyncio.ensure_future(self.process.ended.wait())
         try:
             await asyncio.wait({greeting, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -79,50 +91,70 @@ class RunningVm:
         finally:
             ended.cancel()
             greeting.cancel()
-        status = str((await self._qmp.execute("query-status", timeout_s=timeout_s))["status"])
-        self.status = status if status == "prelaunch" else STATUS.get(status, "paused")
+        status = str((await self.qmp.execute("query-status", timeout_s=timeout_s))["status"])
+        self.status = status if status == "prelaunch" else self.word(status)
+        await self.mover.adopt()
         await self.console.connect(lambda: self.folder.dial("serial"))
 
     async def revive(self, timeout_s: float) -> None:
         """Ask a monitor again that was lost or never answered; what it says is told where it is new."""
-        if self._qmp.ready or self.process.ended.is_set():
+        if self.qmp.ready or self.process.ended.is_set():
             return
-        before = self.status
+        before, sending = self.status, self.mover.sending
         try:
             await self.connect(timeout_s)
         except (QmpError, OSError):
             return  # still mute: at the next sweep
-        if self.status != before:
+        if self.status == before and sending == self.mover.sending:
+            return
+        if change := self.mover.revived(sending):
+            self.tell(change)
+        else:
             self._become(self.status, GoneCause.GUEST if self.status == "shutdown" else GoneCause.UNKNOWN)
+
+    def word(self, status: str) -> str:
+        """QEMU's run state as the agent's."""
+        return self.mover.status(status) or STATUS.get(status, "paused")
+
+    async def check_name(self) -> None:
+        """Raises QmpError, DriverError."""
+        name = await self.qmp.execute("query-name")
+        if name.get("name") != self.record.vm:
+            raise DriverError(f"the monitor is that of {name.get('name')!r}, not of {self.record.vm}")
 
     async def run(self) -> None:
         """The first instruction. Raises QmpError."""
-        name = await self._qmp.execute("query-name")
-        if name.get("name") != self.record.vm:
-            raise DriverError(f"the monitor is that of {name.get('name')!r}, not of {self.record.vm}")
-        with self._by_verb():
-            await self._qmp.execute("cont")
+        await self.check_name()
+        with self.by_verb():
+            await self.qmp.execute("cont")
             self.status = "running"
 
     async def pause(self) -> None:
         if self.status == "running":
-            with self._by_verb():
-                await self._do("stop")
+            with self.by_verb():
+                await self.do("stop")
                 self.status = "paused"
 
     async def resume(self) -> None:
         """Raises DriverError for a guest that panicked or powered off: only a reset brings it back."""
+        self._must_be_here()
         if self.status != "running":
-            with self._by_verb():
-                await self._do("cont")
+            with self.by_verb():
+                await self.do("cont")
                 self.status = "running"
 
+    def _must_be_here(self) -> None:
+        """A guest that is on its way in or out is not steered: what runs must be one process. Raises CannotMove."""
+        if self.status in ("incoming", "sent"):
+            raise CannotMove(f"{self.record.vm} is {self.status}: its guest does not run in this process")
+
     async def reset(self) -> None:
-        with self._by_verb():
+        self._must_be_here()
+        with self.by_verb():
             self._reset_at = asyncio.get_running_loop().time()
-            await self._do("system_reset")
+            await self.do("system_reset")
             if self.status != "paused":
-                await self._do("cont")
+                await self.do("cont")
                 self.status = "running"
             self._reset_at = asyncio.get_running_loop().time()
             self.record = msgspec.structs.replace(self.record, resets=self.record.resets + 1)
@@ -132,17 +164,18 @@ class RunningVm:
         """The guest agent is asked, else the power button is pressed. A stopped guest hears neither: it is resumed first."""
         if self.status == "shutdown":
             return
+        self._must_be_here()
         if self.status == "paused":
             await self.resume()
         if not await self.agent.shutdown():
-            await self._do("system_powerdown")
+            await self.do("system_powerdown")
 
     async def kill(self) -> None:
         """Power off: by word, then by signal. Raises DriverError when the process does not end."""
         self._killed = True
         try:
-            if self._qmp.ready and not self.process.ended.is_set():
-                await self._qmp.execute("quit", timeout_s=QUIT_S_MAX)
+            if self.qmp.ready and not self.process.ended.is_set() and self.status not in ("incoming", "sent"):
+                await self.qmp.execute("quit", timeout_s=QUIT_S_MAX)
                 async with asyncio.timeout(QUIT_S_MAX):
                     await self.process.ended.wait()
         except (QmpError, TimeoutError):
@@ -157,7 +190,7 @@ class RunningVm:
 
     async def threads(self) -> tuple[int, ...]:
         """The thread of each vCPU."""
-        found = await self._do("query-cpus-fast")
+        found = await self.do("query-cpus-fast")
         ids = sorted((int(cpu["cpu-index"]), int(cpu["thread-id"])) for cpu in found)
         self._threads = tuple(thread for _, thread in ids)
         self._tasks = threads_of(self.process.pid)
@@ -170,7 +203,7 @@ class RunningVm:
 
     async def screenshot(self) -> bytes:
         """The screen as PNG; QEMU writes it into its own folder, since 7.1. Raises DriverError."""
-        await self._do("screendump", {"filename": SCREEN, "format": "png"})
+        await self.do("screendump", {"filename": SCREEN, "format": "png"})
         try:
             return await asyncio.to_thread(self.folder.take_own, SCREEN, SCREENSHOT_BYTES_MAX)
         except OSError as error:
@@ -178,9 +211,10 @@ class RunningVm:
 
     async def close(self) -> None:
         """Let go of all connections; the process is not touched."""
-        await self._qmp.close()
+        await self.qmp.close()
         await self.console.close()
         self.agent.close()
+        self.mover.close()
 
     def gone(self) -> MachineChanged:
         """How it ended, to be said once the process has."""
@@ -196,22 +230,31 @@ class RunningVm:
     @property
     def heard(self) -> bool:
         """Its monitor is connected: a question will not wait for it to come back."""
-        return self._qmp.ready
+        return self.qmp.ready
 
     async def ask(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """A question to the monitor that changes nothing here. Raises DriverError."""
-        return await self._do(command, arguments)
+        return await self.do(command, arguments)
 
-    async def _do(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+    async def do(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         try:
-            if not self._qmp.ready:
+            if not self.qmp.ready:
                 await self.connect(RECONNECT_S_MAX)
-            return await self._qmp.execute(command, arguments)
+            return await self.qmp.execute(command, arguments)
         except (QmpError, OSError) as error:
             raise DriverError(f"{self.record.vm}: {command}: {error}") from error
 
+    async def give(self, name: str, fd: int) -> None:
+        """Raises DriverError."""
+        try:
+            if not self.qmp.ready:
+                await self.connect(RECONNECT_S_MAX)
+            await self.qmp.give(name, fd)
+        except (QmpError, OSError) as error:
+            raise DriverError(f"{self.record.vm}: an open file could not be handed over: {error}") from error
+
     @contextmanager
-    def _by_verb(self) -> Iterator[None]:
+    def by_verb(self) -> Iterator[None]:
         self._verbs += 1
         try:
             yield
@@ -219,6 +262,8 @@ class RunningVm:
             self._verbs -= 1
 
     def _hear(self, event: QmpEvent) -> None:
+        if self.mover.hear(event):
+            return
         match event.name:
             case "SHUTDOWN" if event.data.get("guest"):
                 self._become("shutdown", GoneCause.GUEST)
@@ -245,4 +290,4 @@ class RunningVm:
     def _become(self, status: str, cause: GoneCause = GoneCause.UNKNOWN) -> None:
         self.status, why, self._why = status, self._why, ""
         if self._verbs == 0:
-            self._tell(MachineChanged(self.record.vm, self.record.generation, status, cause, why))
+            self.tell(MachineChanged(self.record.vm, self.record.generation, status, cause, why))

@@ -37,8 +37,11 @@ class QmpRefused(QmpError):
 
 
 class QmpEvent(msgspec.Struct, frozen=True):
+    """at_us: the host's clock when QEMU said it."""
+
     name: str
     data: dict[str, Any]
+    at_us: int = 0
 
 
 class Qmp:
@@ -52,6 +55,7 @@ class Qmp:
         self._last_id = 0
         self._ready = False
         self._greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._socket: socket.socket | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -62,6 +66,7 @@ class Qmp:
 
     async def connect(self, sock: socket.socket, timeout_s: float = 20.0) -> None:
         """Take over a connected socket and do the handshake. Raises QmpClosed, QmpTimeout."""
+        self._socket = sock
         reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=LINE_BYTES_MAX)
         self._task = asyncio.create_task(self._read(reader))
         try:
@@ -78,8 +83,16 @@ class Qmp:
         with span(f"qmp {command}"):
             return await self._execute(command, arguments, timeout_s)
 
-    async def _execute(self, command: str, arguments: dict[str, Any] | None, timeout_s: float) -> Any:
-        if self._writer is None or self.closed.is_set():
+    async def give(self, name: str, fd: int, *, timeout_s: float = 10.0) -> None:
+        """Hand QEMU a copy of an open file, which it keeps under that name (also when this connection ends). Raises QmpError's
+        children, OSError."""
+        with span("qmp getfd"):
+            await self._execute("getfd", {"fdname": name}, timeout_s, fd)
+
+    async def _execute(
+        self, command: str, arguments: dict[str, Any] | None, timeout_s: float, fd: int | None = None
+    ) -> Any:
+        if self._writer is None or self._socket is None or self.closed.is_set():
             raise QmpClosed(f"{command}: the monitor is gone")
         self._last_id += 1
         id = self._last_id
@@ -88,7 +101,12 @@ class Qmp:
             message["arguments"] = arguments
         reply = self._waiting[id] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(msgspec.json.encode(message) + b"\n")
+            data = msgspec.json.encode(message) + b"\n"
+            if fd is None:
+                self._writer.write(data)
+            else:
+                # past the stream, which cannot carry files; it holds nothing back, for every command is answered first
+                socket.send_fds(self._socket, [data], [fd])
             async with asyncio.timeout(timeout_s):
                 return await reply
         except TimeoutError:
@@ -121,7 +139,9 @@ class Qmp:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "event" in message:
-            self._on_event(QmpEvent(str(message["event"]), message.get("data") or {}))
+            at = message.get("timestamp") or {}
+            at_us = int(at.get("seconds", 0)) * 1_000_000 + int(at.get("microseconds", 0))
+            self._on_event(QmpEvent(str(message["event"]), message.get("data") or {}, at_us))
         elif "QMP" in message:
             if not self._greeting.done():
                 self._greeting.set_result(None)

@@ -1,0 +1,58 @@
+"""compute: what an agent saw of a VM (streams `vm-NAME`)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from libs.common.messages import Fact, Name
+
+
+class Seen(StrEnum):
+    """How an agent sees a VM. `gone`: no process and none will come under that generation. `incoming`: a process that waits for a
+    guest from another node and runs nothing."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    INCOMING = "incoming"
+    GONE = "gone"
+    FAILED = "failed"
+
+
+class GoneCause(StrEnum):
+    """Why a VM's process ended. `migrated`: its guest was sent whole to another node."""
+
+    ORDERED = "ordered"
+    GUEST = "guest-shutdown"
+    CRASHED = "crashed"
+    MIGRATED = "migrated"
+    UNKNOWN = "unknown"
+
+
+class ReportVm(Fact):
+    """What the agent saw of one VM, repeated until it is answered. order_version: the latest order it has acted on;
+    resets: how many resets it has carried out; failed: `sentence` says why it could not start.
+
+    Of a migration: address: where an incoming process waits. sending: the guest is being sent, or was and may yet be recalled;
+    unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
+    on disk; sent_mib, total_ms: what it took. paused_us, resumed_us: the node's clock when the guest stopped and went on."""
+
+    vm: Name
+    generation: int
+    order_version: int
+    seen: Seen
+    cause: GoneCause = GoneCause.UNKNOWN
+    sentence: str = ""
+    resets: int = 0
+    pid: int = 0
+    boot_id: str = ""
+    pcpus: tuple[int, ...] = ()
+    addresses: tuple[str, ...] = ()
+    incarnation: int = 1
+    address: str = ""
+    sending: bool = False
+    unsent: str = ""
+    moved_to: int = 0
+    sent_mib: int = 0
+    total_ms: int = 0
+    paused_us: int = 0
+    resumed_us: int = 0

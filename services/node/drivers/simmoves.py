@@ -1,0 +1,117 @@
+"""A part of SimHost: guests that come from another host's process and go to another's. The hosts meet in their pool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.node.drivers import CannotMove, CannotStart, DriverError, MachineChanged, NoSuchVm
+from services.node.drivers.simpool import Holder
+from services.node.drivers.simvm import Due, SimDone, SimVm
+
+if TYPE_CHECKING:
+    from services.node.drivers.simhost import SimHost
+
+
+def receive(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
+    """A process that waits."""
+    spec = due.spec
+    assert spec is not None
+    if vm is not None:
+        if vm.spec.generation == spec.generation:
+            return SimDone(due.vm, "receive", machine=vm.machine())
+        said = f"generation {vm.spec.generation} of {due.vm} still runs here; kill it first"
+        return SimDone(due.vm, "receive", CannotStart(said))
+    try:
+        host.pool.judge(spec, host.node)
+        if host.random.random() < host.params.start_fails:
+            raise CannotStart(f"QEMU ended at once: {due.vm}: simulated failure")
+    except CannotStart as refused:
+        return SimDone(due.vm, "receive", refused)
+    address = f"sim:{host.node}/{spec.vm}/{spec.generation}"
+    vm = host.vms[due.vm] = SimVm(spec, host.next_pid(), starting=False, status="incoming", address=address)
+    host.pool.waiting[address] = vm
+    return SimDone(due.vm, "receive", machine=vm.machine())
+
+
+def act(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
+    """send, recall, activate."""
+    if vm is None:
+        return SimDone(due.vm, due.what, NoSuchVm(f"no process of {due.vm} on {host.node}"))
+    try:
+        match due.what:
+            case "send":
+                _send(host, due, vm)
+            case "recall":
+                _recall(host, vm)
+            case "activate":
+                _activate(host, vm)
+    except DriverError as refused:
+        return SimDone(due.vm, due.what, refused)
+    return SimDone(due.vm, due.what, machine=vm.machine() if due.what != "send" else None)
+
+
+def moved(host: SimHost, due: Due, vm: SimVm) -> MachineChanged:
+    """The guest was sent whole, or was not."""
+    target = host.pool.waiting.get(vm.sent_to)
+    fails = host.random.random() < host.params.move_fails
+    if target is None or target.whole or fails or vm.status not in ("running", "paused"):
+        said = f"nobody waits at {vm.sent_to}" if target is None else "the stream broke off"
+        vm.sent_to = ""
+        return MachineChanged(due.vm, vm.spec.generation, vm.status, unsent=said)
+    target.whole, target.boots, target.running_us = True, vm.boots, vm.running_us
+    target.balloon_mib, target.busy_pct = vm.balloon_mib, vm.busy_pct
+    vm.before, vm.status = vm.status, "sent"
+    host.pool.close(Holder(host.node, due.vm, vm.spec.generation), disks_only=True)
+    sent_mib, total_ms = vm.spec.shape.memory_mib, host.params.move_us // 1000
+    return MachineChanged(
+        due.vm, vm.spec.generation, "sent", sent_mib=sent_mib, total_ms=total_ms, paused_us=due.at_us
+    )
+
+
+def killed(host: SimHost, vm: SimVm | None) -> None:
+    """By a verb: notes when that ends a guest whose other process was ended so as well."""
+    pool = host.pool
+    if vm is None:
+        return
+    if vm.status == "incoming" and vm.whole and not vm.stale:
+        if vm.left:
+            pool.thrown.append((vm.spec.vm, vm.spec.generation))
+        pool.killed.add(vm.address)
+    if vm.status == "sent":
+        if (target := pool.waiting.get(vm.sent_to)) is not None:
+            target.left = True
+        elif vm.sent_to in pool.killed:
+            pool.thrown.append((vm.spec.vm, int(vm.sent_to.rpartition("/")[2])))
+
+
+def _send(host: SimHost, due: Due, vm: SimVm) -> None:
+    if vm.sent_to == due.address:
+        return
+    if vm.status not in ("running", "paused"):
+        raise CannotMove(f"{due.vm} is {vm.status}")
+    vm.sent_to, vm.sending = due.address, vm.sending + 1
+    half = host.params.move_us // 2
+    wait_us = half + host.random.randrange(2 * half + 1)
+    host.plan(due.at_us + wait_us, "moved", due.vm, pid=vm.pid, sending=vm.sending)
+
+
+def _recall(host: SimHost, vm: SimVm) -> None:
+    if vm.status == "sent":
+        host.pool.open(vm.spec, Holder(host.node, vm.spec.vm, vm.spec.generation))
+        vm.status = vm.before
+        if (target := host.pool.waiting.get(vm.sent_to)) is not None:
+            target.stale = True
+    vm.sent_to = ""
+
+
+def _activate(host: SimHost, vm: SimVm) -> None:
+    if vm.status != "incoming":
+        return
+    if not vm.whole:
+        raise CannotMove(f"the guest of {vm.spec.vm} has not come in whole")
+    host.pool.open(vm.spec, Holder(host.node, vm.spec.vm, vm.spec.generation))
+    host.pool.take(vm.spec, host.node)
+    if vm.stale:
+        host.pool.stale_runs.append((vm.spec.vm, vm.spec.generation))
+    host.pool.waiting.pop(vm.address, None)
+    vm.status, vm.address = "paused", ""

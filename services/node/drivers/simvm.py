@@ -1,0 +1,63 @@
+"""A process of a simulated host, what will happen to it, and what came of a verb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from proto.machine import MachineSpec
+from services.node.drivers import DriverError, Machine
+
+
+@dataclass(frozen=True, slots=True)
+class SimDone:
+    """A verb has ended: done (error None), or refused with the error a driver raises. machine: after a start."""
+
+    vm: str
+    verb: str
+    error: DriverError | None = None
+    machine: Machine | None = None
+
+
+@dataclass(slots=True)
+class SimVm:
+    """A process. `starting` ones have not run a single instruction of the guest. Of one that waits for a guest: `address`; whole:
+    it has it; left: and the process that it came from was ended; stale: the guest has run on elsewhere since.
+    Of one whose guest is sent: `sending` counts the attempts, `sent_to`
+    names the address while it is under way or done, `before` is its status then."""
+
+    spec: MachineSpec
+    pid: int
+    starting: bool = True
+    status: str = "running"
+    resets: int = 0
+    running_us: int = 0
+    boots: int = 0
+    balloon_mib: int = 0
+    busy_pct: float = 0.0
+    address: str = ""
+    whole: bool = False
+    left: bool = False
+    stale: bool = False
+    sending: int = 0
+    sent_to: str = ""
+    before: str = ""
+
+    def machine(self) -> Machine:
+        sending = bool(self.sent_to) and self.status != "sent"
+        spec = self.spec
+        return Machine(spec.vm, spec.generation, self.pid, self.status, self.resets, self.address, sending)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Due:
+    """Something that will happen. agent: only as long as this agent lives; pid: only to this process (0: to none yet)."""
+
+    at_us: int
+    serial: int
+    what: str = field(compare=False)
+    vm: str = field(compare=False)
+    pid: int = field(compare=False, default=0)
+    agent: int = field(compare=False, default=0)
+    spec: MachineSpec | None = field(compare=False, default=None)
+    address: str = field(compare=False, default="")
+    sending: int = field(compare=False, default=0)

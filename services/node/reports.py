@@ -1,0 +1,38 @@
+"""What an agent says of a VM. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from libs.common.messages import NodeId
+from proto.compute import ReportVm, Seen
+from services.node import moving
+
+if TYPE_CHECKING:
+    from services.node.model import Vm
+
+SEEN = {"paused": Seen.PAUSED, "incoming": Seen.INCOMING, "sent": Seen.PAUSED}
+"""how a machine's status is reported, where it is not as running"""
+
+
+def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
+    """The fact about a VM as it is now; met: the incarnation of the log that the node is known to obey."""
+    machine = vm.machine
+    seen = Seen.GONE
+    if machine is not None:
+        seen = SEEN.get(machine.status, Seen.RUNNING)
+    elif vm.failed:
+        seen = Seen.FAILED
+    fact = ReportVm(
+        node=node,
+        heard=met,
+        vm=vm.kept.vm,
+        generation=machine.generation if machine is not None else vm.kept.generation,
+        order_version=vm.kept.version,
+        seen=seen,
+        cause=vm.cause,
+        sentence=vm.failed or vm.sentence,
+        resets=vm.resets,
+        pid=machine.pid if machine is not None else 0,
+    )
+    return moving.told(fact, vm)
