@@ -37,7 +37,10 @@ def make_driver(config: NodeConfig) -> Driver:
     if config.driver == "qemu":
         from services.node.drivers.qemu.driver import QemuDriver
 
-        return QemuDriver(config.node, config.state, config.pool_folders(), share=config.share, bridges=config.bridges)
+        return QemuDriver(
+            config.node, config.state, config.pool_folders(), share=config.share, bridges=config.bridges,
+            moves_at=config.migration_address,
+        )  # fmt: skip
     if config.driver == "simulated":
         from services.node.drivers.simulated import SimHost, SimParams, SimPool, SimulatedDriver
 

@@ -11,7 +11,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """node: this node's name. state: the agent's own folder. pools: `NAME=FOLDER`, comma-separated. share: how many embedded
     nodes divide this host. gateway and join_token_file: where and with what one-time token to join, the first time only.
     nats_url: overrides the address that the join answered. driver: `qemu` or `simulated`. bridges: of this node, that VMs
-    may be plugged into."""
+    may be plugged into. migration_address: of this node, where guests come in from other hosts (their memory passes in the clear:
+    a network of the nodes' own); none: only from nodes on this very host."""
 
     node: str
     state: Path
@@ -22,6 +23,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     share: int = 1
     driver: str = "qemu"
     bridges: tuple[str, ...] = ()
+    migration_address: str = ""
     ready: Path | None = None
     log_level: str = "INFO"
     otlp_endpoint: str = ""

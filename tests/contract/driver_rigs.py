@@ -150,9 +150,9 @@ class QemuRig:
         self.pool = top / "pool"
         shutil.copytree(tiny, self.pool / "images" / "tiny")
 
-    def driver(self, node: str = "n1", bridges: tuple[str, ...] = ()) -> QemuDriver:
+    def driver(self, node: str = "n1", bridges: tuple[str, ...] = (), moves_at: str = "") -> QemuDriver:
         probes = self.top.parent / "probes"
-        return QemuDriver(node, self.top / node, {"default": self.pool}, share=2, cache=probes, bridges=bridges)
+        return QemuDriver(node, self.top / node, {"default": self.pool}, share=2, cache=probes, bridges=bridges, moves_at=moves_at)
 
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
         return machine_spec(vm, generation, self.boot)

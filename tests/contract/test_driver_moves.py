@@ -10,7 +10,7 @@ import pytest
 
 from proto.compute import GoneCause
 from services.node.drivers import CannotMove, CannotStart, Driver, LeaseRefused, Locked, MachineChanged
-from tests.contract.driver_rigs import Rig, guest_up, rig_of, told
+from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of, told
 
 MOVE_S_MAX = 60.0
 
@@ -176,3 +176,24 @@ async def test_a_generation_of_the_past_is_not_waited_for(rig: Rig, here: Driver
     with pytest.raises(CannotStart, match="generation 5"):
         await here.receive(rig.spec(generation=6))
     assert rig.left_over("n2") == []
+
+
+async def test_a_guest_comes_in_over_the_network_where_that_was_said(tmp_path: Path) -> None:
+    for rig in rig_of("qemu", tmp_path):
+        assert isinstance(rig, QemuRig)
+        here, there = rig.driver("n1"), rig.driver("n2", moves_at="127.0.0.1")
+        await here.open()
+        await there.open()
+        changes = here.changes()
+        await here.start(rig.spec())
+        await guest_up(here)
+        waiting = await there.receive(rig.spec(generation=2))
+        assert waiting.address.startswith("tcp:127.0.0.1:") and not waiting.address.endswith(":0")
+        await here.send("web-1", waiting.address)
+        assert (await over(changes)).status == "sent"
+        await here.kill("web-1")
+        await there.activate("web-1")
+        await there.resume("web-1")
+        assert (await there.exec("web-1", ("true",), b"", 10.0)).exit_code == 0
+        await here.close()
+        await there.close()
