@@ -98,7 +98,7 @@ class Rules(Value):
     vm_rest_s: Annotated[int, msgspec.Meta(ge=0)] = 7200
     batch_rest_s: Annotated[int, msgspec.Meta(ge=0)] = 300
     idle_rest_s: Annotated[int, msgspec.Meta(ge=60)] = 3600
-    move_s_max: Annotated[int, msgspec.Meta(ge=60)] = 3600
+    move_s_max: Annotated[int, msgspec.Meta(ge=60)] = 1200
     at_once_max: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
     plan_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
     busy_share: Annotated[float, msgspec.Meta(gt=0.0)] = 0.8
@@ -133,12 +133,23 @@ class Plan(Value):
     moves: tuple[Move, ...] = ()
 
 
+class Mode(StrEnum):
+    """`advise`: the plan is shown to those who ask, nothing is decided. `auto`: moves are decided as the rules say."""
+
+    ADVISE = "advise"
+    AUTO = "auto"
+
+
 class BalanceShown(Value):
-    """What `query.compute.balance` answers. threshold: of the score, above which the cluster counts as uneven. nodes: those that
-    take part; demand_known: VMs whose CPU demand was heard, of vms."""
+    """What `query.compute.balance` answers. uneven_us: since when it was, in mode `auto`; 0: it is even enough. moving:
+    VM -> target, of moves under way. nodes: those that take part; demand_known: VMs whose CPU demand was heard, of vms.
+    """
 
     plan: Plan
-    threshold: float
+    rules: Rules
+    mode: Mode = Mode.ADVISE
+    uneven_us: int = 0
+    moving: dict[str, str] = {}
     nodes: int = 0
     vms: int = 0
     demand_known: int = 0
@@ -149,11 +160,9 @@ class BalanceShown(Value):
 CLUSTER = "cluster"
 
 
-class Mode(StrEnum):
-    """`advise`: the plan is shown to those who ask, nothing is decided. `auto`: moves are decided as the rules say."""
-
-    ADVISE = "advise"
-    AUTO = "auto"
+class Refusal(StrEnum):
+    MOVES_UNDER_WAY = "MOVES_UNDER_WAY"
+    NOTHING_TO_MOVE = "NOTHING_TO_MOVE"
 
 
 class SetBalance(Command):
@@ -167,6 +176,14 @@ class LookAtBalance(Tick):
     """Decides something only where the cluster became uneven or even, or a move is due. load: filled in by compute's own view."""
 
     load: ClusterLoad | None = None
+
+
+class ApplyBalance(Command):
+    """The first batch of the plan, now, in either mode and however even the cluster is. load, now_us: filled in by compute's own
+    view."""
+
+    load: ClusterLoad | None = None
+    now_us: int = 0
 
 
 class NoteMoveEnded(Command):
@@ -220,11 +237,14 @@ class NoMoveFound(Event):
 
 
 class MoveEnded(Event):
+    """left: moves that are still under way."""
+
     vm: VmId
     moved: bool
     sentence: str
     at_us: int
+    left: int = 0
 
 
-BalanceCommand = SetBalance | LookAtBalance | NoteMoveEnded
+BalanceCommand = SetBalance | LookAtBalance | ApplyBalance | NoteMoveEnded
 BalanceEvent = BalanceSet | ImbalanceBegan | ImbalanceEnded | MovePlanned | NoMoveFound | MoveEnded

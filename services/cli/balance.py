@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
-from services.cli import show
+import typer
+
+from services.cli import show, task
 from services.cli.client import path
-from services.cli.session import AsJson, client, wants_json
+from services.cli.session import AsJson, TimeoutS, client, wants_json
 
 
-def balance(_json: AsJson = False) -> None:
+class Mode(StrEnum):
+    ADVISE = "advise"
+    AUTO = "auto"
+
+
+def balance(
+    apply: Annotated[bool, typer.Option("--apply", help="Move the first batch now.")] = False,
+    mode: Annotated[
+        Mode | None,
+        typer.Option("--mode", help="advise: nothing moves by itself; auto: by the rules of docs/balance.md."),
+    ] = None,
+    waiting: Annotated[bool, typer.Option("--wait", help="With --apply: until the moves have ended.")] = False,
+    timeout_s: TimeoutS = 1200.0,
+    _json: AsJson = False,
+) -> None:
     """How evenly the cluster is used, and which moves would be worth it, each with its reason and its expected gain."""
-    found = client().get(path("cluster", "balance"))
+    api = client()
+    if mode is not None:
+        task.finish(api, api.post(path("cluster", "balance"), {"mode": mode.value}), "balance", True, timeout_s)
+    if apply:
+        accepted = api.post(path("cluster", "balance", "apply"))
+        task.finish(api, accepted, "balance", waiting, timeout_s)
+    if mode is None and not apply:
+        _show(api.get(path("cluster", "balance")))
+
+
+def _show(found: dict[str, Any]) -> None:
     if wants_json():
         show.as_json(found)
         return
@@ -29,6 +56,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
             "score",
             f"{found['score']:.3f} ({'uneven' if uneven else 'even enough'}: the threshold is {found['threshold']:g})",
         ),
+        ("mode", f"{found['mode']}{f', {n} moves under way' if (n := found['moving']) else ''}"),
         ("made of", _terms(found["terms"])),
         ("nodes", f"{found['nodes']} with {found['vms']} VMs; of {found['demand_known']} the CPU demand is known"),
     ]

@@ -5,6 +5,7 @@ from libs.common.registry import members
 from proto.io import DevicesDenied, DevicesGranted, ImageDeleteRequested, ImageImported
 from proto.memory import LedgerEvent
 from services.compute import queries, react, views
+from services.compute.balance.model import BALANCE
 from services.compute.cluster import CLUSTER
 from services.compute.model import VM
 from services.compute.nodes import NODE
@@ -12,7 +13,7 @@ from services.compute.plan import PLAN
 
 SERVICE = Service(
     "compute",
-    deciders=(VM, NODE, CLUSTER, PLAN),
+    deciders=(VM, NODE, CLUSTER, PLAN, BALANCE),
     follows=(*members(LedgerEvent), DevicesGranted, DevicesDenied, ImageImported, ImageDeleteRequested),
     react=react.react,
     views=views.Views,

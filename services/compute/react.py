@@ -27,6 +27,7 @@ from proto.migration import VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
 from proto.plan import MakePlan, ReviewPlan
 from services.compute import plan
+from services.compute.balance import wiring
 from services.compute.nodes import Joined, Member
 from services.compute.plan import Plan
 from services.compute.states import Arriving, Launching, Migrating, Phase, Running, Stopping
@@ -36,6 +37,11 @@ STARTS = frozenset({Purpose.START, Purpose.FAILOVER, Purpose.FOUND, Purpose.MIGR
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
+    own, moves = _react(event, recorded, views), wiring.react(event, recorded, views.balance)
+    return [*own, *moves] if moves else own
+
+
+def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     match event:
         case MemoryReserved() if event.purpose in STARTS:
             return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=True)]
@@ -66,9 +72,12 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
 
 def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
     """Only a node of several cells can be planned better than by its kernel."""
-    split = (stream for stream, state in states if isinstance(state, Plan) and len(state.cpus.cells) > 1 and state.vms)
-    reviews = [ReviewPlan(node=stream.removeprefix("plan-"), now_us=now_us) for stream in split]
-    return [BeginIncarnation(now_us=now_us), *reviews]
+    found: list[Command] = [BeginIncarnation(now_us=now_us)]
+    for stream, state in states:
+        if isinstance(state, Plan) and len(state.cpus.cells) > 1 and state.vms:
+            found.append(ReviewPlan(node=stream.removeprefix("plan-"), now_us=now_us))
+        found.extend(wiring.ticks(now_us, state))
+    return found
 
 
 def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | None:

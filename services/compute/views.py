@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from libs.common.messages import Recorded, decode_meta
 from libs.memory.promise import guaranteed_mib, promise_of
+from proto.balance import ApplyBalance, LookAtBalance
 from proto.cluster import ClusterFinalized, FinalizeCluster, IncarnationBegan
 from proto.compute import (
     DefineVm,
@@ -45,8 +46,9 @@ from proto.migration import MigrateVm, VmIncomingGone, VmMigrated, VmMigrationEn
 from proto.node import Beat
 from proto.placement import removed_by
 from proto.plan import MakePlan, ReviewPlan
+from services.compute.balance import wiring
 from services.compute.balance.facts import BalanceViews
-from services.compute.fleet import HINT_US_MAX, LOAD_STEPS, Fleet, Hint, NodeView, Share
+from services.compute.fleet import HINT_US_MAX, LOAD_STEPS, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.plan_views import PlanViews
 from services.compute.policy import SPREAD, NodeFacts, Weights, Wishes
@@ -240,6 +242,11 @@ class Views(_Derived):
             return tuple(sorted(self.nodes)) or ("any node",)
         return tuple(sorted(name for name, node in self.nodes.items() if node.spoken < incarnation))
 
+    def online(self, node: str, now_us: int) -> bool:
+        """Heard lately."""
+        view = self.nodes.get(node)
+        return view is not None and view.heard_us > 0 and now_us - view.heard_us <= SILENCE_US_MAX
+
     def facts(self, now_us: int, asking: str = "") -> list[NodeFacts]:
         """What placement may know of every node that said hello at least once; asking: the VM that is to be placed."""
         self.fleet.expire(now_us)
@@ -296,6 +303,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
     match command:
         case DefineVm():
             return replace(command, known=views.known(command))
+        case LookAtBalance() | ApplyBalance():
+            return wiring.enrich(command, views.balance, lambda node: views.online(node, now_us), now_us)
         case StartVm():
             choice = views.choose(command.vm, now_us, command.node)
             views.expect(command.vm, choice, now_us)

@@ -139,7 +139,8 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
             yield
 
     routes: list[Any] = [
-        cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, metrics.metrics,
+        cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, balance.set_balance,
+        balance.apply_balance, metrics.metrics,
         vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, tokens.router,
         events.events, events.list_tasks, events.show_task, why.why, why.why_not,

@@ -34,6 +34,7 @@ class Action(StrEnum):
     NODES = "nodes"
     TOKENS = "tokens"
     FINALIZE = "finalize"
+    BALANCE = "balance"
 
 
 LEAST: dict[Action, Role] = {
@@ -48,10 +49,11 @@ LEAST: dict[Action, Role] = {
     Action.NODES: Role.ADMIN,
     Action.TOKENS: Role.ADMIN,
     Action.FINALIZE: Role.ADMIN,
+    Action.BALANCE: Role.ADMIN,
 }
 """The least role for each action."""
 
-CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE})
+CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE, Action.BALANCE})
 """Actions on what belongs to no project: the token must be good for all projects."""
 
 _RANK = {role: rank for rank, role in enumerate(Role)}

@@ -15,6 +15,7 @@ from libs.common.bus import Bus, BusError, Feed
 from libs.common.log import EventLog, Fenced, Head, LogError
 from libs.common.messages import Recorded, decode_delivered, tag_of
 from libs.common.registry import Registry, UnknownType, members
+from proto.balance import BalanceEvent
 from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent, VmStartFailed
 from proto.io import DevicesEvent, ImageEvent
@@ -41,7 +42,9 @@ START_FAILED = tag_of(VmStartFailed)
 
 EVENTS = Registry(
     c
-    for union in (VmEvent, NodeEvent, ClusterEvent, PlanEvent, LedgerEvent, MapEvent, DevicesEvent, ImageEvent)
+    for union in (
+        VmEvent, NodeEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent, ImageEvent,
+    )
     for c in members(union)
 )
 

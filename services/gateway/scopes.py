@@ -61,4 +61,4 @@ class Scopes:
         project = self.at(object, recorded.position)
         if project is not None:
             return project
-        return CLUSTER if kind in ("node", "ledger", "cluster") and not vm else decode_meta(recorded.meta).project
+        return CLUSTER if kind in ("node", "ledger", "cluster", "balance") and not vm else decode_meta(recorded.meta).project

@@ -15,6 +15,7 @@ from libs.common.messages import Meta, Recorded, decode_meta
 from proto import compute as c
 from proto import io, memory
 from proto import migration as m
+from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized
 
 STEPS_MAX = 64
@@ -302,6 +303,15 @@ def _nodes(s: _Story) -> bool:
             s.at_once(f"memory-{cause.value}", node, f"{node} may promise {s.event.capacity_mib - s.event.share_mib} MiB to starts")
         case ClusterFinalized(protocol=protocol):
             s.at_once("finalize", "cluster", f"all speak protocol {protocol}")
+        case BalanceSet(mode=mode):
+            s.at_once("balance", "cluster", f"the rebalancer's mode is {mode}")
+        case MovePlanned(vm=vm, target=target):
+            s.begin("balance", "cluster", f"{vm} is to move to {target}")
+        case MoveEnded(vm=vm, moved=moved, left=left):
+            said = f"{vm} has moved" if moved else f"{vm} did not move: {s.event.sentence}"
+            s.step("balance", "cluster", said)
+            if left == 0:
+                s.done("balance", "cluster", said)
         case _:
             return False
     return True

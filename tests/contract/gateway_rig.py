@@ -35,6 +35,7 @@ from libs.common.messages import (
 from libs.common.registry import Registry, UnknownType, members
 from proto import compute as c
 from proto import io
+from proto.balance import BalanceCommand
 from proto.cluster import ClusterCommand
 from proto.machine import Firmware, Priority, Shape
 from proto.memory import LedgerCommand
@@ -45,7 +46,9 @@ from services.gateway.tokens import MemoryTokens, new_token
 
 COMMANDS = Registry(
     k
-    for union in (c.VmCommand, c.NodeCommand, ClusterCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand)
+    for union in (
+        c.VmCommand, c.NodeCommand, ClusterCommand, BalanceCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand,
+    )
     for k in members(union)
 )
 SHAPE = Shape(

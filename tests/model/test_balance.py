@@ -15,7 +15,7 @@ from libs.common.messages import NodeId, VmId
 from proto.balance import ClusterLoad, Move, NodeLoad, Plan, Rules, VmLoad, Weights
 from proto.machine import Priority
 from services.compute.balance.board import Board
-from services.compute.balance.plan import plan
+from services.compute.balance.plan import plan, worthwhile
 from services.compute.balance.search import costs
 
 
@@ -268,3 +268,20 @@ def test_what_fits_only_after_another_left_waits_for_it() -> None:
 def test_too_few_nodes_to_balance(nodes: int) -> None:
     load = cluster(nodes, *([vm("a", "n1")] * nodes))
     assert plan(load, Rules()).moves == ()
+
+
+def test_a_list_ends_where_what_follows_does_not_pay() -> None:
+    """What is left of a plan whose second half found no room: moves that were only worth it with those fall away."""
+    load = cluster(2, vm("a", "n1"), vm("b", "n1"), vm("c", "n1"))
+    gains = [("a", 0.5, 0), ("b", 0.001, 1), ("c", 0.0005, 2)]
+    moves = [
+        Move(
+            vm=VmId(name), origin=NodeId("n1"), target=NodeId("n2"), gain=gain, score_before=1.0, score_after=1.0 - gain,
+            batch=batch, reason="r",
+        )
+        for name, gain, batch in gains
+    ]  # fmt: skip
+    kept, worth = worthwhile(load, Rules(), moves)
+    assert [m.vm for m in kept] == ["a"]
+    assert worth == pytest.approx(0.5 - costs(Board(load, Rules()))[0])
+    assert worthwhile(load, Rules(gain_min=1e-6), moves)[0] == moves

@@ -26,6 +26,7 @@ from proto.compute import (
 from proto.ladder import MemoryPolicy
 from proto.machine import Allotment, DiskWish, NicKind, NicWish, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from proto.plan import CpuBeat, VmCpuBeat
 from services.compute.balance.demand import GAP_US_MAX, TIME_US, Smoothed
 from services.compute.balance.facts import BalanceViews
@@ -78,11 +79,31 @@ def test_a_running_vm_with_all_that_the_plan_needs() -> None:
     [REQUESTED, VmStopRequested(vm=WEB, node=N1, generation=1, deadline_s=5)],
     ids=["starting", "stopping"],
 )
-def test_what_starts_or_stops_is_not_moved_but_takes_its_room(last: object) -> None:
+def test_what_starts_or_stops_takes_its_room_and_stays(last: object) -> None:
     started = () if last is REQUESTED else (REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
     found = load(*started, reserved(GUARANTEED, 500), last)
-    assert found.vms == ()
-    assert (found.nodes[0].kept_mib, found.nodes[0].kept_charged_mib, found.nodes[0].vcpus_kept) == (GUARANTEED, 500, 2)
+    assert [vm.fixed for vm in found.vms] == ["is being started" if last is REQUESTED else "is being stopped"]
+    assert (found.nodes[0].kept_mib, found.nodes[0].kept_charged_mib) == (0, 0)
+
+
+def test_a_vm_on_its_way_is_on_both_nodes_until_it_is_on_one() -> None:
+    asked = VmMigrationRequested(
+        vm=WEB, node=N1, generation=1, to=N2, incoming=2, memory_mib=1000, vcpus=2, priority=Priority.NORMAL,
+        placement=Placement(policy="p"), deadline_s=60,
+    )  # fmt: skip
+    started = (REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
+
+    def where(*events: object) -> list[tuple[str, str, str]]:
+        return [(vm.vm, vm.node, vm.fixed) for vm in load(*started, *events).vms]
+
+    assert where(asked) == [("web", "n1", "is being moved"), ("web@n2", "n2", "is being moved")]
+    moved = VmMigrated(vm=WEB, node=N2, generation=2, source=N1, source_generation=1)
+    assert where(asked, moved) == [("web", "n2", "is being moved")]
+    assert where(asked, moved, VmMigrationEnded(vm=WEB, node=N2, generation=2)) == [("web", "n2", "")]
+    failed = VmIncomingGone(vm=WEB, node=N2, generation=2, source=N1, source_generation=1)
+    assert where(asked, failed) == [("web", "n1", "")]
+    stopping = VmStopRequested(vm=WEB, node=N1, generation=1, deadline_s=5)
+    assert where(asked, stopping, failed) == [("web", "n1", "is being stopped")]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +120,6 @@ def test_what_ended_is_forgotten(end: object) -> None:
     assert made.demand
     made.apply(end)
     made.apply(MemoryReleased(node=N1, vm=WEB, generation=1, memory_mib=1100))
-    assert made.load(lambda _: True).nodes[0].vcpus_kept == 0
     assert not made.demand and not made.load(lambda _: True).vms
 
 

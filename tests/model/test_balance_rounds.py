@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from libs.common.messages import VmId
 from libs.common.testing import Given, Spec
 from proto.balance import (
+    ApplyBalance,
     BalanceCommand,
     BalanceEvent,
     BalanceSet,
@@ -24,6 +25,7 @@ from proto.balance import (
     MovePlanned,
     NoMoveFound,
     NoteMoveEnded,
+    Refusal,
     Rules,
     SetBalance,
 )
@@ -122,7 +124,9 @@ def test_a_move_of_which_nothing_is_heard_has_failed() -> None:
     given = balance.given(AUTO, began(), *moves)
     given.when(look(180 + 600)).nothing()
     events = given.when(look(180 + 601)).events
-    assert [(e.vm, e.moved) for e in events if isinstance(e, MoveEnded)] == sorted((m.vm, False) for m in moves)
+    ends = [e for e in events if isinstance(e, MoveEnded)]
+    assert [(e.vm, e.moved) for e in ends] == sorted((m.vm, False) for m in moves)
+    assert [e.left for e in ends] == list(reversed(range(len(moves))))
     given.when(NoteMoveEnded(vm=moves[0].vm, moved=True, now_us=T0)).twice()
     given.when(NoteMoveEnded(vm="someone-else", moved=True, now_us=T0)).nothing()
 
@@ -142,6 +146,37 @@ def test_the_margin_is_asked_of_the_whole_plan() -> None:
     assert batch(balance.given(BalanceSet(mode=Mode.AUTO, rules=eager), began()), 180)
     events = balance.given(BalanceSet(mode=Mode.AUTO, rules=proud), began()).when(look(180)).events
     assert [type(e) for e in events] == [NoMoveFound]
+
+
+def test_a_person_may_apply_the_first_batch_at_once_in_either_mode() -> None:
+    now = ApplyBalance(load=UNEVEN, now_us=T0)
+    moves = balance.given().when(now).events
+    assert 1 <= len(moves) <= Rules().at_once_max and all(isinstance(m, MovePlanned) for m in moves)
+    balance.given(*moves).when(now).refused(Refusal.MOVES_UNDER_WAY)
+    assert len(balance.given(AUTO).when(now).events) == len(moves)
+    ended = [NoteMoveEnded(vm=m.vm, moved=True, now_us=T0 + S) for m in moves if isinstance(m, MovePlanned)]
+    state = balance.given(*moves).state
+    for left, note in zip(reversed(range(len(ended))), ended, strict=True):
+        (end,) = BALANCE.decide(note, state)
+        assert isinstance(end, MoveEnded) and end.left == left
+        state = BALANCE.evolve(state, end)
+    assert not state.moving
+
+
+def test_what_is_even_or_rests_is_not_applied() -> None:
+    refused = balance.given().when(ApplyBalance(load=EVEN, now_us=T0)).refused(Refusal.NOTHING_TO_MOVE)
+    assert refused.refusal is not None and "0.000" in refused.refusal.sentence
+    balance.given().when(ApplyBalance()).refused(Refusal.NOTHING_TO_MOVE)
+    ends = [MoveEnded(vm=v.vm, moved=True, sentence="", at_us=T0) for v in UNEVEN.vms]
+    rest = balance.given(*ends).when(ApplyBalance(load=UNEVEN, now_us=T0 + S)).refused(Refusal.NOTHING_TO_MOVE)
+    assert rest.refusal is not None and "7 VMs moved lately" in rest.refusal.sentence
+
+
+def test_moves_that_were_applied_run_out_in_mode_advise_too() -> None:
+    moves = balance.given().when(ApplyBalance(load=UNEVEN, now_us=T0)).events
+    late = balance.given(*moves).when(look(Rules().move_s_max + 1)).events
+    assert {type(e) for e in late} == {MoveEnded}
+    balance.given(*moves, *late).when(look(Rules().move_s_max + 2)).nothing()
 
 
 # --- forward through a day ---------------------------------------------------------------------------------------------

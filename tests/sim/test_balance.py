@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from libs.world.world import World
-from proto.balance import BalanceShown
+from proto.balance import ApplyBalance, BalanceShown, Mode, Rules, SetBalance
 from proto.compute import CordonNode, DefineVm, StartVm, StopVm
 
 VMS = 6
@@ -35,7 +37,7 @@ def shown(world: World) -> BalanceShown:
 def test_a_crowded_node_is_seen_and_moves_are_proposed() -> None:
     found = shown(crowded())
     assert (found.nodes, found.vms) == (3, VMS)
-    assert found.plan.score > found.threshold > found.plan.planned
+    assert found.plan.score > found.rules.threshold > found.plan.planned
     assert {(m.origin, m.target) for m in found.plan.moves} == {("n1", "n2"), ("n1", "n3")}
     assert all(m.gain > 0 and m.reason for m in found.plan.moves)
 
@@ -67,3 +69,58 @@ def test_what_is_being_stopped_is_no_longer_moved() -> None:
     found = shown(world)
     assert found.vms == 1
     assert found.plan.moves == ()
+
+
+# --- it acts ---------------------------------------------------------------------------------------------------------
+
+QUICK = Rules(hold_s=5, batch_rest_s=5)
+
+
+def places(world: World) -> Counter[str]:
+    host = world.services["compute"].host
+    assert host is not None
+    return Counter(guest.node for guest in host.views.balance.guests.values())
+
+
+def decided(world: World, kind: str) -> int:
+    return sum(recorded.type == kind for recorded in world.log.read_all_now(0, 10**6))
+
+
+def test_in_mode_advise_nothing_is_recorded() -> None:
+    world = crowded()
+    world.run(60)
+    assert not [r for r in world.log.read_all_now(0, 10**6) if r.stream == "balance-cluster"]
+
+
+def test_in_mode_auto_a_crowded_cluster_is_evened_out_and_then_left_alone() -> None:
+    world = crowded()
+    world.ask("compute", "balance-cluster", SetBalance(mode=Mode.AUTO, rules=QUICK))
+    world.run(240)
+    assert places(world) == {"n1": 2, "n2": 2, "n3": 2}
+    moves = decided(world, "move_planned")
+    assert moves == decided(world, "move_ended") == decided(world, "vm_migration_ended") == VMS - 2
+    assert decided(world, "imbalance_ended") == 1
+    world.run(600)
+    assert decided(world, "move_planned") == moves
+
+
+def test_a_batch_that_a_person_applies_is_carried_out_and_no_more() -> None:
+    world = crowded()
+    id = world.ask("compute", "balance-cluster", ApplyBalance())
+    world.run(60)
+    assert world.replies[id].status == "accepted"
+    assert places(world) == {"n1": VMS - 2, "n2": 1, "n3": 1}
+    assert decided(world, "move_ended") == 2
+
+
+def test_control_processes_that_die_on_the_way_lose_no_move() -> None:
+    world = crowded(3)
+    world.ask("compute", "balance-cluster", SetBalance(mode=Mode.AUTO, rules=QUICK))
+    for _ in range(12):
+        world.run(10)
+        world.services["compute"].crash()
+        world.run(1)
+        world.services["compute"].begin()
+    world.run(240)
+    assert places(world) == {"n1": 2, "n2": 2, "n3": 2}
+    assert decided(world, "move_planned") == decided(world, "move_ended")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proto.balance import BalanceShown, Rules
+from proto.balance import BalanceShown
 from services.compute.balance.facts import BalanceViews
+from services.compute.balance.model import Balance
 from services.compute.balance.plan import plan
 
 WHAT = "balance"
 
 
-def shown(views: BalanceViews, online: Callable[[str], bool], rules: Rules) -> BalanceShown:
-    load = views.load(online)
+def shown(views: BalanceViews, online: Callable[[str], bool], state: Balance, now_us: int) -> BalanceShown:
+    load, rules = views.load(online), state.rules
     return BalanceShown(
-        plan=plan(load, rules),
-        threshold=rules.threshold,
+        plan=plan(load, rules, state.resting(now_us)),
+        rules=rules,
+        mode=state.mode,
+        uneven_us=state.uneven_us,
+        moving={vm: under.target for vm, under in state.moving.items()},
         nodes=len(load.nodes),
-        vms=len(load.vms),
+        vms=views.running(load),
         demand_known=sum(vm.vm in views.demand for vm in load.vms),
     )

@@ -39,6 +39,9 @@ VCPUS_PER_PCPU_MAX = 8.0
 """vCPUs promised per pCPU to which the rebalancer fills a node."""
 
 
+STARTING, STOPPING, MOVING, PINNED = "is being started", "is being stopped", "is being moved", "pinned to pCPUs"
+
+
 @dataclass(slots=True)
 class Place:
     """A node. capacity_mib: what starts may be promised; reserved_mib, charged_mib: the ledger's two sums; kept apart from
@@ -56,10 +59,13 @@ class Place:
 
 @dataclass(slots=True)
 class Guest:
-    """A VM that has a node, from its start's request to its end. runs: it was seen running and nobody wants it stopped."""
+    """A VM that has a node, from its start's request to its end. fixed: why it cannot be moved just now; to: the node that it is on
+    its way to."""
 
     asked: VmStartRequested | VmFound
-    runs: bool = False
+    node: str
+    fixed: str = STARTING
+    to: str = ""
 
 
 @dataclass(slots=True)
@@ -82,21 +88,17 @@ class BalanceViews:
             case CapacitySet() | MemoryReserved() | MemoryReleased():
                 self._apply_memory(event)
             case VmStartRequested():
-                self.guests[event.vm] = Guest(event)
+                self.guests[event.vm] = Guest(event, event.node)
             case VmFound():
-                self.guests[event.vm] = Guest(event, runs=True)
+                self.guests[event.vm] = Guest(event, event.node, fixed="")
             case VmStarted() if guest := self.guests.get(event.vm):
-                guest.runs = True
+                guest.fixed = ""
             case VmStopRequested() if guest := self.guests.get(event.vm):
-                guest.runs = False
+                guest.fixed = STOPPING
             case VmAllotted() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
-            case VmMigrationRequested() if guest := self.guests.get(event.vm):
-                guest.runs = False
-            case VmMigrated() if guest := self.guests.get(event.vm):
-                guest.asked = replace(guest.asked, node=event.node, generation=event.generation)
-            case VmMigrationEnded() | VmIncomingGone() if guest := self.guests.get(event.vm):
-                guest.runs = True
+            case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
+                self._apply_migration(event)
             case VmStopped() | VmStartFailed():
                 self.guests.pop(event.vm, None)
                 self.demand.pop(event.vm, None)
@@ -104,6 +106,18 @@ class BalanceViews:
                 self.moving[event.vm] = event.target
             case MoveEnded():
                 self.moving.pop(event.vm, None)
+
+    def _apply_migration(self, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded) -> None:
+        """It takes room of both nodes until it is on one of them."""
+        if (guest := self.guests.get(event.vm)) is None:
+            return
+        match event:
+            case VmMigrationRequested():
+                guest.fixed, guest.to = MOVING, event.to
+            case VmMigrated():
+                guest.node, guest.to = event.node, ""
+            case VmIncomingGone() | VmMigrationEnded():
+                guest.fixed, guest.to = STOPPING if guest.fixed == STOPPING else "", ""
 
     def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
         place = self.places.setdefault(event.node, Place())
@@ -120,7 +134,7 @@ class BalanceViews:
             return
         for vm in beat.vms:
             guest = self.guests.get(vm.vm)
-            if guest is not None and guest.asked.node == beat.node:
+            if guest is not None and guest.node == beat.node:
                 self._wants(vm.vm, vm.demand_pct / 100, now_us)
 
     def _wants(self, vm: str, pcpus: float, now_us: int) -> None:
@@ -132,23 +146,28 @@ class BalanceViews:
     # --- out ------------------------------------------------------------------------------------------------------
 
     def load(self, online: Callable[[str], bool]) -> ClusterLoad:
-        """Nodes that take part, and the VMs that run on them. All else that their ledgers hold counts as kept."""
+        """Nodes that take part, and the VMs on them: those that cannot be moved just now, too, with the reason; those on their way
+        are on both nodes. All else that the ledgers hold counts as kept."""
         open = {name: p for name, p in sorted(self.places.items()) if p.pcpus > 0 and not p.cordoned and online(name)}
-        listed = [self._vm(guest, open[guest.asked.node]) for guest in self._on(open) if guest.runs]
-        others = [guest for guest in self._on(open) if not guest.runs]
-        return ClusterLoad(
-            nodes=tuple(_node(name, place, listed, others) for name, place in open.items()), vms=tuple(listed)
-        )
+        vms = [vm for _, guest in sorted(self.guests.items()) for vm in self._vms(guest, open)]
+        return ClusterLoad(nodes=tuple(_node(name, place, vms) for name, place in open.items()), vms=tuple(vms))
 
-    def _on(self, open: dict[str, Place]) -> Iterable[Guest]:
-        return (guest for _, guest in sorted(self.guests.items()) if guest.asked.node in open)
+    def running(self, load: ClusterLoad) -> int:
+        """VMs in it, those on their way counted once."""
+        return sum(vm.vm in self.guests for vm in load.vms)
 
-    def _vm(self, guest: Guest, place: Place) -> VmLoad:
+    def _vms(self, guest: Guest, open: dict[str, Place]) -> Iterable[VmLoad]:
+        if guest.node in open:
+            yield self._vm(guest, open[guest.node], guest.asked.vm, guest.node)
+        if guest.to in open:
+            yield self._vm(guest, open[guest.to], f"{guest.asked.vm}@{guest.to}", guest.to)
+
+    def _vm(self, guest: Guest, place: Place, name: str, node: str) -> VmLoad:
         asked = guest.asked
-        smoothed = self.demand.get(asked.vm)
+        smoothed = self.demand.get(name)
         return VmLoad(
-            vm=VmId(asked.vm),
-            node=NodeId(asked.node),
+            vm=VmId(name),
+            node=NodeId(node),
             vcpus=asked.vcpus,
             memory_mib=guaranteed_mib(promise_of(asked.memory_mib, asked.priority, asked.allotment)),
             charged_mib=charge_mib(asked.memory_mib, ratio_pct(place.ratios, asked.priority)),
@@ -156,14 +175,14 @@ class BalanceViews:
             priority=asked.priority,
             together=asked.allotment.together,
             apart=asked.allotment.apart,
-            fixed="pinned to pCPUs" if asked.allotment.pins else "",
+            fixed=guest.fixed or (PINNED if asked.allotment.pins else ""),
             pools=tuple(sorted({d.pool for d in asked.disks})),
             bridges=tuple(sorted({n.bridge for n in asked.nics if n.kind is NicKind.BRIDGE})),
         )
 
 
-def _node(name: str, place: Place, listed: list[VmLoad], others: list[Guest]) -> NodeLoad:
-    here = [vm for vm in listed if vm.node == name]
+def _node(name: str, place: Place, vms: list[VmLoad]) -> NodeLoad:
+    here = [vm for vm in vms if vm.node == name]
     return NodeLoad(
         node=NodeId(name),
         pcpus=place.pcpus,
@@ -171,7 +190,6 @@ def _node(name: str, place: Place, listed: list[VmLoad], others: list[Guest]) ->
         vcpus_max=max(1, int(place.pcpus * VCPUS_PER_PCPU_MAX)),
         kept_mib=max(0, place.reserved_mib - sum(vm.memory_mib for vm in here)),
         kept_charged_mib=max(0, place.charged_mib - sum(vm.charged_mib for vm in here)),
-        vcpus_kept=sum(guest.asked.vcpus for guest in others if guest.asked.node == name),
         pools=place.pools,
         bridges=place.bridges,
     )

@@ -4,8 +4,9 @@
       ▲                                   │
       └───────score below calm_share──────┘
 
-Nothing is decided in mode `advise`. A move that was decided is asked for by a reaction; its end comes back as NoteMoveEnded, or is
-taken for failed after move_s_max. Between threshold and calm_share lies the band in which noise changes nothing.
+In mode `advise` nothing is begun but what a person applies. A move that was decided is asked for by a reaction; its end comes back
+as NoteMoveEnded, or is taken for failed after move_s_max. Between threshold and calm_share lies the band in which noise changes
+nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import assert_never, get_args
 import msgspec
 from msgspec.structs import replace
 
-from libs.common.decider import Decider
+from libs.common.decider import Decider, Refused
 from libs.common.messages import Value, VmId
 from proto.balance import (
     CLUSTER,
+    ApplyBalance,
     BalanceCommand,
     BalanceEvent,
     BalanceSet,
@@ -32,6 +34,8 @@ from proto.balance import (
     MovePlanned,
     NoMoveFound,
     NoteMoveEnded,
+    Plan,
+    Refusal,
     Rules,
     SetBalance,
 )
@@ -40,6 +44,11 @@ from services.compute.balance.plan import plan
 
 RESTING_MAX = 10_000
 """VMs whose last move is remembered; the oldest are forgotten first."""
+
+NAMES_MAX = 5
+"""VMs named in one sentence"""
+
+NOTHING = ClusterLoad(nodes=(), vms=())
 
 SECOND_US = 1_000_000
 
@@ -74,14 +83,17 @@ def decide(command: BalanceCommand, state: Balance) -> Sequence[BalanceEvent]:
             same = (command.mode, rules) == (state.mode, state.rules)
             return () if same else [BalanceSet(mode=command.mode, rules=rules)]
         case LookAtBalance():
-            if state.mode is not Mode.AUTO:
-                return ()
-            return _expired(command.now_us, state) or _look(command, state)
+            return _expired(command.now_us, state) or (_look(command, state) if state.mode is Mode.AUTO else ())
+        case ApplyBalance():
+            return _apply(command, state)
         case NoteMoveEnded():
             if command.vm not in state.moving:
                 return ()
+            left = len(state.moving) - 1
             return [
-                MoveEnded(vm=VmId(command.vm), moved=command.moved, sentence=command.sentence, at_us=command.now_us)
+                MoveEnded(
+                    vm=VmId(command.vm), moved=command.moved, sentence=command.sentence, at_us=command.now_us, left=left
+                )
             ]
 
 
@@ -89,7 +101,10 @@ def _expired(now_us: int, state: Balance) -> Sequence[BalanceEvent]:
     limit_s = state.rules.move_s_max
     late = [vm for vm, under in state.moving.items() if now_us - under.at_us > limit_s * SECOND_US]
     said = f"nothing was heard of it for {limit_s} s"
-    return [MoveEnded(vm=VmId(vm), moved=False, sentence=said, at_us=now_us) for vm in sorted(late)]
+    return [
+        MoveEnded(vm=VmId(vm), moved=False, sentence=said, at_us=now_us, left=len(state.moving) - 1 - n)
+        for n, vm in enumerate(sorted(late))
+    ]
 
 
 def _look(command: LookAtBalance, state: Balance) -> Sequence[BalanceEvent]:
@@ -109,6 +124,21 @@ def _look(command: LookAtBalance, state: Balance) -> Sequence[BalanceEvent]:
     return _batch(load, state, now_us)
 
 
+def _apply(command: ApplyBalance, state: Balance) -> Sequence[BalanceEvent]:
+    if state.moving:
+        named = ", ".join(sorted(state.moving)[:NAMES_MAX])
+        raise Refused(
+            Refusal.MOVES_UNDER_WAY, f"{len(state.moving)} moves are under way: {named}", "wait for their end"
+        )
+    found = plan(command.load or NOTHING, state.rules, state.resting(command.now_us))
+    if not found.moves:
+        resting = len(state.resting(command.now_us))
+        rest = f"; {resting} VMs moved lately and rest" if resting else ""
+        said = f"no move would be worth it: the score is {found.score:.3f}{rest}"
+        raise Refused(Refusal.NOTHING_TO_MOVE, said, "nothing has to be done")
+    return _planned(found, command.now_us)
+
+
 def _batch(load: ClusterLoad, state: Balance, now_us: int) -> Sequence[BalanceEvent]:
     rules = state.rules
     found = plan(load, rules, state.resting(now_us))
@@ -118,6 +148,11 @@ def _batch(load: ClusterLoad, state: Balance, now_us: int) -> Sequence[BalanceEv
             f"all moves that are worth it take {gained:.3f} off a score of {found.score:.3f}; {wanted:.3f} is asked for"
         )
         return [NoMoveFound(score=found.score, planned=found.planned, sentence=said, at_us=now_us)]
+    return _planned(found, now_us)
+
+
+def _planned(found: Plan, now_us: int) -> Sequence[MovePlanned]:
+    """The first batch."""
     return [
         MovePlanned(
             vm=move.vm,

@@ -65,7 +65,7 @@ def _listed(
             break
         stay |= {move.vm for move in moves}
         seek = first
-    kept, worth = _worth_it(load, rules, moves)
+    kept, worth = worthwhile(load, rules, moves)
     return _List(kept, worth, left_over), looks_max
 
 
@@ -86,7 +86,7 @@ def _told(load: ClusterLoad, rules: Rules, moves: Sequence[Move]) -> Plan:
     )
 
 
-def _worth_it(load: ClusterLoad, rules: Rules, moves: Sequence[Move]) -> tuple[Sequence[Move], float]:
+def worthwhile(load: ClusterLoad, rules: Rules, moves: Sequence[Move]) -> tuple[Sequence[Move], float]:
     """The list up to the batch after which score and costs are lowest, and what that is worth: where moves were left over for want
     of room, those that were only worth it together with them fall away."""
     board = Board(load, rules)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import msgspec
-from litestar import get
+from litestar import get, post
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from libs.common.bus import BusError, NoResponder
-from proto.balance import BalanceShown
+from proto.balance import CLUSTER, ApplyBalance, BalanceShown, SetBalance
 from services.gateway.auth import Action
-from services.gateway.gateway import Gateway
-from services.gateway.http.bodies import Balance, BalanceMove
-from services.gateway.http.door import Asked
+from services.gateway.commands import Accepted
+from services.gateway.gateway import DEFAULT_PROJECT, Gateway
+from services.gateway.http.bodies import Balance, BalanceBody, BalanceMove
+from services.gateway.http.door import Asked, asker
 from services.gateway.problems import away
 
 ASK_S = 5.0
@@ -28,15 +30,45 @@ async def show_balance(request: Asked, gateway: NamedDependency[Gateway]) -> Bal
         policy=plan.policy,
         score=plan.score,
         planned=plan.planned,
-        threshold=found.threshold,
+        threshold=found.rules.threshold,
         terms=plan.terms,
         planned_terms=plan.planned_terms,
+        mode=found.mode,
+        uneven_us=found.uneven_us,
+        moving=len(found.moving),
         moves=[BalanceMove(**msgspec.structs.asdict(move)) for move in seen],
         not_shown=len(plan.moves) - len(seen),
         nodes=found.nodes,
         vms=found.vms,
         demand_known=found.demand_known,
     )
+
+
+@post(
+    "/v1/cluster/balance", action=Action.BALANCE, status_code=202, summary="Let the rebalancer act, or only advise",
+    tags=["Cluster"],
+)  # fmt: skip
+async def set_balance(request: Asked, gateway: NamedDependency[Gateway], data: JSONBody[BalanceBody]) -> Accepted:
+    wanted = {"threshold": data.threshold, "at_once_max": data.at_once_max}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    rules = msgspec.structs.replace((await _ask(gateway)).rules, **given) if given else None
+    accepted = await _tell(request, gateway, SetBalance(mode=data.mode, rules=rules))
+    if accepted.position == 0:
+        gateway.unchanged(accepted.task, "balance", "cluster", "", f"the rebalancer's mode was {data.mode} already")
+    return accepted
+
+
+@post(
+    "/v1/cluster/balance/apply", action=Action.BALANCE, status_code=202, summary="Move the plan's first batch now",
+    tags=["Cluster"],
+)  # fmt: skip
+async def apply_balance(request: Asked, gateway: NamedDependency[Gateway]) -> Accepted:
+    return await _tell(request, gateway, ApplyBalance())
+
+
+async def _tell(request: Asked, gateway: Gateway, command: SetBalance | ApplyBalance) -> Accepted:
+    stream = f"balance-{CLUSTER}"
+    return await gateway.commands.ask(asker(request, gateway), "compute", stream, command, DEFAULT_PROJECT)
 
 
 async def _ask(gateway: Gateway) -> BalanceShown:

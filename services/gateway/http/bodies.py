@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from libs.common.messages import Name
+from proto.balance import Mode
 from proto.compute import DeadlineS
 from proto.machine import Allotment, DiskFormat, MemoryMib, NicKind, Priority, Vcpus
 from proto.migration import MigrationDeadlineS
@@ -120,6 +121,14 @@ class FinalizeBody(Body):
     protocol: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 
 
+class BalanceBody(Body):
+    """mode: `advise` (nothing moves by itself) or `auto`. The rest changes the rules that are given, and leaves the others."""
+
+    mode: Mode
+    threshold: Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)] | None = None
+    at_once_max: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+
+
 class NewToken(Body):
     """expires_s: seconds from now; 0: never. projects: `*` for all."""
 
@@ -227,7 +236,8 @@ class BalanceMove(msgspec.Struct):
 
 class Balance(msgspec.Struct):
     """score: 0 is even; planned: after all moves; threshold: above it the cluster counts as uneven. Terms are weighted, and add
-    up to the score. not_shown: moves of VMs of other projects. demand_known: VMs whose CPU demand was heard, of `vms`."""
+    up to the score. uneven_us: since when it was, in mode `auto`; moving: moves under way; not_shown: moves
+    of VMs of other projects. demand_known: VMs whose CPU demand was heard, of `vms`."""
 
     policy: str
     score: float
@@ -235,6 +245,9 @@ class Balance(msgspec.Struct):
     threshold: float
     terms: dict[str, float]
     planned_terms: dict[str, float]
+    mode: Mode
+    uneven_us: int
+    moving: int
     moves: list[BalanceMove]
     not_shown: int
     nodes: int

@@ -8,11 +8,12 @@ from proto import compute as c
 from proto import io, ladder, mapping, memory, plan
 from proto import migration as m
 from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
+from services.gateway.why.balance import of_balance
 
 
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
-    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes):
+    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes, of_balance):
         if said := say(event):
             return said
     return kind.replace("_", " ")
