@@ -62,8 +62,8 @@ class LadderStep(Value):
 
 
 class VmSeen(Value):
-    """One VM in telemetry. demand_mib: what it is predicted to need at most in the next half hour; held_mib: what the host
-    gives it now (its balloon), -1: not known."""
+    """One VM in telemetry. held_mib: what the host gives it now (its balloon), -1: not known. used_mib: what it uses now;
+    demand_mib: what it is predicted to need at most in the next half hour."""
 
     vm: str
     generation: int
@@ -71,6 +71,7 @@ class VmSeen(Value):
     swapped_mib: int
     held_mib: int
     demand_mib: int
+    used_mib: int = 0
 
 
 class HostSeen(Value):
@@ -88,9 +89,11 @@ class HostSeen(Value):
 
 
 class JudgeMemory(Tick):
-    """Look whether this node is short. seen, vms: filled in from telemetry by memory's own view; none: nothing fresh was heard."""
+    """Look whether this node is short. gripped: something is taken from its VMs. seen, vms: filled in from telemetry by memory's
+    own view; none: nothing fresh was heard, or there is nothing to decide."""
 
     node: Name
+    gripped: bool = False
     seen: HostSeen | None = None
     vms: tuple[VmSeen, ...] = ()
 

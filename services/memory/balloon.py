@@ -4,8 +4,8 @@ A VM pays for each MiB it holds with its shares. Idle memory costs it more, so t
 
     price = shares / (held x (active + k x (1 - active)))      k = 1 / (1 - tax) = 4 with a tax of 75 %
 
-Memory is taken in small pieces, each from the VM whose price is then the lowest. It goes down to what a VM is predicted to need,
-and in need on to its reservation, never below; and in one decision by no more than a VM's step.
+Memory is taken in small pieces, each from the VM whose price is then the lowest: down to what a VM is predicted to need; in need on
+to what it uses now, and where that is not enough to its reservation, never below. In one decision a VM gives no more than a step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ PIECE_MIB = 8
 
 
 class Holder(NamedTuple):
-    """A VM from which may be taken. held_mib: what it holds of the host now; demand_mib: what it is predicted to need."""
+    """A VM from which may be taken. held_mib: what it holds of the host now; used_mib: what it uses now;
+    demand_mib: what it is predicted to need."""
 
     vm: str
     priority: Priority
@@ -34,11 +35,12 @@ class Holder(NamedTuple):
     reservation_mib: int
     held_mib: int
     demand_mib: int
+    used_mib: int
 
 
 def price(holder: Holder, held_mib: int) -> float:
     shares = WEIGHTS[holder.priority] * holder.nominal_mib
-    active = min(1.0, holder.demand_mib / held_mib) if held_mib > 0 else 1.0
+    active = min(1.0, holder.used_mib / held_mib) if held_mib > 0 else 1.0
     return shares / (max(1, held_mib) * (active + IDLE * (1 - active)))
 
 
@@ -47,25 +49,39 @@ def step_mib(nominal_mib: int) -> int:
 
 
 def revoke(holders: Sequence[Holder], wanted_mib: int, in_need: bool) -> dict[str, int]:
-    """What each VM is to hold afterwards, for those that give. in_need: down to the reservation, not only to the demand."""
-    floors = {h.vm: _floor(h, in_need) for h in holders}
+    """What each VM is to hold afterwards, for those that give. in_need: down to what is used and to the reservation, not only to
+    what is predicted."""
     held = {h.vm: h.held_mib for h in holders}
-    heap = [(price(h, h.held_mib), h.vm, h) for h in holders if h.held_mib > floors[h.vm]]
-    heapify(heap)
-    piece = max(PIECE_MIB, wanted_mib // 256)
     left = wanted_mib
-    while left > 0 and heap:
+    for lowest in (_predicted, _used, _reserved) if in_need else (_predicted,):
+        floors = {h.vm: max(lowest(h), h.reservation_mib, h.held_mib - step_mib(h.nominal_mib)) for h in holders}
+        left = _pass(holders, held, floors, left, max(PIECE_MIB, wanted_mib // 256))
+    return {h.vm: held[h.vm] for h in holders if held[h.vm] < h.held_mib}
+
+
+def _predicted(holder: Holder) -> int:
+    return holder.demand_mib
+
+
+def _used(holder: Holder) -> int:
+    return holder.used_mib
+
+
+def _reserved(holder: Holder) -> int:
+    return holder.reservation_mib
+
+
+def _pass(holders: Sequence[Holder], held: dict[str, int], floors: dict[str, int], wanted_mib: int, piece: int) -> int:
+    """Takes from `held` down to the floors; how much is still wanted."""
+    heap = [(price(h, held[h.vm]), h.vm, h) for h in holders if held[h.vm] > floors[h.vm]]
+    heapify(heap)
+    while wanted_mib > 0 and heap:
         _, vm, holder = heap[0]
-        given = min(piece, left, held[vm] - floors[vm])
+        given = min(piece, wanted_mib, held[vm] - floors[vm])
         held[vm] -= given
-        left -= given
+        wanted_mib -= given
         if held[vm] > floors[vm]:
             heapreplace(heap, (price(holder, held[vm]), vm, holder))
         else:
             heappop(heap)
-    return {h.vm: held[h.vm] for h in holders if held[h.vm] < h.held_mib}
-
-
-def _floor(holder: Holder, in_need: bool) -> int:
-    lowest = holder.reservation_mib if in_need else max(holder.reservation_mib, holder.demand_mib)
-    return max(lowest, holder.held_mib - step_mib(holder.nominal_mib))
+    return wanted_mib

@@ -18,15 +18,15 @@ HOLD_S = 30
 PACE_US = 5_000_000
 
 
-def judge(scene: Scene, node: str) -> Sequence[LedgerEvent]:
-    """At most one rung in one decision."""
+def judge(scene: Scene, node: str, full: bool) -> Sequence[LedgerEvent]:
+    """At most one rung in one decision. full: more is predicted than there is, so that wishes to move stand."""
     seen, ledger = scene.seen, scene.ledger
     if not ledger.grips or seen.calm_s < HOLD_S or seen.at_us - ledger.descended_us < PACE_US:
         return ()
     spare = seen.available_mib - scene.calm_mib
     if spare <= 0:
         return ()
-    steps = _first(scene, spare)
+    steps = _first(scene, spare, full)
     if not steps:
         return ()
     return [
@@ -37,11 +37,11 @@ def judge(scene: Scene, node: str) -> Sequence[LedgerEvent]:
     ]  # fmt: skip
 
 
-def _first(scene: Scene, spare_mib: int) -> list[LadderStep]:
+def _first(scene: Scene, spare_mib: int, full: bool) -> list[LadderStep]:
     gripped = sorted((vm for vm in scene.vms if not vm.grip.empty), key=lambda v: (-_price(v), v.name))
     if paused := [vm for vm in gripped if vm.grip.pause]:
         return [_step(Rung.PAUSE, paused[0], 0, paused[0].nominal_mib)]
-    if moving := [vm for vm in gripped if vm.grip.move]:
+    if not full and (moving := [vm for vm in gripped if vm.grip.move]):
         return [_step(Rung.MOVE, vm, 0, vm.nominal_mib) for vm in moving]
     return _swap(gripped, spare_mib) or _balloon(gripped, spare_mib) or _merge(gripped)
 
@@ -73,7 +73,7 @@ def _merge(gripped: Sequence[Vm]) -> list[LadderStep]:
 
 
 def _price(vm: Vm) -> float:
-    holder = Holder(vm.name, vm.priority, vm.nominal_mib, vm.reservation_mib, vm.held_mib, vm.demand_mib)
+    holder = Holder(vm.name, vm.priority, vm.nominal_mib, vm.reservation_mib, vm.held_mib, vm.demand_mib, vm.used_mib)
     return price(holder, vm.held_mib)
 
 

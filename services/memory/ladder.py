@@ -4,7 +4,7 @@
     ample   available >= 100 % of minFree    give back, the last taken first: pause, move, swap, balloon, merge
     clear            <  100 %                merge equal pages inside a tenant (where the policy allows it)
     soft             <   64 %                balloon: min-funding revocation, down to what VMs are predicted to need
-    hard             <   32 %                balloon down to reservations, then swap best-effort VMs, then wish one away
+    hard             <   32 %                balloon down to what is used, to reservations; swap best-effort VMs; wish one away
     low              <   16 %                and wish that one best-effort VM stands still
 
 Pressure (PSI) makes it one level worse where tasks wait for memory, two where all of them do, as long as less than twice minFree
@@ -73,12 +73,12 @@ def judge(command: JudgeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
     scene = Scene.of(command, ledger, min_free_mib(seen.total_mib))
     level = level_of(seen, scene.min_free_mib)
     beyond = max(0, seen.forecast_mib - ledger.capacity_mib)
-    if level is Level.AMPLE and not beyond:
-        return descent.judge(scene, command.node)
     pace = PACE_US if level is not Level.LOW else PACE_US // 5
-    if seen.at_us - ledger.climbed_us < pace:
-        return ()
-    return _climb(scene, command.node, level, beyond)
+    rested = seen.at_us - ledger.climbed_us >= pace
+    taken = _climb(scene, command.node, level, beyond) if rested and (level is not Level.AMPLE or beyond) else ()
+    if taken or level is not Level.AMPLE:
+        return taken
+    return descent.judge(scene, command.node, beyond > 0)
 
 
 def _climb(scene: Scene, node: str, level: Level, beyond_mib: int) -> Sequence[LedgerEvent]:
@@ -126,7 +126,8 @@ def _merge(scene: Scene) -> list[LadderStep]:
 
 
 def _holder(vm: Vm) -> Holder:
-    return Holder(vm.name, vm.priority, vm.nominal_mib, vm.reservation_mib + vm.grip.swap_mib, vm.held_mib, vm.demand_mib)
+    own = vm.reservation_mib + vm.grip.swap_mib
+    return Holder(vm.name, vm.priority, vm.nominal_mib, own, vm.held_mib, vm.demand_mib, vm.used_mib)
 
 
 def _balloon(scene: Scene, wanted_mib: int, in_need: bool) -> list[LadderStep]:

@@ -66,7 +66,7 @@ def _allotted(event: VmAllotted, views: Any) -> Sequence[Command]:
 
 def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
     return [
-        JudgeMemory(node=stream.removeprefix("ledger-"), now_us=now_us)
+        JudgeMemory(node=stream.removeprefix("ledger-"), now_us=now_us, gripped=bool(state.grips))
         for stream, state in states
         if isinstance(state, Ledger) and (state.balloon or state.memory_areas) and (state.reserved or state.grips)
     ]

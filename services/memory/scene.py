@@ -27,6 +27,7 @@ class Vm:
     reservation_mib: int
     held_mib: int
     demand_mib: int
+    used_mib: int
     takes_mib: int
     grip: Grip
     ballooned: bool
@@ -81,6 +82,7 @@ def _vm(seen: VmSeen, held: Reservation, grip: Grip, now_us: int) -> Vm:
         reservation_mib=promise.reservation_mib,
         held_mib=min(target, resident),
         demand_mib=seen.demand_mib,
+        used_mib=seen.used_mib,
         takes_mib=seen.resident_mib,
         grip=grip,
         ballooned=seen.held_mib >= 0,

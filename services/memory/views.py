@@ -36,6 +36,7 @@ class VmView:
 @dataclass(slots=True)
 class NodeView:
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
+    capacity_mib: int = 0
     vms: dict[str, VmView] = field(default_factory=dict)
     beat: MemoryBeat | None = None
     heard_us: int = 0
@@ -54,7 +55,8 @@ class Views:
         self.holders.apply(recorded, event)
         match event:
             case CapacitySet():
-                self.nodes.setdefault(event.node, NodeView()).policy = event.policy
+                node = self.nodes.setdefault(event.node, NodeView())
+                node.policy, node.capacity_mib = event.policy, event.capacity_mib
             case MemoryReserved():
                 node = self.nodes.setdefault(event.node, NodeView())
                 held = node.vms.get(event.vm)
@@ -137,8 +139,11 @@ def _judged(command: JudgeMemory, views: Views, now_us: int) -> JudgeMemory:
     view = views.heard(command.node, now_us)
     if view is None or view.beat is None:
         return replace(command, seen=None, vms=())
+    seen = views.seen(view, now_us)
+    if seen is None or (not command.gripped and ladder.calm(seen) and seen.forecast_mib <= view.capacity_mib):
+        return replace(command, seen=None, vms=())
     vms = (_vm(v, view.vms[v.vm]) for v in view.beat.vms if v.vm in view.vms)
-    return replace(command, seen=views.seen(view, now_us), vms=tuple(vms))
+    return replace(command, seen=seen, vms=tuple(vms))
 
 
 def _host(beat: MemoryBeat, now_us: int) -> HostSeen:
@@ -162,4 +167,5 @@ def _vm(seen: VmMemory, vm: VmView) -> VmSeen:
         swapped_mib=seen.swapped_mib,
         held_mib=seen.balloon_mib,
         demand_mib=demand.of_vm(window.peaks, promise.nominal_mib) if window.known else promise.nominal_mib,
+        used_mib=_needs(seen, promise),
     )

@@ -155,7 +155,7 @@ class Story:
         resident = r.choice((0, 50, 200, 500, 1100))
         return VmSeen(
             vm=vm, generation=generation, resident_mib=resident, swapped_mib=0, held_mib=r.choice((-1, 64, 300, 1000)),
-            demand_mib=r.choice((0, 40, 300, 1000)),
+            demand_mib=r.choice((0, 40, 300, 1000)), used_mib=r.choice((0, 40, 300, 1000)),
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -58,6 +59,12 @@ def views(*events: Any) -> Views:
     return seen
 
 
+def views_of_small(seen: Views) -> Views:
+    small = copy.deepcopy(seen)
+    small.nodes["n"].capacity_mib = 100
+    return small
+
+
 def reserved(vm: str = "a", generation: int = 1, promise: Promise = PROMISE) -> MemoryReserved:
     return MemoryReserved(
         node=N, vm=VmId(vm), generation=generation, memory_mib=1, reserved_mib=1, capacity_mib=1, promise=promise
@@ -74,12 +81,15 @@ def test_what_is_heard_is_put_beside_the_question_while_it_is_fresh() -> None:
     for n in range(4):
         hear("tel.n.memory", beat(200), n * INTERVAL_US, seen)
     now = 3 * INTERVAL_US + 1
-    command = enrich(JudgeMemory(node="n", now_us=now), seen, now)
+    command = enrich(JudgeMemory(node="n", now_us=now, gripped=True), seen, now)
     assert command.seen.available_mib == 7000 and command.seen.psi_some == 1.5
     assert command.seen.forecast_mib == 200 + 20 + 100
     assert [(v.vm, v.demand_mib, v.held_mib) for v in command.vms] == [("a", 220, 1000)]
-    late = enrich(JudgeMemory(node="n", now_us=now), seen, now + FRESH_US)
+    late = enrich(JudgeMemory(node="n", now_us=now, gripped=True), seen, now + FRESH_US)
     assert late.seen is None and late.vms == ()
+    assert enrich(JudgeMemory(node="n", now_us=now), seen, now).seen is None, "enough of all, and nothing to give back"
+    full = enrich(JudgeMemory(node="n", now_us=now), views_of_small(seen), now)
+    assert full.seen is not None, "more is predicted than there is"
     asked = ReserveMemory(node="n", vm="b", generation=1, promise=PROMISE)
     assert enrich(asked, seen, now).forecast_mib == 320
     assert enrich(asked, seen, now + FRESH_US).forecast_mib == -1
@@ -88,7 +98,7 @@ def test_what_is_heard_is_put_beside_the_question_while_it_is_fresh() -> None:
 def test_a_vm_of_which_little_was_seen_counts_with_what_the_ledger_counts() -> None:
     seen = views(reserved(), reserved("c", promise=Promise(nominal_mib=100, reservation_mib=100, priority=Priority.CRITICAL)))
     hear("tel.n.memory", beat(200), INTERVAL_US, seen)
-    command = enrich(JudgeMemory(node="n", now_us=1), seen, INTERVAL_US)
+    command = enrich(JudgeMemory(node="n", now_us=1, gripped=True), seen, INTERVAL_US)
     assert command.seen.forecast_mib == 666 + 100
     assert command.vms[0].demand_mib == 1000, "it may come to need all it has"
 

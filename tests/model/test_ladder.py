@@ -53,10 +53,11 @@ class Node:
             self.tell(ReserveMemory(node="n", vm=vm, generation=1, promise=promise, purpose=Purpose.FOUND))
             self.uses(vm, 400)
 
-    def uses(self, vm: str, demand_mib: int, resident_mib: int = 1136, held_mib: int = 1024) -> None:
+    def uses(self, vm: str, demand_mib: int, resident_mib: int = 1136, held_mib: int = 1024, used_mib: int | None = None) -> None:
         self.seen[vm] = VmSeen(
-            vm=vm, generation=1, resident_mib=resident_mib, swapped_mib=0, held_mib=held_mib, demand_mib=demand_mib
-        )
+            vm=vm, generation=1, resident_mib=resident_mib, swapped_mib=0, held_mib=held_mib, demand_mib=demand_mib,
+            used_mib=demand_mib if used_mib is None else used_mib,
+        )  # fmt: skip
 
     def comply(self) -> None:
         """Guests have given what their balloons asked for, and the kernel swapped out what it may."""
@@ -152,6 +153,14 @@ def test_memory_that_is_in_use_is_left_alone_until_the_node_is_in_need() -> None
     node.uses("a", 1024)
     assert node.steps(pct(40)) == []
     assert [s.rung for s in node.steps(pct(30))] == [Rung.BALLOON]
+
+
+def test_in_need_what_nobody_uses_now_is_taken_before_what_is_in_use() -> None:
+    node = Node(quiet=NORM, busy=NORM)
+    node.uses("quiet", 1024, used_mib=100)
+    node.uses("busy", 1024)
+    assert node.steps(pct(60)) == [], "it may need it again"
+    assert {s.vm for s in node.steps(MINFREE - 128, psi_full=9.0, psi_some=9.0)} == {"quiet"}
 
 
 def test_the_balloon_never_goes_below_the_reservation() -> None:
@@ -266,7 +275,7 @@ def test_the_node_is_told_all_targets_and_all_areas() -> None:
 
 def test_min_funding_takes_from_who_holds_much_and_uses_little() -> None:
     def holder(vm: str, priority: Priority, held: int, demand: int) -> Holder:
-        return Holder(vm, priority, 1000, 0, held, demand)
+        return Holder(vm, priority, 1000, 0, held, demand, demand)
 
     idle, busy = holder("i", NORM, 1000, 0), holder("b", NORM, 1000, 1000)
     assert price(busy, 1000) == pytest.approx(4 * price(idle, 1000))

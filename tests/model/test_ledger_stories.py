@@ -81,7 +81,12 @@ def critical_vms_pay_too(patch: pytest.MonkeyPatch) -> None:
 
 
 def reservations_are_no_floor(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(balloon, "_floor", lambda holder, in_need: 0)
+    careless = balloon.revoke
+
+    def revoke(holders: Any, wanted_mib: int, in_need: bool) -> Any:
+        return careless([holder._replace(reservation_mib=0) for holder in holders], wanted_mib, in_need)
+
+    patch.setattr(ladder, "revoke", revoke)
 
 
 def swap_goes_below_reservations(patch: pytest.MonkeyPatch) -> None:
