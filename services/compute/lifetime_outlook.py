@@ -126,6 +126,11 @@ class Outlook:
             self._vms[_ROW, slot] = -1
             self._free.append(slot)
 
+    def node_of(self, vm: str) -> str:
+        """The node on which the VM counts. Raises KeyError."""
+        row = int(self._vms[_ROW, self._slot[vm]])
+        return next(node for node, at in self._row.items() if at == row)
+
     def age(self, now_us: int) -> Iterable[str]:
         """Moves VMs that have grown older to their age bin. The nodes on which some have."""
         if now_us - self._aged_us < AGE_US:
