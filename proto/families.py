@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import balance, cluster, compute, io, mapping, memory, node, plan
+from proto import balance, cluster, compute, drain, io, mapping, memory, node, plan
 from proto.upcasts import UPCASTS
 
 
@@ -72,6 +72,7 @@ FAMILIES: dict[str, Family] = {
             streams=(
                 Stream("vm", members(compute.VmCommand), members(compute.VmEvent)),
                 Stream("node", members(compute.NodeCommand), members(compute.NodeEvent)),
+                Stream("drain", members(drain.DrainCommand), members(drain.DrainEvent)),
                 Stream("cluster", members(cluster.ClusterCommand), members(cluster.ClusterEvent)),
                 Stream("plan", members(plan.PlanCommand), members(plan.PlanEvent)),
                 Stream("balance", members(balance.BalanceCommand), members(balance.BalanceEvent)),

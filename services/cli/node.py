@@ -8,6 +8,7 @@ import typer
 
 from services.cli import show, task, units
 from services.cli.client import path
+from services.cli.node_drain import drain
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 
 app = typer.Typer(help="The nodes: hosts that run VMs.", no_args_is_help=True)
@@ -83,6 +84,9 @@ def show_(name: Name, _json: AsJson = False) -> None:
         ]
     )
     print_memory(memory)
+
+
+app.command("drain")(drain)
 
 
 @app.command("cordon")

@@ -4,20 +4,21 @@ from libs.common.host.service import Service
 from libs.common.registry import members
 from proto.io import DevicesDenied, DevicesGranted, ImageDeleteRequested, ImageImported
 from proto.memory import LedgerEvent
-from services.compute import queries, react, views
+from services.compute import enriching, queries, react, views
 from services.compute.balance.model import BALANCE
 from services.compute.cluster import CLUSTER
+from services.compute.drain import DRAIN
 from services.compute.model import VM
 from services.compute.nodes import NODE
 from services.compute.plan import PLAN
 
 SERVICE = Service(
     "compute",
-    deciders=(VM, NODE, CLUSTER, PLAN, BALANCE),
+    deciders=(VM, NODE, CLUSTER, PLAN, BALANCE, DRAIN),
     follows=(*members(LedgerEvent), DevicesGranted, DevicesDenied, ImageImported, ImageDeleteRequested),
     react=react.react,
     views=views.Views,
-    enrich=views.enrich,
+    enrich=enriching.enrich,
     orders=react.orders,
     ticks=react.ticks,
     telemetry=("tel.*.beat", "tel.*.cpu"),

@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from proto.balance import CLUSTER, BalanceShown
+from proto.drain import AskDrain, DrainPlan
 from services.compute.balance import ask
 from services.compute.balance.model import BALANCE
 from services.compute.fleet import SILENCE_US_MAX
+from services.compute.preflight import preflight
 from services.compute.views import Views
 
+_drain = msgspec.msgpack.Decoder(AskDrain).decode
 
-def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> BalanceShown:
-    """Raises KeyError for unknown words. A question brings no time with it: a node is online while it is not silent for longer than
+
+def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> BalanceShown | DrainPlan:
+    """Raises KeyError for unknown words, LookupError for an unknown node.
+
+    A question brings no time with it: a node is online while it is not silent for longer than
     the one that was heard last."""
-    if what != ask.WHAT:
+    if what not in (ask.WHAT, "drain"):
         raise KeyError(what)
     heard = {name: node.heard_us for name, node in views.nodes.items() if node.heard_us}
     latest_us = max(heard.values(), default=0)
+    if what == "drain":
+        plan = preflight(views, _drain(data).node, latest_us)
+        if plan is None:
+            raise LookupError("there is no such node")
+        return plan
     state = states.get(f"{BALANCE.kind}-{CLUSTER}", BALANCE.initial)
     return ask.shown(views.balance, lambda node: heard.get(node, -1) >= latest_us - SILENCE_US_MAX, state, latest_us)

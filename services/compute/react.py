@@ -12,8 +12,10 @@ from libs.common.messages import Command, NodeId, Recorded
 from proto.cluster import BeginIncarnation, IncarnationBegan
 from proto.compute import (
     AbandonStart,
+    CordonNode,
     GreetNode,
     NodeReported,
+    NodeUncordoned,
     NoteDevices,
     NoteMemory,
     VmAllotted,
@@ -21,13 +23,15 @@ from proto.compute import (
     VmStarted,
     VmStopped,
 )
+from proto.drain import AdvanceDrain, EndDrain, NodeDrainRequested, NodeMoveWanted
 from proto.io import DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
-from proto.migration import VmMigrated, VmMigrationEnded
+from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
 from proto.plan import MakePlan, ReviewPlan
 from services.compute import plan
 from services.compute.balance import wiring
+from services.compute.drain import Draining
 from services.compute.nodes import Joined, Member
 from services.compute.plan import Plan
 from services.compute.states import Arriving, Launching, Migrating, Phase, Running, Stopping
@@ -56,6 +60,12 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case NodeReported() | VmStarted() | VmFound() | VmStopped():
             return [MakePlan(node=event.node)]
+        case NodeDrainRequested():
+            return [CordonNode(node=event.node, reason=event.reason or "it is drained")]
+        case NodeMoveWanted(node=node, vm=vm, to=to):
+            return [MigrateVm(vm=vm, node=to, reason=f"{node} is drained")]
+        case NodeUncordoned():
+            return [EndDrain(node=event.node)]
         case VmMigrationEnded():
             return [MakePlan(node=event.node)]
         case VmMigrated():
@@ -76,6 +86,8 @@ def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
     for stream, state in states:
         if isinstance(state, Plan) and len(state.cpus.cells) > 1 and state.vms:
             found.append(ReviewPlan(node=stream.removeprefix("plan-"), now_us=now_us))
+        if isinstance(state, Draining):
+            found.append(AdvanceDrain(node=stream.removeprefix("drain-"), now_us=now_us))
         found.extend(wiring.ticks(now_us, state))
     return found
 

@@ -257,7 +257,7 @@ class Views(_Derived):
         wanted = self.vms.get(vm)
         if wanted and choice and choice.candidates and vm not in self.starts:
             share = _share(wanted.shape.vcpus, wanted.allotment)
-            self.fleet.hinted(vm, Hint(choice.candidates[0].node, share, _promise(wanted), now_us + HINT_US_MAX))
+            self.fleet.hinted(vm, Hint(choice.candidates[0].node, share, promise_to(wanted), now_us + HINT_US_MAX))
 
     def wish(self, vm: VmDefined, asked: str, now_us: int) -> Wishes:
         """What the VM needs of a node, and how long it may last there."""
@@ -266,7 +266,7 @@ class Views(_Derived):
         return Wishes(
             vcpus=vm.shape.vcpus,
             memory_mib=vm.shape.memory_mib,
-            guaranteed_mib=guaranteed_mib(_promise(vm)),
+            guaranteed_mib=guaranteed_mib(promise_to(vm)),
             priority=vm.priority,
             pools=tuple(sorted({d.pool for d in vm.disks})),
             bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
@@ -360,8 +360,14 @@ def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
             views.fleet.changed(beat.node)
 
 
-def _promise(wanted: VmDefined) -> Promise:
+def promise_to(wanted: VmDefined) -> Promise:
+    """What a ledger would promise to it."""
     return promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
+
+
+def share_of(wanted: VmDefined) -> Share:
+    """What it would take of a node."""
+    return _share(wanted.shape.vcpus, wanted.allotment)
 
 
 def _share(vcpus: int, allotment: Allotment) -> Share:

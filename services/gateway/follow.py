@@ -18,6 +18,7 @@ from libs.common.registry import Registry, UnknownType, members
 from proto.balance import BalanceEvent
 from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent, VmStartFailed
+from proto.drain import DrainEvent
 from proto.io import DevicesEvent, ImageEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
@@ -43,7 +44,8 @@ START_FAILED = tag_of(VmStartFailed)
 EVENTS = Registry(
     c
     for union in (
-        VmEvent, NodeEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent, ImageEvent,
+        VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
+        ImageEvent,
     )
     for c in members(union)
 )

@@ -61,4 +61,5 @@ class Scopes:
         project = self.at(object, recorded.position)
         if project is not None:
             return project
-        return CLUSTER if kind in ("node", "ledger", "cluster", "balance") and not vm else decode_meta(recorded.meta).project
+        kinds = ("node", "drain", "ledger", "cluster", "balance")
+        return CLUSTER if kind in kinds and not vm else decode_meta(recorded.meta).project

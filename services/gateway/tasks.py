@@ -13,6 +13,7 @@ import msgspec
 
 from libs.common.messages import Meta, Recorded, decode_meta
 from proto import compute as c
+from proto import drain as d
 from proto import io, memory
 from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
@@ -77,6 +78,9 @@ class Tasks:
         meta = story.meta
         id = meta.correlation or meta.command or f"position-{story.recorded.position}"
         task = self.all.get(id)
+        if task is not None and task.object != object:  # one story, several objects: each has its own end
+            id = f"{id}.{object}"
+            task = self.all.get(id)
         if task is None:
             task = self._new(Task(id=id, kind=kind, object=object, project=story.project, started=story.at_us))
             task.actor = meta.actor
@@ -293,6 +297,18 @@ def _nodes(s: _Story) -> bool:
     match s.event:
         case c.NodeJoined(node=node):
             s.at_once("join", node, f"{node} may take part")
+        case d.NodeDrainRequested(node=node, plan=plan):
+            s.begin("drain", node, f"{len(plan.moves) + len(plan.unfit)} VMs are to go, {len(plan.unfit)} of which fit nowhere")
+        case d.NodeMoveWanted(node=node, vm=vm, attempt=attempt):
+            s.step("drain", node, f"{vm} is to go" + (f" (attempt {attempt})" if attempt > 1 else ""))
+        case d.NodeDrained(node=node, left=()):
+            s.done("drain", node, f"{node} is empty and takes no new VMs")
+        case d.NodeDrained(node=node, left=left):
+            s.failed("drain", node, f"{len(left)} VMs are left on {node}: {', '.join(left[:5])}")
+        case d.NodeDrainEnded(node=node, sentence=sentence):
+            s.failed("drain", node, sentence)
+        case c.NodeCordoned(node=node) if s.tasks.opened(f"drain:{node}") is not None:
+            s.step("drain", node, f"{node} takes no new VMs")
         case c.NodeCordoned(node=node):
             s.at_once("cordon", node, f"{node} takes no new VMs")
         case c.NodeUncordoned(node=node):

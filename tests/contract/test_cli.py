@@ -175,6 +175,8 @@ def test_wait_is_bounded(ctl: Ctl, gateway: Canned) -> None:
         ("vm set web-1 --unpin", "POST", "vms/web-1/allotment", {"pins": []}),
         ("vm delete web-1", "DELETE", "vms/web-1", b""),
         ("node cordon n1 --reason disk", "POST", "nodes/n1/cordon", {"reason": "disk"}),
+        ("node drain n1 --partial --reason disk", "POST", "nodes/n1/drain", {"partial": True, "reason": "disk"}),
+        ("node drain n1", "POST", "nodes/n1/drain", {"partial": False, "reason": ""}),
         ("node uncordon n1", "POST", "nodes/n1/uncordon", b""),
         ("node remove n1", "DELETE", "nodes/n1", b""),
         ("image delete tiny", "DELETE", "images/tiny", b""),

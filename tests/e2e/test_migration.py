@@ -94,3 +94,36 @@ def test_what_cannot_move_is_refused(cluster: EmbeddedCluster, mover: str) -> No
         assert len(said.strip()) > 20, (words, said)
     events = [json.loads(line) for line in cluster.ctl("events", "--json").splitlines()]
     assert not [e for e in events if e["type"] == "vm_stopped" and e["data"]["vm"] == mover]
+
+
+@pytest.mark.timeout(300)
+def test_a_node_is_drained_and_its_guests_do_not_notice(cluster: EmbeddedCluster, mover: str) -> None:
+    boot, here = boot_id(cluster, mover), node(cluster, mover)
+    cluster.ctl("vm", "create", "beside", *TINY)
+    if node(cluster, "beside") != here:
+        cluster.ctl("vm", "migrate", "beside", "--node", here, "--wait")
+    plan = cluster.json("node", "drain", here, "--dry-run")
+    assert {mover, "beside"} <= {move["vm"] for move in plan["moves"]} and not plan["unfit"]
+    assert not cluster.json("node", "show", here)["cordoned"]
+    said = cluster.ctl("node", "drain", here, "--wait")
+    assert f"{here} is empty" in said
+    shown = cluster.json("node", "show", here)
+    assert shown["cordoned"] and not shown["vms"]
+    assert boot_id(cluster, mover) == boot and node(cluster, mover) != here
+    assert state(cluster, "beside") == "running"
+    cluster.ctl("node", "uncordon", here, "--wait")
+
+
+@pytest.mark.timeout(120)
+def test_a_drain_without_a_place_to_go_is_refused_whole(cluster: EmbeddedCluster, mover: str) -> None:
+    here = node(cluster, mover)
+    others = [n for n in ("n1", "n2", "n3") if n != here]
+    for name in others:
+        cluster.ctl("node", "cordon", name, "--wait")
+    try:
+        code, said = cluster.refused("node", "drain", here)
+        assert code == 1 and mover in said and "cordoned" in said and "--partial" in said
+        assert not cluster.json("node", "show", here)["cordoned"]
+    finally:
+        for name in others:
+            cluster.ctl("node", "uncordon", name, "--wait")

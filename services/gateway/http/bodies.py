@@ -111,6 +111,13 @@ class ExecAnswer(msgspec.Struct):
     truncated: bool
 
 
+class DrainBody(Body):
+    """partial: also when some VMs fit nowhere else; they stay."""
+
+    partial: bool = False
+    reason: Annotated[str, msgspec.Meta(max_length=256)] = ""
+
+
 class CordonBody(Body):
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 

@@ -7,17 +7,21 @@ from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from libs.common.messages import Command
+from libs.common.bus import BusError, NoResponder
+from libs.common.messages import Command, encode
 from proto import compute as c
+from proto.drain import AskDrain, DrainNode, DrainPlan
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
-from services.gateway.http.bodies import CordonBody, Nodes
+from services.gateway.http.bodies import CordonBody, DrainBody, Nodes
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.node_memory import memory_of_node
 from services.gateway.join import Join, Joined, admit
 from services.gateway.problems import away
 from services.gateway.views import Node
+
+ASK_S = 5.0
 
 
 def _shown(gateway: Gateway, request: Asked, node: Node) -> Node:
@@ -60,6 +64,33 @@ async def uncordon_node(request: Asked, gateway: NamedDependency[Gateway], node:
     return await _tell(request, gateway, node, "uncordon", c.UncordonNode(node=node))
 
 
+@get("/{node:str}/drain", action=Action.NODES, summary="Where a node's VMs would go if it were drained")
+async def show_drain(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> DrainPlan:
+    """Nothing is moved by asking."""
+    await gateway.node(node)
+    try:
+        data = await gateway.bus.request("query.compute.drain", encode(AskDrain(node=node)), timeout_s=ASK_S)
+        return msgspec.msgpack.decode(data, type=DrainPlan)
+    except NoResponder:
+        raise away("compute is not running just now", "ask again in a moment") from None
+    except (BusError, msgspec.DecodeError) as error:
+        raise away(f"compute did not say: {error}", "ask again in a moment") from error
+
+
+@post("/{node:str}/drain", action=Action.NODES, status_code=202, summary="Cordon a node and move its VMs away")
+async def drain_node(
+    request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str], data: JSONBody[DrainBody | None] = None
+) -> Accepted:
+    """All VMs are placed before any of them moves; refused as a whole where one fits nowhere, unless that is said to be fine."""
+    body, ask = data or DrainBody(), asker(request, gateway)
+    await gateway.node(node)
+    command = DrainNode(node=node, partial=body.partial, reason=body.reason)
+    accepted = await gateway.commands.ask(ask, "compute", f"drain-{node}", command, DEFAULT_PROJECT)
+    if accepted.position == 0:
+        gateway.unchanged(accepted.task, "drain", node, "", f"{node} is being drained already")
+    return accepted
+
+
 @delete("/{node:str}", action=Action.NODES, status_code=202, summary="Remove an empty node")
 async def remove_node(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, node, "remove-node", c.RemoveNode(node=node))
@@ -81,6 +112,7 @@ async def join(gateway: NamedDependency[Gateway], data: JSONBody[Join]) -> Joine
 
 router = Router(
     "/v1/nodes",
-    route_handlers=[list_nodes, show_node, memory_of_node, cordon_node, uncordon_node, remove_node],
+    route_handlers=[list_nodes, show_node, memory_of_node, cordon_node, uncordon_node, show_drain, drain_node,
+                    remove_node],
     tags=["Nodes"],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proto import compute as c
-from proto import io, ladder, mapping, memory, plan
+from proto import drain, io, ladder, mapping, memory, plan
 from proto import migration as m
 from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 from services.gateway.why.balance import of_balance
@@ -175,6 +175,16 @@ def _of_nodes(event: Any) -> str:
             return f"it reported {can.pcpus} pCPUs, {can.memory_mib} MiB, {can.accelerator}, QEMU {can.qemu_version or '-'}"
         case NodeCordoned():
             return f"cordoned{': ' + event.reason if event.reason else ''}"
+        case drain.NodeDrainRequested(plan=found):
+            return f"to be drained: {len(found.moves)} VMs fit elsewhere, {len(found.unfit)} do not"
+        case drain.NodeMoveWanted():
+            return f"{event.vm} is to go, attempt {event.attempt}"
+        case drain.NodeDrained(left=()):
+            return "seen empty"
+        case drain.NodeDrained():
+            return f"drained but for {', '.join(event.left)}"
+        case drain.NodeDrainEnded():
+            return f"its drain ended: {event.sentence}"
         case NodeUncordoned():
             return "uncordoned"
         case NodeRemoved():
