@@ -111,6 +111,25 @@ class ExecAnswer(msgspec.Struct):
     truncated: bool
 
 
+class DrainUnfit(msgspec.Struct):
+    vm: str
+    sentence: str
+    remedy: str
+
+
+class DrainMove(msgspec.Struct):
+    vm: str
+    to: str
+
+
+class Drain(msgspec.Struct):
+    """Where each VM would go, what fits nowhere and why, and what is starting or stopping and would be waited for."""
+
+    moves: list[DrainMove]
+    unfit: list[DrainUnfit]
+    waits: list[str]
+
+
 class DrainBody(Body):
     """partial: also when some VMs fit nowhere else; they stay."""
 

@@ -14,7 +14,7 @@ from proto.drain import AskDrain, DrainNode, DrainPlan
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
-from services.gateway.http.bodies import CordonBody, DrainBody, Nodes
+from services.gateway.http.bodies import CordonBody, Drain, DrainBody, DrainMove, DrainUnfit, Nodes
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.node_memory import memory_of_node
 from services.gateway.join import Join, Joined, admit
@@ -65,16 +65,21 @@ async def uncordon_node(request: Asked, gateway: NamedDependency[Gateway], node:
 
 
 @get("/{node:str}/drain", action=Action.NODES, summary="Where a node's VMs would go if it were drained")
-async def show_drain(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> DrainPlan:
+async def show_drain(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Drain:
     """Nothing is moved by asking."""
     await gateway.node(node)
     try:
         data = await gateway.bus.request("query.compute.drain", encode(AskDrain(node=node)), timeout_s=ASK_S)
-        return msgspec.msgpack.decode(data, type=DrainPlan)
+        plan = msgspec.msgpack.decode(data, type=DrainPlan)
     except NoResponder:
         raise away("compute is not running just now", "ask again in a moment") from None
     except (BusError, msgspec.DecodeError) as error:
         raise away(f"compute did not say: {error}", "ask again in a moment") from error
+    return Drain(
+        moves=[DrainMove(move.vm, move.to) for move in plan.moves],
+        unfit=[DrainUnfit(unfit.vm, unfit.sentence, unfit.remedy) for unfit in plan.unfit],
+        waits=list(plan.waits),
+    )
 
 
 @post("/{node:str}/drain", action=Action.NODES, status_code=202, summary="Cordon a node and move its VMs away")
