@@ -29,7 +29,7 @@ from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
 from proto.plan import MakePlan, ReviewPlan
-from services.compute import plan
+from services.compute import plan, pressed
 from services.compute.balance import wiring
 from services.compute.drain import Draining
 from services.compute.nodes import Joined, Member
@@ -41,8 +41,9 @@ STARTS = frozenset({Purpose.START, Purpose.FAILOVER, Purpose.FOUND, Purpose.MIGR
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
-    own, moves = _react(event, recorded, views), wiring.react(event, recorded, views.balance)
-    return [*own, *moves] if moves else own
+    more = [*wiring.react(event, recorded, views.balance), *pressed.react(event, views.stilled)]
+    own = _react(event, recorded, views)
+    return [*own, *more] if more else own
 
 
 def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:

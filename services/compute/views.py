@@ -52,6 +52,7 @@ from services.compute.fleet import HINT_US_MAX, LOAD_STEPS, SILENCE_US_MAX, Flee
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.plan_views import PlanViews
 from services.compute.policy import SPREAD, NodeFacts, Weights, Wishes
+from services.compute.pressed import Stilled
 from services.compute.states import tried
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
@@ -84,6 +85,7 @@ class Views(_Derived):
     weights: Weights = SPREAD
     balance: BalanceViews = field(default_factory=BalanceViews)
     plans: PlanViews = field(default_factory=PlanViews)
+    stilled: Stilled = field(default_factory=Stilled)
     incarnation: int = 1
     finalized: int = 1
 
@@ -95,6 +97,7 @@ class Views(_Derived):
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.balance.apply(event)
         self.plans.apply(event)
+        self.stilled.apply(recorded, event)
         match event:
             case NodeJoined() | NodeRemoved() | NodeReported() | NodeCordoned() | NodeUncordoned():
                 self._apply_node(event)

@@ -1,0 +1,45 @@
+"""What a node's memory ladder wishes of VMs, done: one moves away, one stands still until there is memory again. Pure.
+
+The ladder lets go only of what it took: a VM that somebody else paused stays paused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from libs.common.messages import Command, Recorded, decode_meta
+from proto.compute import PauseVm, ResumeVm, VmPauseRequested, VmResumeRequested, VmStopped
+from proto.ladder import LadderDescended, Rung, VmMoveWanted, VmPauseWanted
+from proto.migration import MigrateVm
+
+OURS = "service:compute"
+"""the actor of what is decided in reaction to an event"""
+
+
+@dataclass(slots=True)
+class Stilled:
+    """VMs that stand still because the ladder wished it. generation: of the pause; another run of the VM is not ours."""
+
+    vms: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case VmPauseRequested() if decode_meta(recorded.meta).actor == OURS:
+                self.vms[event.vm] = event.generation
+            case VmResumeRequested() | VmStopped():
+                self.vms.pop(event.vm, None)
+
+
+def react(event: Any, stilled: Stilled) -> Sequence[Command]:
+    match event:
+        case VmMoveWanted():
+            return [MigrateVm(vm=event.vm, reason=event.sentence)]
+        case VmPauseWanted():
+            return [PauseVm(vm=event.vm)]
+        case LadderDescended():
+            back = [step.vm for step in event.steps if step.rung is Rung.PAUSE]
+            return [ResumeVm(vm=vm) for vm in back if vm in stilled.vms]
+        case _:
+            return ()
