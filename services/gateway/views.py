@@ -227,7 +227,7 @@ def _reason(event: Any) -> str:
             why = f": {event.reason}" if event.reason else ""
             return f"migrating from {event.node} to {event.to} (generation {event.incoming}){why}"
         case m.VmMigrationEnded():
-            took = f"{event.sent_mib} MiB in {event.total_ms} ms, {event.downtime_ms} ms of them without it"
+            took = f"{event.sent_mib} MiB in {event.total_ms} ms, downtime {event.downtime_ms} ms"
             return f"migrated to {event.node}: {took}"
         case m.VmMigrationFailed():
             return f"not migrated to {event.to}: {event.sentence}"

@@ -110,7 +110,7 @@ def _of_migrations(event: Any) -> str:
         case m.VmMigrated():
             return f"{event.source} saw it leave whole and ended its process; its node is {event.node} now"
         case m.VmMigrationEnded():
-            took = f"{event.sent_mib} MiB in {event.total_ms} ms, {event.downtime_ms} ms without it"
+            took = f"{event.sent_mib} MiB in {event.total_ms} ms, downtime {event.downtime_ms} ms"
             return f"{event.node} saw generation {event.generation} go on ({took})"
         case _:
             return ""
