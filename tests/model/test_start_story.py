@@ -14,7 +14,7 @@ import pytest
 
 from libs.common.decider import Decider, Refused
 from libs.common.host.service import Order, Service
-from libs.common.messages import Command, NodeId, Recorded, encode, tag_of
+from libs.common.messages import Command, Meta, NodeId, Recorded, encode, tag_of
 from libs.common.registry import Registry
 from proto.compute import (
     Capabilities,
@@ -46,6 +46,7 @@ from tests.model.test_nodes import CAN
 
 STEPS_MAX = 1000
 NOW_US = 1_000_000
+META = encode(Meta("c", "", "t", "user:ops", NOW_US))
 NODES = ("n1", "n2", "n3")
 SEEN = {
     Want.RUNNING: Seen.RUNNING,
@@ -96,7 +97,7 @@ class House:
         for event in events:
             version = self.versions[stream] = self.versions.get(stream, 0) + 1
             name = tag_of(type(event))
-            recorded = Recorded(len(self.log) + 1, stream, version, name, 1, NOW_US, encode(event), b"")
+            recorded = Recorded(len(self.log) + 1, stream, version, name, 1, NOW_US, encode(event), META)
             self.log.append((recorded, event))
         self.states[stream] = decider.fold(events, state)
 
