@@ -40,8 +40,8 @@ prove: setup ## a million random lives of a memory ledger, every step held again
 check: setup ## style, types, walls between the rooms, message compatibility
 	@$(PY) -m infra.check
 
-bench: setup ## the three benchmarks, quick
-	@for b in eventlog pipeline start; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
+bench: setup ## all benchmarks, quick
+	@for b in eventlog pipeline start placement overcommit balance; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
 
 test-compose: setup ## docker-compose.yml on a real engine
 	@$(PY) -m pytest tests/compose
