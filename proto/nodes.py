@@ -8,7 +8,8 @@ from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
 
 
 class Capabilities(Value):
-    """What a node can do, probed by running code. share: how many embedded nodes divide this host; memory_mib is this node's part.
+    """What a node can do, probed by running code. share: how many embedded nodes divide this host; memory_mib is this node's part,
+    pcpus the host's: of them it may promise pcpus / share.
     swap_mib: encrypted swap or zram that VMs may use (this node's part). balloon: guests' memory can be taken back and given again.
     memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart.
     cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the

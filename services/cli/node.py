@@ -41,7 +41,7 @@ def ls(_json: AsJson = False) -> None:
                 node.get("name"),
                 _state(node),
                 can.get("accelerator"),
-                can.get("pcpus"),
+                _pcpus(can),
                 _memory(node),
                 count,
                 node.get("address"),
@@ -50,6 +50,12 @@ def ls(_json: AsJson = False) -> None:
     show.table(
         ("NAME", "STATE", "ACCELERATOR", "PCPUS", "RESERVED MEMORY", "VMS", "ADDRESS"), rows, "no nodes have joined yet"
     )
+
+
+def _pcpus(can: dict[str, Any]) -> str:
+    """The host's, and how many nodes they serve where these are several."""
+    share = can.get("share") or 1
+    return f"{can.get('pcpus', '')}" + (f" for {share} nodes" if share > 1 else "")
 
 
 @app.command("show")
@@ -74,7 +80,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("driver", f"{can.get('driver', '')} {can.get('qemu_version', '')}".strip()),
             ("accelerator", can.get("accelerator")),
             ("cpu model", can.get("cpu_model")),
-            ("pcpus", can.get("pcpus")),
+            ("pcpus", _pcpus(can)),
             ("cells", "; ".join(",".join(map(str, cell)) for cell in can.get("cells") or ())),
             ("pools", ", ".join(can.get("pools") or ())),
             ("bridges", ", ".join(can.get("bridges") or ())),

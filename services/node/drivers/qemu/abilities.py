@@ -49,7 +49,8 @@ def describe(
     bridges: tuple[str, ...],
     groups: Groups,
 ) -> Capabilities:
-    """share: how many embedded nodes divide this host; each says its part."""
+    """share: how many embedded nodes divide this host. Memory is this node's part; pCPUs are the host's, as each node's VMs run on
+    all of them: what a node may promise is pcpus / share."""
     topology = cpu.topology()
     usable = topology.usable
     total_mib = memory.memory().total_mib
@@ -57,7 +58,7 @@ def describe(
     return Capabilities(
         accelerator=found.accelerator.name,
         cpu_model=found.accelerator.cpu_model,
-        pcpus=max(1, len(usable) // share),
+        pcpus=max(1, len(usable)),
         memory_mib=(total_mib - own_mib) // share,
         qemu_version=found.version,
         machine=found.machine,
