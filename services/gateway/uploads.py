@@ -95,8 +95,9 @@ class Uploads:
 
     async def settle(self) -> None:
         """Returns when nothing is being removed any more."""
-        while self._removing:
-            await asyncio.gather(*self._removing)
+        while removing := list(self._removing):
+            await asyncio.gather(*removing)  # what is done already is awaited without a turn of the loop: it has to be let go here
+            self._removing.difference_update(removing)
 
     def sweep(self, wanted: set[str]) -> None:
         """Remove the parts that no import waits for: what a killed gateway left behind."""

@@ -218,8 +218,9 @@ class MemoryBus:
 
     async def drain(self) -> None:
         self.hub.listeners = [one for one in self.hub.listeners if one.bus is not self]
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        while tasks := list(self._tasks):
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._tasks.difference_update(tasks)  # gathering what has ended takes no turn of the loop
         self._closed = True
 
     def _check_open(self) -> None:
