@@ -9,6 +9,7 @@ import msgspec
 
 from libs.common.messages import Command, Event, Name, NodeId, Value, VmId
 from proto.machine import (
+    ALL_BY_CLASS,
     Allotment,
     DirectBoot,
     Disk,
@@ -188,8 +189,9 @@ class VmDefined(Event):
     allotment: Allotment = Allotment()
 
 
-class VmStartRequested(Event):
-    """A node was chosen; the memory ledger and io are asked. Raises the generation."""
+class VmStartRequested(Event, omit_defaults=True):
+    """A node was chosen; the memory ledger and io are asked. Raises the generation. The log's most frequent large event, so what
+    was not said is not written."""
 
     vm: VmId
     node: NodeId
@@ -200,7 +202,7 @@ class VmStartRequested(Event):
     placement: Placement
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
-    allotment: Allotment = Allotment()
+    allotment: Allotment = ALL_BY_CLASS
 
 
 class VmMemoryNoted(Event):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -123,6 +123,10 @@ class Allotment(Value):
     pins: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=8191)], ...], msgspec.Meta(max_length=512)] = ()
     together: str = ""
     apart: str = ""
+
+
+ALL_BY_CLASS: Final = Allotment()
+"""Nothing said. The one value that an event with omit_defaults leaves out: defaults are told by identity."""
 
 
 class DirectBoot(Value):

@@ -58,6 +58,13 @@ class Rejected(Value):
     available: int = 0
 
 
+class Removed(Value):
+    """All that one filter removed, by number: a bitset in base64, in which number n is bit 7 - n % 8 of byte n // 8."""
+
+    filter: Filter
+    numbers: str
+
+
 class Placement(Value):
     """A choice of node with its reasons.
 
@@ -66,8 +73,7 @@ class Placement(Value):
     rejected    of those removed: all in a small cluster; else those tried before and the nearest misses of filters with numbers
     passed      how many nodes passed all filters, the candidates included
     nodes       how many numbers were given when the choice was made
-    removed     in a large cluster, per filter, the numbers of all that it removed: a bitset in base64, in which number n
-                is bit 7 - n % 8 of byte n // 8
+    removed     in a large cluster, per filter, the numbers of all that it removed
     """
 
     policy: str
@@ -75,7 +81,7 @@ class Placement(Value):
     rejected: tuple[Rejected, ...] = ()
     passed: int = 0
     nodes: int = 0
-    removed: dict[Filter, str] = {}
+    removed: tuple[Removed, ...] = ()
 
 
 def bitset(bits: bytes) -> str:
@@ -85,11 +91,12 @@ def bitset(bits: bytes) -> str:
 def filter_of(placement: Placement, number: int) -> Filter | None:
     """The filter that removed the node of that number, by the bitsets alone."""
     at, mask = number >> 3, 128 >> (number & 7)
-    sets = ((f, a2b_base64(text)) for f, text in placement.removed.items())
+    sets = ((r.filter, a2b_base64(r.numbers)) for r in placement.removed)
     return next((f for f, bits in sets if at < len(bits) and bits[at] & mask), None)
 
 
 def removed_by(placement: Placement, filter: Filter) -> int:
     """How many nodes that filter removed."""
     named = sum(r.filter is filter for r in placement.rejected)
-    return max(named, int.from_bytes(a2b_base64(placement.removed.get(filter, ""))).bit_count())
+    numbers = next((r.numbers for r in placement.removed if r.filter is filter), "")
+    return max(named, int.from_bytes(a2b_base64(numbers)).bit_count())

@@ -12,7 +12,7 @@ import numpy as np
 
 from libs.common.messages import NodeId
 from proto.compute import Candidate, Filter, Placement, Rejected
-from proto.placement import bitset
+from proto.placement import Removed, bitset
 from services.compute import policy
 from services.compute.columns import CODE, Column, Columns
 from services.compute.policy import (
@@ -68,7 +68,7 @@ class NodeIndex:
         else:
             rejected = self._nearest(wish, codes, passed > 0)
         nodes = nodes or self._columns.numbers
-        removed = self._removed(codes, nodes) if NAMED_MAX < count > passed else {}
+        removed = self._removed(codes, nodes) if NAMED_MAX < count > passed else ()
         return Placement(
             policy=weights.name, candidates=best, rejected=rejected, passed=passed, nodes=nodes, removed=removed
         )
@@ -228,11 +228,15 @@ class NodeIndex:
             found += [self._rejected(wish, int(row), int(code)) for row in rows]
         return tuple(found)
 
-    def _removed(self, codes: Column, nodes: int) -> dict[Filter, str]:
+    def _removed(self, codes: Column, nodes: int) -> tuple[Removed, ...]:
         codes = self._columns.by_number(codes)
         codes = np.concatenate([codes, np.zeros(max(0, nodes - len(codes)), np.uint8)])
         counts = np.bincount(codes)
-        return {_FILTERS[code - 1]: bitset(np.packbits(codes == code).tobytes()) for code in np.flatnonzero(counts) if code}
+        return tuple(
+            Removed(filter=_FILTERS[code - 1], numbers=bitset(np.packbits(codes == code).tobytes()))
+            for code in np.flatnonzero(counts)
+            if code
+        )
 
 
 _FILTERS = tuple(Filter)

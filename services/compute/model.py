@@ -61,7 +61,7 @@ from proto.compute import (
     VmStopped,
     VmStopRequested,
 )
-from proto.machine import MachineSpec
+from proto.machine import ALL_BY_CLASS, MachineSpec
 from proto.migration import CancelMigration, MigrateVm
 from services.compute import migration, restored
 from services.compute.allot import allot
@@ -173,7 +173,7 @@ def _start_requested(vm: Stopped | Reserving | Launching, choice: Placement, inc
         placement=choice,
         disks=wanted.disks,
         nics=wanted.nics,
-        allotment=wanted.allotment,
+        allotment=ALL_BY_CLASS if wanted.allotment == ALL_BY_CLASS else wanted.allotment,
     )
 
 

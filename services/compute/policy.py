@@ -22,7 +22,7 @@ from math import sqrt
 from libs.common.messages import NodeId, Value
 from proto.compute import Candidate, Filter, Placement, Rejected
 from proto.machine import Priority
-from proto.placement import bitset
+from proto.placement import Removed, bitset
 
 VCPUS_PER_PCPU_MAX = 8.0
 """vCPUs promised per pCPU of a node's share: idle guests share well up to here, and busy ones still get an eighth."""
@@ -159,7 +159,8 @@ def place(
         named = tuple(r for _, r in lost)
         return Placement(policy=name, candidates=best, rejected=named, passed=passed, nodes=nodes)
     named = tuple(r for f in Filter for r in nearest(f, [r for _, r in lost if r.filter is f], bool(scored)))
-    bits = {f: bitset(b) for f in Filter if any(b := _bits([n for n, r in lost if r.filter is f], nodes))}
+    sets = ((f, _bits([n for n, r in lost if r.filter is f], nodes)) for f in Filter)
+    bits = tuple(Removed(filter=f, numbers=bitset(b)) for f, b in sets if any(b))
     return Placement(policy=name, candidates=best, rejected=named, passed=passed, nodes=nodes, removed=bits)
 
 

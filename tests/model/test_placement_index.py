@@ -124,5 +124,5 @@ def big() -> Big:
 def test_a_thousand_nodes_are_told_of_in_few_bytes(big: Big) -> None:
     placement = NodeIndex(big.facts).place(big.wish)
     assert placement == place(big.wish, big.facts)
-    assert set(placement.removed) == {Filter.OFFLINE, Filter.CORDONED, Filter.CPU_LIMIT, Filter.MEMORY}
+    assert {r.filter for r in placement.removed} == {Filter.OFFLINE, Filter.CORDONED, Filter.CPU_LIMIT, Filter.MEMORY}
     assert len(msgspec.msgpack.encode(placement)) < 1700
