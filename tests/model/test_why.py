@@ -82,7 +82,8 @@ def test_what_a_placement_says_of_a_node(node: str, said: str, evidence: str) ->
 
 
 def test_a_placement_in_a_large_cluster_speaks_of_every_node() -> None:
-    placed = msgspec.structs.replace(PLACED, passed=40, nodes=60, removed=(Removed(filter=Filter.OFFLINE, numbers=bitset(bytes([0b00000100, *([0] * 7)]))),))
+    removed = (Removed(filter=Filter.OFFLINE, numbers=bitset(bytes([0b00000100, *([0] * 7)]))),)
+    placed = msgspec.structs.replace(PLACED, passed=40, nodes=60, removed=removed)
     assert why_not_node(placed, "n6", 5)[0] == "n6 was no candidate: the filter offline removed it"
     assert why_not_node(placed, "n7", 6)[0].startswith("n7 would have done, but is not among the 2 best of 40")
     assert why_not_node(placed, "n2", 1)[0].startswith("n2 would have done, as choice 2 of 40")
