@@ -4,8 +4,13 @@ speak."""
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Literal
 
-from libs.common.messages import Command, Event, Tick
+import msgspec
+
+from libs.common.messages import Command, Event, Name, Tick, Value
+from proto.machine import Priority
+from proto.placement import NODES_MAX, PlacementRules, Ratio, RatioOrNone, WeightSet
 
 MAIN = "main"
 
@@ -13,6 +18,8 @@ MAIN = "main"
 class Refusal(StrEnum):
     BEHIND = "BEHIND"
     PROTOCOL = "PROTOCOL"
+    PROMISED_MORE = "PROMISED_MORE"
+    NODE_UNKNOWN = "NODE_UNKNOWN"
 
 
 class BeginIncarnation(Tick):
@@ -30,6 +37,39 @@ class FinalizeCluster(Command):
     nodes: dict[str, int] = {}
 
 
+class NodeUse(Value):
+    """What VMs were promised on a node; classes: theirs."""
+
+    node: str
+    pcpus: float
+    vcpus: int
+    classes: tuple[Priority, ...] = ()
+
+
+class ClassChange(Value):
+    """None: that stays. weights empty, vcpus_per_pcpu 0: nothing of its own any more."""
+
+    weights: Literal["", "spread", "pack"] | None = None
+    vcpus_per_pcpu: RatioOrNone | None = None
+
+
+class SetPlacement(Command):
+    """Change what is named here; None, and what is not named, stays. nodes: the limit of a node, 0: the cluster's again.
+    uses: filled in by compute's own view."""
+
+    weights: WeightSet | None = None
+    vcpus_per_pcpu: Ratio | None = None
+    classes: dict[Priority, ClassChange] = {}
+    nodes: Annotated[dict[Name, RatioOrNone], msgspec.Meta(max_length=NODES_MAX)] = {}
+    uses: tuple[NodeUse, ...] = ()
+
+
+class PlacementSet(Event):
+    """All of the rules, as they hold from now on."""
+
+    rules: PlacementRules
+
+
 class IncarnationBegan(Event):
     incarnation: int
 
@@ -38,5 +78,5 @@ class ClusterFinalized(Event):
     protocol: int
 
 
-ClusterCommand = BeginIncarnation | FinalizeCluster
-ClusterEvent = IncarnationBegan | ClusterFinalized
+ClusterCommand = BeginIncarnation | FinalizeCluster | SetPlacement
+ClusterEvent = IncarnationBegan | ClusterFinalized | PlacementSet

@@ -32,6 +32,7 @@ from proto.nodes import NodeCommand as NodeCommand
 from proto.nodes import NodeCordoned as NodeCordoned
 from proto.nodes import NodeEvent as NodeEvent
 from proto.nodes import NodeGreetingRequested as NodeGreetingRequested
+from proto.nodes import NodeHealthChanged as NodeHealthChanged
 from proto.nodes import NodeJoined as NodeJoined
 from proto.nodes import NodeRemoved as NodeRemoved
 from proto.nodes import NodeReported as NodeReported

@@ -114,6 +114,7 @@ class Allotment(Value):
     memory_reserved_mib  guest memory that is never taken back from it
     pins                 host pCPUs that its vCPUs keep to; none: they float
     together, apart      group names: VMs of one `together` run on one node, no two of one `apart` do
+    one_cell             all of it lies in one NUMA cell, or it is not started
     """
 
     cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
@@ -123,6 +124,7 @@ class Allotment(Value):
     pins: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=8191)], ...], msgspec.Meta(max_length=512)] = ()
     together: str = ""
     apart: str = ""
+    one_cell: bool = False
 
 
 ALL_BY_CLASS: Final = Allotment()

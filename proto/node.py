@@ -210,7 +210,8 @@ class VmBeat(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Beat(msgspec.Struct, frozen=True, array_like=True):
-    """`tel.<node>.beat`, once a second: core NATS, never stored. at_us: the node's clock; boot_id: this boot of the host."""
+    """`tel.<node>.beat`, once a second: core NATS, never stored. at_us: the node's clock; boot_id: this boot of the host.
+    cells_free_mib: what programs could have of each NUMA cell without swapping, where the node has several."""
 
     node: str
     boot_id: str
@@ -218,6 +219,7 @@ class Beat(msgspec.Struct, frozen=True, array_like=True):
     free_mib: int
     load: float
     vms: tuple[VmBeat, ...] = ()
+    cells_free_mib: tuple[int, ...] = ()
 
 
 class VmMemory(msgspec.Struct, frozen=True, array_like=True):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
+
+HealthPct = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 # --- commands about nodes ----------------------------------------------------------------------------------------------
 
@@ -13,7 +19,7 @@ class Capabilities(Value):
     swap_mib: encrypted swap or zram that VMs may use (this node's part). balloon: guests' memory can be taken back and given again.
     memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart.
     cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the
-    kernel, and from VMs."""
+    kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells."""
 
     accelerator: str
     cpu_model: str
@@ -35,6 +41,7 @@ class Capabilities(Value):
     swap_mib: int = 0
     balloon: bool = False
     memory_areas: str = ""
+    cells_mib: tuple[int, ...] = ()
 
 
 class JoinNode(Command):
@@ -55,7 +62,8 @@ class GreetNode(Command):
 class ReportNode(Fact):
     """The agent's hello: after each start of its own and each change. Decides nothing when nothing changed. greeting: the
     incarnation of the greeting that it answers; all that the node runs was reported, and heard, since then.
-    finalized: the protocol that all must speak, filled in by compute's own view."""
+    finalized: the protocol that all must speak, filled in by compute's own view. health_pct: 100 where nothing is known to be
+    wrong, 0: not to be used; health_reason: what is wrong, in a few words."""
 
     capabilities: Capabilities
     boot_id: str
@@ -63,6 +71,8 @@ class ReportNode(Fact):
     greeting: int = 0
     incarnation: int = 1
     finalized: int = 1
+    health_pct: HealthPct = 100
+    health_reason: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
 
 class CordonNode(Command):
@@ -100,6 +110,14 @@ class NodeReported(Event):
     incarnation: int = 1
 
 
+class NodeHealthChanged(Event):
+    """How well the node does, in percent; placement keeps away from one that does badly. reason: empty at 100."""
+
+    node: NodeId
+    health_pct: int
+    reason: str = ""
+
+
 class NodeGreetingRequested(Event):
     node: NodeId
     incarnation: int
@@ -119,4 +137,4 @@ class NodeRemoved(Event):
 
 
 NodeCommand = JoinNode | ReportNode | CordonNode | UncordonNode | RemoveNode | GreetNode
-NodeEvent = NodeJoined | NodeReported | NodeCordoned | NodeUncordoned | NodeRemoved | NodeGreetingRequested
+NodeEvent = NodeJoined | NodeReported | NodeCordoned | NodeUncordoned | NodeRemoved | NodeGreetingRequested | NodeHealthChanged

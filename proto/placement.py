@@ -8,24 +8,82 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 from enum import StrEnum
+from typing import Annotated
+
+import msgspec
 
 from libs.common.messages import NodeId, Value
+from proto.machine import Priority
+
+NODES_MAX = 10_000
+"""nodes that have a limit of their own"""
+
+
+class WeightSet(StrEnum):
+    """What a placement prefers among the nodes that passed all filters: the emptiest, or the fullest."""
+
+    SPREAD = "spread"
+    PACK = "pack"
+
+
+VCPUS_PER_PCPU_MAX = 8.0
+"""vCPUs promised per pCPU where nothing else was said: idle guests share well up to here, and busy ones still get an eighth."""
+
+Ratio = Annotated[float, msgspec.Meta(ge=0.1, le=64)]
+RatioOrNone = Annotated[float, msgspec.Meta(ge=0, le=64)]
+"""0: none of its own"""
+
+
+class ClassRules(Value):
+    """Of one class of VMs. weights None: the cluster's. vcpus_per_pcpu: at most so many vCPUs may be promised per pCPU of a node
+    on which a VM of this class is, whoever's they are; 0: no limit but the node's."""
+
+    weights: WeightSet | None = None
+    vcpus_per_pcpu: RatioOrNone = 0.0
+
+
+class PlacementRules(Value):
+    """What is set for the cluster. Of several limits the lowest holds; `nodes` gives a node another one than the cluster's."""
+
+    weights: WeightSet = WeightSet.SPREAD
+    vcpus_per_pcpu: Ratio = VCPUS_PER_PCPU_MAX
+    classes: dict[Priority, ClassRules] = {}
+    nodes: Annotated[dict[str, Ratio], msgspec.Meta(max_length=NODES_MAX)] = {}
+
+    def weights_of(self, priority: Priority) -> WeightSet:
+        rules = self.classes.get(priority)
+        return self.weights if rules is None or rules.weights is None else rules.weights
+
+    def ratio_of(self, priority: Priority) -> float:
+        """The limit of a class; 0: none."""
+        rules = self.classes.get(priority)
+        return 0.0 if rules is None else rules.vcpus_per_pcpu
+
+    def ratio_on(self, node: str, classes: frozenset[Priority] | set[Priority] = frozenset()) -> float:
+        """vCPUs per pCPU that may be promised on a node where VMs of these classes are."""
+        own = self.nodes.get(node, self.vcpus_per_pcpu)
+        return min([own, *(ratio for p in classes if (ratio := self.ratio_of(p)))])
 
 
 class Filter(StrEnum):
     """Why a node was not a candidate; the words of `why-not`. A node is removed by the first filter it fails, in this order.
 
+    source      the VM is to leave it
+    never-reported  it joined, and its agent has not said hello
+    health      its health is too low for new VMs
     apart       a VM of the same `apart` group runs there
     together    the VM's `together` group runs on another node
-    numa        it has to lie in one cell, and no cell has the room
-    cpu-limit   vCPUs promised over pCPUs would exceed the node's ratio
+    numa        it has to lie in one cell, and no cell has the room left
+    cpu-limit   vCPUs promised over pCPUs would exceed the node's ratio, or that of a class which runs there
     cpu         the pCPU time that VMs reserve would exceed what there is
     memory      the ledger has not so much
     ha-reserve  the ledger has it, but only out of what is kept for the VMs of a failed node
     """
 
     NOT_ASKED = "not-asked"
+    SOURCE = "source"
     TRIED = "tried"
+    NEVER_REPORTED = "never-reported"
     OFFLINE = "offline"
     CORDONED = "cordoned"
     HEALTH = "health"
@@ -50,12 +108,13 @@ class Candidate(Value):
 
 
 class Rejected(Value):
-    """A node that a filter removed, and the numbers: what was needed, what was there."""
+    """A node that a filter removed, and the numbers: what was needed, what was there. reason: as the node itself gave it."""
 
     node: NodeId
     filter: Filter
     needed: int = 0
     available: int = 0
+    reason: str = ""
 
 
 class Removed(Value):

@@ -23,22 +23,25 @@ WEIGHT_MAX = 10_000
 
 class NodeCpus(Value):
     """A node's pCPUs. cells: by NUMA cell, only those that VMs may use; cores: threads of one core stand together; isolated: kept
-    by the kernel from ordinary work, no VM runs there; share: how many embedded nodes see these same pCPUs."""
+    by the kernel from ordinary work, no VM runs there; share: how many embedded nodes see these same pCPUs; cells_mib: what VMs may
+    be promised in each cell, empty where there is one cell only or that is not known."""
 
     cells: tuple[tuple[int, ...], ...]
     cores: tuple[tuple[int, ...], ...] = ()
     isolated: tuple[int, ...] = ()
     share: int = 1
+    cells_mib: tuple[int, ...] = ()
 
 
 class VmNeeds(Value):
-    """A VM that runs on the node, and what it is to get."""
+    """A VM that runs on the node, and what it is to get. memory_mib: what its node's ledger guarantees it."""
 
     vm: VmId
     generation: int
     vcpus: int
     priority: Priority = Priority.NORMAL
     allotment: Allotment = Allotment()
+    memory_mib: int = 0
 
 
 class PlanInputs(Value):
@@ -97,6 +100,7 @@ class SetAllotment(Command):
     ) = None
     together: str | None = None
     apart: str | None = None
+    one_cell: bool | None = None
     cpus: NodeCpus | None = None
     others_reserved_pct: int = 0
 

@@ -28,10 +28,12 @@ Pins = Annotated[
 Together = Annotated[str, typer.Option(metavar="GROUP", help="On one node with all VMs of this group.")]
 Apart = Annotated[str, typer.Option(metavar="GROUP", help="Never on a node with another VM of this group.")]
 
+OneCell = Annotated[bool, typer.Option("--one-cell", help="All of it in one NUMA cell, or not at all.")]
+
 
 def body(
     cpu_weight: int, cpu_cap: int, cpu_reserved: int, memory_reserved_mib: int | None, pins: list[int] | None,
-    together: str, apart: str,
+    together: str, apart: str, one_cell: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """As the API takes it; only what was said."""
     said = {
@@ -42,5 +44,6 @@ def body(
         "pins": pins or [],
         "together": together,
         "apart": apart,
+        "one_cell": one_cell,
     }
     return {field: value for field, value in said.items() if value}

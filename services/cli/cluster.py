@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import balance, show
+from services.cli import balance, cluster_set, show
 from services.cli.client import path
 from services.cli.failure import USAGE, Failure
 from services.cli.session import SESSION, AsJson, client, wants_json
@@ -74,6 +74,7 @@ def finalize(
 
 
 app.command("balance")(balance.balance)
+app.command("set")(cluster_set.set_)
 
 
 @app.command("destroy")

@@ -20,6 +20,11 @@ def _state(node: dict[str, Any]) -> str:
     return ("online" if node.get("online") else "offline") + (", cordoned" if node.get("cordoned") else "")
 
 
+def _health(node: dict[str, Any]) -> str:
+    pct, reason = node.get("health_pct", 100), node.get("health_reason")
+    return "" if pct == 100 else f"{pct} %{': ' + reason if reason else ''}"
+
+
 def _memory(node: dict[str, Any]) -> str:
     return f"{units.size(node.get('reserved_mib'))} of {units.size(node.get('capacity_mib'))}"
 
@@ -74,6 +79,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("name", node.get("name")),
             ("state", _state(node)),
             ("why cordoned", node.get("cordon_reason")),
+            ("health", _health(node)),
             ("address", node.get("address")),
             ("memory", _memory(node)),
             ("vms", ", ".join(node["vms"]) if isinstance(node.get("vms"), list) else node.get("vms")),

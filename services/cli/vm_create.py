@@ -42,6 +42,7 @@ def create(
     pin: allotment.Pins = None,
     together: allotment.Together = "",
     apart: allotment.Apart = "",
+    one_cell: allotment.OneCell = False,
     project: Annotated[str, typer.Option(help="The project it belongs to.")] = "",
     no_start: Annotated[bool, typer.Option("--no-start", help="Only define it.")] = False,
     waiting: Wait = False,
@@ -61,7 +62,7 @@ def create(
         "priority": priority,
         "start": not no_start,
     }
-    share = allotment.body(cpu_weight, cpu_cap, cpu_reserved, memory_reserved, pin, together, apart)
+    share = allotment.body(cpu_weight, cpu_cap, cpu_reserved, memory_reserved, pin, together, apart, one_cell)
     optional = {"allotment": share, "vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
     api = client()
     accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})

@@ -37,6 +37,7 @@ def set_(
     unpin: Annotated[bool, typer.Option("--unpin", help="Let its vCPUs float again.")] = False,
     together: Annotated[str | None, typer.Option(metavar="GROUP", help="At its next placement.")] = None,
     apart: Annotated[str | None, typer.Option(metavar="GROUP", help="At its next placement.")] = None,
+    one_cell: Annotated[bool | None, typer.Option(help="All of it in one NUMA cell, at its next placement.")] = None,
     waiting: Wait = False,
     timeout_s: TimeoutS = 60.0,
     _json: AsJson = False,
@@ -53,6 +54,7 @@ def set_(
         "pins": [] if unpin else pin or None,
         "together": together,
         "apart": apart,
+        "one_cell": one_cell,
     }
     body = {field: value for field, value in said.items() if value is not None}
     if not body:

@@ -72,5 +72,6 @@ def _allotment(share: dict[str, Any]) -> str:
         share.get("pins") and f"pinned to {', '.join(map(str, share['pins']))}",
         share.get("together") and f"together {share['together']}",
         share.get("apart") and f"apart {share['apart']}",
+        share.get("one_cell") and "in one NUMA cell",
     ]
     return ", ".join(part for part in said if part)

@@ -37,6 +37,7 @@ def _merged(command: SetAllotment, old: Allotment) -> Allotment:
         pins=new(command.pins, old.pins),
         together=new(command.together, old.together),
         apart=new(command.apart, old.apart),
+        one_cell=new(command.one_cell, old.one_cell),
     )
 
 

@@ -4,7 +4,7 @@ from libs.common.host.service import Service
 from libs.common.registry import members
 from proto.io import DevicesDenied, DevicesGranted, ImageDeleteRequested, ImageImported
 from proto.memory import LedgerEvent
-from services.compute import enriching, queries, react, views
+from services.compute import enriching, hearing, queries, react, views
 from services.compute.balance.model import BALANCE
 from services.compute.cluster import CLUSTER
 from services.compute.drain import DRAIN
@@ -22,6 +22,6 @@ SERVICE = Service(
     orders=react.orders,
     ticks=react.ticks,
     telemetry=("tel.*.beat", "tel.*.cpu"),
-    hear=views.hear,
+    hear=hearing.hear,
     query=queries.query,
 )

@@ -2,6 +2,7 @@
 
 incarnation   which life of the database this is: begun once, when the first tick of a restored log says a higher one
 protocol      what all nodes and services speak: only raised, and only once nobody is behind
+placement     what placement prefers, and how many vCPUs may be promised per pCPU (rules.py)
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from proto.cluster import (
     ClusterFinalized,
     FinalizeCluster,
     IncarnationBegan,
+    PlacementSet,
     Refusal,
+    SetPlacement,
 )
+from proto.placement import PlacementRules
+from services.compute import rules
 
 NAMES_MAX = 5
 """nodes and services named in one sentence"""
@@ -32,6 +37,7 @@ NAMES_MAX = 5
 class Cluster(Value):
     incarnation: int = 1
     protocol: int = 1
+    placement: PlacementRules = PlacementRules()
 
 
 def decide(command: ClusterCommand, cluster: Cluster) -> Sequence[ClusterEvent]:
@@ -41,6 +47,8 @@ def decide(command: ClusterCommand, cluster: Cluster) -> Sequence[ClusterEvent]:
             return () if begun else [IncarnationBegan(incarnation=command.incarnation)]
         case FinalizeCluster():
             return _finalize(command, cluster)
+        case SetPlacement():
+            return rules.change(command, cluster.placement)
 
 
 def _finalize(command: FinalizeCluster, cluster: Cluster) -> Sequence[ClusterEvent]:
@@ -70,6 +78,8 @@ def evolve(cluster: Cluster, event: ClusterEvent) -> Cluster:
             return replace(cluster, incarnation=event.incarnation)
         case ClusterFinalized():
             return replace(cluster, protocol=event.protocol)
+        case PlacementSet():
+            return replace(cluster, placement=event.rules)
 
 
 CLUSTER: Decider[ClusterCommand, Cluster, ClusterEvent] = Decider(

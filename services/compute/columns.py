@@ -13,7 +13,7 @@ from libs.common.messages import NodeId
 from proto.compute import Filter
 from proto.machine import Priority
 from services.compute import policy
-from services.compute.policy import CHANCE, CROWDED, PRIORITIES, NodeFacts
+from services.compute.policy import CELLS_MAX, CHANCE, CROWDED, HEALTH_PCT_MIN, PRIORITIES, NodeFacts
 
 Column = NDArray[Any]
 
@@ -31,24 +31,26 @@ _WHOLE = (
     "charged",
     "ha",
     "pct_free",
-    "cell_vcpus",
-    "cell_memory",
+    "cells_known",
     "number",
 )
-_REAL = ("pcpus", "penalty", "load")
+_REAL = ("pcpus", "ratio", "health", "load", "ready_pct", "steal_pct")
 
 
 def closed(f: NodeFacts) -> int:
     """The code of the filter that keeps every new VM away; 0: open."""
+    if not f.reported:
+        return CODE[Filter.NEVER_REPORTED]
     if not f.online:
         return CODE[Filter.OFFLINE]
     if f.cordoned:
         return CODE[Filter.CORDONED]
-    return CODE[Filter.HEALTH] if f.penalty >= 1 else 0
+    return CODE[Filter.HEALTH] if f.health < HEALTH_PCT_MIN else 0
 
 
 class Columns:
-    """The columns by name: those of _WHOLE (whole numbers) and _REAL, `closed` (codes) and `ends` (horizon by node)."""
+    """The columns by name: those of _WHOLE (whole numbers) and _REAL, `closed` (codes), `ends` (horizon by node), and `cell_vcpus`,
+    `cell_memory` (cell by node; 0 where a node has fewer)."""
 
     def __init__(self, horizons: int) -> None:
         self.names: list[NodeId] = []
@@ -56,12 +58,13 @@ class Columns:
         self.facts: dict[str, NodeFacts] = {}
         self.groups: dict[tuple[str, str], set[str]] = {}
         self.numbers = 0
-        self.loads = self.cells = self.penalties = 0
+        self.loads = self.cells = self.ill = 0
         self.sums = [0, 0, 0, 0, 0]
         self.whole = np.zeros((len(_WHOLE), 0), np.int64)
         self.real = np.zeros((len(_REAL), 0))
         self.ratios = np.zeros((len(PRIORITIES), 0), np.int64)
         self.ends = np.zeros((horizons, 0))
+        self.left = np.zeros((2, CELLS_MAX, 0), np.int64)
         self.closed = np.zeros(0, np.uint8)
         self._reach: dict[tuple[str, tuple[str, ...]], Column] = {}
         self._ratio: dict[Priority, int] = {}
@@ -130,13 +133,15 @@ class Columns:
         vcpus_max, pct_free = policy.vcpus_max(f), policy.reservable_pct(f) - f.cpu_reserved_pct
         self.whole[:, row] = (
             vcpus_max, f.vcpus_promised, f.memory_capacity_mib, f.memory_reserved_mib, f.memory_charged_mib, f.memory_ha_mib,
-            pct_free,
-            f.cell_vcpus, f.cell_memory_mib, f.number,
+            pct_free, len(f.cells), f.number,
         )  # fmt: skip
         if before is None or before.ratios_pct != f.ratios_pct:
             self.ratios[:, row] = f.ratios_pct
             self._ratio.clear()
-        self.real[:, row] = f.pcpus, f.penalty, f.load
+        self.real[:, row] = f.pcpus, f.vcpus_per_pcpu, f.health, f.load, f.ready_pct, f.steal_pct
+        if f.cells or (before is not None and before.cells):
+            self.left[:, :, row] = 0
+            self.left[:, : len(f.cells), row] = np.array(f.cells, np.int64).reshape(-1, 2).T
         self.ends[:, row] = f.ends or CHANCE
         self.closed[row] = closed(f)
         self.vcpus_free[row] = vcpus_max - f.vcpus_promised
@@ -152,9 +157,9 @@ class Columns:
             sums[2] += sign * f.memory_reserved_mib
             sums[3] += sign * f.memory_charged_mib
             sums[4] += sign * f.memory_capacity_mib
-        self.penalties += sign * (f.penalty != 0)
-        self.loads += sign * (f.load != 0)
-        self.cells += sign * (f.cell_vcpus != 0)
+        self.ill += sign * (f.health != 100)
+        self.loads += sign * bool(f.load or f.ready_pct)
+        self.cells += sign * bool(f.cells)
         for kind, groups in (("together", f.together), ("apart", f.apart)):
             for group in groups:
                 there = self.groups.setdefault((kind, group), set())
@@ -166,7 +171,7 @@ class Columns:
         """Rows for these names; those that were there keep what they have."""
         kept = np.array([self.rows.get(n, -1) for n in names], np.int64)
         there, here = kept >= 0, kept[kept >= 0]
-        for attribute in ("whole", "real", "ratios", "ends", "closed"):
+        for attribute in ("whole", "real", "ratios", "ends", "left", "closed"):
             before = getattr(self, attribute)
             after = np.zeros((*before.shape[:-1], len(names)), before.dtype)
             after[..., there] = before[..., here]
@@ -180,8 +185,9 @@ class Columns:
     def _name(self) -> None:
         """The rows of the two matrices by name, and the differences that every decision needs."""
         self.vcpus_max, self.vcpus, self.memory_max, self.memory, self.charged = self.whole[:5]
-        self.ha, self.pct_free, self.cell_vcpus, self.cell_memory, self.number = self.whole[5:]
-        self.pcpus, self.penalty, self.load = self.real
+        self.ha, self.pct_free, self.cells_known, self.number = self.whole[5:]
+        self.pcpus, self.ratio, self.health, self.load, self.ready_pct, self.steal_pct = self.real
+        self.cell_vcpus, self.cell_memory = self.left
         self.vcpus_free = self.vcpus_max - self.vcpus
         self.memory_free = self.memory_max - self.memory
         self.charged_free = self.memory_max - self.charged

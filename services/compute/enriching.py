@@ -1,4 +1,4 @@
-"""What compute's views add to a command before it is decided: to one about a drain here, to all others in views.py."""
+"""What compute's views add to a command just before it is decided."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from proto.balance import ApplyBalance, LookAtBalance
+from proto.cluster import FinalizeCluster, SetPlacement
+from proto.compute import (
+    DefineVm,
+    DeleteVm,
+    Filter,
+    NoteMemory,
+    Placement,
+    RemoveNode,
+    ReportNode,
+    SetAllotment,
+    StartVm,
+)
 from proto.drain import AdvanceDrain, DrainNode
-from services.compute import views as of_views
+from proto.migration import MigrateVm
+from proto.placement import removed_by
+from proto.plan import MakePlan, ReviewPlan
+from services.compute.balance import wiring
 from services.compute.preflight import advance, preflight
+from services.compute.states import tried
 from services.compute.views import Views
 
 
@@ -19,5 +36,45 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, plan=preflight(views, command.node, now_us))
         case AdvanceDrain():
             return advance(command, views)
+        case DefineVm():
+            return replace(command, known=views.known(command))
+        case LookAtBalance() | ApplyBalance():
+            return wiring.enrich(command, views.balance, lambda node: views.online(node, now_us), now_us)
+        case StartVm():
+            choice = views.choose(command.vm, now_us, command.node)
+            views.expect(command.vm, choice, now_us)
+            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
+        case MigrateVm():
+            here = views.at.get(command.vm)
+            choice = views.choose(command.vm, now_us, command.node, source=here) if here else None
+            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
+        case DeleteVm():
+            unheard = views.unheard(command.incarnation)
+            return command if command.unheard == unheard else replace(command, unheard=unheard)
+        case NoteMemory(granted=False):
+            return replace(command, choice=_next_choice(command, views, now_us))
+        case ReportNode() if command.finalized != views.finalized:
+            return replace(command, finalized=views.finalized)
+        case FinalizeCluster():
+            reports = {name: node.reported for name, node in views.nodes.items()}
+            return replace(command, nodes={n: r.capabilities.protocol for n, r in reports.items() if r is not None})
+        case SetPlacement():
+            return replace(command, uses=views.uses())
+        case MakePlan() | ReviewPlan() | SetAllotment():
+            return views.plans.filled(command)
+        case RemoveNode():
+            node = views.nodes.get(command.node)
+            return replace(command, vms=tuple(sorted(node.vms)) if node else ())
         case _:
-            return of_views.enrich(command, views, now_us)
+            return command
+
+
+def _next_choice(command: NoteMemory, views: Views, now_us: int) -> Placement | None:
+    """The ledger's denial says that the facts were old: choose afresh, without the nodes already tried. None, and with it the
+    recorded candidates, where the start asked for one node only or is not the latest."""
+    start = views.starts.get(command.vm)
+    if start is None or start.generation != command.generation:
+        return None
+    if removed_by(start.placement, Filter.NOT_ASKED):
+        return None
+    return views.choose(command.vm, now_us, tried=(*tried(start.placement), start.node))

@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import NodeId
 from libs.memory.promise import charged_mib, guaranteed_mib, ratio_pct
-from proto.compute import NodeReported, Placement
+from proto.compute import Capabilities, NodeReported, Placement
 from proto.ladder import MemoryPolicy
+from proto.machine import Priority
 from proto.memory import Promise
+from proto.placement import PlacementRules
+from services.compute.cells import Planned, Taken, left
 from services.compute.index import NodeIndex
 from services.compute.lifetime_outlook import HORIZONS, Outlook
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.policy import PRIORITIES, NodeFacts, Weights, Wishes
+from services.compute.waits import Waits
 
 SILENCE_US_MAX = 5_000_000
 """A node not heard for longer is offline for placement: five missed heartbeats, as long as a node's lease."""
@@ -32,12 +36,14 @@ LOAD_STEPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a VM takes of its node, and the groups that keep it near to or away from others."""
+    """What a VM takes of its node, its class, and the groups that keep it near to or away from others."""
 
     vcpus: int
     cpu_reserved_pct: int = 0
     together: str = ""
     apart: str = ""
+    priority: Priority = Priority.NORMAL
+    memory_mib: int = 0
 
 
 @dataclass(slots=True)
@@ -54,6 +60,14 @@ class NodeView:
     ratios: MemoryPolicy = field(default_factory=MemoryPolicy)
     heard_us: int = 0
     load: float = 0.0
+    waits: Waits = field(default_factory=Waits)
+    told: tuple[float, int, int] = (0.0, 0, 0)
+    """of `waits`, in steps"""
+    cells_free_mib: tuple[int, ...] = ()
+    """measured in each NUMA cell; empty: not told"""
+    health_pct: int = 100
+    health_reason: str = ""
+    planned: dict[str, Planned] = field(default_factory=dict)
     spoken: int = 1
     """the latest incarnation of the log in which it told all that it runs"""
     vms: dict[str, Share] = field(default_factory=dict)
@@ -69,11 +83,21 @@ class Hint:
     until_us: int
 
 
+def _cells(node: NodeView, can: Capabilities, ratio: float, vms: Mapping[str, Share]) -> tuple[tuple[int, int], ...]:
+    if len(can.cells) < 2:
+        return ()
+    taken = {vm: Taken(share.vcpus, share.memory_mib) for vm, share in vms.items()}
+    return left(can, node.capacity_mib, ratio, taken, node.planned, node.cells_free_mib)
+
+
 class Fleet:
     """`changed`, `heard` and `hinted` say what is to be looked at again, `renew` looks, `place` decides."""
 
-    def __init__(self, nodes: dict[str, NodeView], hints: dict[str, Hint], numbers: Mapping[str, int]) -> None:
-        """The three are the views' own, and are looked at whenever facts are made."""
+    def __init__(
+        self, nodes: dict[str, NodeView], hints: dict[str, Hint], numbers: Mapping[str, int], rules: PlacementRules
+    ) -> None:
+        """The first three are the views' own, and are looked at whenever facts are made."""
+        self._rules = rules
         self._nodes, self._hints, self._numbers = nodes, hints, numbers
         self._index = NodeIndex(horizons=HORIZONS)
         self._changed: set[str] = set(nodes)
@@ -87,6 +111,11 @@ class Fleet:
         for name, node in nodes.items():
             if node.heard_us:
                 self.heard(name, node.heard_us)
+
+    def ruled(self, rules: PlacementRules) -> None:
+        """Other limits hold for all nodes."""
+        self._rules = rules
+        self._changed.update(self._nodes)
 
     def changed(self, node: str) -> None:
         """Something about this node is other than it was, or it is no more."""
@@ -110,6 +139,11 @@ class Fleet:
             self._come(vm, hint)
             self._changed.add(hint.node)
 
+    @property
+    def looks_out(self) -> bool:
+        """Whether it looks out for when nodes will empty."""
+        return self._outlook is not None
+
     def lives(self, lives: Mapping[str, tuple[str, Life]], now_us: int) -> None:
         """Begins to look out for when nodes will empty: VM → its node and life."""
         self._outlook = Outlook()
@@ -131,16 +165,23 @@ class Fleet:
         return self._outlook.lasts(kind) if self._outlook is not None else ()
 
     def facts(self, name: str, now_us: int, asking: str = "") -> NodeFacts | None:
-        """What placement may know of a node; None before it said hello. asking: the VM that is to be placed; what was expected of
-        it before (a decision that has to be made again) does not stand in its own way."""
+        """What placement may know of a node; None where there is none of that name. asking: the VM that is to be placed; what was
+        expected of it before (a decision that has to be made again) does not stand in its own way."""
         node = self._nodes.get(name)
-        if node is None or node.reported is None:
+        if node is None:
             return None
+        if node.reported is None:
+            return NodeFacts(
+                node=NodeId(name), reported=False, online=False, cordoned=node.cordoned, pcpus=0.0, vcpus_promised=0,
+                memory_capacity_mib=0, memory_reserved_mib=0, number=self._numbers.get(name, 0),
+            )  # fmt: skip
         can = node.reported.capabilities
         coming = {vm: hint for vm, hint in self._coming.get(name, {}).items() if vm != asking}
         promises = [hint.promise for hint in coming.values()]
-        shares = (node.vms | {vm: hint.share for vm, hint in coming.items()} if coming else node.vms).values()
-        cell = max(map(len, can.cells)) if len(can.cells) > 1 and can.share == 1 else 0
+        vms = node.vms | {vm: hint.share for vm, hint in coming.items()} if coming else node.vms
+        shares = vms.values()
+        ratio = self._rules.ratio_on(name, {s.priority for s in shares} if self._rules.classes else frozenset())
+        demand, ready_pct, steal_pct = node.told
         return NodeFacts(
             node=NodeId(name),
             online=node.heard_us > 0 and now_us - node.heard_us <= SILENCE_US_MAX,
@@ -155,12 +196,16 @@ class Fleet:
             pools=can.pools,
             bridges=can.bridges,
             number=self._numbers.get(name, 0),
+            vcpus_per_pcpu=ratio,
             cpu_reserved_pct=sum([s.cpu_reserved_pct for s in shares]),
-            cell_vcpus=cell,
-            cell_memory_mib=node.capacity_mib // len(can.cells) if cell else 0,
+            cells=_cells(node, can, ratio, vms),
             together=tuple(sorted({s.together for s in shares if s.together})),
             apart=tuple(sorted({s.apart for s in shares if s.apart})),
-            load=node.load if can.share == 1 else 0.0,
+            health=node.health_pct,
+            health_reason=node.health_reason,
+            load=max(node.load if can.share == 1 else 0.0, demand),
+            ready_pct=ready_pct,
+            steal_pct=steal_pct,
             ends=self._outlook.ends(name) if self._outlook is not None else (),
         )
 

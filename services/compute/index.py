@@ -18,6 +18,7 @@ from services.compute.columns import CODE, Column, Columns
 from services.compute.policy import (
     CANDIDATES_MAX,
     CHANCE,
+    HEALTH_PCT_MIN,
     NAMED_MAX,
     NAMES_MAX,
     NEAREST_MAX,
@@ -82,6 +83,8 @@ class NodeIndex:
         for name in tried:
             if (row := c.rows.get(name)) is not None:
                 codes[row] = CODE[Filter.TRIED]
+        if wish.source and (row := c.rows.get(wish.source)) is not None:
+            codes[row] = CODE[Filter.SOURCE]
         if wish.node:
             kept = c.rows.get(wish.node)
             code = codes[kept] if kept is not None else 0
@@ -105,16 +108,26 @@ class NodeIndex:
             yield Filter.BRIDGE, c.missing("bridges", wish.bridges) > 0
         if wish.apart and ("apart", wish.apart) in c.groups:
             yield Filter.APART, self._having("apart", wish.apart)
-        if wish.together and ("together", wish.together) in c.groups:
+        if wish.together and not wish.with_group and ("together", wish.together) in c.groups:
             yield Filter.TOGETHER, ~self._having("together", wish.together)
         if wish.one_cell and c.cells:
             yield Filter.NUMA, self._misfit(wish) > 0
-        yield Filter.CPU_LIMIT, c.vcpus_free < wish.vcpus
+        yield Filter.CPU_LIMIT, self._vcpus_free(wish) < wish.vcpus
         if wish.cpu_reserved_pct:
             yield Filter.CPU, c.pct_free < wish.cpu_reserved_pct
         lack = self._lack(wish)[2]
         yield Filter.MEMORY, lack > c.ha
         yield Filter.HA_RESERVE, lack > 0
+
+    def _vcpus_free(self, wish: Wishes) -> Column:
+        """By the node's limit, or by that of the VM's class where that is lower."""
+        c = self._columns
+        if not wish.vcpus_per_pcpu:
+            free: Column = c.vcpus_free
+        else:
+            most = (c.pcpus * np.minimum(c.ratio, wish.vcpus_per_pcpu)).astype(np.int64)
+            free = np.maximum(1, most) - c.vcpus
+        return free
 
     def _lack(self, wish: Wishes) -> tuple[Column, Column, Column]:
         """By how much either limit of the ledger would be broken (negative: not), and the larger of the two."""
@@ -148,8 +161,8 @@ class NodeIndex:
             values["lifetime"] = -(np.einsum("i,ij->j", lasts, c.ends) / max(1, sum(wish.lasts) * CHANCE))
         if weights.numa and c.cells:
             values["numa"] = -self._misfit(wish)
-        if weights.health and c.penalties:
-            values["health"] = -c.penalty
+        if weights.health and c.ill:
+            values["health"] = (c.health - 100) / 100
         if weights.contention and c.loads:
             values["contention"] = -self._contention(wish)
         score: Column = np.zeros(len(c.names))
@@ -163,13 +176,15 @@ class NodeIndex:
 
     def _misfit(self, wish: Wishes) -> Column:
         c = self._columns
-        held = np.minimum(c.cell_vcpus / max(1, wish.vcpus), c.cell_memory / max(1, wish.memory_mib))
-        return np.where(c.cell_vcpus > 0, 1.0 - np.minimum(1.0, held), 0.0)
+        held = np.minimum(c.cell_vcpus / max(1, wish.vcpus), c.cell_memory / max(1, wish.memory_mib)).max(axis=0)
+        return np.where(c.cells_known > 0, 1.0 - np.minimum(1.0, held), 0.0)
 
     def _contention(self, wish: Wishes) -> Column:
         c = self._columns
-        expected = (c.load + policy.BUSY_SHARE * wish.vcpus) / np.maximum(0.01, c.pcpus)
-        return np.where(c.load != 0, np.minimum(1.0, np.maximum(0.0, expected - 1.0)), 0.0)
+        there = np.maximum(0.01, c.pcpus * ((100 - c.steal_pct) / 100))
+        expected = (c.load + policy.BUSY_SHARE * wish.vcpus) / there
+        found = np.minimum(1.0, np.maximum(0.0, expected - 1.0) + c.ready_pct / 100)
+        return np.where((c.load != 0) | (c.ready_pct != 0), found, 0.0)
 
     def _candidates(self, wish: Wishes, weights: Weights, codes: Column) -> tuple[Candidate, ...]:
         score, values = self._score(wish, weights, codes)
@@ -192,7 +207,7 @@ class NodeIndex:
         c = self._columns
         match filter:
             case Filter.CPU_LIMIT:
-                return np.full(len(rows), wish.vcpus), np.maximum(0, c.vcpus_free[rows])
+                return np.full(len(rows), wish.vcpus), np.maximum(0, self._vcpus_free(wish)[rows])
             case Filter.CPU:
                 return np.full(len(rows), wish.cpu_reserved_pct), np.maximum(0, c.pct_free[rows])
             case _:
@@ -208,6 +223,11 @@ class NodeIndex:
         if kind := _MISSING.get(filter):
             needed = int(self._columns.missing(kind, getattr(wish, kind))[row])
             return Rejected(node=name, filter=filter, needed=needed)
+        if filter is Filter.HEALTH:
+            facts = self._columns.facts[name]
+            return Rejected(
+                node=name, filter=filter, needed=HEALTH_PCT_MIN, available=facts.health, reason=facts.health_reason
+            )
         return Rejected(node=name, filter=filter)
 
     def _nearest(self, wish: Wishes, codes: Column, chosen: bool) -> tuple[Rejected, ...]:
@@ -217,13 +237,14 @@ class NodeIndex:
             if not code:
                 continue
             filter = _FILTERS[code - 1]
-            if filter is not Filter.TRIED and chosen and filter not in policy.WITH_NUMBERS:
+            always = filter in (Filter.TRIED, Filter.SOURCE)
+            if not always and chosen and filter not in policy.WITH_NUMBERS:
                 continue
             rows = np.flatnonzero(codes == code)
             if filter in policy.WITH_NUMBERS:
                 needed, available = self._needs(wish, filter, rows)
                 rows = rows[_least(needed - available, NEAREST_MAX if chosen else NAMES_MAX)]
-            elif filter is not Filter.TRIED:
+            elif not always:
                 rows = rows[:NAMES_MAX]
             found += [self._rejected(wish, int(row), int(code)) for row in rows]
         return tuple(found)

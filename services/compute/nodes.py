@@ -24,6 +24,7 @@ from proto.compute import (
     NodeCordoned,
     NodeEvent,
     NodeGreetingRequested,
+    NodeHealthChanged,
     NodeJoined,
     NodeRemoved,
     NodeReported,
@@ -55,6 +56,8 @@ class Inside(State, kw_only=True):
     reason: str = ""
     spoken: int = 1
     asked: int = 1
+    health: tuple[int, str] = (100, "")
+    """percent, and why it is not 100, as last told"""
 
     @property
     def greeted(self) -> bool:
@@ -118,8 +121,9 @@ def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:
     _check_protocol(fact)
     spoken = fact.incarnation if fact.greeting == fact.incarnation else node.spoken
     seen = (fact.capabilities, fact.boot_id, fact.address, spoken)
+    found = _health(fact, node)
     if isinstance(node, Member) and seen == (node.capabilities, node.boot_id, node.address, node.spoken):
-        return ()
+        return found
     return [
         NodeReported(
             node=fact.node,
@@ -127,8 +131,14 @@ def _report(fact: ReportNode, node: Joined | Member) -> Sequence[NodeEvent]:
             boot_id=fact.boot_id,
             address=fact.address,
             incarnation=spoken,
-        )
+        ),
+        *found,
     ]
+
+
+def _health(fact: ReportNode, node: Joined | Member) -> Sequence[NodeHealthChanged]:
+    pct, reason = fact.health_pct, fact.health_reason if fact.health_pct < 100 else ""
+    return [] if (pct, reason) == node.health else [NodeHealthChanged(node=fact.node, health_pct=pct, reason=reason)]
 
 
 def _check_protocol(fact: ReportNode) -> None:
@@ -161,7 +171,10 @@ def evolve(node: Node, event: NodeEvent) -> Node:
                 reason=node.reason,
                 spoken=event.incarnation,
                 asked=node.asked,
+                health=node.health,
             )
+        case NodeHealthChanged():
+            return replace(node, health=(event.health_pct, event.reason))
         case NodeGreetingRequested():
             return replace(node, asked=event.incarnation)
         case NodeCordoned():

@@ -103,7 +103,8 @@ def _review(command: ReviewPlan, plan: Plan) -> Sequence[PlanEvent]:
     patient = command.worst_pct >= SATISFIED_PCT or command.low_s < LOW_S_MIN
     if patient or command.now_us < plan.rebalanced_us + COOL_DOWN_US:
         return ()
-    move = improve(plan.cpus, plan.vms, command.demand_pct)
+    memory_mib = {vm: needs.memory_mib for vm, needs in plan.needs.items()}
+    move = improve(plan.cpus, plan.vms, command.demand_pct, memory_mib)
     if move is None:
         return ()
     inputs = PlanInputs(cpus=plan.cpus, vms=tuple(plan.needs[vm] for vm in sorted(plan.needs)))

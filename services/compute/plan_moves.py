@@ -22,12 +22,21 @@ class Move(Value):
     sentence: str
 
 
-def improve(cpus: NodeCpus, plans: Mapping[str, VmPlan], demand_pct: Mapping[str, float]) -> Move | None:
-    """The one move between cells that gains most, if it gains enough. One at a time: what it does is seen before the next."""
-    node = opened(cpus)
+def improve(
+    cpus: NodeCpus,
+    plans: Mapping[str, VmPlan],
+    demand_pct: Mapping[str, float],
+    memory_mib: Mapping[str, int] | None = None,
+) -> Move | None:
+    """The one move between cells that gains most, if it gains enough. One at a time: what it does is seen before the next.
+    memory_mib: by VM; a cell takes no VM whose memory it could not hold as well."""
+    node, memory = opened(cpus), memory_mib or {}
     node.take(p for plan in plans.values() if plan.exclusive for p in plan.pcpus)
     homes = {vm: cell_of(node, plan.pcpus) for vm, plan in plans.items() if not (plan.exclusive or plan.pins)}
     load = [sum(demand_pct.get(vm, 0.0) for vm, cell in homes.items() if cell == n) for n in range(len(node.cells))]
+    for vm, plan in plans.items():
+        if (cell := cell_of(node, plan.pcpus)) is not None:
+            node.memory_mib[cell] += memory.get(vm, 0)
     room = [100.0 * len(node.pools[n]) for n in range(len(node.cells))]
     total = sum(load)
     best: Move | None = None
@@ -36,7 +45,7 @@ def improve(cpus: NodeCpus, plans: Mapping[str, VmPlan], demand_pct: Mapping[str
         if cell is None or load[cell] <= room[cell]:
             continue
         for n in range(len(node.cells)):
-            if n == cell:
+            if n == cell or not node.holds(n, memory.get(vm, 0)):
                 continue
             now = min(load[cell], room[cell]) + min(load[n], room[n])
             then = min(load[cell] - demand, room[cell]) + min(load[n] + demand, room[n])

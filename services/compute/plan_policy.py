@@ -4,7 +4,8 @@ Taken in this order, and inside each step by class, then by name:
 
     1  pins        a VM whose allotment names pCPUs keeps to them; as many pins as vCPUs: one each
     2  exclusive   a critical VM that reserves all of its vCPUs gets whole cores of its own, in one cell where one has them
-    3  floating    all others float over what is left: in one cell where their vCPUs fit, the one with the fewest vCPUs a pCPU
+    3  floating    all others float over what is left: in one cell where their vCPUs and memory fit, the one with the fewest vCPUs a
+                   pCPU
     4  apart       QEMU's other threads are kept off the pCPUs of critical vCPUs, where there are others
 
 Nothing is taken for a VM alone where several nodes divide a host: they see the same pCPUs, and each plans without the others.
@@ -21,7 +22,7 @@ from proto.machine import Priority
 from proto.plan import NodeCpus, PlanInputs, VmNeeds, VmPlan
 from services.compute.plan_limits import Pcpus, said, usable, weight_of, weights
 
-POLICY = "plan-1"
+POLICY = "plan-2"
 """Name and version of the rules; raised with each change that could make another plan."""
 
 SERVICE_CORES_EVERY = 8
@@ -47,6 +48,10 @@ class _Node:
     """vCPUs that float in each cell"""
     reserved: list[int] = field(default_factory=list)
     """CPU time reserved by VMs that keep to each cell, in percent of one pCPU"""
+    cells_mib: list[int] = field(default_factory=list)
+    """what VMs may be promised in each cell; empty: not known"""
+    memory_mib: list[int] = field(default_factory=list)
+    """what VMs that keep to each cell are promised"""
     usable: Pcpus = ()
     pools: list[Pcpus] = field(default_factory=list)
     """of each cell, the pCPUs that nobody has for himself"""
@@ -57,6 +62,10 @@ class _Node:
         """For one VM alone."""
         self.taken.update(pcpus)
         self.pools = [tuple(p for p in cell if p not in self.taken) for cell in self.cells]
+
+    def holds(self, n: int, mib: int) -> bool:
+        """Is so much memory left in cell n?"""
+        return not self.cells_mib or self.memory_mib[n] + mib <= self.cells_mib[n]
 
     @property
     def pool_all(self) -> Pcpus:
@@ -95,7 +104,7 @@ def make(inputs: PlanInputs, homes: Mapping[str, Pcpus]) -> tuple[VmPlan, ...]:
     for vm in _settled_first(floating, node, homes):
         fault = places[vm.vm].fault if vm.vm in places else ""
         places[vm.vm] = _floating(vm, node, homes.get(vm.vm, ()))
-        places[vm.vm].fault = fault
+        places[vm.vm].fault = fault or places[vm.vm].fault
     _set_apart(floating, places, node)
     shares = _shares(vms, places, node)
     return tuple(_plan(vm, places[vm.vm], shares[vm.vm], node) for vm in sorted(vms, key=lambda vm: vm.vm))
@@ -107,8 +116,12 @@ def opened(cpus: NodeCpus) -> _Node:
     cores = [tuple(p for p in core if p in may) for core in cpus.cores]
     known = {p for core in cores for p in core}
     cores += [(p,) for p in sorted(may - known)]
+    sizes = cpus.cells_mib if len(cpus.cells_mib) == len(cells) else ()
+    sizes_of_used = [mib for mib, cell in zip(sizes, cells, strict=False) if cell]
     cells = [cell for cell in cells if cell]
     return _Node(
+        cells_mib=sizes_of_used,
+        memory_mib=[0] * len(cells),
         usable=tuple(p for cell in cells for p in cell),
         pools=list(cells),
         cells=cells,
@@ -137,6 +150,7 @@ def _pinned(vm: VmNeeds, node: _Node) -> _Place:
     cell = cell_of(node, pins)
     if cell is not None:
         node.reserved[cell] += vm.allotment.cpu_reserved_pct
+        node.memory_mib[cell] += vm.memory_mib
     each = tuple((p,) for p in pins) if len(pins) == vm.vcpus else ()
     why = f"pinned to {said(pins)} by its allotment" + (", one for each vCPU" if each and len(each) > 1 else "")
     return _Place(tuple(sorted(pins)), why, pins=each)
@@ -151,26 +165,30 @@ def _exclusive(vm: VmNeeds, node: _Node, home: Pcpus, pinned: set[int]) -> _Plac
     if not whole or node.share > 1:
         return None
     free = [core for core in node.cores if not set(core) & (node.taken | pinned)]
-    chosen = _cores(vm.vcpus, free, node, home)
+    chosen = _cores(vm, free, node, home)
     if chosen is None:
         return None
     pcpus = tuple(sorted(p for core in chosen for p in core))
     node.take(pcpus)
     node.critical.update(pcpus)
+    if (cell := cell_of(node, pcpus)) is not None:
+        node.memory_mib[cell] += vm.memory_mib
     why = f"reserves all of its vCPUs: {len(chosen)} whole core{'s' * (len(chosen) > 1)} of its own ({said(pcpus)})"
     return _Place(pcpus, why, pins=tuple(chosen), exclusive=True)
 
 
-def _cores(count: int, free: list[Pcpus], node: _Node, home: Pcpus) -> list[Pcpus] | None:
-    """The same as before where they are free; else from the cell that has the fewest to spare; else from any. One core at least
-    is left to all others."""
+def _cores(vm: VmNeeds, free: list[Pcpus], node: _Node, home: Pcpus) -> list[Pcpus] | None:
+    """The same as before where they are free; else from the cell that has the fewest to spare, among those with its memory where
+    there are any; else from any. One core at least is left to all others."""
+    count = vm.vcpus
     if len(free) <= count:
         return None
     before = [core for core in free if set(core) <= set(home)]
     if len(before) == count:
         return before
     by_cell = [[core for core in free if set(core) <= set(cell)] for cell in node.cells]
-    fitting = [cores for cores in by_cell if len(cores) >= count]
+    enough = [n for n, cores in enumerate(by_cell) if len(cores) >= count]
+    fitting = [by_cell[n] for n in [n for n in enough if node.holds(n, vm.memory_mib)] or enough]
     from_cell = min(fitting, key=lambda cores: (len(cores), cores[0])) if fitting else free
     return from_cell[-count:]
 
@@ -193,23 +211,27 @@ def _floating(vm: VmNeeds, node: _Node, home: Pcpus) -> _Place:
         short = f"reserves all of its vCPUs, but {several}: "
     if len(node.cells) == 1:
         return _Place(node.pools[0], f"{short}floats over {said(node.pools[0])}")
-    wanted = vm.allotment.cpu_reserved_pct
+    wanted, before = vm.allotment.cpu_reserved_pct, cell_of(node, home)
     roomy = [
         n
         for n in range(len(node.cells))
         if len(node.pools[n]) >= vm.vcpus
+        if n == before or node.holds(n, vm.memory_mib)  # what lies there already stays there
         if not wanted or node.reserved[n] + wanted <= 100 * len(node.pools[n]) // node.share
     ]
     if not roomy:
-        needs = f"{vm.vcpus} pCPUs for its vCPUs" + (f" and {wanted} % to reserve" if wanted else "")
-        return _Place(node.pool_all, f"{short}floats over {said(node.pool_all)}: no cell has {needs}")
-    before = cell_of(node, home)
+        needs = f"{vm.vcpus} pCPUs for its vCPUs" + (f", {wanted} % to reserve" if wanted else "")
+        needs += f" and {vm.memory_mib} MiB for its memory" if node.cells_mib else ""
+        fault = f"it is to lie in one cell, and no cell has {needs}" if vm.allotment.one_cell else ""
+        return _Place(node.pool_all, f"{short}floats over {said(node.pool_all)}: no cell has {needs}", fault=fault)
     cell = before if before in roomy else min(roomy, key=lambda n: ((node.load[n] + vm.vcpus) / len(node.pools[n]), n))
     assert cell is not None
     node.load[cell] += vm.vcpus
     node.reserved[cell] += wanted
+    node.memory_mib[cell] += vm.memory_mib
+    held = " and its memory" if node.cells_mib and node.memory_mib[cell] <= node.cells_mib[cell] else ""
     return _Place(
-        node.pools[cell], f"{short}floats over {said(node.pools[cell])}, one cell with a pCPU for each of its vCPUs"
+        node.pools[cell], f"{short}floats over {said(node.pools[cell])}, one cell with a pCPU for each of its vCPUs{held}"
     )
 
 

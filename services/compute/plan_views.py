@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from libs.memory.promise import guaranteed_mib, promise_of
 from proto.compute import (
     Capabilities,
     NodeRemoved,
@@ -21,8 +22,10 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
+from proto.memory import CapacitySet
 from proto.migration import VmMigrated, VmMigrationEnded
 from proto.plan import CpuBeat, MakePlan, NodeCpus, PlanInputs, ReviewPlan, VmNeeds
+from services.compute.cells import cells_mib
 from services.compute.plan import SATISFIED_PCT
 
 BEAT_US_MAX = 5_000_000
@@ -42,20 +45,30 @@ class Heard:
 
 @dataclass(slots=True)
 class PlanViews:
-    """needs: of every VM that was started, by name; where: its node, while it runs."""
+    """needs: of every VM that was started, by name; where: its node, while it runs. cells_mib: the sizes of a node's cells;
+    promised_mib: what its ledger may promise."""
 
     cpus: dict[str, NodeCpus] = field(default_factory=dict)
     needs: dict[str, VmNeeds] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
     on: dict[str, set[str]] = field(default_factory=dict)
     heard: dict[str, Heard] = field(default_factory=dict)
+    cells_mib: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    promised_mib: dict[str, int] = field(default_factory=dict)
 
     def apply(self, event: Any) -> None:
         match event:
             case NodeReported():
+                self.cells_mib[event.node] = event.capabilities.cells_mib
                 self.cpus[event.node] = cpus_of(event.capabilities)
+                self._size(event.node)
+            case CapacitySet():
+                self.promised_mib[event.node] = event.capacity_mib
+                self._size(event.node)
             case NodeRemoved():
                 self.cpus.pop(event.node, None)
+                self.cells_mib.pop(event.node, None)
+                self.promised_mib.pop(event.node, None)
                 self.heard.pop(event.node, None)
             case VmStartRequested() | VmFound():
                 self.needs[event.vm] = VmNeeds(
@@ -64,6 +77,7 @@ class PlanViews:
                     vcpus=event.vcpus,
                     priority=event.priority,
                     allotment=event.allotment,
+                    memory_mib=guaranteed_mib(promise_of(event.memory_mib, event.priority, event.allotment)),
                 )
                 if isinstance(event, VmFound):
                     self._runs(event.vm, event.node)
@@ -82,6 +96,16 @@ class PlanViews:
             case VmDeleted():
                 self._ended(event.vm)
                 self.needs.pop(event.vm, None)
+
+    def _size(self, node: str) -> None:
+        """What may be promised in each cell follows from what may be promised on the node. A host that others share is planned
+        without them, so its cells' memory is nobody's to count."""
+        cpus, promised_mib = self.cpus.get(node), self.promised_mib.get(node, 0)
+        if cpus is None or cpus.share > 1 or len(cpus.cells) < 2 or not promised_mib:
+            return
+        self.cpus[node] = replace(
+            cpus, cells_mib=tuple(cells_mib(promised_mib, self.cells_mib[node], len(cpus.cells)))
+        )
 
     def _runs(self, vm: str, node: str) -> None:
         self._ended(vm)

@@ -6,9 +6,9 @@ misses. Those left get one score, a weighted sum of terms, each of them higher f
     fit         1 - L2 norm of what would be left free of CPU and memory: full nodes first, and those left full of both
     room        1 - L2 norm of what would be in use: one scarce resource weighs more than two half used
     lifetime    the part of the VM's expected life for which it alone would keep the node busy, negative
-    numa        how much of it would not lie in the roomiest cell, negative
-    health      the node's penalty, negative
-    contention  runnable threads per pCPU above one that are expected there, negative, at most one
+    numa        how much of it would not lie in the cell that has most of it left, negative
+    health      what is missing to full health, negative
+    contention  pCPUs wanted per pCPU above one that are expected there, and what VMs there wait already, negative, at most one
 
 Spreading and packing are sets of weights. Scores are compared as whole millionths; equals are taken by name. This file is the
 definition; index.py decides the same over columns, for many nodes (a property test holds the two together).
@@ -22,10 +22,13 @@ from math import sqrt
 from libs.common.messages import NodeId, Value
 from proto.compute import Candidate, Filter, Placement, Rejected
 from proto.machine import Priority
-from proto.placement import Removed, bitset
+from proto.placement import VCPUS_PER_PCPU_MAX, Removed, WeightSet, bitset
 
-VCPUS_PER_PCPU_MAX = 8.0
-"""vCPUs promised per pCPU of a node's share: idle guests share well up to here, and busy ones still get an eighth."""
+HEALTH_PCT_MIN = 25
+"""Below it a node gets no new VM; above, it gets one where the others are worse off."""
+
+CELLS_MAX = 8
+"""Cells of a node that are looked at; of a node with more, those that have most left."""
 
 ATTEMPTS_MAX = 3
 """Nodes asked in one start. More than three denials in a row mean that the facts are wrong, not the luck."""
@@ -67,15 +70,17 @@ class Weights(Value):
     contention: float = 0.0
 
 
-SPREAD = Weights(name="spread-2", room=1.0, numa=0.25, health=1.0, contention=0.25)
+SPREAD = Weights(name="spread-3", room=1.0, numa=0.25, health=1.0, contention=0.25)
 """For clusters that have nodes to spare: the emptiest first."""
-PACK = Weights(name="pack-1", fit=1.0, lifetime=30.0, numa=0.5, health=30.0, contention=1.0)
+PACK = Weights(name="pack-2", fit=1.0, lifetime=30.0, numa=0.5, health=30.0, contention=1.0)
 """For clusters that are to empty nodes: VMs that end together lie together; where that says nothing, the fullest first."""
+WEIGHTS = {WeightSet.SPREAD: SPREAD, WeightSet.PACK: PACK}
 
 
 class Wishes(Value):
     """What a VM needs of a node. guaranteed_mib: what of its memory, QEMU's own included, is never taken back; 0: all of it.
-    node: only there, if given. one_cell: all of it in one NUMA cell. together, apart: group names.
+    node: only there, if given; source: the node that it is to leave. one_cell: all of it in one NUMA cell. vcpus_per_pcpu: the
+    limit of its class; 0: that of the node. together, apart: group names; with_group: all of its `together` group is to follow it.
     lasts: the chance that it still runs at each of the horizons, weighted with the time since the one before; empty: unknown."""
 
     vcpus: int
@@ -85,9 +90,12 @@ class Wishes(Value):
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
     node: str = ""
+    source: str = ""
     cpu_reserved_pct: int = 0
+    vcpus_per_pcpu: float = 0.0
     together: str = ""
     apart: str = ""
+    with_group: bool = False
     one_cell: bool = False
     lasts: tuple[int, ...] = ()
 
@@ -97,12 +105,14 @@ class NodeFacts(Value):
     there are two sums below one capacity, as in libs/memory/promise.py: reserved, and charged by ratio (ratios_pct: by class).
 
     number          in the order of joining (proto/placement.py)
-    vcpus_per_pcpu  the ratio of over-allocation
+    reported        its agent has said hello; nothing is known of it before
+    vcpus_per_pcpu  the limit of over-allocation: the node's, or a lower one of a class of which there are VMs
     memory_ha_mib   beside the capacity, what is kept for the VMs of a failed node
-    cell_vcpus, cell_memory_mib  free in the roomiest NUMA cell; 0: not known
+    cells           what is left in each NUMA cell: vCPUs that may float there, MiB; empty: one cell, or not known
     together, apart groups of the VMs there
-    penalty         0 healthy … 1 not to be used
-    load            runnable threads of the host, 0 where that is not known or not the node's own
+    health          100 healthy … 0 not to be used, as last reported; health_reason: why it is less than 100
+    load            pCPUs that are wanted there: runnable threads of the host, or what its VMs use and wait for; 0: not known
+    ready_pct       of the CPU time that its VMs wanted, what they waited for; steal_pct: of the host's, what its own host took
     ends            the chance that all VMs of today have ended by each of the horizons; empty: that it is empty already
     """
 
@@ -121,18 +131,28 @@ class NodeFacts(Value):
     vcpus_per_pcpu: float = VCPUS_PER_PCPU_MAX
     cpu_reserved_pct: int = 0
     memory_ha_mib: int = 0
-    cell_vcpus: int = 0
-    cell_memory_mib: int = 0
+    cells: tuple[tuple[int, int], ...] = ()
     together: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
-    penalty: float = 0.0
+    health: int = 100
+    health_reason: str = ""
     load: float = 0.0
+    ready_pct: int = 0
+    steal_pct: int = 0
+    reported: bool = True
     ends: tuple[int, ...] = ()
 
 
-def vcpus_max(node: NodeFacts) -> int:
-    """vCPUs that may be promised on a node; one at least, or a share below an eighth of a pCPU could run nothing."""
-    return max(1, int(node.pcpus * node.vcpus_per_pcpu))
+def vcpus_max(node: NodeFacts, of_class: float = 0.0) -> int:
+    """vCPUs that may be promised on a node; one at least, or a share below an eighth of a pCPU could run nothing.
+    of_class: the limit of the class of a VM that is to come; 0: none."""
+    ratio = min(node.vcpus_per_pcpu, of_class) if of_class else node.vcpus_per_pcpu
+    return max(1, int(node.pcpus * ratio))
+
+
+def is_open(node: NodeFacts) -> bool:
+    """It takes new VMs, as far as it is for itself to say."""
+    return node.reported and node.online and not node.cordoned and node.health >= HEALTH_PCT_MIN
 
 
 def reservable_pct(node: NodeFacts) -> int:
@@ -146,7 +166,7 @@ def place(
     """Candidates best first, and why each other node is none. nodes: how many numbers are given; 0: up to
     the highest that is here."""
     all = sorted(facts, key=lambda n: n.node)
-    settled = bool(wish.together) and any(wish.together in n.together for n in all)
+    settled = bool(wish.together) and not wish.with_group and any(wish.together in n.together for n in all)
     removed = {n.node: _removed(wish, n, tried, settled) for n in all}
     if crowded(all):
         weights = plain(weights)
@@ -168,7 +188,8 @@ def _removed(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool)
     """The first filter that removes the node. TRIED stands early so that a placement always names all nodes tried."""
     for filter, needed, available in _needs(wish, node, tried, settled):
         if needed > available:
-            return Rejected(node=node.node, filter=filter, needed=needed, available=max(0, available))
+            reason = node.health_reason if filter is Filter.HEALTH else ""
+            return Rejected(node=node.node, filter=filter, needed=needed, available=max(0, available), reason=reason)
     return None
 
 
@@ -178,17 +199,19 @@ Need = tuple[Filter, int, int]
 def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -> Iterator[Need]:
     """Filter, needed, available. Yes-or-no filters need what is asked of them out of nothing, or nothing."""
     yield Filter.NOT_ASKED, 0, -1 if wish.node and node.node != wish.node else 0
+    yield Filter.SOURCE, 0, -1 if node.node == wish.source else 0
     yield Filter.TRIED, 0, -1 if node.node in tried else 0
+    yield Filter.NEVER_REPORTED, 0, 0 if node.reported else -1
     yield Filter.OFFLINE, 0, 0 if node.online else -1
     yield Filter.CORDONED, 0, -1 if node.cordoned else 0
-    yield Filter.HEALTH, 0, -1 if node.penalty >= 1 else 0
+    yield Filter.HEALTH, HEALTH_PCT_MIN, node.health
     yield Filter.POOL, len(set(wish.pools) - set(node.pools)), 0
     yield Filter.BRIDGE, len(set(wish.bridges) - set(node.bridges)), 0
     yield Filter.APART, 0, -1 if wish.apart and wish.apart in node.apart else 0
     yield Filter.TOGETHER, 0, -1 if settled and wish.together not in node.together else 0
-    if wish.one_cell and node.cell_vcpus:
+    if wish.one_cell and node.cells:
         yield Filter.NUMA, 0, -1 if misfit(wish, node) else 0
-    yield Filter.CPU_LIMIT, wish.vcpus, vcpus_max(node) - node.vcpus_promised
+    yield Filter.CPU_LIMIT, wish.vcpus, vcpus_max(node, wish.vcpus_per_pcpu) - node.vcpus_promised
     if wish.cpu_reserved_pct:
         yield Filter.CPU, wish.cpu_reserved_pct, reservable_pct(node) - node.cpu_reserved_pct
     needed_mib, free_mib = memory_fit(wish, node)
@@ -213,7 +236,7 @@ NAMES_MAX = 5
 
 def nearest(filter: Filter, rows: Sequence[Rejected], chosen: bool) -> Sequence[Rejected]:
     """Those of one filter that are named in a large cluster; where nothing was chosen, those that the refusal's sentence names."""
-    if filter is Filter.TRIED:
+    if filter in (Filter.TRIED, Filter.SOURCE):
         return rows
     if filter in WITH_NUMBERS:
         rows = sorted(rows, key=lambda r: (r.needed - r.available, r.node))
@@ -230,7 +253,7 @@ def _bits(numbers: Sequence[int], nodes: int) -> bytes:
 
 def crowded(nodes: Sequence[NodeFacts]) -> bool:
     """Whether more than CROWDED of the open nodes' CPU or memory is promised."""
-    open = [n for n in nodes if n.online and not n.cordoned and n.penalty < 1]
+    open = [n for n in nodes if is_open(n)]
     cpu = sum(n.vcpus_promised for n in open) > CROWDED * sum(vcpus_max(n) for n in open)
     memory = max(sum(n.memory_reserved_mib for n in open), sum(n.memory_charged_mib for n in open))
     return cpu or memory > CROWDED * sum(n.memory_capacity_mib for n in open)
@@ -245,11 +268,11 @@ def plain(weights: Weights) -> Weights:
 
 
 def misfit(wish: Wishes, node: NodeFacts) -> float:
-    """The part of the VM that the roomiest cell could not hold; 0 where cells are not known."""
-    if not node.cell_vcpus:
+    """The part of the VM that not even the cell with most of it left could hold; 0 where cells are not known."""
+    if not node.cells:
         return 0.0
-    held = min(node.cell_vcpus / max(1, wish.vcpus), node.cell_memory_mib / max(1, wish.memory_mib))
-    return 1.0 - min(1.0, held)
+    vcpus, mib = max(1, wish.vcpus), max(1, wish.memory_mib)
+    return 1.0 - min(1.0, max(min(cell[0] / vcpus, cell[1] / mib) for cell in node.cells))
 
 
 def _scored(wish: Wishes, node: NodeFacts, weights: Weights) -> Candidate:
@@ -263,7 +286,7 @@ def _scored(wish: Wishes, node: NodeFacts, weights: Weights) -> Candidate:
         "room": 1.0 - sqrt((cpu * cpu + memory * memory) / 2),
         "lifetime": -alone(wish.lasts, node.ends),
         "numa": -misfit(wish, node),
-        "health": -node.penalty,
+        "health": (node.health - 100) / 100,
         "contention": -contention(wish, node),
     }
     return candidate(node.node, cpu, memory, values, weights)
@@ -289,8 +312,10 @@ def alone(lasts: Sequence[int], ends: Sequence[int]) -> float:
 
 
 def contention(wish: Wishes, node: NodeFacts) -> float:
-    """Runnable threads per pCPU above one, by the host's load and half of the new vCPUs; 0 where the load is not known."""
-    if not node.load:
+    """pCPUs wanted per pCPU that is really there, above one, with half of the new vCPUs; and what those that are there wait
+    already. 0 where nothing is known of the node."""
+    if not (node.load or node.ready_pct):
         return 0.0
-    expected = (node.load + BUSY_SHARE * wish.vcpus) / max(0.01, node.pcpus)
-    return min(1.0, max(0.0, expected - 1.0))
+    there = max(0.01, node.pcpus * ((100 - node.steal_pct) / 100))
+    expected = (node.load + BUSY_SHARE * wish.vcpus) / there
+    return min(1.0, max(0.0, expected - 1.0) + node.ready_pct / 100)

@@ -21,7 +21,7 @@ def preflight(views: Views, node: str, now_us: int) -> DrainPlan | None:
     before = {vm: views.hints.get(vm) for vm in going}
     try:
         for vm in going:
-            choice = views.choose(vm, now_us, tried=(node,))
+            choice = views.choose(vm, now_us, source=node)
             if choice is None or not choice.candidates:
                 sentence, remedy = explain(choice) if choice else ("it is not defined", "")
                 unfit.append(DrainUnfit(vm=vm, sentence=sentence, remedy=remedy))

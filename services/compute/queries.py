@@ -9,6 +9,7 @@ import msgspec
 
 from proto.balance import CLUSTER, BalanceShown
 from proto.drain import AskDrain, DrainPlan
+from proto.placement import PlacementRules
 from services.compute.balance import ask
 from services.compute.balance.model import BALANCE
 from services.compute.fleet import SILENCE_US_MAX
@@ -18,11 +19,13 @@ from services.compute.views import Views
 _drain = msgspec.msgpack.Decoder(AskDrain).decode
 
 
-def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> BalanceShown | DrainPlan:
+def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> BalanceShown | DrainPlan | PlacementRules:
     """Raises KeyError for unknown words, LookupError for an unknown node.
 
     A question brings no time with it: a node is online while it is not silent for longer than
     the one that was heard last."""
+    if what == "placement":
+        return views.rules
     if what not in (ask.WHAT, "drain"):
         raise KeyError(what)
     heard = {name: node.heard_us for name, node in views.nodes.items() if node.heard_us}

@@ -10,7 +10,9 @@ from services.compute.policy import NAMES_MAX
 
 _SAID = {
     Filter.NOT_ASKED: "not asked for",
+    Filter.SOURCE: "which it is to leave",
     Filter.TRIED: "already tried in this start",
+    Filter.NEVER_REPORTED: "joined, but never heard of",
     Filter.OFFLINE: "offline",
     Filter.CORDONED: "cordoned",
     Filter.HEALTH: "not healthy enough for a start",
@@ -41,10 +43,16 @@ def explain(placement: Placement, asked: str = "") -> tuple[str, str]:
 
 def _said(filter: Filter, rows: Sequence[Rejected], count: int) -> str:
     unit = _UNIT.get(filter)
-    said = [f"{r.node} ({r.available} of {r.needed} {unit} free)" if unit else r.node for r in rows[:NAMES_MAX]]
+    said = [_named(r, unit) for r in rows[:NAMES_MAX]]
     if count > len(said):
         said.append(f"{count - len(said)} more")
     return f"{_SAID[filter]}: {', '.join(said)}"
+
+
+def _named(row: Rejected, unit: str | None) -> str:
+    if row.filter is Filter.HEALTH:
+        return f"{row.node} (at {row.available} %, {row.needed} needed{': ' + row.reason if row.reason else ''})"
+    return f"{row.node} ({row.available} of {row.needed} {unit} free)" if unit else row.node
 
 
 def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
@@ -64,6 +72,8 @@ def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
         return f"bring {rows[0].node} back: its agent has not been heard for some seconds"
     if rows := groups[Filter.HEALTH]:
         return f"see what is wrong with {rows[0].node}"
+    if rows := groups[Filter.NEVER_REPORTED]:
+        return f"start the agent of {rows[0].node}"
     if groups[Filter.POOL] or groups[Filter.BRIDGE]:
         return "add the pool or bridge to a node, or define the VM with one that a node has"
     return "start it again; ask for no certain node"

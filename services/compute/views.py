@@ -6,29 +6,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from libs.common.messages import Recorded, decode_meta
 from libs.memory.promise import guaranteed_mib, promise_of
-from proto.balance import ApplyBalance, LookAtBalance
-from proto.cluster import ClusterFinalized, FinalizeCluster, IncarnationBegan
+from proto.cluster import ClusterFinalized, IncarnationBegan, NodeUse, PlacementSet
 from proto.compute import (
     DefineVm,
-    DeleteVm,
-    Filter,
     ImageFacts,
     NodeCordoned,
+    NodeHealthChanged,
     NodeJoined,
     NodeRemoved,
     NodeReported,
     NodeUncordoned,
-    NoteMemory,
     Placement,
-    RemoveNode,
-    ReportNode,
-    SetAllotment,
-    StartVm,
     VmAllotted,
     VmDefined,
     VmDeleted,
@@ -40,22 +32,18 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.io import ImageDeleteRequested, ImageImported
-from proto.machine import Allotment, NicKind
+from proto.machine import Allotment, NicKind, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
-from proto.migration import MigrateVm, VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
-from proto.node import Beat
-from proto.placement import removed_by
-from proto.plan import MakePlan, ReviewPlan
-from services.compute.balance import wiring
+from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
+from proto.placement import PlacementRules
+from proto.plan import PlanMade
 from services.compute.balance.facts import BalanceViews
-from services.compute.fleet import HINT_US_MAX, LOAD_STEPS, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
+from services.compute.cells import Planned
+from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.plan_views import PlanViews
-from services.compute.policy import SPREAD, NodeFacts, Weights, Wishes
+from services.compute.policy import WEIGHTS, NodeFacts, Weights, Wishes
 from services.compute.pressed import Stilled
-from services.compute.states import tried
-
-_decode_beat = msgspec.msgpack.Decoder(Beat).decode
 
 
 class _Derived:
@@ -68,7 +56,7 @@ class _Derived:
 @dataclass(slots=True)
 class Views(_Derived):
     """Placement facts and image facts. starts: the latest start of each VM that has a node. numbers: of all nodes that ever
-    joined, in that order. owners: of each defined VM, project and owner. weights: the placement policy in force. at: the node of
+    joined, in that order. owners: of each defined VM, project and owner. rules: what is set for placement. at: the node of
     each VM that runs and is not being stopped; moves: the migrations that are not over."""
 
     nodes: dict[str, NodeView] = field(default_factory=dict)
@@ -82,7 +70,7 @@ class Views(_Derived):
     owners: dict[str, str] = field(default_factory=dict)
     lifetimes: LifetimeTable = field(default_factory=LifetimeTable)
     lives: dict[str, Life] = field(default_factory=dict)
-    weights: Weights = SPREAD
+    rules: PlacementRules = field(default_factory=PlacementRules)
     balance: BalanceViews = field(default_factory=BalanceViews)
     plans: PlanViews = field(default_factory=PlanViews)
     stilled: Stilled = field(default_factory=Stilled)
@@ -90,17 +78,27 @@ class Views(_Derived):
     finalized: int = 1
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet(self.nodes, self.hints, self.numbers)  # type: ignore[misc]  # mypy sees the own slots only
-        if self.weights.lifetime:
-            self.fleet.lives({vm: (self.starts[vm].node, life) for vm, life in self.lives.items()}, 0)
+        self.fleet = Fleet(self.nodes, self.hints, self.numbers, self.rules)  # type: ignore[misc]  # mypy sees own slots only
+        self._look_out(0)
+
+    def _look_out(self, now_us: int) -> None:
+        """Lifetimes are looked at from when a set of weights that counts them is first in force."""
+        if not self.fleet.looks_out and any(self.weights(p).lifetime for p in Priority):
+            self.fleet.lives({vm: (self.starts[vm].node, life) for vm, life in self.lives.items()}, now_us)
+
+    def weights(self, priority: Priority) -> Weights:
+        """The placement policy in force for VMs of that class."""
+        return WEIGHTS[self.rules.weights_of(priority)]
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.balance.apply(event)
         self.plans.apply(event)
         self.stilled.apply(recorded, event)
         match event:
-            case NodeJoined() | NodeRemoved() | NodeReported() | NodeCordoned() | NodeUncordoned():
+            case NodeJoined() | NodeRemoved() | NodeReported() | NodeHealthChanged() | NodeCordoned() | NodeUncordoned():
                 self._apply_node(event)
+            case PlanMade() if view := self.nodes.get(event.node):
+                self._apply_plan(event, view)
             case CapacitySet() | MemoryReserved() | MemoryReleased():
                 self._apply_memory(event)
             case VmDefined():
@@ -124,19 +122,35 @@ class Views(_Derived):
             case VmFound():
                 self.at[event.vm] = event.node
                 self.fleet.hinted(event.vm, None)
-                self._take(event.node, event.vm, event.vcpus)
+                promise = promise_of(event.memory_mib, event.priority, event.allotment)
+                self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
             case VmStartFailed() | VmStopped():
                 self._apply_end(recorded, event)
             case IncarnationBegan():
                 self.incarnation = event.incarnation
             case ClusterFinalized():
                 self.finalized = event.protocol
+            case PlacementSet():
+                self.rules = event.rules
+                self.fleet.ruled(event.rules)
+                self._look_out(recorded.at_us)
             case ImageImported():
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
 
-    def _apply_node(self, event: NodeJoined | NodeRemoved | NodeReported | NodeCordoned | NodeUncordoned) -> None:
+    def _apply_plan(self, event: PlanMade, view: NodeView) -> None:
+        """Where VMs lie among the node's cells."""
+        for vm in event.vms:
+            view.planned[vm.vm] = Planned(vm.pcpus, vm.exclusive)
+        for gone in event.gone:
+            view.planned.pop(gone, None)
+        if view.reported is not None and len(view.reported.capabilities.cells) > 1:
+            self.fleet.changed(event.node)
+
+    def _apply_node(
+        self, event: NodeJoined | NodeRemoved | NodeReported | NodeHealthChanged | NodeCordoned | NodeUncordoned
+    ) -> None:
         if isinstance(event, NodeRemoved):
             self.nodes.pop(event.node, None)
             self.fleet.changed(event.node)
@@ -147,6 +161,8 @@ class Views(_Derived):
         match event:
             case NodeReported():
                 node.reported, node.spoken = event, event.incarnation
+            case NodeHealthChanged():
+                node.health_pct, node.health_reason = event.health_pct, event.reason
             case NodeCordoned():
                 node.cordoned = True
             case NodeUncordoned():
@@ -172,8 +188,8 @@ class Views(_Derived):
         self.starts[event.vm] = event
         promise = promise_of(event.memory_mib, event.priority, event.allotment)
         until_us = recorded.at_us + HINT_US_MAX
-        self.fleet.hinted(event.vm, Hint(event.node, _share(event.vcpus, event.allotment), promise, until_us))
-        self._take(event.node, event.vm, event.vcpus, event.allotment)
+        self.fleet.hinted(event.vm, Hint(event.node, _share(event.vcpus, event.allotment, promise), promise, until_us))
+        self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
         if before := self.lives.pop(event.vm, None):
             self.lifetimes.ended(before, recorded.at_us)
         owner = self.owners.get(event.vm, "")
@@ -184,7 +200,7 @@ class Views(_Derived):
     def _apply_allotted(self, event: VmAllotted, defined: VmDefined) -> None:
         self.vms[event.vm] = replace(defined, priority=event.priority, allotment=event.allotment)
         for node in [name for name, view in self.nodes.items() if event.vm in view.vms]:
-            self._take(node, event.vm, defined.shape.vcpus, event.allotment)
+            self._take(node, event.vm, defined.shape.vcpus, event.allotment, promise_to(self.vms[event.vm]))
 
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
         self.starts.pop(event.vm, None)
@@ -207,8 +223,8 @@ class Views(_Derived):
                 self.moves[event.vm] = event
                 promise = promise_of(event.memory_mib, event.priority, event.allotment)
                 until_us = recorded.at_us + HINT_US_MAX
-                self.fleet.hinted(event.vm, Hint(event.to, _share(event.vcpus, event.allotment), promise, until_us))
-                self._take(event.to, event.vm, event.vcpus, event.allotment)
+                self.fleet.hinted(event.vm, Hint(event.to, _share(event.vcpus, event.allotment, promise), promise, until_us))
+                self._take(event.to, event.vm, event.vcpus, event.allotment, promise)
             case VmMigrated():
                 self._left(event.source, event.vm)
                 if event.vm in self.at:
@@ -230,12 +246,10 @@ class Views(_Derived):
             view.vms.pop(vm, None)
             self.fleet.changed(node)
 
-    def _take(self, node: str, vm: str, vcpus: int, allotment: Allotment | None = None) -> None:
-        """The VM counts on that node; by its definition where the event does not say what it was allotted."""
-        defined = self.vms.get(vm)
-        allotment = allotment or (defined.allotment if defined else Allotment())
+    def _take(self, node: str, vm: str, vcpus: int, allotment: Allotment, promise: Promise) -> None:
+        """The VM counts on that node."""
         if view := self.nodes.get(node):
-            view.vms[vm] = _share(vcpus, allotment)
+            view.vms[vm] = _share(vcpus, allotment, promise)
             self.fleet.changed(node)
 
     def unheard(self, incarnation: int) -> tuple[str, ...]:
@@ -251,19 +265,33 @@ class Views(_Derived):
         return view is not None and view.heard_us > 0 and now_us - view.heard_us <= SILENCE_US_MAX
 
     def facts(self, now_us: int, asking: str = "") -> list[NodeFacts]:
-        """What placement may know of every node that said hello at least once; asking: the VM that is to be placed."""
+        """What placement may know of every node that joined; asking: the VM that is to be placed."""
         self.fleet.expire(now_us)
         return [facts for name in self.nodes if (facts := self.fleet.facts(name, now_us, asking)) is not None]
+
+    def uses(self) -> tuple[NodeUse, ...]:
+        """What VMs were promised on each node that said hello."""
+        return tuple(
+            NodeUse(
+                node=name,
+                pcpus=view.reported.capabilities.pcpus / max(1, view.reported.capabilities.share),
+                vcpus=sum(share.vcpus for share in view.vms.values()),
+                classes=tuple(sorted({share.priority for share in view.vms.values()})),
+            )
+            for name, view in sorted(self.nodes.items())
+            if view.reported is not None
+        )
 
     def expect(self, vm: str, choice: Placement | None, now_us: int) -> None:
         """This choice is about to be decided. A VM that has a node already gets no other by it."""
         wanted = self.vms.get(vm)
         if wanted and choice and choice.candidates and vm not in self.starts:
-            share = _share(wanted.shape.vcpus, wanted.allotment)
-            self.fleet.hinted(vm, Hint(choice.candidates[0].node, share, promise_to(wanted), now_us + HINT_US_MAX))
+            hint = Hint(choice.candidates[0].node, share_of(wanted), promise_to(wanted), now_us + HINT_US_MAX)
+            self.fleet.hinted(vm, hint)
 
-    def wish(self, vm: VmDefined, asked: str, now_us: int) -> Wishes:
-        """What the VM needs of a node, and how long it may last there."""
+    def wish(self, vm: VmDefined, asked: str, now_us: int, source: str = "", with_group: bool = False) -> Wishes:
+        """What the VM needs of a node, and how long it may last there. source: the node that it is to leave; with_group: so are all
+        of its `together` group."""
         allotment = vm.allotment
         life = self.lifetimes.kind(self.owners.get(vm.vm, ""), vm.shape.vcpus, now_us)
         return Wishes(
@@ -274,19 +302,26 @@ class Views(_Derived):
             pools=tuple(sorted({d.pool for d in vm.disks})),
             bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
             node=asked,
+            source=source,
+            vcpus_per_pcpu=self.rules.ratio_of(vm.priority),
+            with_group=with_group,
             cpu_reserved_pct=allotment.cpu_reserved_pct,
             together=allotment.together,
             apart=allotment.apart,
+            one_cell=allotment.one_cell,
             lasts=self.fleet.lasts(life.kind),
         )
 
-    def choose(self, vm: str, now_us: int, asked: str = "", tried: tuple[str, ...] = ()) -> Placement | None:
+    def choose(
+        self, vm: str, now_us: int, asked: str = "", tried: tuple[str, ...] = (), source: str = "", with_group: bool = False
+    ) -> Placement | None:
         """A placement for a VM, None where it is not defined."""
         wanted = self.vms.get(vm)
         if wanted is None:
             return None
         self.fleet.renew(self.lifetimes, now_us)
-        return self.fleet.place(self.wish(wanted, asked, now_us), tried, self.weights, now_us, vm)
+        wish = self.wish(wanted, asked, now_us, source, with_group)
+        return self.fleet.place(wish, tried, self.weights(wanted.priority), now_us, vm)
 
     def known(self, command: DefineVm) -> ImageFacts:
         """Of the images a definition names: those that are there, and how the first disk's image boots."""
@@ -301,68 +336,6 @@ class Views(_Derived):
         )
 
 
-def enrich(command: Any, views: Views, now_us: int) -> Any:
-    """Overwrites what only compute's own views may say, whoever sent the command."""
-    match command:
-        case DefineVm():
-            return replace(command, known=views.known(command))
-        case LookAtBalance() | ApplyBalance():
-            return wiring.enrich(command, views.balance, lambda node: views.online(node, now_us), now_us)
-        case StartVm():
-            choice = views.choose(command.vm, now_us, command.node)
-            views.expect(command.vm, choice, now_us)
-            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
-        case MigrateVm():
-            here = views.at.get(command.vm)
-            choice = views.choose(command.vm, now_us, command.node, (here,)) if here else None
-            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
-        case DeleteVm():
-            unheard = views.unheard(command.incarnation)
-            return command if command.unheard == unheard else replace(command, unheard=unheard)
-        case NoteMemory(granted=False):
-            return replace(command, choice=_next_choice(command, views, now_us))
-        case ReportNode() if command.finalized != views.finalized:
-            return replace(command, finalized=views.finalized)
-        case FinalizeCluster():
-            reports = {name: node.reported for name, node in views.nodes.items()}
-            return replace(command, nodes={n: r.capabilities.protocol for n, r in reports.items() if r is not None})
-        case MakePlan() | ReviewPlan() | SetAllotment():
-            return views.plans.filled(command)
-        case RemoveNode():
-            node = views.nodes.get(command.node)
-            return replace(command, vms=tuple(sorted(node.vms)) if node else ())
-        case _:
-            return command
-
-
-def _next_choice(command: NoteMemory, views: Views, now_us: int) -> Placement | None:
-    """The ledger's denial says that the facts were old: choose afresh, without the nodes already tried. None, and with it the
-    recorded candidates, where the start asked for one node only or is not the latest."""
-    start = views.starts.get(command.vm)
-    if start is None or start.generation != command.generation:
-        return None
-    if removed_by(start.placement, Filter.NOT_ASKED):
-        return None
-    return views.choose(command.vm, now_us, tried=(*tried(start.placement), start.node))
-
-
-def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
-    """`tel.NODE.beat`, `tel.NODE.cpu`. Only a node that joined, and only in its own name."""
-    if subject.endswith(".cpu"):
-        views.plans.hear(subject, data, now_us)
-        views.balance.hear(subject, data, now_us)
-        return
-    beat = _decode_beat(data)
-    node = views.nodes.get(beat.node)
-    if node is not None and subject == f"tel.{beat.node}.beat":
-        node.heard_us = now_us
-        views.fleet.heard(beat.node, now_us)
-        load = round(beat.load * LOAD_STEPS) / LOAD_STEPS
-        if load != node.load:
-            node.load = load
-            views.fleet.changed(beat.node)
-
-
 def promise_to(wanted: VmDefined) -> Promise:
     """What a ledger would promise to it."""
     return promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
@@ -370,11 +343,14 @@ def promise_to(wanted: VmDefined) -> Promise:
 
 def share_of(wanted: VmDefined) -> Share:
     """What it would take of a node."""
-    return _share(wanted.shape.vcpus, wanted.allotment)
+    return _share(wanted.shape.vcpus, wanted.allotment, promise_to(wanted))
 
 
-def _share(vcpus: int, allotment: Allotment) -> Share:
-    return Share(vcpus, allotment.cpu_reserved_pct, allotment.together, allotment.apart)
+def _share(vcpus: int, allotment: Allotment, promise: Promise) -> Share:
+    wish = allotment
+    return Share(
+        vcpus, wish.cpu_reserved_pct, wish.together, wish.apart, promise.priority, guaranteed_mib(promise)
+    )
 
 
 def _owner(recorded: Recorded) -> str:

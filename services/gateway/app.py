@@ -23,7 +23,20 @@ from services.gateway.commands import REQUEST_S, Commands
 from services.gateway.console import Consoles
 from services.gateway.follow import Follower
 from services.gateway.gateway import Gateway
-from services.gateway.http import balance, cluster, events, images, ledgers, metrics, nodes, schema, tokens, vms, why
+from services.gateway.http import (
+    balance,
+    cluster,
+    events,
+    images,
+    ledgers,
+    metrics,
+    nodes,
+    placement,
+    schema,
+    tokens,
+    vms,
+    why,
+)
 from services.gateway.http.door import (
     PROTOCOL_HEADER,
     door,
@@ -140,7 +153,7 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
 
     routes: list[Any] = [
         cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, balance.set_balance,
-        balance.apply_balance, metrics.metrics,
+        balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
         vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, tokens.router,
         events.events, events.list_tasks, events.show_task, why.why, why.why_not,

@@ -35,6 +35,7 @@ class Action(StrEnum):
     TOKENS = "tokens"
     FINALIZE = "finalize"
     BALANCE = "balance"
+    PLACEMENT = "placement"
 
 
 LEAST: dict[Action, Role] = {
@@ -50,10 +51,11 @@ LEAST: dict[Action, Role] = {
     Action.TOKENS: Role.ADMIN,
     Action.FINALIZE: Role.ADMIN,
     Action.BALANCE: Role.ADMIN,
+    Action.PLACEMENT: Role.ADMIN,
 }
 """The least role for each action."""
 
-CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE, Action.BALANCE})
+CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT})
 """Actions on what belongs to no project: the token must be good for all projects."""
 
 _RANK = {role: rank for rank, role in enumerate(Role)}

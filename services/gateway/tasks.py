@@ -17,7 +17,7 @@ from proto import drain as d
 from proto import io, memory
 from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
-from proto.cluster import ClusterFinalized
+from proto.cluster import ClusterFinalized, PlacementSet
 
 STEPS_MAX = 64
 TaskState = Literal["running", "done", "failed"]
@@ -319,6 +319,8 @@ def _nodes(s: _Story) -> bool:
             s.at_once(f"memory-{cause.value}", node, f"{node} may promise {s.event.capacity_mib - s.event.share_mib} MiB to starts")
         case ClusterFinalized(protocol=protocol):
             s.at_once("finalize", "cluster", f"all speak protocol {protocol}")
+        case PlacementSet():
+            s.at_once("placement", "cluster", "placement has its new rules")
         case BalanceSet(mode=mode):
             s.at_once("balance", "cluster", f"the rebalancer's mode is {mode}")
         case MovePlanned(vm=vm, target=target):

@@ -72,6 +72,8 @@ class Node(msgspec.Struct):
     joined_us: int = 0
     cordoned: bool = False
     cordon_reason: str = ""
+    health_pct: int = 100
+    health_reason: str = ""
     capabilities: c.Capabilities | None = None
     boot_id: str = ""
     address: str = ""
@@ -251,7 +253,7 @@ class NodesView:
                 node.key, node.joined_us = event.key, recorded.at_us
             case c.NodeRemoved():
                 self.all.pop(event.node, None)
-            case c.NodeReported() | c.NodeCordoned() | c.NodeUncordoned():
+            case c.NodeReported() | c.NodeHealthChanged() | c.NodeCordoned() | c.NodeUncordoned():
                 _noted(self.all.get(event.node), event)
             case memory.CapacitySet():
                 if (known := self.all.get(event.node)) is not None:
@@ -271,6 +273,8 @@ def _noted(node: Node | None, event: Any) -> None:
             node.cordoned, node.cordon_reason = True, event.reason
         case c.NodeUncordoned():
             node.cordoned, node.cordon_reason = False, ""
+        case c.NodeHealthChanged():
+            node.health_pct, node.health_reason = event.health_pct, event.reason
 
 
 class ImagesView:

@@ -20,6 +20,7 @@ from proto.plan import OrderPlan
 from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
+from services.node.host.memory import available_of
 from services.node.keep import Keep
 from services.node.memory_keeper import MemoryKeeper
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
@@ -135,13 +136,20 @@ class AgentRunner:
             self._do(self.chores.on_tick(self._now()))
             self.planning.on_tick()
 
+    def _cells(self) -> tuple[int, ...]:
+        """What is left in each cell, in the order in which the capabilities name them."""
+        can = self._capabilities
+        if can is None or can.driver != "qemu" or can.share != 1 or len(can.cells) < 2:
+            return ()
+        return available_of(can.cells)
+
     async def _beat(self) -> None:
         while True:
             free_mib, load = self._load()
             vms = tuple(
                 VmBeat(v.kept.vm, v.machine.generation, v.machine.status) for v in self.agent.vms.values() if v.machine
             )
-            beat = Beat(self.node, self.boot_id, self._now(), free_mib, load, vms)
+            beat = Beat(self.node, self.boot_id, self._now(), free_mib, load, vms, self._cells())
             await self._try_publish(encode(beat))
             await asyncio.sleep(BEAT_S)
 

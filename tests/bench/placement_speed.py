@@ -21,10 +21,13 @@ from proto.machine import Allotment
 from proto.memory import CapacitySet
 from proto.node import Beat
 from proto.nodes import Capabilities
+from proto.placement import PlacementRules, WeightSet
 from services.compute import model
+from services.compute.enriching import enrich
+from services.compute.hearing import hear
 from services.compute.policy import PACK
 from services.compute.states import Absent, evolve
-from services.compute.views import Views, enrich, hear
+from services.compute.views import Views
 from tests.bench.balance_hbal import text_of
 from tests.bench.placement_trace import CORES, MEMORY_MIB, Arrival, Production
 
@@ -73,7 +76,7 @@ def decide(trace: list[Arrival], nodes: int, warm: int, count: int) -> tuple[flo
 
 def committed_per_s(trace: list[Arrival], nodes: int, count: int) -> float:
     """Starts per second through enrich, the VM's decider, and an append to the in-memory log; views follow each event."""
-    views, log, now_us = Views(weights=PACK), MemoryLog(lambda: now), 1_000_000_000
+    views, log, now_us = Views(rules=PlacementRules(weights=WeightSet.PACK)), MemoryLog(lambda: now), 1_000_000_000
     now = now_us
     meta = encode(Meta("c", "", "t", "user:ops", now))
     can = msgspec.structs.replace(example(Capabilities), pcpus=CORES, share=1, cells=(), pools=("default",), bridges=())

@@ -23,10 +23,12 @@ from proto.compute import (
 from proto.machine import Allotment
 from proto.memory import CapacitySet
 from proto.node import Beat
-from proto.placement import Filter, Placement
+from proto.placement import Filter, Placement, PlacementRules, WeightSet
+from services.compute.enriching import enrich
+from services.compute.hearing import hear
 from services.compute.lifetime_outlook import ENDS_MIN
 from services.compute.policy import PACK, place
-from services.compute.views import Views, enrich, hear
+from services.compute.views import Views
 from tests.model.test_compute import DEFINED
 from tests.model.test_nodes import CAN
 
@@ -34,6 +36,7 @@ NODES = [NodeId(f"n{i}") for i in range(4)]
 VMS = [VmId(f"v{i}") for i in range(5)]
 SECOND_US = 1_000_000
 START_US = 1_000 * SECOND_US
+PACKED = PlacementRules(weights=WeightSet.PACK)
 
 
 class Story:
@@ -83,7 +86,8 @@ class Story:
         """By the definition of the policy, from all facts as they are now."""
         wanted = self.views.vms[vm]
         facts = self.views.facts(self.now_us, asking=vm)
-        return place(self.views.wish(wanted, "", self.now_us), facts, (), self.views.weights, len(self.views.numbers))
+        weights = self.views.weights(wanted.priority)
+        return place(self.views.wish(wanted, "", self.now_us), facts, (), weights, len(self.views.numbers))
 
 
 steps = st.lists(
@@ -178,7 +182,7 @@ def test_numbers_are_in_the_order_of_joining_and_for_ever() -> None:
 def test_packing_learns_from_the_log_and_puts_short_vms_where_the_end_is_near() -> None:
     """Ann's VMs live for a minute, Bob's for a day. A new one of Ann's goes where Bob's keep the node busy anyway, though another
     of hers would leave less free."""
-    story = Story(Views(weights=PACK))
+    story = Story(Views(rules=PACKED))
     story.join(NODES[0])
     story.join(NODES[1])
     ann, bob, new = VMS[:3]

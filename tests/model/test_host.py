@@ -21,7 +21,7 @@ SwapTotal:             0 kB
 HugePages_Total:      16
 Hugepagesize:       2048 kB
 """
-CELL = "Node {n} MemTotal:  12342272 kB\nNode {n} MemFree:  524288 kB\n"
+CELL = "Node {n} MemTotal:  12342272 kB\nNode {n} MemFree:  524288 kB\nNode {n} FilePages: 307200 kB\nNode {n} Shmem: 102400 kB\n"
 V1 = """24 1 0:20 / /proc rw,nosuid - proc proc rw
 30 24 0:26 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
 31 24 0:27 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
@@ -89,12 +89,17 @@ def test_a_machine_that_tells_no_topology_has_a_core_per_cpu(tmp_path: Path) -> 
 def test_memory_and_cells(big: Path) -> None:
     assert memory.memory(big) == memory.Memory(24106, 8192, 0, 32)
     first, second = memory.cells(big)
-    assert first == memory.Cell(0, (0, 2, 4, 6), 12053, 512, (10, 21))
+    assert first == memory.Cell(0, (0, 2, 4, 6), 12053, 512, (10, 21), available_mib=712)
     assert second.distances == (21, 10)
 
 
+def test_what_is_left_of_a_cell_is_told_by_the_pcpus_that_a_node_has_of_it(big: Path) -> None:
+    assert memory.available_of(((2, 4), (3,)), big) == (712, 712)
+    assert memory.available_of(((0, 1),), big) == (), "no cell has both"
+
+
 def test_a_machine_without_numa_has_no_cells(tmp_path: Path) -> None:
-    assert memory.cells(tmp_path) == ()
+    assert memory.cells(tmp_path) == () == memory.available_of(((0,),), tmp_path)
 
 
 def test_bridges_and_boot_id(big: Path) -> None:

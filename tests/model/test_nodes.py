@@ -17,6 +17,7 @@ from proto.compute import (
     NodeCommand,
     NodeCordoned,
     NodeEvent,
+    NodeHealthChanged,
     NodeJoined,
     NodeRemoved,
     NodeReported,
@@ -111,3 +112,12 @@ def test_states_survive_the_wire(story: list[NodeCommand]) -> None:
 @given(st.lists(st.sampled_from([e for h in HISTORIES.values() for e in h]), max_size=20))
 def test_evolve_never_raises_whatever_the_order(events: list[NodeEvent]) -> None:
     assert isinstance(NODE.fold(events), Outside | Joined | Member)
+
+
+def test_health_is_an_event_where_it_changed_and_the_hello_need_not() -> None:
+    ill = msgspec.structs.replace(REPORT, health_pct=40, health_reason="a disk is slow")
+    changed = NodeHealthChanged(node=N1, health_pct=40, reason="a disk is slow")
+    Spec(NODE).given(JOINED, REPORTED).when(ill).then(changed)
+    Spec(NODE).given(JOINED).when(ill).then(REPORTED, changed)
+    Spec(NODE).given(JOINED, REPORTED, changed).when(ill).then()
+    Spec(NODE).given(JOINED, REPORTED, changed).when(REPORT).then(NodeHealthChanged(node=N1, health_pct=100))

@@ -34,8 +34,10 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
         vcpus_per_pcpu=st.sampled_from([1.0, 8.0]), cpu_reserved_pct=st.integers(0, 300), bridges=BRIDGES,
         memory_ha_mib=st.sampled_from([0, 0, 500]),
         memory_charged_mib=st.integers(0, 1200), ratios_pct=st.sampled_from([(100,) * 4, (100,) * 4, (100, 120, 150, 300)]),
-        cell_vcpus=st.integers(0, 4), cell_memory_mib=st.integers(0, 2000), together=GROUPS, apart=GROUPS,
-        penalty=st.sampled_from([0.0, 0.0, 0.3, 1.0]), load=st.sampled_from([0.0, 0.0, 0.7, 5.3]),
+        cells=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2000)), max_size=3).map(tuple), together=GROUPS, apart=GROUPS,
+        health=st.sampled_from([100, 100, 100, 70, 25, 24, 0]), health_reason=st.sampled_from(["", "a disk is slow"]),
+        load=st.sampled_from([0.0, 0.0, 0.7, 5.3]), ready_pct=st.sampled_from([0, 0, 35]), steal_pct=st.sampled_from([0, 0, 45]),
+        reported=st.integers(0, 9).map(bool),
         ends=st.just(()) | st.tuples(*[st.integers(0, CHANCE)] * HORIZONS),
     )  # fmt: skip
     return [msgspec.structs.replace(draw(node), node=NodeId(f"n{n}"), number=n) for n in numbers]
@@ -44,8 +46,10 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
 wishes = st.builds(
     Wishes, vcpus=st.integers(1, 8), memory_mib=st.integers(1, 2000), guaranteed_mib=st.integers(0, 1500),
     priority=st.sampled_from(Priority), pools=POOLS, bridges=BRIDGES,
-    node=st.sampled_from(["", "", "", "n3", "nowhere"]), cpu_reserved_pct=st.sampled_from([0, 0, 150]), together=GROUP, apart=GROUP,
-    one_cell=st.booleans(), lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
+    node=st.sampled_from(["", "", "", "n3", "nowhere"]), source=st.sampled_from(["", "", "n2", "gone"]),
+    vcpus_per_pcpu=st.sampled_from([0.0, 0.0, 0.3, 2.0]), with_group=st.booleans(),
+    cpu_reserved_pct=st.sampled_from([0, 0, 150]), together=GROUP, apart=GROUP, one_cell=st.booleans(),
+    lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
 )  # fmt: skip
 tried = st.lists(st.sampled_from(["n1", "n2", "n3", "gone"]), unique=True)
 weights = st.sampled_from([SPREAD, PACK, MIXED])

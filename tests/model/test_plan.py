@@ -35,9 +35,11 @@ from proto.plan import (
     VmCpuBeat,
     VmNeeds,
 )
+from services.compute.enriching import enrich
+from services.compute.hearing import hear
 from services.compute.plan import PLAN, Plan
 from services.compute.react import orders, react, ticks
-from services.compute.views import Views, enrich, hear
+from services.compute.views import Views
 
 N1 = NodeId("n1")
 CELLS = NodeCpus(cells=((0, 1), (2, 3)))

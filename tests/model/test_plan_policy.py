@@ -227,3 +227,37 @@ def test_moves_come_to_an_end() -> None:
         plan = planned(cpus, *vms, homes=homes)
         assert len(gains) <= 9
     assert len(gains) == 4 and all(a >= b for a, b in pairwise(gains))
+
+
+def sized(name: str, vcpus: int, mib: int, **wish: object) -> VmNeeds:
+    return replace(vm(name, vcpus, Priority.NORMAL, **wish), memory_mib=mib)
+
+
+CELLED = replace(BIG, cells_mib=(1000, 1000))
+
+
+def test_a_cell_takes_a_vm_only_with_its_memory() -> None:
+    plan = planned(CELLED, sized("a", 2, 900), sized("b", 8, 50), sized("c", 2, 500), sized("d", 2, 400))
+    cells = {name: plan[name].pcpus[0] // 16 for name in "abcd"}
+    assert cells["a"] != cells["c"] and cells["d"] == cells["c"], "by vCPUs alone b's cell would be the fuller one"
+    wide = planned(CELLED, sized("e", 2, 1001), sized("f", 2, 1001, one_cell=True))
+    assert wide["e"].pcpus == tuple(range(32)) and "no cell has" in wide["e"].sentence and not wide["e"].fault
+    assert "it is to lie in one cell" in wide["f"].fault
+
+
+def test_what_lies_in_a_cell_already_stays_there_however_full_it_is() -> None:
+    home = {"a": tuple(range(16))}
+    assert planned(CELLED, sized("a", 2, 1500), homes=home)["a"].pcpus == home["a"]
+
+
+def test_whole_cores_come_from_a_cell_with_the_memory() -> None:
+    lone = replace(whole("x", 2), memory_mib=600)
+    plan = planned(CELLED, replace(whole("w", 2), memory_mib=600), lone)
+    assert plan["w"].pcpus[0] // 16 != plan["x"].pcpus[0] // 16
+
+
+def test_no_vm_is_moved_to_a_cell_that_has_not_its_memory() -> None:
+    plans = {n: VmPlan(vm=VmId(n), generation=1, weight=100, pcpus=CELLED.cells[c]) for n, c in (("a", 0), ("b", 0), ("c", 1))}
+    demand = {"a": 1500.0, "b": 1400.0, "c": 0.0}
+    assert improve(CELLED, plans, demand, {"a": 600, "b": 600, "c": 300}) is not None
+    assert improve(CELLED, plans, demand, {"a": 600, "b": 600, "c": 500}) is None

@@ -31,10 +31,12 @@ from proto.machine import DiskFormat, DiskWish
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.node import Beat
 from proto.placement import Filter, Placement, Rejected
+from services.compute.enriching import enrich
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX
+from services.compute.hearing import hear
 from services.compute.policy import NAMES_MAX, NodeFacts, Wishes, place, vcpus_max
 from services.compute.reasons import explain
-from services.compute.views import Views, enrich, hear
+from services.compute.views import Views
 from tests.model.test_compute import BOOT, DEFINED, N1, N2, N3, choice, requested
 from tests.model.test_nodes import CAN
 
@@ -81,6 +83,61 @@ def test_each_filter_names_itself_and_its_numbers(wish: Wishes, node: NodeFacts,
 def test_a_tried_node_is_named_as_such_even_when_it_went_away() -> None:
     placement = place(WISH, [facts(online=False)], tried=["n1"])
     assert placement.rejected == (Rejected(node=N1, filter=Filter.TRIED),)
+
+
+def test_the_node_that_a_vm_leaves_is_named_as_its_source() -> None:
+    wish = msgspec.structs.replace(WISH, source="n1")
+    placement = place(wish, [FREE, facts(node=N2)])
+    assert [c.node for c in placement.candidates] == ["n2"]
+    assert placement.rejected == (Rejected(node=N1, filter=Filter.SOURCE),)
+
+
+def test_a_whole_group_may_go_where_none_of_it_is_yet() -> None:
+    nodes = [facts(together=("db",)), facts(node=N2)]
+    alone = msgspec.structs.replace(WISH, together="db", source="n1")
+    assert [r.filter for r in place(alone, nodes).rejected] == [Filter.SOURCE, Filter.TOGETHER]
+    assert place(msgspec.structs.replace(alone, with_group=True), nodes).candidates[0].node == "n2"
+
+
+def test_an_ill_node_gets_the_last_of_the_vms_and_a_very_ill_one_none_with_its_reason() -> None:
+    ill = facts(health=60, health_reason="a disk is slow")
+    placement = place(WISH, [ill, facts(node=N2, vcpus_promised=2)])
+    assert [c.node for c in placement.candidates] == ["n2", "n1"]
+    assert placement.candidates[1].terms["health"] == -0.4
+    very = msgspec.structs.replace(ill, health=10)
+    rejected = Rejected(node=N1, filter=Filter.HEALTH, needed=25, available=10, reason="a disk is slow")
+    assert place(WISH, [very]).rejected == (rejected,)
+    assert "n1 (at 10 %, 25 needed: a disk is slow)" in explain(place(WISH, [very]))[0]
+
+
+@pytest.mark.parametrize(
+    ("node", "term"),
+    [
+        (facts(), 0.0),
+        (facts(load=2.5), -0.5),
+        (facts(load=2.5, steal_pct=50), -1.0),
+        (facts(load=1.0, ready_pct=20), -0.2),
+        (facts(load=2.0, ready_pct=20), -0.45),
+    ],
+)
+def test_contention_counts_what_is_wanted_stolen_and_waited_for(node: NodeFacts, term: float) -> None:
+    assert place(WISH, [node]).candidates[0].terms.get("contention", 0.0) == term
+
+
+def test_the_limit_of_a_class_holds_where_it_is_lower_than_the_nodes() -> None:
+    critical = msgspec.structs.replace(WISH, vcpus_per_pcpu=2.0)
+    assert place(critical, [facts(vcpus_promised=3)]).candidates
+    rejected = Rejected(node=N1, filter=Filter.CPU_LIMIT, needed=1, available=0)
+    assert place(critical, [facts(vcpus_promised=4)]).rejected == (rejected,)
+    assert place(WISH, [facts(vcpus_promised=4)]).candidates
+
+
+def test_a_cell_fits_by_what_is_left_of_both_in_the_same_cell() -> None:
+    wish = msgspec.structs.replace(WISH, vcpus=4, memory_mib=1000, one_cell=True)
+    split = facts(pcpus=8, cells=((8, 500), (1, 3000)))
+    assert place(wish, [split]).rejected == (Rejected(node=N1, filter=Filter.NUMA),)
+    assert place(msgspec.structs.replace(wish, one_cell=False), [split]).candidates[0].terms["numa"] == -0.5
+    assert place(wish, [facts(pcpus=8, cells=((8, 500), (4, 1000)))]).candidates[0].terms.get("numa", 0.0) == 0.0
 
 
 def test_a_share_of_a_small_host_still_runs_something() -> None:
@@ -210,14 +267,17 @@ def test_a_node_is_online_while_its_heartbeats_come_in_its_own_name() -> None:
     views = seen(heard=("n1",))
     hear("tel.n1.beat", beat("n2"), NOW_US, views)
     hear("tel.n9.beat", beat("n9"), NOW_US, views)
-    assert [r.filter for r in chosen(views).rejected] == [Filter.OFFLINE]
+    assert [r.filter for r in chosen(views).rejected] == [Filter.OFFLINE, Filter.NEVER_REPORTED]
     assert chosen(views, NOW_US + SILENCE_US_MAX).candidates
     assert not chosen(views, NOW_US + SILENCE_US_MAX + 1).candidates
     assert not chosen(seen(heard=())).candidates, "a node that never beat"
 
 
-def test_a_node_without_a_hello_is_not_asked_for_anything() -> None:
-    assert {f.node for f in seen(heard=("n3",)).facts(NOW_US)} == {"n1", "n2"}
+def test_a_node_without_a_hello_is_not_asked_for_anything_and_is_named_as_such() -> None:
+    placement = chosen(seen(heard=("n1", "n2", "n3")))
+    assert [c.node for c in placement.candidates] == ["n1", "n2"]
+    assert placement.rejected == (Rejected(node=N3, filter=Filter.NEVER_REPORTED),)
+    assert explain(msgspec.structs.replace(placement, candidates=()))[1] == "start the agent of n3"
 
 
 def test_promises_count_from_the_choice_to_the_end() -> None:
@@ -248,7 +308,7 @@ def test_a_denial_is_followed_by_a_fresh_choice_without_those_tried() -> None:
     denial = NoteMemory(vm="a", node=N1, generation=1, granted=False)
     fresh = enrich(denial, seen(requested(N1, 1, choice(N1))), NOW_US).choice
     assert [c.node for c in fresh.candidates] == ["n2"]
-    assert fresh.rejected == (Rejected(node=N1, filter=Filter.TRIED),)
+    assert fresh.rejected[0] == Rejected(node=N1, filter=Filter.TRIED)
     only_there = Placement(
         policy="p", candidates=choice(N1).candidates, rejected=(Rejected(node=N2, filter=Filter.NOT_ASKED),)
     )
@@ -284,8 +344,8 @@ def test_starts_of_one_burst_spread_before_the_log_comes_back() -> None:
     views = seen(*others)
     burst = [enrich(StartVm(vm=vm.vm), views, NOW_US).choice.candidates[0].node for vm in others]
     assert burst == ["n1", "n2", "n1", "n2"]
-    assert [f.memory_reserved_mib for f in views.facts(NOW_US)] == [456, 456], "two guarantees"
-    assert [f.vcpus_promised for f in views.facts(NOW_US + HINT_US_MAX)] == [0, 0], "a choice that came to nothing"
+    assert [f.memory_reserved_mib for f in views.facts(NOW_US) if f.reported] == [456, 456], "two guarantees"
+    assert [f.vcpus_promised for f in views.facts(NOW_US + HINT_US_MAX) if f.reported] == [0, 0], "a choice that came to nothing"
 
 
 def test_a_start_counts_once_however_it_is_known() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from libs.common.messages import Meta, Recorded, encode
+from libs.common.messages import Meta, NodeId, Recorded, encode
 from libs.common.registry import members
 from proto.compute import Candidate, Filter, NodeEvent, Placement, Rejected, VmEvent, VmStartRequested
 from proto.examples import example
@@ -24,6 +24,23 @@ PLACED = Placement(
     ),
     rejected=(Rejected(node="n3", filter=Filter.MEMORY, needed=512, available=100),),  # type: ignore[arg-type]
 )
+
+
+def test_a_node_without_a_hello_and_the_node_that_is_left_are_named_as_such() -> None:
+    rejected = (
+        Rejected(node=NodeId("n3"), filter=Filter.NEVER_REPORTED),
+        Rejected(node=NodeId("n4"), filter=Filter.SOURCE),
+        Rejected(node=NodeId("n5"), filter=Filter.HEALTH, needed=25, available=10, reason="a disk is slow"),
+    )
+    placed = msgspec.structs.replace(PLACED, rejected=rejected)
+    assert "had not said hello" in why_not_node(placed, "n3")[0]
+    assert "was to leave" in why_not_node(placed, "n4")[0]
+    assert why_not_node(placed, "n5")[1] == [
+        "n5: removed by the filter health (10 of 25 % health there): a disk is slow"
+    ]
+    bits = Removed(filter=Filter.NEVER_REPORTED, numbers=bitset(bytes([0b00000100, *([0] * 7)])))
+    large = msgspec.structs.replace(PLACED, passed=40, nodes=60, removed=(bits,))
+    assert "had not said hello" in why_not_node(large, "n6", 5)[0]
 
 
 def test_equals_are_told_as_equals() -> None:
@@ -82,8 +99,8 @@ def test_what_a_placement_says_of_a_node(node: str, said: str, evidence: str) ->
 
 
 def test_a_placement_in_a_large_cluster_speaks_of_every_node() -> None:
-    removed = (Removed(filter=Filter.OFFLINE, numbers=bitset(bytes([0b00000100, *([0] * 7)]))),)
-    placed = msgspec.structs.replace(PLACED, passed=40, nodes=60, removed=removed)
+    offline = Removed(filter=Filter.OFFLINE, numbers=bitset(bytes([0b00000100, *([0] * 7)])))
+    placed = msgspec.structs.replace(PLACED, passed=40, nodes=60, removed=(offline,))
     assert why_not_node(placed, "n6", 5)[0] == "n6 was no candidate: the filter offline removed it"
     assert why_not_node(placed, "n7", 6)[0].startswith("n7 would have done, but is not among the 2 best of 40")
     assert why_not_node(placed, "n2", 1)[0].startswith("n2 would have done, as choice 2 of 40")

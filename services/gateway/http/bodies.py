@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -11,6 +11,7 @@ from proto.balance import Mode
 from proto.compute import DeadlineS
 from proto.machine import Allotment, DiskFormat, MemoryMib, NicKind, Priority, Vcpus
 from proto.migration import MigrationDeadlineS
+from proto.placement import Ratio, RatioOrNone, WeightSet
 from services.gateway.auth import Role, Scope
 from services.gateway.tasks import Task
 from services.gateway.views import Image, Node, Vm
@@ -94,6 +95,7 @@ class AllotmentBody(Body):
     pins: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=8191)]], msgspec.Meta(max_length=512)] | None = None
     together: Label | None = None
     apart: Label | None = None
+    one_cell: bool | None = None
 
 
 class ExecBody(Body):
@@ -153,6 +155,23 @@ class BalanceBody(Body):
     mode: Mode
     threshold: Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)] | None = None
     at_once_max: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+
+
+class ClassBody(Body):
+    """Of one class of VMs. null: that stays; weights "" and vcpus_per_pcpu 0: nothing of its own any more."""
+
+    weights: Literal["", "spread", "pack"] | None = None
+    vcpus_per_pcpu: RatioOrNone | None = None
+
+
+class PlacementBody(Body):
+    """What is not given stays. weights: prefer the emptiest nodes (`spread`) or the fullest (`pack`). vcpus_per_pcpu: how many
+    vCPUs may be promised per pCPU; nodes: of a node, 0: as the cluster. Of several limits the lowest holds."""
+
+    weights: WeightSet | None = None
+    vcpus_per_pcpu: Ratio | None = None
+    classes: dict[Priority, ClassBody] = {}
+    nodes: Annotated[dict[str, RatioOrNone], msgspec.Meta(max_length=1000)] = {}
 
 
 class NewToken(Body):

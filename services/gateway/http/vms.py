@@ -207,6 +207,7 @@ async def allot_vm(
         pins=None if data.pins is None else tuple(data.pins),
         together=data.together,
         apart=data.apart,
+        one_cell=data.one_cell,
     )
     return await _tell(request, gateway, vm, command)
 

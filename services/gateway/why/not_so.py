@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from proto import compute as c
+from proto.migration import VmMigrationFailed, VmMigrationRequested
 from services.gateway.views import Vm
 from services.gateway.why.ask import Refusal
 from services.gateway.why.placing import evidence_of, why_not_node
@@ -30,7 +31,7 @@ def not_on_node(vm: Vm, node: str, events: Sequence[Known], refused: Sequence[Re
     question = f"why is {vm.name} not on {node}?"
     if vm.node == node:
         return WhyNot(question, f"{vm.name} is on {node}", vm.changed_us)
-    last = _last(events, c.VmStartRequested)
+    last = _last(events, c.VmStartRequested, VmMigrationRequested)
     refusal = _newer(refused, last)
     if refusal is not None:
         return WhyNot(question, f"its last start was refused: {refusal.sentence}", refusal.at_us, remedy=refusal.remedy)
@@ -39,7 +40,7 @@ def not_on_node(vm: Vm, node: str, events: Sequence[Known], refused: Sequence[Re
     said, evidence = why_not_node(last.event.placement, node, number)
     where = last.recorded
     if not said:
-        ended = _last(events, c.VmStartFailed, c.VmStopped)
+        ended = _last(events, c.VmStartFailed, c.VmStopped, VmMigrationFailed)
         said = f"{node} was chosen, but {vm.name} is {vm.state}" + (f": {_end(ended.event)}" if ended else "")
     return WhyNot(question, said, where.at_us, where.position, evidence)
 
@@ -84,6 +85,8 @@ def _end(event: Any) -> str:
     match event:
         case c.VmStartFailed():
             return f"its start on {event.node} came to nothing: {event.sentence}"
+        case VmMigrationFailed():
+            return f"its migration to {event.to} came to nothing: {event.sentence}"
         case _:
             said = f": {event.sentence}" if event.sentence else ""
             return f"its process on {event.node} ended ({event.cause}){said}"

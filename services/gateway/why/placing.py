@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from proto.compute import VmStartRequested
-from proto.placement import Candidate, Filter, Placement, Rejected, filter_of, removed_by
+from proto.migration import VmMigrationRequested
+from proto.placement import Candidate, Filter, Placement, PlacementRules, Rejected, filter_of, removed_by
 
 NODES_MAX = 8
 """nodes told in the evidence of one choice; `why-not --node` answers for each"""
 
 _UNITS = {Filter.CPU_LIMIT: "vCPUs", Filter.CPU: "% of a pCPU", Filter.MEMORY: "MiB", Filter.HA_RESERVE: "MiB"}
+_UNITS[Filter.HEALTH] = "% health"
+
+_WORDS = {
+    Filter.SOURCE: "it is the node that the VM was to leave (the filter source)",
+    Filter.NEVER_REPORTED: "it joined, but its agent had not said hello (the filter never-reported)",
+}
 
 
 def evidence_of(event: Any) -> list[str]:
-    """The choice behind a start, best node first; nothing for other events."""
-    if not isinstance(event, VmStartRequested):
+    """The choice behind a start or a move, best node first; nothing for other events."""
+    if not isinstance(event, VmStartRequested | VmMigrationRequested):
         return []
     placement = event.placement
     lines = [scored(candidate) for candidate in placement.candidates[:NODES_MAX]]
@@ -43,7 +50,20 @@ def removed(rejected: Rejected) -> str:
     text = f"{rejected.node}: removed by the filter {rejected.filter}"
     if rejected.needed:
         text += f" ({rejected.available} of {rejected.needed} {_UNITS.get(rejected.filter, 'needed')} there)"
-    return text
+    return text + (f": {rejected.reason}" if rejected.reason else "")
+
+
+def _removed_by(node: str, filter: Filter) -> str:
+    return f"{node} was no candidate: {_WORDS.get(filter, f'the filter {filter} removed it')}"
+
+
+def said_rules(rules: PlacementRules) -> list[str]:
+    """What is set for placement, a few words each."""
+    said = [rules.weights.value, f"{rules.vcpus_per_pcpu:g} vCPUs per pCPU"]
+    for priority, own in sorted(rules.classes.items()):
+        said += [f"{priority}: {own.weights.value}"] if own.weights else []
+        said += [f"{priority}: {own.vcpus_per_pcpu:g} vCPUs per pCPU"] if own.vcpus_per_pcpu else []
+    return said + [f"{node}: {ratio:g} vCPUs per pCPU" for node, ratio in sorted(rules.nodes.items())]
 
 
 def why_not_node(placement: Placement, node: str, number: int = -1) -> tuple[str, list[str]]:
@@ -59,9 +79,9 @@ def why_not_node(placement: Placement, node: str, number: int = -1) -> tuple[str
             return said, [scored(best), scored(candidate), *differences(best, candidate)]
     for rejected in placement.rejected:
         if rejected.node == node:
-            return f"{node} was no candidate: the filter {rejected.filter} removed it", [removed(rejected)]
+            return _removed_by(node, rejected.filter), [removed(rejected)]
     if 0 <= number < placement.nodes and (filter := filter_of(placement, number)):
-        return f"{node} was no candidate: the filter {filter} removed it", []
+        return _removed_by(node, filter), []
     if 0 <= number < placement.nodes and passed(placement) > len(placement.candidates) and best:
         said = f"{node} would have done, but is not among the {len(placement.candidates)} best of {passed(placement)}"
         return f"{said}: {best.node} scored at least as high", [scored(c) for c in placement.candidates]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from proto import cluster, drain, io, ladder, mapping, memory, plan
 from proto import compute as c
-from proto import drain, io, ladder, mapping, memory, plan
 from proto import migration as m
-from proto.nodes import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
+from proto.nodes import NodeCordoned, NodeHealthChanged, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 from services.gateway.why.balance import of_balance
+from services.gateway.why.placing import said_rules
 
 
 def sentence(kind: str, event: Any) -> str:
@@ -94,7 +95,8 @@ def _of_migrations(event: Any) -> str:
     match event:
         case m.VmMigrationRequested():
             why = f" ({event.reason})" if event.reason else ""
-            return f"to be migrated from {event.node} to {event.to} as generation {event.incoming}{why}"
+            by = f" by the policy {event.placement.policy}"
+            return f"to be migrated from {event.node} to {event.to} as generation {event.incoming}{by}{why}"
         case m.VmIncomingRequested():
             return f"{event.to} was ordered to wait for generation {event.spec.generation}"
         case m.VmSendRequested():
@@ -187,6 +189,10 @@ def _of_nodes(event: Any) -> str:
             return f"its drain ended: {event.sentence}"
         case NodeUncordoned():
             return "uncordoned"
+        case NodeHealthChanged(reason=reason):
+            return f"its health is {event.health_pct} %{': ' + reason if reason else ''}"
+        case cluster.PlacementSet(rules=rules):
+            return f"placement was set to {', '.join(said_rules(rules))}"
         case NodeRemoved():
             return "removed"
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,8 @@ class Cell(msgspec.Struct, frozen=True):
     total_mib: int
     free_mib: int
     distances: tuple[int, ...]
+    available_mib: int = 0
+    """free, and the page cache, which the kernel gives up for programs; memory that is shared has to stay"""
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
@@ -67,4 +70,12 @@ def _cell(folder: Path, number: int) -> Cell:
         total_mib=kib.get("MemTotal", 0) >> 10,
         free_mib=kib.get("MemFree", 0) >> 10,
         distances=tuple(int(d) for d in read(folder / "distance").split()),
+        available_mib=(kib.get("MemFree", 0) + max(0, kib.get("FilePages", 0) - kib.get("Shmem", 0))) >> 10,
     )
+
+
+def available_of(wanted: Sequence[Collection[int]], root: Path = ROOT) -> tuple[int, ...]:
+    """MiB that programs could have in the cell of each of these sets of pCPUs; empty where one of them is in no cell."""
+    known = cells(root)
+    found = [next((cell for cell in known if pcpus and set(pcpus) <= set(cell.pcpus)), None) for pcpus in wanted]
+    return tuple(cell.available_mib for cell in found if cell is not None) if None not in found else ()

@@ -54,6 +54,7 @@ def describe(
     topology = cpu.topology()
     usable = topology.usable
     total_mib = memory.memory().total_mib
+    cells = [cell for cell in memory.cells() if set(cell.pcpus) & set(usable)]
     own_mib = min(HOST_MIB, total_mib // 8)
     return Capabilities(
         accelerator=found.accelerator.name,
@@ -63,7 +64,8 @@ def describe(
         qemu_version=found.version,
         machine=found.machine,
         driver="qemu",
-        cells=tuple(tuple(p for p in cell.pcpus if p in usable) for cell in memory.cells()),
+        cells=tuple(tuple(p for p in cell.pcpus if p in usable) for cell in cells),
+        cells_mib=tuple(cell.total_mib // share for cell in cells),
         pools=tuple(sorted(pools)),
         bridges=tuple(b for b in network.bridges() if b in bridges),
         hotplug=HOTPLUG,
