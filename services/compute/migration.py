@@ -43,7 +43,7 @@ from proto.migration import (
 )
 from services.compute import restored
 from services.compute.ending import failed, recall, without_target
-from services.compute.reasons import explain
+from services.compute.reasons import chosen
 from services.compute.states import Arriving, Migrating, Phase, Running, Vm
 
 ENDED = (Seen.GONE, Seen.FAILED)
@@ -80,12 +80,7 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
     unsettled = vm.pause_wanted != vm.paused or vm.resets_wanted > vm.resets
     if unsettled or len(vm.spec.disks) != len(vm.definition.disks):
         raise Refused(Refusal.BUSY, f"{vm.id} is being paused, resumed, reset or taken in", "wait until that is done")
-    choice = command.choice
-    if choice is None:
-        raise Refused(Refusal.BUSY, f"placement has not heard of {vm.id} yet", "ask again")
-    if not choice.candidates:
-        sentence, remedy = explain(choice, command.node)
-        raise Refused(Refusal.NO_NODE_FITS, sentence, remedy)
+    choice = chosen(command.choice, command.node, f"placement has not heard of {vm.id} yet")
     wanted = vm.definition
     return [
         VmMigrationRequested(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proto.compute import Filter, Placement, Rejected
+from libs.common.decider import Refused
+from proto.compute import Filter, Placement, Refusal, Rejected
 from proto.placement import removed_by
 from services.compute.policy import NAMES_MAX
 
@@ -27,6 +28,15 @@ _SAID = {
     Filter.HA_RESERVE: "short of memory beside what is kept for a failed node's VMs",
 }
 _UNIT = {Filter.CPU_LIMIT: "vCPUs", Filter.CPU: "% of a pCPU", Filter.MEMORY: "MiB", Filter.HA_RESERVE: "MiB"}
+
+
+def chosen(choice: Placement | None, asked: str, unknown: str) -> Placement:
+    """The choice, where there is one with a candidate. unknown: why there may be none yet. Raises Refused."""
+    if choice is None:
+        raise Refused(Refusal.BUSY, unknown, "ask again")
+    if not choice.candidates:
+        raise Refused(Refusal.NO_NODE_FITS, *explain(choice, asked))
+    return choice
 
 
 def explain(placement: Placement, asked: str = "") -> tuple[str, str]:

@@ -24,9 +24,10 @@ from proto.nodes import Capabilities
 from proto.placement import PlacementRules, WeightSet
 from services.compute import model
 from services.compute.enriching import enrich
+from services.compute.evolving import evolve
 from services.compute.hearing import hear
 from services.compute.policy import PACK
-from services.compute.states import Absent, evolve
+from services.compute.states import Absent
 from services.compute.views import Views
 from tests.bench.balance_hbal import text_of
 from tests.bench.placement_trace import CORES, MEMORY_MIB, Arrival, Production

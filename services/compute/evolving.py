@@ -1,0 +1,253 @@
+"""How events lead a VM from one state to the next. Pure; the machine is drawn in model.py."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from proto.compute import (
+    VmAllotted,
+    VmDefined,
+    VmDeleted,
+    VmDevicesNoted,
+    VmEvent,
+    VmFound,
+    VmLaunchRequested,
+    VmMemoryNoted,
+    VmPaused,
+    VmPauseRequested,
+    VmReset,
+    VmResetRequested,
+    VmResumed,
+    VmResumeRequested,
+    VmStarted,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+    VmStrangerGone,
+    VmStrangerSeen,
+)
+from proto.machine import MachineSpec
+from proto.migration import (
+    VmIncomingGone,
+    VmIncomingRequested,
+    VmMigrated,
+    VmMigrationEnded,
+    VmMigrationFailed,
+    VmMigrationRequested,
+    VmRecallRequested,
+    VmSendRequested,
+)
+from services.compute.states import (
+    Absent,
+    Arriving,
+    Defined,
+    Devices,
+    Launching,
+    Migrating,
+    Phase,
+    Placed,
+    Reserving,
+    Running,
+    Stopped,
+    Stopping,
+    Vm,
+)
+
+
+def evolve(vm: Vm, event: VmEvent) -> Vm:
+    """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
+    match event:
+        case VmDefined():
+            after: Vm = Stopped(definition=event, generation=vm.generation)
+        case VmDeleted():
+            after = Absent(generation=vm.generation)
+        case VmStrangerSeen():
+            after = Absent(generation=max(vm.generation, event.generation), stranger=event.node)
+        case VmStrangerGone():
+            after = Absent(generation=max(vm.generation, event.generation))
+        case _ if isinstance(vm, Absent):
+            after = vm
+        case VmAllotted():
+            after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
+        case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
+            after = _evolve_start(vm, event)
+        case VmStarted():
+            after = _started(vm, event)
+        case VmFound():
+            after = _found(vm, event)
+        case VmMigrationRequested() if isinstance(vm, Running):
+            after = _moving(vm, event)
+        case VmMigrated() if isinstance(vm, Migrating):
+            after = _moved(vm, event)
+        case VmMigrationEnded() if isinstance(vm, Arriving):
+            after = _arrived(vm, event)
+        case VmStartFailed() | VmStopped():
+            after = Stopped(
+                definition=vm.definition,
+                generation=vm.generation,
+                node=event.node,
+                sentence=event.sentence,
+                abandoned=isinstance(event, VmStartFailed) and event.abandoned,
+            )
+        case VmStopRequested():
+            after = Stopping(
+                definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s
+            )
+        case _ if isinstance(vm, Migrating):
+            after = _evolve_migration(vm, event)
+        case _ if isinstance(vm, Running):
+            after = _evolve_running(vm, event)
+        case _:
+            after = vm
+    highest = max(vm.highest, after.highest)
+    return replace(after, given=highest if highest > after.generation else 0, version=vm.version + 1)
+
+
+def _evolve_start(
+    vm: Defined, event: VmStartRequested | VmMemoryNoted | VmDevicesNoted | VmLaunchRequested
+) -> Vm:
+    match event:
+        case VmStartRequested():
+            return Reserving(
+                definition=vm.definition,
+                generation=max(vm.generation, event.generation),
+                node=event.node,
+                placement=event.placement,
+            )
+        case VmMemoryNoted() if isinstance(vm, Migrating):
+            return replace(vm, memory_noted=True)
+        case VmDevicesNoted() if isinstance(vm, Migrating):
+            return replace(vm, devices_noted=True)
+        case VmDevicesNoted() if isinstance(vm, Running):
+            return replace(vm, spec=replace(vm.spec, disks=event.disks, nics=event.nics))
+        case _ if not isinstance(vm, Reserving):
+            return vm
+        case VmMemoryNoted():
+            return replace(vm, memory_noted=True)
+        case VmDevicesNoted():
+            return replace(vm, devices=Devices(disks=event.disks, nics=event.nics))
+        case VmLaunchRequested():
+            return Launching(
+                definition=vm.definition,
+                generation=vm.generation,
+                node=event.node,
+                placement=vm.placement,
+                spec=event.spec,
+            )
+        case _:
+            assert_never(event)
+
+
+def _started(vm: Defined, event: VmStarted) -> Vm:
+    if not isinstance(vm, Launching):
+        return vm
+    return Running(
+        definition=vm.definition,
+        generation=vm.generation,
+        node=event.node,
+        spec=vm.spec,
+        boot_id=event.boot_id,
+        pcpus=event.pcpus,
+    )
+
+
+def _moving(vm: Running, event: VmMigrationRequested) -> Migrating:
+    return Migrating(
+        definition=vm.definition,
+        generation=vm.generation,
+        given=event.incoming,
+        node=vm.node,
+        running=vm,
+        to=event.to,
+        incoming=event.incoming,
+        placement=event.placement,
+        deadline_s=event.deadline_s,
+    )
+
+
+def _moved(vm: Migrating, event: VmMigrated) -> Arriving:
+    return Arriving(
+        definition=vm.definition,
+        generation=event.generation,
+        node=event.node,
+        spec=vm.spec,
+        pause_wanted=vm.running.pause_wanted,
+        boot_id=vm.running.boot_id,
+        sent_mib=event.sent_mib,
+        total_ms=event.total_ms,
+        paused_us=event.paused_us,
+    )
+
+
+def _arrived(vm: Arriving, event: VmMigrationEnded) -> Running:
+    """Resets are counted anew in each generation."""
+    return Running(
+        definition=vm.definition,
+        generation=vm.generation,
+        node=vm.node,
+        spec=vm.spec,
+        boot_id=event.boot_id or vm.boot_id,
+        pcpus=event.pcpus,
+        pause_wanted=vm.pause_wanted,
+        paused=vm.pause_wanted,
+        asked_version=vm.version + 1,
+    )
+
+
+def _evolve_migration(vm: Migrating, event: VmEvent) -> Migrating | Running:
+    match event:
+        case VmIncomingRequested():
+            return replace(vm, phase=Phase.PREPARING)
+        case VmSendRequested():
+            return replace(vm, phase=Phase.SENDING, address=event.address, asked_version=vm.version + 1)
+        case VmRecallRequested(sentence=said):
+            gone = vm.target_gone or event.target_gone
+            return replace(vm, phase=Phase.RECALLING, sentence=said, target_gone=gone, asked_version=vm.version + 1)
+        case VmMigrationFailed(sentence=said, source_gone=gone, cause=cause):
+            return replace(vm, phase=Phase.ENDING, sentence=said, source_gone=gone, cause=cause)
+        case VmIncomingGone() if not vm.source_gone:
+            return replace(vm.running, definition=vm.definition)
+        case VmReset():
+            return replace(vm, running=_evolve_running(vm.running, event))
+        case _:
+            return vm
+
+
+def _found(vm: Stopped | Placed, event: VmFound) -> Running:
+    """Its devices follow once io has granted them."""
+    wanted = vm.definition
+    spec = MachineSpec(
+        vm=event.vm, generation=event.generation, shape=wanted.shape, boot=wanted.boot,
+        boot_image=wanted.boot_image, priority=wanted.priority,
+    )  # fmt: skip
+    return Running(
+        definition=wanted,
+        generation=max(vm.generation, event.generation),
+        node=event.node,
+        spec=spec,
+        boot_id=event.boot_id,
+        pcpus=event.pcpus,
+        resets_wanted=event.resets,
+        resets=event.resets,
+    )
+
+
+def _evolve_running(vm: Running, event: VmEvent) -> Running:
+    match event:
+        case VmPauseRequested():
+            return replace(vm, pause_wanted=True, asked_version=vm.version + 1)
+        case VmPaused():
+            return replace(vm, paused=True)
+        case VmResumeRequested():
+            return replace(vm, pause_wanted=False, asked_version=vm.version + 1)
+        case VmResumed():
+            return replace(vm, paused=False)
+        case VmResetRequested():
+            return replace(vm, resets_wanted=event.resets)
+        case VmReset():
+            return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
+        case _:
+            return vm
