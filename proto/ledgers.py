@@ -18,7 +18,8 @@ class HeldShown(Value):
 
 
 class LedgerShown(Value):
-    """One node's ledger as it is now. room_mib: what starts are held to. seen, level: the node's latest word; none: not heard."""
+    """One node's ledger as it is now. room_mib: what starts are held to. nominal_mib: its VMs' memory as their
+    guests were promised it. control_plane: it runs on this host. seen, level: the node's latest word; none: not heard."""
 
     node: str
     physical_mib: int
@@ -35,6 +36,9 @@ class LedgerShown(Value):
     faults: tuple[str, ...] = ()
     level: str = ""
     min_free_mib: int = 0
+    nominal_mib: int = 0
+    control_plane: bool = False
+    memory_areas: str = ""
     seen: HostSeen | None = None
 
 

@@ -32,8 +32,8 @@ class Refusal(StrEnum):
 
 
 class Area(Value):
-    """A part of a node's memory for one module (`host`, `control`, `storage`, `network`) or class of VMs (`vms-critical` …), with
-    the limits of its cgroup. 0: no such limit. Version 1 of cgroups has no min: low and high are its soft, max its hard limit."""
+    """A part of a node's memory for one module (libs/memory/areas.py) or class of VMs (`vms-critical` …), with the limits of its
+    cgroup. 0: no such limit. Version 1 of cgroups has no min: low and high are its soft, max its hard limit."""
 
     name: str
     min_mib: int = 0
@@ -87,13 +87,16 @@ class Broken(Value):
 
 
 class NoteHost(Command):
-    """A node said what it has; 0: it is no more. The areas follow by policy where they were not set by command."""
+    """A node said what it has; 0: it is no more. The areas follow by policy where they were not set by command.
+    swap_memory_mib: what its swap may take of the memory (zram). control_plane: it runs on this host."""
 
     node: Name
     memory_mib: int
     swap_mib: int = 0
     balloon: bool = False
     memory_areas: str = ""
+    swap_memory_mib: int = 0
+    control_plane: bool = False
 
 
 class SetAreas(Command):
@@ -184,6 +187,7 @@ class CapacitySet(Event):
     policy: MemoryPolicy = MemoryPolicy()
     balloon: bool = False
     memory_areas: str = ""
+    control_plane: bool = False
     promised_mib: int = 0
     charged_mib: int = 0
 

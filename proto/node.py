@@ -234,6 +234,39 @@ class VmMemory(msgspec.Struct, frozen=True, array_like=True):
     guest_available_mib: int = -1
 
 
+class AreaNow(msgspec.Struct, frozen=True, array_like=True):
+    """One area (a module's or a class's control group) of a node. max_mib 0: no limit. swapped: what stands in it may be swapped
+    out. hits: how often it was at its limit; kills: how often the kernel killed in it. psi_…: as in MemoryBeat, of this area."""
+
+    name: str
+    used_mib: int
+    peak_mib: int = 0
+    max_mib: int = 0
+    swapped: bool = False
+    hits: int = 0
+    kills: int = 0
+    psi_some_pct: float = -1.0
+    psi_full_pct: float = -1.0
+
+
+PLAIN = "plain"
+"""swap on a disk in the clear"""
+
+
+class SwapNow(msgspec.Struct, frozen=True, array_like=True):
+    """One swap of the host. kind: `zram`, `crypt`, `plain`. why_not: why VMs are not swapped there; "": they may be.
+    memory_mib: what it takes of the memory now, memory_max_mib: at most (zram; 0: no limit). own: made by the node's agent."""
+
+    name: str
+    kind: str
+    size_mib: int
+    used_mib: int = 0
+    why_not: str = ""
+    memory_mib: int = 0
+    memory_max_mib: int = 0
+    own: bool = False
+
+
 class MemoryBeat(msgspec.Struct, frozen=True, array_like=True):
     """`tel.<node>.memory`, once a second: core NATS, never stored. Figures of the host, also where nodes share it.
     psi_…: share of the last ten seconds in which some, or all, tasks waited for memory, in percent; -1: not known."""
@@ -249,3 +282,5 @@ class MemoryBeat(msgspec.Struct, frozen=True, array_like=True):
     psi_full_avg10: float = -1.0
     ksm_saved_mib: int = 0
     vms: tuple[VmMemory, ...] = ()
+    areas: tuple[AreaNow, ...] = ()
+    swaps: tuple[SwapNow, ...] = ()

@@ -16,7 +16,8 @@ HealthPct = Annotated[int, msgspec.Meta(ge=0, le=100)]
 class Capabilities(Value):
     """What a node can do, probed by running code. share: how many embedded nodes divide this host; memory_mib is this node's part,
     pcpus the host's: of them it may promise pcpus / share.
-    swap_mib: encrypted swap or zram that VMs may use (this node's part). balloon: guests' memory can be taken back and given again.
+    swap_mib: encrypted swap or zram that VMs may use (this node's part), swap_memory_mib: what it may take of the memory (zram).
+    balloon: guests' memory can be taken back and given again. control_plane: it runs on this host.
     memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart.
     cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the
     kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells."""
@@ -42,6 +43,8 @@ class Capabilities(Value):
     balloon: bool = False
     memory_areas: str = ""
     cells_mib: tuple[int, ...] = ()
+    swap_memory_mib: int = 0
+    control_plane: bool = False
 
 
 class JoinNode(Command):

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from services.cli import show, task, units
-from services.cli.client import path
+from libs.memory.areas import BY_NAME, SWAP
+from libs.memory.promise import VMS
+from services.cli import node_memory, show, task, units
+from services.cli.client import Client, path
 from services.cli.events import listed
 from services.cli.failure import DENIED, NOT_FOUND, REFUSED, USAGE, Failure
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
@@ -48,14 +50,12 @@ def ls(_json: AsJson = False) -> None:
 
 @app.command("show")
 def show_(name: Node, _json: AsJson = False) -> None:
-    """Show one node's ledger: its areas, policy, pressure, and what each VM holds and was taken from."""
-    found = next((x for x in client().items(path("memory")) if x["node"] == name), None)
-    if found is None:
-        raise Failure(NOT_FOUND, f"there is no ledger of a node {name}", "name a node that `memory ls` shows")
+    """Show what a node's memory is promised to: both limits, policy, and what each VM holds and was taken from."""
+    found = _ledger(client(), name)
     if wants_json():
         show.as_json(found)
         return
-    show.facts(list(_facts(found)))
+    show.facts([*node_memory.promises(found), *_ladder(found)])
     rows = [
         (
             h["vm"],
@@ -70,28 +70,23 @@ def show_(name: Node, _json: AsJson = False) -> None:
     show.table(("VM", "CLASS", "NOMINAL", "RESERVED", "OVERHEAD", "TAKEN"), rows, "it holds no VM")
 
 
+def _ledger(api: Client, name: str) -> dict[str, Any]:
+    """Raises Failure."""
+    found: dict[str, Any] | None = next((x for x in api.items(path("memory")) if x["node"] == name), None)
+    if found is None:
+        raise Failure(NOT_FOUND, f"there is no ledger of a node {name}", "name a node that `memory ls` shows")
+    return found
+
+
 def _taken(held: dict[str, Any]) -> Iterable[tuple[str, int]]:
     return (held.get("taken") or {}).items()
 
 
-def _facts(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    policy, seen = found.get("policy") or {}, found.get("seen") or {}
-    yield "physical", units.size(found["physical_mib"])
-    yield "areas", ", ".join(f"{a['name']} {units.size(a.get('min_mib', 0))}" for a in found["areas"])
-    yield "failover share", units.size(found["share_mib"])
-    yield "guaranteed", _of(found["reserved_mib"], found["room_mib"])
-    yield "nominal by ratio", _of(found["charged_mib"], found["room_mib"])
-    per_class = policy.get("class_ratio_pct") or {}
-    ratios = [f"{policy.get('ratio_pct', 150)} %", *(f"{name} {pct} %" for name, pct in per_class.items())]
-    yield "ratio", f"{', '.join(ratios)}, critical 100 %"
-    yield "swap", units.size(found["swap_mib"]) if policy.get("swap", True) else "not allowed"
-    yield "merging", "allowed" if policy.get("merge") else "off"
-    if seen:
+def _ladder(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What the ladder goes by."""
+    if seen := found.get("seen") or {}:
         yield "level", f"{found['level']} ({seen['available_mib']} MiB available, minFree {found['min_free_mib']})"
-        some, full = seen.get("psi_some", -1.0), seen.get("psi_full", -1.0)
-        yield "pressure", f"some {some:g} %, full {full:g} %" if some >= 0 else "not known"
         yield "predicted need", f"{seen.get('forecast_mib', 0)} MiB"
-    yield "not applied", "; ".join(found.get("faults") or ())
 
 
 @app.command("share")
@@ -133,23 +128,58 @@ def policy(
 def areas(
     name: Node,
     sizes: Annotated[
-        list[str] | None, typer.Argument(metavar="AREA=MIN[:MAX]", help="In MiB; none: as follows from the host.")
+        list[str] | None, typer.Argument(metavar="AREA=MIN[:MAX]", help="In MiB; others stay as they are.")
     ] = None,
+    by_host: Annotated[bool, typer.Option("--by-host", help="All as follows from the host's memory.")] = False,
     waiting: Wait = False,
     timeout_s: TimeoutS = 30.0,
     _json: AsJson = False,
 ) -> None:
-    """Divide a node's memory between its modules (host, control, storage, network); vms-CLASS=0:MAX bounds a class."""
-    rows = []
-    for text in sizes or ():
-        area, _, size = text.partition("=")
-        least, _, most = size.partition(":")
-        if not least.isdigit() or (most and not most.isdigit()):
-            raise Failure(USAGE, f"{text} is not AREA=MIN[:MAX] in MiB", "for instance host=1024 control=512:2048")
-        rows.append({"name": area, "min_mib": int(least), "max_mib": int(most or 0)})
+    """Show how a node's memory is divided between its modules (host, control-plane, agent, storage, network), or set it and show
+    it before and after; vms-CLASS=0:MAX bounds a class."""
+    given = dict(map(_area, sizes or ()))
     api = client()
+    ledger = _ledger(api, name)
+    before = {area["name"]: area for area in ledger["areas"]}
+    if not given and not by_host:
+        _show_areas(ledger)
+        return
+    if given and by_host:
+        raise Failure(USAGE, "--by-host takes no sizes with it", "give sizes, or --by-host alone")
+    kept = [area for area in ledger["areas"] if area["name"] not in given and area["name"] != SWAP]
+    rows = [] if by_host else [*kept, *given.values()]
     accepted = api.post(path("nodes", name, "memory", "areas"), {"areas": rows})
     task.finish(api, accepted, f"divide the memory of {name}", waiting, timeout_s)
+    if not wants_json():
+        after = {area["name"]: area for area in _ledger(api, name)["areas"]}
+        names = [*before, *(other for other in after if other not in before)]
+        limits = node_memory.limits
+        changes = [(n, limits(before.get(n)), limits(after.get(n))) for n in names if before.get(n) != after.get(n)]
+        show.table(("AREA", "BEFORE", "AFTER"), changes, "no area is another than before")
+
+
+def _show_areas(ledger: dict[str, Any]) -> None:
+    if wants_json():
+        show.as_json(ledger["areas"])
+        return
+    by = "set by hand" if ledger["areas_set"] else "as follows from the host's memory"
+    rows = [
+        (a["name"], node_memory.limits(a), BY_NAME[a["name"]].holds if a["name"] in BY_NAME else "VMs of that class")
+        for a in ledger["areas"]
+    ]
+    show.table(("AREA", "LIMITS", "WHAT STANDS IN IT"), rows, "it has no areas")
+    show.note(f"{ledger['node']}: {by}")
+
+
+def _area(text: str) -> tuple[str, dict[str, Any]]:
+    """A module with a max is slowed down at 3/4 of it, where that is above what it was promised. Raises Failure."""
+    area, _, size = text.partition("=")
+    least, _, most = size.partition(":")
+    if not least.isdigit() or (most and not most.isdigit()):
+        raise Failure(USAGE, f"{text} is not AREA=MIN[:MAX] in MiB", "for instance host=1024 agent=256:1024")
+    min_mib, max_mib = int(least), int(most or 0)
+    high_mib = max_mib * 3 // 4 if max_mib * 3 // 4 > min_mib and not area.startswith(VMS) else 0
+    return area, {"name": area, "min_mib": min_mib, "high_mib": high_mib, "max_mib": max_mib}
 
 
 def _pair(text: str) -> tuple[str, int]:

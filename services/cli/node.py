@@ -65,8 +65,8 @@ def _pcpus(can: dict[str, Any]) -> str:
 
 @app.command("show")
 def show_(name: Name, _json: AsJson = False) -> None:
-    """Show one node: what it can do and what is not enforced on it; its memory: areas, ledger, pressure."""
-    from services.cli.node_memory import print_memory
+    """Show one node: what it can do, what is not enforced on it, and how it fares now: areas, ledger, swap, pressure."""
+    from services.cli.node_memory import print_now
 
     api = client()
     node, memory = api.get(path("nodes", name)), api.get(path("nodes", name, "memory"))
@@ -95,7 +95,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("boot id", node.get("boot_id")),
         ]
     )
-    print_memory(memory)
+    print_now(memory)
 
 
 app.command("drain")(drain)

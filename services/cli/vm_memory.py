@@ -8,6 +8,8 @@ from services.cli import show
 from services.cli.client import Client, path
 from services.cli.session import wants_json
 
+CRITICAL = "vms-critical"
+
 
 def memory(api: Client, vm: str) -> None:
     """Raises Failure."""
@@ -29,6 +31,7 @@ def memory(api: Client, vm: str) -> None:
             ("cells", ", ".join(f"{c.get('cell', 0)}: {_kib(c.get('kib'))}" for c in use.get("cells") or ())),
             ("guest says", _guest(guest) if guest else "nothing yet: its balloon driver has not spoken"),
             ("control group", _group(group)),
+            ("may be swapped", _swap(group)),
             ("simulated", "yes: nothing lies anywhere" if use.get("simulated") else ""),
         ]
     )
@@ -51,6 +54,17 @@ def _guest(guest: dict[str, Any]) -> str:
     }
     said = [f"{name} {_kib(kib)}" for name, kib in known.items() if kib >= 0]
     return ", ".join(said) + f" ({guest.get('age_s', -1)} s ago)"
+
+
+def _swap(group: dict[str, Any]) -> str:
+    if group.get("area") == CRITICAL:
+        return "never: it is critical"
+    most = group.get("swap_max_kib", -1)
+    if not group or most < 0:
+        return ""
+    if not most:
+        return "nothing now: only best-effort VMs are swapped, as far as the ladder orders"
+    return f"up to {_kib(most)}, as its node's ladder ordered"
 
 
 def _group(group: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from signal import SIGKILL, SIGTERM
 
-from services.cluster import control, groups, processes, record, screen, vms
+from services.cluster import control, groups, leave, processes, record, screen, vms
 from services.cluster.layout import CHECKOUT, NODES, Layout, default_home
 from services.cluster.places import NoPlace
 from services.cluster.plan import log_tail
@@ -111,7 +111,9 @@ def destroy(layout: Layout, sure: bool) -> int:
     vms.kill(killed)
     if killed:
         say(f"killed {', '.join(vm.vm for vm in killed)}")
-    if not groups.remove(layout.nodes.glob("*/groups")):
+    for said in leave.all_nodes(layout):
+        say(said)
+    if not groups.remove([*layout.nodes.glob("*/groups"), layout.groups]):
         say("a control group of a node still has a process in it and stays; it goes with the next start of this machine")
     for folder in [*outside, str(layout.home)]:
         shutil.rmtree(folder, ignore_errors=True)

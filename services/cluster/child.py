@@ -20,6 +20,7 @@ from signal import SIGCONT, SIGKILL, SIGTERM, Signals
 from services.cluster.places import ServerUser
 from services.cluster.processes import Mark, alive, children_of, dies_with_parent, end, mark_of, send
 from services.cluster.record import ChildRecord
+from services.cluster.standing import join
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0
 STEADY_S = 20.0
@@ -35,6 +36,7 @@ class Spec:
     ready       asked again and again while it starts; it may raise OSError, which means no
     ready_file  removed before every start; where there is no `ready`, its presence means yes
     prepare     awaited before every start
+    group       the control group it is born into, by the file that takes processes; none: the supervisor's
     death       the signal that the kernel sends it when the supervisor dies
     stop        the signal that ends it in good order, within stop_s_max
     """
@@ -48,6 +50,7 @@ class Spec:
     ready_file: Path | None = None
     prepare: Callable[[], Awaitable[None]] | None = None
     user: ServerUser | None = None
+    group: Path | None = None
     death: Signals = SIGKILL
     stop: Signals = SIGTERM
     stop_s_max: float = 10.0
@@ -144,7 +147,7 @@ class Child:
         with spec.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 *spec.argv, env=dict(spec.environment), cwd=spec.cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                preexec_fn=dies_with_parent(spec.death), start_new_session=True,
+                preexec_fn=_before(spec), start_new_session=True,
                 **(spec.user.popen() if spec.user else {}),
             )  # fmt: skip
 
@@ -165,6 +168,18 @@ class Child:
     def _set(self, state: str, mark: Mark | None, sentence: str = "") -> None:
         self.record.state, self.record.mark, self.record.sentence = state, mark, sentence
         self.changed()
+
+
+def _before(spec: Spec) -> Callable[[], None]:
+    """What the child does before it becomes the program."""
+    arm = dies_with_parent(spec.death)
+
+    def before() -> None:
+        if spec.group is not None:
+            join(spec.group)
+        arm()
+
+    return before
 
 
 def end_leftovers(marks: list[Mark], postmaster: Mark | None) -> None:

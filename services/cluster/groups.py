@@ -1,4 +1,5 @@
-"""The control groups of this cluster's nodes, found by the lists that their agents leave (`nodes/NODE/groups`)."""
+"""The control groups of this cluster, found by the lists that its agents (`nodes/NODE/groups`) and its supervisor
+(`groups`) leave."""
 
 from __future__ import annotations
 

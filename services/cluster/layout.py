@@ -8,6 +8,7 @@
     pools/default/     disks and images
     run/  logs/        control socket, lock, readiness files; one log per process
     bin/               copies of server binaries, where the server user cannot enter the checkout
+    groups             where in the control groups of this host the cluster's own processes stand
     cluster.json       ports, pids, and folders outside (record.py)
 
 The folder is $ASV_HOME, else /var/lib/asv for root, else ~/.local/share/asv. Where the unprivileged server user cannot enter
@@ -39,6 +40,11 @@ class Layout:
     @property
     def record(self) -> Path:
         return self.home / "cluster.json"
+
+    @property
+    def groups(self) -> Path:
+        """What the names of the control plane's control groups begin with, for whoever takes the cluster away."""
+        return self.home / "groups"
 
     @property
     def lock(self) -> Path:

@@ -9,7 +9,7 @@ import http.client
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
@@ -19,6 +19,7 @@ from services.cluster.identities import Identities
 from services.cluster.layout import CHECKOUT, NODES, Layout
 from services.cluster.ports import LOOPBACK
 from services.cluster.record import Record
+from services.cluster.standing import Standing
 
 SERVICES = ("compute", "memory", "io", "relay")
 HEALTH_S_MAX = 2.0
@@ -105,7 +106,8 @@ def control_specs(layout: Layout, record: Record, engines: Engines, identities: 
     return [*specs, gateway]
 
 
-def agent_spec(layout: Layout, record: Record, engines: Engines, node: str) -> Spec:
+def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, standing: Standing) -> Spec:
+    """The first node is the one whose ledger counts the control plane, and whose agent sets its limits."""
     line = record.ports.get(f"line-{node}")
     settings = {
         "ASV_NODE": node,
@@ -117,7 +119,10 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str) -> S
         "ASV_DRIVER": record.driver or "qemu",
         "ASV_STATE": str(layout.node(node)),
     }
-    return _python(layout, node, ("services.node",), settings)
+    if node == NODES[0] and standing.control_plane is not None:
+        settings["ASV_CONTROL_PLANE_GROUP"] = str(standing.control_plane)
+    settings |= {key: os.environ[key] for key in ("ASV_SWAP", "ASV_SWAP_MIB") if key in os.environ}
+    return replace(_python(layout, node, ("services.node",), settings), group=standing.agents.get(node))
 
 
 def api_url(record: Record) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import time
@@ -27,6 +28,9 @@ from services.cluster.lab import Lab
 from services.cluster.layout import NODES, Layout
 from services.cluster.processes import mark_of
 from services.cluster.record import ChildRecord, Record
+from services.cluster.standing import Standing, enter
+
+log = logging.getLogger(__name__)
 
 START_S_MAX = 120.0
 TRIM_S = 30.0
@@ -39,10 +43,11 @@ class AlreadyRuns(Exception):
 class Supervisor:
     """One cluster of one state folder. `run` returns once all is stopped."""
 
-    def __init__(self, layout: Layout, environ: Mapping[str, str], record: Record) -> None:
+    def __init__(self, layout: Layout, environ: Mapping[str, str], record: Record, standing: Standing) -> None:
         self.layout = layout
         self.environ = environ
         self.record = record
+        self.standing = standing
         self.children: dict[str, Child] = {}
         self.lines: dict[str, Line] = {}
         self.control = Control(layout)
@@ -102,7 +107,9 @@ class Supervisor:
         await self._ready_all(plan.control_specs(self.layout, self.record, engines, known))
         self.lines = await self._open_lines()
         await self._ready_all([
-            bring_up.with_join_token(self.layout, self.record, plan.agent_spec(self.layout, self.record, engines, node))
+            bring_up.with_join_token(
+                self.layout, self.record, plan.agent_spec(self.layout, self.record, engines, node, self.standing)
+            )
             for node in NODES
         ])  # fmt: skip
         await bring_up.nodes_online(self.layout, self.record)
@@ -216,4 +223,8 @@ def hold(layout: Layout) -> IO[str]:
 def serve(layout: Layout, environ: Mapping[str, str], chosen: Record, bound: Callable[[], None]) -> None:
     """The daemon's whole life. Raises AlreadyRuns."""
     with hold(layout), contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(Supervisor(layout, environ, chosen).run(bound))
+        standing = enter(layout.home, NODES)
+        if standing.top is None:
+            log.info("the control plane stands in no memory area of its own: %s", standing.why)
+        layout.groups.write_text(f"{standing.top}\n" if standing.top else "", encoding="utf-8")
+        asyncio.run(Supervisor(layout, environ, chosen, standing).run(bound))

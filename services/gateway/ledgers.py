@@ -32,7 +32,8 @@ class Taken(msgspec.Struct):
 
 class Ledger(msgspec.Struct):
     """physical_mib less the areas is capacity_mib; share_mib of that is kept for failover. reserved_mib: reservations and overhead;
-    charged_mib: nominal memory by its ratio: both are held to what is left. faults: what the node could not apply."""
+    charged_mib: nominal memory by its ratio: both are held to what is left.
+    nominal_mib: the sum of it by no ratio. faults: what the node could not apply."""
 
     physical_mib: int = 0
     capacity_mib: int = 0
@@ -41,6 +42,8 @@ class Ledger(msgspec.Struct):
     reserved_mib: int = 0
     charged_mib: int = 0
     short_mib: int = 0
+    nominal_mib: int = 0
+    policy: ladder.MemoryPolicy | None = None
     areas: tuple[memory.Area, ...] = ()
     areas_set: bool = False
     memory_areas: str = ""
@@ -66,6 +69,7 @@ class LedgersView:
             case memory.CapacitySet():
                 ledger.physical_mib, ledger.capacity_mib = event.physical_mib, event.capacity_mib
                 ledger.share_mib, ledger.swap_mib = event.share_mib, event.swap_mib
+                ledger.policy = event.policy
                 ledger.areas, ledger.areas_set, ledger.memory_areas = event.areas, event.areas_set, event.memory_areas
                 ledger.reserved_mib, ledger.charged_mib = event.promised_mib, event.charged_mib
                 ledger.short_mib = max(0, max(event.promised_mib, event.charged_mib) - event.capacity_mib)

@@ -1,8 +1,8 @@
 """The areas of a host: how its memory is kept apart between its own modules and the classes of VMs. Pure.
 
-A module's area is promised to it (min) before anything is promised to VMs; its max is where it is stopped when it goes mad, so
-that it dies there and not the host. The host's own area has no max: the kernel is in it. A class's area is promised what its
-VMs are (min), and may hold at most what there is for VMs.
+The modules and their sizes are a table (libs/memory/areas.py): a module's area is promised to it (min) before anything is promised
+to VMs; its max is where it is stopped when it goes mad, so that it dies there and not the host. A class's area is promised what
+its VMs are (min), and may hold at most what there is for VMs.
 """
 
 from __future__ import annotations
@@ -10,31 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from libs.common.decider import Refused
+from libs.memory.areas import CONTROL_PLANE, HOST, SET_BY_HAND, SWAP
 from libs.memory.promise import VMS, class_max_mib, guaranteed_mib
 from proto.machine import Priority
 from proto.memory import Area, Promise, Refusal
-
-SHARES = {"host": (256, 64), "control": (128, 256), "storage": (64, 128), "network": (64, 256)}
-"""By module: a floor, and which fraction of the host's memory it gets beside it, as page tables and caches grow with the machine.
-Together 512 MiB and 1/32. control: the agent and what else of aSV runs there; storage and network: daemons, caches, copies."""
-
-MAX_FACTOR = 4
-MAX_FLOOR_MIB = 1024
-"""A module may use so many times its part, and at least so much, before it is stopped; it is slowed down at 3/4 of that."""
-
-
-def sized(memory_mib: int) -> tuple[Area, ...]:
-    """The areas of a host of that size, by policy."""
-    if memory_mib <= 0:
-        return ()
-    return tuple(_module(name, floor + memory_mib // part) for name, (floor, part) in SHARES.items())
-
-
-def _module(name: str, size_mib: int) -> Area:
-    if name == "host":
-        return Area(name=name, min_mib=size_mib, low_mib=size_mib)
-    most_mib = max(MAX_FLOOR_MIB, MAX_FACTOR * size_mib)
-    return Area(name=name, min_mib=size_mib, low_mib=size_mib, high_mib=most_mib * 3 // 4, max_mib=most_mib)
 
 
 def for_classes(promises: Iterable[Promise], areas: Sequence[Area], capacity_mib: int) -> tuple[Area, ...]:
@@ -56,8 +35,8 @@ def for_classes(promises: Iterable[Promise], areas: Sequence[Area], capacity_mib
     )
 
 
-def check(areas: Sequence[Area], memory_mib: int) -> None:
-    """Raises Refused for areas that make no sense on a host of that size."""
+def check(areas: Sequence[Area], memory_mib: int, control_plane: bool) -> None:
+    """Raises Refused for areas that make no sense on a host of that size. control_plane: it runs there."""
     classes = {VMS + p.value for p in Priority}
     names = [area.name for area in areas]
     for area in areas:
@@ -66,8 +45,17 @@ def check(areas: Sequence[Area], memory_mib: int) -> None:
         twice = next(n for n in names if names.count(n) > 1)
         raise Refused(Refusal.BAD_AREAS, f"area {twice} is given {names.count(twice)} times", "give each area once")
     sum_mib = sum(area.min_mib for area in areas)
-    if areas and "host" not in names:
+    if areas and HOST not in names:
         raise Refused(Refusal.BAD_AREAS, "no area is left for the host itself", "give an area named host")
+    if areas and control_plane and CONTROL_PLANE not in names:
+        raise Refused(
+            Refusal.BAD_AREAS, "the control plane runs on this host and has no area", f"give an area named {CONTROL_PLANE}"
+        )
+    if CONTROL_PLANE in names and not control_plane:
+        said = "no control plane runs on this host"
+        raise Refused(
+            Refusal.BAD_AREAS, said, f"leave {CONTROL_PLANE} out, or tell the agent its group (ASV_CONTROL_PLANE_GROUP)"
+        )
     if areas and sum_mib >= memory_mib:
         said = f"the areas' min is {sum_mib} MiB together, the host has {memory_mib}"
         raise Refused(Refusal.BAD_AREAS, said, "leave memory for VMs")
@@ -88,5 +76,10 @@ def _check_one(area: Area, classes: set[str]) -> None:
         if area.min_mib or area.low_mib:
             said = f"area {area.name} has min or low of its own"
             raise Refused(Refusal.BAD_AREAS, said, "leave them 0: they follow from what its VMs were promised")
-    elif area.name not in SHARES:
-        raise Refused(Refusal.BAD_AREAS, f"there is no module {area.name[:80]!r}", f"one of {', '.join(SHARES)}")
+    elif area.name == SWAP:
+        said = "the area of swap follows from the zram device that the node has"
+        raise Refused(Refusal.BAD_AREAS, said, "leave it out; its agent's ASV_SWAP_MIB says how large the device is")
+    elif area.name == HOST and (area.high_mib or area.max_mib):
+        raise Refused(Refusal.BAD_AREAS, "the host itself cannot be held to a high or max", "give its min only")
+    elif area.name not in SET_BY_HAND:
+        raise Refused(Refusal.BAD_AREAS, f"there is no module {area.name[:80]!r}", f"one of {', '.join(SET_BY_HAND)}")

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from libs.common.decider import Refused
 from libs.common.messages import NodeId
+from libs.memory.areas import SWAP, sized, with_swap
 from libs.memory.promise import taken_mib
 from proto.machine import Priority
 from proto.memory import (
@@ -33,14 +34,17 @@ from services.memory.states import Account, Ledger
 
 def note_host(command: NoteHost, account: Account) -> Sequence[LedgerEvent]:
     before = account if isinstance(account, Ledger) else Ledger(capacity_mib=0)
-    keeps = before.areas_set and command.memory_mib > taken_mib(before.areas)
-    areas = before.areas if keeps else area_rules.sized(command.memory_mib)
+    here, zram_mib = command.control_plane, command.swap_memory_mib
+    set_areas = with_swap(before.areas, zram_mib)
+    keeps = before.areas_set and here == before.control_plane and command.memory_mib > taken_mib(set_areas)
+    areas = set_areas if keeps else sized(command.memory_mib, here, zram_mib)
     after = replace(
         before,
         physical_mib=command.memory_mib,
         swap_mib=command.swap_mib,
         balloon=command.balloon,
         memory_areas=command.memory_areas,
+        control_plane=here,
         areas=areas,
         areas_set=keeps,
         capacity_mib=max(0, command.memory_mib - taken_mib(areas)),
@@ -66,8 +70,10 @@ def note_host(command: NoteHost, account: Account) -> Sequence[LedgerEvent]:
 
 def set_areas(command: SetAreas, account: Account) -> Sequence[LedgerEvent]:
     ledger = _known(command.node, account)
-    area_rules.check(command.areas, ledger.physical_mib)
-    areas = command.areas or area_rules.sized(ledger.physical_mib)
+    zram_mib = sum(area.min_mib for area in ledger.areas if area.name == SWAP)
+    area_rules.check(command.areas, ledger.physical_mib - zram_mib, ledger.control_plane)
+    by_host = sized(ledger.physical_mib, ledger.control_plane)
+    areas = with_swap(command.areas or by_host, zram_mib)
     capacity_mib = max(0, ledger.physical_mib - taken_mib(areas))
     after = replace(ledger, areas=areas, areas_set=bool(command.areas), capacity_mib=capacity_mib)
     return _changed(command.node, ledger, after, CapacityCause.AREAS)
@@ -136,6 +142,7 @@ def _set(node: str, ledger: Ledger, cause: CapacityCause) -> CapacitySet:
         policy=ledger.policy,
         balloon=ledger.balloon,
         memory_areas=ledger.memory_areas,
+        control_plane=ledger.control_plane,
         promised_mib=ledger.reserved_mib,
         charged_mib=ledger.charged_mib,
     )
@@ -154,4 +161,5 @@ def apply(account: Account, event: CapacitySet) -> Ledger:
         policy=event.policy,
         balloon=event.balloon,
         memory_areas=event.memory_areas,
+        control_plane=event.control_plane,
     )

@@ -47,6 +47,9 @@ def _shown(node: str, ledger: Ledger, views: Views) -> LedgerShown:
         faults=ledger.faults,
         level=level_of(seen, min_free).value if seen is not None else "",
         min_free_mib=min_free,
+        nominal_mib=sum(r.promise.nominal_mib for r in ledger.reserved.values()),
+        control_plane=ledger.control_plane,
+        memory_areas=ledger.memory_areas,
         seen=seen,
     )
 

@@ -26,7 +26,7 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             can = event.capabilities
             host = NoteHost(
                 node=event.node, memory_mib=can.memory_mib, swap_mib=can.swap_mib, balloon=can.balloon,
-                memory_areas=can.memory_areas,
+                memory_areas=can.memory_areas, swap_memory_mib=can.swap_memory_mib, control_plane=can.control_plane,
             )  # fmt: skip
             return [host]
         case NodeRemoved():

@@ -53,6 +53,7 @@ class Ledger(State, omit_defaults=False):
     policy: MemoryPolicy = MemoryPolicy()
     balloon: bool = False
     memory_areas: str = ""
+    control_plane: bool = False
     reserved: dict[str, Reservation] = msgspec.field(default_factory=dict)
     grips: dict[str, Grip] = msgspec.field(default_factory=dict)
     climbed_us: int = 0

@@ -1,4 +1,4 @@
-"""The agent, wired: `python -m services.node`."""
+"""The agent, wired: `python -m services.node`; `… leave` takes away what it made of its host."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from libs.common.messages import NodeId
 from services.node.asks import Asks
 from services.node.config import NodeConfig
 from services.node.drivers import Driver, DriverError
+from services.node.host.memory import part_mib
 from services.node.join import JoinRefused, credentials
 from services.node.keep import Keep
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
 from services.node.runner import AgentRunner
+from services.node.swapping import Swapping, Wish
 
 log = logging.getLogger(__name__)
 OPEN = ("identity: the bus asks nobody who they are, so that any process that reaches it may play any other",)
@@ -39,13 +41,27 @@ def make_driver(config: NodeConfig) -> Driver:
 
         return QemuDriver(
             config.node, config.state, config.pool_folders(), share=config.share, bridges=config.bridges,
-            moves_at=config.migration_address,
+            moves_at=config.migration_address, control_plane=config.control_plane_group,
         )  # fmt: skip
     if config.driver == "simulated":
         from services.node.drivers.simulated import SimHost, SimParams, SimPool, SimulatedDriver
 
         return SimulatedDriver(SimHost(config.node, SimParams(), Random(config.node), SimPool(any_file=True)))
     raise ValueError(f"ASV_DRIVER: {config.driver!r} is neither qemu nor simulated")
+
+
+def make_swap(config: NodeConfig) -> tuple[str, ...]:
+    """Swap for VMs as the operator wants it; what of that could not be, a sentence each. Raises ValueError."""
+    if config.driver != "qemu":
+        return ()
+    wish = Wish(
+        kind=config.swap, memory_mib=part_mib(config.share), where=config.swap_device or config.state,
+        swap_mib=config.swap_mib,
+    )  # fmt: skip
+    said = Swapping(config.state, boot_id()).prepare(wish)
+    for sentence in said:
+        log.warning("%s", sentence)
+    return tuple(said)
 
 
 def host_load() -> tuple[int, float]:
@@ -67,8 +83,9 @@ async def run(config: NodeConfig) -> None:
     who, url = await credentials(config.node, config.state / "keys", config.gateway, config.join_token_file)
     bus = await NatsBus.connect(config.nats_url or url, who, name=config.node)
     driver, clock, node = make_driver(config), SystemClock(), NodeId(config.node)
+    said = await asyncio.to_thread(make_swap, config)
     runner = AgentRunner(
-        node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, () if who else OPEN
+        node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, (*(() if who else OPEN), *said)
     )
     await runner.start()
     if not driver.memory.shelter():
@@ -76,7 +93,7 @@ async def run(config: NodeConfig) -> None:
     asks = Asks(node, driver, bus, clock)
     await asks.start()
     await MemoryAsks(node, driver, bus).start()
-    watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met)
+    watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met, runner.renew)
     await watch.start()
     log.info("%s: ready", config.node)
     if config.ready is not None:
@@ -89,14 +106,28 @@ async def run(config: NodeConfig) -> None:
     telemetry.stop()
 
 
+def leave(config: NodeConfig) -> None:
+    """What the agent made of this host is taken away again, once its VMs are gone and it has ended. Exits 1 with a sentence where
+    something is left; said again, it goes on from there."""
+    try:
+        left = Swapping(config.state, boot_id()).leave()
+    except ValueError as error:
+        left = str(error)
+    if left:
+        sys.exit(f"services.node: swap is left on this host: {left}; say it again once that is well")
+
+
 def main() -> None:
-    """Exits 2 on a wrong setting, 1 when the agent cannot begin."""
+    """Exits 2 on a wrong setting, 1 when the agent cannot begin, or (`leave`) cannot take all away."""
     try:
         config = load(NodeConfig, os.environ)
-        config.pool_folders()
+        config.check()
     except (BadConfig, ValueError) as wrong:
         print(f"services.node: {wrong}", file=sys.stderr)
         sys.exit(2)
+    if sys.argv[1:] == ["leave"]:
+        leave(config)
+        return
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(run(config))

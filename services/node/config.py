@@ -6,13 +6,21 @@ from pathlib import Path
 
 import msgspec
 
+from libs.memory.swap import SWAP_MIB_MIN
+
+SWAP_WORDS = ("", "zram", "disk", "auto")
+SWAP_MIB_MAX = 16 << 20
+
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """node: this node's name. state: the agent's own folder. pools: `NAME=FOLDER`, comma-separated. share: how many embedded
     nodes divide this host. gateway and join_token_file: where and with what one-time token to join, the first time only.
     nats_url: overrides the address that the join answered. driver: `qemu` or `simulated`. bridges: of this node, that VMs
     may be plugged into. migration_address: of this node, where guests come in from other hosts (their memory passes in the clear:
-    a network of the nodes' own); none: only from nodes on this very host."""
+    a network of the nodes' own); none: only from nodes on this very host.
+    control_plane_group: the control group that the cluster's control plane stands in, where it runs on this host.
+    swap: what the agent makes for VMs: `zram`, `disk` (encrypted), `auto` (zram, or else disk); none: nothing. swap_mib: how much,
+    0: as follows from the memory. swap_device: a partition for it; none: a file in `state`."""
 
     node: str
     state: Path
@@ -24,10 +32,27 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "qemu"
     bridges: tuple[str, ...] = ()
     migration_address: str = ""
+    control_plane_group: Path | None = None
+    swap: str = ""
+    swap_mib: int = 0
+    swap_device: Path | None = None
     ready: Path | None = None
     log_level: str = "INFO"
     otlp_endpoint: str = ""
     trace_ratio: float = 0.01
+
+    def check(self) -> None:
+        """Raises ValueError with the setting that cannot be."""
+        self.pool_folders()
+        if self.swap not in SWAP_WORDS:
+            raise ValueError(f"ASV_SWAP: {self.swap!r} is none of zram, disk, auto (or nothing, for no swap)")
+        if self.swap_mib and not SWAP_MIB_MIN <= self.swap_mib <= SWAP_MIB_MAX:
+            raise ValueError(f"ASV_SWAP_MIB: {self.swap_mib} is not 0 or {SWAP_MIB_MIN} to {SWAP_MIB_MAX}")
+        device = self.swap_device
+        if device is not None and not (str(device).startswith("/dev/") and device.is_block_device()):
+            raise ValueError(f"ASV_SWAP_DEVICE: {device} is no block device below /dev")
+        if self.control_plane_group is not None and not self.control_plane_group.is_dir():
+            raise ValueError(f"ASV_CONTROL_PLANE_GROUP: there is no folder {self.control_plane_group}")
 
     def pool_folders(self) -> dict[str, Path]:
         """Raises ValueError with the entry that is not NAME=FOLDER."""

@@ -23,17 +23,21 @@ FACT_S_MAX = 2.0
 
 
 class MemoryWatch:
-    """met: the highest incarnation of the log that the agent has met."""
+    """met: the highest incarnation of the log that the agent has met. renew: called when the host's swap is another than before;
+    False: to be called again."""
 
     def __init__(
-        self, node: NodeId, boot_id: str, driver: Driver, bus: Bus, clock: Clock, met: Callable[[], int]
-    ) -> None:
+        self, node: NodeId, boot_id: str, driver: Driver, bus: Bus, clock: Clock, met: Callable[[], int],
+        renew: Callable[[], Awaitable[bool]],
+    ) -> None:  # fmt: skip
         self._node = node
         self._boot_id = boot_id
         self._driver = driver
         self._bus = bus
         self._clock = clock
         self._met = met
+        self._renew = renew
+        self._swap: tuple[tuple[str, int, str], ...] | None = None
         self._maps = Maps()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -70,8 +74,13 @@ class MemoryWatch:
             host.psi_full_avg10,
             host.ksm_saved_mib,
             vms,
+            host.areas,
+            host.swaps,
         )
         await self._bus.publish(f"tel.{self._node}.memory", encode(beat))
+        swap = tuple((s.name, s.size_mib, s.why_not) for s in host.swaps)
+        if swap != self._swap and await self._renew():
+            self._swap = swap
 
     async def _map(self) -> None:
         for vm, generation in self._maps.due(self._driver.memory.vms(), self._clock.now_us()):

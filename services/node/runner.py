@@ -78,8 +78,7 @@ class AgentRunner:
         """Adopt what runs, then hear orders. Raises DriverError, BusError, msgspec.DecodeError (a damaged record)."""
         machines = await self._driver.open()
         kept = self._keep.load()
-        found = await self._driver.capabilities()
-        self._capabilities = msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced)
+        self._capabilities = await self._able()
         await self._bus.serve(f"order.{self.node}", self._heard)
         await self._bus.serve(f"ask.{self.node}.metrics", self._figures)
         await self.planning.start()
@@ -161,17 +160,34 @@ class AgentRunner:
 
     async def _greet(self, greeting: int = 0) -> None:
         """Say what this node is, and have every order repeated; until each was heard. greeting: the one that is answered so."""
-        assert self._capabilities is not None
         heard = self.agent.met
-        report = ReportNode(
-            node=self.node, capabilities=self._capabilities, boot_id=self.boot_id, greeting=greeting, heard=heard
-        )
-        waiting: list[tuple[str, Fact]] = [("compute", report)]
+        waiting: list[tuple[str, Fact]] = [("compute", self._report(greeting))]
         waiting += [(service, Hello(node=self.node, boot_id=self.boot_id, heard=heard)) for service in SERVICES]
         while waiting:
             waiting = [(s, f) for s, f in waiting if not await self._told(s, f)]
             if waiting:
                 await asyncio.sleep(RETRY_S)
+
+    def _report(self, greeting: int = 0) -> ReportNode:
+        assert self._capabilities is not None
+        return ReportNode(
+            node=self.node, capabilities=self._capabilities, boot_id=self.boot_id, greeting=greeting, heard=self.agent.met
+        )
+
+    async def renew(self) -> bool:
+        """Something of this host may be another than it was: say so where it is. False: nobody heard. Raises DriverError."""
+        found = await self._able()
+        if found == self._capabilities:
+            return True
+        before, self._capabilities = self._capabilities, found
+        heard = await self._told("compute", self._report())
+        if not heard:
+            self._capabilities = before
+        return heard
+
+    async def _able(self) -> Capabilities:
+        found = await self._driver.capabilities()
+        return msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced)
 
     async def _told(self, service: str, fact: Fact) -> bool:
         reply = await self._request(service, fact, "", "")

@@ -33,6 +33,7 @@ from random import Random
 from typing import Any
 
 from libs.common.messages import Command, Recorded, encode
+from libs.memory.areas import sized
 from libs.memory.promise import promise_of, taken_mib, whole_mib
 from libs.memory.prove import Proof
 from proto.ladder import MemoryPolicy, VmMoveWanted
@@ -48,7 +49,6 @@ from proto.memory import (
 )
 from proto.node import MemoryBeat, VmMemory
 from services.memory import react, views
-from services.memory.areas import sized
 from services.memory.model import LEDGER, Account, Ledger
 from tests.bench.common import Options, report
 

@@ -79,7 +79,7 @@ async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner
     await asks.start()
     await MemoryAsks(N1, driver, bus).start()
     await agent.start()
-    watch = MemoryWatch(N1, "boot-1", driver, bus, clock, lambda: agent.agent.met)
+    watch = MemoryWatch(N1, "boot-1", driver, bus, clock, lambda: agent.agent.met, agent.renew)
     await watch.start()
     return agent, watch
 
@@ -281,7 +281,7 @@ async def test_nodes_images_tokens_and_the_whole(ctl: Ctl, tmp_path: Path) -> No
             pass  # a beat a second
     assert memory["ledger"]["areas"] and memory["pressure"]["available_mib"] == 16384
     shown = (await ctl("node", "show", "n1")).out
-    assert all(word in shown for word in ("ledger", "area  host", "guaranteed", "host memory")), shown
+    assert all(word in shown for word in ("kept by areas", "AREA", "guaranteed", "host memory", "swap of the host")), shown
     assert (await ctl("node", "cordon", "n1", "--reason", "disk", "--wait")).code == 0
     assert "online, cordoned" in (await ctl("node", "ls")).out
     assert (await ctl("node", "uncordon", "n1", "--wait")).code == 0

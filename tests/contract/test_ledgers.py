@@ -135,6 +135,20 @@ async def test_asvctl_shows_and_sets(
     out = capfd.readouterr().out
     assert "normal 200 %" in out and "host 600 MiB" in out and "db-1" in out
     assert await asvctl(world, monkeypatch, "memory", "areas", "n1", "host") == 2
+    assert await asvctl(world, monkeypatch, "memory", "areas", "n1", "--by-host", "host=5") == 2
+    assert await asvctl(world, monkeypatch, "memory", "areas", "n1", "host=9000") == 1
+    capfd.readouterr()
+    assert await asvctl(world, monkeypatch, "memory", "areas", "n1", "storage=200:1000", "--wait") == 0
+    lines = capfd.readouterr().out.splitlines()
+    before, after = "min 128 MiB, high 768 MiB, max 1 GiB", "min 200 MiB, high 750 MiB, max 1000 MiB"
+    assert [" ".join(line.split()) for line in lines if "storage" in line] == [f"storage {before} {after}"], lines
+    assert not any("agent" in line for line in lines), "what did not change is not shown"
+    assert await asvctl(world, monkeypatch, "memory", "areas", "n1") == 0
+    said = capfd.readouterr()
+    assert "host min 600 MiB" in " ".join(said.out.split()) and "qemu-img" in said.out and "set by hand" in said.err
+    assert await asvctl(world, monkeypatch, "memory", "areas", "n1", "--by-host", "--wait") == 0
+    lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+    assert f"storage {after} {before}" in lines and "vms-normal max 2.93 GiB none" in lines, lines
     assert await asvctl(world, monkeypatch, "memory", "policy", "n1", "--class", "normal") == 2
     assert await asvctl(world, monkeypatch, "memory", "show", "n9") == 3
 

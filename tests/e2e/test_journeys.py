@@ -72,7 +72,7 @@ def test_where_its_memory_lies_and_what_it_takes(cluster: EmbeddedCluster, web: 
     memory = cluster.until(
         lambda: (m := cluster.json("node", "show", node)["memory"]) and m["pressure"] and m, "a beat"
     )
-    assert {"host", "control"} <= {area["name"] for area in memory["ledger"]["areas"]}
+    assert {"host", "agent"} <= {area["name"] for area in memory["ledger"]["areas"]}
     assert web in memory["ledger"]["vms"] and web in [vm["vm"] for vm in memory["pressure"]["vms"]]
     events = [json.loads(line) for line in cluster.ctl("events", "--vm", web, "--json").splitlines()]
     drawn = [e["data"]["regions"] for e in events if e["type"] == "vm_regions_mapped"]

@@ -8,9 +8,10 @@ import pytest
 
 from proto.compute import GoneCause
 from proto.memory import Area
+from proto.node import AreaNow
 from services.node.drivers import MachineChanged
 from services.node.drivers.qemu.ends import explained
-from services.node.host import areas, cgroup_memory, swap
+from services.node.host import areas, cgroup_memory
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_tree import Limits
 
@@ -84,7 +85,7 @@ def test_a_vms_own_limits(tmp_path: Path) -> None:
 
 
 def test_vms_together_hold_what_there_is_for_them() -> None:
-    modules = (Area(name="host", min_mib=500), Area(name="control", min_mib=7, max_mib=5000))
+    modules = (Area(name="host", min_mib=500), Area(name="agent", min_mib=7, max_mib=5000))
     promised = (Area(name="vms-normal", min_mib=30, low_mib=40, max_mib=900), *CLASSES[:1])
     assert areas.for_vms((*modules, *promised)) == Area(name="", min_mib=30, low_mib=40, max_mib=1000)
     assert areas.for_vms((*CLASSES, Area(name="vms-extra"))).max_mib == 0, "one without a limit may take all"
@@ -92,18 +93,18 @@ def test_vms_together_hold_what_there_is_for_them() -> None:
 
 
 def test_in_version_2_only_groups_of_groups_hand_controllers_down(tmp_path: Path) -> None:
-    """One that does can hold no process: the agent could not stand in `control`."""
+    """One that does can hold no process: the agent could not stand in its own."""
     mount = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw"
     plant(tmp_path, {"proc/self/mountinfo": mount, "proc/self/cgroup": "0::/job"})
     job = tmp_path / "sys/fs/cgroup/job"
     plant(job, {"cgroup.controllers": "memory", "cgroup.subtree_control": "memory"})
     plant(job, {"asv-n1/cgroup.subtree_control": "memory"})
     groups = Groups(tmp_path, "asv-n1")
-    for area in ("control", "vms-normal"):
+    for area in ("agent", "vms-normal"):
         assert groups.area(area) is not None
     assert (job / "asv-n1/vms-normal/cgroup.subtree_control").exists()
-    assert not (job / "asv-n1-control/cgroup.subtree_control").exists()
-    assert areas.join_control(groups) and (job / "asv-n1-control/cgroup.procs").exists()
+    assert not (job / "asv-n1-agent/cgroup.subtree_control").exists()
+    assert areas.shelter(groups) and (job / "asv-n1-agent/cgroup.procs").exists()
 
 
 def test_promises_hold_only_below_promises(tmp_path: Path) -> None:
@@ -122,10 +123,18 @@ def test_areas_are_made_below_the_nodes_group(tmp_path: Path) -> None:
     for area in CLASSES:
         v1(top / area.name)
     groups = Groups(tmp_path, "asv-n1")
-    control = v1(tmp_path / "sys/fs/cgroup/memory/job/asv-n1-control")
-    assert areas.apply(groups, (Area(name="host", min_mib=9), Area(name="control", max_mib=70), *CLASSES)) == []
+    beside = {name: v1(tmp_path / f"sys/fs/cgroup/memory/job/asv-n1-{name}") for name in ("agent", "storage", "network")}
+    (beside["storage"] / "memory.limit_in_bytes").write_text("4096")
+    control = v1(tmp_path / "elsewhere")
+    given = (Area(name="host", min_mib=9), Area(name="agent", max_mib=70), Area(name="control-plane", max_mib=80), *CLASSES)
+    assert areas.apply(groups, given, control) == []
     assert sorted(p.name for p in top.iterdir() if p.is_dir()) == sorted(a.name for a in CLASSES)
-    assert (control / "memory.limit_in_bytes").read_text() == str(70 * MIB)
+    assert (beside["agent"] / "memory.limit_in_bytes").read_text() == str(70 * MIB)
+    assert (beside["storage"] / "memory.limit_in_bytes").read_text() == "-1", "a module that is not named any more is let go"
+    assert (control / "memory.limit_in_bytes").read_text() == str(80 * MIB)
+    swappiness = {a.name: (top / a.name / "memory.swappiness").read_text() for a in CLASSES}
+    assert {name for name, word in swappiness.items() if word != "0"} == {"vms-best-effort"}
+    assert (control / "memory.swappiness").read_text() == (beside["agent"] / "memory.swappiness").read_text() == "0"
     assert (top / "vms-normal/memory.limit_in_bytes").read_text() == str(1000 * MIB)
     assert (top / "memory.limit_in_bytes").read_text() == str(1000 * MIB)
     handle = groups.make("web-1.12", Limits(), "vms-normal")
@@ -137,7 +146,7 @@ def test_areas_are_made_below_the_nodes_group(tmp_path: Path) -> None:
 def test_a_host_without_groups_says_so(tmp_path: Path) -> None:
     assert areas.apply(Groups(tmp_path), CLASSES) == ["areas: this host lets us make no control groups for memory"]
     assert areas.apply(Groups(tmp_path), ()) == []
-    assert not areas.join_control(Groups(tmp_path))
+    assert not areas.shelter(Groups(tmp_path)) and areas.now(Groups(tmp_path)) == ()
 
 
 def test_who_was_killed_for_want_of_memory_is_told_why(tmp_path: Path) -> None:
@@ -155,13 +164,20 @@ def test_who_was_killed_for_want_of_memory_is_told_why(tmp_path: Path) -> None:
     assert explained(ordered, groups, str(group)) == ordered
 
 
-def test_only_swap_that_keeps_secrets_counts(tmp_path: Path) -> None:
-    plant(tmp_path, {
-        "proc/swaps": "Filename Type Size Used Priority\n"
-        "/dev/sda2 partition 1048576 0 -2\n/dev/zram0 partition 524288 0 5\n/dev/zram1 partition 524288 0 5\n"
-        "/dev/dm-1 partition 2097152 0 1\n/dev/mapper/swap partition 1048576 0 1\n",
-        "sys/block/zram0/backing_dev": "none", "sys/block/zram1/backing_dev": "/dev/sda3",
-        "sys/block/dm-1/dm/uuid": "LVM-abc", "sys/block/dm-2/dm/uuid": "CRYPT-PLAIN-swap", "sys/block/dm-2/dm/name": "swap",
+def test_in_version_2_only_best_effort_vms_may_be_swapped(tmp_path: Path) -> None:
+    group = v2(tmp_path / "g")
+    assert cgroup_memory.set_limits(group, Area(name="vms-critical")) == []
+    assert (group / "memory.swap.max").read_text() == "0"
+    assert cgroup_memory.set_limits(group, Area(name="vms-best-effort"), swapped=True) == []
+    assert (group / "memory.swap.max").read_text() == "max", "each VM's own group says how much"
+
+
+def test_how_an_area_fares(tmp_path: Path) -> None:
+    new, old = v2(tmp_path / "new"), v1(tmp_path / "old", 300)
+    plant(new, {
+        "memory.current": str(50 * MIB), "memory.max": str(70 * MIB), "memory.events": "low 0\nhigh 3\nmax 9\noom 1\noom_kill 2",
+        "memory.pressure": "some avg10=1.50 avg60=0 avg300=0 total=1\nfull avg10=0.50 avg60=0 avg300=0 total=1",
     })  # fmt: skip
-    assert swap.encrypted_mib(tmp_path) == 512 + 1024
-    assert swap.encrypted_mib(tmp_path / "none") == 0
+    plant(old, {"memory.failcnt": "7", "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1"})
+    assert cgroup_memory.area_now("x", new, True) == AreaNow("x", 50, 0, 70, True, 9, 2, 1.5, 0.5)
+    assert cgroup_memory.area_now("x", old, False) == AreaNow("x", 300, 300, 0, False, 7, 1, -1.0, -1.0)

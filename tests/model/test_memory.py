@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from libs.common.messages import NodeId, Recorded, VmId
 from libs.common.testing import Spec
+from libs.memory.areas import sized
 from libs.memory.promise import charged_mib, guaranteed_mib, promise_of
 from proto.compute import GoneCause, NodeRemoved, NodeReported, VmStartFailed, VmStopped
 from proto.ladder import MemoryPolicy
@@ -36,7 +37,6 @@ from proto.memory import (
     SetFailoverShare,
     SetMemoryPolicy,
 )
-from services.memory.areas import sized
 from services.memory.model import LEDGER, Ledger, Unset
 from services.memory.react import react
 from tests.model.test_compute import REQUESTED
@@ -186,7 +186,7 @@ def test_a_host_that_loses_memory_keeps_what_it_promised_and_promises_nothing_ne
 def test_areas_follow_from_the_host_until_they_are_set() -> None:
     (event,) = ledger.given().when(NoteHost(node="n1", memory_mib=16_384)).twice().events
     assert isinstance(event, CapacitySet) and event.capacity_mib == 16_384 - 1024
-    assert {a.name: a.min_mib for a in event.areas} == {"host": 512, "control": 192, "storage": 192, "network": 128}
+    assert {a.name: a.min_mib for a in event.areas} == {"host": 512, "agent": 192, "storage": 192, "network": 128}
     assert all(a.max_mib > a.high_mib > a.min_mib for a in event.areas if a.name != "host")
     (back,) = ledger.given(HOST).when(SetAreas(node="n1")).twice().events
     assert isinstance(back, CapacitySet) and back.areas == sized(2000) and not back.areas_set
@@ -196,7 +196,7 @@ def test_areas_follow_from_the_host_until_they_are_set() -> None:
 @pytest.mark.parametrize(
     ("areas", "why"),
     [
-        ((Area(name="control", min_mib=10),), "host itself"),
+        ((Area(name="agent", min_mib=10),), "host itself"),
         ((Area(name="host", min_mib=2000),), "the host has 2000"),
         ((Area(name="host", min_mib=10), Area(name="host", min_mib=10)), "2 times"),
         ((Area(name="host", min_mib=10, max_mib=5),), "do not rise"),
@@ -204,11 +204,46 @@ def test_areas_follow_from_the_host_until_they_are_set() -> None:
         ((Area(name="host", min_mib=10), Area(name="vms-noble", max_mib=5)), "no class"),
         ((Area(name="host", min_mib=10), Area(name="vms-normal", min_mib=5)), "of its own"),
         ((Area(name="host", min_mib=10), Area(name="kitchen")), "no module"),
+        ((Area(name="host", min_mib=10, max_mib=50),), "cannot be held"),
+        ((Area(name="host", min_mib=10), Area(name="swap", min_mib=5)), "follows from the zram device"),
+        ((Area(name="host", min_mib=10), Area(name="control-plane", min_mib=5)), "no control plane runs"),
     ],
 )
 def test_areas_that_make_no_sense_are_refused(areas: tuple[Area, ...], why: str) -> None:
     outcome = ledger.given(HOST).when(SetAreas(node="n1", areas=areas)).refused(Refusal.BAD_AREAS)
     assert outcome.refusal is not None and why in outcome.refusal.sentence
+
+
+def test_the_control_plane_is_counted_where_it_runs() -> None:
+    here = NoteHost(node="n1", memory_mib=16_384, control_plane=True)
+    (event,) = ledger.given().when(here).twice().events
+    assert isinstance(event, CapacitySet) and event.control_plane
+    assert event.capacity_mib == 16_384 - 1024 - 256 - 128
+    assert "control-plane" in {a.name for a in event.areas}
+    without = SetAreas(node="n1", areas=(Area(name="host", min_mib=10),))
+    outcome = ledger.given(event).when(without).refused(Refusal.BAD_AREAS)
+    assert outcome.refusal is not None and "has no area" in outcome.refusal.sentence
+    with_it = replace(without, areas=(*without.areas, Area(name="control-plane", min_mib=500, max_mib=900)))
+    (own,) = ledger.given(event).when(with_it).events
+    assert isinstance(own, CapacitySet) and own.capacity_mib == 16_384 - 510
+    (gone,) = ledger.given(event, own).when(replace(here, control_plane=False)).events
+    assert isinstance(gone, CapacitySet) and not gone.areas_set and gone.areas == sized(16_384), "it runs elsewhere now"
+
+
+def test_what_zram_may_take_is_an_area_that_nobody_sets() -> None:
+    """And swap itself counts in no limit: it is no memory that could be promised."""
+    zram = NoteHost(node="n1", memory_mib=16_384, swap_mib=4096, swap_memory_mib=1366)
+    (event,) = ledger.given().when(zram).twice().events
+    assert isinstance(event, CapacitySet) and event.capacity_mib == 16_384 - 1024 - 1366
+    by_hand = SetAreas(node="n1", areas=(Area(name="host", min_mib=1000),))
+    (own,) = ledger.given(event).when(by_hand).events
+    assert isinstance(own, CapacitySet) and own.capacity_mib == 16_384 - 1000 - 1366
+    assert own.areas == (Area(name="host", min_mib=1000), Area(name="swap", min_mib=1366))
+    (off,) = ledger.given(event, own).when(replace(zram, swap_mib=0, swap_memory_mib=0)).events
+    assert isinstance(off, CapacitySet) and off.areas == by_hand.areas and off.areas_set
+    (disk,) = ledger.given().when(replace(zram, swap_memory_mib=0)).events
+    (none,) = ledger.given().when(NoteHost(node="n1", memory_mib=16_384)).events
+    assert isinstance(disk, CapacitySet) and isinstance(none, CapacitySet) and disk.capacity_mib == none.capacity_mib
 
 
 def test_what_a_person_decides_is_refused_where_it_breaks_promises() -> None:

@@ -62,7 +62,7 @@ class DriverMemory(Protocol):
         ...
 
     def shelter(self) -> bool:
-        """Put this agent itself into the area of the control plane. False: it cannot be."""
+        """Put this agent itself into its area. False: it cannot be."""
         ...
 
     async def use(self, vm: str) -> MemoryUse:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from services.node.host import cgroup_memory
 from services.node.host.cgroup_tree import CONTROLLERS, ENFORCES, Base, Limits, bases, settings
 from services.node.host.identity import ROOT
 from services.node.host.text import read
@@ -102,13 +103,8 @@ class Groups:
 
     def oom_kills(self, handle: str) -> int:
         """How often the kernel killed a process of this group for want of memory."""
-        for folder in _folders(handle):
-            for file in ("memory.events", "memory.oom_control"):
-                for line in read(folder / file).splitlines():
-                    word, _, count = line.partition(" ")
-                    if word == "oom_kill":
-                        return int(count)
-        return 0
+        folder = cgroup_memory.folder_of(handle)
+        return 0 if folder is None else cgroup_memory.kills(folder)
 
 
 def _area(base: Base, name: str, area: str) -> Path:

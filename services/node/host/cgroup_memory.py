@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 from proto.memory import Area
+from proto.node import AreaNow
+from services.node.host.memory_now import parse_pressure
 from services.node.host.text import read, read_int
 
 UNLIMITED = 1 << 60
@@ -19,6 +21,10 @@ UNLIMITED = 1 << 60
 NOT_ENFORCED_V1 = (
     "memory-protection (control groups of version 1 have no memory.min: soft limits stand for it)",
     "memory-throttle (control groups of version 1 have no memory.high: a group at its limit is killed, not slowed down)",
+)
+SWAP_NOT_BANNED_V1 = (
+    "swap-ban (control groups of version 1 have no memory.swap.max: swappiness 0 keeps a VM out of swap until the host has no file"
+    " cache left to give up)"
 )
 NOT_HELD_V2 = (
     "memory-protection (the group that the agent was started in is promised nothing itself, so promises inside it do not hold on"
@@ -75,6 +81,45 @@ def used_by(folder: Path) -> Used:
     return Used(now >> 10, 0 if most >= UNLIMITED else most >> 10, peak >> 10)
 
 
+def area_now(name: str, folder: Path, swapped: bool) -> AreaNow:
+    """swapped: what stands in it may be swapped out. Version 1 does not say how long its processes waited."""
+    own = used_by(folder)
+    some, full = parse_pressure(read(folder / "memory.pressure"))
+    return AreaNow(
+        name=name,
+        used_mib=own.used_kib >> 10,
+        peak_mib=own.peak_kib >> 10,
+        max_mib=own.max_kib >> 10,
+        swapped=swapped,
+        hits=_hits(folder),
+        kills=kills(folder),
+        psi_some_pct=some,
+        psi_full_pct=full,
+    )
+
+
+def kills(folder: Path) -> int:
+    """How often the kernel killed in this group for want of memory."""
+    for file in ("memory.events", "memory.oom_control"):
+        if (count := _counter(folder / file, "oom_kill")) >= 0:
+            return count
+    return 0
+
+
+def _hits(folder: Path) -> int:
+    """How often it was at its limit: slowed down or reclaimed from there."""
+    return max(0, _counter(folder / "memory.events", "max")) or read_int(folder / "memory.failcnt", 0)
+
+
+def _counter(file: Path, name: str) -> int:
+    """-1: not there."""
+    for line in read(file).splitlines():
+        word, _, count = line.partition(" ")
+        if word == name:
+            return int(count)
+    return -1
+
+
 def area_name(handle: str) -> str:
     """The area a VM's group lies in; "": in none."""
     folder = folder_of(handle)
@@ -98,15 +143,19 @@ def _mib(kib: int) -> str:
     return f"{kib >> 10} MiB" if kib else "none"
 
 
-def set_limits(folder: Path, area: Area) -> list[str]:
-    """Write an area's limits and read them back; a sentence for each that did not hold."""
+def set_limits(folder: Path, area: Area, swapped: bool = False) -> list[str]:
+    """Write an area's limits and read them back; a sentence for each that did not hold. swapped: what stands in it may be swapped
+    out as far as its own groups say; else nothing of it is."""
     if version_of(folder) == 2:
         names = {"memory.min": area.min_mib, "memory.low": area.low_mib}
         words = {name: str(mib << 20) for name, mib in names.items()}
         words |= {"memory.high": _or_max(area.high_mib), "memory.max": _or_max(area.max_mib)}
+        if (folder / "memory.swap.max").exists():
+            words["memory.swap.max"] = "max" if swapped else "0"
     else:
         soft = area.low_mib or area.min_mib or area.high_mib
         words = {"memory.soft_limit_in_bytes": _or_none(soft), "memory.limit_in_bytes": _or_none(area.max_mib)}
+        words["memory.swappiness"] = str(SWAPPINESS if swapped else 0)
     return [text for name, word in words.items() if (text := _set(folder, name, word))]
 
 
@@ -125,6 +174,20 @@ def set_vm(handle: str, high_mib: int, swap_max_mib: int) -> list[str]:
         if (folder / "memory.memsw.limit_in_bytes").exists() and (most := used_by(folder).max_kib):
             words["memory.memsw.limit_in_bytes"] = str((most << 10) + (swap_max_mib << 20))
     return [text for name, word in words.items() if (text := _set(folder, name, word))]
+
+
+def swap_max_kib(handle: str) -> int:
+    """How much of the group may be swapped out; -1: not known (version 1 without accounting of swap)."""
+    folder = folder_of(handle)
+    if folder is None:
+        return -1
+    if version_of(folder) == 2:
+        return read_int(folder / "memory.swap.max", -1) // 1024
+    if read(folder / "memory.swappiness") == "0":
+        return 0
+    both = read_int(folder / "memory.memsw.limit_in_bytes", -1)
+    most = used_by(folder).max_kib
+    return (both >> 10) - most if 0 <= both < UNLIMITED and most else -1
 
 
 def _or_max(mib: int) -> str:

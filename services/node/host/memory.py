@@ -56,6 +56,12 @@ def memory(root: Path = ROOT) -> Memory:
     )
 
 
+def part_mib(share: int, root: Path = ROOT) -> int:
+    """What a node has of this machine's memory where `share` nodes divide it. All of it: what the host and its modules keep of it
+    is taken off once, by the ledger's areas."""
+    return memory(root).total_mib // share
+
+
 def cells(root: Path = ROOT) -> tuple[Cell, ...]:
     """By number; none where the kernel knows no NUMA."""
     folder = root / CELLS

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from proto.node import AreaNow, SwapNow
 from services.node.host.cgroup_tree import bases
 from services.node.host.identity import ROOT
 from services.node.host.memory import parse_meminfo
@@ -26,6 +27,8 @@ class MemoryNow(msgspec.Struct, frozen=True, kw_only=True):
     psi_some_avg10: float = -1.0
     psi_full_avg10: float = -1.0
     ksm_saved_mib: int = 0
+    areas: tuple[AreaNow, ...] = ()
+    swaps: tuple[SwapNow, ...] = ()
 
 
 def parse_pressure(text: str) -> tuple[float, float]:

@@ -17,8 +17,6 @@ from services.node.host import accel, areas, cgroup_memory, cpu, memory, network
 from services.node.host.cgroup import Groups
 from services.node.host.qemu import VERSION_S_MAX, QemuUnusable, version
 
-HOST_MIB = 1024
-"""Kept back for the host itself, MiB: kernel, agent, and what runs beside; at most an eighth of the whole."""
 HOTPLUG = ("vcpu-add", "dimm", "virtio-mem", "disk", "nic")
 _Q35 = re.compile(r"^q35\s.*\(alias of (\S+)\)$", re.MULTILINE)
 
@@ -48,19 +46,20 @@ def describe(
     direct: frozenset[str],
     bridges: tuple[str, ...],
     groups: Groups,
+    control_plane: bool = False,
 ) -> Capabilities:
     """share: how many embedded nodes divide this host. Memory is this node's part; pCPUs are the host's, as each node's VMs run on
     all of them: what a node may promise is pcpus / share."""
     topology = cpu.topology()
     usable = topology.usable
-    total_mib = memory.memory().total_mib
     cells = [cell for cell in memory.cells() if set(cell.pcpus) & set(usable)]
-    own_mib = min(HOST_MIB, total_mib // 8)
+    swaps = swap.swaps()
+    swap_mib, swap_memory_mib = swap.for_vms(swaps)
     return Capabilities(
         accelerator=found.accelerator.name,
         cpu_model=found.accelerator.cpu_model,
         pcpus=max(1, len(usable)),
-        memory_mib=(total_mib - own_mib) // share,
+        memory_mib=memory.part_mib(share),
         qemu_version=found.version,
         machine=found.machine,
         driver="qemu",
@@ -69,11 +68,13 @@ def describe(
         pools=tuple(sorted(pools)),
         bridges=tuple(b for b in network.bridges() if b in bridges),
         hotplug=HOTPLUG,
-        not_enforced=tuple(_not_enforced(found, share, pools, direct, groups)),
+        not_enforced=(*_not_enforced(found, share, pools, direct, groups), *swap.unfit(swaps)),
         share=share,
-        swap_mib=swap.encrypted_mib() // share,
+        swap_mib=swap_mib // share,
         balloon=True,
         memory_areas=memory_areas(groups),
+        swap_memory_mib=-(-swap_memory_mib // share),
+        control_plane=control_plane,
         cores=tuple(sorted({tuple(s for s in p.siblings if s in usable) for p in topology.pcpus if p.number in usable})),
         isolated=topology.isolated,
     )
@@ -100,6 +101,7 @@ def _not_enforced(
     said += groups.ability().not_enforced
     if memory_areas(groups) == "v1":
         said += cgroup_memory.NOT_ENFORCED_V1
+        said += [cgroup_memory.SWAP_NOT_BANNED_V1] if swap.swaps() else []
     elif (folder := groups.area("")) is not None and not cgroup_memory.promised(folder.parent):
         said.append(cgroup_memory.NOT_HELD_V2)
     if not areas.may_protect():

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from libs.memory.areas import STORAGE
 from proto.compute import Capabilities
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
@@ -40,6 +41,7 @@ from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Host, Maker
 from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.qemu_img import QemuImg
+from services.node.host import areas
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_cpu import lift
 from services.node.host.threads import affinity
@@ -48,7 +50,8 @@ from services.node.host.threads import affinity
 class QemuDriver:
     """See the module. share: how many embedded nodes divide this host's CPUs and memory. accelerator: `kvm` or `tcg`; what a
     probe at `open` found where nothing is said. bridges: those that VMs may be put into. cache: where the probe's verdict
-    is kept (`state` where nothing is said; nodes on one host may share one)."""
+    is kept (`state` where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control
+    plane stands in, where it runs on this host."""
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class QemuDriver:
         groups: Groups | None = None,
         cache: Path | None = None,
         moves_at: str = "",
+        control_plane: Path | None = None,
     ) -> None:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
@@ -73,6 +77,8 @@ class QemuDriver:
         self._changes = Changes()
         self._weights: dict[str, tuple[int, int]] = {}
         """VM -> process and weight that the groups above it are known to hold"""
+        groups = groups or Groups(name=f"asv-{node}.{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}")
+        self._image_tool = QemuImg(stand=lambda pid: areas.join(groups, STORAGE, pid))
         host = Host(
             node=node,
             qemu=qemu,
@@ -81,8 +87,9 @@ class QemuDriver:
             pools=dict(pools),
             direct=frozenset(),
             bridges=tuple(bridges),
-            maker=maker or QemuImg(),
-            groups=groups or Groups(name=f"asv-{node}.{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}"),
+            maker=maker or self._image_tool,
+            groups=groups,
+            control_plane=control_plane,
             moves_at=moves_at,
         )
         self._fleet = Fleet(host, self._changes.put)
@@ -117,6 +124,7 @@ class QemuDriver:
             direct=host.direct,
             bridges=host.bridges,
             groups=host.groups,
+            control_plane=host.control_plane is not None,
         )
 
     # --- verbs ----------------------------------------------------------------------------------------------------
@@ -243,7 +251,7 @@ class QemuDriver:
     async def import_image(
         self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None
     ) -> ImageInfo:
-        return await images.import_image(self._pool(pool), image, file, format, sha256, boot)
+        return await images.import_image(self._pool(pool), image, file, format, sha256, boot, self._image_tool)
 
     async def remove_image(self, pool: str, image: str) -> None:
         await images.remove_image(self._pool(pool), image)

@@ -49,11 +49,12 @@ async def inspect(path: Path, format: DiskFormat, tool: QemuImg | None = None) -
 
 
 async def import_image(
-    pool_dir: Path, image: str, file: str, format: DiskFormat, sha256: str = "", boot: DirectBoot | None = None
-) -> ImageInfo:
+    pool_dir: Path, image: str, file: str, format: DiskFormat, sha256: str = "", boot: DirectBoot | None = None,
+    tool: QemuImg | None = None,
+) -> ImageInfo:  # fmt: skip
     """Take `incoming/<file>` (and the boot files beside it) into the pool as `image`. sha256: what it must be, "" for any.
     An image that is there already with the same content is answered as it is. Raises BadImage."""
-    return await asyncio.to_thread(_import, pool_dir, image, file, format, sha256, boot)
+    return await asyncio.to_thread(_import, pool_dir, image, file, format, sha256, boot, tool or QemuImg())
 
 
 async def remove_image(pool_dir: Path, image: str) -> None:
@@ -74,7 +75,9 @@ def read_manifest(pool_dir: Path, image: str) -> Manifest | None:
         ) from error
 
 
-def _import(pool: Path, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None) -> ImageInfo:
+def _import(
+    pool: Path, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None, tool: QemuImg
+) -> ImageInfo:
     present = read_manifest(pool, image)
     if present is not None:
         return _same(present, image, format, sha256, boot)
@@ -87,7 +90,7 @@ def _import(pool: Path, image: str, file: str, format: DiskFormat, sha256: str, 
         made.mkdir(mode=0o755)
         disk = made / f"disk.{format}"
         digest = _copy(pool / "incoming" / _plain(file), disk, limit=qcow2.VIRTUAL_BYTES_MAX)
-        info = _inspect(disk, format, QemuImg(), digest)
+        info = _inspect(disk, format, tool, digest)
         if sha256 and sha256 != digest:
             raise BadImage(f"{file} has sha256 {digest}, not {sha256}: it was damaged on its way, or is another file")
         for name in (boot.kernel, boot.initrd) if boot is not None else ():

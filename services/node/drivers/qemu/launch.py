@@ -48,7 +48,7 @@ class Maker(Protocol):
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What of this node a birth needs. direct: pools that take O_DIRECT; bridges: those NICs may be put into. moves_at: the address
     (of this node, in a network that may see guests' memory) where processes wait for guests; none: unix sockets, so that guests
-    come from nodes on this very host only."""
+    come from nodes on this very host only. control_plane: its group on this host, whose limits this node sets."""
 
     node: str
     qemu: str
@@ -60,6 +60,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     maker: Maker
     groups: Groups
     moves_at: str = ""
+    control_plane: Path | None = None
 
 
 def launch(host: Host, spec: MachineSpec, incoming: bool = False) -> Record:

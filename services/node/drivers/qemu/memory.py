@@ -14,13 +14,15 @@ from proto.node import VmMemory
 from services.node.drivers import DriverError
 from services.node.drivers.qemu import flat_view
 from services.node.drivers.qemu.fleet import Fleet
+from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.translate import translate
 from services.node.host import areas as areas_of_host
-from services.node.host import cgroup_memory, process_memory
+from services.node.host import cgroup_memory, process_memory, swap
 from services.node.host.memory_now import MemoryNow, ksm_on, memory_now
 from services.node.host.process_memory import Mapping
 from services.node.memory_plan import Balloon
+from services.node.swapping import own_device
 
 BALLOON = "/machine/peripheral/balloon"
 FIGURES_S_MAX = 0.5
@@ -51,7 +53,7 @@ class QemuMemory:
         return await translate(self._fleet.find(vm), gva, pid)
 
     async def host(self) -> MemoryNow:
-        return await asyncio.to_thread(memory_now)
+        return await asyncio.to_thread(_now, self._fleet.host)
 
     async def figures(self) -> tuple[VmMemory, ...]:
         found = await asyncio.gather(*(self._figures(vm, r) for vm, r in sorted(self._fleet.vms.items())))
@@ -113,11 +115,12 @@ class QemuMemory:
         return faults
 
     async def divide(self, areas: tuple[Area, ...]) -> list[str]:
-        return await asyncio.to_thread(areas_of_host.apply, self._fleet.host.groups, areas)
+        host = self._fleet.host
+        return await asyncio.to_thread(areas_of_host.apply, host.groups, areas, host.control_plane)
 
     def shelter(self) -> bool:
         areas_of_host.protect_agent()
-        return areas_of_host.join_control(self._fleet.host.groups)
+        return areas_of_host.shelter(self._fleet.host.groups)
 
     async def use(self, vm: str) -> MemoryUse:
         running = self._fleet.find(vm)
@@ -152,8 +155,9 @@ class QemuMemory:
             return None
         kills = self._fleet.host.groups.oom_kills(handle)
         return GroupUse(
-            area=cgroup_memory.area_name(handle), used_kib=used.used_kib, max_kib=used.max_kib, oom_kills=kills
-        )
+            area=cgroup_memory.area_name(handle), used_kib=used.used_kib, max_kib=used.max_kib, oom_kills=kills,
+            swap_max_kib=cgroup_memory.swap_max_kib(handle),
+        )  # fmt: skip
 
     async def balloon_mib(self, running: RunningVm) -> int:
         """-1: there is none."""
@@ -186,6 +190,15 @@ class QemuMemory:
             major_faults=_figure(stats, "stat-major-faults"),
             age_s=max(0, SystemClock().now_us() // 1_000_000 - at_s),
         )
+
+
+def _now(host: Host) -> MemoryNow:
+    """Raises OSError."""
+    return msgspec.structs.replace(
+        memory_now(),
+        areas=areas_of_host.now(host.groups, host.control_plane),
+        swaps=swap.swaps(own=own_device(host.state)),
+    )
 
 
 def _measured(use: MemoryUse, pid: int, own: list[tuple[int, int]]) -> MemoryUse:

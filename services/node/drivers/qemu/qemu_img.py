@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -57,14 +57,18 @@ class Failed(DriverError):
 
 
 class QemuImg:
-    """program: found on PATH where not given. Raises DriverError when there is none."""
+    """program: found on PATH where not given. stand: puts a process that waits into the group it is to run in.
+    Raises DriverError when there is none."""
 
-    def __init__(self, program: str = "qemu-img", limits: Limits | None = None) -> None:
+    def __init__(
+        self, program: str = "qemu-img", limits: Limits | None = None, stand: Callable[[int], object] | None = None
+    ) -> None:
         found = shutil.which(program)
         if found is None:
             raise DriverError(f"{program} is not there: install the package qemu-utils")
         self._program = found
         self._limits = limits or Limits()
+        self._stand = stand or (lambda pid: None)
 
     def info(self, file: Path, format: DiskFormat) -> Facts:
         """Raises BadImage."""
@@ -164,12 +168,13 @@ class QemuImg:
         bounds = [f"-t {self._limits.cpu_s}", f"-v {self._limits.memory_mib << 10}"]
         if not writes:
             bounds.append(f"-f {OUTPUT_BYTES_MAX // 512}")
-        script = " && ".join([*(f"ulimit {bound}" for bound in bounds), 'exec "$@"'])
+        # it waits at a gate: what a process has before it is moved is charged where it was
+        script = " && ".join(["read -r _", *(f"ulimit {bound}" for bound in bounds), 'exec "$@" </dev/null'])
         user = (owner or NOBODY) if os.geteuid() == 0 else None
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", script, "sh", self._program, *words],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 pass_fds=fds,
@@ -179,13 +184,17 @@ class QemuImg:
                 env={"PATH": os.defpath, "LC_ALL": "C"},
                 start_new_session=True,
             )
+            self._stand(process.pid)
             code = self._wait(process)
             if code in fine:
                 return _head(out.fileno(), OUTPUT_BYTES_MAX)
             raise Failed(_reason(code, _head(err.fileno(), OUTPUT_BYTES_MAX), self._limits))
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        assert process.stdin is not None
         try:
+            with suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(b"\n")
             return process.wait(self._limits.wall_s)
         except subprocess.TimeoutExpired:
             raise Failed(f"it took longer than {self._limits.wall_s:.0f} s and was stopped") from None
