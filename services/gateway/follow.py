@@ -14,19 +14,9 @@ from collections.abc import Callable, Iterable
 from libs.common.bus import Bus, BusError, Feed
 from libs.common.log import EventLog, Fenced, Head, LogError
 from libs.common.messages import Recorded, decode_delivered, tag_of
-from libs.common.registry import Registry, UnknownType, members
-from proto.balance import BalanceEvent
-from proto.cluster import ClusterEvent
-from proto.compute import NodeEvent, VmEvent, VmStartFailed
-from proto.drain import DrainEvent
-from proto.io import DevicesEvent, ImageEvent
-from proto.mapping import MapEvent
-from proto.memory import LedgerEvent
-from proto.plan import PlanEvent
-from services.gateway.ledgers import LedgersView
-from services.gateway.scopes import Scopes
-from services.gateway.tasks import Tasks
-from services.gateway.views import ImagesView, NodesView, VmsView
+from proto.compute import VmStartFailed
+from services.gateway import snapshot
+from services.gateway.model import ReadModel
 
 _log = logging.getLogger(__name__)
 
@@ -34,52 +24,14 @@ READ_MAX = 1000
 RECENT_MAX = 4096
 """latest events kept in memory, for live streams"""
 POLL_S = 1.0
+SNAPSHOT_EVERY = 10_000
+"""events between two snapshots; a start folds at most so many, and those of the last seconds"""
 FETCH_MAX = 256
 FETCH_S = 5.0
 AGAIN_S = 1.0
 """the wait before the bus or the log is tried again"""
 
 START_FAILED = tag_of(VmStartFailed)
-
-EVENTS = Registry(
-    c
-    for union in (
-        VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent,
-    )
-    for c in members(union)
-)
-
-
-class ReadModel:
-    """All views at one position. Pure: `apply` takes the events in log order, without holes."""
-
-    def __init__(self) -> None:
-        self.position = 0
-        self.scopes = Scopes()
-        self.vms = VmsView()
-        self.nodes = NodesView()
-        self.ledgers = LedgersView()
-        self.images = ImagesView()
-        self.tasks = Tasks()
-
-    def apply(self, recorded: Recorded) -> None:
-        """Raises ValueError for a hole; events that were applied before change nothing, unknown types are skipped."""
-        if recorded.position <= self.position:
-            return
-        if recorded.position != self.position + 1:
-            raise ValueError(f"position {recorded.position} cannot follow {self.position}")
-        self.position = recorded.position
-        try:
-            event = EVENTS.event(recorded)
-        except UnknownType:
-            return
-        self.scopes.apply(recorded, event)
-        self.vms.apply(recorded, event)
-        self.nodes.apply(recorded, event)
-        self.ledgers.apply(recorded, event)
-        self.images.apply(recorded, event)
-        self.tasks.apply(recorded, event, self.scopes.project_of(recorded, event))
 
 
 class Follower:
@@ -98,6 +50,7 @@ class Follower:
         self.fenced: Fenced | None = None
         self.on_fenced: Callable[[], None] = lambda: None
         """called once `fenced` says that the log was restored: these views are of the past, the process is to end"""
+        self._snapped = 0
         self._moved = asyncio.Event()
         self._reading = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,10 +60,14 @@ class Follower:
         return self.model.position
 
     async def open(self) -> None:
-        """Fold the log. Raises LogError: without the log there is nothing to show."""
+        """Fold the log, from a snapshot on where there is one. Raises LogError: without the log there is nothing to show."""
         self.head = await self.log.head()
-        async for chunk in self.log.replay():
+        kept = snapshot.restore(await self.log.load_snapshot(snapshot.NAME), self.head.position)
+        self.model = kept or self.model
+        self._snapped = self.position
+        async for chunk in self.log.replay(self.position):
             self._apply(chunk)
+        await self._snap()
         self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._poll())]
 
     async def close(self) -> None:
@@ -175,6 +132,17 @@ class Follower:
             moved, self._moved = self._moved, asyncio.Event()
             moved.set()
 
+    async def _snap(self) -> None:
+        """Save a snapshot where it is time for one; a start without it only takes longer."""
+        if self.position - self._snapped < SNAPSHOT_EVERY:
+            return
+        taken = snapshot.take(self.model)
+        try:
+            await self.log.save_snapshot(taken)
+            self._snapped = taken.position
+        except LogError as error:
+            _log.warning("no snapshot just now: %s", error)
+
     async def _hear(self) -> None:
         feed: Feed | None = None
         while True:
@@ -209,6 +177,7 @@ class Follower:
                 self.head = await self.log.head()
                 if self.head.position > self.position:
                     await self.catch_up()
+                await self._snap()
             except Fenced as error:
                 _log.error("the gateway ends: %s", error)
                 self.fenced = error

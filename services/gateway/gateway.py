@@ -13,14 +13,17 @@ from services.gateway.auth import Principal
 from services.gateway.beats import Beats
 from services.gateway.commands import Commands
 from services.gateway.console import Consoles
-from services.gateway.follow import Follower, ReadModel
+from services.gateway.follow import Follower
 from services.gateway.join import Issuer
 from services.gateway.memory_beats import MemoryBeats
+from services.gateway.model import ReadModel
 from services.gateway.problems import Problem, away, unknown
 from services.gateway.tasks import Task
 from services.gateway.tokens import Keyring, StoreAway
 from services.gateway.uploads import Uploads
-from services.gateway.views import Image, Node, Vm
+from services.gateway.views.images import Image
+from services.gateway.views.nodes import Node
+from services.gateway.views.vms import Vm
 
 AWAIT_US_MAX = 60_000_000
 """after which a command that was to follow another, and is not recorded, will not come any more"""

@@ -15,7 +15,7 @@ from proto.compute import JoinNode
 from services.gateway.commands import Commands
 from services.gateway.problems import Problem, problem_of
 from services.gateway.tokens import TokenStore, digest
-from services.gateway.views import NodesView
+from services.gateway.views.nodes import NodesView
 
 PublicKey = Annotated[str, msgspec.Meta(pattern=r"^U[A-Z2-7]{55}$", max_length=56)]
 """The public half of a NATS user nkey."""

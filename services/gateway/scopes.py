@@ -6,6 +6,7 @@ that stays in one project costs one entry for ever.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from libs.common.messages import Recorded, decode_meta
@@ -21,11 +22,12 @@ SEVERAL = "*"
 _KINDS_OF_VM = ("vm", "devices", "map")
 
 
+@dataclass(slots=True)
 class Scopes:
-    """`project_of(recorded, event)` for any event that was applied, or lies at or before the last applied one."""
+    """`project_of(recorded, event)` for any event that was applied, or lies at or before the last applied one.
+    history: of each object, who has owned its name since which position."""
 
-    def __init__(self) -> None:
-        self._history: dict[str, list[tuple[int, str]]] = {}
+    history: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -36,14 +38,14 @@ class Scopes:
 
     def _enter(self, object: str, recorded: Recorded) -> None:
         project = decode_meta(recorded.meta).project
-        history = self._history.setdefault(object, [])
+        history = self.history.setdefault(object, [])
         if not history or history[-1][1] != project:
             history.append((recorded.position, project))
 
     def at(self, object: str, position: int) -> str | None:
         """The project that owned `vm-NAME` or `image-NAME` at a position; None: nobody had defined it."""
         found = None
-        for since, project in self._history.get(object, ()):
+        for since, project in self.history.get(object, ()):
             if since > position:
                 break
             found = project

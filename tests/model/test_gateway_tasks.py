@@ -11,7 +11,7 @@ from libs.common.messages import Event, Meta, NodeId, Recorded, VmId, encode, ta
 from proto import compute as c
 from proto import io, memory
 from proto.machine import DiskFormat, Priority
-from services.gateway.follow import ReadModel
+from services.gateway.model import ReadModel
 from services.gateway.tasks import Task, Tasks
 from tests.contract.gateway_rig import defined, start_requested, started
 

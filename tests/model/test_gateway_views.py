@@ -9,7 +9,7 @@ from proto import compute as c
 from proto import io, memory
 from proto.machine import DiskFormat
 from services.gateway.auth import CLUSTER_WIDE, LEAST, Action, Principal, Role
-from services.gateway.views import REASONS_MAX
+from services.gateway.views.vms import REASONS_MAX
 from tests.contract.gateway_rig import ABILITIES, defined, start_requested, started
 from tests.model.test_gateway_tasks import N1, VM, Log, failed, stopped
 

@@ -7,7 +7,7 @@ import msgspec
 from libs.common.messages import Event, NodeId, Recorded, VmId
 from proto import compute as c
 from proto import ladder, memory
-from services.gateway.ledgers import Ledger, LedgersView
+from services.gateway.views.ledgers import Ledger, LedgersView
 
 N1, A = NodeId("n1"), VmId("a")
 SEEN = ladder.HostSeen(at_us=77, total_mib=4096, available_mib=100)

@@ -16,6 +16,7 @@ from libs.common.host.core import Host
 from libs.common.host.jobs import Slot
 from libs.common.host.service import Service
 from libs.common.log import Snapshot
+from libs.common.messages import tag_of
 
 
 class _Stream(msgspec.Struct, array_like=True):
@@ -39,9 +40,11 @@ _image = msgspec.msgpack.Decoder(_Image).decode
 
 
 def schema(service: Service) -> str:
-    """A digest of the shape of all states and views: equal where one's snapshot can be read as the other's."""
+    """A digest of the shape of all states and views, and of the events that are folded into them: equal where one's snapshot can be
+    read as the other's, and holds all that the other would have heard."""
     shapes = [msgspec.json.schema(d.state) for d in service.deciders] + [msgspec.json.schema(service.views)]
-    return hashlib.sha256(msgspec.json.encode(shapes, order="deterministic")).hexdigest()[:32]
+    heard = sorted(tag_of(event) for event in {*service.follows, *(e for d in service.deciders for e in d.events)})
+    return hashlib.sha256(msgspec.json.encode([shapes, heard], order="deterministic")).hexdigest()[:32]
 
 
 def take(host: Host) -> Snapshot | None:

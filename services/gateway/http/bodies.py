@@ -14,7 +14,9 @@ from proto.migration import MigrationDeadlineS
 from proto.placement import Ratio, RatioOrNone, WeightSet
 from services.gateway.auth import Role, Scope
 from services.gateway.tasks import Task
-from services.gateway.views import Image, Node, Vm
+from services.gateway.views.images import Image
+from services.gateway.views.nodes import Node
+from services.gateway.views.vms import Vm
 
 Label = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$", max_length=63)]
 """A DNS label or nothing."""

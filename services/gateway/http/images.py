@@ -17,7 +17,7 @@ from services.gateway.gateway import Gateway, in_project
 from services.gateway.http.bodies import Images
 from services.gateway.http.door import Asked, asker
 from services.gateway.problems import Problem
-from services.gateway.views import Image
+from services.gateway.views.images import Image
 
 QueryName = Annotated[str, QueryParameter(pattern=DNS_LABEL, max_length=63, description="a DNS label")]
 QueryProject = Annotated[str, QueryParameter(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$", max_length=63)]

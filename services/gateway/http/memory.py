@@ -17,7 +17,7 @@ from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
 from services.gateway.problems import Problem, away
-from services.gateway.views import Vm
+from services.gateway.views.vms import Vm
 
 ASK_S_MAX = 25.0
 """a guest agent may take ten seconds for each of two questions"""

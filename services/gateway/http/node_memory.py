@@ -11,7 +11,7 @@ from proto.node import PLAIN, MemoryBeat
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
-from services.gateway.ledgers import Ledger
+from services.gateway.views.ledgers import Ledger
 
 
 class VmNow(msgspec.Struct):

@@ -19,7 +19,7 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.http.node_memory import memory_of_node
 from services.gateway.join import Join, Joined, admit
 from services.gateway.problems import away
-from services.gateway.views import Node
+from services.gateway.views.nodes import Node
 
 ASK_S = 5.0
 

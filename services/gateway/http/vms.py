@@ -36,7 +36,7 @@ from services.gateway.http.memory import memory_of_vm, translate_vm
 from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
 from services.gateway.problems import Problem, away
-from services.gateway.views import Vm
+from services.gateway.views.vms import Vm
 
 KINDS: dict[type[Command], str] = {c.SetAllotment: "allot", CancelMigration: "cancel-migration"}
 INFO_S = 1.0

@@ -9,7 +9,7 @@ import msgspec
 from libs.common.log import EventLog
 from libs.common.messages import Envelope, Recorded, Reply, decode_envelope, decode_meta, decode_reply
 from libs.common.registry import UnknownType
-from services.gateway.follow import EVENTS
+from services.gateway.model import EVENTS
 from services.gateway.why.placing import evidence_of
 from services.gateway.why.tree import Known, Story, cause_of, stories
 

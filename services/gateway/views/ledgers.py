@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -52,11 +53,11 @@ class Ledger(msgspec.Struct):
     taken: Taken | None = None
 
 
+@dataclass(slots=True)
 class LedgersView:
     """`all`: by node; a node that was removed has none."""
 
-    def __init__(self) -> None:
-        self.all: dict[str, Ledger] = {}
+    all: dict[str, Ledger] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         if isinstance(event, c.NodeRemoved):

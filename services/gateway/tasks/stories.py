@@ -1,15 +1,8 @@
-"""Tasks: what became of a request, told by events only. Pure.
-
-A task's id is the correlation id of the request (or of the fault) that began its story. Its end comes from the object
-it works on, not from the correlation of the last event, so that an agent's report ends it whoever passed it on.
-`create` with start is told apart by the command's id: the command with the task's own id is the one that ends it.
-"""
+"""What an event means for the tasks: which it begins, carries on, or ends, in sentences. Pure."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from libs.common.messages import Meta, Recorded, decode_meta
 from proto import compute as c
@@ -18,97 +11,15 @@ from proto import io, memory
 from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized, PlacementSet
-
-STEPS_MAX = 64
-TaskState = Literal["running", "done", "failed"]
+from services.gateway.tasks import Task, Tasks, step
 
 
-class Step(msgspec.Struct, frozen=True):
-    """at_us: the log's time of the event that the step was read from."""
-
-    at_us: int
-    text: str
-
-
-class Task(msgspec.Struct):
-    """step: the latest of steps, for a progress line. sentence: how it ended. started, ended: microseconds; 0: not yet.
-    awaits: the id of a command that must be decided before the task can go on; empty where none is."""
-
-    id: str
-    kind: str
-    object: str
-    project: str
-    state: TaskState = "running"
-    step: str = ""
-    steps: list[Step] = []
-    sentence: str = ""
-    started: int = 0
-    ended: int = 0
-    actor: str = ""
-    awaits: str = ""
-
-
-class Tasks:
-    """The latest `tasks_max` tasks; ended ones are forgotten first."""
-
-    def __init__(self, tasks_max: int = 5000) -> None:
-        self.tasks_max = tasks_max
-        self.all: dict[str, Task] = {}
-        self._open: dict[str, str] = {}
-        self._with_disks: set[str] = set()
-
-    def apply(self, recorded: Recorded, event: Any, project: str) -> None:
-        """project: of the object the event speaks of."""
-        story = _Story(self, recorded, event, project)
-        for tell in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, _images, _nodes):
-            if tell(story):
-                return
-
-    def unchanged(self, id: str, kind: str, object: str, project: str, at_us: int, sentence: str) -> Task:
-        """Note a command that was accepted and had nothing to change; no event tells of it, so a restart forgets it."""
-        task = self._new(Task(id=id, kind=kind, object=object, project=project, started=at_us))
-        self.finish(task, "done", sentence, at_us)
-        return task
-
-    def finish(self, task: Task, state: TaskState, sentence: str, at_us: int) -> None:
-        step(task, sentence, at_us)
-        task.state, task.sentence, task.ended, task.awaits = state, sentence, at_us, ""
-
-    def begin(self, key: str, kind: str, story: _Story, object: str) -> Task:
-        meta = story.meta
-        id = meta.correlation or meta.command or f"position-{story.recorded.position}"
-        task = self.all.get(id)
-        if task is not None and task.object != object:  # one story, several objects: each has its own end
-            id = f"{id}.{object}"
-            task = self.all.get(id)
-        if task is None:
-            task = self._new(Task(id=id, kind=kind, object=object, project=story.project, started=story.at_us))
-            task.actor = meta.actor
-        task.state, task.sentence, task.ended, task.awaits = "running", "", 0, ""
-        self._open[key] = id
-        return task
-
-    def opened(self, key: str) -> Task | None:
-        return self.all.get(self._open.get(key, ""))
-
-    def end(self, key: str, state: TaskState, sentence: str, at_us: int) -> None:
-        """End the open task of that key, if there is one."""
-        task = self.all.get(self._open.pop(key, ""))
-        if task is not None and task.state == "running":
-            self.finish(task, state, sentence, at_us)
-
-    def _new(self, task: Task) -> Task:
-        self.all[task.id] = task
-        while len(self.all) > self.tasks_max:
-            ended = (t.id for t in self.all.values() if t.state != "running" and t is not task)
-            del self.all[next(ended, next(iter(self.all)))]
-        return task
-
-    def holds_disks(self, vm: str) -> bool:
-        return vm in self._with_disks
-
-    def disks(self, vm: str, held: bool) -> None:
-        (self._with_disks.add if held else self._with_disks.discard)(vm)
+def tell(tasks: Tasks, recorded: Recorded, event: Any, project: str) -> None:
+    """project: of the object the event speaks of."""
+    story = _Story(tasks, recorded, event, project)
+    for told in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, _images, _nodes):
+        if told(story):
+            return
 
 
 class _Story:
@@ -129,7 +40,10 @@ class _Story:
         return self._meta
 
     def begin(self, kind: str, object: str, text: str) -> Task:
-        task = self.tasks.begin(f"{kind}:{object}", kind, self, object)
+        meta = self.meta
+        id = meta.correlation or meta.command or f"position-{self.recorded.position}"
+        new = Task(id=id, kind=kind, object=object, project=self.project, started=self.at_us, actor=meta.actor)
+        task = self.tasks.begin(f"{kind}:{object}", new)
         step(task, text, self.at_us)
         return task
 
@@ -153,12 +67,6 @@ class _Story:
         self.done(kind, object, sentence)
 
 
-def step(task: Task, text: str, at_us: int) -> None:
-    if text != task.step:
-        task.step = text
-        task.steps = [*task.steps[1 - STEPS_MAX :], Step(at_us, text)]
-
-
 def _start_begins(s: _Story) -> bool:
     match s.event:
         case c.VmDefined(vm=vm):
@@ -169,7 +77,7 @@ def _start_begins(s: _Story) -> bool:
                 task.awaits = task.id
         case c.VmStartRequested(vm=vm, node=node):
             s.begin("start", vm, f"placed on {node}")
-            s.tasks._open.pop(f"create:{vm}", None)
+            s.tasks.open.pop(f"create:{vm}", None)
         case _:
             return False
     return True
@@ -183,7 +91,7 @@ def _start_goes_on(s: _Story) -> bool:
         case memory.MemoryDenied(vm=vm, node=node, memory_mib=mib, reserved_mib=held, capacity_mib=all):
             s.step("start", vm, f"{node} has no {mib} MiB left ({held} of {all} MiB are promised)")
         case io.DevicesGranted(vm=vm):
-            s.tasks.disks(vm, True)
+            s.tasks.with_disks.add(vm)
             s.step("start", vm, f"{len(s.event.disks)} disks and {len(s.event.nics)} NICs granted")
         case io.DevicesDenied(vm=vm, sentence=sentence):
             s.step("start", vm, f"devices denied: {sentence}")
@@ -263,12 +171,12 @@ def _ends(s: _Story) -> bool:
                 s.failed(kind, vm, f"{vm} stopped first ({cause})")
         case c.VmDeleted(vm=vm):
             s.begin("delete", vm, "definition removed")
-            if not s.tasks.holds_disks(vm):
+            if vm not in s.tasks.with_disks:
                 s.done("delete", vm, f"{vm} is gone; it had no disks yet")
         case io.DisksRemovalRequested(vm=vm, node=node):
             s.step("delete", vm, f"{node} was told to remove {len(s.event.disks)} disks")
         case io.DevicesRemoved(vm=vm):
-            s.tasks.disks(vm, False)
+            s.tasks.with_disks.discard(vm)
             s.done("delete", vm, f"{vm} and its disks are gone")
         case _:
             return False

@@ -1,14 +1,14 @@
-"""What the API shows of VMs, nodes and images, folded from the log. Pure: no clock, no I/O, nothing is judged here."""
+"""VMs as the events tell of them. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
 from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
-from proto import io, memory
 from proto import migration as m
 from proto.machine import Allotment, Disk, DiskWish, Nic, NicWish
 from proto.node import Sending
@@ -17,7 +17,6 @@ REASONS_MAX = 8
 """How many of its latest reasons an object keeps."""
 
 VmState = Literal["stopped", "starting", "running", "pausing", "paused", "resuming", "stopping"]
-ImageState = Literal["importing", "ready", "rejected", "deleting"]
 
 
 class Reason(msgspec.Struct):
@@ -64,46 +63,11 @@ class Vm(msgspec.Struct):
     sending: Sending | None = None
 
 
-class Node(msgspec.Struct):
-    """A node. Memory is what the ledger promised and may promise; `online`: a heartbeat came lately."""
-
-    name: str
-    key: str = ""
-    joined_us: int = 0
-    cordoned: bool = False
-    cordon_reason: str = ""
-    health_pct: int = 100
-    health_reason: str = ""
-    capabilities: c.Capabilities | None = None
-    boot_id: str = ""
-    address: str = ""
-    reserved_mib: int = 0
-    capacity_mib: int = 0
-    online: bool = False
-    vms: tuple[str, ...] = ()
-
-
-class Image(msgspec.Struct):
-    name: str
-    project: str
-    owner: str
-    state: ImageState
-    pool: str
-    format: str
-    file: str = ""
-    node: str = ""
-    size_mib: int = 0
-    sha256: str = ""
-    direct_boot: bool = False
-    reason: str = ""
-    changed_us: int = 0
-
-
+@dataclass(slots=True)
 class VmsView:
     """`all`: the VMs that exist, by name."""
 
-    def __init__(self) -> None:
-        self.all: dict[str, Vm] = {}
+    all: dict[str, Vm] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         if isinstance(event, c.VmDefined):
@@ -237,83 +201,3 @@ def _reason(event: Any) -> str:
             return f"stopped ({event.cause})" + (f": {event.sentence}" if event.sentence else "")
         case _:
             return ""
-
-
-class NodesView:
-    def __init__(self) -> None:
-        self.all: dict[str, Node] = {}
-        self.numbers: dict[str, int] = {}
-        """of all that ever joined, in that order: placements tell of nodes by them"""
-
-    def apply(self, recorded: Recorded, event: Any) -> None:
-        match event:
-            case c.NodeJoined():
-                self.numbers.setdefault(event.node, len(self.numbers))
-                node = self.all.setdefault(event.node, Node(event.node))
-                node.key, node.joined_us = event.key, recorded.at_us
-            case c.NodeRemoved():
-                self.all.pop(event.node, None)
-            case c.NodeReported() | c.NodeHealthChanged() | c.NodeCordoned() | c.NodeUncordoned():
-                _noted(self.all.get(event.node), event)
-            case memory.CapacitySet():
-                if (known := self.all.get(event.node)) is not None:
-                    known.capacity_mib = event.capacity_mib
-            case memory.MemoryReserved() | memory.MemoryReleased():
-                if (known := self.all.get(event.node)) is not None:
-                    known.reserved_mib = event.reserved_mib
-
-
-def _noted(node: Node | None, event: Any) -> None:
-    if node is None:
-        return
-    match event:
-        case c.NodeReported():
-            node.capabilities, node.boot_id, node.address = event.capabilities, event.boot_id, event.address
-        case c.NodeCordoned():
-            node.cordoned, node.cordon_reason = True, event.reason
-        case c.NodeUncordoned():
-            node.cordoned, node.cordon_reason = False, ""
-        case c.NodeHealthChanged():
-            node.health_pct, node.health_reason = event.health_pct, event.reason
-
-
-class ImagesView:
-    def __init__(self) -> None:
-        self.all: dict[str, Image] = {}
-
-    def apply(self, recorded: Recorded, event: Any) -> None:
-        if isinstance(event, io.ImageImportRequested):
-            self.all[event.image] = _importing(recorded, event)
-            return
-        image = self.all.get(getattr(event, "image", ""))
-        if image is None:
-            return
-        match event:
-            case io.ImageImported():
-                image.state, image.format, image.reason = "ready", event.info.format, ""
-                image.size_mib, image.sha256 = event.info.size_mib, event.info.sha256
-                image.direct_boot = event.boot is not None
-            case io.ImageRejected():
-                image.state, image.reason = "rejected", event.sentence
-            case io.ImageDeleteRequested():
-                image.state = "deleting"
-            case io.ImageDeleted():
-                del self.all[image.name]
-        image.changed_us = recorded.at_us
-
-
-def _importing(recorded: Recorded, event: io.ImageImportRequested) -> Image:
-    meta = decode_meta(recorded.meta)
-    return Image(
-        name=event.image,
-        project=meta.project,
-        owner=meta.owner,
-        state="importing",
-        pool=event.pool,
-        format=event.format,
-        file=event.file,
-        node=event.node,
-        sha256=event.sha256,
-        direct_boot=event.boot is not None,
-        changed_us=recorded.at_us,
-    )

@@ -1,0 +1,63 @@
+"""All that the API shows, at one position of the log. Pure: one event after the other changes it, and nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from libs.common.messages import Recorded
+from libs.common.registry import Registry, UnknownType, members
+from proto.balance import BalanceEvent
+from proto.cluster import ClusterEvent
+from proto.compute import NodeEvent, VmEvent
+from proto.drain import DrainEvent
+from proto.io import DevicesEvent, ImageEvent
+from proto.mapping import MapEvent
+from proto.memory import LedgerEvent
+from proto.plan import PlanEvent
+from services.gateway.scopes import Scopes
+from services.gateway.tasks import Tasks
+from services.gateway.tasks.stories import tell
+from services.gateway.views.images import ImagesView
+from services.gateway.views.ledgers import LedgersView
+from services.gateway.views.nodes import NodesView
+from services.gateway.views.vms import VmsView
+
+EVENTS = Registry(
+    c
+    for union in (
+        VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
+        ImageEvent,
+    )
+    for c in members(union)
+)
+
+
+@dataclass(slots=True)
+class ReadModel:
+    """All views at one position. Pure: `apply` takes the events in log order, without holes."""
+
+    position: int = 0
+    scopes: Scopes = field(default_factory=Scopes)
+    vms: VmsView = field(default_factory=VmsView)
+    nodes: NodesView = field(default_factory=NodesView)
+    ledgers: LedgersView = field(default_factory=LedgersView)
+    images: ImagesView = field(default_factory=ImagesView)
+    tasks: Tasks = field(default_factory=Tasks)
+
+    def apply(self, recorded: Recorded) -> None:
+        """Raises ValueError for a hole; events that were applied before change nothing, unknown types are skipped."""
+        if recorded.position <= self.position:
+            return
+        if recorded.position != self.position + 1:
+            raise ValueError(f"position {recorded.position} cannot follow {self.position}")
+        self.position = recorded.position
+        try:
+            event = EVENTS.event(recorded)
+        except UnknownType:
+            return
+        self.scopes.apply(recorded, event)
+        self.vms.apply(recorded, event)
+        self.nodes.apply(recorded, event)
+        self.ledgers.apply(recorded, event)
+        self.images.apply(recorded, event)
+        tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

@@ -1,0 +1,69 @@
+"""Nodes as the events tell of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from libs.common.messages import Recorded
+from proto import compute as c
+from proto import memory
+
+
+class Node(msgspec.Struct):
+    """A node. Memory is what the ledger promised and may promise; `online`: a heartbeat came lately."""
+
+    name: str
+    key: str = ""
+    joined_us: int = 0
+    cordoned: bool = False
+    cordon_reason: str = ""
+    health_pct: int = 100
+    health_reason: str = ""
+    capabilities: c.Capabilities | None = None
+    boot_id: str = ""
+    address: str = ""
+    reserved_mib: int = 0
+    capacity_mib: int = 0
+    online: bool = False
+    vms: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class NodesView:
+    all: dict[str, Node] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    """of all that ever joined, in that order: placements tell of nodes by them"""
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case c.NodeJoined():
+                self.numbers.setdefault(event.node, len(self.numbers))
+                node = self.all.setdefault(event.node, Node(event.node))
+                node.key, node.joined_us = event.key, recorded.at_us
+            case c.NodeRemoved():
+                self.all.pop(event.node, None)
+            case c.NodeReported() | c.NodeHealthChanged() | c.NodeCordoned() | c.NodeUncordoned():
+                _noted(self.all.get(event.node), event)
+            case memory.CapacitySet():
+                if (known := self.all.get(event.node)) is not None:
+                    known.capacity_mib = event.capacity_mib
+            case memory.MemoryReserved() | memory.MemoryReleased():
+                if (known := self.all.get(event.node)) is not None:
+                    known.reserved_mib = event.reserved_mib
+
+
+def _noted(node: Node | None, event: Any) -> None:
+    if node is None:
+        return
+    match event:
+        case c.NodeReported():
+            node.capabilities, node.boot_id, node.address = event.capabilities, event.boot_id, event.address
+        case c.NodeCordoned():
+            node.cordoned, node.cordon_reason = True, event.reason
+        case c.NodeUncordoned():
+            node.cordoned, node.cordon_reason = False, ""
+        case c.NodeHealthChanged():
+            node.health_pct, node.health_reason = event.health_pct, event.reason
