@@ -120,7 +120,8 @@ def test_a_start_that_is_gone_on_with_makes_a_second_copy() -> None:
     """The mutant of the test above: nothing is ended, and a failure leads to the next attempt."""
     with pytest.MonkeyPatch.context() as patch:
         blind = vars(restored) | {"abandon": lambda *_: (), "past": lambda *_: False}
-        patch.setattr(model, "restored", SimpleNamespace(**blind))
+        for module in (model, starting, reports):
+            patch.setattr(module, "restored", SimpleNamespace(**blind))
         world = restored_while_reserving()
         with pytest.raises(AssertionError, match="S1"):
             world.run(20.0)
