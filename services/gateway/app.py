@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from libs.common.clock import Clock
 from libs.common.log import EventLog
 from libs.common.protocol import OURS
 from services.gateway.beats import Beats
+from services.gateway.chores import sweep_blobs
 from services.gateway.commands import REQUEST_S, Commands
 from services.gateway.console import Consoles
 from services.gateway.follow import Follower
@@ -104,15 +106,29 @@ async def opened(gateway: Gateway) -> AsyncIterator[None]:
     await gateway.bus.serve("query.gateway.>", _answer)
     _sweep(gateway)
     gateway.follower.on_image = _tidier(gateway)
+    lasting = [asyncio.create_task(work) for work in (sweep_blobs(gateway.blobs, gateway.clock), _watch_tokens(gateway))]
     try:
         yield
     finally:
+        for task in lasting:
+            task.cancel()
+        await asyncio.gather(*lasting, return_exceptions=True)
         await gateway.follower.close()
         await gateway.uploads.settle()
 
 
 async def _answer(message: Incoming) -> None:
     await message.respond(b"\x80")
+
+
+async def _watch_tokens(gateway: Gateway) -> None:
+    """A revoked token is felt at once, by requests and by what lasts."""
+
+    def changed(id: str) -> None:
+        gateway.keyring.forget(id)
+        gateway.follower.nudge()
+
+    await gateway.keyring.store.watch(changed)
 
 
 def _sweep(gateway: Gateway) -> None:

@@ -80,6 +80,11 @@ class Follower:
         self.ending.set()
         self._moved.set()
 
+    def nudge(self) -> None:
+        """Let all who wait in `moved` look again."""
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
     async def catch_up(self) -> None:
         """Apply all that the log holds by now. Raises LogError."""
         async with self._reading:
@@ -101,11 +106,11 @@ class Follower:
             return position <= self.position
         return True
 
-    async def moved(self, after: int, timeout_s: float) -> bool:
-        """Wait until the views are past a position, or `ending`; False at the timeout."""
+    async def moved(self, after: int, timeout_s: float, woken: asyncio.Event | None = None) -> bool:
+        """Wait until the views are past a position, `ending`, or `woken` (and `nudge`); False at the timeout."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.position <= after and not self.ending.is_set():
+                while self.position <= after and not self.ending.is_set() and not (woken and woken.is_set()):
                     await self._moved.wait()
         except TimeoutError:
             return False
@@ -129,8 +134,7 @@ class Follower:
                 if recorded.stream.startswith("image-"):
                     self.on_image(recorded.stream.removeprefix("image-"))
         if self.position > before:
-            moved, self._moved = self._moved, asyncio.Event()
-            moved.set()
+            self.nudge()
 
     async def _snap(self) -> None:
         """Save a snapshot where it is time for one; a start without it only takes longer."""

@@ -6,6 +6,7 @@ connection. One that falls too far behind is told so and cut; it may come back w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,8 +21,8 @@ CHUNK_MAX = 256
 BEHIND_MAX = 10_000
 """events behind the end of the log, once it was there, after which a client is cut"""
 KEEP_ALIVE_S = 15.0
-CHECK_EVERY = 2
-"""keep-alives between two looks at the token"""
+CHECK_US = 30_000_000
+"""between two looks at the token, which may expire, or be revoked where that is not heard"""
 
 _json = msgspec.json.Encoder().encode
 
@@ -62,9 +63,21 @@ def last_frame(after: int, sentence: str) -> bytes:
 async def live(gateway: Gateway, who: Principal, after: int) -> AsyncIterator[bytes]:
     """Frames from a position on, for ever. Ends with `event: cut` when the client is too slow, its token is no longer valid,
     the log cannot be read, or the gateway stops."""
+    with gateway.keyring.changes(who.id) as changed:
+        async for some in _live(gateway, who, after, changed):
+            yield some
+
+
+async def _live(gateway: Gateway, who: Principal, after: int, changed: asyncio.Event) -> AsyncIterator[bytes]:
     yield b": from %d\n\n" % after
-    caught_up, quiet = False, 0
+    caught_up, checked_us = False, gateway.clock.now_us()
     while True:
+        if changed.is_set() or gateway.clock.now_us() - checked_us >= CHECK_US:
+            changed.clear()
+            checked_us = gateway.clock.now_us()
+            if not await gateway.still(who):
+                yield last_frame(after, "the token is no longer valid")
+                return
         behind = gateway.follower.position - after
         if caught_up and behind > BEHIND_MAX:
             yield last_frame(after, f"{behind} events behind: read faster, or ask again with after={after}")
@@ -74,12 +87,8 @@ async def live(gateway: Gateway, who: Principal, after: int) -> AsyncIterator[by
             return
         if behind <= 0:
             caught_up = True
-            if await gateway.follower.moved(after, KEEP_ALIVE_S):
+            if await gateway.follower.moved(after, KEEP_ALIVE_S, changed):
                 continue
-            quiet += 1
-            if quiet % CHECK_EVERY == 0 and not await gateway.still(who):
-                yield last_frame(after, "the token is no longer valid")
-                return
             yield b": still here\n\n"
             continue
         try:

@@ -6,9 +6,12 @@ A bearer token reads `ID.SECRET`: it is found by its id, then its hash is compar
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -43,7 +46,12 @@ class TokenRow(msgspec.Struct, frozen=True):
 
 
 class TokenStore(Protocol):
-    """All methods raise StoreAway. Join tokens are known by their hash alone."""
+    """All methods but `watch` raise StoreAway. Join tokens are known by their hash alone."""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """From now on `changed` is called soon after a token was revoked, whoever did it, with its id; with an empty one where some
+        may have been missed. Without an end: it is a task to cancel."""
+        ...
 
     async def get(self, id: str) -> TokenRow | None: ...
 
@@ -78,6 +86,14 @@ class MemoryTokens:
     def __init__(self) -> None:
         self._rows: dict[str, TokenRow] = {}
         self._joins: dict[bytes, tuple[int, str]] = {}
+        self._watchers: list[Callable[[str], None]] = []
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        self._watchers.append(changed)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._watchers.remove(changed)
 
     async def get(self, id: str) -> TokenRow | None:
         return self._rows.get(id)
@@ -92,6 +108,8 @@ class MemoryTokens:
         if (row := self._rows.get(id)) is None:
             return False
         self._rows[id] = msgspec.structs.replace(row, revoked=True)
+        for changed in self._watchers:
+            changed(id)
         return True
 
     async def add_join(self, hash: bytes, expires_us: int) -> None:
@@ -131,14 +149,16 @@ def new_join_token() -> tuple[bytes, str]:
 
 
 class Keyring:
-    """Finds who a token stands for. Rows are remembered for `remember_us`: that is how long a revocation made elsewhere
-    may take to be felt here."""
+    """Finds who a token stands for. Rows are remembered for `remember_us`, and forgotten as soon as the store tells of a change
+    (`forget`): only where that is cut off may a revocation made elsewhere take so long to be felt here."""
 
     def __init__(self, store: TokenStore, *, remember_us: int = 2_000_000, rows_max: int = 1024) -> None:
         self.store = store
         self.remember_us = remember_us
         self.rows_max = rows_max
         self._seen: dict[str, tuple[int, TokenRow]] = {}
+        self._changes = 0
+        self._held: dict[asyncio.Event, str] = {}
 
     async def who(self, token: str, now_us: int) -> Principal | None:
         """None for a token that is unknown, expired or revoked. Raises StoreAway."""
@@ -147,8 +167,9 @@ class Keyring:
             return None
         at_us, row = self._seen.get(id, (0, None))
         if row is None or not 0 <= now_us - at_us < self.remember_us:
+            changes = self._changes
             row = await self.store.get(id)
-            if row is not None:
+            if row is not None and changes == self._changes:  # else it may be older than the change
                 self._remember(row, now_us)
         if row is None or not hmac.compare_digest(row.hash, digest(token)) or not row.valid(now_us):
             return None
@@ -160,7 +181,25 @@ class Keyring:
         return row is not None and row.valid(now_us)
 
     def forget(self, id: str) -> None:
-        self._seen.pop(id, None)
+        """The token has changed (empty: any may have); what lasts under it is woken."""
+        self._changes += 1
+        if id:
+            self._seen.pop(id, None)
+        else:
+            self._seen.clear()
+        for changed, held in self._held.items():
+            if id in ("", held):
+                changed.set()
+
+    @contextmanager
+    def changes(self, id: str) -> Iterator[asyncio.Event]:
+        """Set when the token may have changed: `still` says what it is worth now."""
+        changed = asyncio.Event()
+        self._held[changed] = id
+        try:
+            yield changed
+        finally:
+            del self._held[changed]
 
     def _remember(self, row: TokenRow, now_us: int) -> None:
         if len(self._seen) >= self.rows_max:

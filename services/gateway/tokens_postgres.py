@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate
 
@@ -11,8 +12,13 @@ import asyncpg
 from services.gateway.auth import Role
 from services.gateway.tokens import TOKENS_MAX, StoreAway, TokenRow
 
+_log = logging.getLogger(__name__)
+
 POOL_MAX = 3
 WAIT_S_MAX = 3.0
+AGAIN_S = 0.5
+"""the wait before a lost connection is made anew"""
+CHANNEL = "asv_tokens"
 
 GET = "select id, hash, name, role, projects, expires_us, revoked from asv.tokens where id = $1"
 LIST = "select id, hash, name, role, projects, expires_us, revoked from asv.tokens order by name, id limit $1"
@@ -61,6 +67,24 @@ class PostgresTokens:
         if self._pool is None:
             self._pool = await asyncpg.create_pool(self._dsn, min_size=0, max_size=POOL_MAX)
         return self._pool
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """By NOTIFY, on a connection of its own, which is made anew where it is lost."""
+        while True:
+            connection: asyncpg.Connection[asyncpg.Record] | None = None
+            try:
+                connection = await asyncpg.connect(self._dsn, timeout=WAIT_S_MAX)
+                lost = asyncio.Event()
+                connection.add_termination_listener(lambda _, lost=lost: lost.set())
+                await connection.add_listener(CHANNEL, lambda _c, _pid, _channel, told: changed(str(told)))
+                changed("")  # whatever came in between
+                await lost.wait()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                _log.debug("changes of tokens are not heard: %s", error)
+            finally:
+                if connection is not None:
+                    connection.terminate()
+            await asyncio.sleep(AGAIN_S)
 
     @_bounded
     async def get(self, id: str) -> TokenRow | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from libs.common.log.migrate import migrate
+from tests.contract.gateway_rig import Rig, rig
 from tests.servers import Postgres
 
 _numbers = itertools.count(1)
@@ -38,3 +40,10 @@ async def database(postgres: Postgres) -> AsyncIterator[str]:
     admin = await asyncpg.connect(postgres.dsn())
     await admin.execute(f"drop database {name} with (force)")
     await admin.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[Rig]:
+    """A gateway over the logs and buses in memory."""
+    async with rig(tmp_path / "pool") as made:
+        yield made

@@ -60,6 +60,8 @@ ABILITIES = c.Capabilities(
     not_enforced=("cgroup",),
 )  # fmt: skip
 
+UNREAD = msgspec.Raw(b"\xc0")
+
 
 def defined(vm: str) -> c.VmDefined:
     return c.VmDefined(vm=VmId(vm), shape=SHAPE, disks=(), nics=(), priority=Priority.NORMAL)
@@ -211,3 +213,36 @@ async def _serve(server: uvicorn.Server, sock: socket.socket, up: asyncio.Event)
     up.set()
     await server.main_loop()
     await server.shutdown([sock])
+
+
+def problem(answer: httpx.Response, status: int, reason: str = "") -> dict[str, Any]:
+    """The problem, once it was seen to be a complete one."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status and body["title"] and body["detail"], body
+    if reason:
+        assert body["reason"] == reason, body
+    return body
+
+
+async def run_vm(world: Rig, vm: str = "a", project: str = "default") -> None:
+    envelope = Envelope(id=f"seed-{vm}", data=UNREAD, actor="user:seed", project=project, owner="seed")
+    events: list[Event] = [defined(vm), start_requested(vm), started(vm)]
+    await world.gateway.follower.reach(await world.tell(f"vm-{vm}", events, envelope) + 2, 2)
+
+
+async def frames(answer: httpx.Response, count: int) -> list[dict[str, str]]:
+    """The next frames of an event stream, comments left out."""
+    found: list[dict[str, str]] = []
+    one: dict[str, str] = {}
+    async for line in answer.aiter_lines():
+        if line and not line.startswith(":"):
+            key, _, value = line.partition(": ")
+            one[key] = value
+        elif one:
+            found.append(one)
+            one = {}
+            if len(found) == count:
+                break
+    return found

@@ -10,6 +10,7 @@ import pytest
 
 from libs.common.blobs import BLOB_BYTES_MAX, Blob, BlobsAway, BlobsFull, BlobStore, MemoryBlobs, PostgresBlobs
 from libs.common.clock import ManualClock
+from services.gateway.chores import sweep_blobs, sweep_once
 
 ROOM = 1000
 NOW = 1_700_000_000_000_000
@@ -88,3 +89,23 @@ async def test_a_store_that_is_away_says_so(clock: ManualClock) -> None:
     away = PostgresBlobs("postgresql://asv_gateway@/asv?host=/nonexistent", clock.now_us)
     with pytest.raises(BlobsAway, match="cannot be reached"):
         await away.put("a", b"x", 1)
+
+
+async def test_what_is_over_goes_without_anybody_asking(blobs: BlobStore, clock: ManualClock) -> None:
+    over, ever = await blobs.put("a", b"o", 1), await blobs.put("a", b"e", 0)
+    clock.advance(2.0)
+    sweeping = asyncio.create_task(sweep_blobs(blobs, clock))
+    try:
+        async with asyncio.timeout(10):
+            while await blobs.get(over) is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+    assert await blobs.get(ever) is not None
+
+
+async def test_a_sweep_ends_when_little_is_left(blobs: BlobStore) -> None:
+    for n in range(3):
+        await blobs.put("a", b"%d" % n, 1)
+    assert await sweep_once(blobs, NOW + 10**9) == 3 and await sweep_once(blobs, NOW + 10**9) == 0

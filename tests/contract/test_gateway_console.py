@@ -14,8 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from libs.common.bus import Incoming
 from libs.common.messages import encode
 from proto.node import AskConsole, Heard
-from tests.contract.gateway_rig import Rig, defined, rig
-from tests.contract.test_gateway import run_vm
+from tests.contract.gateway_rig import Rig, defined, rig, run_vm
 
 
 class Agent:

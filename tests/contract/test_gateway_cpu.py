@@ -14,8 +14,7 @@ from libs.common.messages import Event, NodeId, VmId, encode
 from proto import compute as c
 from proto.machine import Allotment, Priority
 from proto.plan import AskSchedule, NodeCpus, PlanMade, VcpuSchedule, VmPlan, VmSchedule
-from tests.contract.gateway_rig import Rig, defined, rig
-from tests.contract.test_gateway import problem, run_vm
+from tests.contract.gateway_rig import Rig, defined, problem, rig, run_vm
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from proto import compute as c
 from proto import memory
 from proto.mapping import AskMemory, AskTranslate, CellUse, MemoryUse, Space, Step, Translation, WhyNot
 from proto.node import MemoryBeat, VmMemory
-from tests.contract.gateway_rig import Rig, defined, rig
-from tests.contract.test_gateway import problem, run_vm
+from tests.contract.gateway_rig import Rig, defined, problem, rig, run_vm
 
 TOP = 0xFFFFFFFFFFFFF000
 FOUND = Translation(

@@ -13,8 +13,7 @@ from libs.common.messages import NodeId, Reply, encode
 from libs.common.metrics import Family, Figures, Sample
 from proto import compute as c
 from proto.node import AskScreenshot, Beat, Screenshot
-from tests.contract.gateway_rig import ABILITIES, Rig, defined, rig
-from tests.contract.test_gateway import problem, run_vm
+from tests.contract.gateway_rig import ABILITIES, Rig, defined, problem, rig, run_vm
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from services.gateway.tokens import (
     Keyring,
     MemoryTokens,
     StoreAway,
+    TokenRow,
     TokenStore,
     digest,
     new_join_token,
@@ -73,6 +74,61 @@ async def test_revoked(store: TokenStore) -> None:
     assert await ring.who(token, NOW) is None
     assert await other.who(token, NOW + 1) is not None, "remembered for two seconds at most"
     assert await other.who(token, NOW + 2_000_000) is None
+
+
+async def test_a_revocation_is_told_to_all_who_watch(store: TokenStore, twin_dsn: str) -> None:
+    row, token = new_token("ann", Role.VIEWER, ("*",), 0)
+    await store.add(row)
+    elsewhere: TokenStore = PostgresTokens(twin_dsn) if twin_dsn else store
+    told: asyncio.Queue[str] = asyncio.Queue()
+    ring = Keyring(elsewhere)
+
+    def changed(id: str) -> None:
+        ring.forget(id)
+        told.put_nowait(id)
+
+    watching = asyncio.create_task(elsewhere.watch(changed))
+    try:
+        if twin_dsn:
+            assert await asyncio.wait_for(told.get(), 10) == "", "it listens: some may have been missed before"
+        else:
+            await asyncio.sleep(0)
+        assert await ring.who(token, NOW)
+        with ring.changes(row.id) as mine, ring.changes("another") as others:
+            await store.revoke(row.id)
+            assert await asyncio.wait_for(told.get(), 10) == row.id
+            assert mine.is_set() and not others.is_set()
+        assert await ring.who(token, NOW) is None, "not remembered for another two seconds"
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_row_that_was_read_before_the_revocation_is_not_remembered_after_it() -> None:
+    class Slow(MemoryTokens):
+        """Gives what it read a turn later."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.reading, self.go = asyncio.Event(), asyncio.Event()
+
+        async def get(self, id: str) -> TokenRow | None:
+            row = await super().get(id)
+            self.reading.set()
+            await self.go.wait()
+            return row
+
+    store = Slow()
+    row, token = new_token("ann", Role.VIEWER, ("*",), 0)
+    await store.add(row)
+    ring = Keyring(store)
+    asked = asyncio.create_task(ring.who(token, NOW))
+    await store.reading.wait()
+    await store.revoke(row.id)
+    ring.forget(row.id)
+    store.go.set()
+    assert await asked is not None, "it was asked before"
+    assert await ring.who(token, NOW) is None
 
 
 async def test_a_join_token_counts_once(store: TokenStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 from litestar import WebSocket, websocket
@@ -21,7 +22,7 @@ from services.gateway.problems import Problem
 _log = logging.getLogger(__name__)
 
 RENEW_S = 10.0
-"""How often the lease of a silent console is renewed, and its token looked at again."""
+"""How often the lease of a silent console is renewed, and its token looked at again (and at once when it is revoked)."""
 REASON_BYTES_MAX = 120
 TOO_SLOW, REFUSED, GONE = 4008, 4009, 4010
 CODES = {401: 4001, 403: 4003, 404: 4004, 409: REFUSED, 503: GONE}
@@ -100,14 +101,17 @@ async def _ending(gateway: Gateway) -> tuple[int, str]:
 
 async def _watch(socket: Socket, gateway: Gateway, session: Session) -> tuple[int, str]:
     """A revoked or expired token ends what it opened."""
-    while True:
-        await asyncio.sleep(RENEW_S)
-        if not await gateway.still(socket.user):
-            return CODES[401], "the token is no longer valid"
-        try:
-            await gateway.consoles.renew(session)
-        except Problem as problem:
-            return GONE, problem.body.detail
+    with gateway.keyring.changes(socket.user.id) as changed:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), RENEW_S)
+            changed.clear()
+            if not await gateway.still(socket.user):
+                return CODES[401], "the token is no longer valid"
+            try:
+                await gateway.consoles.renew(session)
+            except Problem as problem:
+                return GONE, problem.body.detail
 
 
 async def _close(socket: Socket, code: int, reason: str) -> None:
