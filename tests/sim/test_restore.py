@@ -16,7 +16,7 @@ from libs.world.faults import Storm, story
 from libs.world.world import World
 from proto.compute import DefineVm, DeleteVm, StartVm, StopVm
 from proto.machine import DiskWish
-from services.compute import model, restored, views
+from services.compute import model, reports, restored, starting, views
 from services.node import model as agent
 
 BATCH = 10
