@@ -139,9 +139,11 @@ def _balloon(scene: Scene, wanted_mib: int, in_need: bool) -> list[LadderStep]:
 
 
 def _swap(scene: Scene, wanted_mib: int, targets: dict[str, int]) -> list[LadderStep]:
-    """Best-effort VMs only, in the order of the balloon, as far as the node's swap goes."""
+    """Best-effort VMs only, in the order of the balloon, as far as the node's swap goes: what was allowed before counts, also where
+    the kernel has not put it there yet."""
     ledger, out = scene.ledger, []
-    spare = min(scene.seen.swap_free_mib, ledger.swap_mib)
+    allowed = sum(grip.swap_mib for grip in ledger.grips.values())
+    spare = min(scene.seen.swap_free_mib, ledger.swap_mib - allowed)
     if not (ledger.policy.swap and ledger.memory_areas):
         return []
     for vm in sorted(scene.best_effort, key=lambda v: (price(_holder(v), v.held_mib), v.name)):

@@ -227,6 +227,17 @@ def test_it_takes_again_only_after_guests_had_time_to_give() -> None:
     assert node.judge(pct(5), after_s=1) != [] or node.ledger.grips
 
 
+def test_no_more_may_be_swapped_than_there_is_swap_for() -> None:
+    """Looks again and again, before the kernel has swapped anything out: swap stays as free as it was."""
+    node = Node(replace(HOST, balloon=False, swap_mib=300), a=BEST, b=BEST, c=BEST)
+    for _ in range(30):
+        node.judge(pct(20), swap_free_mib=300)
+        assert sum(grip.swap_mib for grip in node.ledger.grips.values()) <= 300
+    assert sum(grip.swap_mib for grip in node.ledger.grips.values()) == 300
+    none = Node(replace(HOST, balloon=False, swap_mib=0), a=BEST)
+    assert Rung.SWAP not in {s.rung for s in none.steps(pct(20), swap_free_mib=4000)}, "plain swap is not for VMs"
+
+
 def test_down_again_last_taken_first_slowly_and_only_with_enough_to_spare() -> None:
     node = Node(best=BEST, norm=NORM)
     node.uses("norm", 600)
