@@ -187,3 +187,25 @@ def test_swap_on_a_disk_is_encrypted_or_refused(tmp_path: Path) -> None:
         (now,) = swap.swaps(own=own_device(tmp_path))
         assert (now.kind, now.own, now.why_not) == ("crypt", True, "")
     assert state.leave() == "" and not list(tmp_path.iterdir()) and swap.swaps() == ()
+
+
+def test_leaving_a_host_from_the_command_line(tmp_path: Path) -> None:
+    """What lay in memory went with an earlier boot; the file did not."""
+    file, kept = tmp_path / "swap", tmp_path / "swap.json"
+    file.write_bytes(bytes(4096))
+    kept.write_text(f'{{"kind":"disk","boot_id":"earlier","size":{{"swap_mib":16}},"file":"{file}","device":"/dev/mapper/x"}}')
+    settings = {"ASV_NODE": "n1", "ASV_STATE": str(tmp_path), "ASV_POOLS": f"default={tmp_path}"}
+
+    def leave(**more: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "services.node", "leave"]
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("ASV_")}
+        return subprocess.run(words, env=plain | settings | more, capture_output=True, text=True, timeout=60, check=False)
+
+    done = leave()
+    assert (done.returncode, done.stderr) == (0, "") and not list(tmp_path.iterdir())
+    assert leave().returncode == 0, "said twice it changes nothing"
+    wrong = leave(ASV_SWAP="lots")
+    assert wrong.returncode == 2 and "none of zram, disk, auto" in wrong.stderr
+    kept.write_text("{")
+    damaged = leave()
+    assert damaged.returncode == 1 and "is damaged" in damaged.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +79,47 @@ def test_where_its_memory_lies_and_what_it_takes(cluster: EmbeddedCluster, web: 
     events = [json.loads(line) for line in cluster.ctl("events", "--vm", web, "--json").splitlines()]
     drawn = [e["data"]["regions"] for e in events if e["type"] == "vm_regions_mapped"]
     assert drawn and drawn[0][0]["size_mib"] == 128
+
+
+def group_of(pid: int) -> str:
+    """Its group in the tree that divides memory, as its folder is named."""
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    own = {name: path for _, names, path in lines for name in names.split(",")}
+    return Path(own.get("memory", own.get("", ""))).name
+
+
+@pytest.mark.timeout(300)
+def test_the_control_plane_stands_in_an_area_and_what_goes_mad_there_dies_alone(cluster: EmbeddedCluster, web: str) -> None:
+    can = {n["name"]: n["capabilities"] for n in cluster.json("node", "ls")}
+    if not (can["n1"].get("control_plane") and can["n1"]["memory_areas"]):
+        pytest.skip("this host lets nobody make control groups for memory")
+    pids, before = cluster.pids(), boot_id(cluster, web)
+    for name, pid in pids.items():
+        said = group_of(pid)
+        assert said.endswith("-agent") and f"asv-{name}." in said if name in can else said.endswith("-control-plane"), (name, said)
+    assert [name for name in can if can[name].get("control_plane")] == ["n1"], "counted once"
+    out = cluster.ctl("memory", "areas", "n1", "control-plane=300:900", "--wait")
+    assert "max 900 MiB" in out and "max 2 GiB" in out, out
+    code, said = cluster.refused("memory", "areas", "n2", "control-plane=300:900")
+    assert code == 1 and "no control plane runs on this host" in said
+
+    def area() -> dict[str, Any]:
+        rows: list[dict[str, Any]] = cluster.json("node", "show", "n1")["memory"]["pressure"]["areas"]
+        return next(row for row in rows if row["name"] == "control-plane")
+
+    cluster.until(lambda: area()["max_mib"] == 900, "the limit to be set")
+    lines = Path(f"/proc/{pids['gateway']}/cgroup").read_text().splitlines()
+    path = next(line.split(":", 2)[2] for line in lines if line.endswith("-control-plane"))
+    (procs,) = (f for f in (Path(f"/sys/fs/cgroup/{t}{path}/cgroup.procs") for t in ("memory", "")) if f.exists())
+    with subprocess.Popen(["/bin/sh", "-c", "read _; head -c 2g /dev/zero | tail -c 2g >/dev/null"], stdin=subprocess.PIPE) as mad:
+        procs.write_text(str(mad.pid))
+        mad.communicate(b"\n", timeout=120)
+    assert mad.returncode != 0
+    now = cluster.until(lambda: (a := area())["kills"] and a, "the kill to be told")
+    assert now["kills"] >= 1 and now["peak_mib"] <= 900
+    assert cluster.pids() == pids, "nobody else died"
+    assert boot_id(cluster, web) == before and state(cluster, web) == "running"
+    assert "max 2 GiB" in cluster.ctl("memory", "areas", "n1", "--by-host", "--wait")
 
 
 @pytest.mark.timeout(300)
