@@ -111,7 +111,7 @@ def test_the_control_plane_stands_in_an_area_and_what_goes_mad_there_dies_alone(
     lines = Path(f"/proc/{pids['gateway']}/cgroup").read_text().splitlines()
     path = next(line.split(":", 2)[2] for line in lines if line.endswith("-control-plane"))
     (procs,) = (f for f in (Path(f"/sys/fs/cgroup/{t}{path}/cgroup.procs") for t in ("memory", "")) if f.exists())
-    with subprocess.Popen(["/bin/sh", "-c", "read _; head -c 2g /dev/zero | tail -c 2g >/dev/null"], stdin=subprocess.PIPE) as mad:
+    with subprocess.Popen(["/bin/sh", "-c", "read _; head -c 2G /dev/zero | tail -c 2G >/dev/null"], stdin=subprocess.PIPE) as mad:
         procs.write_text(str(mad.pid))
         mad.communicate(b"\n", timeout=120)
     assert mad.returncode != 0
