@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show, task
+from services.cli import show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, client, wants_json
 
@@ -46,7 +46,7 @@ def _show(found: dict[str, Any]) -> None:
     rows = [
         (m["batch"] + 1, m["vm"], m["origin"], m["target"], f"{m['gain']:.3f}", m["reason"]) for m in found["moves"]
     ]
-    show.table(("batch", "vm", "from", "to", "gain", "reason"), rows, "No move would be worth it.")
+    show.table(("BATCH", "VM", "FROM", "TO", "GAIN", "REASON"), rows, "no move would be worth it")
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -58,13 +58,13 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("mode", f"{found['mode']}{f', {n} moves under way' if (n := found['moving']) else ''}"),
         ("made of", _terms(found["terms"])),
-        ("nodes", f"{found['nodes']} with {found['vms']} VMs; of {found['demand_known']} the CPU demand is known"),
+        ("nodes", f"{found['nodes']} with {units.count(found['vms'], 'VM')}; of {found['demand_known']} the CPU demand is known"),
     ]
     if found["moves"] or found["not_shown"]:
         hidden = f", {found['not_shown']} of them of other projects" if found["not_shown"] else ""
         count = len(found["moves"]) + found["not_shown"]
         said.append(
-            ("after all moves", f"{found['planned']:.3f} ({count} moves{hidden}): {_terms(found['planned_terms'])}")
+            ("after all moves", f"{found['planned']:.3f} ({units.count(count, 'move')}{hidden}): {_terms(found['planned_terms'])}")
         )
     return said
 

@@ -38,7 +38,7 @@ def status(_json: AsJson = False) -> None:
     if wants_json():
         show.as_json(found)
     else:
-        show.facts((name.replace("_", " "), _plain(value)) for name, value in found.items())
+        show.facts((name.replace("_", " "), value if name == "not_enforced" else _plain(value)) for name, value in found.items())
 
 
 def _plain(value: Any) -> str:

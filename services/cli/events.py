@@ -26,10 +26,17 @@ def events(
     after: Annotated[
         int | None, typer.Option(metavar="POSITION", help="Only events behind that position.", min=0)
     ] = None,
+    last: Annotated[
+        int, typer.Option(metavar="COUNT", help="Only the newest so many of the log; with --follow, begin with them.", min=0)
+    ] = 0,
     vm: Annotated[str, typer.Option(metavar="NAME", help="Only events that speak of this VM.")] = "",
     _json: AsJson = False,
 ) -> None:
     """Events of the log; --json gives one JSON object per line."""
+    if last and after is not None:
+        raise typer.BadParameter("either --last or --after")
+    if last:
+        after = max(0, client().get(path("cluster"))["position"] - last)
     if not follow:
         _print_all(listed(client(), after or 0), vm)
         return

@@ -21,10 +21,6 @@ app = typer.Typer(help="The nodes' memory: promises, areas, reclaim.", no_args_i
 Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.")]
 
 
-def _of(mib: int, room: int) -> str:
-    return f"{units.size(mib)} of {units.size(room)}"
-
-
 @app.command("ls")
 def ls(_json: AsJson = False) -> None:
     """List the nodes' ledgers: both limits, and how short each node is."""
@@ -35,8 +31,8 @@ def ls(_json: AsJson = False) -> None:
     rows = [
         (
             x["node"],
-            _of(x["reserved_mib"], x["room_mib"]),
-            _of(x["charged_mib"], x["room_mib"]),
+            units.part(x["reserved_mib"], x["room_mib"]),
+            units.part(x["charged_mib"], x["room_mib"]),
             units.size(x["share_mib"]) if x.get("share_mib") else "",
             len(x.get("held") or ()),
             x.get("level") or "not heard",
@@ -211,8 +207,23 @@ def prove(_json: AsJson = False) -> None:
     if wants_json():
         show.as_json(proof.told())
     else:
-        show.facts([(word.replace("_", " "), value) for word, value in proof.told().items() if word != "faults"])
+        show.facts(_verdict(proof.told()))
         for fault in proof.faults:
             print(show.clean(fault))
     if proof.faults:
         raise typer.Exit(REFUSED)
+
+
+def _verdict(told: dict[str, Any]) -> list[tuple[str, object]]:
+    """The proof in words; what is none of these words is shown under its own."""
+    words = {
+        "promises": "promises held",
+        "denials": "promises denied",
+        "critical_max": "critical VMs at most at once",
+        "ladder_steps": "steps of the ladder",
+        "wishes": "moves and pauses wished",
+        "beyond": "positions beyond a limit, by loss or restore",
+        "faults_count": "faults",
+    }
+    facts: list[tuple[str, object]] = [("verdict", "all of it holds" if told["holds"] else "it does not hold")]
+    return facts + [(words.get(word, word), str(value)) for word, value in told.items() if word not in ("holds", "faults")]

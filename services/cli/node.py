@@ -26,7 +26,7 @@ def _health(node: dict[str, Any]) -> str:
 
 
 def _memory(node: dict[str, Any]) -> str:
-    return f"{units.size(node.get('reserved_mib'))} of {units.size(node.get('capacity_mib'))}"
+    return units.part(node.get("reserved_mib"), node.get("capacity_mib"))
 
 
 @app.command("ls")
@@ -91,7 +91,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("pools", ", ".join(can.get("pools") or ())),
             ("bridges", ", ".join(can.get("bridges") or ())),
             ("hot-plug", ", ".join(can.get("hotplug") or ())),
-            ("not enforced", ", ".join(can.get("not_enforced") or ())),
+            ("not enforced", list(can.get("not_enforced") or ())),
             ("boot id", node.get("boot_id")),
         ]
     )

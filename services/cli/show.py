@@ -80,11 +80,12 @@ def _style(cell: str) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
-    """One thing, as `name  value` lines; empty values are left out."""
-    known = [(name, clean(value)) for name, value in pairs if value not in (None, "", [], ())]
+    """One thing, as `name  value` lines; empty values are left out, and each entry of a list has a line of its own."""
+    known = [(name, value if isinstance(value, list) else [value]) for name, value in pairs if value not in (None, "", [], ())]
     width = max((len(name) for name, _ in known), default=0)
-    for name, value in known:
-        print(f"{name.ljust(width)}  {value}")
+    for name, values in known:
+        for number, value in enumerate(values):
+            print(f"{('' if number else name).ljust(width)}  {clean(value)}")
 
 
 def note(text: str) -> None:

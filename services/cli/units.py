@@ -40,6 +40,16 @@ def nic(text: str) -> dict[str, str]:
     raise typer.BadParameter(f"`{text}` is not a NIC; write `user` or `bridge:NAME`, for example bridge:br0")
 
 
+def part(of_mib: int | None, whole_mib: int | None) -> str:
+    """`456 MiB of 6.793 GiB`; `-` where the whole is not known."""
+    return f"{size(of_mib) if of_mib else '0 MiB'} of {size(whole_mib)}" if whole_mib else "-"
+
+
+def count(number: int, what: str) -> str:
+    """`1 move`, `2 moves`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def size(of_mib: int | None) -> str:
     """MiB for people: `256 MiB`, `1.5 GiB`."""
     if not of_mib:

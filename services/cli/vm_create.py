@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import allotment, task, units
+from services.cli import allotment, show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client
 from services.cli.vm_show import print_vm
@@ -66,6 +66,8 @@ def create(
     optional = {"allotment": share, "vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
     api = client()
     accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
+    if not (image or disk):
+        show.note(f"{name} has no disk to start from; --image NAME gives it one (`asvctl image ls`)")
     what = f"create {name}"
     if not waiting:
         task.finish(api, accepted, what, False, timeout_s)

@@ -15,7 +15,7 @@ from services.cli.vm_show import migrating
 
 def migrate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The VM's name.")],
-    node: Annotated[str, typer.Option(metavar="NODE", help="Only there; else where it fits best.")] = "",
+    node: Annotated[str, typer.Option("--node", "--to", metavar="NODE", help="Only there; else where it fits best.")] = "",
     deadline: Annotated[
         str, typer.Option(metavar="TIME", help="How long its memory may take to be sent before it stays: 10m, 1h.")
     ] = "10m",

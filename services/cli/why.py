@@ -29,7 +29,8 @@ def why(
     shown = told[-last:] if last else told
     before = len(told) - len(shown)
     if before or found.get("older"):
-        print(f"({before} earlier stories" + (f", {found['older']} older events" if found.get("older") else "") + ")")
+        older = f", {found['older']} older events" if found.get("older") else ""
+        print(f"({before} earlier {'story' if before == 1 else 'stories'}{older})")
     for story in shown:
         print(show.clean(f"{show.when(story['at_us'])}  {story['asked_by'] or 'somebody'} (task {story['task'] or '-'})"))
         for line in tree(story["steps"]):
@@ -46,7 +47,9 @@ def why_not(
 ) -> None:
     """Why a VM is not on a node, or not started."""
     _, name = _split(object, ("vm",))
-    if bool(node) == started:
+    if not node and not started:
+        raise typer.BadParameter("say what it is not: --node NODE (on that node) or --started (started at all)")
+    if node and started:
         raise typer.BadParameter("one question at a time: either --node NODE or --started")
     found = client().get(path("why-not", "vm", name, node=node, started=started))
     if wants_json():

@@ -58,6 +58,11 @@ def unknown(what: str, name: str) -> Problem:
     return Problem(404, "UNKNOWN", f"there is no {what} `{name}` that this token may see", f"list the {what}s first")
 
 
+def not_running(vm: str, state: str) -> Problem:
+    remedy = f"resume {vm} first" if state in ("paused", "pausing") else "start it and wait until it runs"
+    return Problem(409, "NOT_RUNNING", f"{vm} is {state}", remedy)
+
+
 def away(what: str, remedy: str = "ask again in a moment", *, task: str = "") -> Problem:
     return Problem(503, "UNAVAILABLE", what, remedy, task=task)
 
@@ -98,6 +103,8 @@ def explain(error: msgspec.ValidationError, model: Any) -> tuple[str, str, str]:
     if (missing := _MISSING.fullmatch(fault)) is not None:
         path = _join(path, missing["name"])
         return path, "is missing", f"takes {describe(_at(model, path))}"
+    if fault.startswith("Expected `str` matching regex"):
+        fault = "is not spelled as it has to be"
     return path, fault, f"takes {describe(_at(model, path))}"
 
 
@@ -140,7 +147,10 @@ def describe(kind: Any) -> str:
     return _words(schema, schema.get("$defs", {}))
 
 
-_LIMITS = {"minimum": ">= {}", "maximum": "<= {}", "maxLength": "at most {} characters", "pattern": "like {}"}
+_SPELLED = {
+    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "of lower-case letters, digits and hyphens, with no hyphen at either end, as `web-1`",
+}
+_LIMITS = {"minimum": ">= {}", "maximum": "<= {}", "maxLength": "at most {} characters"}
 
 
 def _words(schema: dict[str, Any], defs: dict[str, Any]) -> str:
@@ -156,4 +166,6 @@ def _words(schema: dict[str, Any], defs: dict[str, Any]) -> str:
     if kind == "array":
         return "a list of: " + _words(schema.get("items", {}), defs)
     limits = [text.format(schema[key]) for key, text in _LIMITS.items() if key in schema]
+    if pattern := schema.get("pattern"):
+        limits.append(_SPELLED.get(pattern, f"like {pattern}"))
     return ", ".join([kind, *limits])

@@ -14,7 +14,7 @@ from functools import cache
 import msgspec
 
 from libs.common.log import Snapshot
-from services.gateway import model, scopes, tasks
+from services.gateway import model, scopes, tasks, words
 from services.gateway.model import EVENTS, ReadModel
 from services.gateway.tasks import stories
 from services.gateway.views import images, ledgers, nodes, vms
@@ -22,7 +22,7 @@ from services.gateway.views import images, ledgers, nodes, vms
 _log = logging.getLogger(__name__)
 
 NAME = "gateway"
-FOLDING = (model, scopes, tasks, stories, images, ledgers, nodes, vms)
+FOLDING = (model, scopes, tasks, stories, words, images, ledgers, nodes, vms)
 
 _encode = msgspec.msgpack.Encoder().encode
 

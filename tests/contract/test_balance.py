@@ -147,4 +147,4 @@ async def test_an_even_cluster_needs_no_move(
     monkeypatch.setenv("ASV_TOKEN", token)
     assert await asyncio.to_thread(run, ("cluster", "balance")) == 0
     said = capfd.readouterr()
-    assert "even enough" in said.out and "No move would be worth it." in said.err
+    assert "even enough" in said.out and "no move would be worth it" in said.err

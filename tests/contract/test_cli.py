@@ -426,6 +426,8 @@ def test_events_are_listed_page_by_page(ctl: Ctl) -> None:
     assert "vm-web-1  vm_started  node=n1 generation=1" in said.out
     assert [json.loads(text)["position"] for text in ctl("events", "--json", "--after", "1").out.splitlines()] == [2, 3]
     assert [text.split()[0] for text in ctl("events", "--vm", "old").out.splitlines()] == ["2"]
+    assert [text.split()[0] for text in ctl("events", "--last", "40").out.splitlines()] == ["3"], "the log ends at 42"
+    assert ctl("events", "--last", "1", "--after", "1").code == 2
 
 
 def test_followed_events_have_no_hole_when_the_connection_is_cut(ctl: Ctl, gateway: Canned) -> None:

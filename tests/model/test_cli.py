@@ -50,6 +50,18 @@ def test_durations_and_nics() -> None:
             units.nic(wrong)
 
 
+def test_parts_and_counts_for_people() -> None:
+    assert [units.part(*x) for x in ((0, 1024), (None, 512), (256, 512), (0, 0))] == [
+        "0 MiB of 1 GiB", "0 MiB of 512 MiB", "256 MiB of 512 MiB", "-",
+    ]  # fmt: skip
+    assert [units.count(n, "move") for n in (0, 1, 2)] == ["0 moves", "1 move", "2 moves"]
+
+
+def test_each_entry_of_a_list_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show.facts([("name", "n1"), ("not enforced", ["a (b, c)", "d"]), ("pools", [])])
+    assert capsys.readouterr().out.splitlines() == ["name          n1", "not enforced  a (b, c)", "              d"]
+
+
 def test_sizes_for_people() -> None:
     assert [units.size(n) for n in (0, None, 256, 1024, 1536, 2_097_152)] == [
         "-",

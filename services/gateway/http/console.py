@@ -17,7 +17,7 @@ from libs.common.bus import BusError
 from services.gateway.auth import Action, Principal
 from services.gateway.console import INPUT_BYTES_MAX, Overrun, Session
 from services.gateway.gateway import Gateway
-from services.gateway.problems import Problem
+from services.gateway.problems import Problem, not_running
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ async def console(
     try:
         found = await gateway.vm(socket.user, vm)
         if not found.node or found.state not in ("running", "paused"):
-            raise Problem(409, "NOT_RUNNING", f"{vm} is {found.state}")
+            raise not_running(vm, found.state)
         session = await gateway.consoles.start(found.node, vm)
     except Problem as problem:
         await _close(socket, CODES.get(problem.body.status, GONE), problem.body.detail)

@@ -16,7 +16,7 @@ from proto.mapping import AskMemory, AskTranslate, MemoryUse, Step, Translation,
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
-from services.gateway.problems import Problem, away
+from services.gateway.problems import Problem, away, not_running
 from services.gateway.views.vms import Vm
 
 ASK_S_MAX = 25.0
@@ -103,7 +103,7 @@ def _address(text: str) -> int:
 async def _running(request: Asked, gateway: Gateway, vm: str) -> Vm:
     found = await gateway.vm(request.user, vm)
     if found.state not in ("running", "paused", "pausing", "resuming", "stopping") or not found.node:
-        raise Problem(409, "NOT_RUNNING", f"{vm} is {found.state}", "start it and wait until it runs")
+        raise not_running(vm, found.state)
     return found
 
 

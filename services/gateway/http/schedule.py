@@ -13,7 +13,7 @@ from proto.plan import AskSchedule, VmSchedule
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
-from services.gateway.problems import Problem, away
+from services.gateway.problems import Problem, away, not_running
 
 ASK_S_MAX = 3.0
 
@@ -25,7 +25,7 @@ async def schedule(request: Asked, gateway: NamedDependency[Gateway], vm: FromPa
     """Guest CPUs, their threads, the pCPUs those may run on; weight, cap, CPU ready and satisfaction of the latest second; why."""
     found = await gateway.vm(request.user, vm)
     if found.state in ("stopped", "starting") or not found.node:
-        raise Problem(409, "NOT_RUNNING", f"{vm} is {found.state}", "start it and wait until it runs")
+        raise not_running(vm, found.state)
     try:
         data = await gateway.bus.request(f"ask.{found.node}.schedule", encode(AskSchedule(vm=vm)), timeout_s=ASK_S_MAX)
         answer = _decode(data)

@@ -15,7 +15,7 @@ from proto.node import AskScreenshot, Screenshot
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
-from services.gateway.problems import Problem, away
+from services.gateway.problems import Problem, away, not_running
 
 ASK_S_MAX = 15.0
 KEEP_S = 7 * 86_400
@@ -30,7 +30,7 @@ async def screenshot(request: Asked, gateway: NamedDependency[Gateway], vm: From
     """A PNG. It is kept for 7 days as a blob; the header ASV-Blob has its digest (SHA-256, hex)."""
     found = await gateway.vm(request.user, vm)
     if found.state not in ("running", "paused") or not found.node:
-        raise Problem(409, "NOT_RUNNING", f"{vm} is {found.state}", "start it and wait until it runs")
+        raise not_running(vm, found.state)
     png = await _asked(gateway, found.node, vm)
     try:
         digest = await gateway.blobs.put("screenshot", png, KEEP_S)

@@ -35,7 +35,7 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.http.memory import memory_of_vm, translate_vm
 from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
-from services.gateway.problems import Problem, away
+from services.gateway.problems import Problem, away, not_running
 from services.gateway.views.vms import Vm
 
 KINDS: dict[type[Command], str] = {c.SetAllotment: "allot", CancelMigration: "cancel-migration"}
@@ -224,7 +224,7 @@ async def exec_vm(
     """By the guest's agent; never recorded, never traced: arguments may be secret. Output: at most 1 MiB each."""
     found = await gateway.vm(request.user, vm)
     if found.state != "running":
-        raise Problem(409, "NOT_RUNNING", f"{vm} is {found.state}", "start it and wait until it runs")
+        raise not_running(vm, found.state)
     ask = AskExec(vm=vm, argv=tuple(data.argv), input=_input(data.input_b64), timeout_s=data.timeout_s)
     try:
         answer = await gateway.bus.request(

@@ -12,6 +12,7 @@ from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized, PlacementSet
 from services.gateway.tasks import Task, Tasks, step
+from services.gateway.words import count
 
 
 def tell(tasks: Tasks, recorded: Recorded, event: Any, project: str) -> None:
@@ -92,7 +93,7 @@ def _start_goes_on(s: _Story) -> bool:
             s.step("start", vm, f"{node} has no {mib} MiB left ({held} of {all} MiB are promised)")
         case io.DevicesGranted(vm=vm):
             s.tasks.with_disks.add(vm)
-            s.step("start", vm, f"{len(s.event.disks)} disks and {len(s.event.nics)} NICs granted")
+            s.step("start", vm, f"{count(len(s.event.disks), "disk")} and {count(len(s.event.nics), "NIC")} granted")
         case io.DevicesDenied(vm=vm, sentence=sentence):
             s.step("start", vm, f"devices denied: {sentence}")
         case c.VmLaunchRequested(vm=vm, node=node):
@@ -174,7 +175,7 @@ def _ends(s: _Story) -> bool:
             if vm not in s.tasks.with_disks:
                 s.done("delete", vm, f"{vm} is gone; it had no disks yet")
         case io.DisksRemovalRequested(vm=vm, node=node):
-            s.step("delete", vm, f"{node} was told to remove {len(s.event.disks)} disks")
+            s.step("delete", vm, f"{node} was told to remove {count(len(s.event.disks), "disk")}")
         case io.DevicesRemoved(vm=vm):
             s.tasks.with_disks.discard(vm)
             s.done("delete", vm, f"{vm} and its disks are gone")
@@ -206,13 +207,13 @@ def _nodes(s: _Story) -> bool:
         case c.NodeJoined(node=node):
             s.at_once("join", node, f"{node} may take part")
         case d.NodeDrainRequested(node=node, plan=plan):
-            s.begin("drain", node, f"{len(plan.moves) + len(plan.unfit)} VMs are to go, {len(plan.unfit)} of which fit nowhere")
+            s.begin("drain", node, _to_go(len(plan.moves), len(plan.unfit)))
         case d.NodeMoveWanted(node=node, vm=vm, attempt=attempt):
             s.step("drain", node, f"{vm} is to go" + (f" (attempt {attempt})" if attempt > 1 else ""))
         case d.NodeDrained(node=node, left=()):
             s.done("drain", node, f"{node} is empty and takes no new VMs")
         case d.NodeDrained(node=node, left=left):
-            s.failed("drain", node, f"{len(left)} VMs are left on {node}: {', '.join(left[:5])}")
+            s.failed("drain", node, f"{count(len(left), "VM")} left on {node}: {', '.join(left[:5])}")
         case d.NodeDrainEnded(node=node, sentence=sentence):
             s.failed("drain", node, sentence)
         case c.NodeCordoned(node=node) if s.tasks.opened(f"drain:{node}") is not None:
@@ -241,3 +242,9 @@ def _nodes(s: _Story) -> bool:
         case _:
             return False
     return True
+
+
+def _to_go(fit: int, unfit: int) -> str:
+    if not fit + unfit:
+        return "no VM is there"
+    return f"to go: {count(fit + unfit, 'VM')}" + (f", {unfit} of which fit nowhere" if unfit else "")

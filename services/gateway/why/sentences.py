@@ -10,6 +10,7 @@ from proto import migration as m
 from proto.nodes import NodeCordoned, NodeHealthChanged, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 from services.gateway.why.balance import of_balance
 from services.gateway.why.placing import said_rules
+from services.gateway.words import count
 
 
 def sentence(kind: str, event: Any) -> str:
@@ -24,13 +25,13 @@ def _of_starts(event: Any) -> str:
     match event:
         case c.VmDefined():
             shape = event.shape
-            return f"defined: {shape.vcpus} vCPUs, {shape.memory_mib} MiB, {event.priority}"
+            return f"defined: {count(shape.vcpus, "vCPU")}, {shape.memory_mib} MiB, {event.priority}"
         case c.VmStartRequested():
             return f"placed on {event.node} as generation {event.generation} by the policy {event.placement.policy}"
         case c.VmMemoryNoted():
             return "its memory is granted"
         case c.VmDevicesNoted():
-            return f"its {len(event.disks)} disks and {len(event.nics)} NICs are granted"
+            return f"its {count(len(event.disks), "disk")} and {count(len(event.nics), "NIC")} are granted"
         case c.VmLaunchRequested():
             return f"{event.node} was ordered to run generation {event.spec.generation}"
         case c.VmStarted():
@@ -81,7 +82,7 @@ def _of_plans(event: Any) -> str:
             return f"{event.node}'s plan {event.revision}: {one.vm} {one.sentence}" + (f"; {one.fault}" if one.fault else "")
         case plan.PlanMade():
             changed = len(event.vms) + len(event.gone)
-            return f"{event.node}'s plan {event.revision} changed for {changed} VMs"
+            return f"{event.node}'s plan {event.revision} changed for {count(changed, "VM")}"
         case plan.PlanApplied():
             return f"{event.node} has set its plan {event.revision} and read it back"
         case plan.PlanFaulted():
@@ -154,7 +155,7 @@ def _of_others(event: Any) -> str:
             return f"its memory on {event.node} is free again"
         case io.DevicesGranted():
             files = ", ".join(disk.file for disk in event.disks)
-            return f"io granted {len(event.disks)} disks ({files or 'none'}) and {len(event.nics)} NICs"
+            return f"io granted {count(len(event.disks), "disk")} ({files or 'none'}) and {count(len(event.nics), "NIC")}"
         case io.DevicesDenied():
             return f"io denied its devices: {event.sentence}"
         case io.DevicesReturned():

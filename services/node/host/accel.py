@@ -137,7 +137,7 @@ def _escaped(path: Path) -> str:
 
 
 def _why(late: bool, heard: bytes, err: bytes, run_s_max: float) -> str:
-    got = f"it came to {heard.decode(errors='replace') or 'nothing'} of {SAYS.decode()}"
+    got = f"it printed {heard.decode(errors='replace') or 'nothing'}, where {SAYS.decode()} was awaited"
     if late:
         return f"the test program did not end within {run_s_max} s ({got})"
     lines = err.decode(errors="replace").strip().splitlines()
