@@ -12,8 +12,9 @@ from proto.machine import Priority
 
 
 class NodeLoad(Value):
-    """A node that takes part: online and not cordoned. Others are neither left nor entered, nor do they count in the score.
+    """A node that takes part: online. Others are neither left nor entered, nor do they count in the score.
 
+    cordoned      it takes no VMs: it may be left, but not entered, and how evenly it is used does not count, only what its VMs wait
     pcpus         its share of the host's pCPUs (may be a fraction)
     memory_mib    what may be promised to VMs: the right-hand side of both limits of its ledger
     kept_mib      guaranteed to VMs that are not listed; kept_charged_mib: charged for them by ratio
@@ -29,6 +30,7 @@ class NodeLoad(Value):
     vcpus_kept: int = 0
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    cordoned: bool = False
 
 
 class VmLoad(Value):
@@ -38,6 +40,8 @@ class VmLoad(Value):
                    the ratio of its class. The score takes the larger of the two
     demand_pcpus   CPU time it uses or waits for, in pCPUs, smoothed over minutes; 0 where it is not known
     fixed          why it cannot be moved, in a few words; empty: it can
+    vcpus_per_pcpu the limit of over-allocation of its class; 0: that of the node
+    parts          where this is a group that moves as a whole: its VMs; counts_mib: what the score takes for them
     together, apart  group names: VMs of one `together` stay on one node, no two of one `apart` come to one
     """
 
@@ -53,6 +57,9 @@ class VmLoad(Value):
     fixed: str = ""
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    vcpus_per_pcpu: float = 0.0
+    parts: tuple[str, ...] = ()
+    counts_mib: int = 0
 
 
 class ClusterLoad(Value):
@@ -85,7 +92,7 @@ class Rules(Value):
     hold_s           the cluster must have been uneven for so long
     vm_rest_s        a VM that was moved stays for so long, and so does one whose move failed
     batch_rest_s     after a batch of moves, what it changed is waited for; idle_rest_s: after nothing was found to be worth a move
-    move_s_max       a move of which nothing was heard for so long has failed
+    move_s_max       a move of which nothing was heard for so long has failed; begin_s_max: one that has not begun
     at_once_max      moves under way at one time; plan_max: moves looked ahead
     busy_share       CPU demand per pCPU above which VMs of a node begin to wait for one another
     """
@@ -99,6 +106,7 @@ class Rules(Value):
     batch_rest_s: Annotated[int, msgspec.Meta(ge=0)] = 300
     idle_rest_s: Annotated[int, msgspec.Meta(ge=60)] = 3600
     move_s_max: Annotated[int, msgspec.Meta(ge=60)] = 1200
+    begin_s_max: Annotated[int, msgspec.Meta(ge=10)] = 30
     at_once_max: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
     plan_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
     busy_share: Annotated[float, msgspec.Meta(gt=0.0)] = 0.8
@@ -110,6 +118,7 @@ class Move(Value):
 
     gain    by how much the score falls by this move, when its turn comes (of two moves that only help together, one may raise it)
     batch   moves of one batch may run at once; a batch begins when the one before has ended
+    group   the `together` group that moves as a whole; gain and scores are then the group's, the gain in equal parts
     """
 
     vm: VmId
@@ -120,10 +129,20 @@ class Move(Value):
     score_after: float
     batch: int
     reason: str
+    group: str = ""
+
+
+class Stay(Value):
+    """A `together` group that cannot move as a whole, and why."""
+
+    group: str
+    vms: tuple[str, ...]
+    reason: str
 
 
 class Plan(Value):
-    """score: as it is; planned: once all moves are made. The terms are weighted: they add up to the score."""
+    """score: as it is; planned: once all moves are made. The terms are weighted: they add up to the score. stays: groups that were
+    not looked at, GROUPS_SAID_MAX at most."""
 
     policy: str
     score: float
@@ -131,6 +150,7 @@ class Plan(Value):
     terms: dict[str, float]
     planned_terms: dict[str, float]
     moves: tuple[Move, ...] = ()
+    stays: tuple[Stay, ...] = ()
 
 
 class Mode(StrEnum):
@@ -173,9 +193,11 @@ class SetBalance(Command):
 
 
 class LookAtBalance(Tick):
-    """Decides something only where the cluster became uneven or even, or a move is due. load: filled in by compute's own view."""
+    """Decides something only where the cluster became uneven or even, or a move is due. load: filled in by compute's own view, and
+    under_way: the VMs that are being migrated."""
 
     load: ClusterLoad | None = None
+    under_way: tuple[str, ...] | None = None
 
 
 class ApplyBalance(Command):
@@ -214,7 +236,8 @@ class ImbalanceEnded(Event):
 
 
 class MovePlanned(Event):
-    """A VM is to move; the score is expected to fall by `gain`."""
+    """A VM is to move; the score is expected to fall by `gain`. waits: it begins, by another event, when one before it has ended.
+    group: as in Move."""
 
     vm: VmId
     origin: NodeId
@@ -225,6 +248,8 @@ class MovePlanned(Event):
     score_after: float
     policy: str
     at_us: int
+    waits: bool = False
+    group: str = ""
 
 
 class NoMoveFound(Event):
@@ -237,13 +262,14 @@ class NoMoveFound(Event):
 
 
 class MoveEnded(Event):
-    """left: moves that are still under way."""
+    """left: moves that are still under way or wait for their turn; failed: of this batch, those that came to nothing."""
 
     vm: VmId
     moved: bool
     sentence: str
     at_us: int
     left: int = 0
+    failed: int = 0
 
 
 BalanceCommand = SetBalance | LookAtBalance | ApplyBalance | NoteMoveEnded

@@ -19,13 +19,16 @@ MigrationDeadlineS = Annotated[int, msgspec.Meta(ge=5, le=86_400)]
 
 class MigrateVm(Command):
     """Move a running VM, with its memory, while it runs. node: only there, if given; deadline_s: how long its memory may take to be
-    sent before the source gives up and runs on; reason: why, for those who wonder later. choice, unheard, incarnation: as for
-    StartVm, and the VM's own node is no candidate."""
+    sent before the source gives up and runs on; reason: why, for those who wonder later. with_group: all of its `together` group is
+    to follow it, so it may go where none of it is yet. planned: nobody waits for the answer, so a refusal is an event. choice,
+    unheard, incarnation: as for StartVm, and the VM's own node is no candidate."""
 
     vm: Name
     node: str = ""
     deadline_s: MigrationDeadlineS = 600
     reason: str = ""
+    with_group: bool = False
+    planned: bool = False
     choice: Placement | None = None
     unheard: tuple[str, ...] = ()
     incarnation: int = 1
@@ -54,6 +57,16 @@ class VmMigrationRequested(Event):
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     allotment: Allotment = Allotment()
+
+
+class VmMigrationRefused(Event):
+    """A move that was planned is not begun: the VM stays where it is. to: where it was to go, empty: wherever it fits."""
+
+    vm: VmId
+    to: str
+    refusal: str
+    sentence: str
+    remedy: str = ""
 
 
 class VmIncomingRequested(Event):
@@ -149,4 +162,5 @@ MigrationEvent = (
     | VmIncomingGone
     | VmMigrated
     | VmMigrationEnded
+    | VmMigrationRefused
 )

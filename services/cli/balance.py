@@ -47,6 +47,8 @@ def _show(found: dict[str, Any]) -> None:
         (m["batch"] + 1, m["vm"], m["origin"], m["target"], f"{m['gain']:.3f}", m["reason"]) for m in found["moves"]
     ]
     show.table(("BATCH", "VM", "FROM", "TO", "GAIN", "REASON"), rows, "no move would be worth it")
+    for stay in found.get("stays", []):
+        print(f"group {stay['group']} ({', '.join(stay['vms'])}) stays: {stay['reason']}")
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -46,7 +46,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case MigrateVm():
             here = views.at.get(command.vm)
-            choice = views.choose(command.vm, now_us, command.node, source=here) if here else None
+            choice = views.choose(command.vm, now_us, command.node, (), here, command.with_group) if here else None
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case DeleteVm():
             unheard = views.unheard(command.incarnation)

@@ -38,19 +38,34 @@ from proto.migration import (
     VmIncomingRequested,
     VmMigrated,
     VmMigrationEnded,
+    VmMigrationRefused,
     VmMigrationRequested,
     VmSendRequested,
 )
 from services.compute import restored
 from services.compute.ending import failed, recall, without_target
 from services.compute.reasons import chosen
-from services.compute.states import Arriving, Migrating, Phase, Running, Vm
+from services.compute.states import Absent, Arriving, Migrating, Phase, Running, Vm
 
 ENDED = (Seen.GONE, Seen.FAILED)
 CANCELLED = "it was cancelled"
 
 
 def migrate(command: MigrateVm, vm: Vm) -> Sequence[VmEvent]:
+    """Raises Refused, but for a move that was planned: whoever planned it hears of it from the log."""
+    if not command.planned or isinstance(vm, Absent):
+        return _migrate(command, vm)
+    try:
+        begun = _migrate(command, vm)
+    except Refused as no:
+        return [VmMigrationRefused(vm=vm.id, to=command.node, refusal=no.reason, sentence=no.sentence, remedy=no.remedy)]
+    if not begun and isinstance(vm, Running):
+        said = f"{vm.id} is on {vm.node} already"
+        return [VmMigrationRefused(vm=vm.id, to=command.node, refusal=Refusal.BUSY, sentence=said)]
+    return begun
+
+
+def _migrate(command: MigrateVm, vm: Vm) -> Sequence[VmEvent]:
     match vm:
         case Running():
             return _begin(command, vm)

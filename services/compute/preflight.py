@@ -1,5 +1,5 @@
-"""Where the VMs of a node would go: each is placed in turn, beside what the earlier ones would take. Of the views nothing stays
-changed."""
+"""Where the VMs of a node would go: each is placed in turn, beside what the earlier ones would take; those of a `together` group go
+where its first goes. Of the views nothing stays changed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ def preflight(views: Views, node: str, now_us: int) -> DrainPlan | None:
     going.sort(key=lambda vm: (-views.vms[vm].shape.memory_mib, vm))
     moves: list[DrainMove] = []
     unfit: list[DrainUnfit] = []
+    groups: dict[str, str] = {}
+    elsewhere = {share.together for name, view in views.nodes.items() if name != node for share in view.vms.values()}
     before = {vm: views.hints.get(vm) for vm in going}
     try:
         for vm in going:
-            choice = views.choose(vm, now_us, source=node)
+            group = views.vms[vm].allotment.together
+            choice = views.choose(vm, now_us, groups.get(group, ""), (), node, group not in elsewhere)
             if choice is None or not choice.candidates:
                 sentence, remedy = explain(choice) if choice else ("it is not defined", "")
                 unfit.append(DrainUnfit(vm=vm, sentence=sentence, remedy=remedy))
                 continue
             to, wanted = choice.candidates[0].node, views.vms[vm]
             moves.append(DrainMove(vm=vm, to=to))
+            if group:
+                groups[group] = to
             views.fleet.hinted(vm, Hint(to, share_of(wanted), promise_to(wanted), now_us + HINT_US_MAX))
     finally:
         for vm, hint in before.items():

@@ -64,7 +64,7 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
         case NodeDrainRequested():
             return [CordonNode(node=event.node, reason=event.reason or "it is drained")]
         case NodeMoveWanted(node=node, vm=vm, to=to):
-            return [MigrateVm(vm=vm, node=to, reason=f"{node} is drained")]
+            return [MigrateVm(vm=vm, node=to, reason=f"{node} is drained", with_group=bool(to))]
         case NodeUncordoned():
             return [EndDrain(node=event.node)]
         case VmMigrationEnded():

@@ -46,6 +46,7 @@ def clusters(draw: st.DrawFn) -> ClusterLoad:
             kept_mib=draw(st.sampled_from([0, 0, 1024])),
             kept_charged_mib=draw(st.sampled_from([0, 0, 1500])),
             pools=draw(st.sampled_from([("default",), ("default", "fast")])),
+            cordoned=draw(st.integers(0, 7)) == 7,
         )
         for n in range(draw(st.integers(1, 6)))
     ]
@@ -96,12 +97,13 @@ def test_every_state_on_the_way_is_allowed(load: ClusterLoad, rules: Rules) -> N
     assert len(found.moves) <= rules.plan_max
     for _, batch in groupby(found.moves, key=lambda move: move.batch):
         moving = list(batch)
-        assert len(moving) <= rules.at_once_max
+        assert len(moving) <= rules.at_once_max or (moving[0].group and len({m.group for m in moving}) == 1)
         both = [(v, places[v.vm]) for v in load.vms]
         both += [(v, move.target) for move in moving for v in load.vms if v.vm == move.vm]
         allowed(load, both)
         for move in moving:
             assert places[move.vm] == move.origin != move.target
+            assert not next(n.cordoned for n in load.nodes if n.node == move.target)
             places[move.vm] = move.target
     together(load, places)
 
@@ -165,9 +167,10 @@ def test_the_score_is_the_deviations_as_the_textbook_has_them(load: ClusterLoad)
     """The incremental sums against a plain computation; and the transfer's forecast against the score after the move."""
     rules = Rules(weights=Weights(memory=2, vcpus=3, cpu=5, excess=7))
     assert isclose(Board(load, rules).score(), textbook(load), abs_tol=1e-9)
-    for move in plan(load, rules).moves:
-        vms = tuple(replace(v, node=move.target) if v.vm == move.vm else v for v in load.vms)
-        load = ClusterLoad(nodes=load.nodes, vms=vms)
+    for _, moves in groupby(plan(load, rules).moves, key=lambda move: move.group or move.vm):
+        for move in moves:
+            vms = tuple(replace(v, node=move.target) if v.vm == move.vm else v for v in load.vms)
+            load = ClusterLoad(nodes=load.nodes, vms=vms)
         assert isclose(move.score_after, textbook(load), abs_tol=1e-9)
 
 
@@ -175,12 +178,15 @@ def textbook(load: ClusterLoad) -> float:
     def of(what: str, name: NodeId) -> float:
         return float(sum(getattr(v, what) for v in load.vms if v.node == name))
 
-    kept = [max(n.kept_mib, n.kept_charged_mib) for n in load.nodes]
-    promised = [sum(max(v.memory_mib, v.charged_mib) for v in load.vms if v.node == n.node) for n in load.nodes]
-    memory = [(k + p) / n.memory_mib for k, p, n in zip(kept, promised, load.nodes, strict=True)]
-    vcpus = [(n.vcpus_kept + of("vcpus", n.node)) / n.pcpus for n in load.nodes]
-    cpu = [of("demand_pcpus", n.node) / n.pcpus for n in load.nodes]
-    excess = sum(max(0.0, share - 0.8) for share in cpu)
+    open = [n for n in load.nodes if not n.cordoned]
+    kept = [max(n.kept_mib, n.kept_charged_mib) for n in open]
+    cpu = [of("demand_pcpus", n.node) / n.pcpus for n in open]
+    excess = sum(max(0.0, of("demand_pcpus", n.node) / n.pcpus - 0.8) for n in load.nodes)
+    if not open:
+        return 7 * excess
+    promised = [sum(max(v.memory_mib, v.charged_mib) for v in load.vms if v.node == n.node) for n in open]
+    memory = [(k + p) / n.memory_mib for k, p, n in zip(kept, promised, open, strict=True)]
+    vcpus = [(n.vcpus_kept + of("vcpus", n.node)) / n.pcpus for n in open]
     return 2 * pstdev(memory) + 3 * pstdev(vcpus) + 5 * pstdev(cpu) + 7 * excess
 
 
@@ -285,3 +291,62 @@ def test_a_list_ends_where_what_follows_does_not_pay() -> None:
     assert [m.vm for m in kept] == ["a"]
     assert worth == pytest.approx(0.5 - costs(Board(load, Rules()))[0])
     assert worthwhile(load, Rules(gain_min=1e-6), moves)[0] == moves
+
+
+# --- groups, cordoned nodes, limits of a class ----------------------------------------------------------------------------
+
+
+def test_a_group_moves_as_a_whole_and_each_of_its_vms_says_so() -> None:
+    pair = [vm(name, "n1", together="db") for name in ("db-1", "db-2")]
+    load = cluster(2, *pair, vm("web", "n1", vcpus=4, memory_mib=4096, fixed="pinned to pCPUs"))
+    found = plan(load, Rules())
+    assert [(m.vm, m.target, m.batch, m.group) for m in found.moves] == [
+        ("db-1", "n2", 0, "db"),
+        ("db-2", "n2", 0, "db"),
+    ]
+    assert sum(m.gain for m in found.moves) == pytest.approx(found.score - found.planned)
+    assert "with group db there" in found.moves[0].reason and "all 2 VMs of it move" in found.moves[0].reason
+
+
+def test_a_group_that_is_larger_than_what_may_move_at_once_has_a_batch_of_its_own() -> None:
+    group = [vm(f"db-{i}", "n1", memory_mib=1024, vcpus=1, together="db") for i in range(3)]
+    load = cluster(2, *group, vm("a", "n1", fixed="pinned to pCPUs"), vm("b", "n1", fixed="pinned to pCPUs"))
+    found = plan(load, Rules(gain_min=0.02))
+    assert [m.batch for m in found.moves] == [0, 0, 0]
+    assert not plan(load, Rules(gain_min=0.02, plan_max=2)).moves
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"fixed": "pinned to pCPUs"}, "db-2 cannot be moved (pinned to pCPUs)"),
+        ({"node": NodeId("n2")}, "its VMs are on n1, n2: each may only follow the others"),
+    ],
+)
+def test_of_a_group_that_cannot_move_it_is_said_why(changes: dict[str, object], why: str) -> None:
+    one, two = (vm(name, "n1", together="db") for name in ("db-1", "db-2"))
+    found = plan(cluster(3, one, replace(two, **changes)), Rules())
+    assert [(s.group, s.vms, s.reason) for s in found.stays] == [("db", ("db-1", "db-2"), why)]
+
+
+def test_one_of_a_split_group_follows_the_others() -> None:
+    load = cluster(2, vm("db-1", "n1", together="db"), vm("db-2", "n2", together="db"), vm("a", "n1"), vm("b", "n1"))
+    assert all(m.vm != "db-1" or m.target == "n2" for m in plan(load, Rules(gain_min=0.001)).moves)
+
+
+def test_a_cordoned_node_is_left_where_its_vms_wait_and_never_entered() -> None:
+    def crowd(on: str, cordoned: str, demand: float) -> ClusterLoad:
+        nodes = tuple(node(name, cordoned=name == cordoned) for name in ("n1", "n2"))
+        return ClusterLoad(nodes=nodes, vms=tuple(vm(f"v{i}", on, demand_pcpus=demand) for i in range(4)))
+
+    assert plan(crowd("n1", "n1", 2.5), Rules()).moves[0].target == "n2"
+    assert not plan(crowd("n1", "n1", 0.5), Rules()).moves, "nobody waits there, and it need not be even"
+    assert not plan(crowd("n1", "n2", 2.5), Rules()).moves
+
+
+def test_the_limit_of_a_class_is_kept_where_it_arrives() -> None:
+    there = [vm(f"q{i}", "n2", vcpus=3, memory_mib=256) for i in range(2)]
+    load = cluster(2, vm("a", "n1", vcpus=3), vm("b", "n1", vcpus=8, fixed="pinned to pCPUs"), *there)
+    assert [m.vm for m in plan(load, Rules(gain_min=0.01)).moves] == ["a"]
+    limited = tuple(replace(v, vcpus_per_pcpu=1.0) if v.vm == "a" else v for v in load.vms)
+    assert "a" not in [m.vm for m in plan(replace(load, vms=limited), Rules(gain_min=0.01)).moves], "9 vCPUs on 8 pCPUs"

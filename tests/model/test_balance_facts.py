@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from libs.common.messages import NodeId, VmId, encode
+from libs.common.messages import NodeId, Recorded, VmId, encode
 from libs.memory.promise import guaranteed_mib, promise_of
-from proto.balance import ClusterLoad, VmLoad
+from proto.balance import ClusterLoad, MovePlanned, NoteMoveEnded, VmLoad
+from proto.cluster import PlacementSet
 from proto.compute import (
     Capabilities,
     GoneCause,
     NodeCordoned,
+    NodeHealthChanged,
     NodeRemoved,
     NodeReported,
     NodeUncordoned,
@@ -23,13 +26,23 @@ from proto.compute import (
     VmStopped,
     VmStopRequested,
 )
+from proto.drain import DrainPlan, NodeDrainEnded, NodeDrainRequested
 from proto.ladder import MemoryPolicy
 from proto.machine import Allotment, DiskWish, NicKind, NicWish, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
-from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
-from proto.plan import CpuBeat, VmCpuBeat
+from proto.migration import (
+    MigrateVm,
+    VmIncomingGone,
+    VmMigrated,
+    VmMigrationEnded,
+    VmMigrationRefused,
+    VmMigrationRequested,
+)
+from proto.placement import ClassRules, PlacementRules
+from proto.plan import CpuBeat, PlanMade, VmCpuBeat
+from services.compute.balance import wiring
 from services.compute.balance.demand import GAP_US_MAX, TIME_US, Smoothed
-from services.compute.balance.facts import BalanceViews
+from services.compute.balance.facts import REPLANNED_US, BalanceViews
 
 N1, N2, WEB = NodeId("n1"), NodeId("n2"), VmId("web")
 CAN = Capabilities(
@@ -123,7 +136,7 @@ def test_what_ended_is_forgotten(end: object) -> None:
     assert not made.demand and not made.load(lambda _: True).vms
 
 
-def test_cordoned_offline_and_removed_nodes_are_left_out_with_their_vms() -> None:
+def test_offline_and_removed_nodes_are_left_out_with_their_vms_and_cordoned_ones_take_none() -> None:
     started = (REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
 
     def names(found: ClusterLoad) -> tuple[list[str], list[str]]:
@@ -131,8 +144,14 @@ def test_cordoned_offline_and_removed_nodes_are_left_out_with_their_vms() -> Non
 
     assert names(load(*started)) == (["n1", "n2"], ["web"])
     assert names(load(*started, away="n1")) == (["n2"], [])
-    assert names(load(*started, NodeCordoned(node=N1))) == (["n2"], [])
-    assert names(load(*started, NodeCordoned(node=N1), NodeUncordoned(node=N1))) == (["n1", "n2"], ["web"])
+    assert names(load(*started, NodeCordoned(node=N1))) == (["n1", "n2"], ["web"])
+    ill = NodeHealthChanged(node=N2, health_pct=10, reason="a disk is slow")
+
+    def cordoned(*events: object) -> list[str]:
+        return [n.node for n in load(*started, *events).nodes if n.cordoned]
+
+    assert cordoned(NodeCordoned(node=N1), ill) == ["n1", "n2"]
+    assert cordoned(NodeCordoned(node=N1), NodeUncordoned(node=N1), ill, replace(ill, health_pct=90)) == []
     assert names(load(*started, NodeRemoved(node=N2))) == (["n1"], ["web"])
 
 
@@ -191,3 +210,41 @@ def test_what_is_set_later_holds_from_then_on() -> None:
     set = VmAllotted(vm=WEB, priority=Priority.CRITICAL, allotment=Allotment(pins=(1,)))
     (vm,) = load(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1), set).vms
     assert (vm.fixed, vm.priority) == ("pinned to pCPUs", Priority.CRITICAL)
+
+
+def test_vms_of_a_node_that_is_drained_or_was_planned_anew_stay() -> None:
+    made = views(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
+    made.apply(PlanMade(node=N1, revision=2, policy="p", moved="web", gain_pct=9.0, at_us=1_000_000))
+    (one,) = made.load(lambda _: True, REPLANNED_US).vms
+    assert one.fixed == "its node was planned anew a moment ago"
+    assert made.load(lambda _: True, 1_000_000 + REPLANNED_US).vms[0].fixed == ""
+    made.apply(NodeDrainRequested(node=N1, plan=DrainPlan()))
+    assert made.load(lambda _: True, 2 * REPLANNED_US).vms[0].fixed == "its node is being drained"
+    made.apply(NodeDrainEnded(node=N1, sentence="s"))
+    assert made.load(lambda _: True, 2 * REPLANNED_US).vms[0].fixed == ""
+
+
+def test_limits_are_those_that_are_set() -> None:
+    critical = replace(REQUESTED, priority=Priority.CRITICAL)
+    rules = PlacementRules(vcpus_per_pcpu=4.0, nodes={"n2": 2.0}, classes={Priority.CRITICAL: ClassRules(vcpus_per_pcpu=1.0)})
+    found = load(PlacementSet(rules=rules), critical, VmStarted(vm=WEB, node=N1, generation=1))
+    assert [(n.node, n.vcpus_max) for n in found.nodes] == [("n1", 4), ("n2", 8)]
+    assert found.vms[0].vcpus_per_pcpu == 1.0
+
+
+def test_a_move_that_waits_for_its_turn_is_not_asked_for_and_a_refused_one_is_over() -> None:
+    planned = MovePlanned(
+        vm=WEB, origin=N1, target=N2, reason="r", gain=0.2, score_before=1.0, score_after=0.8, policy="p", at_us=1, group="db",
+    )  # fmt: skip
+    recorded = Recorded(1, "s", 1, "t", 1, 7, b"", b"")
+    made = views()
+    assert wiring.react(replace(planned, waits=True), recorded, made) == ()
+    (asked,) = wiring.react(planned, recorded, made)
+    assert asked == MigrateVm(vm="web", node="n2", reason="rebalancing: r", with_group=True, planned=True)
+    refused = VmMigrationRefused(vm=WEB, to="n2", refusal="NO_NODE_FITS", sentence="no node fits")
+    assert wiring.react(refused, recorded, made) == (), "somebody else planned it"
+    made.apply(replace(planned, waits=True))
+    assert not made.moving
+    made.apply(planned)
+    (note,) = wiring.react(refused, recorded, made)
+    assert note == NoteMoveEnded(vm="web", moved=False, now_us=7, sentence="no node fits")

@@ -179,6 +179,65 @@ def test_moves_that_were_applied_run_out_in_mode_advise_too() -> None:
     balance.given(*moves, *late).when(look(Rules().move_s_max + 2)).nothing()
 
 
+def test_a_move_that_has_not_begun_after_half_a_minute_is_over() -> None:
+    moves = batch(balance.given(AUTO, began()), 180)
+    given = balance.given(AUTO, began(), *moves)
+    first, *others = sorted(m.vm for m in moves)
+    under_way = replace(look(180 + 31), under_way=tuple(others))
+    events = given.when(under_way).events
+    assert [(e.vm, e.moved, e.left) for e in events if isinstance(e, MoveEnded)] == [(first, False, len(others))]
+    given.when(replace(under_way, now_us=T0 + 209 * S)).nothing()
+    given.when(replace(under_way, under_way=(first, *others))).nothing()
+
+
+GROUP = cluster(2, *(vm(f"db-{i}", "n1", together="db") for i in range(3)), *(vm(n, "n1") for n in ("a", "b", "c")))
+WHOLE = Rules(gain_min=0.001, at_once_max=1)
+
+
+def whole() -> list[MovePlanned]:
+    set_so = BalanceSet(mode=Mode.ADVISE, rules=WHOLE)
+    load = replace(GROUP, vms=tuple(replace(v, fixed="" if v.together else "pinned to pCPUs") for v in GROUP.vms))
+    moves = balance.given(set_so).when(ApplyBalance(load=load, now_us=T0)).events
+    assert all(isinstance(m, MovePlanned) for m in moves)
+    return [m for m in moves if isinstance(m, MovePlanned)]
+
+
+def note(name: str, moved: bool) -> NoteMoveEnded:
+    return NoteMoveEnded(vm=name, moved=moved, now_us=T0 + S, sentence="" if moved else "no node fits")
+
+
+def test_of_a_group_one_moves_after_the_other_and_the_end_is_that_of_the_last() -> None:
+    moves = whole()
+    assert [(m.vm, m.waits, m.group) for m in moves] == [(f"db-{i}", i > 0, "db") for i in range(3)]
+    given = balance.given(BalanceSet(mode=Mode.ADVISE, rules=WHOLE), *moves)
+    assert set(given.state.moving) == {"db-0"} and given.state.resting(T0) == {"db-0", "db-1", "db-2"}
+    history: list[BalanceEvent] = [*moves]
+    for i, left in ((0, 2), (1, 1), (2, 0)):
+        events = balance.given(BalanceSet(mode=Mode.ADVISE, rules=WHOLE), *history).when(note(f"db-{i}", True)).events
+        end, *begun = events
+        assert isinstance(end, MoveEnded) and (end.left, end.failed) == (left, 0)
+        assert [(m.vm, m.waits) for m in begun if isinstance(m, MovePlanned)] == [(f"db-{i + 1}", False)][: min(left, 1)]
+        history += events
+    state = balance.given(*history).state
+    assert not state.moving and not state.waiting and (state.moved, state.failed) == (0, 0)
+
+
+def test_a_group_of_which_the_first_cannot_move_stays_whole() -> None:
+    given = balance.given(BalanceSet(mode=Mode.ADVISE, rules=WHOLE), *whole())
+    events = given.when(note("db-0", False)).events
+    ends = [e for e in events if isinstance(e, MoveEnded)]
+    assert ends == list(events) and [(e.vm, e.left, e.failed) for e in ends] == [("db-0", 2, 1), ("db-1", 1, 2), ("db-2", 0, 3)]
+    assert not balance.given(*whole(), *events).state.waiting
+
+
+def test_a_group_of_which_one_has_moved_goes_on_to_be_whole_again() -> None:
+    set_so = BalanceSet(mode=Mode.ADVISE, rules=WHOLE)
+    history = [*whole(), *balance.given(set_so, *whole()).when(note("db-0", True)).events]
+    end, begun = balance.given(set_so, *history).when(note("db-1", False)).events
+    assert isinstance(end, MoveEnded) and (end.left, end.failed) == (1, 1)
+    assert isinstance(begun, MovePlanned) and begun.vm == "db-2" and not begun.waits
+
+
 # --- forward through a day ---------------------------------------------------------------------------------------------
 
 ROUND_S = 30

@@ -13,11 +13,14 @@ from libs.common.messages import floor_of
 from libs.common.testing import Given, Spec
 from proto.compute import (
     DeleteVm,
+    Filter,
     GoneCause,
     NoteDevices,
     NoteMemory,
     PauseVm,
+    Placement,
     Refusal,
+    Rejected,
     ReportVm,
     ResetVm,
     Seen,
@@ -40,6 +43,7 @@ from proto.migration import (
     VmMigrated,
     VmMigrationEnded,
     VmMigrationFailed,
+    VmMigrationRefused,
     VmMigrationRequested,
     VmRecallRequested,
     VmSendRequested,
@@ -347,3 +351,20 @@ def test_the_histories_lead_where_they_say() -> None:
     assert isinstance(VM.fold(ARRIVING), Arriving)
     assert VM.fold((DEFINED, REQUESTED, MEMORY, DEVICES, LAUNCHED, STARTED)) == VM.fold(RUNNING)
     assert isinstance(STARTED, VmStarted)
+
+
+def test_a_planned_move_that_is_refused_says_so_in_the_log() -> None:
+    none = Placement(policy="p", rejected=(Rejected(node=N2, filter=Filter.CORDONED),))
+    planned = msgspec.structs.replace(MIGRATE, node="n2", choice=none, planned=True)
+    (no,) = vm.given(*RUNNING).when(planned).events
+    assert isinstance(no, VmMigrationRefused) and (no.to, no.refusal) == ("n2", "NO_NODE_FITS")
+    assert no.sentence == "no node fits: cordoned: n2" and no.remedy == "uncordon n2"
+    before, after = vm.given(*RUNNING).state, vm.given(*RUNNING, no).state
+    assert after == msgspec.structs.replace(before, version=before.version + 1)
+    (stopped,) = vm.given(DEFINED).when(planned).events
+    assert isinstance(stopped, VmMigrationRefused) and stopped.refusal == "NOT_RUNNING"
+    (there,) = vm.given(*RUNNING).when(msgspec.structs.replace(planned, node="n1")).events
+    assert isinstance(there, VmMigrationRefused) and there.sentence == "a is on n1 already"
+    vm.given(*RUNNING).when(msgspec.structs.replace(planned, planned=False)).refused(Refusal.NO_NODE_FITS)
+    vm.given().when(planned).refused(Refusal.NOT_DEFINED)
+    vm.given(*RUNNING).when(msgspec.structs.replace(MIGRATE, planned=True)).then(ASKED)

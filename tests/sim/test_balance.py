@@ -6,7 +6,8 @@ from collections import Counter
 
 from libs.world.world import World
 from proto.balance import ApplyBalance, BalanceShown, Mode, Rules, SetBalance
-from proto.compute import CordonNode, DefineVm, StartVm, StopVm
+from proto.compute import CordonNode, DefineVm, PauseVm, StartVm, StopVm
+from proto.machine import Allotment
 
 VMS = 6
 
@@ -51,7 +52,7 @@ def test_the_views_say_the_same_after_a_crash() -> None:
     assert shown(world) == before
 
 
-def test_a_cordoned_and_a_dead_node_take_no_part() -> None:
+def test_a_cordoned_node_takes_nobody_and_a_dead_one_no_part() -> None:
     world = crowded()
     world.ask("compute", "node-n2", CordonNode(node="n2"))
     world.run(2)
@@ -124,3 +125,38 @@ def test_control_processes_that_die_on_the_way_lose_no_move() -> None:
     world.run(240)
     assert places(world) == {"n1": 2, "n2": 2, "n3": 2}
     assert decided(world, "move_planned") == decided(world, "move_ended")
+
+
+def test_a_group_moves_as_a_whole_one_after_the_other() -> None:
+    world = World(5)
+    world.begin()
+    world.run(6)
+    for i in range(4):
+        allotment = Allotment(together="db") if i < 3 else Allotment(pins=(0,))
+        world.ask("compute", f"vm-v{i}", DefineVm(vm=f"v{i}", vcpus=2, memory_mib=256, allotment=allotment))
+        world.run(2)
+        world.ask("compute", f"vm-v{i}", StartVm(vm=f"v{i}", node="n1"))
+        world.run(10)
+    assert places(world) == {"n1": 4}
+    rules = Rules(at_once_max=1, gain_min=0.01)
+    world.ask("compute", "balance-cluster", SetBalance(mode=Mode.ADVISE, rules=rules))
+    id = world.ask("compute", "balance-cluster", ApplyBalance())
+    world.run(120)
+    assert world.replies[id].status == "accepted", world.replies[id]
+    assert sorted(places(world).values()) == [1, 3]
+    assert decided(world, "move_ended") == decided(world, "vm_migration_ended") == 3
+    assert not shown(world).moving
+
+
+def test_a_move_that_is_refused_is_over_at_once() -> None:
+    """VMs are to be paused, and the agent that would do it has just died: until that is settled, none of them moves."""
+    world = crowded()
+    world.agents["n1"].crash()
+    for i in range(VMS):
+        world.ask("compute", f"vm-v{i}", PauseVm(vm=f"v{i}"))
+    world.run(1)
+    id = world.ask("compute", "balance-cluster", ApplyBalance())
+    world.run(2)
+    assert world.replies[id].status == "accepted"
+    assert decided(world, "move_planned") == decided(world, "move_ended") == decided(world, "vm_migration_refused") == 2
+    assert not shown(world).moving and places(world) == {"n1": VMS}

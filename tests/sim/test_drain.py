@@ -13,7 +13,7 @@ from libs.world.nodes import NodeProcess
 from libs.world.world import World
 from proto.compute import DefineVm, StartVm
 from proto.drain import DrainNode
-from proto.machine import DiskWish
+from proto.machine import Allotment, DiskWish
 
 VMS = 5
 
@@ -64,3 +64,21 @@ def test_no_more_than_two_move_at_once() -> None:
         moving += (recorded.type == "vm_migration_requested") - (recorded.type == "vm_migration_ended")
         most = max(most, moving)
     assert (moving, most) == (0, 2)
+
+
+def test_a_group_is_drained_as_a_whole() -> None:
+    world = World(7200)
+    world.begin()
+    world.run(6.0)
+    for n in range(3):
+        define = DefineVm(vm=f"vm-{n}", memory_mib=512, allotment=Allotment(together="db"))
+        world.ask("compute", f"vm-vm-{n}", define)
+    world.run(1.0)
+    for n in range(3):
+        world.ask("compute", f"vm-vm-{n}", StartVm(vm=f"vm-{n}", node="n1"))
+        world.run(5.0)
+    asked = world.ask("compute", "drain-n1", DrainNode(node="n1"))
+    world.run(60.0)
+    assert world.replies[asked].status == "accepted", world.replies[asked]
+    assert sorted(len(agent.host.vms) for agent in world.agents.values()) == [0, 0, 3]
+    assert world.agents["n1"].host.vms == {}

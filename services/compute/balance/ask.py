@@ -13,14 +13,14 @@ WHAT = "balance"
 
 
 def shown(views: BalanceViews, online: Callable[[str], bool], state: Balance, now_us: int) -> BalanceShown:
-    load, rules = views.load(online), state.rules
+    load, rules = views.load(online, now_us), state.rules
     return BalanceShown(
         plan=plan(load, rules, state.resting(now_us)),
         rules=rules,
         mode=state.mode,
         uneven_us=state.uneven_us,
         moving={vm: under.target for vm, under in state.moving.items()},
-        nodes=len(load.nodes),
+        nodes=sum(not node.cordoned for node in load.nodes),
         vms=views.running(load),
         demand_known=sum(vm.vm in views.demand for vm in load.vms),
     )

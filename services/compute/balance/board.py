@@ -7,6 +7,8 @@ The score is that of Ganeti's hbal for storage that all nodes reach, and one ter
     cpu      standard deviation of the CPU demand per pCPU
     excess   sum of the CPU demand per pCPU beyond `busy_share`
 
+The deviations are those of the nodes that take VMs; excess counts on cordoned ones too, which are left but not entered.
+
 A deviation is kept as two sums, of the values and of their squares, so that a move changes it in a few operations, whatever
 the number of nodes. Everything is by index: nodes by name, VMs by name, so that equals are taken in the same order every time.
 """
@@ -39,6 +41,7 @@ class Board:
         self.excess_weight = weights.excess
         self.home = [index[vm.node] for vm in self.vms] if at is None else list(at)
         self.at = list(self.home)
+        self.counted = [not node.cordoned for node in self.nodes]
         self.scale = [(1 / max(1, n.memory_mib), *[1 / max(PCPUS_MIN, n.pcpus)] * 2) for n in self.nodes]
         self.free_mib = [n.memory_mib - n.kept_mib for n in self.nodes]
         self.free_charged = [n.memory_mib - n.kept_charged_mib for n in self.nodes]
@@ -53,7 +56,7 @@ class Board:
             self._enter(vm, n)
             if group := self.vms[vm].together:
                 self.together.setdefault(group, []).append(vm)
-        self.reach = _reaches(self.nodes, self.vms)
+        self.reach = _reaches(self.nodes, self.vms, self.home)
 
     def names(self) -> tuple[dict[str, int], dict[str, int]]:
         """Index by name: of VMs, of nodes."""
@@ -68,7 +71,7 @@ class Board:
         """Each term, weighted. Computed afresh: what incremental sums have drifted apart does not add up."""
         found = {}
         for t, name in enumerate(("memory", "vcpus", "cpu")):
-            column = [used[t] for used in self.used]
+            column = [used[t] for used, counts in zip(self.used, self.counted, strict=True) if counts]
             found[name] = self.weights[t] * _deviation(column)
         found["excess"] = self.excess_weight * sum(max(0.0, used[2] - self.rules.busy_share) for used in self.used)
         return found
@@ -76,6 +79,8 @@ class Board:
     def transfers(self, a: int) -> Callable[[int, tuple[float, float, float]], float]:
         """A function of (node b, amounts) that says the score if these amounts (MiB, vCPUs, pCPUs of demand) went from node a to
         b. Valid until the board changes."""
+        if not all(self.counted):
+            return self._transfers_beside_cordoned(a)
         count = len(self.nodes)
         used, scale, busy, heavy = self.used, self.scale, self.rules.busy_share, self.excess_weight
         (w0, w1, w2), (a0, a1, a2), (s0, s1, s2) = self.weights, used[a], scale[a]
@@ -107,9 +112,34 @@ class Board:
 
         return score
 
+    def _transfers_beside_cordoned(self, a: int) -> Callable[[int, tuple[float, float, float]], float]:
+        """The same where some nodes' use does not count in the deviations."""
+        used, busy, heavy = self.used, self.rules.busy_share, self.excess_weight
+        open = [u for u, counts in zip(used, self.counted, strict=True) if counts]
+        count = max(1, len(open))
+        sums = [sum(u[t] for u in open) for t in range(TERMS)]
+        squares = [sum(u[t] * u[t] for u in open) for t in range(TERMS)]
+        over = sum(max(0.0, u[2] - busy) for u in used)
+
+        def score(b: int, amounts: tuple[float, float, float]) -> float:
+            found, beyond = 0.0, over
+            for t in range(TERMS):
+                total, square = sums[t], squares[t]
+                for n, sign in ((a, -1), (b, 1)):
+                    old = used[n][t]
+                    new = old + sign * amounts[t] * self.scale[n][t]
+                    if self.counted[n]:
+                        total, square = total + new - old, square + new * new - old * old
+                    if t == TERMS - 1:
+                        beyond += max(0.0, new - busy) - max(0.0, old - busy)
+                found += self.weights[t] * sqrt(max(0.0, square / count - (total / count) ** 2))
+            return found + heavy * beyond
+
+        return score
+
     def amounts(self, vm: int) -> tuple[float, float, float]:
         load = self.vms[vm]
-        return (max(load.memory_mib, load.charged_mib), load.vcpus, load.demand_pcpus)
+        return (load.counts_mib or max(load.memory_mib, load.charged_mib), load.vcpus, load.demand_pcpus)
 
     # --- what fits ------------------------------------------------------------------------------------------------
 
@@ -121,6 +151,7 @@ class Board:
             and load.charged_mib <= self.free_charged[b]
             and load.vcpus <= self.free_vcpus[b]
             and b in self.reach[vm]
+            and not (load.vcpus_per_pcpu and self._crowds(load, b))
             and not (load.apart and self.apart[b].get(load.apart))
             and not (load.together and self._parts(vm, b))
         )
@@ -129,7 +160,9 @@ class Board:
         """Could the two be on each other's nodes in the end? How they get there is another question."""
         a, b = self.at[vm], self.at[other]
         one, two = self.vms[vm], self.vms[other]
-        if one.together or two.together or b not in self.reach[vm] or a not in self.reach[other]:
+        if one.together or two.together or one.vcpus_per_pcpu or two.vcpus_per_pcpu:
+            return False
+        if b not in self.reach[vm] or a not in self.reach[other]:
             return False
         more_mib, more_vcpus = one.memory_mib - two.memory_mib, one.vcpus - two.vcpus
         if more_mib > self.free_mib[b] or -more_mib > self.free_mib[a]:
@@ -142,6 +175,12 @@ class Board:
         if one.apart and one.apart == two.apart:
             return True
         return not (one.apart and self.apart[b].get(one.apart)) and not (two.apart and self.apart[a].get(two.apart))
+
+    def _crowds(self, load: VmLoad, b: int) -> bool:
+        """Would there be more vCPUs per pCPU than the VM's class allows?"""
+        node = self.nodes[b]
+        there = node.vcpus_max - self.free_vcpus[b]
+        return there + load.vcpus > max(1, int(node.pcpus * load.vcpus_per_pcpu))
 
     def _parts(self, vm: int, b: int) -> bool:
         """Would the VM be on another node than one of its group?"""
@@ -195,19 +234,22 @@ class Board:
             self.apart[n][load.apart] = self.apart[n].get(load.apart, 0) + sign
 
 
-def _reaches(nodes: list[NodeLoad], vms: list[VmLoad]) -> list[frozenset[int]]:
-    """By VM, the nodes that have all pools and bridges it needs. Few VMs differ in that: each need is looked up once."""
+def _reaches(nodes: list[NodeLoad], vms: list[VmLoad], home: list[int]) -> list[frozenset[int]]:
+    """By VM, the nodes that have all pools and bridges it needs and take VMs; and its own. Few VMs differ in that: each need is
+    looked up once."""
     known: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[int]] = {}
-    for vm in vms:
+    found: list[frozenset[int]] = []
+    for vm, own in zip(vms, home, strict=True):
         need = (vm.pools, vm.bridges)
         if need not in known:
             known[need] = frozenset(_having(nodes, *need))
-    return [known[vm.pools, vm.bridges] for vm in vms]
+        found.append(known[need] | {own} if nodes[own].cordoned else known[need])
+    return found
 
 
 def _having(nodes: list[NodeLoad], pools: tuple[str, ...], bridges: tuple[str, ...]) -> Iterable[int]:
     for n, node in enumerate(nodes):
-        if set(pools) <= set(node.pools) and set(bridges) <= set(node.bridges):
+        if not node.cordoned and set(pools) <= set(node.pools) and set(bridges) <= set(node.bridges):
             yield n
 
 

@@ -13,8 +13,10 @@ from msgspec.structs import replace
 from libs.common.messages import NodeId, VmId
 from libs.memory.promise import charge_mib, guaranteed_mib, promise_of, ratio_pct
 from proto.balance import ClusterLoad, MoveEnded, MovePlanned, NodeLoad, VmLoad
+from proto.cluster import PlacementSet
 from proto.compute import (
     NodeCordoned,
+    NodeHealthChanged,
     NodeRemoved,
     NodeReported,
     NodeUncordoned,
@@ -26,20 +28,23 @@ from proto.compute import (
     VmStopped,
     VmStopRequested,
 )
+from proto.drain import NodeDrained, NodeDrainEnded, NodeDrainRequested
 from proto.ladder import MemoryPolicy
 from proto.machine import NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
-from proto.plan import CpuBeat
+from proto.placement import PlacementRules
+from proto.plan import CpuBeat, PlanMade
 from services.compute.balance.demand import Smoothed
+from services.compute.policy import HEALTH_PCT_MIN
 
 _decode_beat = msgspec.msgpack.Decoder(CpuBeat).decode
 
-VCPUS_PER_PCPU_MAX = 8.0
-"""vCPUs promised per pCPU to which the rebalancer fills a node."""
-
+REPLANNED_US = 120_000_000
+"""A node's own plan comes first: for so long after it gave VMs other cells, what that did is waited for."""
 
 STARTING, STOPPING, MOVING, PINNED = "is being started", "is being stopped", "is being moved", "pinned to pCPUs"
+DRAINED, REPLANNED = "its node is being drained", "its node was planned anew a moment ago"
 
 
 @dataclass(slots=True)
@@ -55,6 +60,10 @@ class Place:
     reserved_mib: int = 0
     charged_mib: int = 0
     ratios: MemoryPolicy = field(default_factory=MemoryPolicy)
+    ill: bool = False
+    """its health is too low for new VMs"""
+    drained: bool = False
+    replanned_us: int = 0
 
 
 @dataclass(slots=True)
@@ -74,7 +83,8 @@ class BalanceViews:
     guests: dict[str, Guest] = field(default_factory=dict)
     demand: dict[str, Smoothed] = field(default_factory=dict)
     moving: dict[str, str] = field(default_factory=dict)
-    """VM -> target, of moves that the rebalancer decided"""
+    """VM -> target, of moves that the rebalancer decided and that have begun"""
+    rules: PlacementRules = field(default_factory=PlacementRules)
 
     def apply(self, event: Any) -> None:
         match event:
@@ -83,6 +93,14 @@ class BalanceViews:
                 place.pcpus, place.pools, place.bridges = can.pcpus / max(1, can.share), can.pools, can.bridges
             case NodeCordoned() | NodeUncordoned():
                 self.places.setdefault(event.node, Place()).cordoned = isinstance(event, NodeCordoned)
+            case NodeHealthChanged():
+                self.places.setdefault(event.node, Place()).ill = event.health_pct < HEALTH_PCT_MIN
+            case NodeDrainRequested() | NodeDrained() | NodeDrainEnded():
+                self.places.setdefault(event.node, Place()).drained = isinstance(event, NodeDrainRequested)
+            case PlanMade() if event.moved:
+                self.places.setdefault(event.node, Place()).replanned_us = event.at_us
+            case PlacementSet():
+                self.rules = event.rules
             case NodeRemoved():
                 self.places.pop(event.node, None)
             case CapacitySet() | MemoryReserved() | MemoryReleased():
@@ -102,7 +120,7 @@ class BalanceViews:
             case VmStopped() | VmStartFailed():
                 self.guests.pop(event.vm, None)
                 self.demand.pop(event.vm, None)
-            case MovePlanned():
+            case MovePlanned() if not event.waits:
                 self.moving[event.vm] = event.target
             case MoveEnded():
                 self.moving.pop(event.vm, None)
@@ -145,25 +163,31 @@ class BalanceViews:
 
     # --- out ------------------------------------------------------------------------------------------------------
 
-    def load(self, online: Callable[[str], bool]) -> ClusterLoad:
+    def load(self, online: Callable[[str], bool], now_us: int = 0) -> ClusterLoad:
         """Nodes that take part, and the VMs on them: those that cannot be moved just now, too, with the reason; those on their way
         are on both nodes. All else that the ledgers hold counts as kept."""
-        open = {name: p for name, p in sorted(self.places.items()) if p.pcpus > 0 and not p.cordoned and online(name)}
-        vms = [vm for _, guest in sorted(self.guests.items()) for vm in self._vms(guest, open)]
-        return ClusterLoad(nodes=tuple(_node(name, place, vms) for name, place in open.items()), vms=tuple(vms))
+        open = {name: p for name, p in sorted(self.places.items()) if p.pcpus > 0 and online(name)}
+        vms = [vm for _, guest in sorted(self.guests.items()) for vm in self._vms(guest, open, now_us)]
+        return ClusterLoad(nodes=tuple(self._node(name, place, vms) for name, place in open.items()), vms=tuple(vms))
+
+    def under_way(self) -> tuple[str, ...]:
+        """VMs that are being migrated, whoever wanted it."""
+        return tuple(sorted(vm for vm, guest in self.guests.items() if guest.fixed == MOVING))
 
     def running(self, load: ClusterLoad) -> int:
         """VMs in it, those on their way counted once."""
         return sum(vm.vm in self.guests for vm in load.vms)
 
-    def _vms(self, guest: Guest, open: dict[str, Place]) -> Iterable[VmLoad]:
+    def _vms(self, guest: Guest, open: dict[str, Place], now_us: int) -> Iterable[VmLoad]:
         if guest.node in open:
-            yield self._vm(guest, open[guest.node], guest.asked.vm, guest.node)
+            yield self._vm(guest, open[guest.node], guest.asked.vm, guest.node, now_us)
         if guest.to in open:
-            yield self._vm(guest, open[guest.to], f"{guest.asked.vm}@{guest.to}", guest.to)
+            yield self._vm(guest, open[guest.to], f"{guest.asked.vm}@{guest.to}", guest.to, now_us)
 
-    def _vm(self, guest: Guest, place: Place, name: str, node: str) -> VmLoad:
+    def _vm(self, guest: Guest, place: Place, name: str, node: str, now_us: int) -> VmLoad:
         asked = guest.asked
+        replanned = place.replanned_us and now_us - place.replanned_us < REPLANNED_US
+        of_node = DRAINED if place.drained else REPLANNED if replanned else ""
         smoothed = self.demand.get(name)
         return VmLoad(
             vm=VmId(name),
@@ -175,21 +199,23 @@ class BalanceViews:
             priority=asked.priority,
             together=asked.allotment.together,
             apart=asked.allotment.apart,
-            fixed=guest.fixed or (PINNED if asked.allotment.pins else ""),
+            fixed=guest.fixed or (PINNED if asked.allotment.pins else of_node),
+            vcpus_per_pcpu=self.rules.ratio_of(asked.priority),
             pools=tuple(sorted({d.pool for d in asked.disks})),
             bridges=tuple(sorted({n.bridge for n in asked.nics if n.kind is NicKind.BRIDGE})),
         )
 
-
-def _node(name: str, place: Place, vms: list[VmLoad]) -> NodeLoad:
-    here = [vm for vm in vms if vm.node == name]
-    return NodeLoad(
-        node=NodeId(name),
-        pcpus=place.pcpus,
-        memory_mib=max(0, place.capacity_mib),
-        vcpus_max=max(1, int(place.pcpus * VCPUS_PER_PCPU_MAX)),
-        kept_mib=max(0, place.reserved_mib - sum(vm.memory_mib for vm in here)),
-        kept_charged_mib=max(0, place.charged_mib - sum(vm.charged_mib for vm in here)),
-        pools=place.pools,
-        bridges=place.bridges,
-    )
+    def _node(self, name: str, place: Place, vms: list[VmLoad]) -> NodeLoad:
+        here = [vm for vm in vms if vm.node == name]
+        ratio = self.rules.ratio_on(name, {vm.priority for vm in here} if self.rules.classes else frozenset())
+        return NodeLoad(
+            node=NodeId(name),
+            pcpus=place.pcpus,
+            memory_mib=max(0, place.capacity_mib),
+            vcpus_max=max(1, int(place.pcpus * ratio)),
+            kept_mib=max(0, place.reserved_mib - sum(vm.memory_mib for vm in here)),
+            kept_charged_mib=max(0, place.charged_mib - sum(vm.charged_mib for vm in here)),
+            pools=place.pools,
+            bridges=place.bridges,
+            cordoned=place.cordoned or place.ill,
+        )

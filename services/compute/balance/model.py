@@ -4,9 +4,10 @@
       ▲                                   │
       └───────score below calm_share──────┘
 
-In mode `advise` nothing is begun but what a person applies. A move that was decided is asked for by a reaction; its end comes back
-as NoteMoveEnded, or is taken for failed after move_s_max. Between threshold and calm_share lies the band in which noise changes
-nothing.
+In mode `advise` nothing is begun but what a person applies. A move that was decided is asked for by a reaction; its end, or that it
+was refused, comes back as NoteMoveEnded; it is taken for failed where it has not begun after begin_s_max, or not ended after
+move_s_max. Of a group that moves as a whole, more VMs than may move at once wait for their turn. Between threshold and calm_share
+lies the band in which noise changes nothing.
 """
 
 from __future__ import annotations
@@ -69,11 +70,17 @@ class Balance(Value):
     rest_us: int = 0
     rested_us: dict[str, int] = msgspec.field(default_factory=dict)
     moving: dict[str, Under] = msgspec.field(default_factory=dict)
+    waiting: tuple[MovePlanned, ...] = ()
+    """of the batch under way, in the order of their turn"""
+    moved: int = 0
+    failed: int = 0
+    """of the batch under way, those that have ended well, and not"""
 
     def resting(self, now_us: int) -> frozenset[str]:
         """VMs that may not be moved now."""
         since = now_us - self.rules.vm_rest_s * SECOND_US
-        return frozenset(vm for vm, at_us in self.rested_us.items() if at_us > since) | self.moving.keys()
+        resting = frozenset(vm for vm, at_us in self.rested_us.items() if at_us > since)
+        return resting | self.moving.keys() | {move.vm for move in self.waiting}
 
 
 def decide(command: BalanceCommand, state: Balance) -> Sequence[BalanceEvent]:
@@ -83,33 +90,54 @@ def decide(command: BalanceCommand, state: Balance) -> Sequence[BalanceEvent]:
             same = (command.mode, rules) == (state.mode, state.rules)
             return () if same else [BalanceSet(mode=command.mode, rules=rules)]
         case LookAtBalance():
-            return _expired(command.now_us, state) or (_look(command, state) if state.mode is Mode.AUTO else ())
+            return _expired(command, state) or (_look(command, state) if state.mode is Mode.AUTO else ())
         case ApplyBalance():
             return _apply(command, state)
         case NoteMoveEnded():
             if command.vm not in state.moving:
                 return ()
-            left = len(state.moving) - 1
-            return [
-                MoveEnded(
-                    vm=VmId(command.vm), moved=command.moved, sentence=command.sentence, at_us=command.now_us, left=left
-                )
-            ]
+            return _ended(state, command.vm, command.moved, command.sentence, command.now_us)
 
 
-def _expired(now_us: int, state: Balance) -> Sequence[BalanceEvent]:
-    limit_s = state.rules.move_s_max
-    late = [vm for vm, under in state.moving.items() if now_us - under.at_us > limit_s * SECOND_US]
-    said = f"nothing was heard of it for {limit_s} s"
-    return [
-        MoveEnded(vm=VmId(vm), moved=False, sentence=said, at_us=now_us, left=len(state.moving) - 1 - n)
-        for n, vm in enumerate(sorted(late))
-    ]
+def _ended(state: Balance, vm: str, moved: bool, sentence: str, now_us: int) -> Sequence[BalanceEvent]:
+    """The end of a move, and the beginning of the next that waits. Where nobody of a group has moved yet and one of it could not,
+    the others are not begun any more; else they go on, for it is to be whole again."""
+    waiting, failed = list(state.waiting), state.failed + (not moved)
+    dropped: list[MovePlanned] = []
+    if not moved and not state.moved and len(state.moving) == 1:
+        dropped, waiting = waiting, []
+    left, ends = len(state.moving) - 1 + len(waiting) + len(dropped), []
+    ends.append(MoveEnded(vm=VmId(vm), moved=moved, sentence=sentence, at_us=now_us, left=left, failed=failed))
+    for n, other in enumerate(dropped, 1):
+        said = f"{vm} of its group could not be moved"
+        ends.append(
+            MoveEnded(vm=other.vm, moved=False, sentence=said, at_us=now_us, left=left - n, failed=failed + n)
+        )
+    begun = [replace(waiting[0], waits=False, at_us=now_us)] if waiting else []
+    return [*ends, *begun]
+
+
+def _expired(command: LookAtBalance, state: Balance) -> Sequence[BalanceEvent]:
+    """Of moves of which nothing was heard; one at a time where others wait for it."""
+    now_us, limit_s, begin_s = command.now_us, state.rules.move_s_max, state.rules.begin_s_max
+    events: list[BalanceEvent] = []
+    for vm, under in sorted(state.moving.items()):
+        past_us = now_us - under.at_us
+        if past_us > limit_s * SECOND_US:
+            said = f"nothing was heard of it for {limit_s} s"
+        elif command.under_way is not None and vm not in command.under_way and past_us > begin_s * SECOND_US:
+            said = f"it has not begun after {begin_s} s: the VM does not run any more, or its move was refused"
+        else:
+            continue
+        for event in _ended(state, vm, False, said, now_us):
+            events.append(event)
+            state = evolve(state, event)
+    return events
 
 
 def _look(command: LookAtBalance, state: Balance) -> Sequence[BalanceEvent]:
     load, now_us, rules = command.load, command.now_us, state.rules
-    if load is None or len(load.nodes) < 2:
+    if load is None or len(load.nodes) < 2 or all(node.cordoned for node in load.nodes):
         return ()
     score = Board(load, rules).score()
     if not state.uneven_us:
@@ -136,7 +164,7 @@ def _apply(command: ApplyBalance, state: Balance) -> Sequence[BalanceEvent]:
         rest = f"; {resting} VMs moved lately and rest" if resting else ""
         said = f"no move would be worth it: the score is {found.score:.3f}{rest}"
         raise Refused(Refusal.NOTHING_TO_MOVE, said, "nothing has to be done")
-    return _planned(found, command.now_us)
+    return _planned(found, command.now_us, state.rules.at_once_max)
 
 
 def _batch(load: ClusterLoad, state: Balance, now_us: int) -> Sequence[BalanceEvent]:
@@ -148,11 +176,12 @@ def _batch(load: ClusterLoad, state: Balance, now_us: int) -> Sequence[BalanceEv
             f"all moves that are worth it take {gained:.3f} off a score of {found.score:.3f}; {wanted:.3f} is asked for"
         )
         return [NoMoveFound(score=found.score, planned=found.planned, sentence=said, at_us=now_us)]
-    return _planned(found, now_us)
+    return _planned(found, now_us, rules.at_once_max)
 
 
-def _planned(found: Plan, now_us: int) -> Sequence[MovePlanned]:
-    """The first batch."""
+def _planned(found: Plan, now_us: int, at_once_max: int) -> Sequence[MovePlanned]:
+    """The first batch; beyond those that may move at once, they wait."""
+    batch = [move for move in found.moves if move.batch == 0]
     return [
         MovePlanned(
             vm=move.vm,
@@ -164,9 +193,10 @@ def _planned(found: Plan, now_us: int) -> Sequence[MovePlanned]:
             score_after=move.score_after,
             policy=found.policy,
             at_us=now_us,
+            waits=n >= at_once_max,
+            group=move.group,
         )
-        for move in found.moves
-        if move.batch == 0
+        for n, move in enumerate(batch)
     ]
 
 
@@ -181,14 +211,27 @@ def evolve(state: Balance, event: BalanceEvent) -> Balance:
             return replace(state, uneven_us=0)
         case NoMoveFound():
             return replace(state, rest_us=event.at_us + rules.idle_rest_s * SECOND_US)
+        case MovePlanned(waits=True):
+            return replace(state, waiting=(*state.waiting, event))
         case MovePlanned():
             moving = state.moving | {event.vm: Under(target=event.target, at_us=event.at_us)}
             rest_us = event.at_us + rules.batch_rest_s * SECOND_US
-            return replace(state, moving=moving, rested_us=_rested(state, event.vm, event.at_us), rest_us=rest_us)
+            waiting = tuple(move for move in state.waiting if move.vm != event.vm)
+            rested_us = _rested(state, event.vm, event.at_us)
+            return replace(state, moving=moving, waiting=waiting, rested_us=rested_us, rest_us=rest_us)
         case MoveEnded():
             moving = {vm: under for vm, under in state.moving.items() if vm != event.vm}
-            rest_us = event.at_us + rules.batch_rest_s * SECOND_US
-            return replace(state, moving=moving, rested_us=_rested(state, event.vm, event.at_us), rest_us=rest_us)
+            waiting = tuple(move for move in state.waiting if move.vm != event.vm)
+            over = not moving and not waiting
+            return replace(
+                state,
+                moving=moving,
+                waiting=waiting,
+                moved=0 if over else state.moved + event.moved,
+                failed=0 if over else event.failed,
+                rested_us=_rested(state, event.vm, event.at_us),
+                rest_us=event.at_us + rules.batch_rest_s * SECOND_US,
+            )
         case _:
             assert_never(event)
 

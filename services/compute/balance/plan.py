@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from proto.balance import ClusterLoad, Move, Plan, Rules
 from services.compute.balance.board import Board
+from services.compute.balance.groups import joined, parted
 from services.compute.balance.reasons import reason
 from services.compute.balance.search import EPSILON, LOOKS_MAX, Search, costs
 
-POLICY = "balance-1"
+POLICY = "balance-2"
 """Name and version of the rules below; raised with each change that could move another VM."""
 
 
@@ -22,14 +25,18 @@ def plan(load: ClusterLoad, rules: Rules, resting: Iterable[str] = (), looks_max
     """Moves that are worth it, in an order in which each fits when its turn comes. resting: VMs that stay for now.
 
     Every batch lowers the score, so the list may end after any. In each, all VMs fit on both their nodes at once. A VM moves once.
+    VMs of one `together` group move as a whole.
     """
+    stay = frozenset(resting)
+    load, units, stays = joined(load, stay)
     lists: list[_List] = []
     for first in (Search.run, Search.run_narrow, Search.walk):
-        found, looks_max = _listed(load, rules, frozenset(resting), looks_max, first)
+        found, looks_max = _listed(load, rules, stay, looks_max, first)
         lists.append(found)
         if not found.left_over or looks_max <= 0:
             break
-    return _told(load, rules, max(lists, key=lambda found: found.worth).moves)
+    told = _told(load, rules, max(lists, key=lambda found: found.worth).moves)
+    return replace(told, moves=parted(told.moves, units), stays=stays)
 
 
 class _List(NamedTuple):
@@ -48,7 +55,8 @@ def _listed(
     board = Board(load, rules)
     moves: list[Move] = []
     left_over, seek = False, first
-    while len(moves) < rules.plan_max:
+    parts = {vm.vm: max(1, len(vm.parts)) for vm in load.vms}
+    while sum(parts[move.vm] for move in moves) < rules.plan_max:
         search = Search(Board(load, rules, board.at), stay, looks_max)
         seek(search)
         looks_max = search.left
@@ -105,21 +113,27 @@ def _order(board: Board, wanted: dict[int, int], moves: list[Move]) -> None:
     """Takes from `wanted` to `moves` the best batch that fits, again and again: single moves by what each gains; two that only
     help together, together. What is left at the end waits for room that is not there, or lowers nothing any more."""
     batch = moves[-1].batch + 1 if moves else 0
+    index, _ = board.names()
+    moves_made = [index[move.vm] for move in moves]
     while wanted:
-        chosen = _batch(board, wanted, min(board.rules.at_once_max, board.rules.plan_max - len(moves)))
+        chosen = _batch(board, wanted, board.rules.plan_max - _count(board, moves_made))
         if not chosen:
             return
         moves.extend(_moved(board, vm, wanted.pop(vm), batch) for vm in chosen)
+        moves_made += chosen
         board.release()
         batch += 1
 
 
-def _batch(board: Board, wanted: dict[int, int], room: int) -> list[int]:
-    """VMs whose moves fit side by side. Leaves the board as it was."""
+def _batch(board: Board, wanted: dict[int, int], most: int) -> list[int]:
+    """VMs whose moves fit side by side, `most` at most. Leaves the board as it was."""
     chosen: list[int] = []
-    left = dict(wanted)
-    while left and len(chosen) < room:
+    room = min(most, board.rules.at_once_max)
+    left = {vm: target for vm, target in wanted.items() if _count(board, [vm]) <= most}
+    while left and _count(board, chosen) < room:
         more = _best_single(board, left) or (_best_pair(board, left) if len(chosen) + 2 <= room else [])
+        if _count(board, [*chosen, *more]) > room and (chosen or len(more) > 1):
+            break
         for vm in more:
             board.begin(vm, left.pop(vm))
         chosen += more
@@ -128,6 +142,11 @@ def _batch(board: Board, wanted: dict[int, int], room: int) -> list[int]:
     for vm in reversed(chosen):
         board.undo(vm)
     return chosen
+
+
+def _count(board: Board, chosen: Sequence[int]) -> int:
+    """VMs that move; a group is all of its own, and has a batch for itself where it has more VMs than there is room for."""
+    return sum(max(1, len(board.vms[vm].parts)) for vm in chosen)
 
 
 def _best_single(board: Board, left: dict[int, int]) -> list[int]:

@@ -34,7 +34,7 @@ EPSILON = 1e-9
 def costs(board: Board) -> list[float]:
     """By VM, what its move has to gain."""
     one = board.rules.gain_min / max(1, len(board.nodes))
-    return [CLASS_COST[vm.priority] * one for vm in board.vms]
+    return [CLASS_COST[vm.priority] * one * max(1, len(vm.parts)) for vm in board.vms]
 
 
 type Scorer = Callable[[int, tuple[float, float, float]], float]

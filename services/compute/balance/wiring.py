@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from libs.common.messages import Command, Recorded
 from proto.balance import ApplyBalance, LookAtBalance, Mode, MovePlanned, NoteMoveEnded
-from proto.migration import MigrateVm, VmMigrationEnded, VmMigrationFailed
+from proto.migration import MigrateVm, VmMigrationEnded, VmMigrationFailed, VmMigrationRefused
 from services.compute.balance.facts import BalanceViews
 from services.compute.balance.model import Balance
 
@@ -22,8 +22,11 @@ _SECOND_US = 1_000_000
 def react(event: Any, recorded: Recorded, views: BalanceViews) -> Sequence[Command]:
     """A planned move is a migration; the end of one that was planned here is noted."""
     match event:
-        case MovePlanned():
-            return [MigrateVm(vm=event.vm, node=event.target, reason=f"rebalancing: {event.reason}")]
+        case MovePlanned(waits=False):
+            why, whole = f"rebalancing: {event.reason}", bool(event.group)
+            return [MigrateVm(vm=event.vm, node=event.target, reason=why, with_group=whole, planned=True)]
+        case VmMigrationRefused() if event.vm in views.moving:
+            return [NoteMoveEnded(vm=event.vm, moved=False, now_us=recorded.at_us, sentence=event.sentence)]
         case VmMigrationEnded() if event.vm in views.moving:
             return [NoteMoveEnded(vm=event.vm, moved=True, now_us=recorded.at_us)]
         case VmMigrationFailed() if event.vm in views.moving:
@@ -44,4 +47,7 @@ def enrich(
     command: LookAtBalance | ApplyBalance, views: BalanceViews, online: Callable[[str], bool], now_us: int
 ) -> LookAtBalance | ApplyBalance:
     """With what is known of the cluster just before the decision."""
-    return replace(command, load=views.load(online), now_us=now_us)
+    load = views.load(online, now_us)
+    if isinstance(command, LookAtBalance):
+        return replace(command, load=load, under_way=views.under_way(), now_us=now_us)
+    return replace(command, load=load, now_us=now_us)

@@ -12,7 +12,7 @@ from proto.balance import CLUSTER, ApplyBalance, BalanceShown, SetBalance
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
-from services.gateway.http.bodies import Balance, BalanceBody, BalanceMove
+from services.gateway.http.bodies import Balance, BalanceBody, BalanceMove, BalanceStay
 from services.gateway.http.door import Asked, asker
 from services.gateway.problems import away
 
@@ -41,6 +41,11 @@ async def show_balance(request: Asked, gateway: NamedDependency[Gateway]) -> Bal
         nodes=found.nodes,
         vms=found.vms,
         demand_known=found.demand_known,
+        stays=[
+            BalanceStay(stay.group, list(stay.vms), stay.reason)
+            for stay in plan.stays
+            if all(vm in vms and request.user.sees(vms[vm].project) for vm in stay.vms)
+        ],
     )
 
 

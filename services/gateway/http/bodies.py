@@ -279,6 +279,15 @@ class BalanceMove(msgspec.Struct):
     score_after: float
     batch: int
     reason: str
+    group: str = ""
+
+
+class BalanceStay(msgspec.Struct):
+    """A `together` group that cannot move as a whole, and why."""
+
+    group: str
+    vms: list[str]
+    reason: str
 
 
 class Balance(msgspec.Struct):
@@ -300,6 +309,7 @@ class Balance(msgspec.Struct):
     nodes: int
     vms: int
     demand_known: int
+    stays: list[BalanceStay] = []
 
 
 class Health(msgspec.Struct):

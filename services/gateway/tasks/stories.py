@@ -233,11 +233,16 @@ def _nodes(s: _Story) -> bool:
         case BalanceSet(mode=mode):
             s.at_once("balance", "cluster", f"the rebalancer's mode is {mode}")
         case MovePlanned(vm=vm, target=target):
-            s.begin("balance", "cluster", f"{vm} is to move to {target}")
-        case MoveEnded(vm=vm, moved=moved, left=left):
+            if (open := s.tasks.opened("balance:cluster")) is not None and open.state == "running":
+                step(open, f"{vm} is to move to {target}", s.at_us)
+            else:
+                s.begin("balance", "cluster", f"{vm} is to move to {target}")
+        case MoveEnded(vm=vm, moved=moved, left=left, failed=failed):
             said = f"{vm} has moved" if moved else f"{vm} did not move: {s.event.sentence}"
             s.step("balance", "cluster", said)
-            if left == 0:
+            if left == 0 and failed:
+                s.failed("balance", "cluster", said if failed == 1 and not moved else f"{failed} moves came to nothing; {said}")
+            elif left == 0:
                 s.done("balance", "cluster", said)
         case _:
             return False

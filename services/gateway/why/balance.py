@@ -17,7 +17,8 @@ def of_balance(event: Any) -> str:
             return f"the cluster is even enough again: its score is {event.score:.3f}"
         case b.MovePlanned():
             fell = f"{event.score_before:.3f} to {event.score_after:.3f}"
-            return f"{event.vm} is to move from {event.origin} to {event.target} (score {fell}): {event.reason}"
+            turn = ", when its turn comes" if event.waits else ""
+            return f"{event.vm} is to move from {event.origin} to {event.target}{turn} (score {fell}): {event.reason}"
         case b.NoMoveFound():
             return f"nothing is moved: {event.sentence}"
         case b.MoveEnded(moved=True):

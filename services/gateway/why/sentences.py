@@ -98,6 +98,8 @@ def _of_migrations(event: Any) -> str:
             why = f" ({event.reason})" if event.reason else ""
             by = f" by the policy {event.placement.policy}"
             return f"to be migrated from {event.node} to {event.to} as generation {event.incoming}{by}{why}"
+        case m.VmMigrationRefused():
+            return f"a planned move{f' to {event.to}' if event.to else ''} was not begun: {event.sentence}"
         case m.VmIncomingRequested():
             return f"{event.to} was ordered to wait for generation {event.spec.generation}"
         case m.VmSendRequested():
