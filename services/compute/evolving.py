@@ -7,6 +7,8 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from proto.compute import (
+    VmAllotmentDenied,
+    VmAllotmentRequested,
     VmAllotted,
     VmDefined,
     VmDeleted,
@@ -72,6 +74,7 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = vm
         case VmAllotted():
             after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
+            after = replace(after, asked=None) if isinstance(after, Running) else after
         case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
             after = _evolve_start(vm, event)
         case VmStarted():
@@ -237,6 +240,10 @@ def _found(vm: Stopped | Placed, event: VmFound) -> Running:
 
 def _evolve_running(vm: Running, event: VmEvent) -> Running:
     match event:
+        case VmAllotmentRequested():
+            return replace(vm, asked=event)
+        case VmAllotmentDenied():
+            return replace(vm, asked=None)
         case VmPauseRequested():
             return replace(vm, pause_wanted=True, asked_version=vm.version + 1)
         case VmPaused():
