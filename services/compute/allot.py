@@ -34,6 +34,9 @@ def allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
     priority = before.priority if command.priority is None else command.priority
     if (priority, wish) == (before.priority, before.allotment):
         return ()
+    if isinstance(vm, Running) and vm.asked is not None:
+        said = f"the ledger of {vm.node} is being asked for another allotment of {vm.id}"
+        raise Refused(Refusal.BUSY, said, "ask again in a moment")
     check_allotment(wish, shape.vcpus, shape.memory_mib)
     if not isinstance(vm, Stopped):
         _check_running(command, wish, before.allotment)
@@ -42,9 +45,6 @@ def allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
         return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
     if not isinstance(vm, Running):
         raise Refused(Refusal.BUSY, f"{vm.id} is {vm.word}", "wait until it runs, or has stopped")
-    if vm.asked is not None:
-        said = f"the ledger of {vm.node} is being asked for another allotment of {vm.id}"
-        raise Refused(Refusal.BUSY, said, "ask again in a moment")
     return [
         VmAllotmentRequested(
             vm=vm.id, node=vm.node, generation=vm.generation, memory_mib=nominal, priority=priority, allotment=wish

@@ -171,6 +171,18 @@ def test_what_it_is_worth_is_changed_while_it_runs_and_outlives_its_agent(cluste
     cluster.until(lambda: fares()["plan"] and capped(), "the next agent to hold the plan")
     code, said = cluster.refused("vm", "set", "busy", "--pin", "4000")
     assert code == 1 and "pCPU 4000" in said
+    cluster.ctl("vm", "set", "busy", "--memory-reserved", "100MiB", "--wait")
+    ledger = cluster.json("memory", "show", node)
+    held = next(each for each in ledger["held"] if each["vm"] == "busy")
+    assert held["promise"]["reservation_mib"] == 100
+    free = ledger["room_mib"] - ledger["reserved_mib"]
+    cluster.ctl("memory", "share", node, str(free - 20), "--wait")
+    code, said = cluster.refused("vm", "set", "busy", "--priority", "critical", "--wait")
+    assert code == 1 and "does not hold it" in said
+    assert cluster.json("vm", "show", "busy")["priority"] == "important"
+    cluster.ctl("memory", "share", node, "0", "--wait")
+    cluster.ctl("vm", "set", "busy", "--priority", "critical", "--wait")
+    assert cluster.json("vm", "show", "busy")["priority"] == "critical"
     cluster.ctl("vm", "set", "busy", "--cpu-cap", "0", "--wait")
     cluster.until(lambda: fares()["used_pct"] > 40, "a busy guest without a cap")
     events = [json.loads(line) for line in cluster.ctl("events", "--json").splitlines()]
