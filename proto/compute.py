@@ -22,7 +22,6 @@ from proto.machine import (
     Shape,
     Vcpus,
 )
-from proto.memory import Purpose
 from proto.migration import MigrationCommand as MigrationCommand
 from proto.migration import MigrationEvent as MigrationEvent
 from proto.nodes import Capabilities as Capabilities
@@ -46,8 +45,6 @@ from proto.placement import Filter as Filter
 from proto.placement import Placement as Placement
 from proto.placement import Rejected as Rejected
 from proto.plan import SetAllotment as SetAllotment
-from proto.plan import VmAllotmentDenied as VmAllotmentDenied
-from proto.plan import VmAllotmentRequested as VmAllotmentRequested
 from proto.plan import VmAllotted as VmAllotted
 from proto.seen import GoneCause as GoneCause
 from proto.seen import ReportVm as ReportVm
@@ -154,7 +151,7 @@ class AbandonStart(Command):
 
 class NoteMemory(Command):
     """What the memory service's ledger said to the reservation of this generation. On a denial `choice` holds the next
-    placement without the nodes already tried. purpose: what it was asked for; one answer is not taken for another."""
+    placement without the nodes already tried."""
 
     vm: Name
     node: NodeId
@@ -162,7 +159,6 @@ class NoteMemory(Command):
     granted: bool
     sentence: str = ""
     choice: Placement | None = None
-    purpose: Purpose = Purpose.START
     incarnation: int = 1
 
 
@@ -371,7 +367,5 @@ VmEvent = (
     | VmStrangerSeen
     | VmStrangerGone
     | VmAllotted
-    | VmAllotmentRequested
-    | VmAllotmentDenied
     | MigrationEvent
 )

@@ -105,27 +105,6 @@ class SetAllotment(Command):
     others_reserved_pct: int = 0
 
 
-class VmAllotmentRequested(Event):
-    """It runs, and is to be worth what its node's memory has to be promised for: the ledger is asked. memory_mib: its nominal
-    memory."""
-
-    vm: VmId
-    node: NodeId
-    generation: int
-    memory_mib: int
-    priority: Priority
-    allotment: Allotment
-
-
-class VmAllotmentDenied(Event):
-    """Its node does not hold it: it is worth what it was."""
-
-    vm: VmId
-    node: NodeId
-    generation: int
-    sentence: str
-
-
 class VmAllotted(Event):
     """What it is worth from now on; a running VM's plan follows."""
 

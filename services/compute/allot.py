@@ -1,65 +1,28 @@
-"""A VM's allotment is changed, at rest or while it runs. Pure.
-
-    at rest   VmAllotted
-    running   VmAllotted, where its node's memory promises it what they did; else
-              VmAllotmentRequested ── the ledger ──▶ VmAllotted | VmAllotmentDenied (it is worth what it was)
-"""
+"""A VM's allotment is changed, at rest or while it runs. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from libs.common.decider import Refused
-from libs.memory.promise import promise_of
-from proto.compute import (
-    NoteMemory,
-    Refusal,
-    SetAllotment,
-    VmAllotmentDenied,
-    VmAllotmentRequested,
-    VmAllotted,
-    VmEvent,
-)
+from proto.compute import Refusal, SetAllotment, VmAllotted, VmEvent
 from proto.machine import Allotment
-from proto.memory import Purpose
 from services.compute.plan_limits import capacity_pct, said, short_pct, usable
 from services.compute.shape import check_allotment
-from services.compute.states import Defined, Running, Stopped
+from services.compute.states import Defined, Stopped
 
 
 def allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
-    """All of it or nothing. Raises Refused: BAD_SHAPE, BUSY, CPU_SHORT."""
+    """All of it or nothing. Raises Refused: BAD_SHAPE, NOT_STOPPED, CPU_SHORT."""
     before, shape = vm.definition, vm.definition.shape
     wish = _merged(command, before.allotment)
     priority = before.priority if command.priority is None else command.priority
     if (priority, wish) == (before.priority, before.allotment):
         return ()
-    if isinstance(vm, Running) and vm.asked is not None:
-        said = f"the ledger of {vm.node} is being asked for another allotment of {vm.id}"
-        raise Refused(Refusal.BUSY, said, "ask again in a moment")
     check_allotment(wish, shape.vcpus, shape.memory_mib)
     if not isinstance(vm, Stopped):
         _check_running(command, wish, before.allotment)
-    nominal = shape.memory_mib
-    if isinstance(vm, Stopped) or promise_of(nominal, priority, wish) == promise_of(nominal, before.priority, before.allotment):
-        return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
-    if not isinstance(vm, Running):
-        raise Refused(Refusal.BUSY, f"{vm.id} is {vm.word}", "wait until it runs, or has stopped")
-    return [
-        VmAllotmentRequested(
-            vm=vm.id, node=vm.node, generation=vm.generation, memory_mib=nominal, priority=priority, allotment=wish
-        )
-    ]
-
-
-def note(command: NoteMemory, vm: Running) -> Sequence[VmEvent]:
-    """The ledger's answer."""
-    asked = vm.asked
-    if asked is None or command.purpose is not Purpose.ALLOTMENT or command.generation != asked.generation:
-        return ()
-    if command.granted:
-        return [VmAllotted(vm=vm.id, priority=asked.priority, allotment=asked.allotment)]
-    return [VmAllotmentDenied(vm=vm.id, node=vm.node, generation=vm.generation, sentence=command.sentence)]
+    return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
 
 
 def _merged(command: SetAllotment, old: Allotment) -> Allotment:
@@ -79,7 +42,13 @@ def _merged(command: SetAllotment, old: Allotment) -> Allotment:
 
 
 def _check_running(command: SetAllotment, wish: Allotment, old: Allotment) -> None:
-    """What its node's pCPUs have to have for it; of its memory the ledger is asked."""
+    """What its node has to have for it. Memory is promised at the start, so it is changed at rest only."""
+    if wish.memory_reserved_mib != old.memory_reserved_mib:
+        raise Refused(
+            Refusal.NOT_STOPPED,
+            f"{command.vm} has {old.memory_reserved_mib} MiB reserved since its start; {wish.memory_reserved_mib} asked for",
+            "stop it, then change its reserved memory",
+        )
     if command.cpus is None:
         return
     may = usable(command.cpus)

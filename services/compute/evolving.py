@@ -7,8 +7,6 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from proto.compute import (
-    VmAllotmentDenied,
-    VmAllotmentRequested,
     VmAllotted,
     VmDefined,
     VmDeleted,
@@ -74,7 +72,6 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = vm
         case VmAllotted():
             after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
-            after = replace(after, asked=None) if isinstance(after, Running) else after
         case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
             after = _evolve_start(vm, event)
         case VmStarted():
@@ -240,10 +237,6 @@ def _found(vm: Stopped | Placed, event: VmFound) -> Running:
 
 def _evolve_running(vm: Running, event: VmEvent) -> Running:
     match event:
-        case VmAllotmentRequested():
-            return replace(vm, asked=event)
-        case VmAllotmentDenied():
-            return replace(vm, asked=None)
         case VmPauseRequested():
             return replace(vm, pause_wanted=True, asked_version=vm.version + 1)
         case VmPaused():

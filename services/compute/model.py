@@ -47,7 +47,6 @@ from proto.compute import (
 from proto.migration import CancelMigration, MigrateVm
 from services.compute import migration, reports, restored, starting
 from services.compute.allot import allot
-from services.compute.allot import note as allotting
 from services.compute.evolving import evolve
 from services.compute.shape import defined
 from services.compute.states import (
@@ -107,8 +106,6 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return migration.note(command, vm)
         case NoteDevices(granted=True), Running():
             return starting.note_found(command, vm)
-        case NoteMemory(), Running():
-            return allotting(command, vm)
         case ((NoteMemory() | NoteDevices()), _):
             return ()
 

@@ -25,7 +25,7 @@ from proto.compute import (
 )
 from proto.drain import AdvanceDrain, EndDrain, NodeDrainRequested, NodeMoveWanted
 from proto.io import DevicesDenied, DevicesGranted
-from proto.memory import MemoryDenied, MemoryReserved
+from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
 from proto.plan import MakePlan, ReviewPlan
@@ -36,6 +36,9 @@ from services.compute.nodes import Joined, Member
 from services.compute.plan import Plan
 from services.compute.states import Arriving, Launching, Migrating, Phase, Running, Stopping
 
+STARTS = frozenset({Purpose.START, Purpose.FAILOVER, Purpose.FOUND, Purpose.MIGRATION})
+"""what a VM that is being started, or moved, waits for; other answers of a ledger are of running VMs"""
+
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     more = [*wiring.react(event, recorded, views.balance), *pressed.react(event, views.stilled)]
@@ -45,15 +48,13 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
 
 def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     match event:
-        case MemoryReserved(vm=vm, node=node, generation=generation, purpose=purpose):
-            return [NoteMemory(vm=vm, node=node, generation=generation, granted=True, purpose=purpose)]
-        case MemoryDenied(vm=vm, node=node, generation=generation, purpose=purpose):
+        case MemoryReserved() if event.purpose in STARTS:
+            return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=True)]
+        case MemoryDenied() if event.purpose in STARTS:
             free = max(0, event.capacity_mib - event.reserved_mib)
             plain = f"{event.node} has {free} of {event.capacity_mib} MiB free; {event.memory_mib} MiB needed, QEMU's own included"
             said = event.sentence or plain
-            return [
-                NoteMemory(vm=vm, node=node, generation=generation, granted=False, sentence=said, purpose=purpose)
-            ]
+            return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=False, sentence=said)]
         case DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):

@@ -11,7 +11,6 @@ from libs.common.messages import NodeId, Value, VmId
 from proto.compute import (
     Filter,
     Placement,
-    VmAllotmentRequested,
     VmDefined,
 )
 from proto.machine import Disk, MachineSpec, Nic
@@ -95,8 +94,7 @@ class Launching(Placed, kw_only=True):
 
 
 class Running(Placed, kw_only=True):
-    """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it. asked: what
-    the ledger of its node is being asked for."""
+    """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it."""
 
     word = "running"
     spec: MachineSpec
@@ -107,7 +105,6 @@ class Running(Placed, kw_only=True):
     asked_version: int = 0
     resets_wanted: int = 0
     resets: int = 0
-    asked: VmAllotmentRequested | None = None
 
 
 class Stopping(Placed, kw_only=True):

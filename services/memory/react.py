@@ -12,15 +12,7 @@ from typing import Any
 from libs.common.host.service import Order
 from libs.common.messages import Command, NodeId, Recorded
 from libs.memory.promise import promise_of
-from proto.compute import (
-    NodeRemoved,
-    NodeReported,
-    VmAllotmentRequested,
-    VmFound,
-    VmStartFailed,
-    VmStartRequested,
-    VmStopped,
-)
+from proto.compute import NodeRemoved, NodeReported, VmAllotted, VmFound, VmStartFailed, VmStartRequested, VmStopped
 from proto.ladder import JudgeMemory
 from proto.memory import NoteHost, Purpose, ReleaseMemory, ReserveMemory, ResizeMemory
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
@@ -47,9 +39,8 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
                     node=event.node, vm=event.vm, generation=event.generation, promise=promise, purpose=purpose
                 )
             ]
-        case VmAllotmentRequested(vm=vm, node=node, generation=generation):
-            promise = promise_of(event.memory_mib, event.priority, event.allotment)
-            return [ResizeMemory(node=node, vm=vm, generation=generation, promise=promise, purpose=Purpose.ALLOTMENT)]
+        case VmAllotted():
+            return _allotted(event, views)
         case VmMigrationRequested(to=to, vm=vm, incoming=incoming):
             promise = promise_of(event.memory_mib, event.priority, event.allotment)
             wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=Purpose.MIGRATION)
@@ -60,6 +51,17 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [ReleaseMemory(node=event.node, vm=event.vm, generation=event.generation)]
         case _:
             return ()
+
+
+def _allotted(event: VmAllotted, views: Any) -> Sequence[Command]:
+    """What a running VM is worth changed. Where its node does not hold the new promise, it keeps the one it has until its next
+    start."""
+    node, generation = views.holders.of.get(event.vm, ("", 0))
+    held = views.nodes[node].vms.get(event.vm) if node in views.nodes else None
+    if held is None or held.generation != generation:
+        return ()
+    promise = promise_of(held.promise.nominal_mib, event.priority, event.allotment)
+    return [ResizeMemory(node=node, vm=event.vm, generation=generation, promise=promise, purpose=Purpose.ALLOTMENT)]
 
 
 def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:

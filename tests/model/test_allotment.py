@@ -7,11 +7,9 @@ import pytest
 
 from libs.common.decider import Refused
 from libs.common.messages import NodeId, VmId
-from proto.compute import DefineVm, NoteMemory, Refusal, VmDefined
+from proto.compute import DefineVm, Refusal, VmDefined
 from proto.machine import Allotment, MachineSpec, Priority
-from proto.memory import Purpose
-from proto.migration import MigrateVm
-from proto.plan import NodeCpus, SetAllotment, VmAllotmentDenied, VmAllotmentRequested, VmAllotted
+from proto.plan import NodeCpus, SetAllotment, VmAllotted
 from services.compute.model import VM
 from services.compute.states import Absent, Running, Stopped
 
@@ -82,6 +80,7 @@ def test_only_a_vm_that_exists_can_be_allotted() -> None:
         (SetAllotment(vm="a", cpu_cap_pct=10, cpu_reserved_pct=20), Refusal.BAD_SHAPE, "cap of 10 %", "at least 20 %"),
         (SetAllotment(vm="a", pins=(0, 9)), Refusal.BAD_SHAPE, "no pCPU 9 for VMs", "pCPUs 0-2"),
         (SetAllotment(vm="a", pins=(3,)), Refusal.BAD_SHAPE, "kept apart by the kernel", "pCPUs 0-2"),
+        (SetAllotment(vm="a", memory_reserved_mib=64), Refusal.NOT_STOPPED, "64 asked for", "stop it"),
         (
             SetAllotment(vm="a", cpu_reserved_pct=150), Refusal.CPU_SHORT,
             "150 % of a pCPU asked for; its node has 300 %, of which 200 % are reserved by others", "50 % less",
@@ -103,52 +102,3 @@ def test_what_fits_is_taken_while_it_runs_and_a_smaller_reservation_always_is() 
     assert len(VM.decide(asked, running())) == 1
     less = SetAllotment(vm="a", cpu_reserved_pct=50, cpus=CPUS, others_reserved_pct=900)
     assert len(VM.decide(less, running(cpu_reserved_pct=100))) == 1
-
-
-# --- what the ledger has to promise ----------------------------------------------------------------------------------------
-
-ASKED = VmAllotmentRequested(
-    vm=VmId("a"), node=NodeId("n1"), generation=1, memory_mib=512, priority=Priority.CRITICAL, allotment=Allotment()
-)
-GRANTED = NoteMemory(vm="a", node=NodeId("n1"), generation=1, granted=True, purpose=Purpose.ALLOTMENT)
-DENIED = msgspec.structs.replace(GRANTED, granted=False, sentence="n1 does not hold it: 900 + 352 of 1000 MiB")
-
-
-def asking() -> Running:
-    wish = SetAllotment(vm="a", priority=Priority.CRITICAL)
-    decided = VM.decide(wish, running())
-    assert list(decided) == [ASKED]
-    vm = VM.fold(decided, running())
-    assert isinstance(vm, Running) and vm.definition.priority is Priority.NORMAL
-    return vm
-
-
-def test_a_running_vm_is_worth_more_once_its_ledger_holds_it() -> None:
-    decided = VM.decide(GRANTED, asking())
-    assert list(decided) == [VmAllotted(vm=VmId("a"), priority=Priority.CRITICAL, allotment=Allotment())]
-    vm = VM.fold(decided, asking())
-    assert isinstance(vm, Running) and (vm.asked, vm.definition.priority) == (None, Priority.CRITICAL)
-    assert VM.decide(GRANTED, vm) == ()
-
-
-def test_what_the_ledger_denies_leaves_all_as_it_was() -> None:
-    decided = VM.decide(DENIED, asking())
-    denied = VmAllotmentDenied(vm=VmId("a"), node=NodeId("n1"), generation=1, sentence=DENIED.sentence)
-    assert list(decided) == [denied]
-    vm = VM.fold(decided, asking())
-    assert isinstance(vm, Running) and (vm.asked, vm.definition) == (None, running().definition)
-
-
-def test_one_question_at_a_time_and_no_answer_to_another_one() -> None:
-    others = (SetAllotment(vm="a", memory_reserved_mib=64), SetAllotment(vm="a", cpu_weight=7), MigrateVm(vm="a", node="n2"))
-    for command in others:
-        with pytest.raises(Refused) as refused:
-            VM.decide(command, asking())
-        assert refused.value.reason == Refusal.BUSY
-    for other in (msgspec.structs.replace(GRANTED, purpose=Purpose.HOT_ADD), msgspec.structs.replace(GRANTED, generation=2)):
-        assert VM.decide(other, asking()) == ()
-
-
-def test_memory_is_reserved_and_given_back_while_it_runs() -> None:
-    (asked,) = VM.decide(SetAllotment(vm="a", memory_reserved_mib=64), running())
-    assert isinstance(asked, VmAllotmentRequested) and asked.allotment.memory_reserved_mib == 64

@@ -155,14 +155,8 @@ def _running_changes(s: _Story) -> bool:
         case c.VmResumed(vm=vm):
             s.done("resume", vm, f"{vm} runs again")
             s.failed("pause", vm, f"{vm} was resumed before it paused")
-        case c.VmAllotmentRequested(vm=vm, node=node):
-            s.begin("allot", vm, f"the ledger of {node} is asked")
-        case c.VmAllotmentDenied(vm=vm, sentence=sentence):
-            s.failed("allot", vm, f"{sentence}; {vm} is worth what it was")
         case c.VmAllotted(vm=vm):
-            if s.tasks.opened(f"allot:{vm}") is None:
-                s.begin("allot", vm, f"{vm} has its new allotment")
-            s.done("allot", vm, f"{vm} has its new allotment")
+            s.at_once("allot", vm, f"{vm} has its new allotment")
         case c.VmReset(vm=vm):
             s.done("reset", vm, f"{vm} was reset")
         case _:
@@ -174,7 +168,7 @@ def _ends(s: _Story) -> bool:
     match s.event:
         case c.VmStopped(vm=vm, cause=cause):
             s.done("stop", vm, f"{vm} is stopped ({cause})")
-            for kind in ("start", "pause", "resume", "reset", "migrate", "allot"):
+            for kind in ("start", "pause", "resume", "reset", "migrate"):
                 s.failed(kind, vm, f"{vm} stopped first ({cause})")
         case c.VmDeleted(vm=vm):
             s.begin("delete", vm, "definition removed")

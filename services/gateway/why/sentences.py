@@ -74,10 +74,6 @@ def _of_lives(event: Any) -> str:
 
 def _of_plans(event: Any) -> str:
     match event:
-        case c.VmAllotmentRequested():
-            return f"the ledger of {event.node} was asked for another allotment ({event.priority})"
-        case c.VmAllotmentDenied():
-            return f"its allotment stayed as it was: {event.sentence}"
         case c.VmAllotted():
             return f"its allotment was changed ({event.priority})"
         case plan.PlanMade(moved=moved) if moved:
