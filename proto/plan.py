@@ -75,9 +75,18 @@ class VmPlan(Value):
 
 
 class PlanFault(Value):
-    """A part of a plan that could not be applied to a VM: `weight`, `cap`, `vcpu-pcpus` or `thread-pcpus`."""
+    """A part of a plan that could not be applied to a VM: `weight`, `cap`, `vcpu-pcpus` or `thread-pcpus`. node_wide: nor to any
+    other of this node, for its host lacks what that takes."""
 
     vm: str
+    part: str
+    sentence: str
+    node_wide: bool = False
+
+
+class PlanLack(Value):
+    """A part that the node can apply to none of its VMs, and what its host lacks for it."""
+
     part: str
     sentence: str
 
@@ -134,13 +143,15 @@ class ReviewPlan(Tick):
 
 
 class ReportPlan(Fact):
-    """What the agent made of a plan. order_version: the plan's revision. applied: VMs whose part was set and read back."""
+    """What the agent made of a plan. order_version: the plan's revision. applied: VMs whose part was set and read back, but for what
+    the node can apply to none (lacking)."""
 
     order_version: int
     applied: tuple[str, ...] = ()
     faults: tuple[PlanFault, ...] = ()
     order_incarnation: int = 1
     incarnation: int = 1
+    lacking: tuple[PlanLack, ...] = ()
 
 
 # --- events ------------------------------------------------------------------------------------------------------------
@@ -165,10 +176,18 @@ class PlanMade(Event):
 
 
 class PlanApplied(Event):
-    """The agent has set all of this revision and read it back."""
+    """The agent has set all of this revision and read it back, but for the parts that the node can apply to no VM (partial)."""
 
     node: NodeId
     revision: int
+    partial: tuple[str, ...] = ()
+
+
+class PlanLimited(Event):
+    """From now on the node can apply these parts to none of its VMs; none: it can apply all."""
+
+    node: NodeId
+    lacking: tuple[PlanLack, ...] = ()
 
 
 class PlanFaulted(Event):
@@ -180,7 +199,7 @@ class PlanFaulted(Event):
 
 
 PlanCommand = MakePlan | ReviewPlan | ReportPlan
-PlanEvent = PlanMade | PlanApplied | PlanFaulted
+PlanEvent = PlanMade | PlanApplied | PlanFaulted | PlanLimited
 
 # --- to the agent ------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ from proto.plan import (
     PlanFault,
     PlanFaulted,
     PlanInputs,
+    PlanLack,
+    PlanLimited,
     PlanMade,
     ReportPlan,
     ReviewPlan,
@@ -49,7 +51,8 @@ COOL_DOWN_US = 60_000_000
 
 
 class Plan(Value):
-    """The plan as decided. applied: the latest revision that the agent has set in full; faults: what it could not of this one."""
+    """The plan as decided. applied: the latest revision that the agent has set; faults: what it could not of this one; lacking:
+    what it can apply to no VM."""
 
     revision: int = 0
     cpus: NodeCpus = NodeCpus(cells=())
@@ -58,6 +61,7 @@ class Plan(Value):
     applied: int = 0
     faults: tuple[PlanFault, ...] = ()
     rebalanced_us: int = 0
+    lacking: tuple[PlanLack, ...] = ()
 
 
 def decide(command: PlanCommand, plan: Plan) -> Sequence[PlanEvent]:
@@ -119,13 +123,17 @@ def _report(fact: ReportPlan, plan: Plan) -> Sequence[PlanEvent]:
         raise Refused(Refusal.NOT_PERMITTED, said, "report only what was ordered of this node")
     known = {vm.vm for vm in plan.vms.values()}
     faults = tuple(fault for fault in fact.faults if fault.vm in known)
+    tried = bool(fact.applied or faults)
+    changed = tried and fact.lacking != plan.lacking
+    events: list[PlanEvent] = [PlanLimited(node=fact.node, lacking=fact.lacking)] if changed else []
     if faults:
         same = faults == plan.faults
-        return () if same else [PlanFaulted(node=fact.node, revision=plan.revision, faults=faults)]
+        return events if same else [*events, PlanFaulted(node=fact.node, revision=plan.revision, faults=faults)]
     whole = known <= set(fact.applied)
-    if whole and (plan.applied < plan.revision or plan.faults):
-        return [PlanApplied(node=fact.node, revision=plan.revision)]
-    return ()
+    if whole and (plan.applied < plan.revision or plan.faults or changed):
+        partial = tuple(lack.part for lack in fact.lacking)
+        events.append(PlanApplied(node=fact.node, revision=plan.revision, partial=partial))
+    return events
 
 
 def evolve(plan: Plan, event: PlanEvent) -> Plan:
@@ -147,6 +155,8 @@ def evolve(plan: Plan, event: PlanEvent) -> Plan:
             return replace(plan, applied=event.revision, faults=())
         case PlanFaulted():
             return replace(plan, faults=event.faults)
+        case PlanLimited():
+            return replace(plan, lacking=event.lacking)
         case _:
             assert_never(event)
 

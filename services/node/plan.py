@@ -8,12 +8,12 @@ its process or its vCPU threads are (a start, an adoption, a hot-added vCPU), an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from libs.common.messages import NodeId, Reply
 from proto.node import Heard
-from proto.plan import OrderPlan, PlanFault, ReportPlan, VmPlan
+from proto.plan import OrderPlan, PlanFault, PlanLack, ReportPlan, VmPlan
 from services.node.drivers import Machine
 from services.node.effects import AnswerOrder, SendFact
 from services.node.model import REPORT_MAX_US, REPORT_US
@@ -66,6 +66,13 @@ class Plans:
     def faults_of(self, vm: str) -> tuple[PlanFault, ...]:
         part = self.parts.get(vm)
         return part.faults if part else ()
+
+    def known(self, fault: PlanFault) -> bool:
+        """It was found before: of this VM, or of all."""
+        if fault.node_wide:
+            found = (other for part in self.parts.values() for other in part.faults)
+            return any(other.node_wide and other.part == fault.part for other in found)
+        return fault in self.faults_of(fault.vm)
 
     def on_order(
         self, ref: object, order: OrderPlan, machines: Mapping[str, Machine], now_us: int
@@ -137,9 +144,10 @@ class Plans:
         fact = ReportPlan(
             node=self.node,
             order_version=self.order.version,
-            applied=tuple(sorted(vm for vm, part in done.items() if not part.faults)),
-            faults=tuple(fault for vm in sorted(done) for fault in done[vm].faults),
+            applied=tuple(sorted(vm for vm, part in done.items() if all(fault.node_wide for fault in part.faults))),
+            faults=tuple(fault for vm in sorted(done) for fault in done[vm].faults if not fault.node_wide),
             order_incarnation=self.order.incarnation,
+            lacking=_lacking(fault for vm in sorted(done) for fault in done[vm].faults),
         )
         if fact != self.fact:
             self.fact, self.serial, self.next_us, self.wait_us = fact, self.serial + 1, now_us, REPORT_US
@@ -147,3 +155,9 @@ class Plans:
             return []
         self.next_us, self.wait_us = now_us + self.wait_us, min(self.wait_us * 2, REPORT_MAX_US)
         return [SendFact(PLAN_KEY, self.serial, "compute", fact)]
+
+
+def _lacking(faults: Iterable[PlanFault]) -> tuple[PlanLack, ...]:
+    """Each part once, by name."""
+    found = {fault.part: fault.sentence for fault in faults if fault.node_wide}
+    return tuple(PlanLack(part=part, sentence=said) for part, said in sorted(found.items()))

@@ -69,9 +69,8 @@ class Planning:
             faults = None
         except DriverError as error:
             faults = (PlanFault(vm=plan.vm, part="vcpu-pcpus", sentence=str(error) or type(error).__name__),)
-        known = self.plans.faults_of(plan.vm)
-        for fault in (fault for fault in faults or () if fault not in known):
-            log.warning("%s: %s: %s", fault.vm, fault.part, fault.sentence)
+        for fault in (fault for fault in faults or () if not self.plans.known(fault)):
+            log.warning("%s: %s: %s", "all VMs" if fault.node_wide else fault.vm, fault.part, fault.sentence)
         self.plans.on_applied(plan, effect.revision, faults)
         self.on_tick()
 

@@ -139,6 +139,16 @@ def test_a_machine_without_control_groups_enforces_nothing_and_says_so(tmp_path:
     assert groups.ability().not_enforced == ("cpu-weight", "cpu-limit", "memory-limit", "process-limit")
     assert groups.join("web-1", 1) == ""
     assert groups.remove("")
+    assert groups.cpu_lack().endswith("none of this machine's control-group trees offers one to this process")
+
+
+def test_a_tree_that_is_not_handed_down_is_named(tmp_path: Path) -> None:
+    """As a service without delegation finds version 2: the controller is there, and groups below do not get it."""
+    mount = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw,nsdelegate"
+    plant(tmp_path, {"proc/self/mountinfo": mount, "proc/self/cgroup": "0::/svc"})
+    plant(tmp_path, {"sys/fs/cgroup/svc/cgroup.controllers": "cpu memory"})
+    said = Groups(tmp_path).cpu_lack()
+    assert said.endswith(f"{tmp_path}/sys/fs/cgroup/svc does not hand it down to groups below (version 2)"), said
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from libs.common.messages import NodeId, Reply, VmId
 from proto.machine import Firmware, MachineSpec, Priority, Shape
-from proto.plan import OrderPlan, PlanFault, VmPlan
+from proto.plan import OrderPlan, PlanFault, PlanLack, VmPlan
 from services.node.cpu import Meter, satisfaction_pct, schedule
 from services.node.drivers import Machine, VmCpu
 from services.node.drivers.simcpu import SimCpu, SimWish
@@ -110,6 +110,21 @@ def test_what_fails_is_reported_and_what_is_mended_as_well() -> None:
     assert applies(plans.on_tick(HERE, VERIFY_US)) == ["a", "b"]
     (mended,) = facts(applied(plans, VERIFY_US))
     assert mended.applied == ("a", "b") and mended.faults == ()
+
+
+def test_what_the_node_can_apply_to_no_vm_is_told_once_and_the_rest_counts_as_applied() -> None:
+    plans = Plans(NodeId("n1"))
+    plans.on_order(None, order(), HERE, 0)
+    of_a, of_b = (PlanFault(vm=vm, part="weight", sentence="no controller", node_wide=True) for vm in ("a", "b"))
+    own = PlanFault(vm="b", part="vcpu-pcpus", sentence="no")
+    assert not plans.known(of_a)
+    plans.on_applied(A, 1, (of_a,))
+    assert plans.known(of_b) and not plans.known(own)
+    plans.on_applied(B, 1, (of_b, own))
+    (fact,) = facts(plans.on_tick(HERE, 0))
+    assert fact.applied == ("a",) and fact.faults == (own,)
+    assert fact.lacking == (PlanLack(part="weight", sentence="no controller"),)
+    assert plans.faults_of("b") == (of_b, own), "who asks for one VM hears of both"
 
 
 def test_a_vm_that_the_driver_does_not_know_is_asked_for_again_and_not_reported() -> None:

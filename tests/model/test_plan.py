@@ -27,6 +27,8 @@ from proto.plan import (
     PlanFault,
     PlanFaulted,
     PlanInputs,
+    PlanLack,
+    PlanLimited,
     PlanMade,
     ReportPlan,
     ReviewPlan,
@@ -96,6 +98,23 @@ def test_what_the_agent_says_counts_for_the_plan_it_names() -> None:
     faulted.when(done).then(PlanApplied(node=N1, revision=2))
     gone = PlanFault(vm="gone", part="cap", sentence="of a VM that has left")
     given.when(msgspec.structs.replace(done, faults=(gone,))).then(PlanApplied(node=N1, revision=2))
+
+
+def test_a_part_that_no_vm_can_have_is_recorded_once_and_plans_are_partial() -> None:
+    first, second = made(wanted(needs("a")), wanted(needs("a"), needs("b")))
+    lacking = (PlanLack(part="cap", sentence="no controller"), PlanLack(part="weight", sentence="no controller"))
+    limited = PlanLimited(node=N1, lacking=lacking)
+    told = ReportPlan(node=N1, order_version=1, applied=("a",), lacking=lacking)
+    plan.given(first).when(told).then(limited, PlanApplied(node=N1, revision=1, partial=("cap", "weight")))
+    history = (first, limited, PlanApplied(node=N1, revision=1, partial=("cap", "weight")), second)
+    again = ReportPlan(node=N1, order_version=2, applied=("a", "b"), lacking=lacking)
+    plan.given(*history).when(again).then(PlanApplied(node=N1, revision=2, partial=("cap", "weight"))).twice()
+    whole = msgspec.structs.replace(again, lacking=())
+    plan.given(*history).when(whole).then(PlanLimited(node=N1), PlanApplied(node=N1, revision=2))
+    plan.given(*history).when(ReportPlan(node=N1, order_version=2)).then()
+    fault = PlanFault(vm="b", part="vcpu-pcpus", sentence="pCPU 7 is gone")
+    partly = msgspec.structs.replace(again, applied=("a",), faults=(fault,))
+    plan.given(*history).when(partly).then(PlanFaulted(node=N1, revision=2, faults=(fault,)))
 
 
 def crowded() -> list[PlanMade]:

@@ -83,6 +83,13 @@ def _of_plans(event: Any) -> str:
         case plan.PlanMade():
             changed = len(event.vms) + len(event.gone)
             return f"{event.node}'s plan {event.revision} changed for {count(changed, "VM")}"
+        case plan.PlanApplied(partial=parts) if parts:
+            return f"{event.node} has set its plan {event.revision} but for {', '.join(parts)}, and read it back"
+        case plan.PlanLimited(lacking=()):
+            return f"{event.node} can apply all of a plan again"
+        case plan.PlanLimited():
+            said = "; ".join(dict.fromkeys(lack.sentence for lack in event.lacking))
+            return f"{event.node} can apply no {' and no '.join(lack.part for lack in event.lacking)}: {said}"
         case plan.PlanApplied():
             return f"{event.node} has set its plan {event.revision} and read it back"
         case plan.PlanFaulted():

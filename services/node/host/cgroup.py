@@ -34,7 +34,9 @@ class Groups:
 
     def __init__(self, root: Path = ROOT, name: str = "asv") -> None:
         self._name = name
-        self._bases = tuple(b for b in (_opened(base, name) for base in bases(root)) if b.controllers)
+        found = bases(root)
+        self._offered = tuple(base for base in found if "cpu" in base.controllers)
+        self._bases = tuple(b for b in (_opened(base, name) for base in found) if b.controllers)
 
     @property
     def name(self) -> str:
@@ -52,6 +54,20 @@ class Groups:
         able = tuple(c for c in CONTROLLERS if any(f"{c}." in e.name for f in folders for e in _settable(f)))
         self.remove(handle)
         return Ability(able, tuple(word for c in CONTROLLERS if c not in able for word in ENFORCES[c]))
+
+    def cpu_lack(self) -> str:
+        """What this node lacks for weights and caps of CPU time, in words; empty: nothing."""
+        if "cpu" in self.ability().controllers:
+            return ""
+        need = "weights and caps need a writable cpu controller"
+        if not self._offered:
+            return f"{need}: none of this machine's control-group trees offers one to this process"
+        base = self._offered[0]
+        if base.version == 2 and not any("cpu" in b.controllers for b in self._bases):
+            said = f"{base.folder} does not hand it down to groups below"
+        else:
+            said = f"no group with its settings can be made below {base.folder}"
+        return f"{need}: {said} (version {base.version})"
 
     def make(self, vm: str, limits: Limits, area: str = "") -> str:
         """The group's handle, "" where none can be made. A group that is there already gets these limits. area: the group of

@@ -33,7 +33,7 @@ def set_share(handle: str, weight: int, cap_pct: int) -> dict[str, str]:
     """What could not be set, with the kernel's word for it: `weight`, `cap`."""
     folder, version = _folder(handle)
     if folder is None:
-        said = "this node can make no control group for CPU time"
+        said = "it has no control group for CPU time"
         return {"weight": said} | ({"cap": said} if cap_pct else {})
     quota_us = max(QUOTA_US_MIN, cap_pct * PERIOD_US // 100)
     if version == 2:
@@ -51,6 +51,10 @@ def set_share(handle: str, weight: int, cap_pct: int) -> dict[str, str]:
             except OSError as error:
                 failed[part] = f"{file} does not take {value}: {error.strerror or error}"
     return failed
+
+
+def has_share(handle: str) -> bool:
+    return _folder(handle)[0] is not None
 
 
 def get_share(handle: str) -> CpuShare:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import VmCpu
-from services.node.host.cgroup_cpu import get_share, set_share
+from services.node.host.cgroup_cpu import get_share, has_share, set_share
 from services.node.host.threads import affinity, ran_and_waited_ns, set_affinity, threads_of, times
 
 
-def apply(plan: VmPlan, pid: int, vcpus: Sequence[int], group: str) -> tuple[PlanFault, ...]:
-    """vcpus: the thread of each vCPU, by its number. What could not be set, or does not read back; the rest holds."""
-    faults = [PlanFault(vm=plan.vm, part=part, sentence=said) for part, said in _share(plan, group).items()]
+def apply(plan: VmPlan, pid: int, vcpus: Sequence[int], group: str, lack: Callable[[], str]) -> tuple[PlanFault, ...]:
+    """vcpus: the thread of each vCPU, by its number; lack: what the node lacks for weights and caps, asked where the VM has no
+    group. What could not be set, or does not read back; the rest holds."""
+    lacks = "" if has_share(group) else lack()
+    if lacks:
+        faults = [PlanFault(vm=plan.vm, part=part, sentence=lacks, node_wide=True) for part in ("weight", "cap")]
+    else:
+        faults = [PlanFault(vm=plan.vm, part=part, sentence=said) for part, said in _share(plan, group).items()]
     if plan.pcpus:
         for number, thread in enumerate(vcpus):
             own = plan.pins[number] if number < len(plan.pins) else plan.pcpus

@@ -164,7 +164,8 @@ class QemuDriver:
             raise NoSuchVm(f"generation {running.record.generation} of {plan.vm} runs here, not {plan.generation}")
         threads = await running.threads()
         pid, group = running.process.pid, running.record.cgroup
-        faults = await asyncio.to_thread(cpu.apply, plan, pid, threads, group)
+        lack = self._fleet.host.groups.cpu_lack
+        faults = await asyncio.to_thread(cpu.apply, plan, pid, threads, group, lack)
         if self._weights.get(plan.vm) != (pid, plan.weight):
             self._weights[plan.vm] = pid, plan.weight
             await asyncio.to_thread(lift, group, self._fleet.host.groups.name)
