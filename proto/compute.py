@@ -1,13 +1,11 @@
-"""compute: the life of VMs (streams `vm-NAME`); the nodes of the cluster are in nodes.py, the cluster itself in cluster.py."""
+"""compute: the life of VMs (streams `vm-NAME`), as events tell of it. What is asked of VMs is in vms.py; the nodes of the cluster
+are in nodes.py, the cluster itself in cluster.py."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
 
-import msgspec
-
-from libs.common.messages import Command, Event, Name, NodeId, Value, VmId
+from libs.common.messages import Event, NodeId, VmId
 from proto.machine import (
     ALL_BY_CLASS,
     Allotment,
@@ -15,12 +13,10 @@ from proto.machine import (
     Disk,
     DiskWish,
     MachineSpec,
-    MemoryMib,
     Nic,
     NicWish,
     Priority,
     Shape,
-    Vcpus,
 )
 from proto.migration import MigrationCommand as MigrationCommand
 from proto.migration import MigrationEvent as MigrationEvent
@@ -49,8 +45,17 @@ from proto.plan import VmAllotted as VmAllotted
 from proto.seen import GoneCause as GoneCause
 from proto.seen import ReportVm as ReportVm
 from proto.seen import Seen as Seen
-
-DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
+from proto.vms import AbandonStart as AbandonStart
+from proto.vms import DefineVm as DefineVm
+from proto.vms import DeleteVm as DeleteVm
+from proto.vms import ImageFacts as ImageFacts
+from proto.vms import NoteDevices as NoteDevices
+from proto.vms import NoteMemory as NoteMemory
+from proto.vms import PauseVm as PauseVm
+from proto.vms import ResetVm as ResetVm
+from proto.vms import ResumeVm as ResumeVm
+from proto.vms import StartVm as StartVm
+from proto.vms import StopVm as StopVm
 
 
 class Refusal(StrEnum):
@@ -72,110 +77,6 @@ class Refusal(StrEnum):
     RECONCILING = "RECONCILING"
     CPU_SHORT = "CPU_SHORT"
     PROTOCOL = "PROTOCOL"
-
-
-# --- commands about VMs ------------------------------------------------------------------------------------------------
-
-
-class ImageFacts(Value):
-    """What compute's view knew of the images when it decided: those it has, by name, with size and boot files."""
-
-    missing: tuple[str, ...] = ()
-    sizes_mib: dict[str, int] = {}
-    boot: DirectBoot | None = None
-    boot_image: str = ""
-
-
-class DefineVm(Command):
-    """Create a VM, stopped. `uuid`, `macs`, `serials` come with the command (made at the edge); image facts are filled in by
-    compute's own view (`boot`, `boot_image`, `image_mib`) before it decides and are ignored from outside."""
-
-    vm: Name
-    vcpus: Vcpus = 1
-    memory_mib: MemoryMib = 256
-    vcpus_max: int = 0
-    memory_max_mib: int = 0
-    disks: tuple[DiskWish, ...] = ()
-    nics: tuple[NicWish, ...] = ()
-    priority: Priority = Priority.NORMAL
-    allotment: Allotment = Allotment()
-    uuid: str = ""
-    known: ImageFacts | None = None
-
-
-class StartVm(Command):
-    """`choice` is filled in by compute's placement policy just before it decides. `node`: only there, if given. unheard: nodes that
-    have not spoken since the database was restored, filled in by compute's own view; incarnation: by its host."""
-
-    vm: Name
-    node: str = ""
-    choice: Placement | None = None
-    unheard: tuple[str, ...] = ()
-    incarnation: int = 1
-
-
-class StopVm(Command):
-    """Ask the guest to shut down; power off after deadline_s. 0: power off at once."""
-
-    vm: Name
-    deadline_s: DeadlineS = 60
-
-
-class ResetVm(Command):
-    vm: Name
-
-
-class PauseVm(Command):
-    vm: Name
-
-
-class ResumeVm(Command):
-    vm: Name
-
-
-class DeleteVm(Command):
-    """unheard: as for StartVm."""
-
-    vm: Name
-    unheard: tuple[str, ...] = ()
-    incarnation: int = 1
-
-
-class AbandonStart(Command):
-    """The database was restored while this start was being prepared: what became of it afterwards is not known, so it ends."""
-
-    vm: Name
-    generation: int
-    incarnation: int = 1
-
-
-class NoteMemory(Command):
-    """What the memory service's ledger said to the reservation of this generation. On a denial `choice` holds the next
-    placement without the nodes already tried."""
-
-    vm: Name
-    node: NodeId
-    generation: int
-    granted: bool
-    sentence: str = ""
-    choice: Placement | None = None
-    incarnation: int = 1
-
-
-class NoteDevices(Command):
-    """What io said to the devices of this generation: granted with all of them, or denied."""
-
-    vm: Name
-    node: NodeId
-    generation: int
-    granted: bool
-    sentence: str = ""
-    disks: tuple[Disk, ...] = ()
-    nics: tuple[Nic, ...] = ()
-    incarnation: int = 1
-
-
-# --- events about VMs --------------------------------------------------------------------------------------------------
 
 
 class VmDefined(Event):

@@ -18,7 +18,7 @@ from libs.world.world import World
 from proto.compute import DefineVm, DeleteVm, PauseVm, ResetVm, ResumeVm, SetAllotment, StartVm, StopVm
 from proto.machine import DiskWish, NicWish, Priority
 from proto.migration import CancelMigration, MigrateVm
-from services.node.drivers.simhost import SimParams
+from services.node.drivers.simparams import SimParams
 
 PREPARE_S = 6.0
 LOST_EVENTS_MAX = 80

@@ -25,7 +25,8 @@ from proto.plan import OrderPlan, PlanFault
 from services.node.chores import Chores, Work
 from services.node.cpu import Meter
 from services.node.drivers import BadImage, DriverError, Machine, NoSuchVm
-from services.node.drivers.simhost import SimHost, SimParams
+from services.node.drivers.simhost import SimHost
+from services.node.drivers.simparams import SimParams
 from services.node.drivers.simvm import SimDone
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
 from services.node.plan import PLAN_KEY, ApplyPlan, Plans

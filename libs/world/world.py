@@ -21,7 +21,7 @@ from proto.machine import DirectBoot, DiskFormat
 from services.compute.app import SERVICE as COMPUTE
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
-from services.node.drivers.simhost import SimParams
+from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.model import Kept
 

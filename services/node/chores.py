@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Reply
 from proto.node import Heard, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
-from services.node.model import REPORT_MAX_US, REPORT_US, AnswerOrder, SendFact
+from services.node.model import AnswerOrder, SendFact
+from services.node.vm import REPORT_MAX_US, REPORT_US
 
 type Chore = OrderDisksRemoval | OrderImageImport | OrderImageRemoval
 

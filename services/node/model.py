@@ -27,6 +27,7 @@ from libs.common.messages import NodeId, Reply, incarnation_of
 from proto.compute import GoneCause
 from proto.node import Heard, OrderGreeting, OrderVm, Want
 from services.node import moving
+from services.node.compare import next_step
 from services.node.drivers import Machine, MachineChanged
 from services.node.effects import NODE_RECORD as NODE_RECORD
 from services.node.effects import Act as Act
@@ -36,47 +37,11 @@ from services.node.effects import Kept as Kept
 from services.node.effects import NodeEffect as NodeEffect
 from services.node.effects import Persist as Persist
 from services.node.effects import SendFact as SendFact
-from services.node.effects import Stamp as Stamp
 from services.node.reports import report_of
+from services.node.vm import REPORT_MAX_US, REPORT_US, Vm, dots, stamp
 
-REPORT_US = 1_000_000
-"""first repetition of an unheard report; doubled each time"""
-REPORT_MAX_US = 5_000_000
 AGAIN_US = 500_000
 """before a verb that failed is tried again"""
-
-
-@dataclass(slots=True)
-class Vm:
-    """All the agent knows of one VM. `kept` is on disk, `order` may be newer than it for a moment."""
-
-    kept: Kept
-    order: OrderVm | None = None
-    machine: Machine | None = None
-    busy: str = ""
-    failed: str = ""
-    cause: GoneCause = GoneCause.UNKNOWN
-    sentence: str = ""
-    resets: int = 0
-    asked_us: int = 0
-    """when the guest was asked to shut down; 0: it was not"""
-    disowned: bool = False
-    early: MachineChanged | None = None
-    """the process ended before its start was reported done"""
-    sending_us: int = 0
-    """since when the guest is being sent, as the latest order wants"""
-    unsent: str = ""
-    """why the guest could not be sent, as the latest order wants"""
-    sent: MachineChanged | None = None
-    """how it was sent"""
-    resumed_us: int = 0
-    """when a guest that came in went on"""
-    again_us: int = 0
-    """nothing is done before: the latest verb failed"""
-    serial: int = 0
-    heard: int = 0
-    next_us: int = 0
-    wait_us: int = REPORT_US
 
 
 @dataclass(slots=True)
@@ -127,12 +92,12 @@ class Agent:
         vm = self.vms.get(order.vm)
         if vm is None:
             vm = self.vms[order.vm] = Vm(Kept(order.vm, 0, 0))
-        newest = max(vm.kept.stamp, _stamp(vm.order))
-        if _stamp(order) < newest:
-            said = f"order {_dots(_stamp(order))} of {order.vm} is older than {_dots(newest)}"
+        newest = max(vm.kept.stamp, stamp(vm.order))
+        if stamp(order) < newest:
+            said = f"order {dots(stamp(order))} of {order.vm} is older than {dots(newest)}"
             return [*out, AnswerOrder(ref, Heard(accepted=False, sentence=said))]
         out.append(AnswerOrder(ref, Heard(accepted=True)))
-        if vm.order is not None and _stamp(vm.order) == _stamp(order):
+        if vm.order is not None and stamp(vm.order) == stamp(order):
             return out
         if order.generation > vm.kept.generation:
             vm.failed, vm.sentence, vm.cause = "", "", GoneCause.UNKNOWN
@@ -281,24 +246,12 @@ class Agent:
         """The one next thing to do for a VM, if any."""
         if vm.busy or self.now_us < vm.again_us:
             return []
-        order, machine = vm.order, vm.machine
-        if moving.has_left(vm):
-            return self._act(vm, "kill")
-        if vm.disowned and machine is not None:
-            return self._act(vm, "kill")
-        if order is None:
-            return self._reap(vm)
-        if machine is not None and machine.generation < order.generation:
-            return self._act(vm, "kill")
-        if _stamp(order) > vm.kept.stamp:
-            same = vm.kept.generation == order.generation
-            launched, sent = same and vm.kept.launched, vm.kept.sent if same else 0
-            return self._persist(vm, Kept(order.vm, order.generation, order.version, launched, order.incarnation, sent))
-        if order.want is Want.GONE:
-            return self._end(vm, order)
-        if machine is None:
-            return self._start(vm, order)
-        return self._adjust(vm, order, machine)
+        step = next_step(vm, self.now_us)
+        if isinstance(step, Kept):
+            return self._persist(vm, step)
+        if step == "start" and vm.order is not None:
+            return self._start(vm, vm.order)
+        return self._act(vm, step) if step else []
 
     def _start(self, vm: Vm, order: OrderVm) -> list[NodeEffect]:
         """Once per generation: where a start was begun before, its process has ended, and only a new generation starts again. A
@@ -310,49 +263,15 @@ class Agent:
             return self._changed(vm)
         return self._persist(vm, msgspec.structs.replace(vm.kept, launched=True), "launch")
 
-    def _adjust(self, vm: Vm, order: OrderVm, machine: Machine) -> list[NodeEffect]:
-        step = moving.next_step(vm, order, machine, self.now_us)
-        if step is not None:
-            if isinstance(step, Kept):
-                return self._persist(vm, step)
-            return self._act(vm, step, order.address) if step else []
-        if machine.status == "shutdown":
-            vm.cause = GoneCause.GUEST
-            return self._act(vm, "kill")
-        if vm.resets < order.resets:
-            return self._act(vm, "reset")
-        if order.want is Want.PAUSED and machine.status == "running":
-            return self._act(vm, "pause")
-        if order.want is Want.RUNNING and machine.status == "paused":
-            return self._act(vm, "resume")
-        return []
-
-    def _end(self, vm: Vm, order: OrderVm) -> list[NodeEffect]:
-        if vm.machine is None:
-            return []
-        deadline_us = vm.asked_us + order.deadline_s * 1_000_000
-        deaf = vm.machine.status in ("shutdown", "incoming", "sent")
-        if order.deadline_s == 0 or deaf or (vm.asked_us and self.now_us >= deadline_us):
-            return self._act(vm, "kill")
-        if not vm.asked_us:
-            vm.asked_us = self.now_us
-            return self._act(vm, "shutdown")
-        return []
-
-    def _reap(self, vm: Vm) -> list[NodeEffect]:
-        if vm.machine is not None and vm.machine.status == "shutdown":
-            vm.cause = GoneCause.GUEST
-            return self._act(vm, "kill")
-        return []
-
     # --- small things ---------------------------------------------------------------------------------------------
 
     def _sorted(self) -> list[Vm]:
         return [self.vms[name] for name in sorted(self.vms)]
 
-    def _act(self, vm: Vm, verb: str, address: str = "") -> list[NodeEffect]:
+    def _act(self, vm: Vm, verb: str) -> list[NodeEffect]:
         vm.busy = verb
         order = vm.order
+        address = order.address if verb == "send" and order is not None else ""
         spec = order.spec if verb in ("start", "receive") and order is not None else None
         return [Act(vm.kept.vm, verb, spec, order.trace if order else "", address)]
 
@@ -371,19 +290,9 @@ class Agent:
     def _report(self, vm: Vm) -> SendFact:
         vm.next_us = self.now_us + vm.wait_us
         vm.wait_us = min(vm.wait_us * 2, REPORT_MAX_US)
-        order = vm.order
-        fact = report_of(self.node, vm, self.met)
-        return SendFact(
-            vm.kept.vm, vm.serial, "compute", fact, order.correlation if order else "", order.trace if order else ""
-        )
-
-
-def _stamp(order: OrderVm | None) -> Stamp:
-    return (0, 0, 0) if order is None else (order.generation, order.incarnation, order.version)
-
-
-def _dots(stamp: Stamp) -> str:
-    return ".".join(map(str, stamp))
+        order, fact = vm.order, report_of(self.node, vm, self.met)
+        of = (order.correlation, order.trace) if order else ("", "")
+        return SendFact(vm.kept.vm, vm.serial, "compute", fact, *of)
 
 
 def _of_the_past(ref: object, incarnation: int, met: int) -> AnswerOrder:

@@ -11,17 +11,13 @@ it is not on disk a newer order recalls the guest, and it runs on here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from proto.compute import GoneCause, ReportVm, Seen
 from proto.node import OrderVm, Want
 from services.node.drivers import Machine, MachineChanged
 from services.node.effects import Kept
-
-if TYPE_CHECKING:
-    from services.node.model import Vm
+from services.node.vm import Vm
 
 
 def has_left(vm: Vm) -> bool:

@@ -16,7 +16,7 @@ from proto.node import Heard
 from proto.plan import OrderPlan, PlanFault, PlanLack, ReportPlan, VmPlan
 from services.node.drivers import Machine
 from services.node.effects import AnswerOrder, SendFact
-from services.node.model import REPORT_MAX_US, REPORT_US
+from services.node.vm import REPORT_MAX_US, REPORT_US
 
 PLAN_KEY = "_plan"
 """the key of its reports, beside those of VMs"""

@@ -31,7 +31,7 @@ class Planning:
 
     def __init__(
         self, node: NodeId, driver: Driver, bus: Bus, clock: Clock, send: Callable[[AnswerOrder | SendFact], None],
-        spawn: Callable[[Coroutine[Any, Any, Any]], None], machines: Callable[[], Mapping[str, Machine]],
+        spawn: Callable[[Coroutine[Any, Any, Any]], object], machines: Callable[[], Mapping[str, Machine]],
     ) -> None:  # fmt: skip
         self.plans = Plans(node)
         self.meter = Meter(node)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from libs.common.messages import NodeId
 from proto.compute import ReportVm, Seen
 from services.node import moving
-
-if TYPE_CHECKING:
-    from services.node.model import Vm
+from services.node.vm import Vm
 
 SEEN = {"paused": Seen.PAUSED, "incoming": Seen.INCOMING, "sent": Seen.PAUSED}
 """how a machine's status is reported, where it is not as running"""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from libs.common.bus import Bus, BusError, Incoming
 from libs.common.clock import Clock
+from libs.common.host.tasks import Tasks, answer
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_reply, encode
 from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
@@ -27,6 +27,7 @@ from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, S
 from services.node.plan import PLAN_KEY
 from services.node.planning import Planning
 from services.node.reading import read_order
+from services.node.verbs import carried_out
 from services.node.work import fact_of
 
 log = logging.getLogger(__name__)
@@ -63,13 +64,13 @@ class AgentRunner:
         self._clock = clock
         self._load = load
         self._not_enforced = not_enforced
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._disk = asyncio.Lock()
         self._verbs = Verbs()
         self._requests_lost = 0
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
         self.planning = Planning(
-            node, driver, bus, clock, lambda effect: self._do((effect,)), self._spawn, self._machines
+            node, driver, bus, clock, lambda effect: self._do((effect,)), self._tasks.start, self._machines
         )
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -84,18 +85,15 @@ class AgentRunner:
         await self.planning.start()
         self._do(self.agent.on_open(kept, machines, self._now()))
         self.chores.incarnation = self.agent.incarnation
-        self._spawn(self._watch())
-        self._spawn(self._tick())
-        self._spawn(self._beat())
-        self._spawn(self._greet())
-        self._spawn(self.memory.run())
+        self._tasks.start(self._watch())
+        self._tasks.start(self._tick())
+        self._tasks.start(self._beat())
+        self._tasks.start(self._greet())
+        self._tasks.start(self.memory.run())
 
     async def stop(self) -> None:
         """The VMs run on."""
-        mine = [t for t in self._tasks if t is not asyncio.current_task()]
-        for task in mine:
-            task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
+        await self._tasks.stop()
         await self._driver.close()
 
     # --- in -------------------------------------------------------------------------------------------------------
@@ -203,17 +201,17 @@ class AgentRunner:
         for effect in effects:
             match effect:
                 case AnswerOrder(ref, heard):
-                    self._spawn(_respond(ref, encode(heard)))
+                    self._tasks.start(answer(ref, encode(heard)))
                 case Persist(kept):
-                    self._spawn(self._persist(kept))
+                    self._tasks.start(self._persist(kept))
                 case Act():
-                    self._spawn(self._act(effect))
+                    self._tasks.start(self._act(effect))
                 case SendFact():
-                    self._spawn(self._send(effect))
+                    self._tasks.start(self._send(effect))
                 case Greet(greeting):
-                    self._spawn(self._greet(greeting))
+                    self._tasks.start(self._greet(greeting))
                 case Work():
-                    self._spawn(self._work(effect))
+                    self._tasks.start(self._work(effect))
 
     async def _persist(self, kept: Kept) -> None:
         """Nothing is done about this VM until this is on disk; a full disk is waited out."""
@@ -234,7 +232,7 @@ class AgentRunner:
         begun = time.perf_counter()
         try:
             with span(f"agent {act.verb}", act.trace, vm=act.vm, node=self.node):
-                machine = await self._verb(act)
+                machine = await carried_out(self._driver, act)
         except DriverError as failed:
             error = str(failed) or type(failed).__name__
             log.warning("%s: %s failed: %s", act.vm, act.verb, error)
@@ -243,33 +241,6 @@ class AgentRunner:
             log.exception("%s: %s", act.vm, act.verb)
         self._verbs.note(act.verb, bool(error), time.perf_counter() - begun)
         self._do(self.agent.on_done(act.vm, act.verb, error, machine, self._now()))
-
-    async def _verb(self, act: Act) -> Machine | None:
-        driver = self._driver
-        match act.verb:
-            case "start":
-                assert act.spec is not None
-                return await driver.start(act.spec)
-            case "shutdown":
-                await driver.shutdown(act.vm)
-            case "kill":
-                await driver.kill(act.vm)
-            case "pause":
-                await driver.pause(act.vm)
-            case "resume":
-                await driver.resume(act.vm)
-            case "reset":
-                await driver.reset(act.vm)
-            case "receive":
-                assert act.spec is not None
-                return await driver.receive(act.spec)
-            case "activate":
-                return await driver.activate(act.vm)
-            case "send":
-                await driver.send(act.vm, act.address)
-            case "recall":
-                return await driver.recall(act.vm)
-        return None
 
     async def _work(self, work: Work) -> None:
         fact = await fact_of(self._driver, self.node, work.chore)
@@ -318,20 +289,3 @@ class AgentRunner:
 
     def _now(self) -> int:
         return self._clock.now_us()
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a task of the agent died", exc_info=error)
-
-
-async def _respond(message: Any, data: bytes) -> None:
-    try:
-        await message.respond(data)
-    except BusError as error:
-        log.debug("an answer was not taken: %s", error)

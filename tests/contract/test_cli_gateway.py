@@ -35,7 +35,8 @@ from services.gateway.tokens import MemoryTokens, new_token
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
 from services.node.asks import Asks
-from services.node.drivers.simhost import SimHost, SimParams
+from services.node.drivers.simhost import SimHost
+from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simulated import SimulatedDriver
 from services.node.keep import Keep

@@ -13,7 +13,7 @@ from proto.compute import DefineVm, StartVm, StopVm
 from proto.machine import Allotment, DiskWish, Priority
 from proto.plan import PlanApplied, PlanEvent, PlanMade, SetAllotment
 from services.compute.plan import COOL_DOWN_US, LOW_S_MIN
-from services.node.drivers.simhost import SimParams
+from services.node.drivers.simparams import SimParams
 
 EVENTS = Registry(members(PlanEvent))
 READY_S = 6.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.host.driver import live
+from libs.common.host.delivered import live
 from libs.common.messages import Delivered, Recorded, encode, floor_of
 from libs.world.faults import Storm, story
 from libs.world.world import World

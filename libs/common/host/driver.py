@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,12 @@ from libs.common.bus import Bus, BusError, Feed, Incoming
 from libs.common.clock import Clock
 from libs.common.host import figures, snapshots, status
 from libs.common.host.core import Host
+from libs.common.host.delivered import FETCH_MAX, close_holes, live
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
+from libs.common.host.tasks import Tasks, answer
 from libs.common.log import Appended, EventLog, Fenced, LogError
-from libs.common.messages import Recorded, decode_delivered, encode
+from libs.common.messages import Recorded, encode
 from libs.common.registry import Downcast, Upcast
 from libs.common.telemetry import span
 
@@ -28,37 +30,12 @@ TICK_S = 1.0
 MARK_TICKS = 5
 SNAPSHOT_EVERY = 10_000
 """events between two snapshots; a start folds at most so many, and those of the last seconds"""
-FETCH_MAX = 500
 FETCH_S = 0.5
 """how long a fetch waits for published events; thereafter the log itself is asked, so that a deaf bus costs no more than this"""
 ORDER_TIMEOUT_S = 2.0
 RETRY_S = 0.5
 
 _heard = msgspec.msgpack.Decoder(dict[str, Any]).decode
-
-
-class Tasks:
-    """Keeps strong references to what runs, and says so when something of it dies."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def start(self, work: Coroutine[Any, Any, Any], name: str = "") -> asyncio.Task[Any]:
-        task = asyncio.create_task(work, name=name or None)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task %s died", task.get_name(), exc_info=error)
-
-    async def stop(self) -> None:
-        mine = [t for t in self._tasks if t is not asyncio.current_task()]
-        for task in mine:
-            task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
 
 
 class Runner:
@@ -239,7 +216,7 @@ class Runner:
 
     def _answer(self, message: Any, data: bytes) -> None:
         if not message.respond_now(data):
-            self._tasks.start(_respond(message, data))
+            self._tasks.start(answer(message, data))
 
     def _append(self, effect: Append) -> None:
         if effect.trace:
@@ -299,33 +276,3 @@ class Runner:
             self.host.on_heard(effect.stream, effect.version, effect.node)
         else:
             log.info("order for %s refused by %s: %s", effect.stream, effect.node, heard.get("sentence"))
-
-
-async def _respond(message: Any, data: bytes) -> None:
-    try:
-        await message.respond(data)
-    except BusError as error:
-        log.debug("an answer was not taken: %s", error)
-
-
-def live(payloads: Iterable[bytes], incarnation: int, position: int) -> list[Recorded]:
-    """Published events from a position on. Those of another incarnation of the log are not this log's: they are dropped."""
-    heard = map(decode_delivered, payloads)
-    return [d.event for d in heard if d.incarnation == incarnation and d.event.position >= position]
-
-
-async def close_holes(events: EventLog, position: int, records: list[Recorded]) -> list[Recorded]:
-    """`records` (ascending, from `position` on, perhaps repeated or with holes) made whole from the log. May end at a hole that
-    is too long to be read at once."""
-    out: list[Recorded] = []
-    for recorded in records:
-        while recorded.position > position:
-            missing = await events.read_all(position - 1, min(recorded.position - position, FETCH_MAX))
-            if not missing:
-                return out
-            out += missing
-            position = missing[-1].position + 1
-        if recorded.position == position:
-            out.append(recorded)
-            position += 1
-    return out

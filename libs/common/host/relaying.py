@@ -9,9 +9,10 @@ import msgspec
 
 from libs.common.bus import Bus, BusError
 from libs.common.host import figures, status
-from libs.common.host.driver import RETRY_S, Tasks
+from libs.common.host.driver import RETRY_S
 from libs.common.host.effects import Publish, Read, SaveMark
 from libs.common.host.relay import Relay
+from libs.common.host.tasks import Tasks
 from libs.common.log import EventLog, Fenced, LogError
 
 log = logging.getLogger(__name__)

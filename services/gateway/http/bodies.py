@@ -8,10 +8,10 @@ import msgspec
 
 from libs.common.messages import Name
 from proto.balance import Mode
-from proto.compute import DeadlineS
 from proto.machine import Allotment, DiskFormat, MemoryMib, NicKind, Priority, Vcpus
 from proto.migration import MigrationDeadlineS
 from proto.placement import Ratio, RatioOrNone, WeightSet
+from proto.vms import DeadlineS
 from services.gateway.auth import Role, Scope
 from services.gateway.tasks import Task
 from services.gateway.views.images import Image

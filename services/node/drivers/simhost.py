@@ -23,51 +23,11 @@ from proto.plan import PlanFault, VmPlan
 from services.node.drivers import CannotMove, CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu
 from services.node.drivers import simmoves as moves
 from services.node.drivers.simcpu import SimCpu, SimWish
+from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import Holder, SimPool
 from services.node.drivers.simvm import Due, SimDone, SimVm
 
 HOUR_US = 3_600_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class SimParams:
-    """How this host behaves. Times in microseconds; chances are 0..1 per start (or per shutdown), drawn from the host's Random.
-
-    lease_us, start_us    from the order to the process, and from there to running vCPUs; jitter_us is added at most once
-    boot_us               from running vCPUs to a guest agent that answers
-    shutdown_us           how long a guest takes to power off when asked
-    verb_us               pause, resume, reset; kill_us: power off until the process is gone
-    start_fails           chance that QEMU ends at once; start_hangs: that it says nothing until hang_us, then is killed
-    ignores_shutdown      chance that a guest does not power off when asked
-    move_us               from `send` to the guest being sent whole, give or take a half of it; move_fails: chance that it is not
-    crashes_per_hour      mean number of crashes of a running VM's process in an hour, spread evenly in time
-    pcpus, memory_mib     what the host claims to have; cells: so many parts its pCPUs fall into
-    busy_pct              what each vCPU wants of a pCPU
-    """
-
-    lease_us: int = 5_000
-    start_us: int = 250_000
-    jitter_us: int = 50_000
-    boot_us: int = 1_500_000
-    shutdown_us: int = 1_000_000
-    verb_us: int = 5_000
-    kill_us: int = 20_000
-    hang_us: int = 30_000_000
-    move_us: int = 400_000
-    move_fails: float = 0.0
-    start_fails: float = 0.0
-    start_hangs: float = 0.0
-    ignores_shutdown: float = 0.0
-    crashes_per_hour: float = 0.0
-    pcpus: int = 8
-    memory_mib: int = 16_384
-    cells: int = 1
-    busy_pct: float = 0.0
-
-    @property
-    def pcpus_of_cells(self) -> tuple[tuple[int, ...], ...]:
-        size = -(-self.pcpus // self.cells)
-        return tuple(tuple(range(n, min(n + size, self.pcpus))) for n in range(0, self.pcpus, size))
 
 
 class Verb(Protocol):

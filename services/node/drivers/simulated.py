@@ -23,7 +23,8 @@ from proto.plan import PlanFault, VmPlan
 from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm, VmCpu
 from services.node.drivers.changes import Changes
 from services.node.drivers.sim_memory import SimMemory
-from services.node.drivers.simhost import SimAct, SimHost, SimParams
+from services.node.drivers.simhost import SimAct, SimHost
+from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simvm import SimDone, SimVm
 

@@ -1,0 +1,111 @@
+"""compute: what is asked of VMs (streams `vm-NAME`)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from libs.common.messages import Command, Name, NodeId, Value
+from proto.machine import Allotment, DirectBoot, Disk, DiskWish, MemoryMib, Nic, NicWish, Priority, Vcpus
+from proto.placement import Placement
+
+DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
+
+
+class ImageFacts(Value):
+    """What compute's view knew of the images when it decided: those it has, by name, with size and boot files."""
+
+    missing: tuple[str, ...] = ()
+    sizes_mib: dict[str, int] = {}
+    boot: DirectBoot | None = None
+    boot_image: str = ""
+
+
+class DefineVm(Command):
+    """Create a VM, stopped. `uuid`, `macs`, `serials` come with the command (made at the edge); image facts are filled in by
+    compute's own view (`boot`, `boot_image`, `image_mib`) before it decides and are ignored from outside."""
+
+    vm: Name
+    vcpus: Vcpus = 1
+    memory_mib: MemoryMib = 256
+    vcpus_max: int = 0
+    memory_max_mib: int = 0
+    disks: tuple[DiskWish, ...] = ()
+    nics: tuple[NicWish, ...] = ()
+    priority: Priority = Priority.NORMAL
+    allotment: Allotment = Allotment()
+    uuid: str = ""
+    known: ImageFacts | None = None
+
+
+class StartVm(Command):
+    """`choice` is filled in by compute's placement policy just before it decides. `node`: only there, if given. unheard: nodes that
+    have not spoken since the database was restored, filled in by compute's own view; incarnation: by its host."""
+
+    vm: Name
+    node: str = ""
+    choice: Placement | None = None
+    unheard: tuple[str, ...] = ()
+    incarnation: int = 1
+
+
+class StopVm(Command):
+    """Ask the guest to shut down; power off after deadline_s. 0: power off at once."""
+
+    vm: Name
+    deadline_s: DeadlineS = 60
+
+
+class ResetVm(Command):
+    vm: Name
+
+
+class PauseVm(Command):
+    vm: Name
+
+
+class ResumeVm(Command):
+    vm: Name
+
+
+class DeleteVm(Command):
+    """unheard: as for StartVm."""
+
+    vm: Name
+    unheard: tuple[str, ...] = ()
+    incarnation: int = 1
+
+
+class AbandonStart(Command):
+    """The database was restored while this start was being prepared: what became of it afterwards is not known, so it ends."""
+
+    vm: Name
+    generation: int
+    incarnation: int = 1
+
+
+class NoteMemory(Command):
+    """What the memory service's ledger said to the reservation of this generation. On a denial `choice` holds the next
+    placement without the nodes already tried."""
+
+    vm: Name
+    node: NodeId
+    generation: int
+    granted: bool
+    sentence: str = ""
+    choice: Placement | None = None
+    incarnation: int = 1
+
+
+class NoteDevices(Command):
+    """What io said to the devices of this generation: granted with all of them, or denied."""
+
+    vm: Name
+    node: NodeId
+    generation: int
+    granted: bool
+    sentence: str = ""
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    incarnation: int = 1

@@ -1,0 +1,55 @@
+"""All that the agent knows of one VM. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proto.compute import GoneCause
+from proto.node import OrderVm
+from services.node.drivers import Machine, MachineChanged
+from services.node.effects import Kept, Stamp
+
+REPORT_US = 1_000_000
+"""first repetition of an unheard report; doubled each time"""
+REPORT_MAX_US = 5_000_000
+
+
+@dataclass(slots=True)
+class Vm:
+    """All the agent knows of one VM. `kept` is on disk, `order` may be newer than it for a moment."""
+
+    kept: Kept
+    order: OrderVm | None = None
+    machine: Machine | None = None
+    busy: str = ""
+    failed: str = ""
+    cause: GoneCause = GoneCause.UNKNOWN
+    sentence: str = ""
+    resets: int = 0
+    asked_us: int = 0
+    """when the guest was asked to shut down; 0: it was not"""
+    disowned: bool = False
+    early: MachineChanged | None = None
+    """the process ended before its start was reported done"""
+    sending_us: int = 0
+    """since when the guest is being sent, as the latest order wants"""
+    unsent: str = ""
+    """why the guest could not be sent, as the latest order wants"""
+    sent: MachineChanged | None = None
+    """how it was sent"""
+    resumed_us: int = 0
+    """when a guest that came in went on"""
+    again_us: int = 0
+    """nothing is done before: the latest verb failed"""
+    serial: int = 0
+    heard: int = 0
+    next_us: int = 0
+    wait_us: int = REPORT_US
+
+
+def stamp(order: OrderVm | None) -> Stamp:
+    return (0, 0, 0) if order is None else (order.generation, order.incarnation, order.version)
+
+
+def dots(stamp: Stamp) -> str:
+    return ".".join(map(str, stamp))
