@@ -143,8 +143,8 @@ class ReviewPlan(Tick):
 
 
 class ReportPlan(Fact):
-    """What the agent made of a plan. order_version: the plan's revision. applied: VMs whose part was set and read back, but for what
-    the node can apply to none (lacking)."""
+    """What the agent made of a plan. order_version: the plan's revision. applied: VMs whose part was set and read back, but for
+    what the node can apply to none (lacking)."""
 
     order_version: int
     applied: tuple[str, ...] = ()
