@@ -7,14 +7,13 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from libs.common.bus import BusError, NoResponder
 from proto.balance import CLUSTER, ApplyBalance, BalanceShown, SetBalance
+from services.gateway.asking import ask_service
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import Balance, BalanceBody, BalanceMove, BalanceStay
 from services.gateway.http.door import Asked, asker
-from services.gateway.problems import away
 
 ASK_S = 5.0
 """a plan is some tenths of a second of work"""
@@ -77,10 +76,4 @@ async def _tell(request: Asked, gateway: Gateway, command: SetBalance | ApplyBal
 
 
 async def _ask(gateway: Gateway) -> BalanceShown:
-    try:
-        data = await gateway.bus.request("query.compute.balance", b"", timeout_s=ASK_S)
-        return msgspec.msgpack.decode(data, type=BalanceShown)
-    except NoResponder:
-        raise away("compute is not running just now", "ask again in a moment") from None
-    except (BusError, msgspec.DecodeError) as error:
-        raise away(f"compute did not say: {error}", "ask again in a moment") from error
+    return await ask_service(gateway.bus, "compute", "balance", BalanceShown)

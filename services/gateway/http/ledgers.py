@@ -9,21 +9,19 @@ from litestar import Router, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from libs.common.bus import BusError, NoResponder
 from libs.common.messages import Command
 from proto.ladder import MemoryPolicy, RatioPct
 from proto.ledgers import LedgerShown, LedgersShown
 from proto.memory import Area, Mib, SetAreas, SetFailoverShare, SetMemoryPolicy
+from services.gateway.asking import ask_service
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import Body
 from services.gateway.http.door import Asked, asker
-from services.gateway.problems import away
 
 ASK_S = 5.0
 
-_decode = msgspec.msgpack.Decoder(LedgersShown).decode
 
 
 class Ledgers(msgspec.Struct):
@@ -60,12 +58,7 @@ class PolicyBody(Body):
 @get("/v1/memory", action=Action.READ, summary="The nodes' memory ledgers", tags=["Memory"])
 async def list_ledgers(request: Asked, gateway: NamedDependency[Gateway]) -> Ledgers:
     """VMs of other projects count in the sums and are not named."""
-    try:
-        found = _decode(await gateway.bus.request("query.memory.ledgers", b"", timeout_s=ASK_S))
-    except NoResponder:
-        raise away("memory is not running just now", "ask again in a moment") from None
-    except (BusError, msgspec.DecodeError) as error:
-        raise away(f"memory did not say: {error}", "ask again in a moment") from error
+    found = await ask_service(gateway.bus, "memory", "ledgers", LedgersShown)
     vms, nodes = gateway.model.vms.all, gateway.model.nodes.all
     seen = {name for name, vm in vms.items() if request.user.sees(vm.project)}
     return Ledgers(

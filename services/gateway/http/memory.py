@@ -10,21 +10,18 @@ from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
-from libs.common.bus import BusError, BusTimeout, NoResponder
-from libs.common.messages import Message, encode
 from proto.mapping import AskMemory, AskTranslate, MemoryUse, Step, Translation, WhyNot
+from services.gateway.asking import ask_node
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
-from services.gateway.problems import Problem, away, not_running
+from services.gateway.problems import Problem, not_running
 from services.gateway.views.vms import Vm
 
 ASK_S_MAX = 25.0
 """a guest agent may take ten seconds for each of two questions"""
 GVA_MAX = 2**64 - 1
 
-_decode_translation = msgspec.msgpack.Decoder(Translation).decode
-_decode_use = msgspec.msgpack.Decoder(MemoryUse).decode
 
 Gva = Annotated[str, QueryParameter(description="a guest-virtual address: 0x and hexadecimal digits, or decimal")]
 Pid = Annotated[
@@ -62,11 +59,7 @@ async def translate_vm(
     """Guest-virtual → guest-physical → host-virtual → machine, as it was at that moment. Never recorded."""
     address = _address(gva)
     found = await _running(request, gateway, vm)
-    data = await _asked(gateway, found.node, "translate", AskTranslate(vm=vm, gva=address, pid=pid))
-    try:
-        answer = _decode_translation(data)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Problem(502, "BAD_ANSWER", f"{found.node} answered with something else than a translation") from error
+    answer = await ask_node(gateway.bus, found.node, "translate", Translation, AskTranslate(vm=vm, gva=address, pid=pid), ASK_S_MAX)
     if answer.error:
         status = 400 if answer.why_not is WhyNot.BAD_ADDRESS else 409
         raise Problem(status, answer.why_not or WhyNot.FAILED, answer.error + _so_far(answer), answer.remedy)
@@ -79,11 +72,7 @@ async def translate_vm(
 @get("/{vm:str}/memory", action=Action.READ, summary="What a VM takes of its host's memory")
 async def memory_of_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> MemoryUse:
     found = await _running(request, gateway, vm)
-    data = await _asked(gateway, found.node, "memory", AskMemory(vm=vm))
-    try:
-        answer = _decode_use(data)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Problem(502, "BAD_ANSWER", f"{found.node} answered with something else than figures") from error
+    answer = await ask_node(gateway.bus, found.node, "memory", MemoryUse, AskMemory(vm=vm), ASK_S_MAX)
     if answer.error:
         raise Problem(409, "NO_FIGURES", answer.error, "ask again; see that the VM still runs")
     return answer
@@ -105,18 +94,6 @@ async def _running(request: Asked, gateway: Gateway, vm: str) -> Vm:
     if found.state not in ("running", "paused", "pausing", "resuming", "stopping") or not found.node:
         raise not_running(vm, found.state)
     return found
-
-
-async def _asked(gateway: Gateway, node: str, what: str, ask: Message) -> bytes:
-    """Raises Problem."""
-    try:
-        return await gateway.bus.request(f"ask.{node}.{what}", encode(ask), timeout_s=ASK_S_MAX)
-    except NoResponder:
-        raise away(f"the agent of {node} does not run just now") from None
-    except BusTimeout:
-        raise away(f"{node} did not answer within {ASK_S_MAX:g} s") from None
-    except BusError as error:
-        raise away(f"the bus is away: {error}") from error
 
 
 def _so_far(answer: Translation) -> str:

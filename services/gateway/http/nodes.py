@@ -7,10 +7,10 @@ from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from libs.common.bus import BusError, NoResponder
-from libs.common.messages import Command, encode
+from libs.common.messages import Command
 from proto import compute as c
 from proto.drain import AskDrain, DrainNode, DrainPlan
+from services.gateway.asking import ask_service
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
@@ -68,13 +68,7 @@ async def uncordon_node(request: Asked, gateway: NamedDependency[Gateway], node:
 async def show_drain(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Drain:
     """Nothing is moved by asking."""
     await gateway.node(node)
-    try:
-        data = await gateway.bus.request("query.compute.drain", encode(AskDrain(node=node)), timeout_s=ASK_S)
-        plan = msgspec.msgpack.decode(data, type=DrainPlan)
-    except NoResponder:
-        raise away("compute is not running just now", "ask again in a moment") from None
-    except (BusError, msgspec.DecodeError) as error:
-        raise away(f"compute did not say: {error}", "ask again in a moment") from error
+    plan = await ask_service(gateway.bus, "compute", "drain", DrainPlan, AskDrain(node=node))
     return Drain(
         moves=[DrainMove(move.vm, move.to) for move in plan.moves],
         unfit=[DrainUnfit(unfit.vm, unfit.sentence, unfit.remedy) for unfit in plan.unfit],

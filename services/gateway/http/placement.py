@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import msgspec
 from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from libs.common.bus import BusError, NoResponder
 from proto.cluster import MAIN, ClassChange, SetPlacement
 from proto.placement import PlacementRules
+from services.gateway.asking import ask_service
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import PlacementBody
 from services.gateway.http.door import Asked, asker
-from services.gateway.problems import away
-
-ASK_S = 2.0
 
 
 @get("/v1/cluster/placement", action=Action.READ, summary="What is set for placement", tags=["Cluster"])
 async def show_placement(request: Asked, gateway: NamedDependency[Gateway]) -> PlacementRules:
     """weights: of the cluster, and of a class where it has its own; vcpus_per_pcpu likewise, and by node."""
-    try:
-        data = await gateway.bus.request("query.compute.placement", b"", timeout_s=ASK_S)
-        return msgspec.msgpack.decode(data, type=PlacementRules)
-    except NoResponder:
-        raise away("compute is not running just now", "ask again in a moment") from None
-    except (BusError, msgspec.DecodeError) as error:
-        raise away(f"compute did not say: {error}", "ask again in a moment") from error
+    return await ask_service(gateway.bus, "compute", "placement", PlacementRules)
 
 
 @post(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Response
 
 from libs.common.blobs import BlobError, BlobsAway
-from libs.common.bus import BusError, BusTimeout, NoResponder
-from libs.common.messages import encode
 from proto.node import AskScreenshot, Screenshot
+from services.gateway.asking import ask_node
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
@@ -22,7 +20,6 @@ KEEP_S = 7 * 86_400
 PNG = b"\x89PNG\r\n\x1a\n"
 DIGEST = "ASV-Blob"
 
-_decode = msgspec.msgpack.Decoder(Screenshot).decode
 
 
 @get("/{vm:str}/screenshot", action=Action.SCREENSHOT, summary="What the guest's screen shows", media_type="image/png")
@@ -45,17 +42,7 @@ async def screenshot(request: Asked, gateway: NamedDependency[Gateway], vm: From
 
 async def _asked(gateway: Gateway, node: str, vm: str) -> bytes:
     """Raises Problem."""
-    try:
-        data = await gateway.bus.request(f"ask.{node}.screenshot", encode(AskScreenshot(vm=vm)), timeout_s=ASK_S_MAX)
-        answer = _decode(data)
-    except NoResponder:
-        raise away(f"the agent of {node} does not run just now") from None
-    except BusTimeout:
-        raise away(f"{node} did not answer within {ASK_S_MAX:g} s") from None
-    except BusError as error:
-        raise away(f"the bus is away: {error}") from error
-    except msgspec.DecodeError as error:
-        raise Problem(502, "BAD_ANSWER", f"{node} answered with something else than a screenshot") from error
+    answer = await ask_node(gateway.bus, node, "screenshot", Screenshot, AskScreenshot(vm=vm), ASK_S_MAX)
     if answer.error:
         raise Problem(409, "NO_SCREENSHOT", answer.error, "a node's QEMU must be 7.1 or newer for this")
     if not answer.png.startswith(PNG):

@@ -11,12 +11,13 @@ from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from libs.common.bus import BusError, BusTimeout, NoResponder
+from libs.common.bus import BusError
 from libs.common.messages import Command, encode
 from proto import compute as c
 from proto.machine import DiskWish, NicKind, NicWish
 from proto.migration import CancelMigration, MigrateVm
 from proto.node import AskExec, AskInfo, ExecResult, VmInfo
+from services.gateway.asking import ask_node
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway, in_project
@@ -35,7 +36,7 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.http.memory import memory_of_vm, translate_vm
 from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
-from services.gateway.problems import Problem, away, not_running
+from services.gateway.problems import Problem, not_running
 from services.gateway.views.vms import Vm
 
 KINDS: dict[type[Command], str] = {c.SetAllotment: "allot", CancelMigration: "cancel-migration"}
@@ -44,7 +45,6 @@ INFO_S = 1.0
 EXEC_SLACK_S = 10.0
 ANSWER_BYTES_MAX = 1024 * 1024
 
-_decode_exec = msgspec.msgpack.Decoder(ExecResult).decode
 _decode_info = msgspec.msgpack.Decoder(VmInfo).decode
 
 
@@ -226,19 +226,10 @@ async def exec_vm(
     if found.state != "running":
         raise not_running(vm, found.state)
     ask = AskExec(vm=vm, argv=tuple(data.argv), input=_input(data.input_b64), timeout_s=data.timeout_s)
-    try:
-        answer = await gateway.bus.request(
-            f"ask.{found.node}.exec", encode(ask), timeout_s=data.timeout_s + EXEC_SLACK_S
-        )
-        result = _decode_exec(answer)
-    except NoResponder:
-        raise away(f"the agent of {found.node} does not run just now; nothing was run in {vm}") from None
-    except BusTimeout:
-        raise away(f"{found.node} did not answer in time; the program may have run") from None
-    except BusError as error:
-        raise away(f"the bus is away: {error}") from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Problem(502, "BAD_ANSWER", f"{found.node} answered with something else than a result") from error
+    result = await ask_node(
+        gateway.bus, found.node, "exec", ExecResult, ask, data.timeout_s + EXEC_SLACK_S,
+        unasked=f"nothing was run in {vm}", unheard="the program may have run",
+    )  # fmt: skip
     if result.error:
         raise Problem(409, "NOT_RUN", result.error, "see that the guest agent runs in the guest")
     return _answer(result)
@@ -260,8 +251,7 @@ def _input(text: str) -> bytes:
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
-    screenshot, translate_vm, memory_of_vm,
-    screenshot, allot_vm, schedule,
+    screenshot, translate_vm, memory_of_vm, allot_vm, schedule,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])
