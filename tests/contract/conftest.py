@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import asyncpg
 import pytest
 
 from libs.common.log.migrate import migrate
+from services.cli.main import run
+from tests.contract.canned_gateway import Canned, canned_gateway
+from tests.contract.cli_rig import Ctl, Said
 from tests.contract.gateway_rig import Rig, rig
 from tests.servers import Postgres
 
@@ -47,3 +52,29 @@ async def world(tmp_path: Path) -> AsyncIterator[Rig]:
     """A gateway over the logs and buses in memory."""
     async with rig(tmp_path / "pool") as made:
         yield made
+
+
+@pytest.fixture
+def gateway() -> Iterator[Canned]:
+    """What asvctl asks in the tests of it."""
+    with canned_gateway() as canned:
+        yield canned
+
+
+@pytest.fixture
+def ctl(gateway: Canned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ctl:
+    """Runs asvctl in this process, as admin."""
+    for name in [n for n in os.environ if n.startswith("ASV_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ASV_HOME", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("ASV_API", gateway.api)
+    monkeypatch.setenv("ASV_TOKEN", "admin")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> Said:
+        capfd.readouterr()
+        code = run(words)
+        sys.stdout.flush()
+        return Said(code, *capfd.readouterr())
+
+    return call

@@ -5,67 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pty
-import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from services.cli.main import run
-from tests.contract.canned_gateway import Canned, Problem, canned_gateway
-
-ROOT = Path(__file__).parents[2]
-ANSWER_S_MAX = 20.0
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-type Ctl = Callable[..., Said]
-
-
-@pytest.fixture
-def gateway() -> Iterator[Canned]:
-    with canned_gateway() as canned:
-        yield canned
-
-
-@pytest.fixture
-def ctl(gateway: Canned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ctl:
-    """Runs asvctl in this process, as admin."""
-    for name in [n for n in os.environ if n.startswith("ASV_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ASV_HOME", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("ASV_API", gateway.api)
-    monkeypatch.setenv("ASV_TOKEN", "admin")
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*words: str) -> Said:
-        capfd.readouterr()
-        code = run(words)
-        sys.stdout.flush()
-        return Said(code, *capfd.readouterr())
-
-    return call
-
-
-def environ(gateway: Canned, **more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("ASV_")}
-    return kept | {"ASV_API": gateway.api, "ASV_TOKEN": "admin", "PYTHONPATH": str(ROOT)} | more
-
-
-# --- lists and pages -----------------------------------------------------------------------------------------------------
+from tests.contract.canned_gateway import Canned, Problem
+from tests.contract.cli_rig import ANSWER_S_MAX, ROOT, Ctl
 
 
 @pytest.mark.parametrize(
@@ -103,9 +51,6 @@ def test_an_empty_list_is_a_sentence_on_stderr(ctl: Ctl, gateway: Canned) -> Non
     gateway.vms.clear()
     assert ctl("vm", "ls") == (0, "", "no VMs yet: `asvctl vm create --help`\n")
     assert ctl("vm", "ls", "--json").json == []
-
-
-# --- changes -------------------------------------------------------------------------------------------------------------
 
 
 def test_create_says_what_was_asked_with_units_and_starts(ctl: Ctl, gateway: Canned) -> None:
@@ -223,9 +168,6 @@ def test_an_image_is_sent_with_its_digest_and_its_format(ctl: Ctl, gateway: Cann
     assert len(gateway.posted) == 1
 
 
-# --- failures ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -257,167 +199,6 @@ def test_a_problem_is_passed_on_with_its_remedy(ctl: Ctl, gateway: Canned, statu
     assert (said.code, said.err) == (code, "asvctl: web-1 is starting [BUSY]\n  what would help: wait for its task\n")
     told = json.loads(ctl("vm", "start", "web-1", "--json").err)
     assert (told["reason"], told["remedy"], told["exit_code"]) == ("BUSY", "wait for its task", code)
-
-
-# --- the guest -----------------------------------------------------------------------------------------------------------
-
-
-def test_exec_passes_arguments_output_and_exit_code(ctl: Ctl, gateway: Canned) -> None:
-    gateway.exec = {"exit_code": 7, "stdout": b"out\n", "stderr": b"err\n", "truncated": True}
-    said = ctl("vm", "exec", "web-1", "--timeout", "1m", "--", "ls", "-l", "--json", "--")
-    assert (said.code, said.out) == (7, "out\n")
-    assert said.err == "err\nasvctl: the output was cut at 1 MiB\n"
-    assert gateway.posted[0][3] == {"argv": ["ls", "-l", "--json", "--"], "timeout_s": 60}
-
-
-def _asvctl(gateway: Canned, *words: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "services.cli", *words]
-    return subprocess.run(
-        command, env=environ(gateway), cwd="/", capture_output=True, timeout=ANSWER_S_MAX, check=False, **more
-    )
-
-
-def test_exec_into_a_pipe_is_raw_and_input_goes_along(gateway: Canned) -> None:
-    raw = bytes(range(256)) + b"\x1b[2J"
-    gateway.exec["stdout"] = raw
-    done = _asvctl(gateway, "vm", "exec", "-i", "web-1", "--", "cat", input=b"\x00some input")
-    assert (done.returncode, done.stdout, done.stderr) == (0, raw, b"")
-    assert gateway.posted[0][3]["input_b64"] == "AHNvbWUgaW5wdXQ="
-
-
-def test_exec_on_a_terminal_is_stripped(gateway: Canned) -> None:
-    gateway.exec["stdout"] = b"a\x1b[2Jb\x1b]0;title\x07c\n"
-    code, shown = _on_terminal(gateway, "vm", "exec", "web-1", "--", "x")
-    assert (code, shown) == (0, b"abc\r\n")
-
-
-def test_a_table_on_a_terminal_is_coloured_by_us_alone(gateway: Canned) -> None:
-    code, shown = _on_terminal(gateway, "vm", "ls")
-    assert code == 0
-    assert b"web-1" in shown
-    assert b"\x1b]0;title" not in shown
-    assert b"\x1b[31measant" not in shown
-
-
-def test_a_reader_that_goes_away_is_no_fault(gateway: Canned) -> None:
-    gateway.vms = {f"vm-{i}": gateway.vms["web-1"] | {"name": f"vm-{i}"} for i in range(3000)}
-    reader, writer = os.pipe()
-    command = [sys.executable, "-m", "services.cli", "vm", "ls"]
-    with subprocess.Popen(command, env=environ(gateway), stdout=writer, stderr=subprocess.PIPE) as running:
-        os.close(writer)
-        assert os.read(reader, 10)
-        os.close(reader)
-        assert running.stderr is not None
-        assert running.stderr.read() == b"", "neither a traceback nor a complaint"
-        assert running.wait(ANSWER_S_MAX) == 1
-
-
-def _on_terminal(gateway: Canned, *words: str, keys: Callable[[int], None] | None = None) -> tuple[int, bytes]:
-    """(exit code, what the terminal showed) of asvctl on a terminal of its own."""
-    master, slave = pty.openpty()
-    running = subprocess.Popen(
-        [sys.executable, "-m", "services.cli", *words],
-        env=environ(gateway, TERM="xterm"),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-    )
-    os.close(slave)
-    try:
-        if keys is not None:
-            keys(master)
-        shown = b""
-        while piece := _read(master):
-            shown += piece
-        return running.wait(ANSWER_S_MAX), shown
-    finally:
-        running.kill()
-        running.wait()
-        os.close(master)
-
-
-def _read(fd: int) -> bytes:
-    """What a terminal shows next; b'' once nobody holds its other side."""
-    if not select.select([fd], [], [], ANSWER_S_MAX)[0]:
-        return b""
-    try:
-        return os.read(fd, 4096)
-    except OSError:
-        return b""
-
-
-def _until(fd: int, text: bytes) -> bytes:
-    shown = b""
-    while text not in shown:
-        piece = _read(fd)
-        assert piece, f"{text!r} never came; shown so far: {shown!r}"
-        shown += piece
-    return shown
-
-
-# --- the console ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def consoles(gateway: Canned) -> Iterator[list[str]]:
-    """The canned gateway's API is now a websocket server: its console echoes in upper case; `bye` ends it. The list holds
-    the paths that were asked for; a VM `gone` is closed as unknown."""
-    import threading
-
-    from websockets.sync.server import ServerConnection, serve
-
-    asked: list[str] = []
-
-    def console(socket: ServerConnection) -> None:
-        assert socket.request is not None
-        asked.append(socket.request.path)
-        if "gone" in socket.request.path:
-            socket.close(4004, "there is no vm `gone`")
-            return
-        assert socket.request.headers["Authorization"] == "Bearer admin"
-        socket.send(b"login: ")
-        for keys in socket:
-            assert isinstance(keys, bytes)
-            socket.send(keys.upper())
-            if keys == b"bye\n":
-                return
-
-    with serve(console, "127.0.0.1", 0) as server:
-        gateway.api = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield asked
-        server.shutdown()
-        thread.join()
-
-
-def test_the_console_is_raw_until_ctrl_bracket(gateway: Canned, consoles: list[str]) -> None:
-    def keys(terminal: int) -> None:
-        _until(terminal, b"login: ")
-        os.write(terminal, b"root\x03")
-        _until(terminal, b"ROOT\x03")
-        os.write(terminal, b"x\x1d")
-
-    code, _ = _on_terminal(gateway, "vm", "console", "web-1", keys=keys)
-    assert code == 0
-    assert consoles == ["/v1/vms/web-1/console"]
-
-
-def test_the_console_in_a_pipe_goes_on_until_its_own_end(gateway: Canned, consoles: list[str]) -> None:
-    done = _asvctl(gateway, "vm", "console", "web-1", input=b"bye\n")
-    assert (done.returncode, done.stdout) == (0, b"login: BYE\n")
-    assert len(consoles) == 1
-
-
-def test_a_console_that_is_refused_says_why(gateway: Canned, consoles: list[str]) -> None:
-    done = _asvctl(gateway, "vm", "console", "gone", input=b"")
-    assert done.returncode == 3, done
-    assert b"there is no vm `gone`" in done.stderr
-    assert consoles
-
-
-# --- events --------------------------------------------------------------------------------------------------------------
 
 
 def test_events_are_listed_page_by_page(ctl: Ctl) -> None:
@@ -452,49 +233,5 @@ def test_this_machines_cluster_is_asked_of_its_own_program(ctl: Ctl) -> None:
         assert (found.code, found.out, found.err) == (direct.returncode, direct.stdout.decode(), direct.stderr.decode())
 
 
-# --- this machine --------------------------------------------------------------------------------------------------------
-
-
-def test_help_and_completion_know_every_command(gateway: Canned) -> None:
-    done = _asvctl(gateway, "--help")
-    for word in (b"vm", b"node", b"image", b"task", b"token", b"cluster", b"lab", b"events", b"schema", b"Exit codes"):
-        assert word in done.stdout
-    asked = environ(gateway, _ASVCTL_COMPLETE="complete_bash", COMP_WORDS="asvctl vm sh", COMP_CWORD="2")
-    command = [sys.executable, "-c", "from services.cli.main import main; main()"]
-    done = subprocess.run(command, env=asked, cwd=ROOT, capture_output=True, timeout=ANSWER_S_MAX, check=False)
-    assert done.stdout.split() == [b"show"]
-    asked |= {"COMP_WORDS": "asvctl vm show we", "COMP_CWORD": "3"}
-    done = subprocess.run(command, env=asked, cwd=ROOT, capture_output=True, timeout=ANSWER_S_MAX, check=False)
-    assert done.stdout.split() == [b"web-1"]
-
-
 def test_the_schema_page_is_named(ctl: Ctl, gateway: Canned) -> None:
     assert ctl("schema").out == f"{gateway.api}/schema\n"
-
-
-def test_a_list_loads_nothing_heavy(gateway: Canned) -> None:
-    """People wait for every import; these cost more than all the rest together."""
-    code = "import sys; from services.cli.main import run; run(['vm', 'ls']); print(*sys.modules, file=sys.stderr)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environ(gateway),
-        cwd=ROOT,
-        capture_output=True,
-        timeout=ANSWER_S_MAX,
-        check=True,
-    )
-    loaded = set(done.stderr.decode().split())
-    assert b"web-1" in done.stdout
-    assert "http.client" in loaded
-    heavy = {
-        "httpx",
-        "pydantic",
-        "rich",
-        "rich.table",
-        "msgspec",
-        "websockets",
-        "asyncio",
-        "services.cli.console",
-        "proto",
-    }
-    assert not loaded & heavy

@@ -43,7 +43,7 @@ from services.node.keep import Keep
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
 from services.node.runner import AgentRunner
-from tests.contract.test_cli import Said
+from tests.contract.cli_rig import Said
 
 ROOT = Path(__file__).parents[2]
 N1 = NodeId("n1")
