@@ -17,6 +17,7 @@ from proto.compute import GoneCause
 from proto.machine import Disk, DiskFormat, MachineSpec, Priority
 from proto.memory import Area, ReportMemory
 from proto.node import MemoryTarget, OrderMemory
+from services.node import memory_plan
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.host import cgroup_memory
 from services.node.host.areas import EXPENDABLE
@@ -130,8 +131,13 @@ async def test_a_balloon_gives_the_host_its_memory_back(rig: QemuRig, driver: Qe
         assert memory.reports == [], "nothing went wrong, so nothing is told"
 
 
-async def test_a_guest_that_cannot_give_is_told_of(rig: QemuRig, driver: QemuDriver) -> None:
-    """A guest of which nothing runs yet has no balloon driver: what was ordered is late, and that is said."""
+async def test_a_guest_that_cannot_give_is_told_of(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest of which nothing runs yet has no balloon driver: what was ordered is late, and that is said. Late: after two seconds,
+    here."""
+    monkeypatch.setattr(memory_plan, "BALLOON_US", 2_000_000)
+    monkeypatch.setattr(memory_plan, "AGAIN_US", 2_000_000)
     await driver.start(sized(rig, "early", 256))
     await driver.pause("early")
     async with Memory(driver) as memory:
