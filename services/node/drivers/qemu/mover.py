@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 OVER_S_MAX = 10.0
 """how long QEMU may take to end a migration once it was told to, or to load what was sent whole"""
 
+LOOK_S = 0.01
+"""between two looks at a migration that is ending"""
+
 
 class Mover:
     """sending: its guest is being sent. While it is, a stop of the vCPUs belongs to it and is not told."""
@@ -170,7 +173,7 @@ class Mover:
         vm = self._vm
         try:
             found = await vm.qmp.execute("query-migrate")
-            state = str((await vm.qmp.execute("query-status"))["status"])
+            state = await self._settled()
         except (QmpError, OSError):
             return  # the monitor is asked again by the sweep, the process's end is told in any case
         self.sending = False
@@ -178,6 +181,16 @@ class Mover:
         if not self._recalling:
             vm.tell(self._told(status, found))
         self._over.set()
+
+    async def _settled(self) -> str:
+        """QEMU's run state. It says that a migration is completed a moment before it is done with it, and lets no guest go on until
+        then. Raises QmpError, TimeoutError."""
+        async with asyncio.timeout(OVER_S_MAX):
+            while True:
+                state = str((await self._vm.qmp.execute("query-status"))["status"])
+                if state != "finish-migrate":
+                    return state
+                await asyncio.sleep(LOOK_S)
 
     def _told(self, status: str, found: dict[str, Any]) -> MachineChanged:
         vm = self._vm
