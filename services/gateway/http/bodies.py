@@ -12,7 +12,6 @@ from proto.machine import Allotment, DiskFormat, MemoryMib, NicKind, Priority, V
 from proto.migration import MigrationDeadlineS
 from proto.placement import Ratio, RatioOrNone, WeightSet
 from proto.vms import DeadlineS
-from services.gateway.auth import Role, Scope
 from services.gateway.tasks import Task
 from services.gateway.views.images import Image
 from services.gateway.views.nodes import Node
@@ -24,9 +23,7 @@ VcpusMax = Annotated[int, msgspec.Meta(ge=0, le=512)]
 MemoryMaxMib = Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)]
 DiskMib = Annotated[int, msgspec.Meta(ge=0, le=64 * 1024 * 1024)]
 Bridge = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,15}$", max_length=15)]
-Person = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$", max_length=64)]
 Argument = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
-EXPIRES_S_MAX = 10 * 366 * 86_400
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -176,45 +173,6 @@ class PlacementBody(Body):
     nodes: Annotated[dict[str, RatioOrNone], msgspec.Meta(max_length=1000)] = {}
 
 
-class NewToken(Body):
-    """expires_s: seconds from now; 0: never. projects: `*` for all."""
-
-    name: Person
-    role: Role = Role.VIEWER
-    projects: Annotated[list[Scope], msgspec.Meta(min_length=1, max_length=100)] = msgspec.field(
-        default_factory=lambda: ["*"]
-    )
-    expires_s: Annotated[int, msgspec.Meta(ge=0, le=EXPIRES_S_MAX)] = 0
-
-
-class NewJoinToken(Body):
-    """expires_s: seconds from now."""
-
-    expires_s: Annotated[int, msgspec.Meta(ge=1, le=7 * 86_400)] = 3600
-
-
-class Token(msgspec.Struct):
-    """A token without its secret. expires_us: microseconds since the epoch, 0 for never."""
-
-    id: str
-    name: str
-    role: Role
-    projects: tuple[str, ...]
-    expires_us: int
-    revoked: bool
-
-
-class TokenMade(msgspec.Struct):
-    """token: the secret, shown this once."""
-
-    token: str
-    expires_us: int
-    id: str = ""
-    name: str = ""
-    role: str = "join"
-    projects: tuple[str, ...] = ()
-
-
 class Vms(msgspec.Struct):
     items: list[Vm]
 
@@ -229,10 +187,6 @@ class Images(msgspec.Struct):
 
 class TaskList(msgspec.Struct):
     items: list[Task]
-
-
-class Tokens(msgspec.Struct):
-    items: list[Token]
 
 
 class EventList(msgspec.Struct):

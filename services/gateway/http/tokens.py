@@ -8,8 +8,8 @@ from litestar.params import FromPath, JSONBody
 
 from services.gateway.auth import Action, Role
 from services.gateway.gateway import Gateway
-from services.gateway.http.bodies import NewJoinToken, NewToken, Token, TokenMade, Tokens
 from services.gateway.http.door import Asked
+from services.gateway.http.token_bodies import NewJoinToken, NewToken, Token, TokenMade, Tokens
 from services.gateway.problems import Problem, unknown
 from services.gateway.tokens import TokenRow, new_join_token, new_token
 
