@@ -83,13 +83,13 @@ async def run(config: NodeConfig) -> None:
     who, url = await credentials(config.node, config.state / "keys", config.gateway, config.join_token_file)
     bus = await NatsBus.connect(config.nats_url or url, who, name=config.node)
     driver, clock, node = make_driver(config), SystemClock(), NodeId(config.node)
+    if not driver.memory.shelter():
+        log.info("%s: this agent stands in no memory area of its own", config.node)
     said = await asyncio.to_thread(make_swap, config)
     runner = AgentRunner(
         node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, (*(() if who else OPEN), *said)
     )
     await runner.start()
-    if not driver.memory.shelter():
-        log.info("%s: this agent stands in no memory area of its own", config.node)
     asks = Asks(node, driver, bus, clock)
     await asks.start()
     await MemoryAsks(node, driver, bus).start()

@@ -76,7 +76,12 @@ class SimMemory:
     async def host(self) -> MemoryNow:
         total_mib = self._host.params.memory_mib
         used_mib = sum(v.resident_mib for v in await self.figures())
-        return MemoryNow(total_mib=total_mib, available_mib=max(0, total_mib - used_mib))
+        swaps = self._host.swaps
+        sizes = [(s.size_mib, s.size_mib - s.used_mib) for s in swaps]
+        return MemoryNow(
+            total_mib=total_mib, available_mib=max(0, total_mib - used_mib), swap_total_mib=sum(t for t, _ in sizes),
+            swap_free_mib=sum(free for _, free in sizes), swaps=swaps,
+        )  # fmt: skip
 
     async def figures(self) -> tuple[VmMemory, ...]:
         return tuple(self._figures(vm, self._host.vms[vm]) for vm in sorted(self.vms()))

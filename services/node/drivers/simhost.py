@@ -19,6 +19,7 @@ from typing import Protocol
 
 from proto.compute import GoneCause
 from proto.machine import MachineSpec
+from proto.node import SwapNow
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import CannotMove, CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu
 from services.node.drivers import simmoves as moves
@@ -59,6 +60,7 @@ class SimHost:
         self.vms: dict[str, SimVm] = {}
         self.boots = 1
         self.cpu = SimCpu(params.pcpus_of_cells)
+        self.swaps: tuple[SwapNow, ...] = ()
         self.random = random
         self._heap: list[Due] = []
         self._serial = 0

@@ -27,6 +27,7 @@ from services.node.drivers.simhost import SimAct, SimHost
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simvm import SimDone, SimVm
+from services.node.host import swap
 
 __all__ = ["SimAct", "SimDone", "SimFile", "SimHost", "SimParams", "SimPool", "SimVm", "SimulatedDriver"]
 
@@ -83,6 +84,7 @@ class SimulatedDriver:
         return machines
 
     async def capabilities(self) -> Capabilities:
+        swap_mib, swap_memory_mib = swap.for_vms(self.host.swaps)
         return Capabilities(
             accelerator="simulated",
             cpu_model="qemu64",
@@ -93,7 +95,9 @@ class SimulatedDriver:
             driver="simulated",
             cells=self.host.params.pcpus_of_cells,
             pools=("default",),
-            not_enforced=("everything: VMs are simulated",),
+            not_enforced=("everything: VMs are simulated", *swap.unfit(self.host.swaps)),
+            swap_mib=swap_mib,
+            swap_memory_mib=swap_memory_mib,
             balloon=True,
             memory_areas="v2",
         )
