@@ -40,7 +40,10 @@ from proto.placement import Candidate as Candidate
 from proto.placement import Filter as Filter
 from proto.placement import Placement as Placement
 from proto.placement import Rejected as Rejected
+from proto.plan import NoteAllotment as NoteAllotment
 from proto.plan import SetAllotment as SetAllotment
+from proto.plan import VmAllotmentDenied as VmAllotmentDenied
+from proto.plan import VmAllotmentRequested as VmAllotmentRequested
 from proto.plan import VmAllotted as VmAllotted
 from proto.seen import GoneCause as GoneCause
 from proto.seen import ReportVm as ReportVm
@@ -245,6 +248,7 @@ VmCommand = (
     | ReportVm
     | AbandonStart
     | SetAllotment
+    | NoteAllotment
     | MigrationCommand
 )
 VmEvent = (
@@ -268,5 +272,7 @@ VmEvent = (
     | VmStrangerSeen
     | VmStrangerGone
     | VmAllotted
+    | VmAllotmentRequested
+    | VmAllotmentDenied
     | MigrationEvent
 )

@@ -122,7 +122,8 @@ class LadderDescended(Event):
 
 
 class VmMoveWanted(Event):
-    """Nothing else is left to take: this best-effort VM should run on another node. A wish; who migrates decides."""
+    """This VM should run on another node: nothing else is left to take (best-effort VMs only), or a stricter policy is to hold
+    (any but critical ones; at_us: when it was wished for). A wish; who migrates decides."""
 
     node: NodeId
     vm: VmId
@@ -131,6 +132,7 @@ class VmMoveWanted(Event):
     memory_mib: int
     short_mib: int
     sentence: str
+    at_us: int = 0
 
 
 class VmPauseWanted(Event):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from libs.common.messages import Command, Event, Fact, Name, NodeId, Value, VmId
+from libs.common.messages import Command, Event, Fact, Name, NodeId, Tick, Value, VmId
 from proto.ladder import (
     JudgeMemory,
     LadderClimbed,
@@ -115,8 +115,17 @@ class SetFailoverShare(Command):
 
 
 class SetMemoryPolicy(Command):
+    """drain: where what is promised does not fit it, VMs are moved away first, and it holds once it does. Else that is refused."""
+
     node: Name
     policy: MemoryPolicy
+    drain: bool = False
+
+
+class AdvancePolicy(Tick):
+    """Look whether a policy that is waited for can hold by now, and who is to go next."""
+
+    node: Name
 
 
 class ReserveMemory(Command):
@@ -194,7 +203,8 @@ class CapacitySet(Event):
 
 class CapacityExceeded(Event):
     """The host lost memory, and what was promised is more than what is left: nothing is taken from anyone, nothing new is promised
-    until `short_mib` are back."""
+    until `short_mib` are back. would_go: the VMs whose going would make the rest fit; none are critical; enough: whether it
+    would."""
 
     node: NodeId
     before_mib: int
@@ -202,6 +212,24 @@ class CapacityExceeded(Event):
     promised_mib: int
     charged_mib: int
     short_mib: int
+    would_go: tuple[VmId, ...] = ()
+    enough: bool = True
+
+
+class MemoryPolicyWanted(Event):
+    """This policy is to hold once these VMs, or others, have gone; until then the one before does, and nothing new is promised that
+    either forbids."""
+
+    node: NodeId
+    policy: MemoryPolicy
+    vms: tuple[VmId, ...] = ()
+
+
+class MemoryPolicyDropped(Event):
+    """Who would have to go could not: the policy stays what it is."""
+
+    node: NodeId
+    sentence: str
 
 
 class MemoryReserved(Event):
@@ -257,6 +285,7 @@ LedgerCommand = (
     | SetAreas
     | SetFailoverShare
     | SetMemoryPolicy
+    | AdvancePolicy
     | ReserveMemory
     | ResizeMemory
     | ReleaseMemory
@@ -266,6 +295,8 @@ LedgerCommand = (
 LedgerEvent = (
     CapacitySet
     | CapacityExceeded
+    | MemoryPolicyWanted
+    | MemoryPolicyDropped
     | MemoryReserved
     | MemoryDenied
     | MemoryReleased

@@ -114,6 +114,36 @@ class SetAllotment(Command):
     others_reserved_pct: int = 0
 
 
+class NoteAllotment(Command):
+    """What the ledger of a running VM's node said to the memory that its new allotment promises."""
+
+    vm: Name
+    node: NodeId
+    generation: int
+    granted: bool
+    sentence: str = ""
+
+
+class VmAllotmentRequested(Event):
+    """A running VM is to be worth what changes its promise of memory: its node's ledger is asked first. memory_mib: its size."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    memory_mib: int
+    priority: Priority
+    allotment: Allotment
+
+
+class VmAllotmentDenied(Event):
+    """The ledger does not hold it: the VM is worth what it was, and so is its definition."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    sentence: str
+
+
 class VmAllotted(Event):
     """What it is worth from now on; a running VM's plan follows."""
 

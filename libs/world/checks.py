@@ -8,27 +8,35 @@ Safety, at every step:
     S3  generations only rise: in the log, on every agent's disk, in the lease records; also over a restore of the database
     S7  the log has no gap, positions and versions count up by one
     S8  one command id has one answer in one incarnation of the log
+    S12 no guest has less than its reservation, nor a critical one less than all, once its agent had time to hear of it
     S9  what the ledgers promise is there, and no critical VM is reclaimed from (libs/memory/prove.py)
 Liveness and truth, at the end (`settled`):
     L1  every VM is running where the log says, or stopped with no process anywhere; a VM that a restored log does not know runs
         on, and the log names it a stranger
     T1  what each service holds in memory is what the log folds to
     T2  memory is reserved for exactly the VMs that have a node
+    T4  what a running VM's ledger promises it is what its definition says; nobody waits for a ledger's answer
     T3  each node's plan holds exactly the VMs that run there, under their generations, and each is scheduled as it says
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from libs.common.host.core import Host, state_bytes
 from libs.common.messages import Recorded, Reply
+from libs.memory.promise import promise_of
 from libs.memory.prove import Proof
 from services.node.model import Kept
 
 if TYPE_CHECKING:
+    from libs.world.memory import Guest
     from libs.world.world import World
+
+SHORT_US_MAX = 30_000_000
+"""how long a larger reservation may take to reach a guest, with everything late and the agent dead for a while"""
 
 
 class Checker:
@@ -42,6 +50,7 @@ class Checker:
         self.known = 0
         self.stops: set[tuple[str, int]] = set()
         self.replies: dict[tuple[str, int], Reply] = {}
+        self.short_us: dict[tuple[str, str], int] = {}
 
     def restored(self, position: int) -> None:
         """The log was cut there: what followed is forgotten, but for the generations that were given."""
@@ -93,6 +102,18 @@ class Checker:
                 self.fail(f"S3: {event.vm} is given generation {given} again")
             self.generations[event.vm] = given
         self._ledger(recorded.position, event)
+
+    def fared(self, node: str, guests: Mapping[str, Guest]) -> None:
+        """What the guests of a node really have, once a second."""
+        ledger = self.proof.nodes.get(node)
+        for vm, guest in guests.items():
+            held = ledger.vms.get(vm) if ledger is not None else None
+            if held is None or held.generation != guest.generation or guest.has_mib >= held.promise.reservation_mib:
+                self.short_us.pop((node, vm), None)
+                continue
+            since_us = self.short_us.setdefault((node, vm), self.world.net.now_us)
+            if self.world.net.now_us - since_us > SHORT_US_MAX:
+                self.fail(f"S12: {vm} on {node} has {guest.has_mib} of the {held.promise.reservation_mib} MiB that are its own")
 
     def _event(self, recorded: Recorded) -> Any:
         kind = recorded.stream.partition("-")[0]
@@ -164,6 +185,10 @@ class Checker:
             return set()
         if word != "Running" or where != [state.node]:
             self.fail(f"L1: {vm} is {state} and has processes on {where}")
+        wanted, held = state.definition, self.proof.nodes[state.node].vms.get(vm)
+        promise = promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
+        if state.wish is not None or held is None or held.promise != promise:
+            self.fail(f"T4: {vm} is defined to have {promise} and has {held}; it waits for {state.wish}")
         return {(vm, state.node)}
 
     def _folded(self, name: str) -> bytes:

@@ -9,7 +9,7 @@ time-out), lost and repeated. Users define, start, stop, reset, pause, resume, m
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from libs.common.messages import Command
@@ -22,8 +22,12 @@ from services.node.drivers.simparams import SimParams
 
 PREPARE_S = 6.0
 LOST_EVENTS_MAX = 80
+DIMM = 0.3
+"""of the faults of a tight storm"""
 PEACE_S = 90.0
 """long enough for every repetition (at most 10 s apart), time-out and deadline to have passed"""
+PEACE_TIGHT_S = 180.0
+"""and for all that ladders took to be given back"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Storm:
     lost: float = 0.1
     twice: float = 0.1
     commit_us: tuple[int, int] = (300, 150_000)
+    tight: bool = False
+    """nodes are small and their guests' needs swing, so that ladders go"""
     migrations: int = 4
     """how many of every dozen other commands are migrations, as it were"""
 
@@ -49,41 +55,74 @@ def story(seed: int, storm: Storm | None = None, locking: bool = True, restores:
     storm = storm or Storm()
     random = Random(f"storm {seed}")
     params = SimParams(start_fails=0.05, start_hangs=0.02, hang_us=5_000_000, ignores_shutdown=0.1, memory_mib=4096, move_fails=0.1)
+    calm = SimParams()
+    if storm.tight:
+        params = replace(params, memory_mib=3072, swap_mib=512, balloon=True)
+        calm = replace(calm, memory_mib=3072, swap_mib=512, balloon=True)
     world = World(seed, params=params)
+    world.uses |= {f"vm-{n}": _swings(n) for n in range(storm.vms if storm.tight else 0)}
     world.begin()
     world.pool.locking = locking
     world.run(PREPARE_S)
-    for n in range(storm.vms // 2):
-        vm = f"vm-{n}"
-        world.ask("compute", f"vm-{vm}", DefineVm(vm=vm, memory_mib=512, disks=(DiskWish(image="tiny"),)))
+    for n in range(storm.vms if storm.tight else storm.vms // 2):
+        vm, size = f"vm-{n}", 1536 if storm.tight else 512
+        define = DefineVm(vm=vm, memory_mib=size, disks=(DiskWish(image="tiny"),), priority=_class(n, storm))
+        world.ask("compute", f"vm-{vm}", define)
         world.net.after(500_000, _asker(world, StartVm(vm=vm), vm))
     world.run(1.0)
     world.net.weather = Weather(late=storm.late, lost=storm.lost, twice=storm.twice, commit_us=storm.commit_us)
     for _ in range(storm.commands):
         _later(world, random, storm.seconds, _command(world, random, storm))
     for _ in range(storm.faults):
-        _later(world, random, storm.seconds, _fault(world, random))
+        dimm = storm.tight and random.random() < DIMM
+        _later(world, random, storm.seconds, _dimm(world, random) if dimm else _fault(world, random))
     for _ in range(restores):
         _later(world, random, storm.seconds, _restore(world, random, world.log.head_now().position))
     world.run(storm.seconds)
-    heal(world)
-    world.run(PEACE_S)
+    heal(world, calm)
+    world.run(PEACE_TIGHT_S if storm.tight else PEACE_S)
     world.checker.settled()
     return world
 
 
-def heal(world: World) -> None:
+def heal(world: World, calm: SimParams | None = None) -> None:
     """All is well from now on."""
     world.net.weather = Weather()
+    world.uses = dict.fromkeys(world.uses, _little)
     world.net.cut.clear()
     world.log.available = True
     for agent in world.agents.values():
-        agent.host.params = SimParams()
+        agent.memory.free()
+        agent.host.params = calm or SimParams()
         agent.power_on()
         agent.begin()
     for process in world.services.values():
         process.begin()
     world.relay.begin()
+
+
+def _class(n: int, storm: Storm) -> Priority:
+    return list(Priority)[n % len(Priority)] if storm.tight else Priority.NORMAL
+
+
+def _dimm(world: World, random: Random) -> Callable[[], None]:
+    """A node loses a part of its memory, and has it again later."""
+    memory, mib = world.agents[random.choice(sorted(world.agents))].memory, random.choice((256, 512))
+
+    def fail() -> None:
+        memory.lose(mib)
+        world.net.after(random.randrange(5_000_000, 30_000_000), lambda: memory.lose(-mib))
+
+    return fail
+
+
+def _little(second: int) -> int:
+    return 100
+
+
+def _swings(n: int) -> Callable[[int], int]:
+    """Between 100 and 1900 MiB and back within a minute; each VM at its own time."""
+    return lambda second: 100 + 60 * abs((second + 17 * n) % 60 - 30)
 
 
 def _later(world: World, random: Random, seconds: float, thunk: Callable[[], None]) -> None:
@@ -92,13 +131,16 @@ def _later(world: World, random: Random, seconds: float, thunk: Callable[[], Non
 
 def _command(world: World, random: Random, storm: Storm) -> Callable[[], None]:
     vm = f"vm-{random.randrange(storm.vms)}"
-    define = DefineVm(vm=vm, memory_mib=random.choice((256, 1024, 2048)), disks=(DiskWish(image="tiny"),), nics=(NicWish(),))
+    sizes = (1024, 2048) if storm.tight else (256, 1024, 2048)
+    define = DefineVm(vm=vm, memory_mib=random.choice(sizes), disks=(DiskWish(image="tiny"),), nics=(NicWish(),))
     start, stop = StartVm(vm=vm), StopVm(vm=vm, deadline_s=random.choice((0, 2, 5)))
     kinds: list[Command] = [
         define, define, define, start, start, start, stop, stop, PauseVm(vm=vm), ResumeVm(vm=vm), ResetVm(vm=vm), DeleteVm(vm=vm),
         SetAllotment(vm=vm, cpu_cap_pct=random.choice((0, 25, 100)), priority=random.choice(list(Priority))),
         *([MigrateVm(vm=vm, deadline_s=5)] * storm.migrations), *([CancelMigration(vm=vm)] * (storm.migrations // 2)),
     ]  # fmt: skip
+    if storm.tight:
+        kinds += [SetAllotment(vm=vm, memory_reserved_mib=random.choice((64, 200, 256)))] * 3
     return _asker(world, random.choice(kinds), vm)
 
 

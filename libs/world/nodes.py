@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, encode
+from libs.world.memory import NodeMemory
 from proto.compute import Capabilities, ReportNode
 from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
 from proto.node import (
@@ -52,6 +53,7 @@ class NodeProcess:
         self.chores = Chores()
         self.plans = Plans(NodeId(name))
         self.meter = Meter(name)
+        self.memory = NodeMemory(self, params.memory_mib, params.swap_mib)
         self.life = 0
         self.powered = True
         self.frozen = False
@@ -71,16 +73,18 @@ class NodeProcess:
         kept = [self.disk[vm] for vm in sorted(self.disk)]
         self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
         self.chores.incarnation = self.agent.incarnation
-        self._greet()
+        self.memory.begin()
+        self.greet()
         self._later(TICK_US, self._tick)
         self._later(BEAT_US, self._beat)
 
-    def _greet(self, greeting: int = 0) -> None:
+    def greet(self, greeting: int = 0) -> None:
         assert self.agent is not None
         params, node, heard = self.host.params, NodeId(self.name), self.agent.met
         capabilities = Capabilities(
-            accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=params.memory_mib,
+            accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=self.memory.total_mib,
             qemu_version="0", machine="sim", driver="simulated", pools=("default",), cells=params.pcpus_of_cells,
+            balloon=params.balloon, memory_areas="v2" if params.balloon else "", swap_mib=params.swap_mib,
         )  # fmt: skip
         report = ReportNode(
             node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
@@ -120,7 +124,7 @@ class NodeProcess:
         elif isinstance(order, OrderGreeting):
             self._do(self.agent.on_greeting(answer, order, self.now_us))
         elif isinstance(order, OrderMemory):
-            answer(Heard(accepted=False, sentence="this agent does not divide memory"))
+            answer(self.memory.order(order, self.agent.incarnation))
         elif isinstance(order, OrderPlan):
             self._do(self.plans.on_order(answer, order, self._machines(), self.now_us))
         else:
@@ -141,6 +145,8 @@ class NodeProcess:
         fared = self.meter.look(self.host.cpu_times(self.now_us), (0, 0), self.now_us)
         if fared is not None:
             self.world.telemetry(self.name, f"tel.{self.name}.cpu", encode(fared))
+        if self.host.params.balloon:
+            self.memory.second()
         self._later(BEAT_US, self._beat)
 
     def _look(self) -> None:
@@ -186,7 +192,7 @@ class NodeProcess:
                 case SendFact():
                     self._send(effect)
                 case Greet(greeting):
-                    self._greet(greeting)
+                    self.greet(greeting)
                 case ApplyPlan():
                     self._later(1_000, lambda e=effect: self._apply(e))  # type: ignore[misc]
                 case Work():
@@ -265,6 +271,10 @@ class NodeProcess:
                 self.chores.on_reply(effect.key, effect.serial, reply)
 
         self._fact(effect.service, effect.fact, effect.correlation, answered)
+
+    def tell(self, service: str, fact: Fact, answered: Callable[[Reply], None]) -> None:
+        """Once; whoever tells sees to it that it is told again."""
+        self._fact(service, fact, "", answered)
 
     def _tell(self, waiting: list[tuple[str, Fact]]) -> None:
         left = dict(enumerate(waiting))

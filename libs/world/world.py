@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
@@ -13,7 +13,7 @@ from libs.common.log.memory import MemoryLog
 from libs.common.messages import Command, Envelope, Reply, decode_delivered, encode
 from libs.world import checks
 from libs.world.control import HostProcess, RelayProcess
-from libs.world.net import Net, Weather
+from libs.world.net import START_US, Net, Weather
 from libs.world.nodes import NodeProcess
 from proto.compute import JoinNode
 from proto.io import ImportImage
@@ -27,7 +27,8 @@ from services.node.model import Kept
 
 
 class World:
-    """A cluster. `ask` sends a command as a user would, and repeats it until it is answered; answers are in `replies`."""
+    """A cluster. `uses`: what guests use of their memory, MiB by the second.
+    `ask` sends a command as a user would, and repeats it until it is answered; answers are in `replies`."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class World:
         self.checker = checks.Checker(self)
         self.seen = 0
         self.incarnation = 1
+        self.uses: dict[str, Callable[[int], int]] = {}
         self._asked = 0
 
     def begin(self) -> None:
@@ -131,6 +133,11 @@ class World:
 
     def note_kept(self, node: str, before: Kept | None, after: Kept) -> None:
         self.checker.kept(node, before, after)
+
+    @property
+    def second(self) -> int:
+        """Since the beginning."""
+        return (self.net.now_us - START_US) // 1_000_000
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -1,28 +1,71 @@
-"""A VM's allotment is changed, at rest or while it runs. Pure."""
+"""A VM's allotment is changed, at rest or while it runs. Pure.
+
+What changes the memory that a running VM is promised is asked of its node's ledger first, and comes to be whole or not at all:
+
+    Running ──set──▶ wish ──ledger agrees──▶ VmAllotted (definition and plan)
+                       └─────ledger denies──▶ VmAllotmentDenied, all as before
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from libs.common.decider import Refused
-from proto.compute import Refusal, SetAllotment, VmAllotted, VmEvent
+from libs.memory.promise import promise_of
+from proto.compute import (
+    NoteAllotment,
+    Refusal,
+    SetAllotment,
+    VmAllotmentDenied,
+    VmAllotmentRequested,
+    VmAllotted,
+    VmEvent,
+)
 from proto.machine import Allotment
 from services.compute.plan_limits import capacity_pct, said, short_pct, usable
 from services.compute.shape import check_allotment
-from services.compute.states import Defined, Stopped
+from services.compute.states import Defined, Running, Stopped, Vm
 
 
 def allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
-    """All of it or nothing. Raises Refused: BAD_SHAPE, NOT_STOPPED, CPU_SHORT."""
+    """All of it or nothing. Raises Refused: BAD_SHAPE, BUSY, CPU_SHORT."""
     before, shape = vm.definition, vm.definition.shape
     wish = _merged(command, before.allotment)
     priority = before.priority if command.priority is None else command.priority
     if (priority, wish) == (before.priority, before.allotment):
         return ()
     check_allotment(wish, shape.vcpus, shape.memory_mib)
-    if not isinstance(vm, Stopped):
-        _check_running(command, wish, before.allotment)
-    return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
+    if isinstance(vm, Stopped):
+        return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
+    _check_running(command, wish, before.allotment)
+    if isinstance(vm, Running) and vm.wish is not None:
+        if (vm.wish.priority, vm.wish.allotment) == (priority, wish):
+            return ()
+        raise wishing(vm)
+    size = shape.memory_mib
+    if promise_of(size, priority, wish) == promise_of(size, before.priority, before.allotment):
+        return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
+    if not isinstance(vm, Running):
+        said = f"{vm.id} is {vm.word}: what memory it is promised is settled"
+        raise Refused(Refusal.BUSY, said, "wait until it runs or is stopped, then change it")
+    return [
+        VmAllotmentRequested(
+            vm=vm.id, node=vm.node, generation=vm.generation, memory_mib=size, priority=priority, allotment=wish
+        )
+    ]
+
+
+def wishing(vm: Running) -> Refused:
+    return Refused(Refusal.BUSY, f"the ledger of {vm.node} is being asked for what {vm.id} is to be worth", "try again in a moment")
+
+
+def note(command: NoteAllotment, vm: Vm) -> Sequence[VmEvent]:
+    """The ledger's answer. One to a run that is over changes nothing: what it held was given back with it."""
+    if not isinstance(vm, Running) or vm.wish is None or (vm.node, vm.generation) != (command.node, command.generation):
+        return ()
+    if command.granted:
+        return [VmAllotted(vm=vm.id, priority=vm.wish.priority, allotment=vm.wish.allotment)]
+    return [VmAllotmentDenied(vm=vm.id, node=vm.node, generation=vm.generation, sentence=command.sentence)]
 
 
 def _merged(command: SetAllotment, old: Allotment) -> Allotment:
@@ -42,13 +85,7 @@ def _merged(command: SetAllotment, old: Allotment) -> Allotment:
 
 
 def _check_running(command: SetAllotment, wish: Allotment, old: Allotment) -> None:
-    """What its node has to have for it. Memory is promised at the start, so it is changed at rest only."""
-    if wish.memory_reserved_mib != old.memory_reserved_mib:
-        raise Refused(
-            Refusal.NOT_STOPPED,
-            f"{command.vm} has {old.memory_reserved_mib} MiB reserved since its start; {wish.memory_reserved_mib} asked for",
-            "stop it, then change its reserved memory",
-        )
+    """What CPUs its node has to have for it."""
     if command.cpus is None:
         return
     may = usable(command.cpus)

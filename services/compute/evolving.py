@@ -7,6 +7,8 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from proto.compute import (
+    VmAllotmentDenied,
+    VmAllotmentRequested,
     VmAllotted,
     VmDefined,
     VmDeleted,
@@ -72,6 +74,7 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = vm
         case VmAllotted():
             after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
+            after = replace(after, wish=None) if isinstance(after, Running) else after
         case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
             after = _evolve_start(vm, event)
         case VmStarted():
@@ -249,5 +252,9 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
             return replace(vm, resets_wanted=event.resets)
         case VmReset():
             return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
+        case VmAllotmentRequested():
+            return replace(vm, wish=event)
+        case VmAllotmentDenied():
+            return replace(vm, wish=None)
         case _:
             return vm

@@ -43,6 +43,7 @@ from proto.migration import (
     VmSendRequested,
 )
 from services.compute import restored
+from services.compute.allot import wishing
 from services.compute.ending import failed, recall, without_target
 from services.compute.reasons import chosen
 from services.compute.states import Absent, Arriving, Migrating, Phase, Running, Vm
@@ -91,6 +92,8 @@ def busy(vm: Migrating | Arriving) -> Refused:
 def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
     if command.node == vm.node:
         return ()
+    if vm.wish is not None:
+        raise wishing(vm)
     restored.all_heard(command)
     unsettled = vm.pause_wanted != vm.paused or vm.resets_wanted > vm.resets
     if unsettled or len(vm.spec.disks) != len(vm.definition.disks):

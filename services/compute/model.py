@@ -25,6 +25,7 @@ from proto.compute import (
     AbandonStart,
     DefineVm,
     DeleteVm,
+    NoteAllotment,
     NoteDevices,
     NoteMemory,
     PauseVm,
@@ -46,7 +47,7 @@ from proto.compute import (
 )
 from proto.migration import CancelMigration, MigrateVm
 from services.compute import migration, reports, restored, starting
-from services.compute.allot import allot
+from services.compute.allot import allot, note
 from services.compute.evolving import evolve
 from services.compute.shape import defined
 from services.compute.states import (
@@ -73,8 +74,10 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return reports.report(command, vm)
         case AbandonStart(), _:
             return restored.abandon(command, vm)
-        case ((NoteMemory() | NoteDevices()), Absent()):
+        case ((NoteMemory() | NoteDevices() | NoteAllotment()), Absent()):
             return ()
+        case NoteAllotment(), _:
+            return note(command, vm)
         case _, Absent():
             raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
         case SetAllotment(), (Migrating() | Arriving()):

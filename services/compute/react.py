@@ -16,6 +16,7 @@ from proto.compute import (
     GreetNode,
     NodeReported,
     NodeUncordoned,
+    NoteAllotment,
     NoteDevices,
     NoteMemory,
     VmAllotted,
@@ -55,6 +56,10 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             plain = f"{event.node} has {free} of {event.capacity_mib} MiB free; {event.memory_mib} MiB needed, QEMU's own included"
             said = event.sentence or plain
             return [NoteMemory(vm=event.vm, node=event.node, generation=event.generation, granted=False, sentence=said)]
+        case MemoryReserved(purpose=Purpose.ALLOTMENT, vm=vm, node=node, generation=generation):
+            return [NoteAllotment(vm=vm, node=node, generation=generation, granted=True)]
+        case MemoryDenied(purpose=Purpose.ALLOTMENT, vm=vm, node=node, generation=generation, sentence=said):
+            return [NoteAllotment(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):

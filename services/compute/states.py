@@ -11,6 +11,7 @@ from libs.common.messages import NodeId, Value, VmId
 from proto.compute import (
     Filter,
     Placement,
+    VmAllotmentRequested,
     VmDefined,
 )
 from proto.machine import Disk, MachineSpec, Nic
@@ -94,7 +95,8 @@ class Launching(Placed, kw_only=True):
 
 
 class Running(Placed, kw_only=True):
-    """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it."""
+    """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it. wish: what
+    the ledger is asked for."""
 
     word = "running"
     spec: MachineSpec
@@ -105,6 +107,7 @@ class Running(Placed, kw_only=True):
     asked_version: int = 0
     resets_wanted: int = 0
     resets: int = 0
+    wish: VmAllotmentRequested | None = None
 
 
 class Stopping(Placed, kw_only=True):

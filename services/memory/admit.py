@@ -17,6 +17,9 @@ from proto.machine import Priority
 from proto.memory import Area, Broken, Limit, Promise, Purpose
 from services.memory.states import Ledger
 
+UNFORESEEN = (Purpose.FAILOVER, Purpose.ALLOTMENT)
+"""not held to the forecast: a failover has the share; a VM that runs needs no more for being worth more"""
+
 NAMES_MAX = 5
 """VMs named in one sentence"""
 
@@ -31,7 +34,9 @@ def broken(ledger: Ledger, vm: str, promise: Promise, purpose: Purpose, forecast
     others = [r.promise for name, r in ledger.reserved.items() if name != vm]
     room = room_mib(ledger, purpose)
     found = list(over((*others, promise), ledger.policy, ledger.areas, room, promise))
-    if forecast_mib >= 0 and promise.priority is not Priority.CRITICAL and purpose is not Purpose.FAILOVER:
+    if not found and ledger.wanted is not None:
+        found = list(over((*others, promise), ledger.wanted.policy, ledger.areas, room, promise))
+    if forecast_mib >= 0 and promise.priority is not Priority.CRITICAL and purpose not in UNFORESEEN:
         asked = unknown_mib(promise, ledger.policy)
         if forecast_mib + asked > ledger.capacity_mib:
             found.append(

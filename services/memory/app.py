@@ -1,7 +1,15 @@
 """memory as a service."""
 
 from libs.common.host.service import Service
-from proto.compute import NodeRemoved, NodeReported, VmAllotted, VmFound, VmStartFailed, VmStartRequested, VmStopped
+from proto.compute import (
+    NodeRemoved,
+    NodeReported,
+    VmAllotmentRequested,
+    VmFound,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+)
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from services.memory import queries, react, regions, views
 from services.memory.model import LEDGER
@@ -10,7 +18,7 @@ SERVICE = Service(
     "memory",
     deciders=(LEDGER, regions.REGIONS),
     follows=(
-        *(NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmAllotted),
+        *(NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmAllotmentRequested),
         *(VmMigrationRequested, VmMigrated, VmIncomingGone),
     ),
     react=lambda event, recorded, views: [*react.react(event, recorded, views), *regions.react(event)],

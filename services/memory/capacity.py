@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from libs.common.decider import Refused
-from libs.common.messages import NodeId
+from libs.common.messages import NodeId, VmId
 from libs.memory.areas import SWAP, sized, with_swap
 from libs.memory.promise import taken_mib
-from proto.machine import Priority
 from proto.memory import (
     Broken,
     CapacityCause,
@@ -25,10 +24,10 @@ from proto.memory import (
     Refusal,
     SetAreas,
     SetFailoverShare,
-    SetMemoryPolicy,
 )
 from services.memory import areas as area_rules
 from services.memory.admit import holders, over, said
+from services.memory.relief import relief
 from services.memory.states import Account, Ledger
 
 
@@ -51,10 +50,12 @@ def note_host(command: NoteHost, account: Account) -> Sequence[LedgerEvent]:
     )
     if after == account:
         return ()
-    events: list[LedgerEvent] = [_set(command.node, after, CapacityCause.HOST)]
+    events: list[LedgerEvent] = [set_to(command.node, after, CapacityCause.HOST)]
     promised, charged = after.reserved_mib, after.charged_mib
     short = max(promised, charged) - (after.capacity_mib - after.share_mib)
     if short > 0 and after.capacity_mib < before.capacity_mib:
+        held = {vm: r.promise for vm, r in after.reserved.items()}
+        going, enough = relief(held, after.policy, after.areas, after.capacity_mib - after.share_mib)
         events.append(
             CapacityExceeded(
                 node=NodeId(command.node),
@@ -63,46 +64,36 @@ def note_host(command: NoteHost, account: Account) -> Sequence[LedgerEvent]:
                 promised_mib=promised,
                 charged_mib=charged,
                 short_mib=short,
+                would_go=tuple(VmId(vm) for vm in going),
+                enough=enough,
             )
         )
     return events
 
 
 def set_areas(command: SetAreas, account: Account) -> Sequence[LedgerEvent]:
-    ledger = _known(command.node, account)
+    ledger = known(command.node, account)
     zram_mib = sum(area.min_mib for area in ledger.areas if area.name == SWAP)
     area_rules.check(command.areas, ledger.physical_mib - zram_mib, ledger.control_plane)
     by_host = sized(ledger.physical_mib, ledger.control_plane)
     areas = with_swap(command.areas or by_host, zram_mib)
     capacity_mib = max(0, ledger.physical_mib - taken_mib(areas))
     after = replace(ledger, areas=areas, areas_set=bool(command.areas), capacity_mib=capacity_mib)
-    return _changed(command.node, ledger, after, CapacityCause.AREAS)
+    return changed(command.node, ledger, after, CapacityCause.AREAS)
 
 
 def set_share(command: SetFailoverShare, account: Account) -> Sequence[LedgerEvent]:
-    ledger = _known(command.node, account)
-    return _changed(command.node, ledger, replace(ledger, share_mib=command.share_mib), CapacityCause.SHARE)
+    ledger = known(command.node, account)
+    return changed(command.node, ledger, replace(ledger, share_mib=command.share_mib), CapacityCause.SHARE)
 
 
-def set_policy(command: SetMemoryPolicy, account: Account) -> Sequence[LedgerEvent]:
-    ledger = _known(command.node, account)
-    known = [p.value for p in Priority if p is not Priority.CRITICAL]
-    for name in command.policy.class_ratio_pct:
-        if name == Priority.CRITICAL.value:
-            why = "critical VMs are never promised more than there is"
-            raise Refused(Refusal.BAD_POLICY, why, f"give a ratio for one of {', '.join(known)}")
-        if name not in known:
-            raise Refused(Refusal.BAD_POLICY, f"there is no class {name[:80]!r}", f"one of {', '.join(known)}")
-    return _changed(command.node, ledger, replace(ledger, policy=command.policy), CapacityCause.POLICY)
-
-
-def _known(node: str, account: Account) -> Ledger:
+def known(node: str, account: Account) -> Ledger:
     if isinstance(account, Ledger) and account.physical_mib > 0:
         return account
     raise Refused(Refusal.NO_LEDGER, f"{node} has not said what memory it has", "name a node that `node ls` shows")
 
 
-def _changed(node: str, before: Ledger, after: Ledger, cause: CapacityCause) -> Sequence[LedgerEvent]:
+def changed(node: str, before: Ledger, after: Ledger, cause: CapacityCause) -> Sequence[LedgerEvent]:
     """Raises Refused where what was promised would break a limit that becomes tighter by this."""
     if after == before:
         return ()
@@ -122,14 +113,14 @@ def _changed(node: str, before: Ledger, after: Ledger, cause: CapacityCause) -> 
             f"{said(node, worse)}; promised to {holders(before)}",
             f"move or stop VMs of {need} MiB first, or change it by {need} MiB less",
         )
-    return [_set(node, after, cause)]
+    return [set_to(node, after, cause)]
 
 
 def _lacking(broke: Broken) -> int:
     return broke.promised_mib + broke.asked_mib - broke.limit_mib
 
 
-def _set(node: str, ledger: Ledger, cause: CapacityCause) -> CapacitySet:
+def set_to(node: str, ledger: Ledger, cause: CapacityCause) -> CapacitySet:
     return CapacitySet(
         node=NodeId(node),
         cause=cause,
@@ -162,4 +153,5 @@ def apply(account: Account, event: CapacitySet) -> Ledger:
         balloon=event.balloon,
         memory_areas=event.memory_areas,
         control_plane=event.control_plane,
+        wanted=None if event.cause is CapacityCause.POLICY else before.wanted,
     )

@@ -21,12 +21,15 @@ from libs.common.messages import NodeId, VmId
 from libs.memory.promise import whole_mib
 from proto.ladder import JudgeMemory, LadderClimbed, LadderDescended, VmMoveWanted, VmPauseWanted
 from proto.memory import (
+    AdvancePolicy,
     CapacityExceeded,
     CapacitySet,
     LedgerCommand,
     LedgerEvent,
     MemoryDenied,
     MemoryOrderReported,
+    MemoryPolicyDropped,
+    MemoryPolicyWanted,
     MemoryReleased,
     MemoryReserved,
     NoteHost,
@@ -40,7 +43,7 @@ from proto.memory import (
     SetFailoverShare,
     SetMemoryPolicy,
 )
-from services.memory import capacity, grips, ladder
+from services.memory import capacity, grips, ladder, policy_wish
 from services.memory.admit import broken, room_mib, said
 from services.memory.states import Account as Account
 from services.memory.states import Ledger as Ledger
@@ -60,13 +63,13 @@ def decide(command: LedgerCommand, account: Account) -> Sequence[LedgerEvent]:
         case SetFailoverShare():
             return capacity.set_share(command, account)
         case SetMemoryPolicy():
-            return capacity.set_policy(command, account)
+            return policy_wish.set_policy(command, account)
         case ReserveMemory():
             return _reserve(command, account if isinstance(account, Ledger) else Ledger(capacity_mib=0))
+        case ResizeMemory():
+            return _resize(command, account if isinstance(account, Ledger) else Ledger(capacity_mib=0))
         case _ if isinstance(account, Unset):
             return ()
-        case ResizeMemory():
-            return _resize(command, account)
         case ReleaseMemory():
             return _release(command, account)
         case ReportMemory():
@@ -74,6 +77,8 @@ def decide(command: LedgerCommand, account: Account) -> Sequence[LedgerEvent]:
             same = account.faults == faults
             version = command.order_version
             return () if same else [MemoryOrderReported(node=command.node, order_version=version, faults=faults)]
+        case AdvancePolicy():
+            return policy_wish.advance(command, account)
         case JudgeMemory():
             return ladder.judge(command, account)
         case _:
@@ -88,9 +93,13 @@ def _reserve(command: ReserveMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
 
 
 def _resize(command: ResizeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
-    """A promise that shrinks is never denied, also where the ledger is beyond its capacity."""
+    """A promise that shrinks is never denied, also where the ledger is beyond its capacity. Who asks for another allotment
+    waits for an answer, also where there is nothing to change."""
     held = ledger.reserved.get(command.vm)
-    if held is None or held.generation != command.generation or held.promise == command.promise:
+    waits = command.purpose is Purpose.ALLOTMENT
+    if held is None or held.generation != command.generation:
+        return [_unheld(command, ledger)] if waits else ()
+    if held.promise == command.promise and not waits:
         return ()
     return [_answer(command, ledger, command.purpose, held.promise)]
 
@@ -127,6 +136,19 @@ def _answer(
         capacity_mib=room_mib(ledger, purpose),
         promise=promise,
         purpose=purpose,
+    )
+
+
+def _unheld(command: ResizeMemory, ledger: Ledger) -> MemoryDenied:
+    return MemoryDenied(
+        node=NodeId(command.node),
+        vm=VmId(command.vm),
+        generation=command.generation,
+        memory_mib=whole_mib(command.promise),
+        reserved_mib=ledger.reserved_mib,
+        capacity_mib=room_mib(ledger, command.purpose),
+        sentence=f"{command.node} holds nothing for generation {command.generation} of {command.vm}: that run is over",
+        purpose=command.purpose,
     )
 
 
@@ -183,7 +205,9 @@ def evolve(account: Account, event: LedgerEvent) -> Account:
             return grips.climbed(account, event)
         case LadderDescended():
             return grips.descended(account, event)
-        case MemoryDenied() | CapacityExceeded() | VmMoveWanted() | VmPauseWanted():
+        case MemoryPolicyWanted() | MemoryPolicyDropped() | VmMoveWanted():
+            return policy_wish.wanted(account, event)
+        case MemoryDenied() | CapacityExceeded() | VmPauseWanted():
             return account
         case _:
             assert_never(event)

@@ -12,9 +12,17 @@ from typing import Any
 from libs.common.host.service import Order
 from libs.common.messages import Command, NodeId, Recorded
 from libs.memory.promise import promise_of
-from proto.compute import NodeRemoved, NodeReported, VmAllotted, VmFound, VmStartFailed, VmStartRequested, VmStopped
+from proto.compute import (
+    NodeRemoved,
+    NodeReported,
+    VmAllotmentRequested,
+    VmFound,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+)
 from proto.ladder import JudgeMemory
-from proto.memory import NoteHost, Purpose, ReleaseMemory, ReserveMemory, ResizeMemory
+from proto.memory import AdvancePolicy, NoteHost, Purpose, ReleaseMemory, ReserveMemory, ResizeMemory
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from services.memory import grips
 from services.memory.states import Ledger
@@ -39,8 +47,8 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
                     node=event.node, vm=event.vm, generation=event.generation, promise=promise, purpose=purpose
                 )
             ]
-        case VmAllotted():
-            return _allotted(event, views)
+        case VmAllotmentRequested():
+            return [_allotted(event, views)]
         case VmMigrationRequested(to=to, vm=vm, incoming=incoming):
             promise = promise_of(event.memory_mib, event.priority, event.allotment)
             wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=Purpose.MIGRATION)
@@ -53,23 +61,28 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return ()
 
 
-def _allotted(event: VmAllotted, views: Any) -> Sequence[Command]:
-    """What a running VM is worth changed. Where its node does not hold the new promise, it keeps the one it has until its next
-    start."""
-    node, generation = views.holders.of.get(event.vm, ("", 0))
-    held = views.nodes[node].vms.get(event.vm) if node in views.nodes else None
-    if held is None or held.generation != generation:
-        return ()
-    promise = promise_of(held.promise.nominal_mib, event.priority, event.allotment)
-    return [ResizeMemory(node=node, vm=event.vm, generation=generation, promise=promise, purpose=Purpose.ALLOTMENT)]
+def _allotted(event: VmAllotmentRequested, views: Any) -> ResizeMemory:
+    """What a running VM is worth is to change, and its size, which hot-added memory may have changed, is not."""
+    view = views.nodes.get(event.node)
+    held = view.vms.get(event.vm) if view is not None else None
+    size = held.promise.nominal_mib if held is not None and held.generation == event.generation else event.memory_mib
+    promise = promise_of(size, event.priority, event.allotment)
+    return ResizeMemory(
+        node=event.node, vm=event.vm, generation=event.generation, promise=promise, purpose=Purpose.ALLOTMENT
+    )
 
 
 def ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command]:
-    return [
-        JudgeMemory(node=stream.removeprefix("ledger-"), now_us=now_us, gripped=bool(state.grips))
-        for stream, state in states
-        if isinstance(state, Ledger) and (state.balloon or state.memory_areas) and (state.reserved or state.grips)
-    ]
+    found: list[Command] = []
+    for stream, state in states:
+        if not isinstance(state, Ledger):
+            continue
+        node = stream.removeprefix("ledger-")
+        if (state.balloon or state.memory_areas) and (state.reserved or state.grips):
+            found.append(JudgeMemory(node=node, now_us=now_us, gripped=bool(state.grips)))
+        if state.wanted is not None:
+            found.append(AdvancePolicy(node=node, now_us=now_us))
+    return found
 
 
 def orders(stream: str, state: Any, version: int) -> Order | None:

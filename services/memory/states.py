@@ -32,6 +32,16 @@ class Grip(Value):
         return self.target_mib < 0 and not (self.swap_mib or self.merge or self.move or self.pause)
 
 
+class PolicyWish(Value):
+    """A policy that is waited for. asked: VM -> (how often it was wished away, when last)."""
+
+    policy: MemoryPolicy
+    asked: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+
+    def attempts(self, vm: str) -> int:
+        return self.asked.get(vm, (0, 0))[0]
+
+
 class State(Value, tag=True):
     pass
 
@@ -58,6 +68,7 @@ class Ledger(State, omit_defaults=False):
     grips: dict[str, Grip] = msgspec.field(default_factory=dict)
     climbed_us: int = 0
     descended_us: int = 0
+    wanted: PolicyWish | None = None
     faults: tuple[str, ...] = ()
     """what the node could not apply of its latest memory order"""
 

@@ -7,11 +7,12 @@ import pytest
 
 from libs.common.decider import Refused
 from libs.common.messages import NodeId, VmId
-from proto.compute import DefineVm, Refusal, VmDefined
+from proto.compute import DefineVm, Placement, Refusal, VmDefined
 from proto.machine import Allotment, MachineSpec, Priority
-from proto.plan import NodeCpus, SetAllotment, VmAllotted
+from proto.migration import MigrateVm
+from proto.plan import NodeCpus, NoteAllotment, SetAllotment, VmAllotmentDenied, VmAllotmentRequested, VmAllotted
 from services.compute.model import VM
-from services.compute.states import Absent, Running, Stopped
+from services.compute.states import Absent, Launching, Running, Stopped
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,6 @@ def test_only_a_vm_that_exists_can_be_allotted() -> None:
         (SetAllotment(vm="a", cpu_cap_pct=10, cpu_reserved_pct=20), Refusal.BAD_SHAPE, "cap of 10 %", "at least 20 %"),
         (SetAllotment(vm="a", pins=(0, 9)), Refusal.BAD_SHAPE, "no pCPU 9 for VMs", "pCPUs 0-2"),
         (SetAllotment(vm="a", pins=(3,)), Refusal.BAD_SHAPE, "kept apart by the kernel", "pCPUs 0-2"),
-        (SetAllotment(vm="a", memory_reserved_mib=64), Refusal.NOT_STOPPED, "64 asked for", "stop it"),
         (
             SetAllotment(vm="a", cpu_reserved_pct=150), Refusal.CPU_SHORT,
             "150 % of a pCPU asked for; its node has 300 %, of which 200 % are reserved by others", "50 % less",
@@ -102,3 +102,59 @@ def test_what_fits_is_taken_while_it_runs_and_a_smaller_reservation_always_is() 
     assert len(VM.decide(asked, running())) == 1
     less = SetAllotment(vm="a", cpu_reserved_pct=50, cpus=CPUS, others_reserved_pct=900)
     assert len(VM.decide(less, running(cpu_reserved_pct=100))) == 1
+
+
+# --- what a running VM's node has to promise for it ----------------------------------------------------------------------
+
+
+def answer(granted: bool, generation: int = 1) -> NoteAllotment:
+    return NoteAllotment(vm="a", node=NodeId("n1"), generation=generation, granted=granted, sentence="n1 does not hold it")
+
+
+@pytest.mark.parametrize(
+    "command", [SetAllotment(vm="a", priority=Priority.CRITICAL), SetAllotment(vm="a", memory_reserved_mib=400)]
+)
+def test_a_running_vm_is_worth_more_once_its_ledger_agrees(command: SetAllotment) -> None:
+    before = running()
+    (asked,) = VM.decide(command, before)
+    assert isinstance(asked, VmAllotmentRequested) and (asked.node, asked.generation, asked.memory_mib) == ("n1", 1, 512)
+    waiting = VM.fold([asked], before)
+    assert isinstance(waiting, Running) and waiting.definition == before.definition, "asked is not had"
+    assert VM.decide(command, waiting) == (), "said twice is asked once"
+    (allotted,) = VM.decide(answer(True), waiting)
+    assert allotted == VmAllotted(vm=asked.vm, priority=asked.priority, allotment=asked.allotment)
+    after = VM.fold([allotted], waiting)
+    assert isinstance(after, Running) and after.wish is None
+    assert (after.definition.priority, after.definition.allotment) == (asked.priority, asked.allotment)
+
+
+def test_what_the_ledger_denies_leaves_nothing_half_said() -> None:
+    before = running()
+    waiting = VM.fold(VM.decide(SetAllotment(vm="a", priority=Priority.CRITICAL), before), before)
+    (denied,) = VM.decide(answer(False), waiting)
+    assert isinstance(denied, VmAllotmentDenied) and denied.sentence == "n1 does not hold it"
+    after = VM.fold([denied], waiting)
+    assert isinstance(after, Running) and after.definition == before.definition and after.wish is None
+    assert VM.decide(answer(True), after) == (), "an answer to nothing changes nothing"
+
+
+def test_while_the_ledger_is_asked_nothing_else_is_decided_about_it() -> None:
+    waiting = VM.fold(VM.decide(SetAllotment(vm="a", priority=Priority.CRITICAL), running()), running())
+    assert VM.decide(answer(True, generation=2), waiting) == ()
+    for command in (SetAllotment(vm="a", cpu_weight=5), MigrateVm(vm="a")):
+        with pytest.raises(Refused) as refused:
+            VM.decide(command, waiting)
+        assert refused.value.reason == Refusal.BUSY and refused.value.remedy == "try again in a moment"
+
+
+def test_what_changes_no_promise_asks_no_ledger() -> None:
+    (allotted,) = VM.decide(SetAllotment(vm="a", cpu_weight=5, memory_reserved_mib=256), running())
+    assert isinstance(allotted, VmAllotted), "half of its memory is what a normal VM has anyway"
+
+
+def test_a_vm_that_starts_is_promised_what_it_was_defined_with() -> None:
+    one = running()
+    starting = Launching(definition=one.definition, generation=1, node=one.node, placement=Placement(policy=""), spec=one.spec)
+    with pytest.raises(Refused) as refused:
+        VM.decide(SetAllotment(vm="a", memory_reserved_mib=500), starting)
+    assert refused.value.reason == Refusal.BUSY and "wait until it runs" in refused.value.remedy

@@ -7,7 +7,7 @@ from typing import Any
 from libs.common.messages import Meta, Recorded, decode_meta
 from proto import compute as c
 from proto import drain as d
-from proto import io, memory
+from proto import io, ladder, memory
 from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized, PlacementSet
@@ -143,6 +143,7 @@ def _running_changes(s: _Story) -> bool:
     match s.event:
         case c.VmStopRequested(vm=vm, deadline_s=deadline_s):
             s.begin("stop", vm, f"guest asked to shut down within {deadline_s} s" if deadline_s else "powering off")
+            s.failed("allot", vm, f"{vm} is being stopped; nothing was changed")
         case c.VmPauseRequested(vm=vm):
             s.begin("pause", vm, "pausing")
         case c.VmResumeRequested(vm=vm):
@@ -157,6 +158,10 @@ def _running_changes(s: _Story) -> bool:
             s.failed("pause", vm, f"{vm} was resumed before it paused")
         case c.VmAllotted(vm=vm):
             s.at_once("allot", vm, f"{vm} has its new allotment")
+        case c.VmAllotmentRequested(vm=vm, node=node):
+            s.begin("allot", vm, f"the ledger of {node} is asked for its memory")
+        case c.VmAllotmentDenied(vm=vm, sentence=sentence):
+            s.failed("allot", vm, f"{sentence}; nothing was changed")
         case c.VmReset(vm=vm):
             s.done("reset", vm, f"{vm} was reset")
         case _:
@@ -168,7 +173,7 @@ def _ends(s: _Story) -> bool:
     match s.event:
         case c.VmStopped(vm=vm, cause=cause):
             s.done("stop", vm, f"{vm} is stopped ({cause})")
-            for kind in ("start", "pause", "resume", "reset", "migrate"):
+            for kind in ("start", "pause", "resume", "reset", "migrate", "allot"):
                 s.failed(kind, vm, f"{vm} stopped first ({cause})")
         case c.VmDeleted(vm=vm):
             s.begin("delete", vm, "definition removed")
@@ -224,6 +229,14 @@ def _nodes(s: _Story) -> bool:
             s.at_once("uncordon", node, f"{node} takes new VMs again")
         case c.NodeRemoved(node=node):
             s.at_once("remove-node", node, f"{node} was removed")
+        case memory.MemoryPolicyWanted(node=node, vms=vms):
+            s.begin("memory-policy", node, f"{', '.join(vms)} have to go first")
+        case ladder.VmMoveWanted(node=node, vm=vm) if s.event.at_us:
+            s.step("memory-policy", node, f"{vm} is to go")
+        case memory.MemoryPolicyDropped(node=node, sentence=sentence):
+            s.failed("memory-policy", node, sentence)
+        case memory.CapacitySet(node=node, cause=memory.CapacityCause.POLICY) if s.tasks.opened(f"memory-policy:{node}"):
+            s.done("memory-policy", node, f"{node} has its new policy: all that it promised fits")
         case memory.CapacitySet(node=node, cause=cause) if cause is not memory.CapacityCause.HOST:
             s.at_once(f"memory-{cause.value}", node, f"{node} may promise {s.event.capacity_mib - s.event.share_mib} MiB to starts")
         case ClusterFinalized(protocol=protocol):

@@ -74,6 +74,12 @@ def _of_lives(event: Any) -> str:
 
 def _of_plans(event: Any) -> str:
     match event:
+        case c.VmAllotmentRequested():
+            own = event.allotment.memory_reserved_mib
+            own_said = f", {own} MiB of memory reserved" if own else ""
+            return f"{event.node}'s ledger was asked whether it may be worth more or less ({event.priority}{own_said})"
+        case c.VmAllotmentDenied():
+            return f"its new allotment was denied, and nothing changed: {event.sentence}"
         case c.VmAllotted():
             return f"its allotment was changed ({event.priority})"
         case plan.PlanMade(moved=moved) if moved:
@@ -146,7 +152,13 @@ def _of_others(event: Any) -> str:
             return f"{event.node} may promise {event.capacity_mib} MiB{share}"
         case memory.CapacityExceeded():
             fell = f"{event.before_mib} to {event.capacity_mib} MiB"
-            return f"{event.node} lost memory ({fell}): {event.short_mib} MiB of what it promised are not there"
+            going = f"; {', '.join(event.would_go)} would have to go" if event.would_go else ""
+            more = "" if event.enough else ", and that would not be enough"
+            return f"{event.node} lost memory ({fell}): {event.short_mib} MiB of what it promised are not there{going}{more}"
+        case memory.MemoryPolicyWanted():
+            return f"{event.node} is to have another memory policy once {', '.join(event.vms)} went elsewhere"
+        case memory.MemoryPolicyDropped():
+            return f"{event.node} keeps its memory policy: {event.sentence}"
         case ladder.LadderClimbed() | ladder.LadderDescended():
             return _of_ladder(event)
         case ladder.VmMoveWanted():

@@ -17,7 +17,8 @@ class SimParams:
     ignores_shutdown      chance that a guest does not power off when asked
     move_us               from `send` to the guest being sent whole, give or take a half of it; move_fails: chance that it is not
     crashes_per_hour      mean number of crashes of a running VM's process in an hour, spread evenly in time
-    pcpus, memory_mib     what the host claims to have; cells: so many parts its pCPUs fall into
+    pcpus, memory_mib     what the host claims to have; cells: so many parts its pCPUs fall into; swap_mib: encrypted swap
+    balloon               whether memory can be taken back from its guests (in a world: libs/world/memory.py)
     busy_pct              what each vCPU wants of a pCPU
     """
 
@@ -39,6 +40,8 @@ class SimParams:
     memory_mib: int = 16_384
     cells: int = 1
     busy_pct: float = 0.0
+    swap_mib: int = 0
+    balloon: bool = False
 
     @property
     def pcpus_of_cells(self) -> tuple[tuple[int, ...], ...]:
