@@ -176,7 +176,7 @@ def test_a_host_that_loses_memory_keeps_what_it_promised_and_promises_nothing_ne
     host = NoteHost(node="n1", memory_mib=1500)
     after = replace(HOST, physical_mib=1500, capacity_mib=500, promised_mib=600, charged_mib=400)
     exceeded = CapacityExceeded(
-        node=N1, before_mib=1000, capacity_mib=500, promised_mib=600, charged_mib=400, short_mib=100
+        node=N1, before_mib=1000, capacity_mib=500, promised_mib=600, charged_mib=400, short_mib=100, would_go=(A,),
     )
     ledger.given(HOST, RESERVED).when(host).then(after, exceeded).twice()
     denied(HOST, RESERVED, after, exceeded, when=asks("b", 1, 1))
