@@ -28,9 +28,10 @@ class DrainPlan(Value):
 
 
 class AskDrain(Value):
-    """`query.compute.drain`: the DrainPlan as of now."""
+    """`query.compute.drain`: the DrainPlan as of now. vms: only these of that node; none: all."""
 
     node: str
+    vms: tuple[str, ...] = ()
 
 
 class DrainNode(Command):

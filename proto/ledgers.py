@@ -1,4 +1,4 @@
-"""memory: what `query.memory.ledgers` answers. Sizes in MiB."""
+"""memory: what `query.memory.ledgers` and `query.memory.relief` answer. Sizes in MiB."""
 
 from __future__ import annotations
 
@@ -46,3 +46,17 @@ class LedgersShown(Value):
     """What `query.memory.ledgers` answers."""
 
     ledgers: tuple[LedgerShown, ...] = ()
+
+
+class AskRelief(Value):
+    """`query.memory.relief`: who would have to go before that policy can hold."""
+
+    node: str
+    policy: MemoryPolicy
+
+
+class Relief(Value):
+    """vms: none where all that is promised fits. enough: whether it would fit without them (critical VMs never go)."""
+
+    vms: tuple[str, ...] = ()
+    enough: bool = True

@@ -10,7 +10,7 @@ import typer
 
 from libs.memory.areas import BY_NAME, SWAP
 from libs.memory.promise import VMS
-from services.cli import node_memory, show, task, units
+from services.cli import node_memory, policy_drain, show, task, units
 from services.cli.client import Client, path
 from services.cli.events import listed
 from services.cli.failure import DENIED, NOT_FOUND, REFUSED, USAGE, Failure
@@ -108,14 +108,22 @@ def policy(
     ] = None,
     merge: Annotated[bool, typer.Option(help="Merge equal pages when memory is short.")] = False,
     swap: Annotated[bool, typer.Option(help="Swap best-effort VMs when memory is short.")] = True,
+    drain: Annotated[bool, typer.Option("--drain", help="Only show which VMs would have to go first, and where to.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="With --drain: move them, then let the policy hold.")] = False,
     waiting: Wait = False,
-    timeout_s: TimeoutS = 30.0,
+    timeout_s: TimeoutS = 600.0,
     _json: AsJson = False,
 ) -> None:
-    """Say how far a node's memory is over-allocated; refused where it breaks what is promised."""
+    """Say how far a node's memory is over-allocated; refused where it breaks what is promised, unless VMs are moved first."""
+    if apply and not drain:
+        raise Failure(USAGE, "--apply goes with --drain", f"memory policy {name} … --drain --apply")
     ratios = dict(map(_pair, per_class or ()))
-    body = {"ratio_pct": ratio, "class_ratio_pct": ratios, "merge": merge, "swap": swap}
+    body: dict[str, Any] = {"ratio_pct": ratio, "class_ratio_pct": ratios, "merge": merge, "swap": swap}
     api = client()
+    if drain and not apply:
+        policy_drain.shown(name, api.post(path("nodes", name, "memory", "policy", "plan"), body))
+        return
+    body |= {"drain": True} if drain else {}
     accepted = api.post(path("nodes", name, "memory", "policy"), body)
     task.finish(api, accepted, f"set the memory policy of {name}", waiting, timeout_s)
 

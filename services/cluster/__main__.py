@@ -20,6 +20,7 @@ from services.cluster.processes import alive
 DOWN_S_MAX = 60.0
 BOUND_S_MAX = 20.0
 LOG_LINES = 15
+LEAST_MIB = 1024
 
 
 def say(text: str) -> None:
@@ -34,6 +35,7 @@ def up(layout: Layout, options: argparse.Namespace) -> int:
         record.save(layout.record, found)  # by which destroy knows a cluster's folder
     if not alive(found.supervisor):
         chosen = ["--separate"] * options.separate + (["--driver", options.driver] if options.driver else [])
+        chosen += ["--memory-mib", str(options.memory_mib)] if options.memory_mib is not None else []
         if not _launch(layout, chosen):
             return 1
     began = time.monotonic()
@@ -148,6 +150,7 @@ def daemon(layout: Layout, options: argparse.Namespace) -> int:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     chosen = record.load(layout.record)
     chosen.separate, chosen.driver = options.separate, options.driver or chosen.driver
+    chosen.memory_mib = chosen.memory_mib if options.memory_mib is None else options.memory_mib
     try:
         supervisor.serve(layout, os.environ, chosen, lambda: _tell(options.bound_fd))
     except supervisor.AlreadyRuns:
@@ -161,6 +164,12 @@ def _tell(descriptor: int) -> None:
         os.close(descriptor)
 
 
+def _mib(text: str) -> int:
+    if not text.isdigit() or 0 < int(text) < LEAST_MIB:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or at least {LEAST_MIB} MiB: its areas alone take as much")
+    return int(text)
+
+
 def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m services.cluster", description="The embedded cluster.")
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -168,6 +177,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         one = verbs.add_parser(verb)
         one.add_argument("--separate", action="store_true", help="one process per service")
         one.add_argument("--driver", choices=("qemu", "simulated"), default="", help="of the agents; kept")
+        words_said = "what each node may use of this host's memory; kept; 0: its share"
+        one.add_argument("--memory-mib", type=_mib, default=None, metavar="MIB", help=words_said)
     verbs.choices["daemon"].add_argument("--bound-fd", type=int, default=-1)
     verbs.add_parser("down")
     verbs.add_parser("status")

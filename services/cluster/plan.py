@@ -115,6 +115,7 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, stan
         "ASV_NATS_URL": f"nats://{LOOPBACK}:{line}" if line else engines.nats_url,
         "ASV_JOIN_TOKEN_FILE": str(layout.node(node) / "join.token"),
         "ASV_SHARE": str(len(NODES)),
+        "ASV_MEMORY_MIB": str(record.memory_mib),
         "ASV_POOLS": f"default={layout.pool}",
         "ASV_DRIVER": record.driver or "qemu",
         "ASV_STATE": str(layout.node(node)),

@@ -20,7 +20,7 @@ class ChildRecord(msgspec.Struct, kw_only=True):
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """ports: by process name, kept over restarts; outside: folders beyond the home, removed by destroy.
+    """ports: by process name, kept over restarts; memory_mib: what each node may use of this host, 0: its share; outside: folders beyond the home, removed by destroy.
     state: stopped, starting, healthy, stopping."""
 
     ports: dict[str, int] = {}
@@ -28,6 +28,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     state: str = "stopped"
     separate: bool = False
     driver: str = ""
+    memory_mib: int = 0
     supervisor: Mark | None = None
     children: dict[str, ChildRecord] = {}
 

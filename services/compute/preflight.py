@@ -3,17 +3,19 @@ where its first goes. Of the views nothing stays changed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from proto.drain import AdvanceDrain, DrainMove, DrainPlan, DrainUnfit
 from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.reasons import explain
 from services.compute.views import Views, promise_to, share_of
 
 
-def preflight(views: Views, node: str, now_us: int) -> DrainPlan | None:
-    """The largest first, for they have the fewest places. None: there is no such node."""
+def preflight(views: Views, node: str, now_us: int, only: Sequence[str] = ()) -> DrainPlan | None:
+    """The largest first, for they have the fewest places. only: these of its VMs; none: all. None: there is no such node."""
     if node not in views.nodes:
         return None
-    here = [vm for vm in views.nodes[node].vms if vm in views.vms]
+    here = [vm for vm in views.nodes[node].vms if vm in views.vms and (not only or vm in only)]
     going = [vm for vm in here if views.at.get(vm) == node and vm not in views.moves]
     going.sort(key=lambda vm: (-views.vms[vm].shape.memory_mib, vm))
     moves: list[DrainMove] = []

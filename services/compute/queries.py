@@ -31,7 +31,8 @@ def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> Ba
     heard = {name: node.heard_us for name, node in views.nodes.items() if node.heard_us}
     latest_us = max(heard.values(), default=0)
     if what == "drain":
-        plan = preflight(views, _drain(data).node, latest_us)
+        asked = _drain(data)
+        plan = preflight(views, asked.node, latest_us, asked.vms)
         if plan is None:
             raise LookupError("there is no such node")
         return plan

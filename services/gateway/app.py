@@ -50,7 +50,6 @@ from services.gateway.http.door import (
 )  # fmt: skip
 from services.gateway.http.watch import Watch
 from services.gateway.join import Issuer
-from services.gateway.memory_beats import MemoryBeats
 from services.gateway.problems import Problem
 from services.gateway.tokens import Keyring, StoreAway, TokenStore
 from services.gateway.uploads import BYTES_MAX, Uploads
@@ -86,7 +85,6 @@ def gateway(
         follower=follower,
         commands=Commands(bus, follower, clock, request_s=request_s),
         beats=Beats(clock),
-        memory_beats=MemoryBeats(clock),
         consoles=Consoles(bus),
         uploads=Uploads(pools or {}, bytes_max=upload_bytes_max),
         blobs=blobs or MemoryBlobs(clock.now_us),
@@ -101,7 +99,6 @@ async def opened(gateway: Gateway) -> AsyncIterator[None]:
     """Views folded, subscriptions made. Raises LogError, BusError."""
     await gateway.follower.open()
     await gateway.beats.open(gateway.bus)
-    await gateway.memory_beats.open(gateway.bus)
     await gateway.consoles.open()
     await gateway.bus.serve("query.gateway.>", _answer)
     _sweep(gateway)

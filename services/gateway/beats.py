@@ -1,4 +1,5 @@
-"""Which nodes are alive, from their heartbeats. Telemetry: heard, never stored, never more than a hint."""
+"""Which nodes are alive and how their memory is doing, from what their agents say once a second. Telemetry: heard, never stored,
+never more than a hint."""
 
 from __future__ import annotations
 
@@ -8,36 +9,53 @@ import msgspec
 
 from libs.common.bus import Bus, Incoming
 from libs.common.clock import Clock
-from proto.node import Beat
+from proto.node import Beat, MemoryBeat
 
 _log = logging.getLogger(__name__)
 
-ONLINE_S = 5.0
-"""A node that was silent for longer is shown as offline: five beats."""
+FRESH_S = 5.0
+"""A node that was silent for longer is shown as offline, and what it said is not shown: five beats."""
 NODES_MAX = 10_000
 
-_decode = msgspec.msgpack.Decoder(Beat).decode
 
+class Latest[T]:
+    """The latest word of each node on one kind of subject."""
 
-class Beats:
-    """The latest beat of each node."""
-
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, kind: type[T]) -> None:
         self._clock = clock
-        self._heard: dict[str, tuple[float, Beat]] = {}
+        self._kind = kind
+        self._decode = msgspec.msgpack.Decoder(kind).decode
+        self._heard: dict[str, tuple[float, T]] = {}
 
-    async def open(self, bus: Bus) -> None:
-        await bus.serve("tel.*.beat", self._hear)
-
-    async def _hear(self, message: Incoming) -> None:
-        """A beat counts for the node whose subject it came on; the server lets nobody else publish there."""
+    async def hear(self, message: Incoming) -> None:
+        """It counts for the node whose subject it came on; the server lets nobody else publish there."""
         node = message.subject.split(".")[1]
         if len(self._heard) < NODES_MAX or node in self._heard:
             try:
-                self._heard[node] = (self._clock.monotonic(), _decode(message.data))
+                self._heard[node] = (self._clock.monotonic(), self._decode(message.data))
             except (msgspec.ValidationError, msgspec.DecodeError) as error:
-                _log.debug("a beat of %s is not readable: %s", node, error)
+                _log.debug("a %s of %s is not readable: %s", self._kind.__name__, node, error)
+
+    def fresh(self, node: str) -> T | None:
+        """None: nothing was heard lately."""
+        at, said = self._heard.get(node, (0.0, None))
+        return said if self._clock.monotonic() - at <= FRESH_S else None
+
+
+class Beats:
+    """The latest beats of each node."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._alive = Latest(clock, Beat)
+        self._memory = Latest(clock, MemoryBeat)
+
+    async def open(self, bus: Bus) -> None:
+        await bus.serve("tel.*.beat", self._alive.hear)
+        await bus.serve("tel.*.memory", self._memory.hear)
 
     def online(self, node: str) -> bool:
-        at, _ = self._heard.get(node, (-ONLINE_S * 2, None))
-        return self._clock.monotonic() - at <= ONLINE_S
+        return self._alive.fresh(node) is not None
+
+    def memory(self, node: str) -> MemoryBeat | None:
+        """None: nothing was heard lately."""
+        return self._memory.fresh(node)

@@ -15,7 +15,6 @@ from services.gateway.commands import Commands
 from services.gateway.console import Consoles
 from services.gateway.follow import Follower
 from services.gateway.join import Issuer
-from services.gateway.memory_beats import MemoryBeats
 from services.gateway.model import ReadModel
 from services.gateway.problems import Problem, away, unknown
 from services.gateway.tasks import Task
@@ -41,7 +40,6 @@ class Gateway:
     follower: Follower
     commands: Commands
     beats: Beats
-    memory_beats: MemoryBeats
     consoles: Consoles
     uploads: Uploads
     blobs: BlobStore

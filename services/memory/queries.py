@@ -5,21 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from proto.ledgers import HeldShown, LedgerShown, LedgersShown
+import msgspec
+
+from proto.ledgers import AskRelief, HeldShown, LedgerShown, LedgersShown, Relief
 from proto.memory import Purpose
 from services.memory.admit import room_mib
 from services.memory.ladder import level_of, min_free_mib
+from services.memory.policy_wish import going
 from services.memory.states import Grip, Ledger
 from services.memory.views import Views
 
+_ask = msgspec.msgpack.Decoder(AskRelief).decode
 
-def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> LedgersShown:
-    """Raises KeyError for unknown words."""
+
+def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> LedgersShown | Relief:
+    """Raises KeyError for unknown words, LookupError for a node without a ledger."""
+    if what == "relief":
+        return _relief(_ask(data), states)
     if what != "ledgers":
         raise KeyError(what)
     names = sorted(stream for stream, state in states.items() if isinstance(state, Ledger))
     shown = (_shown(stream.removeprefix("ledger-"), states[stream], views) for stream in names)
     return LedgersShown(ledgers=tuple(shown))
+
+
+def _relief(ask: AskRelief, states: Mapping[str, Any]) -> Relief:
+    ledger = states.get(f"ledger-{ask.node}")
+    if not isinstance(ledger, Ledger):
+        raise LookupError("there is no such ledger")
+    vms, enough = going(ledger, ask.policy)
+    return Relief(vms=vms, enough=enough)
 
 
 def _shown(node: str, ledger: Ledger, views: Views) -> LedgerShown:

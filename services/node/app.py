@@ -40,7 +40,8 @@ def make_driver(config: NodeConfig) -> Driver:
         from services.node.drivers.qemu.driver import QemuDriver
 
         return QemuDriver(
-            config.node, config.state, config.pool_folders(), share=config.share, bridges=config.bridges,
+            config.node, config.state, config.pool_folders(), share=config.share, memory_mib=config.memory_mib,
+            bridges=config.bridges,
             moves_at=config.migration_address, control_plane=config.control_plane_group,
         )  # fmt: skip
     if config.driver == "simulated":

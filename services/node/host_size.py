@@ -14,10 +14,12 @@ class HostSize:
 
     told_mib: int = 0
 
+    def differs(self, total_mib: int) -> bool:
+        """Whether it is to be told (again)."""
+        return abs(total_mib - self.told_mib) >= LEAST_MIB
+
     def changed(self, total_mib: int) -> bool:
-        """Whether it is to be told again; it counts as told then."""
-        before = self.told_mib
-        if before and abs(total_mib - before) < LEAST_MIB:
-            return False
-        self.told_mib = total_mib
-        return before > 0
+        """The same; it counts as told then."""
+        differs = self.differs(total_mib)
+        self.told_mib = total_mib if differs else self.told_mib
+        return differs

@@ -14,6 +14,7 @@ from libs.common.messages import Envelope, Fact, NodeId, Reply, decode_reply, en
 from proto.mapping import Region, ReportRegions
 from proto.node import MemoryBeat
 from services.node.drivers import Driver, DriverError
+from services.node.host_size import HostSize
 from services.node.maps import Maps
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ FACT_S_MAX = 2.0
 
 
 class MemoryWatch:
-    """met: the highest incarnation of the log that the agent has met. renew: called when the host's swap is another than before;
-    False: to be called again."""
+    """met: the highest incarnation of the log that the agent has met. renew: called when the host has other memory or swap than
+    before; False: to be called again."""
 
     def __init__(
         self, node: NodeId, boot_id: str, driver: Driver, bus: Bus, clock: Clock, met: Callable[[], int],
@@ -38,6 +39,7 @@ class MemoryWatch:
         self._met = met
         self._renew = renew
         self._swap: tuple[tuple[str, int, str], ...] | None = None
+        self._size = HostSize()
         self._maps = Maps()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -79,8 +81,9 @@ class MemoryWatch:
         )
         await self._bus.publish(f"tel.{self._node}.memory", encode(beat))
         swap = tuple((s.name, s.size_mib, s.why_not) for s in host.swaps)
-        if swap != self._swap and await self._renew():
-            self._swap = swap
+        size = host.total_mib if self._size.differs(host.total_mib) else self._size.told_mib
+        if (swap != self._swap or size != self._size.told_mib) and await self._renew():
+            self._swap, self._size.told_mib = swap, size
 
     async def _map(self) -> None:
         for vm, generation in self._maps.due(self._driver.memory.vms(), self._clock.now_us()):

@@ -116,7 +116,10 @@ def test_critical_vms_alone_can_be_too_many_and_then_nobody_moves() -> None:
 
 @pytest.mark.parametrize(
     "room, going",
-    [(4500, ()), (4499, ("best",)), (3500, ("best",)), (3499, ("norm",)), (2500, ("norm",)), (1499, ("imp", "norm")), (999, ("best", "imp", "norm"))],
+    [
+        *((4500, ()), (4499, ("best",)), (3500, ("best",)), (3499, ("norm",)), (2500, ("norm",))),
+        *((1499, ("imp", "norm")), (999, ("best", "imp", "norm"))),
+    ],
 )
 def test_who_has_to_go_is_the_least_of_the_cheapest(room: int, going: tuple[str, ...]) -> None:
     state = LEDGER.fold(full())

@@ -10,17 +10,19 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from libs.common.messages import Command
+from proto.drain import AskDrain, DrainPlan
 from proto.ladder import MemoryPolicy, RatioPct
-from proto.ledgers import LedgerShown, LedgersShown
+from proto.ledgers import AskRelief, LedgerShown, LedgersShown, Relief
 from proto.memory import Area, Mib, SetAreas, SetFailoverShare, SetMemoryPolicy
 from services.gateway.asking import ask_service
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
-from services.gateway.http.bodies import Body
+from services.gateway.http.bodies import Body, DrainMove, DrainUnfit
 from services.gateway.http.door import Asked, asker
+from services.gateway.problems import Problem
 
-ASK_S = 5.0
+NAMES_MAX = 5
 
 
 
@@ -47,12 +49,28 @@ class ShareBody(Body):
 
 
 class PolicyBody(Body):
-    """Whole: what is not said is as it is by default."""
+    """Whole: what is not said is as it is by default. drain: where what is promised does not fit it, VMs move away first."""
 
     ratio_pct: RatioPct = 150
     class_ratio_pct: Annotated[dict[str, RatioPct], msgspec.Meta(max_length=8)] = msgspec.field(default_factory=dict)
     merge: bool = False
     swap: bool = True
+    drain: bool = False
+
+    @property
+    def policy(self) -> MemoryPolicy:
+        return MemoryPolicy(
+            ratio_pct=self.ratio_pct, class_ratio_pct=self.class_ratio_pct, merge=self.merge, swap=self.swap
+        )
+
+
+class PolicyPlan(msgspec.Struct):
+    """What setting a policy would take. moves, unfit: of the VMs that would have to go first, where to; none: nothing is in its
+    way. enough: whether it can hold once they have gone."""
+
+    moves: list[DrainMove]
+    unfit: list[DrainUnfit]
+    enough: bool
 
 
 @get("/v1/memory", action=Action.READ, summary="The nodes' memory ledgers", tags=["Memory"])
@@ -102,10 +120,38 @@ async def set_share(
 async def set_policy(
     request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str], data: JSONBody[PolicyBody]
 ) -> Accepted:
-    policy = MemoryPolicy(
-        ratio_pct=data.ratio_pct, class_ratio_pct=data.class_ratio_pct, merge=data.merge, swap=data.swap
-    )
-    return await _tell(request, gateway, node, "memory-policy", SetMemoryPolicy(node=node, policy=policy))
+    """With `drain`: refused where one that would have to go fits nowhere else, else it holds once they have gone."""
+    if data.drain:
+        await gateway.node(node)
+        plan = await _planned(gateway, node, data.policy)
+        if plan.unfit:
+            said = "; ".join(f"{u.vm}: {u.sentence}" for u in plan.unfit[:NAMES_MAX])
+            why = f"{len(plan.unfit)} of {len(plan.unfit) + len(plan.moves)} VMs that would have to go fit nowhere else: {said}"
+            raise Problem(409, "NO_NODE_FITS", why, plan.unfit[0].remedy)
+    command = SetMemoryPolicy(node=node, policy=data.policy, drain=data.drain)
+    return await _tell(request, gateway, node, "memory-policy", command)
 
 
-router = Router("/v1/nodes/{node:str}/memory", route_handlers=[set_areas, set_share, set_policy], tags=["Memory"])
+@post("/policy/plan", action=Action.NODES, status_code=200, summary="Who would have to go before a policy can hold, and where to")
+async def plan_policy(
+    request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str], data: JSONBody[PolicyBody]
+) -> PolicyPlan:
+    """Nothing is moved or set by asking."""
+    await gateway.node(node)
+    return await _planned(gateway, node, data.policy)
+
+
+async def _planned(gateway: Gateway, node: str, policy: MemoryPolicy) -> PolicyPlan:
+    relief = await ask_service(gateway.bus, "memory", "relief", Relief, AskRelief(node=node, policy=policy))
+    if not relief.vms:
+        return PolicyPlan([], [], relief.enough)
+    found = await ask_service(gateway.bus, "compute", "drain", DrainPlan, AskDrain(node=node, vms=relief.vms))
+    moves = [DrainMove(move.vm, move.to) for move in found.moves]
+    unfit = [DrainUnfit(unfit.vm, unfit.sentence, unfit.remedy) for unfit in found.unfit]
+    known = {move.vm for move in moves} | {row.vm for row in unfit}
+    busy = "it is starting, stopping or moving"
+    unfit += [DrainUnfit(vm, busy, "ask again when it runs or is stopped") for vm in relief.vms if vm not in known]
+    return PolicyPlan(moves, unfit, relief.enough)
+
+
+router = Router("/v1/nodes/{node:str}/memory", route_handlers=[set_areas, set_share, set_policy, plan_policy], tags=["Memory"])

@@ -81,7 +81,7 @@ class NodeMemory(msgspec.Struct):
 async def memory_of_node(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> NodeMemory:
     """VMs of other projects are in the sums, but not named."""
     await gateway.node(node)
-    ledger, beat = gateway.model.ledgers.all.get(node), gateway.memory_beats.fresh(node)
+    ledger, beat = gateway.model.ledgers.all.get(node), gateway.beats.memory(node)
 
     def named(vm: str) -> bool:
         found = gateway.model.vms.all.get(vm)

@@ -63,6 +63,16 @@ def _of_group(root: Path) -> str:
     return next((read(base.folder / "memory.pressure") for base in bases(root) if base.version == 2), "")
 
 
+def part_of(now: MemoryNow, part_mib: int, held_mib: int) -> MemoryNow:
+    """As a node sees it that may use so much of the machine, of which its VMs and agent hold so much. The machine's pressure is not
+    the part's: a part runs short while the machine has plenty."""
+    total_mib = min(part_mib, now.total_mib)
+    available_mib = max(0, min(now.available_mib, total_mib - held_mib))
+    return msgspec.structs.replace(
+        now, total_mib=total_mib, available_mib=available_mib, psi_some_avg10=-1.0, psi_full_avg10=-1.0
+    )
+
+
 def ksm_on(root: Path = ROOT) -> bool:
     """See to it that the kernel merges what may be merged. Never off again: another node on this host may want it, and without
     memory that may be merged it does nothing."""

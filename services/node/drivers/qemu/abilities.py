@@ -42,6 +42,7 @@ def describe(
     found: Found,
     *,
     share: int,
+    memory_mib: int = 0,
     pools: Mapping[str, Path],
     direct: frozenset[str],
     bridges: tuple[str, ...],
@@ -49,7 +50,7 @@ def describe(
     control_plane: bool = False,
 ) -> Capabilities:
     """share: how many embedded nodes divide this host. Memory is this node's part; pCPUs are the host's, as each node's VMs run on
-    all of them: what a node may promise is pcpus / share."""
+    all of them: what a node may promise is pcpus / share. memory_mib: its part, where that is stated."""
     topology = cpu.topology()
     usable = topology.usable
     cells = [cell for cell in memory.cells() if set(cell.pcpus) & set(usable)]
@@ -59,7 +60,7 @@ def describe(
         accelerator=found.accelerator.name,
         cpu_model=found.accelerator.cpu_model,
         pcpus=max(1, len(usable)),
-        memory_mib=memory.part_mib(share),
+        memory_mib=min(memory_mib, memory.memory().total_mib) if memory_mib else memory.part_mib(share),
         qemu_version=found.version,
         machine=found.machine,
         driver="qemu",

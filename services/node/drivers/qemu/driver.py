@@ -48,7 +48,8 @@ from services.node.host.threads import affinity
 
 
 class QemuDriver:
-    """See the module. share: how many embedded nodes divide this host's CPUs and memory. accelerator: `kvm` or `tcg`; what a
+    """See the module. share: how many embedded nodes divide this host's CPUs and memory; memory_mib: what of its memory
+    this one may use, where that is stated (0: it is not). accelerator: `kvm` or `tcg`; what a
     probe at `open` found where nothing is said. bridges: those that VMs may be put into. cache: where the probe's verdict
     is kept (`state` where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control
     plane stands in, where it runs on this host."""
@@ -61,6 +62,7 @@ class QemuDriver:
         *,
         qemu: str = "qemu-system-x86_64",
         share: int = 1,
+        memory_mib: int = 0,
         accelerator: str = "",
         bridges: Sequence[str] = (),
         maker: Maker | None = None,
@@ -72,6 +74,7 @@ class QemuDriver:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
         self._share = share
+        self._memory_mib = memory_mib
         self._cache = cache or state
         self._found: abilities.Found | None = None
         self._changes = Changes()
@@ -93,7 +96,7 @@ class QemuDriver:
             moves_at=moves_at,
         )
         self._fleet = Fleet(host, self._changes.put)
-        self.memory = QemuMemory(self._fleet)
+        self.memory = QemuMemory(self._fleet, memory_mib)
 
     # --- coming and going -----------------------------------------------------------------------------------------
 
@@ -120,6 +123,7 @@ class QemuDriver:
             abilities.describe,
             self._found,
             share=self._share,
+            memory_mib=self._memory_mib,
             pools=host.pools,
             direct=host.direct,
             bridges=host.bridges,

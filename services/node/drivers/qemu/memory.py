@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -19,7 +22,7 @@ from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.translate import translate
 from services.node.host import areas as areas_of_host
 from services.node.host import cgroup_memory, process_memory, swap
-from services.node.host.memory_now import MemoryNow, ksm_on, memory_now
+from services.node.host.memory_now import MemoryNow, ksm_on, memory_now, part_of
 from services.node.host.process_memory import Mapping
 from services.node.memory_plan import Balloon
 from services.node.swapping import own_device
@@ -34,8 +37,10 @@ TRACKING = ("setup", "active", "postcopy-active", "device")
 
 
 class QemuMemory:
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, part_mib: int = 0) -> None:
+        """part_mib: what this node may use of its host's memory; 0: all of it."""
         self._fleet = fleet
+        self._part_mib = part_mib
         self._polled: dict[str, int] = {}
         """VM -> the process whose balloon figures were asked for"""
 
@@ -53,7 +58,11 @@ class QemuMemory:
         return await translate(self._fleet.find(vm), gva, pid)
 
     async def host(self) -> MemoryNow:
-        return await asyncio.to_thread(_now, self._fleet.host)
+        now = await asyncio.to_thread(_now, self._fleet.host)
+        if not self._part_mib:
+            return now
+        pids = [os.getpid(), *(r.process.pid for r in self._fleet.vms.values())]
+        return part_of(now, self._part_mib, await asyncio.to_thread(_resident_mib, pids))
 
     async def figures(self) -> tuple[VmMemory, ...]:
         found = await asyncio.gather(*(self._figures(vm, r) for vm, r in sorted(self._fleet.vms.items())))
@@ -199,6 +208,14 @@ def _now(host: Host) -> MemoryNow:
         areas=areas_of_host.now(host.groups, host.control_plane),
         swaps=swap.swaps(own=own_device(host.state)),
     )
+
+
+def _resident_mib(pids: Sequence[int]) -> int:
+    total_kib = 0
+    for pid in pids:
+        with suppress(OSError):
+            total_kib += process_memory.quick(pid).resident_kib
+    return total_kib >> 10
 
 
 def _measured(use: MemoryUse, pid: int, own: list[tuple[int, int]]) -> MemoryUse:
