@@ -20,7 +20,8 @@ class ChildRecord(msgspec.Struct, kw_only=True):
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """ports: by process name, kept over restarts; memory_mib: what each node may use of this host, 0: its share; outside: folders beyond the home, removed by destroy.
+    """ports: by process name, kept over restarts; memory_mib: what each node may use of this host, 0: its share;
+    outside: folders beyond the home, removed by destroy.
     state: stopped, starting, healthy, stopping."""
 
     ports: dict[str, int] = {}

@@ -14,8 +14,9 @@ SWAP_MIB_MAX = 16 << 20
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """node: this node's name. state: the agent's own folder. pools: `NAME=FOLDER`, comma-separated. share: how many embedded
-    nodes divide this host. memory_mib: what this node may use of its host's memory, where that is not all (or its share): what its VMs and
-    its agent hold is counted against it. gateway and join_token_file: where and with what one-time token to join, the first time only.
+    nodes divide this host. memory_mib: what this node may use of its host's memory, where that is not all (or its share):
+    what its VMs and its agent hold is counted against it. gateway and join_token_file: where and with what one-time token to
+    join, the first time only.
     nats_url: overrides the address that the join answered. driver: `qemu` or `simulated`. bridges: of this node, that VMs
     may be plugged into. migration_address: of this node, where guests come in from other hosts (their memory passes in the clear:
     a network of the nodes' own); none: only from nodes on this very host.

@@ -32,7 +32,7 @@ from proto.plan import SetAllotment
 from services.memory import balloon, grips, scene
 from services.memory.ladder import min_free_mib
 from services.memory.states import Grip
-from services.node.drivers.simhost import SimParams
+from services.node.drivers.simparams import SimParams
 
 EVENTS = Registry((*members(LedgerEvent), *members(VmEvent)))
 CRIT, IMP, NORM, BEST = Priority
