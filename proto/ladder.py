@@ -76,7 +76,7 @@ class VmSeen(Value):
 
 class HostSeen(Value):
     """What a decision was based on. forecast_mib: what all VMs are predicted to need, QEMU's own included. calm_s: how long the
-    node has had more than enough."""
+    node has had more than enough. fall_mib: how much less is available than a second ago."""
 
     at_us: int
     total_mib: int
@@ -86,6 +86,7 @@ class HostSeen(Value):
     psi_full: float = -1.0
     forecast_mib: int = 0
     calm_s: int = 0
+    fall_mib: int = 0
 
 
 class JudgeMemory(Tick):

@@ -7,7 +7,8 @@
     hard             <   32 %                balloon down to what is used, to reservations; swap best-effort VMs; wish one away
     low              <   16 %                and wish that one best-effort VM stands still
 
-Pressure (PSI) makes it one level worse where tasks wait for memory, two where all of them do, as long as less than twice minFree
+What is available is looked at as it will be in three seconds if it goes on falling, once it is less than twice minFree; that makes it
+hard at worst. Pressure (PSI) makes it one level worse where tasks wait for memory, two where all of them do, as long as less than twice minFree
 is available. A forecast beyond what VMs may have wishes a best-effort VM away before it comes to be. A critical VM is never
 touched, nor any VM below its reservation, nor by more than one step at a time.
 """
@@ -38,6 +39,9 @@ PSI_FULL = 5.0
 PACE_US = 5_000_000
 """between two decisions that take: guests need some seconds to give"""
 
+AHEAD_S = 3
+"""how far a fall is followed: a guest that fills its page cache takes hundreds of MiB in a second"""
+
 WISH_US = 60_000_000
 """a wish that nobody has granted by then is no longer waited for: another VM may be wished away too"""
 
@@ -50,9 +54,21 @@ def min_free_mib(total_mib: int) -> int:
     return (free + max(0, total_mib - below)) // 100
 
 
+def ahead_mib(seen: HostSeen, min_free: int) -> int:
+    """What will be available soon."""
+    if seen.available_mib >= 2 * min_free:
+        return seen.available_mib
+    return max(0, seen.available_mib - AHEAD_S * seen.fall_mib)
+
+
+def _by(available_mib: int, min_free: int) -> Level:
+    pct = available_mib * 100 // max(1, min_free)
+    return next((level for most, level in PERCENTS if pct < most), Level.AMPLE)
+
+
 def level_of(seen: HostSeen, min_free: int) -> Level:
-    pct = seen.available_mib * 100 // max(1, min_free)
-    found = next((level for most, level in PERCENTS if pct < most), Level.AMPLE)
+    soon = min(_by(ahead_mib(seen, min_free), min_free), Level.HARD, key=LEVELS.index)
+    found = max(_by(seen.available_mib, min_free), soon, key=LEVELS.index)
     worse = 2 if seen.psi_full >= PSI_FULL else 1 if seen.psi_some >= PSI_SOME else 0
     if seen.available_mib >= 2 * min_free:
         worse = 0
@@ -73,7 +89,8 @@ def judge(command: JudgeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
     scene = Scene.of(command, ledger, min_free_mib(seen.total_mib))
     level = level_of(seen, scene.min_free_mib)
     beyond = max(0, seen.forecast_mib - ledger.capacity_mib)
-    pace = PACE_US if level is not Level.LOW else PACE_US // 5
+    fast = level is Level.LOW or (level is Level.HARD and seen.fall_mib > 0)
+    pace = PACE_US // 5 if fast else PACE_US
     rested = seen.at_us - ledger.climbed_us >= pace
     taken = _climb(scene, command.node, level, beyond) if rested and (level is not Level.AMPLE or beyond) else ()
     if taken or level is not Level.AMPLE:
@@ -83,7 +100,8 @@ def judge(command: JudgeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
 
 def _climb(scene: Scene, node: str, level: Level, beyond_mib: int) -> Sequence[LedgerEvent]:
     """Rung after rung, until what lacks is covered."""
-    lacking = max(0, scene.min_free_mib - scene.seen.available_mib) if level is not Level.AMPLE else 0
+    ahead = ahead_mib(scene.seen, scene.min_free_mib)
+    lacking = max(0, scene.min_free_mib - ahead) if level is not Level.AMPLE else 0
     if level is not Level.AMPLE and lacking == 0:
         lacking = scene.min_free_mib // 4
     left = lacking - scene.pending_mib

@@ -44,6 +44,8 @@ class NodeView:
     """when it last had not more than enough, or was not heard before"""
     forecast_mib: int = 0
     forecast_us: int = 0
+    fall_mib: int = 0
+    """by how much less was available than at the beat before"""
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ class Views:
         if view.beat is None:
             return None
         calm_s = max(0, now_us - view.short_us) // 1_000_000
-        return replace(_host(view.beat, now_us), forecast_mib=self.forecast(view, now_us), calm_s=calm_s)
+        return replace(_host(view.beat, now_us), forecast_mib=self.forecast(view, now_us), calm_s=calm_s, fall_mib=view.fall_mib)
 
 
 def _forecast(view: NodeView, without: str) -> int:
@@ -105,6 +107,8 @@ def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
     if subject != f"tel.{beat.node}.memory":
         return
     silent = now_us - view.heard_us > FRESH_US
+    before = view.beat if view.beat is not None and not silent else beat
+    view.fall_mib = max(0, before.available_mib - beat.available_mib)
     view.beat, view.heard_us = beat, now_us
     if silent or not ladder.calm(_host(beat, now_us)):
         view.short_us = now_us

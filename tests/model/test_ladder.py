@@ -121,6 +121,24 @@ def test_levels_by_what_is_available_and_by_pressure(available: int, some: float
     assert level_of(seen, 1000) is level
 
 
+@pytest.mark.parametrize(
+    ("pct", "fall_pct", "level"),
+    [
+        (120, 0, Level.AMPLE),
+        (120, 5, Level.AMPLE),
+        (120, 10, Level.CLEAR),  # 90 % in three seconds
+        (120, 25, Level.SOFT),
+        (120, 300, Level.HARD),  # however fast: nobody stands still for what has not come yet
+        (199, 60, Level.HARD),
+        (201, 300, Level.AMPLE),  # a start takes much at once, where there is much
+        (15, 0, Level.LOW),
+    ],
+)
+def test_what_falls_fast_is_looked_at_as_it_will_be(pct: int, fall_pct: int, level: Level) -> None:
+    seen = HostSeen(at_us=0, total_mib=10_000, available_mib=10 * pct, fall_mib=10 * fall_pct)
+    assert level_of(seen, 1000) is level
+
+
 def test_a_node_with_enough_decides_nothing_and_so_does_one_unheard() -> None:
     node = Node(a=NORM)
     assert node.judge(MINFREE) == []

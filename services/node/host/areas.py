@@ -109,6 +109,14 @@ def now(groups: Groups, control_plane: Path | None = None) -> tuple[AreaNow, ...
     return tuple(found)
 
 
+def left_mib(groups: Groups) -> int | None:
+    """How much more all VMs may hold together before the kernel kills one of them; None: nothing bounds them."""
+    with suppress(OSError):
+        whole = groups.area("")
+        return None if whole is None else cgroup_memory.left_mib(whole)
+    return None
+
+
 def for_vms(areas: Sequence[Area]) -> Area:
     """What all VMs may hold together: as much as the class that may have most (0: one has no limit, so there is none). What is
     promised to a group holds only as far as it is promised to those above it."""

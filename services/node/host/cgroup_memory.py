@@ -81,6 +81,16 @@ def used_by(folder: Path) -> Used:
     return Used(now >> 10, 0 if most >= UNLIMITED else most >> 10, peak >> 10)
 
 
+def left_mib(folder: Path) -> int | None:
+    """Below its limit, files that the kernel would let go of first not counted; None: it has no limit."""
+    own = used_by(folder)
+    if not own.max_kib:
+        return None
+    stat = folder / "memory.stat"
+    files = max(_counter(stat, "total_inactive_file"), _counter(stat, "inactive_file"), 0)
+    return max(0, own.max_kib - own.used_kib + (files >> 10)) >> 10
+
+
 def area_now(name: str, folder: Path, swapped: bool) -> AreaNow:
     """swapped: what stands in it may be swapped out. Version 1 does not say how long its processes waited."""
     own = used_by(folder)

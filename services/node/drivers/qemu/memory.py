@@ -59,10 +59,11 @@ class QemuMemory:
 
     async def host(self) -> MemoryNow:
         now = await asyncio.to_thread(_now, self._fleet.host)
-        if not self._part_mib:
-            return now
-        pids = [os.getpid(), *(r.process.pid for r in self._fleet.vms.values())]
-        return part_of(now, self._part_mib, await asyncio.to_thread(_resident_mib, pids))
+        if self._part_mib:
+            pids = [os.getpid(), *(r.process.pid for r in self._fleet.vms.values())]
+            now = part_of(now, self._part_mib, await asyncio.to_thread(_resident_mib, pids))
+        left = await asyncio.to_thread(areas_of_host.left_mib, self._fleet.host.groups)
+        return now if left is None else msgspec.structs.replace(now, available_mib=min(now.available_mib, left))
 
     async def figures(self) -> tuple[VmMemory, ...]:
         found = await asyncio.gather(*(self._figures(vm, r) for vm, r in sorted(self._fleet.vms.items())))
