@@ -1,5 +1,5 @@
-"""A node whose VMs really run short of memory: the ladder takes from those that can spare it, critical ones lose nothing, nobody is
-killed, and all of it is given back. Real guests, a node of 2.25 GiB."""
+"""A node whose VMs really run short of memory: the ladder takes from those that can spare it, critical ones lose nothing, nobody
+is killed, and all of it is given back. Real guests, a node of 2.25 GiB."""
 
 from __future__ import annotations
 
