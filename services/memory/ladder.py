@@ -8,9 +8,9 @@
     low              <   16 %                and wish that one best-effort VM stands still
 
 What is available is looked at as it will be in three seconds if it goes on falling, once it is less than twice minFree; that
-makes it hard at worst. Pressure (PSI) makes it one level worse where tasks wait for memory, two where all of them do, as long as
-less than twice minFree is available. A forecast beyond what VMs may have wishes a best-effort VM away before it comes to be. A critical VM is never
-touched, nor any VM below its reservation, nor by more than one step at a time.
+makes it hard at worst. Pressure (PSI) makes it one level worse where tasks wait for memory, two where all of them do, as long
+as less than twice minFree is available. A forecast beyond what VMs may have wishes a best-effort VM away before it comes to
+be. A critical VM is never touched, nor any VM below its reservation, nor by more than one step at a time.
 """
 
 from __future__ import annotations
