@@ -57,6 +57,28 @@ class NicKind(StrEnum):
     BRIDGE = "bridge"
 
 
+class DiskBus(StrEnum):
+    """How the guest sees a disk; what each costs and when to choose it is in proto/models.py."""
+
+    VIRTIO_BLK = "virtio-blk"
+    VIRTIO_SCSI = "virtio-scsi"
+    NVME = "nvme"
+
+
+class NicModel(StrEnum):
+    VIRTIO = "virtio"
+    E1000E = "e1000e"
+
+
+class DiskLimits(Value):
+    """What a disk may do at most, per second; 0: no limit. burst: for a moment, above the limit it belongs to."""
+
+    iops: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 0
+    mibps: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    iops_burst: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)] = 0
+    mibps_burst: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+
+
 class DiskWish(Value):
     """A disk as asked for: an overlay on an image, or a blank one. size_mib 0: as large as the image."""
 
@@ -82,14 +104,20 @@ class Disk(Value):
     serial: str
     slot: int
     image: str = ""
+    bus: DiskBus = DiskBus.VIRTIO_BLK
+    limits: DiskLimits = DiskLimits()
 
 
 class Nic(Value):
+    """link: the cable is in."""
+
     name: str
     kind: NicKind
     mac: str
     slot: int
     bridge: str = ""
+    model: NicModel = NicModel.VIRTIO
+    link: bool = True
 
 
 class Shape(Value):
@@ -139,9 +167,21 @@ class DirectBoot(Value):
     cmdline: str = ""
 
 
+class Born(Value):
+    """How a process was started. A VM that grew since is the same machine only in a process that was born like the first: with
+    these CPUs and this memory, with PCI ports for these slots, and the rest plugged. memory by `dimm`: for guests without a
+    virtio-mem driver."""
+
+    vcpus: int
+    memory_mib: int
+    slots: tuple[int, ...] = ()
+    dimm: bool = False
+
+
 class MachineSpec(Value):
     """All a driver needs to run one VM. `images` names the image each overlay stands on; boot is None for disk boots.
-    allotment: at its birth; what is changed later comes with the node's plan."""
+    allotment: at its birth; what is changed later comes with the node's plan. born: None: now, as it is wanted. plugged_vcpus: how
+    many CPUs a process that takes the guest over has to have, where that is more than the shape says."""
 
     vm: str
     generation: int
@@ -153,6 +193,14 @@ class MachineSpec(Value):
     priority: Priority = Priority.NORMAL
     protected: bool = True
     allotment: Allotment = Allotment()
+    born: Born | None = None
+    plugged_vcpus: int = 0
+
+
+def birth(spec: MachineSpec) -> Born:
+    """How its process is, or would be, started."""
+    slots = (*(d.slot for d in spec.disks), *(n.slot for n in spec.nics))
+    return spec.born or Born(vcpus=spec.shape.vcpus, memory_mib=spec.shape.memory_mib, slots=slots)
 
 
 def fault_of(order: MachineSpec | Iterable[Disk]) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from proto.compute import Capabilities, GoneCause
+from proto.hardware import Hardware
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
@@ -144,6 +145,16 @@ class Driver(Protocol):
     async def pause(self, vm: str) -> None: ...
     async def resume(self, vm: str) -> None: ...
     async def reset(self, vm: str) -> None: ...
+
+    async def fit(self, spec: MachineSpec) -> Hardware:
+        """Make the running VM like this: plug and unplug disks, NICs, memory and vCPUs, set sizes, limits and links. Returns once
+        the guest has taken it, or its time is up; what could not be had is in `misfits`, all else holds. May be said again at
+        any time, also where an earlier agent was cut short. Raises NoSuchVm, also where another generation runs."""
+        ...
+
+    async def hardware(self, vm: str) -> Hardware:
+        """What it has now. Raises NoSuchVm."""
+        ...
 
     async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:
         """Set a VM's weight, cap and pCPUs, vCPUs that were plugged since included, and read them back. What could not be set;

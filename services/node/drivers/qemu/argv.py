@@ -2,7 +2,7 @@
 
 What the guest sees is pinned by the spec; everything else is fixed here:
 
-    pcie.0  1 VGA · 2 virtio-serial · 3 balloon · 4 rng · 5 i6300esb · 6 pvpanic · 16 + slot // 8 root ports
+    pcie.0  1 VGA · 2 virtio-serial · 3 balloon · 4 rng · 5 i6300esb · 6 pvpanic · 7 virtio-mem · 16 + slot // 8 root ports
     root port of slot s: function s % 8 of device 16 + s // 8, so that a disk or NIC keeps its address whatever is plugged
     beside it. Function 0 of a group is always made: without it the guest would not look at the others.
 
@@ -17,11 +17,17 @@ from typing import Any
 
 import msgspec
 
-from proto.machine import Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
+from proto.machine import Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, birth
+from services.node.drivers.qemu import devices
+from services.node.drivers.qemu.devices import Backing as Backing
 
 SLOTS_MAX = 64
 SPARE_PORTS = 4
 MEMORY_SLOTS = 8
+MEMORY_UNIT_MIB = 2
+"""memory by virtio-mem comes and goes in multiples of it"""
+MEMORY_DEVICE = "growth"
+MIB = 1024 * 1024
 SERIAL_LENGTH_MAX = 20
 TB_MIB = 64
 """Translated code kept by TCG. QEMU's own choice is up to 1 GiB per VM."""
@@ -31,13 +37,6 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 class BadSpec(ValueError):
     """The spec asks for what this driver cannot make; the sentence says what would be right."""
-
-
-class Backing(msgspec.Struct, frozen=True):
-    """The file an overlay stands on, below its pool's folder, and its declared format."""
-
-    file: str
-    format: DiskFormat
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +66,10 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
     return [
         qemu,
         *_board(spec, place),
-        *_cpu_and_memory(spec.shape),
+        *_cpu_and_memory(spec),
         *_channels(place),
         *_devices(),
+        *_growth(spec),
         *_ports(spec),
         *[word for disk in spec.disks for word in _disk(disk, place)],
         *[word for nic in spec.nics for word in _nic(nic, place)],
@@ -81,9 +81,14 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
 
 def check(spec: MachineSpec, place: Place) -> None:
     """Raises BadSpec for what QEMU would refuse unclearly, or take and do wrong."""
-    shape = spec.shape
+    shape, born = spec.shape, birth(spec)
     if shape.vcpus_max < shape.vcpus or shape.memory_max_mib < shape.memory_mib:
         raise BadSpec(f"{spec.vm}: vcpus_max and memory_max_mib must be at least vcpus and memory_mib")
+    if shape.memory_mib < born.memory_mib or (shape.memory_mib - born.memory_mib) % MEMORY_UNIT_MIB:
+        raise BadSpec(
+            f"{spec.vm}: born with {born.memory_mib} MiB, wanted with {shape.memory_mib}: "
+            f"more by a multiple of {MEMORY_UNIT_MIB} MiB, or as many"
+        )
     if shape.firmware is Firmware.UEFI:
         raise BadSpec(f"{spec.vm}: firmware uefi is not offered by this driver; use bios or direct")
     if (shape.firmware is Firmware.DIRECT) != (spec.boot is not None):
@@ -123,12 +128,43 @@ def _board(spec: MachineSpec, place: Place) -> list[str]:
     ]
 
 
-def _cpu_and_memory(shape: Shape) -> list[str]:
-    vcpus = f"cpus={shape.vcpus},maxcpus={shape.vcpus_max},sockets=1,cores={shape.vcpus_max},threads=1"
-    memory = f"size={shape.memory_mib}M"
-    if shape.memory_max_mib > shape.memory_mib:
+def _cpu_and_memory(spec: MachineSpec) -> list[str]:
+    shape, born = spec.shape, birth(spec)
+    vcpus = f"cpus={born.vcpus},maxcpus={shape.vcpus_max},sockets=1,cores={shape.vcpus_max},threads=1"
+    memory = f"size={born.memory_mib}M"
+    if shape.memory_max_mib > born.memory_mib:
         memory += f",slots={MEMORY_SLOTS},maxmem={shape.memory_max_mib}M"
     return ["-cpu", shape.cpu_model, "-smp", vcpus, "-m", memory]
+
+
+def growth_mib(spec: MachineSpec) -> int:
+    """How much memory may be plugged by virtio-mem; 0: the VM has no such device."""
+    born = birth(spec)
+    left = (spec.shape.memory_max_mib - born.memory_mib) // MEMORY_UNIT_MIB * MEMORY_UNIT_MIB
+    return 0 if born.dimm else max(0, left)
+
+
+def _growth(spec: MachineSpec) -> list[str]:
+    """What a VM can grow by, and has grown by where another process is to take its guest over. The memory is a hole in QEMU's
+    address space until the guest asks for it."""
+    born = birth(spec)
+    words: list[str] = []
+    for number in range(born.vcpus, max(spec.shape.vcpus, spec.plugged_vcpus) if spec.born else 0):
+        words += _each("-device", [vcpu(spec.shape.cpu_model, number)])
+    if most := growth_mib(spec):
+        device = {
+            "driver": "virtio-mem-pci", "id": MEMORY_DEVICE, "bus": "pcie.0", "addr": "0x7", "memdev": "growth-memory",
+            "requested-size": (spec.shape.memory_mib - born.memory_mib) * MIB, "block-size": MEMORY_UNIT_MIB * MIB,
+        }  # fmt: skip
+        words += ["-object", f"memory-backend-ram,id=growth-memory,size={most}M,reserve=off"]
+        words += _each("-device", [device])
+    return words
+
+
+def vcpu(cpu_model: str, number: int) -> dict[str, Any]:
+    """A CPU to be plugged: the board has one socket of single-threaded cores."""
+    place = {"socket-id": 0, "core-id": number, "thread-id": 0}
+    return {"driver": f"{cpu_model}-x86_64-cpu", "id": f"vcpu{number}", **place}
 
 
 def _channels(place: Place) -> list[str]:
@@ -158,13 +194,17 @@ def _devices() -> list[str]:
     ]
 
 
-def _ports(spec: MachineSpec) -> list[str]:
-    used = {d.slot for d in spec.disks} | {n.slot for n in spec.nics}
+def ports(spec: MachineSpec) -> set[int]:
+    """The slots that have a PCI port: those used at its birth, a few more, and function 0 of each group."""
+    used = set(birth(spec).slots)
     spare = [s for s in range(SLOTS_MAX) if s not in used][:SPARE_PORTS]
-    ports = used.union(spare)
-    ports |= {s - s % 8 for s in ports}
+    every = used.union(spare)
+    return every | {s - s % 8 for s in every}
+
+
+def _ports(spec: MachineSpec) -> list[str]:
     words: list[str] = []
-    for s in sorted(ports):
+    for s in sorted(ports(spec)):
         function0 = ",multifunction=on" if s % 8 == 0 else ""
         # No I/O window: modern virtio needs none, and the board has room for a few only.
         words += [
@@ -174,50 +214,26 @@ def _ports(spec: MachineSpec) -> list[str]:
     return words
 
 
-def _file_node(name: str, path: str, *, direct: bool, read_only: bool) -> dict[str, Any]:
-    return {
-        "driver": "file",
-        "node-name": name,
-        "filename": path,
-        "locking": "on",
-        "read-only": read_only,
-        "auto-read-only": False,
-        "cache": {"direct": direct, "no-flush": False},
-        "discard": "unmap",
-        "aio": "threads",
-    }
-
-
 def _disk(disk: Disk, place: Place) -> list[str]:
-    """The explicit graph: file nodes, the image's node, the disk's node. Formats are stated, never probed."""
-    direct, folder = disk.pool in place.direct, place.pools[disk.pool]
-    words: list[str] = []
-    id = f"disk{disk.slot}"  # not its name: QEMU allows 31 characters, the first of them a letter
-    top: dict[str, Any] = {"driver": disk.format.value, "node-name": id, "file": f"{id}-file"}
-    top |= {"read-only": False, "discard": "unmap"}
-    if disk.format is DiskFormat.QCOW2:
-        top["backing"] = None
-        if disk.image:
-            base, name = place.bases[disk.image], f"{id}-base"
-            file = _file_node(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=True)
-            node = {"driver": base.format.value, "node-name": name, "file": f"{name}-file", "read-only": True}
-            words += ["-blockdev", _json(file), "-blockdev", _json(node)]
-            top["backing"] = name
-    file = _file_node(f"{id}-file", f"{folder}/disks/{disk.file}", direct=direct, read_only=False)
-    device = f"virtio-blk-pci,id={id}-dev,bus=port{disk.slot},drive={id},serial={disk.serial}"
-    cache = f"write-cache=on,bootindex={disk.slot + 1}"
-    return [*words, "-blockdev", _json(file), "-blockdev", _json(top), "-device", f"{device},{cache}"]
+    base = place.bases[disk.image] if disk.image and disk.format is DiskFormat.QCOW2 else None
+    nodes = devices.disk_nodes(disk, place.pools[disk.pool], disk.pool in place.direct, base)
+    made = devices.disk_devices(disk)
+    return [*_each("-blockdev", nodes), *_each("-device", made)]
 
 
 def _nic(nic: Nic, place: Place) -> list[str]:
-    id = f"nic{nic.slot}"
-    if nic.kind is NicKind.USER:
-        # restrict=on: DHCP and nothing else, neither the host (10.0.2.2 is its loopback) nor the world behind it.
-        net = f"user,id={id},restrict=on,ipv6=off"
-    else:
-        net = f"tap,id={id},fd={place.taps[nic.name]},vhost=off"
-    device = f"virtio-net-pci,id={id}-dev,bus=port{nic.slot},netdev={id},mac={nic.mac}"
-    return ["-netdev", net, "-device", f"{device},romfile="]
+    tap = str(place.taps[nic.name]) if nic.kind is NicKind.BRIDGE else ""
+    backend = devices.nic_backend(nic, tap)
+    net = ",".join([str(backend.pop("type")), *(f"{key}={_word(value)}" for key, value in backend.items())])
+    return ["-netdev", net, *_each("-device", [devices.nic_device(nic)])]
+
+
+def _each(option: str, words: list[dict[str, Any]]) -> list[str]:
+    return [word for made in words for word in (option, _json(made))]
+
+
+def _word(value: object) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
 def _boot(spec: MachineSpec, place: Place) -> list[str]:

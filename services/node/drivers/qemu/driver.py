@@ -18,6 +18,7 @@ import msgspec
 
 from libs.memory.areas import STORAGE
 from proto.compute import Capabilities
+from proto.hardware import Hardware
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
@@ -36,6 +37,7 @@ from services.node.drivers.changes import Changes
 from services.node.drivers.qemu import abilities, cpu, images
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
+from services.node.drivers.qemu.fit import fit, look
 from services.node.drivers.qemu.fleet import Fleet, with_direct
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Host, Maker
@@ -160,12 +162,21 @@ class QemuDriver:
         async with self._fleet.lock(vm):
             await self._fleet.find(vm).reset()
 
+    async def fit(self, spec: MachineSpec) -> Hardware:
+        async with self._fleet.lock(spec.vm):
+            running = self._fleet.find(spec.vm)
+            _same(running.record.generation, spec.vm, spec.generation)
+            return await fit(running, self._fleet.host, spec)
+
+    async def hardware(self, vm: str) -> Hardware:
+        async with self._fleet.lock(vm):
+            return await look(self._fleet.find(vm))
+
     # --- CPU time -------------------------------------------------------------------------------------------------
 
     async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:
         running = self._fleet.find(plan.vm)
-        if running.record.generation != plan.generation:
-            raise NoSuchVm(f"generation {running.record.generation} of {plan.vm} runs here, not {plan.generation}")
+        _same(running.record.generation, plan.vm, plan.generation)
         threads = await running.threads()
         pid, group = running.process.pid, running.record.cgroup
         lack = self._fleet.host.groups.cpu_lack
@@ -268,6 +279,12 @@ class QemuDriver:
         if name not in pools:
             raise DriverError(f"this node has no pool {name!r}; it has {', '.join(sorted(pools))}")
         return pools[name]
+
+
+def _same(running: int, vm: str, wanted: int) -> None:
+    """Raises NoSuchVm."""
+    if running != wanted:
+        raise NoSuchVm(f"generation {running} of {vm} runs here, not {wanted}")
 
 
 def _prepare(host: Host) -> frozenset[str]:

@@ -79,8 +79,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False) -> Record:
             lease.take(pool, wanted)
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
         for disk in spec.disks:
-            _find(host, disk) if incoming else _make(host, disk, bases.get(disk.image), uid)
-        taps = {nic.name: _kept(open_files, _tap(host, nic)) for nic in spec.nics if nic.kind is NicKind.BRIDGE}
+            _find(host, disk) if incoming else make(host, disk, bases.get(disk.image), uid)
+        taps = {nic.name: _kept(open_files, tap_of(host, nic)) for nic in spec.nics if nic.kind is NicKind.BRIDGE}
         inherit += taps.values()
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
         boot_folder = _boot_folder(host, spec, named)
@@ -188,7 +188,8 @@ def _boot_folder(host: Host, spec: MachineSpec, named: Mapping[str, str]) -> str
     raise CannotStart(f"image {spec.boot_image!r} with {files} is not in {where}; import it first")
 
 
-def _tap(host: Host, nic: Nic) -> int:
+def tap_of(host: Host, nic: Nic) -> int:
+    """An open tap in the bridge of the NIC. Raises CannotStart."""
     if nic.bridge not in host.bridges:
         allowed = ", ".join(host.bridges) or "none"
         raise CannotStart(f"NIC {nic.name} wants bridge {nic.bridge!r}; those allowed on {host.node}: {allowed}")
@@ -202,7 +203,8 @@ def _find(host: Host, disk: Disk) -> None:
         raise CannotStart(f"{disk.file} is not in {where}: a guest moves only between nodes that both reach its disks")
 
 
-def _make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:
+def make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:
+    """The disk's file, where it is missing, and its owner. Raises DriverError, OSError."""
     pool = host.pools[disk.pool]
     file = pool / "disks" / disk.file
     if not file.exists():
@@ -221,6 +223,21 @@ def _named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStac
     fd = _kept(open_files, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     inherit.append(fd)
     return f"/proc/self/fd/{fd}"
+
+
+def seen_by(pool: Path, pid: int, uid: int | None) -> str:
+    """The pool as a QEMU that runs may name it: by its path, or by the handle that it inherited; "": not at all."""
+    if enterable(pool, uid):
+        return str(pool)
+    wanted = pool.stat()
+    for fd in sorted(Path(f"/proc/{pid}/fd").iterdir()):
+        try:
+            seen = fd.stat()
+        except OSError:
+            continue
+        if (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return f"/proc/self/fd/{fd.name}"
+    return ""
 
 
 def _kept(open_files: ExitStack, fd: int) -> int:

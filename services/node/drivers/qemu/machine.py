@@ -22,6 +22,7 @@ import msgspec
 from proto.compute import GoneCause
 from services.node.drivers import SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
 from services.node.drivers.qemu.console import SerialHub
+from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.guest import GuestAgent
 from services.node.drivers.qemu.mover import Mover
@@ -56,6 +57,7 @@ class RunningVm:
         self.agent = GuestAgent(lambda: folder.dial("agent"))
         self.console = SerialHub()
         self.mover = Mover(self)
+        self.fitting = Fitting(self)
         self.qmp = Qmp(self._hear)
         self.tell = tell
         self._verbs = 0
@@ -264,6 +266,7 @@ class RunningVm:
     def _hear(self, event: QmpEvent) -> None:
         if self.mover.hear(event):
             return
+        self.fitting.hear(event)
         match event.name:
             case "SHUTDOWN" if event.data.get("guest"):
                 self._become("shutdown", GoneCause.GUEST)

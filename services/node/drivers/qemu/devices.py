@@ -1,0 +1,111 @@
+"""Disks and NICs in QEMU's words: the same for a command line and for a hot plug. Pure.
+
+Block nodes are explicit, formats are stated, never probed. A device's id is made of its slot, not of its name: QEMU allows 31
+characters, the first of them a letter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from proto.machine import Disk, DiskBus, DiskFormat, Nic, NicKind, NicModel
+
+type Words = dict[str, Any]
+
+BYTES = 1024 * 1024
+LIMIT_KEYS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+
+
+class Backing(msgspec.Struct, frozen=True):
+    """The file an overlay stands on, below its pool's folder, and its declared format."""
+
+    file: str
+    format: DiskFormat
+
+
+def disk_id(slot: int) -> str:
+    return f"disk{slot}"
+
+
+def nic_id(slot: int) -> str:
+    return f"nic{slot}"
+
+
+def device_id(id: str) -> str:
+    """Of the device that stands on a block node or a network backend of that name."""
+    return f"{id}-dev"
+
+
+def disk_nodes(disk: Disk, folder: str, direct: bool, base: Backing | None) -> list[Words]:
+    """The block nodes below a disk, in the order in which they are made."""
+    id = disk_id(disk.slot)
+    top: Words = {"driver": disk.format.value, "node-name": id, "file": f"{id}-file"}
+    top |= {"read-only": False, "discard": "unmap"}
+    nodes: list[Words] = []
+    if disk.format is DiskFormat.QCOW2:
+        top["backing"] = None
+        if base is not None:
+            name = f"{id}-base"
+            nodes.append(_file(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=True))
+            nodes.append(
+                {"driver": base.format.value, "node-name": name, "file": f"{name}-file", "read-only": True}
+            )
+            top["backing"] = name
+    return [*nodes, _file(f"{id}-file", f"{folder}/disks/{disk.file}", direct=direct, read_only=False), top]
+
+
+def disk_devices(disk: Disk) -> list[Words]:
+    """What the guest sees of it, in the order in which it is made; the last one has the disk."""
+    id, port = disk_id(disk.slot), f"port{disk.slot}"
+    own: Words = {"id": device_id(id), "drive": id, "serial": disk.serial, "bootindex": disk.slot + 1}
+    match disk.bus:
+        case DiskBus.VIRTIO_BLK:
+            return [{"driver": "virtio-blk-pci", "bus": port, "write-cache": "on", **own}]
+        case DiskBus.NVME:
+            return [{"driver": "nvme", "bus": port, **own}]
+        case DiskBus.VIRTIO_SCSI:  # a controller of its own: one queue lock, and one slot, for each disk
+            controller: Words = {"driver": "virtio-scsi-pci", "id": f"{id}-bus", "bus": port}
+            return [controller, {"driver": "scsi-hd", "bus": f"{id}-bus.0", "write-cache": "on", **own}]
+
+
+def nic_backend(nic: Nic, tap: str = "") -> Words:
+    """tap: what the tap's open file is called."""
+    if nic.kind is NicKind.USER:
+        # restrict: DHCP and nothing else, neither the host (10.0.2.2 is its loopback) nor the world behind it.
+        return {"type": "user", "id": nic_id(nic.slot), "restrict": True, "ipv6": False}
+    return {"type": "tap", "id": nic_id(nic.slot), "fd": tap, "vhost": False}
+
+
+def nic_device(nic: Nic) -> Words:
+    id = nic_id(nic.slot)
+    driver = "virtio-net-pci" if nic.model is NicModel.VIRTIO else "e1000e"
+    own: Words = {"id": device_id(id), "bus": f"port{nic.slot}", "netdev": id, "mac": nic.mac, "romfile": ""}
+    return {"driver": driver, **own}
+
+
+def limits(disk: Disk) -> Words:
+    """For block_set_io_throttle, which wants all keys; nothing but zeros lifts every limit."""
+    wish = disk.limits
+    words: Words = dict.fromkeys(LIMIT_KEYS, 0)
+    words |= {"bps": wish.mibps * BYTES, "iops": wish.iops}
+    if wish.mibps_burst:
+        words["bps_max"] = wish.mibps_burst * BYTES
+    if wish.iops_burst:
+        words["iops_max"] = wish.iops_burst
+    return words
+
+
+def _file(name: str, path: str, *, direct: bool, read_only: bool) -> Words:
+    return {
+        "driver": "file",
+        "node-name": name,
+        "filename": path,
+        "locking": "on",
+        "read-only": read_only,
+        "auto-read-only": False,
+        "cache": {"direct": direct, "no-flush": False},
+        "discard": "unmap",
+        "aio": "threads",
+    }

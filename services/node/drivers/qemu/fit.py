@@ -1,0 +1,49 @@
+"""A running VM is made like its specification: what is missing is plugged, what is too much unplugged, the rest set.
+
+    fit ─┬─ disks   unplug · file, nodes, device · size · limits        fit_disks.py
+         ├─ NICs    unplug · backend, device · link                     fit_nics.py
+         ├─ memory  virtio-mem's requested size, or DIMMs               fit_memory.py
+         └─ vCPUs   the lowest free core first, and online inside       fit_cpus.py
+
+Each step looks at what is there first, so that one that was cut short (the agent died between any two commands) is gone on with, and
+one that was done is not done again. What cannot be had is a Misfit with its reason; all else holds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proto.hardware import Hardware, Misfit
+from proto.machine import MachineSpec
+from services.node.drivers.qemu import fit_cpus, fit_disks, fit_memory, fit_nics
+from services.node.drivers.qemu.fitting import misfits
+from services.node.drivers.qemu.launch import Host
+
+if TYPE_CHECKING:
+    from services.node.drivers.qemu.machine import RunningVm
+
+
+async def fit(vm: RunningVm, host: Host, spec: MachineSpec) -> Hardware:
+    """See the module. Raises DriverError where QEMU cannot be asked at all."""
+    found: list[Misfit] = []
+    await fit_disks.fit(vm, host, spec, found)
+    await fit_nics.fit(vm, host, spec, found)
+    async with misfits(found, "memory"):
+        await fit_memory.fit(vm, spec, found)
+    async with misfits(found, "vcpus"):
+        await fit_cpus.fit(vm, spec, found)
+    return await look(vm, tuple(found))
+
+
+async def look(vm: RunningVm, found: tuple[Misfit, ...] = ()) -> Hardware:
+    """What it has now. Raises DriverError."""
+    plugged, usable = await fit_cpus.count(vm)
+    disk_mib, nics = await fit_disks.sizes_mib(vm), await fit_nics.slots(vm)
+    return Hardware(
+        vcpus=usable,
+        plugged_vcpus=plugged,
+        memory_mib=await fit_memory.size_mib(vm),
+        slots=tuple(sorted({*disk_mib, *nics})),
+        disk_mib=disk_mib,
+        misfits=found,
+    )

@@ -1,0 +1,140 @@
+"""Disks of a running VM: plugged with their files and block nodes, unplugged with them, grown, and limited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from proto.hardware import Misfit
+from proto.machine import Disk, DiskFormat, MachineSpec, birth
+from services.node.drivers import DriverError
+from services.node.drivers.qemu import argv, devices, disks, lease, launch
+from services.node.drivers.qemu.argv import MIB
+from services.node.drivers.qemu.devices import LIMIT_KEYS, device_id, disk_id
+from services.node.drivers.qemu.fitting import PERIPHERAL, misfits
+from services.node.drivers.qemu.process import host_boot_id, uid_for
+
+if TYPE_CHECKING:
+    from services.node.drivers.qemu.launch import Host
+    from services.node.drivers.qemu.machine import RunningVm
+
+_DEVICE = re.compile(r"disk([0-9]+)-dev")
+_NODE = re.compile(r"disk([0-9]+)")
+
+
+async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit]) -> None:
+    """Raises DriverError where QEMU cannot be asked what there is."""
+    there = _slots(await vm.fitting.devices())
+    wanted = {d.slot: d for d in spec.disks}
+    for slot in sorted(there - wanted.keys()):
+        async with misfits(found, "disk", slot):
+            await _unplug(vm, slot, found)
+    sizes = await sizes_mib(vm)
+    ports = argv.ports(spec)
+    for slot, disk in sorted(wanted.items()):
+        async with misfits(found, "disk", slot):
+            if slot not in there:
+                if slot not in ports:
+                    raise DriverError(f"{spec.vm} has no free PCI port {slot}; it gets more at its next restart")
+                await _plug(vm, host, spec, disk)
+            elif sizes.get(slot, disk.size_mib) < disk.size_mib:
+                await vm.do("block_resize", {"node-name": disk_id(slot), "size": disk.size_mib * MIB})
+            await limit(vm, disk)
+
+
+async def sizes_mib(vm: RunningVm) -> dict[int, int]:
+    """Of the disk in each slot that has one. Raises DriverError."""
+    there = _slots(await vm.fitting.devices())
+    nodes = await vm.do("query-named-block-nodes", {"flat": True})
+    sizes = {str(n["node-name"]): -(-int(n["image"]["virtual-size"]) // MIB) for n in nodes}
+    return {slot: sizes[disk_id(slot)] for slot in sorted(there) if disk_id(slot) in sizes}
+
+
+async def limit(vm: RunningVm, disk: Disk) -> None:
+    """Raises DriverError."""
+    words = devices.limits(disk)
+    had = await _limits(vm, disk.slot)
+    if had is not None and all(had.get(key, 0) == words.get(key, 0) for key in (*LIMIT_KEYS, "bps_max", "iops_max")):
+        return
+    path = f"{PERIPHERAL}/{device_id(disk_id(disk.slot))}"
+    await vm.do("block_set_io_throttle", {"id": await _throttled(vm, path), **words})
+
+
+async def _throttled(vm: RunningVm, path: str) -> str:
+    """virtio-blk has its back end inside."""
+    found = await vm.do("qom-list", {"path": path})
+    return f"{path}/virtio-backend" if any(p["name"] == "virtio-backend" for p in found) else path
+
+
+async def _limits(vm: RunningVm, slot: int) -> dict[str, Any] | None:
+    id = device_id(disk_id(slot))
+    for block in await vm.do("query-block"):
+        if id in str(block.get("qdev", "")).split("/") and "inserted" in block:
+            return dict(block["inserted"])
+    return None
+
+
+def _slots(names: set[str]) -> set[int]:
+    return {int(m[1]) for name in names if (m := _DEVICE.fullmatch(name))}
+
+
+async def _plug(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> None:
+    """Raises DriverError, OSError; then its nodes are taken away again (its file stays: it may hold data)."""
+    folder = await _reach(vm, host, spec, disk)
+    base = disks.base_of(host.pools[disk.pool], disk.image) if disk.image and disk.format is DiskFormat.QCOW2 else None
+    await asyncio.to_thread(launch.make, host, disk, base, uid_for(spec.vm))
+    await _clear(vm, disk.slot)
+    try:
+        for node in devices.disk_nodes(disk, folder, disk.pool in host.direct, base):
+            await vm.do("blockdev-add", node)
+        for device in devices.disk_devices(disk):
+            await vm.do("device_add", device)
+    except DriverError:
+        await _clear(vm, disk.slot)
+        raise
+
+
+async def _reach(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> str:
+    """The pool's folder in the words of this QEMU. A pool that is new to the VM gets its lease and lock first, as at a start.
+    Raises DriverError, OSError."""
+    pool = host.pools.get(disk.pool)
+    if pool is None:
+        raise DriverError(f"this node has no pool {disk.pool!r}; it has {', '.join(sorted(host.pools))}")
+    pid = vm.process.pid
+    if not await asyncio.to_thread(lease.holds, pool, spec.vm, pid):
+        wanted = lease.Lease(spec.vm, vm.record.generation, host.node, host_boot_id())
+        await asyncio.to_thread(lease.take, pool, wanted)
+        await _give(vm, f"running-{disk.pool}", await asyncio.to_thread(lease.hold, pool, spec.vm))
+    return await asyncio.to_thread(launch.seen_by, pool, pid, uid_for(spec.vm)) or await _open_pool(vm, disk.pool, pool)
+
+
+async def _open_pool(vm: RunningVm, name: str, pool: os.PathLike[str]) -> str:
+    raise DriverError(
+        f"pool {name!r} at {pool} cannot be passed by the VM's user, and was not handed over at its start; restart the VM"
+    )
+
+
+async def _give(vm: RunningVm, name: str, fd: int) -> None:
+    try:
+        await vm.give(name, fd)
+    finally:
+        os.close(fd)
+
+
+async def _unplug(vm: RunningVm, slot: int, found: list[Misfit]) -> None:
+    said = await vm.fitting.unplug(device_id(disk_id(slot)))
+    if said:
+        found.append(Misfit(what="disk", slot=slot, sentence=said, pending=True))
+        return
+    await _clear(vm, slot)
+
+
+async def _clear(vm: RunningVm, slot: int) -> None:
+    """What is below a disk, and beside it, of which no device is left."""
+    id = disk_id(slot)
+    if f"{id}-bus" in await vm.fitting.devices():
+        await vm.fitting.unplug(f"{id}-bus")
+    for node in (id, f"{id}-file", f"{id}-base", f"{id}-base-file"):
+        await vm.fitting.away("blockdev-del", {"node-name": node})

@@ -1,0 +1,65 @@
+"""NICs of a running VM: plugged with their network, unplugged, and their cable pulled or put in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING
+
+from proto.hardware import Misfit
+from proto.machine import MachineSpec, Nic, NicKind
+from services.node.drivers import DriverError
+from services.node.drivers.qemu import argv, devices, launch
+from services.node.drivers.qemu.devices import device_id, nic_id
+from services.node.drivers.qemu.fitting import misfits
+
+if TYPE_CHECKING:
+    from services.node.drivers.qemu.launch import Host
+    from services.node.drivers.qemu.machine import RunningVm
+
+_DEVICE = re.compile(r"nic([0-9]+)-dev")
+
+
+async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit]) -> None:
+    """Raises DriverError where QEMU cannot be asked what there is."""
+    there = await slots(vm)
+    wanted = {n.slot: n for n in spec.nics}
+    for slot in sorted(there - wanted.keys()):
+        async with misfits(found, "nic", slot):
+            if said := await vm.fitting.unplug(device_id(nic_id(slot))):
+                found.append(Misfit(what="nic", slot=slot, sentence=said, pending=True))
+            else:
+                await vm.fitting.away("netdev_del", {"id": nic_id(slot)})
+    ports = argv.ports(spec)
+    for slot, nic in sorted(wanted.items()):
+        async with misfits(found, "nic", slot):
+            if slot not in there:
+                if slot not in ports:
+                    raise DriverError(f"{spec.vm} has no free PCI port {slot}; it gets more at its next restart")
+                await _plug(vm, host, nic)
+            await vm.do("set_link", {"name": device_id(nic_id(slot)), "up": nic.link})
+
+
+async def slots(vm: RunningVm) -> set[int]:
+    """Raises DriverError."""
+    return {int(m[1]) for name in await vm.fitting.devices() if (m := _DEVICE.fullmatch(name))}
+
+
+async def _plug(vm: RunningVm, host: Host, nic: Nic) -> None:
+    """Raises DriverError, OSError; then nothing of it is left."""
+    id, tap = nic_id(nic.slot), ""
+    if nic.kind is NicKind.BRIDGE:
+        tap = f"tap-{id}"
+        fd = await asyncio.to_thread(launch.tap_of, host, nic)
+        try:
+            await vm.give(tap, fd)
+        finally:
+            os.close(fd)
+    await vm.fitting.away("netdev_del", {"id": id})  # of a try that was cut short
+    await vm.do("netdev_add", devices.nic_backend(nic, tap))
+    try:
+        await vm.do("device_add", devices.nic_device(nic))
+    except DriverError:
+        await vm.fitting.away("netdev_del", {"id": id})
+        raise
