@@ -1,4 +1,4 @@
-"""What a running VM has, as its process and its guest say: beside what is wanted (MachineSpec), the other half of every hot plug."""
+"""What a running VM has, as its process and its guest say; what it is wanted to have is in MachineSpec."""
 
 from __future__ import annotations
 

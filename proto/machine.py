@@ -180,8 +180,9 @@ class Born(Value):
 
 class MachineSpec(Value):
     """All a driver needs to run one VM. `images` names the image each overlay stands on; boot is None for disk boots.
-    allotment: at its birth; what is changed later comes with the node's plan. born: None: now, as it is wanted. plugged_vcpus: how
-    many CPUs a process that takes the guest over has to have, where that is more than the shape says."""
+    allotment: at its birth; what is changed later comes with the node's plan. born: None: now, as it is wanted (of one that runs:
+    it is not known, and its size is left alone). plugged_vcpus: how many CPUs a process that takes the guest over has to have,
+    where that is more than the shape says. leaving: slots whose disk or NIC is to be unplugged."""
 
     vm: str
     generation: int
@@ -195,6 +196,7 @@ class MachineSpec(Value):
     allotment: Allotment = Allotment()
     born: Born | None = None
     plugged_vcpus: int = 0
+    leaving: tuple[int, ...] = ()
 
 
 def birth(spec: MachineSpec) -> Born:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Fact, Name
+from proto.hardware import Hardware
 
 
 class Seen(StrEnum):
@@ -30,7 +31,8 @@ class GoneCause(StrEnum):
 
 class ReportVm(Fact):
     """What the agent saw of one VM, repeated until it is answered. order_version: the latest order it has acted on;
-    resets: how many resets it has carried out; failed: `sentence` says why it could not start.
+    resets: how many resets it has carried out; failed: `sentence` says why it could not start. hardware: what it has, where that
+    is known.
 
     Of a migration: address: where an incoming process waits. sending: the guest is being sent, or was and may yet be recalled;
     unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
@@ -48,6 +50,7 @@ class ReportVm(Fact):
     pcpus: tuple[int, ...] = ()
     addresses: tuple[str, ...] = ()
     incarnation: int = 1
+    hardware: Hardware | None = None
     address: str = ""
     sending: bool = False
     unsent: str = ""

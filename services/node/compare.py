@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proto.compute import GoneCause
 from proto.node import OrderVm, Want
-from services.node import moving
+from services.node import fitting, moving
 from services.node.drivers import Machine
 from services.node.effects import Kept
 from services.node.vm import Vm, stamp
@@ -44,7 +44,7 @@ def _adjusted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> str | Ke
         return "pause"
     if order.want is Want.RUNNING and machine.status == "paused":
         return "resume"
-    return ""
+    return "fit" if fitting.wanted(vm, order, machine, now_us) else ""
 
 
 def _ended(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> str:

@@ -26,7 +26,7 @@ import msgspec
 from libs.common.messages import NodeId, Reply, incarnation_of
 from proto.compute import GoneCause
 from proto.node import Heard, OrderGreeting, OrderVm, Want
-from services.node import moving
+from services.node import fitting, moving
 from services.node.compare import next_step
 from services.node.drivers import Machine, MachineChanged
 from services.node.effects import NODE_RECORD as NODE_RECORD
@@ -175,6 +175,9 @@ class Agent:
                 if vm.early is not None and machine is not None:
                     vm.machine, vm.cause, vm.sentence = None, vm.early.cause, vm.early.sentence
                 vm.early = None
+                fitting.born(vm, vm.fitting, machine)
+            case "fit" if not error:
+                fitting.done(vm, machine, now_us)
             case "kill" if not error:
                 vm.cause = vm.cause if vm.cause is not GoneCause.UNKNOWN else GoneCause.ORDERED
                 vm.machine = None
@@ -185,6 +188,7 @@ class Agent:
                 moving.done(vm, verb, error, machine)
             case "reset" if not error:
                 vm.resets += 1
+                fitting.reset(vm, now_us)
         return self._changed(vm)
 
     def on_change(self, change: MachineChanged, now_us: int) -> list[NodeEffect]:
@@ -272,7 +276,8 @@ class Agent:
         vm.busy = verb
         order = vm.order
         address = order.address if verb == "send" and order is not None else ""
-        spec = order.spec if verb in ("start", "receive") and order is not None else None
+        spec = order.spec if verb in ("start", "receive", "fit") and order is not None else None
+        vm.fitting = spec or vm.fitting
         return [Act(vm.kept.vm, verb, spec, order.trace if order else "", address)]
 
     def _persist(self, vm: Vm, kept: Kept, busy: str = "persist") -> list[NodeEffect]:

@@ -30,5 +30,6 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         sentence=vm.failed or vm.sentence,
         resets=vm.resets,
         pid=machine.pid if machine is not None else 0,
+        hardware=vm.hardware if seen is Seen.RUNNING else None,
     )
     return moving.told(fact, vm)

@@ -22,6 +22,9 @@ async def carried_out(driver: Driver, act: Act) -> Machine | None:
             await driver.resume(act.vm)
         case "reset":
             await driver.reset(act.vm)
+        case "fit":
+            assert act.spec is not None
+            return await driver.fit(act.spec)
         case "receive":
             assert act.spec is not None
             return await driver.receive(act.spec)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proto.compute import GoneCause
+from proto.hardware import Hardware
+from proto.machine import MachineSpec
 from proto.node import OrderVm
 from services.node.drivers import Machine, MachineChanged
 from services.node.effects import Kept, Stamp
@@ -31,6 +33,14 @@ class Vm:
     disowned: bool = False
     early: MachineChanged | None = None
     """the process ended before its start was reported done"""
+    fitting: MachineSpec | None = None
+    """what the driver is making it like"""
+    fitted: MachineSpec | None = None
+    """what it was made like the last time; None: this agent has not"""
+    hardware: Hardware | None = None
+    refit_us: int = 0
+    """when a guest that has not done what it was asked is asked again; 0: it has done all"""
+    refits: int = 0
     sending_us: int = 0
     """since when the guest is being sent, as the latest order wants"""
     unsent: str = ""

@@ -61,7 +61,7 @@ class BadImage(DriverError): ...
 class Machine(msgspec.Struct, frozen=True):
     """A VM's process as the driver sees it. status: `running`, `paused`, `panicked`, `shutdown` (the guest powered off and
     the process waits to be reaped), `incoming` (it waits for its guest at `address`, or has it and was not activated), `sent` (its
-    guest was sent away whole; it has stopped). sending: the guest is being sent."""
+    guest was sent away whole; it has stopped). sending: the guest is being sent. hardware: after `fit`."""
 
     vm: str
     generation: int
@@ -70,6 +70,7 @@ class Machine(msgspec.Struct, frozen=True):
     resets: int = 0
     address: str = ""
     sending: bool = False
+    hardware: Hardware | None = None
 
 
 class VmCpu(msgspec.Struct, frozen=True):
@@ -146,14 +147,11 @@ class Driver(Protocol):
     async def resume(self, vm: str) -> None: ...
     async def reset(self, vm: str) -> None: ...
 
-    async def fit(self, spec: MachineSpec) -> Hardware:
-        """Make the running VM like this: plug and unplug disks, NICs, memory and vCPUs, set sizes, limits and links. Returns once
-        the guest has taken it, or its time is up; what could not be had is in `misfits`, all else holds. May be said again at
-        any time, also where an earlier agent was cut short. Raises NoSuchVm, also where another generation runs."""
-        ...
-
-    async def hardware(self, vm: str) -> Hardware:
-        """What it has now. Raises NoSuchVm."""
+    async def fit(self, spec: MachineSpec) -> Machine:
+        """Make the running VM like this: unplug what is `leaving`, plug disks, NICs, memory and vCPUs that are missing, set sizes,
+        limits and links. Returns, with its hardware, once the guest has taken it, or its time is up; what could not be had is in
+        `misfits`, all else holds. May be said again at any time, also where an earlier agent was cut short. Raises NoSuchVm,
+        also where another generation runs."""
         ...
 
     async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:

@@ -21,7 +21,7 @@ from proto.compute import GoneCause
 from proto.machine import MachineSpec
 from proto.node import SwapNow
 from proto.plan import PlanFault, VmPlan
-from services.node.drivers import CannotMove, CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu
+from services.node.drivers import CannotMove, CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu, simfit
 from services.node.drivers import simmoves as moves
 from services.node.drivers.simcpu import SimCpu, SimWish
 from services.node.drivers.simparams import SimParams
@@ -84,6 +84,9 @@ class SimHost:
             case "receive":
                 assert act.spec is not None, "receiving needs a spec"
                 self.plan(now_us + self.params.start_us, "receive", act.vm, agent=self._agent, spec=act.spec)
+            case "fit":
+                assert act.spec is not None, "fitting needs a spec"
+                self.plan(now_us + self.params.verb_us, "fit", act.vm, agent=self._agent, spec=act.spec)
             case "send":
                 self.plan(now_us + self.params.verb_us, "send", act.vm, agent=self._agent, address=act.address)
             case "kill":
@@ -204,6 +207,8 @@ class SimHost:
                 return [done] if vm is None else [self._end(due.vm, _cause(vm, GoneCause.ORDERED)), done]
             case "receive":
                 return [moves.receive(self, due, vm)]
+            case "fit":
+                return [simfit.fit(self, due, vm)]
             case "send" | "recall" | "activate":
                 return [moves.act(self, due, vm)]
             case "moved" if vm is not None and vm.sending == due.sending and vm.sent_to and vm.status != "sent":
@@ -268,6 +273,7 @@ class SimHost:
             case "reset":
                 vm.status = "paused" if vm.status == "paused" else "running"
                 vm.resets, vm.boots, vm.running_us = vm.resets + 1, vm.boots + 1, due.at_us
+                simfit.emptied(self, vm)
         return SimDone(due.vm, due.what)
 
     def _end(self, name: str, cause: GoneCause = GoneCause.UNKNOWN, sentence: str = "") -> MachineChanged:

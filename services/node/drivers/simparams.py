@@ -14,6 +14,7 @@ class SimParams:
     shutdown_us           how long a guest takes to power off when asked
     verb_us               pause, resume, reset; kill_us: power off until the process is gone
     start_fails           chance that QEMU ends at once; start_hangs: that it says nothing until hang_us, then is killed
+    ignores_unplug        chance that a guest does not let go of a device when asked
     ignores_shutdown      chance that a guest does not power off when asked
     move_us               from `send` to the guest being sent whole, give or take a half of it; move_fails: chance that it is not
     crashes_per_hour      mean number of crashes of a running VM's process in an hour, spread evenly in time
@@ -35,6 +36,7 @@ class SimParams:
     start_fails: float = 0.0
     start_hangs: float = 0.0
     ignores_shutdown: float = 0.0
+    ignores_unplug: float = 0.0
     crashes_per_hour: float = 0.0
     pcpus: int = 8
     memory_mib: int = 16_384

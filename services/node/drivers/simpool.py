@@ -6,6 +6,7 @@ two processes had one disk: what a test of the other two rings looks at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,9 +89,10 @@ class SimPool:
                 self.holders[key].append(holder)
         self.disks |= {_key(d) for d in spec.disks}
 
-    def close(self, holder: Holder, disks_only: bool = False) -> None:
-        """disks_only: the process goes on, and holds the VM itself still."""
-        for key in list(self.holders):
+    def close(self, holder: Holder, disks_only: bool = False, only: Sequence[Disk] | None = None) -> None:
+        """disks_only: the process goes on, and holds the VM itself still; only: these disks."""
+        keys = list(self.holders) if only is None else [key for disk in only if (key := _key(disk)) in self.holders]
+        for key in keys:
             if disks_only and not key.startswith("disk "):
                 continue
             self.holders[key] = [h for h in self.holders[key] if h != holder]

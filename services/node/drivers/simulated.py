@@ -126,6 +126,9 @@ class SimulatedDriver:
     async def cpu(self) -> tuple[VmCpu, ...]:
         return self.host.cpu_times(self._now_us())
 
+    async def fit(self, spec: MachineSpec) -> Machine:
+        return await self._machine(SimAct(spec.vm, "fit", spec))
+
     async def receive(self, spec: MachineSpec) -> Machine:
         return await self._machine(SimAct(spec.vm, "receive", spec))
 

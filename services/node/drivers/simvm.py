@@ -41,6 +41,9 @@ class SimVm:
     sending: int = 0
     sent_to: str = ""
     before: str = ""
+    plugged_vcpus: int = 0
+    held: set[int] = field(default_factory=set)
+    """slots whose device it was asked to let go, and has not"""
 
     def machine(self) -> Machine:
         sending = bool(self.sent_to) and self.status != "sent"

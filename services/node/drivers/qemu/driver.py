@@ -18,7 +18,6 @@ import msgspec
 
 from libs.memory.areas import STORAGE
 from proto.compute import Capabilities
-from proto.hardware import Hardware
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
@@ -37,7 +36,7 @@ from services.node.drivers.changes import Changes
 from services.node.drivers.qemu import abilities, cpu, images
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
-from services.node.drivers.qemu.fit import fit, look
+from services.node.drivers.qemu.fit import fit
 from services.node.drivers.qemu.fleet import Fleet, with_direct
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Host, Maker
@@ -162,15 +161,12 @@ class QemuDriver:
         async with self._fleet.lock(vm):
             await self._fleet.find(vm).reset()
 
-    async def fit(self, spec: MachineSpec) -> Hardware:
+    async def fit(self, spec: MachineSpec) -> Machine:
         async with self._fleet.lock(spec.vm):
             running = self._fleet.find(spec.vm)
             _same(running.record.generation, spec.vm, spec.generation)
-            return await fit(running, self._fleet.host, spec)
-
-    async def hardware(self, vm: str) -> Hardware:
-        async with self._fleet.lock(vm):
-            return await look(self._fleet.find(vm))
+            hardware = await fit(running, self._fleet.host, spec)
+            return msgspec.structs.replace(running.machine(), hardware=hardware)
 
     # --- CPU time -------------------------------------------------------------------------------------------------
 

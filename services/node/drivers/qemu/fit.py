@@ -5,8 +5,8 @@
          ├─ memory  virtio-mem's requested size, or DIMMs               fit_memory.py
          └─ vCPUs   the lowest free core first, and online inside       fit_cpus.py
 
-Each step looks at what is there first, so that one that was cut short (the agent died between any two commands) is gone on with, and
-one that was done is not done again. What cannot be had is a Misfit with its reason; all else holds.
+Each step looks at what is there first, so that one that was cut short (the agent died between any two commands) is gone on
+with, and one that was done is not done again. What cannot be had is a Misfit with its reason; all else holds.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec) -> Hardware:
     found: list[Misfit] = []
     await fit_disks.fit(vm, host, spec, found)
     await fit_nics.fit(vm, host, spec, found)
-    async with misfits(found, "memory"):
-        await fit_memory.fit(vm, spec, found)
-    async with misfits(found, "vcpus"):
-        await fit_cpus.fit(vm, spec, found)
+    if spec.born is not None:
+        async with misfits(found, "memory"):
+            await fit_memory.fit(vm, spec, found)
+        async with misfits(found, "vcpus"):
+            await fit_cpus.fit(vm, spec, found)
     return await look(vm, tuple(found))
 
 

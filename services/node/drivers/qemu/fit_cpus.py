@@ -1,7 +1,7 @@
 """vCPUs of a running VM: plugged in the order of their numbers, and brought online inside where its guest does not do it alone.
 
-Taking one away means that the guest stops using it: an emulated CPU cannot be unplugged (QEMU's memory is corrupt afterwards, under TCG
-in all versions tried), and under KVM the guest has to agree as well. It stays plugged, and is the first to be used again.
+Taking one away means that the guest stops using it: an emulated CPU cannot be unplugged (QEMU's memory is corrupt afterwards,
+under TCG in all versions tried), and under KVM the guest has to agree as well. It stays plugged, and is the first used again.
 """
 
 from __future__ import annotations

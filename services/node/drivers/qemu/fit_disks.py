@@ -8,9 +8,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from proto.hardware import Misfit
-from proto.machine import Disk, DiskFormat, MachineSpec, birth
+from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.models import DISKS
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import argv, devices, disks, lease, launch
+from services.node.drivers.qemu import argv, devices, disks, launch, lease
 from services.node.drivers.qemu.argv import MIB
 from services.node.drivers.qemu.devices import LIMIT_KEYS, device_id, disk_id
 from services.node.drivers.qemu.fitting import PERIPHERAL, misfits
@@ -28,7 +29,7 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
     """Raises DriverError where QEMU cannot be asked what there is."""
     there = _slots(await vm.fitting.devices())
     wanted = {d.slot: d for d in spec.disks}
-    for slot in sorted(there - wanted.keys()):
+    for slot in sorted(there.intersection(spec.leaving)):
         async with misfits(found, "disk", slot):
             await _unplug(vm, slot, found)
     sizes = await sizes_mib(vm)
@@ -40,6 +41,8 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
                     raise DriverError(f"{spec.vm} has no free PCI port {slot}; it gets more at its next restart")
                 await _plug(vm, host, spec, disk)
             elif sizes.get(slot, disk.size_mib) < disk.size_mib:
+                if not DISKS[disk.bus].grows:
+                    raise DriverError(f"the guest does not see a larger {disk.bus} disk while it runs; it does after a restart")
                 await vm.do("block_resize", {"node-name": disk_id(slot), "size": disk.size_mib * MIB})
             await limit(vm, disk)
 

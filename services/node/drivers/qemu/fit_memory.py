@@ -1,5 +1,5 @@
-"""Memory of a running VM: virtio-mem, whose guest takes or gives back blocks until it has what is requested; or DIMMs, where the guest
-has no driver for that (they come in units of 128 MiB, and go only where the guest can empty them).
+"""Memory of a running VM: virtio-mem, whose guest takes or gives back blocks until it has what is requested; or DIMMs, where
+the guest has no driver for that (they come in units of 128 MiB, and go only where the guest can empty them).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def _fit_dimms(vm: RunningVm, has: int, wanted: int, found: list[Misfit]) 
     if wanted > has:
         await _add_dimm(vm, 1 + max(numbers.values(), default=-1), wanted - has)
         return
-    for id in sorted(numbers, key=lambda id: -numbers[id]):
+    for id in sorted(numbers, key=numbers.__getitem__, reverse=True):
         if has - sizes[id] < wanted:
             break
         if said := await vm.fitting.unplug(id):

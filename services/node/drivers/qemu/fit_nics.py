@@ -25,7 +25,7 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
     """Raises DriverError where QEMU cannot be asked what there is."""
     there = await slots(vm)
     wanted = {n.slot: n for n in spec.nics}
-    for slot in sorted(there - wanted.keys()):
+    for slot in sorted(there.intersection(spec.leaving)):
         async with misfits(found, "nic", slot):
             if said := await vm.fitting.unplug(device_id(nic_id(slot))):
                 found.append(Misfit(what="nic", slot=slot, sentence=said, pending=True))

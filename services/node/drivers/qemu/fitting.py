@@ -46,7 +46,8 @@ class Fitting:
 
     async def unplug(self, device: str) -> str:
         """Why the guest has not let it go; "": it is gone. Raises DriverError."""
-        gone = self.waiting[device] = asyncio.get_running_loop().create_future()
+        gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.waiting[device] = gone
         try:
             try:
                 await self.vm.qmp.execute("device_del", {"id": device})

@@ -1,0 +1,106 @@
+"""A part of SimHost: the hardware of VMs that run. A simulated guest takes what it is given at once, and lets go of what it is
+asked for unless it `ignores_unplug`: then at its next reset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from proto.hardware import Hardware, Misfit
+from proto.machine import Disk, MachineSpec, Nic
+from proto.models import DISKS
+from services.node.drivers import CannotMove, Locked, Machine, NoSuchVm
+from services.node.drivers.simpool import Holder
+from services.node.drivers.simvm import Due, SimDone, SimVm
+
+if TYPE_CHECKING:
+    from services.node.drivers.simhost import SimHost
+
+
+def fit(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
+    wish = due.spec
+    assert wish is not None
+    if vm is None or vm.spec.generation != wish.generation:
+        return SimDone(due.vm, "fit", NoSuchVm(f"no generation {wish.generation} of {due.vm} on {host.node}"))
+    if vm.status in ("incoming", "sent"):
+        return SimDone(due.vm, "fit", CannotMove(f"{due.vm} is {vm.status}: nothing is plugged into it"))
+    found: list[Misfit] = []
+    keeps = host.random.random() < host.params.ignores_unplug
+    _unplug(host, vm, wish, keeps, found)
+    _plug(host, vm, wish, found)
+    if wish.born is not None:
+        shape = replace(vm.spec.shape, vcpus=wish.shape.vcpus, memory_mib=wish.shape.memory_mib)
+        vm.spec = replace(vm.spec, shape=shape)
+        vm.plugged_vcpus = max(vm.plugged_vcpus, shape.vcpus)
+    return SimDone(due.vm, "fit", machine=_machine(vm, found))
+
+
+def emptied(host: SimHost, vm: SimVm) -> None:
+    """At a reset: what it was asked to let go is gone."""
+    _unplug(host, vm, replace(vm.spec, leaving=tuple(sorted(vm.held))), False, [])
+
+
+def _machine(vm: SimVm, found: list[Misfit]) -> Machine:
+    return replace(vm.machine(), hardware=hardware(vm, tuple(found)))
+
+
+def hardware(vm: SimVm, found: tuple[Misfit, ...] = ()) -> Hardware:
+    spec = vm.spec
+    return Hardware(
+        vcpus=spec.shape.vcpus,
+        plugged_vcpus=max(vm.plugged_vcpus, spec.shape.vcpus),
+        memory_mib=spec.shape.memory_mib,
+        slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
+        disk_mib={d.slot: d.size_mib for d in spec.disks},
+        misfits=found,
+    )
+
+
+def _unplug(host: SimHost, vm: SimVm, wish: MachineSpec, keeps: bool, found: list[Misfit]) -> None:
+    leaving = {d.slot: "disk" for d in vm.spec.disks if d.slot in wish.leaving}
+    leaving |= {n.slot: "nic" for n in vm.spec.nics if n.slot in wish.leaving}
+    if keeps and leaving:
+        vm.held = set(leaving)
+        said = "the guest has not let it go"
+        found += [Misfit(what=what, slot=slot, sentence=said, pending=True) for slot, what in sorted(leaving.items())]
+        return
+    gone = tuple(d for d in vm.spec.disks if d.slot in leaving)
+    vm.spec = replace(
+        vm.spec,
+        disks=tuple(d for d in vm.spec.disks if d.slot not in leaving),
+        nics=tuple(n for n in vm.spec.nics if n.slot not in leaving),
+    )
+    vm.held = set()
+    host.pool.close(Holder(host.node, vm.spec.vm, vm.spec.generation), only=gone)
+
+
+def _plug(host: SimHost, vm: SimVm, wish: MachineSpec, found: list[Misfit]) -> None:
+    disks = {d.slot: d for d in vm.spec.disks}
+    nics = {n.slot: n for n in vm.spec.nics}
+    for disk in wish.disks:
+        if disk.slot in nics:
+            continue
+        if (was := disks.get(disk.slot)) is not None:
+            disks[disk.slot] = _grown(was, disk, found)
+            continue
+        try:
+            host.pool.open(replace(vm.spec, disks=(disk,)), Holder(host.node, vm.spec.vm, vm.spec.generation))
+        except Locked as locked:
+            found.append(Misfit(what="disk", slot=disk.slot, sentence=str(locked)))
+            continue
+        disks[disk.slot] = disk
+    nics |= {n.slot: n for n in wish.nics if n.slot not in disks}
+    vm.spec = replace(vm.spec, disks=_sorted(disks), nics=_sorted(nics))
+
+
+def _grown(was: Disk, wanted: Disk, found: list[Misfit]) -> Disk:
+    if wanted.size_mib > was.size_mib and not DISKS[wanted.bus].grows:
+        said = f"the guest does not see a larger {wanted.bus} disk while it runs; it does after a restart"
+        found.append(Misfit(what="disk", slot=wanted.slot, sentence=said))
+        return replace(wanted, size_mib=was.size_mib)
+    return replace(wanted, size_mib=max(was.size_mib, wanted.size_mib))
+
+
+def _sorted[T: (Disk, Nic)](devices: dict[int, T]) -> tuple[T, ...]:
+    return tuple(device for _, device in sorted(devices.items()))

@@ -1,0 +1,70 @@
+"""What an agent does so that a running VM has the hardware that is ordered. Pure; a part of model.Agent.
+
+A start gives a VM all of it. From then on the driver is asked to fit it whenever an order names another size, disk or NIC than
+the last fit did, once after an adoption (an earlier agent may have been cut short), and again, ever less often, while the guest
+has not done what it was asked; a guest that was reset is asked at once. A guest that stands still or is on its way to another
+node is left alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proto.hardware import Hardware
+from proto.machine import MachineSpec
+from proto.node import OrderVm, Want
+from services.node.drivers import Machine
+
+if TYPE_CHECKING:
+    from services.node.vm import Vm
+
+AGAIN_US = 5_000_000
+"""before a guest that has not done what it was asked is asked again; doubled each time"""
+AGAIN_MAX_US = 300_000_000
+
+
+def born(vm: Vm, spec: MachineSpec | None, machine: Machine | None) -> None:
+    """It was started, and is as its order said."""
+    vm.fitted, vm.refit_us, vm.refits = spec, 0, 0
+    vm.hardware = None
+    if spec is not None and machine is not None:
+        shape = spec.shape
+        vm.hardware = Hardware(
+            vcpus=shape.vcpus,
+            plugged_vcpus=max(shape.vcpus, spec.plugged_vcpus),
+            memory_mib=shape.memory_mib,
+            slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
+            disk_mib={d.slot: d.size_mib for d in spec.disks},
+        )
+
+
+def wanted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> bool:
+    """Whether the driver is to fit it to its order now."""
+    spec = order.spec
+    if spec is None or order.want is not Want.RUNNING or machine.status != "running" or machine.sending:
+        return False
+    same = vm.fitted is not None and _hardware(vm.fitted) == _hardware(spec)
+    return not same or 0 < vm.refit_us <= now_us
+
+
+def done(vm: Vm, machine: Machine | None, now_us: int) -> None:
+    """The driver has fitted it, as far as it could."""
+    vm.fitted, vm.refit_us = vm.fitting, 0
+    if machine is None or machine.hardware is None:
+        return
+    vm.hardware = machine.hardware
+    if any(misfit.pending for misfit in machine.hardware.misfits):
+        vm.refit_us = now_us + min(AGAIN_US << min(vm.refits, 10), AGAIN_MAX_US)
+        vm.refits += 1
+    else:
+        vm.refits = 0
+
+
+def reset(vm: Vm, now_us: int) -> None:
+    """Its guest begins anew, and lets go of what it held."""
+    if vm.refit_us:
+        vm.refit_us, vm.refits = now_us, 0
+
+
+def _hardware(spec: MachineSpec) -> tuple[object, ...]:
+    return spec.shape.vcpus, spec.shape.memory_mib, spec.disks, spec.nics, spec.leaving, spec.born
