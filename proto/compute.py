@@ -6,6 +6,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Event, NodeId, VmId
+from proto.growth import GrowthCommand as GrowthCommand
+from proto.growth import GrowthEvent as GrowthEvent
 from proto.machine import (
     ALL_BY_CLASS,
     Allotment,
@@ -249,6 +251,7 @@ VmCommand = (
     | AbandonStart
     | SetAllotment
     | NoteAllotment
+    | GrowthCommand
     | MigrationCommand
 )
 VmEvent = (
@@ -274,5 +277,6 @@ VmEvent = (
     | VmAllotted
     | VmAllotmentRequested
     | VmAllotmentDenied
+    | GrowthEvent
     | MigrationEvent
 )

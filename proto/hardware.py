@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from libs.common.messages import Value
+from proto.machine import MachineSpec
 
 
 class Misfit(Value):
@@ -18,11 +19,22 @@ class Misfit(Value):
 class Hardware(Value):
     """vcpus: those the guest may use (online inside, where its agent answers; else plugged); plugged_vcpus: those that QEMU has
     made, which an emulated CPU keeps; memory_mib: what the guest was given; slots: the PCI slots in which a disk or NIC is, the
-    ones on their way out included; disk_mib: the size of the disk in each of those slots that has one."""
+    ones on their way out included; disk_mib: slot and size of each disk."""
 
     vcpus: int
     plugged_vcpus: int
     memory_mib: int
     slots: tuple[int, ...] = ()
-    disk_mib: dict[int, int] = {}
+    disk_mib: tuple[tuple[int, int], ...] = ()
     misfits: tuple[Misfit, ...] = ()
+
+
+def ordered(spec: MachineSpec) -> Hardware:
+    """What a machine has that is all that it is wanted to be, as one that was just started is."""
+    return Hardware(
+        vcpus=spec.shape.vcpus,
+        plugged_vcpus=max(spec.shape.vcpus, spec.plugged_vcpus),
+        memory_mib=spec.shape.memory_mib,
+        slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
+        disk_mib=tuple(sorted((d.slot, d.size_mib) for d in spec.disks)),
+    )

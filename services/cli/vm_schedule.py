@@ -11,11 +11,24 @@ from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name.")]
+Vcpus = Annotated[int | None, typer.Option(help="How many vCPUs it has.", min=1, max=512)]
+Memory = Annotated[int | None, typer.Option(parser=units.mib, metavar="SIZE", help="How much memory it has: 2GiB.")]
+VcpusMax = Annotated[
+    int | None, typer.Option(help="How many it may have while it runs; of a stopped VM only.", min=1, max=512)
+]
+MemoryMax = Annotated[
+    int | None,
+    typer.Option(parser=units.mib, metavar="SIZE", help="How much it may have while it runs; of a stopped VM only."),
+]
 _PCT_MAX = 51_200
 
 
 def set_(
     name: Name,
+    vcpus: Vcpus = None,
+    memory: Memory = None,
+    vcpus_max: VcpusMax = None,
+    memory_max: MemoryMax = None,
     priority: Annotated[str | None, typer.Option(help="critical, important, normal or best-effort.")] = None,
     cpu_weight: Annotated[
         int | None, typer.Option(help="Its part of CPU time among VMs that compete; 0: by class.", min=0, max=10_000)
@@ -42,7 +55,7 @@ def set_(
     timeout_s: TimeoutS = 60.0,
     _json: AsJson = False,
 ) -> None:
-    """Change what a VM is worth, stopped or running; what is not said stays."""
+    """Change a VM's size or what it is worth, stopped or running; what is not said stays."""
     if pin and unpin:
         raise typer.BadParameter("--pin and --unpin exclude each other")
     said: dict[str, Any] = {
@@ -57,10 +70,15 @@ def set_(
         "one_cell": one_cell,
     }
     body = {field: value for field, value in said.items() if value is not None}
-    if not body:
-        raise typer.BadParameter("say what is to change, for example --cpu-weight 400")
+    size = {"vcpus": vcpus, "memory_mib": memory, "vcpus_max": vcpus_max, "memory_max_mib": memory_max}
+    size = {field: value for field, value in size.items() if value is not None}
+    if not body and not size:
+        raise typer.BadParameter("say what is to change, for example --vcpus 4 or --cpu-weight 400")
     api = client()
-    task.finish(api, api.post(path("vms", name, "allotment"), body), f"set {name}", waiting, timeout_s)
+    if size:
+        task.finish(api, api.post(path("vms", name, "size"), size), f"resize {name}", waiting, timeout_s)
+    if body:
+        task.finish(api, api.post(path("vms", name, "allotment"), body), f"set {name}", waiting, timeout_s)
 
 
 def schedule(name: Name, _json: AsJson = False) -> None:

@@ -38,6 +38,8 @@ def allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
     if isinstance(vm, Stopped):
         return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
     _check_running(command, wish, before.allotment)
+    if isinstance(vm, Running) and vm.growth is not None:
+        raise Refused(Refusal.BUSY, f"{vm.id} is being resized", "wait until that is done")
     if isinstance(vm, Running) and vm.wish is not None:
         if (vm.wish.priority, vm.wish.allotment) == (priority, wish):
             return ()

@@ -20,6 +20,7 @@ from proto.compute import (
     StartVm,
 )
 from proto.drain import AdvanceDrain, DrainNode
+from proto.growth import ResizeVm
 from proto.migration import MigrateVm
 from proto.placement import removed_by
 from proto.plan import MakePlan, ReviewPlan
@@ -60,6 +61,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, nodes={n: r.capabilities.protocol for n, r in reports.items() if r is not None})
         case SetPlacement():
             return replace(command, uses=views.uses())
+        case ResizeVm():
+            return replace(command, vcpus_free=views.vcpus_free(command.vm, now_us))
         case MakePlan() | ReviewPlan() | SetAllotment():
             return views.plans.filled(command)
         case RemoveNode():

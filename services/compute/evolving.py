@@ -31,6 +31,8 @@ from proto.compute import (
     VmStrangerGone,
     VmStrangerSeen,
 )
+from proto.growth import VmReshaped
+from proto.hardware import ordered
 from proto.machine import MachineSpec
 from proto.migration import (
     VmIncomingGone,
@@ -42,6 +44,7 @@ from proto.migration import (
     VmRecallRequested,
     VmSendRequested,
 )
+from services.compute import growth
 from services.compute.states import (
     Absent,
     Arriving,
@@ -72,6 +75,8 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = Absent(generation=max(vm.generation, event.generation))
         case _ if isinstance(vm, Absent):
             after = vm
+        case VmReshaped():
+            after = replace(vm, definition=replace(vm.definition, shape=event.shape))
         case VmAllotted():
             after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
             after = replace(after, wish=None) if isinstance(after, Running) else after
@@ -154,6 +159,7 @@ def _started(vm: Defined, event: VmStarted) -> Vm:
         spec=vm.spec,
         boot_id=event.boot_id,
         pcpus=event.pcpus,
+        hardware=ordered(vm.spec),
     )
 
 
@@ -197,6 +203,7 @@ def _arrived(vm: Arriving, event: VmMigrationEnded) -> Running:
         pause_wanted=vm.pause_wanted,
         paused=vm.pause_wanted,
         asked_version=vm.version + 1,
+        hardware=ordered(vm.spec),
     )
 
 
@@ -257,4 +264,4 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
         case VmAllotmentDenied():
             return replace(vm, wish=None)
         case _:
-            return vm
+            return growth.evolve(vm, event)

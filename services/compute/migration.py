@@ -95,9 +95,9 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
     if vm.wish is not None:
         raise wishing(vm)
     restored.all_heard(command)
-    unsettled = vm.pause_wanted != vm.paused or vm.resets_wanted > vm.resets
+    unsettled = vm.pause_wanted != vm.paused or vm.resets_wanted > vm.resets or vm.growth is not None
     if unsettled or len(vm.spec.disks) != len(vm.definition.disks):
-        raise Refused(Refusal.BUSY, f"{vm.id} is being paused, resumed, reset or taken in", "wait until that is done")
+        raise Refused(Refusal.BUSY, f"{vm.id} is being paused, resumed, reset, resized or taken in", "wait until that is done")
     choice = chosen(command.choice, command.node, f"placement has not heard of {vm.id} yet")
     wanted = vm.definition
     return [

@@ -45,8 +45,9 @@ from proto.compute import (
     VmStartFailed,
     VmStopRequested,
 )
+from proto.growth import NoteResize, ResizeVm
 from proto.migration import CancelMigration, MigrateVm
-from services.compute import migration, reports, restored, starting
+from services.compute import growth, migration, reports, restored, starting
 from services.compute.allot import allot, note
 from services.compute.evolving import evolve
 from services.compute.shape import defined
@@ -74,7 +75,7 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return reports.report(command, vm)
         case AbandonStart(), _:
             return restored.abandon(command, vm)
-        case ((NoteMemory() | NoteDevices() | NoteAllotment()), Absent()):
+        case ((NoteMemory() | NoteDevices() | NoteAllotment() | NoteResize()), Absent()):
             return ()
         case NoteAllotment(), _:
             return note(command, vm)
@@ -84,6 +85,10 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             raise migration.busy(vm)
         case SetAllotment(), _:
             return allot(command, vm)
+        case ResizeVm(), _:
+            return growth.resize(command, vm)
+        case NoteResize(), _:
+            return growth.note(command, vm) if isinstance(vm, Running) else ()
         case MigrateVm(), _:
             return migration.migrate(command, vm)
         case CancelMigration(), _:

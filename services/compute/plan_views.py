@@ -22,6 +22,7 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
+from proto.growth import VmResized
 from proto.memory import CapacitySet
 from proto.migration import VmMigrated, VmMigrationEnded
 from proto.plan import CpuBeat, MakePlan, NodeCpus, PlanInputs, ReviewPlan, VmNeeds
@@ -93,6 +94,10 @@ class PlanViews:
             case VmAllotted() if event.vm in self.needs:
                 changed = replace(self.needs[event.vm], priority=event.priority, allotment=event.allotment)
                 self.needs[event.vm] = changed
+            case VmResized() if event.vm in self.needs:
+                promise = promise_of(event.memory_mib, event.priority, event.allotment)
+                needs = self.needs[event.vm]
+                self.needs[event.vm] = replace(needs, vcpus=event.vcpus, memory_mib=guaranteed_mib(promise))
             case VmDeleted():
                 self._ended(event.vm)
                 self.needs.pop(event.vm, None)

@@ -25,6 +25,7 @@ from proto.compute import (
     VmStopped,
 )
 from proto.drain import AdvanceDrain, EndDrain, NodeDrainRequested, NodeMoveWanted
+from proto.growth import NoteResize, VmResized
 from proto.io import DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
@@ -60,6 +61,10 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteAllotment(vm=vm, node=node, generation=generation, granted=True)]
         case MemoryDenied(purpose=Purpose.ALLOTMENT, vm=vm, node=node, generation=generation, sentence=said):
             return [NoteAllotment(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
+        case MemoryReserved(purpose=Purpose.HOT_ADD, vm=vm, node=node, generation=generation):
+            return [NoteResize(vm=vm, node=node, generation=generation, granted=True)]
+        case MemoryDenied(purpose=Purpose.HOT_ADD, vm=vm, node=node, generation=generation, sentence=said):
+            return [NoteResize(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):
@@ -76,7 +81,7 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [MakePlan(node=event.node)]
         case VmMigrated():
             return [MakePlan(node=event.source)]
-        case VmAllotted() if event.vm in views.plans.where:
+        case VmAllotted() | VmResized() if event.vm in views.plans.where:
             return [MakePlan(node=views.plans.where[event.vm])]
         case IncarnationBegan():
             greetings = [GreetNode(node=node) for node in sorted(views.nodes)]

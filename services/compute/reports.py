@@ -19,7 +19,7 @@ from proto.compute import (
     VmStarted,
     VmStopped,
 )
-from services.compute import migration, restored
+from services.compute import growth, migration, restored
 from services.compute.starting import fail
 from services.compute.states import (
     Absent,
@@ -101,7 +101,7 @@ def _report_running(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
             events.append(VmPaused(vm=vm.id, generation=vm.generation))
         if vm.paused and not vm.pause_wanted and fact.seen is Seen.RUNNING:
             events.append(VmResumed(vm=vm.id, generation=vm.generation))
-    return events
+    return [*events, *growth.report(fact, vm)]
 
 
 def _resets(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:

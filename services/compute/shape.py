@@ -17,6 +17,7 @@ CPU_MODEL = "qemu64"
 """The baseline that every accelerator offers, TCG included: the guest's CPUID never follows the host by accident."""
 
 VCPUS_MAX = 512
+MEMORY_MIB_MIN = 64
 MEMORY_MIB_MAX = 16 * 1024 * 1024
 HEADROOM = 4
 """Times a VM may grow while it runs, where nothing else was said: each vCPU and DIMM slot costs a little at start."""
@@ -107,15 +108,9 @@ def _shape(command: DefineVm, generation: int, boots_directly: bool) -> Shape:
     headroom = max(command.vcpus, min(HEADROOM * command.vcpus, HEADROOM_VCPUS_MAX))
     vcpus_max = command.vcpus_max or headroom
     memory_max_mib = command.memory_max_mib or min(HEADROOM * command.memory_mib, MEMORY_MIB_MAX)
-    if not command.vcpus <= vcpus_max <= VCPUS_MAX:
-        raise _bad(f"vcpus_max is {vcpus_max}", f"between vcpus ({command.vcpus}) and {VCPUS_MAX}")
-    if not command.memory_mib <= memory_max_mib <= MEMORY_MIB_MAX:
-        raise _bad(
-            f"memory_max_mib is {memory_max_mib}", f"between memory_mib ({command.memory_mib}) and {MEMORY_MIB_MAX}"
-        )
     if command.uuid and not _UUID.match(command.uuid):
         raise _bad(f"uuid is {command.uuid!r}", "32 lower-case hex digits as 8-4-4-4-12, or none")
-    return Shape(
+    shape = Shape(
         vcpus=command.vcpus,
         memory_mib=command.memory_mib,
         vcpus_max=vcpus_max,
@@ -125,6 +120,20 @@ def _shape(command: DefineVm, generation: int, boots_directly: bool) -> Shape:
         firmware=Firmware.DIRECT if boots_directly else Firmware.BIOS,
         uuid=command.uuid or _uuid_of(command.vm, generation),
     )
+    check_size(shape)
+    return shape
+
+
+def check_size(shape: Shape) -> None:
+    """Whether its head-room holds it. Raises Refused: BAD_SHAPE."""
+    if not shape.vcpus <= shape.vcpus_max <= VCPUS_MAX:
+        raise _bad(f"vcpus_max is {shape.vcpus_max}", f"between vcpus ({shape.vcpus}) and {VCPUS_MAX}")
+    if not MEMORY_MIB_MIN <= shape.memory_mib <= shape.memory_max_mib <= MEMORY_MIB_MAX:
+        if shape.memory_mib < MEMORY_MIB_MIN:
+            raise _bad(f"memory_mib is {shape.memory_mib}", f"at least {MEMORY_MIB_MIN}")
+        raise _bad(
+            f"memory_max_mib is {shape.memory_max_mib}", f"between memory_mib ({shape.memory_mib}) and {MEMORY_MIB_MAX}"
+        )
 
 
 def _uuid_of(vm: str, generation: int) -> str:

@@ -24,7 +24,7 @@ from proto.compute import (
     VmStartFailed,
     VmStartRequested,
 )
-from proto.machine import ALL_BY_CLASS, MachineSpec
+from proto.machine import ALL_BY_CLASS, MachineSpec, birth
 from services.compute import restored
 from services.compute.policy import ATTEMPTS_MAX
 from services.compute.reasons import chosen
@@ -128,7 +128,7 @@ def note_found(command: NoteDevices, vm: Running) -> Sequence[VmEvent]:
 
 def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
     wanted = vm.definition
-    spec = MachineSpec(
+    made = MachineSpec(
         vm=vm.id,
         generation=vm.generation,
         shape=wanted.shape,
@@ -139,4 +139,4 @@ def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
         priority=wanted.priority,
         allotment=wanted.allotment,
     )
-    return VmLaunchRequested(vm=vm.id, node=vm.node, spec=spec)
+    return VmLaunchRequested(vm=vm.id, node=vm.node, spec=replace(made, born=birth(made)))

@@ -14,6 +14,8 @@ from proto.compute import (
     VmAllotmentRequested,
     VmDefined,
 )
+from proto.growth import VmResizeRequested
+from proto.hardware import Hardware
 from proto.machine import Disk, MachineSpec, Nic
 
 
@@ -96,7 +98,8 @@ class Launching(Placed, kw_only=True):
 
 class Running(Placed, kw_only=True):
     """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it. wish: what
-    the ledger is asked for."""
+    the ledger is asked for. hardware: what it was last seen to have. growth: the size it is to have, growing once that is
+    ordered, at growth_version."""
 
     word = "running"
     spec: MachineSpec
@@ -108,6 +111,10 @@ class Running(Placed, kw_only=True):
     resets_wanted: int = 0
     resets: int = 0
     wish: VmAllotmentRequested | None = None
+    hardware: Hardware | None = None
+    growth: VmResizeRequested | None = None
+    growing: bool = False
+    growth_version: int = 0
 
 
 class Stopping(Placed, kw_only=True):
@@ -151,7 +158,11 @@ class Migrating(Placed, kw_only=True):
     @property
     def spec(self) -> MachineSpec:
         """Of the process that the guest is to come into."""
-        return replace(self.running.spec, generation=self.incoming)
+        running = self.running
+        plugged = running.hardware.plugged_vcpus if running.hardware is not None else 0
+        plugged = max(plugged, running.spec.plugged_vcpus)
+        more = plugged if plugged > running.spec.shape.vcpus else 0
+        return replace(running.spec, generation=self.incoming, plugged_vcpus=more)
 
 
 class Arriving(Placed, kw_only=True):

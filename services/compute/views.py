@@ -31,6 +31,7 @@ from proto.compute import (
     VmStopped,
     VmStopRequested,
 )
+from proto.growth import VmReshaped, VmResized
 from proto.io import ImageDeleteRequested, ImageImported
 from proto.machine import Allotment, NicKind, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
@@ -42,7 +43,7 @@ from services.compute.cells import Planned
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.plan_views import PlanViews
-from services.compute.policy import WEIGHTS, NodeFacts, Weights, Wishes
+from services.compute.policy import WEIGHTS, NodeFacts, Weights, Wishes, vcpus_max
 from services.compute.pressed import Stilled
 
 
@@ -106,6 +107,8 @@ class Views(_Derived):
                 self.owners[event.vm] = _owner(recorded)
             case VmAllotted() if event.vm in self.vms:
                 self._apply_allotted(event, self.vms[event.vm])
+            case (VmReshaped() | VmResized()) if defined := self.vms.get(event.vm):
+                self._apply_size(event, defined)
             case VmDeleted():
                 self.vms.pop(event.vm, None)
                 self.owners.pop(event.vm, None)
@@ -202,6 +205,14 @@ class Views(_Derived):
         for node in [name for name, view in self.nodes.items() if event.vm in view.vms]:
             self._take(node, event.vm, defined.shape.vcpus, event.allotment, promise_to(self.vms[event.vm]))
 
+    def _apply_size(self, event: VmReshaped | VmResized, defined: VmDefined) -> None:
+        if isinstance(event, VmReshaped):
+            self.vms[event.vm] = replace(defined, shape=event.shape)
+            return
+        shape = replace(defined.shape, vcpus=event.vcpus, memory_mib=event.memory_mib)
+        self.vms[event.vm] = replace(defined, shape=shape)
+        self._take(event.node, event.vm, event.vcpus, defined.allotment, promise_to(self.vms[event.vm]))
+
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
         self.starts.pop(event.vm, None)
         self.at.pop(event.vm, None)
@@ -268,6 +279,13 @@ class Views(_Derived):
         """What placement may know of every node that joined; asking: the VM that is to be placed."""
         self.fleet.expire(now_us)
         return [facts for name in self.nodes if (facts := self.fleet.facts(name, now_us, asking)) is not None]
+
+    def vcpus_free(self, vm: str, now_us: int) -> int:
+        """How many more vCPUs may be promised where it runs; -1: it runs nowhere, or its node has not said what it has."""
+        defined, facts = self.vms.get(vm), self.fleet.facts(self.at.get(vm, ""), now_us, vm)
+        if defined is None or facts is None or not facts.pcpus:
+            return -1
+        return max(0, vcpus_max(facts, self.rules.ratio_of(defined.priority)) - facts.vcpus_promised)
 
     def uses(self) -> tuple[NodeUse, ...]:
         """What VMs were promised on each node that said hello."""

@@ -10,6 +10,7 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
+from proto.growth import VmResized, VmResizeRequested
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from services.memory import queries, react, regions, views
 from services.memory.model import LEDGER
@@ -19,7 +20,7 @@ SERVICE = Service(
     deciders=(LEDGER, regions.REGIONS),
     follows=(
         *(NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmAllotmentRequested),
-        *(VmMigrationRequested, VmMigrated, VmIncomingGone),
+        *(VmMigrationRequested, VmMigrated, VmIncomingGone, VmResizeRequested, VmResized),
     ),
     react=lambda event, recorded, views: [*react.react(event, recorded, views), *regions.react(event)],
     views=views.Views,

@@ -21,6 +21,7 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
+from proto.growth import VmResized, VmResizeRequested
 from proto.ladder import JudgeMemory
 from proto.memory import AdvancePolicy, NoteHost, Purpose, ReleaseMemory, ReserveMemory, ResizeMemory
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
@@ -49,6 +50,10 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             ]
         case VmAllotmentRequested():
             return [_allotted(event, views)]
+        case VmResizeRequested() if event.memory_mib > event.was_memory_mib:
+            return [_sized(event)]
+        case VmResized():
+            return [_sized(event)]
         case VmMigrationRequested(to=to, vm=vm, incoming=incoming):
             promise = promise_of(event.memory_mib, event.priority, event.allotment)
             wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=Purpose.MIGRATION)
@@ -69,6 +74,14 @@ def _allotted(event: VmAllotmentRequested, views: Any) -> ResizeMemory:
     promise = promise_of(size, event.priority, event.allotment)
     return ResizeMemory(
         node=event.node, vm=event.vm, generation=event.generation, promise=promise, purpose=Purpose.ALLOTMENT
+    )
+
+
+def _sized(event: VmResizeRequested | VmResized) -> ResizeMemory:
+    """Before it grows, and once it is seen what it has: more is never promised than it got."""
+    promise = promise_of(event.memory_mib, event.priority, event.allotment)
+    return ResizeMemory(
+        node=event.node, vm=event.vm, generation=event.generation, promise=promise, purpose=Purpose.HOT_ADD
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proto.hardware import Hardware
+from proto.hardware import ordered
 from proto.machine import MachineSpec
 from proto.node import OrderVm, Want
 from services.node.drivers import Machine
@@ -26,16 +26,7 @@ AGAIN_MAX_US = 300_000_000
 def born(vm: Vm, spec: MachineSpec | None, machine: Machine | None) -> None:
     """It was started, and is as its order said."""
     vm.fitted, vm.refit_us, vm.refits = spec, 0, 0
-    vm.hardware = None
-    if spec is not None and machine is not None:
-        shape = spec.shape
-        vm.hardware = Hardware(
-            vcpus=shape.vcpus,
-            plugged_vcpus=max(shape.vcpus, spec.plugged_vcpus),
-            memory_mib=shape.memory_mib,
-            slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
-            disk_mib={d.slot: d.size_mib for d in spec.disks},
-        )
+    vm.hardware = None if spec is None or machine is None else ordered(spec)
 
 
 def wanted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> bool:

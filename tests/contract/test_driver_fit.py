@@ -97,16 +97,16 @@ async def test_a_disk_is_plugged_grown_and_unplugged(vm: Vm, bus: DiskBus) -> No
     root = vm.spec.disks[0]
     disk = replace(DATA, bus=bus)
     has = await vm.fit(disks=(root, disk))
-    assert (has.slots, has.disk_mib[1], has.misfits) == ((0, 1, 8), 64, ())
+    assert (has.slots, dict(has.disk_mib)[1], has.misfits) == ((0, 1, 8), 64, ())
     name = {DiskBus.VIRTIO_BLK: "vdb", DiskBus.VIRTIO_SCSI: "sda", DiskBus.NVME: "nvme0n1"}[bus]
     await vm.sees(f"cat /sys/block/{name}/size", str(64 * 2048))
     assert await vm.again() == has
     has = await vm.fit(disks=(root, replace(disk, size_mib=96)))
     if DISKS[bus].grows:
-        assert (has.disk_mib[1], has.misfits) == (96, ())
+        assert (dict(has.disk_mib)[1], has.misfits) == (96, ())
         await vm.sees(f"cat /sys/block/{name}/size", str(96 * 2048))
     else:
-        assert (has.disk_mib[1], [m.slot for m in has.misfits]) == (64, [1])
+        assert (dict(has.disk_mib)[1], [m.slot for m in has.misfits]) == (64, [1])
         assert "restart" in has.misfits[0].sentence
     has = await vm.fit(disks=(root,), leaving=(1,))
     assert (has.slots, has.misfits) == ((0, 8), ())

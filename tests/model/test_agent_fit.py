@@ -31,7 +31,7 @@ def test_a_start_gives_all_of_it_and_is_reported_so() -> None:
     node = Node().order(order(spec=wish(disks=(DISK,)))).tick()
     assert node.acts == ["start"]
     assert node.facts[-1].hardware == Hardware(
-        vcpus=1, plugged_vcpus=1, memory_mib=256, slots=(2,), disk_mib={2: 8}
+        vcpus=1, plugged_vcpus=1, memory_mib=256, slots=(2,), disk_mib=((2, 8),)
     )
 
 

@@ -58,6 +58,7 @@ from proto.machine import (
     NicKind,
     NicWish,
     Shape,
+    birth,
 )
 from proto.placement import Candidate, Filter, Placement, Rejected
 from services.compute.model import VM
@@ -98,7 +99,7 @@ def requested(node: NodeId, generation: int, placement: Placement) -> VmStartReq
 
 def launched(node: NodeId, generation: int) -> VmLaunchRequested:
     spec = MachineSpec(vm=A, generation=generation, shape=SHAPE, disks=DISKS, nics=NICS, boot=BOOT, boot_image="tiny")
-    return VmLaunchRequested(vm=A, node=node, spec=spec)
+    return VmLaunchRequested(vm=A, node=node, spec=msgspec.structs.replace(spec, born=birth(spec)))
 
 
 def report(seen: Seen, generation: int = 1, node: NodeId = N1, version: int = 99, **more: object) -> ReportVm:

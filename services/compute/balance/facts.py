@@ -29,6 +29,7 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.drain import NodeDrained, NodeDrainEnded, NodeDrainRequested
+from proto.growth import VmResized
 from proto.ladder import MemoryPolicy
 from proto.machine import NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
@@ -115,6 +116,8 @@ class BalanceViews:
                 guest.fixed = STOPPING
             case VmAllotted() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
+            case VmResized() if guest := self.guests.get(event.vm):
+                guest.asked = replace(guest.asked, vcpus=event.vcpus, memory_mib=event.memory_mib)
             case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
                 self._apply_migration(event)
             case VmStopped() | VmStartFailed():

@@ -97,6 +97,15 @@ class AllotmentBody(Body):
     one_cell: bool | None = None
 
 
+class SizeBody(Body):
+    """What a VM is to have; what is not said stays. The maxima are changed at rest only."""
+
+    vcpus: Annotated[int, msgspec.Meta(ge=1, le=512)] | None = None
+    memory_mib: MemoryMib | None = None
+    vcpus_max: Annotated[int, msgspec.Meta(ge=1, le=512)] | None = None
+    memory_max_mib: MemoryMib | None = None
+
+
 class ExecBody(Body):
     """A program in the guest, by its guest agent. timeout_s: seconds until it is given up."""
 

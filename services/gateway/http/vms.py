@@ -14,6 +14,7 @@ from litestar.params import FromPath, JSONBody
 from libs.common.bus import BusError
 from libs.common.messages import Command, encode
 from proto import compute as c
+from proto.growth import ResizeVm
 from proto.machine import DiskWish, NicKind, NicWish
 from proto.migration import CancelMigration, MigrateVm
 from proto.node import AskExec, AskInfo, ExecResult, VmInfo
@@ -27,6 +28,7 @@ from services.gateway.http.bodies import (
     ExecBody,
     MigrateVmBody,
     NewVm,
+    SizeBody,
     StartVmBody,
     StopVmBody,
     Vms,
@@ -39,7 +41,7 @@ from services.gateway.http.screenshot import screenshot
 from services.gateway.problems import Problem, not_running
 from services.gateway.views.vms import Vm
 
-KINDS: dict[type[Command], str] = {c.SetAllotment: "allot", CancelMigration: "cancel-migration"}
+KINDS: dict[type[Command], str] = {c.SetAllotment: "allot", ResizeVm: "resize", CancelMigration: "cancel-migration"}
 INFO_S = 1.0
 """how long a question to the agent about one VM may hold up its page"""
 EXEC_SLACK_S = 10.0
@@ -212,6 +214,21 @@ async def allot_vm(
     return await _tell(request, gateway, vm, command)
 
 
+@post("/{vm:str}/size", action=Action.OPERATE, status_code=202, summary="Change a VM's vCPUs and memory")
+async def size_vm(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[SizeBody]
+) -> Accepted:
+    """At rest, or while it runs: then within the maximum that it was started with, and without a restart."""
+    command = ResizeVm(
+        vm=vm,
+        vcpus=data.vcpus or 0,
+        memory_mib=data.memory_mib or 0,
+        vcpus_max=data.vcpus_max or 0,
+        memory_max_mib=data.memory_max_mib or 0,
+    )
+    return await _tell(request, gateway, vm, command)
+
+
 @delete("/{vm:str}", action=Action.OPERATE, status_code=202, summary="Delete a stopped VM and its disks")
 async def delete_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Accepted:
     return await _tell(request, gateway, vm, c.DeleteVm(vm=vm))
@@ -251,7 +268,7 @@ def _input(text: str) -> bytes:
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
-    screenshot, translate_vm, memory_of_vm, allot_vm, schedule,
+    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

@@ -7,6 +7,7 @@ from typing import Any
 from libs.common.messages import Meta, Recorded, decode_meta
 from proto import compute as c
 from proto import drain as d
+from proto import growth as g
 from proto import io, ladder, memory
 from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
@@ -162,6 +163,19 @@ def _running_changes(s: _Story) -> bool:
             s.begin("allot", vm, f"the ledger of {node} is asked for its memory")
         case c.VmAllotmentDenied(vm=vm, sentence=sentence):
             s.failed("allot", vm, f"{sentence}; nothing was changed")
+        case g.VmReshaped(vm=vm, shape=shape):
+            s.at_once("resize", vm, f"{vm} will start with {count(shape.vcpus, "vCPU")} and {shape.memory_mib} MiB")
+        case g.VmResizeRequested(vm=vm, node=node, memory_mib=mib, was_memory_mib=was):
+            s.begin("resize", vm, f"the ledger of {node} is asked for {mib - was} MiB" if mib > was else "asked for")
+        case g.VmResizeOrdered(vm=vm, node=node):
+            s.step("resize", vm, f"{node} was told to do it")
+        case g.VmResizeDenied(vm=vm, sentence=said):
+            s.failed("resize", vm, f"{said}; {vm} has the size it had")
+        case g.VmResized(vm=vm, vcpus=vcpus, memory_mib=mib, sentence=said):
+            has = f"{vm} has {count(vcpus, "vCPU")} and {mib} MiB"
+            (s.failed if said else s.done)("resize", vm, f"{has}: {said}" if said else has)
+        case g.VmHardwareSeen():
+            pass
         case c.VmReset(vm=vm):
             s.done("reset", vm, f"{vm} was reset")
         case _:
@@ -173,7 +187,7 @@ def _ends(s: _Story) -> bool:
     match s.event:
         case c.VmStopped(vm=vm, cause=cause):
             s.done("stop", vm, f"{vm} is stopped ({cause})")
-            for kind in ("start", "pause", "resume", "reset", "migrate", "allot"):
+            for kind in ("start", "pause", "resume", "reset", "migrate", "allot", "resize"):
                 s.failed(kind, vm, f"{vm} stopped first ({cause})")
         case c.VmDeleted(vm=vm):
             s.begin("delete", vm, "definition removed")

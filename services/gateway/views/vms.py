@@ -9,7 +9,9 @@ import msgspec
 
 from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
+from proto import growth as g
 from proto import migration as m
+from proto.hardware import Hardware
 from proto.machine import Allotment, Disk, DiskWish, Nic, NicWish
 from proto.node import Sending
 
@@ -29,7 +31,8 @@ class Reason(msgspec.Struct):
 class Vm(msgspec.Struct):
     """A VM as the events tell. pcpus and addresses hold only while it runs. disk_wishes and nic_wishes: as asked for;
     disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last. migrating_to: where
-    it is on its way to; `node` is where it runs. sending: how far, as its node says right now."""
+    it is on its way to; `node` is where it runs. hardware: what it
+    was last seen to have. sending: how far, as its node says right now."""
 
     name: str
     project: str
@@ -59,6 +62,7 @@ class Vm(msgspec.Struct):
     reason: str = ""
     reasons: list[Reason] = []
     placement: c.Placement | None = None
+    hardware: Hardware | None = None
     migrating_to: str = ""
     sending: Sending | None = None
 
@@ -78,6 +82,10 @@ class VmsView:
             return
         if isinstance(event, c.VmDeleted):
             del self.all[vm.name]
+        elif isinstance(event, g.VmReshaped):
+            shape = event.shape
+            vm.vcpus, vm.memory_mib, vm.changed_us = shape.vcpus, shape.memory_mib, recorded.at_us
+            vm.vcpus_max, vm.memory_max_mib = shape.vcpus_max, shape.memory_max_mib
         elif isinstance(event, c.VmAllotted):
             vm.priority, vm.allotment, vm.changed_us = event.priority, event.allotment, recorded.at_us
         elif _starting(vm, event) or _living(vm, event) or _migrating(vm, event):
@@ -150,8 +158,12 @@ def _living(vm: Vm, event: Any) -> bool:
             vm.state = "resuming"
         case c.VmResumed():
             vm.state = "running"
-        case c.VmResetRequested() | c.VmReset():
+        case c.VmResetRequested() | c.VmReset() | g.VmResizeRequested() | g.VmResizeOrdered() | g.VmResizeDenied():
             pass
+        case g.VmResized():
+            vm.vcpus, vm.memory_mib = event.vcpus, event.memory_mib
+        case g.VmHardwareSeen():
+            vm.hardware = event.hardware
         case _:
             return False
     return True
@@ -197,6 +209,12 @@ def _reason(event: Any) -> str:
             return f"migrated to {event.node}: {took}"
         case m.VmMigrationFailed():
             return f"not migrated to {event.to}: {event.sentence}"
+        case g.VmResizeRequested(vcpus=vcpus, memory_mib=mib):
+            return f"to have {vcpus} vCPUs and {mib} MiB ({event.was_vcpus} and {event.was_memory_mib} until then)"
+        case g.VmResized(vcpus=vcpus, memory_mib=mib, sentence=said):
+            return f"has {vcpus} vCPUs and {mib} MiB" + (f": {said}" if said else "")
+        case g.VmResizeDenied(sentence=said):
+            return f"not resized: {said}"
         case c.VmStopped():
             return f"stopped ({event.cause})" + (f": {event.sentence}" if event.sentence else "")
         case _:

@@ -6,7 +6,9 @@ from typing import Any
 
 from proto import cluster, drain, io, ladder, mapping, memory, plan
 from proto import compute as c
+from proto import growth as g
 from proto import migration as m
+from proto.hardware import Hardware
 from proto.nodes import NodeCordoned, NodeHealthChanged, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 from services.gateway.why.balance import of_balance
 from services.gateway.why.placing import said_rules
@@ -80,6 +82,18 @@ def _of_plans(event: Any) -> str:
             return f"{event.node}'s ledger was asked whether it may be worth more or less ({event.priority}{own_said})"
         case c.VmAllotmentDenied():
             return f"its new allotment was denied, and nothing changed: {event.sentence}"
+        case g.VmReshaped(shape=shape):
+            return f"at rest it was given {shape.vcpus} vCPUs and {shape.memory_mib} MiB"
+        case g.VmResizeRequested():
+            return f"{event.vcpus} vCPUs and {event.memory_mib} MiB were asked for ({event.was_vcpus} and {event.was_memory_mib})"
+        case g.VmResizeOrdered():
+            return f"all that its new size takes was promised, and {event.node} told to bring it there"
+        case g.VmResized(sentence=said):
+            return f"it was seen to have {event.vcpus} vCPUs and {event.memory_mib} MiB" + (f": {said}" if said else "")
+        case g.VmResizeDenied():
+            return f"its size stayed as it was: {event.sentence}"
+        case g.VmHardwareSeen(hardware=has):
+            return _hardware(has)
         case c.VmAllotted():
             return f"its allotment was changed ({event.priority})"
         case plan.PlanMade(moved=moved) if moved:
@@ -227,3 +241,9 @@ def _of_ladder(event: ladder.LadderClimbed | ladder.LadderDescended) -> str:
     has = f"{seen.available_mib} MiB available, minFree {event.min_free_mib}"
     verb = "takes back" if isinstance(event, ladder.LadderClimbed) else "gives again"
     return f"{event.node} {verb} memory ({event.level.value}: {has}): {did}"
+
+
+def _hardware(has: Hardware) -> str:
+    slots = ", ".join(map(str, has.slots)) or "none"
+    said = f"it was seen with {has.vcpus} vCPUs, {has.memory_mib} MiB and devices in slots {slots}"
+    return "; ".join([said, *(misfit.sentence for misfit in has.misfits)])

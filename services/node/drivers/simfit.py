@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from proto.hardware import Hardware, Misfit
+from proto.hardware import Hardware, Misfit, ordered
 from proto.machine import Disk, MachineSpec, Nic
 from proto.models import DISKS
 from services.node.drivers import CannotMove, Locked, Machine, NoSuchVm
@@ -46,15 +46,7 @@ def _machine(vm: SimVm, found: list[Misfit]) -> Machine:
 
 
 def hardware(vm: SimVm, found: tuple[Misfit, ...] = ()) -> Hardware:
-    spec = vm.spec
-    return Hardware(
-        vcpus=spec.shape.vcpus,
-        plugged_vcpus=max(vm.plugged_vcpus, spec.shape.vcpus),
-        memory_mib=spec.shape.memory_mib,
-        slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
-        disk_mib={d.slot: d.size_mib for d in spec.disks},
-        misfits=found,
-    )
+    return replace(ordered(replace(vm.spec, plugged_vcpus=vm.plugged_vcpus)), misfits=found)
 
 
 def _unplug(host: SimHost, vm: SimVm, wish: MachineSpec, keeps: bool, found: list[Misfit]) -> None:

@@ -45,6 +45,6 @@ async def look(vm: RunningVm, found: tuple[Misfit, ...] = ()) -> Hardware:
         plugged_vcpus=plugged,
         memory_mib=await fit_memory.size_mib(vm),
         slots=tuple(sorted({*disk_mib, *nics})),
-        disk_mib=disk_mib,
+        disk_mib=tuple(sorted(disk_mib.items())),
         misfits=found,
     )

@@ -59,6 +59,8 @@ async def _use(vm: RunningVm, wanted: int, found: list[Misfit]) -> None:
     end = asyncio.get_running_loop().time() + ONLINE_S_MAX
     while True:
         inside = await _inside(vm)
+        if not inside and wanted < len(await vm.do("query-cpus-fast")):
+            raise DriverError("the guest's agent does not answer, and only it can take vCPUs out of use")
         if not inside or sum(c.online for c in inside) == wanted:
             return
         late = asyncio.get_running_loop().time() >= end

@@ -1,0 +1,102 @@
+"""compute: a VM's size is changed, at rest or while it runs (streams `vm-NAME`)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from libs.common.messages import Command, Event, Name, NodeId, VmId
+from proto.hardware import Hardware
+from proto.machine import Allotment, Priority, Shape
+
+MAX_VCPUS = 512
+MAX_MIB = 16 * 1024 * 1024
+
+
+class ResizeVm(Command):
+    """0: as it is. vcpus_max, memory_max_mib: the head-room, which is fixed at each start and so changed at rest only.
+    vcpus_free: how many more vCPUs its node may promise; filled in by compute's own view, -1: it is on none."""
+
+    vm: Name
+    vcpus: Annotated[int, msgspec.Meta(ge=0, le=MAX_VCPUS)] = 0
+    memory_mib: Annotated[int, msgspec.Meta(ge=0, le=MAX_MIB)] = 0
+    vcpus_max: Annotated[int, msgspec.Meta(ge=0, le=MAX_VCPUS)] = 0
+    memory_max_mib: Annotated[int, msgspec.Meta(ge=0, le=MAX_MIB)] = 0
+    vcpus_free: int = -1
+
+
+class NoteResize(Command):
+    """What the ledger of its node said to the memory that a running VM is to grow by."""
+
+    vm: Name
+    node: NodeId
+    generation: int
+    granted: bool
+    sentence: str = ""
+
+
+class VmReshaped(Event):
+    """At rest: it starts so the next time."""
+
+    vm: VmId
+    shape: Shape
+
+
+class VmResizeRequested(Event):
+    """A running VM is to have this size. Where it grows in memory, its node's ledger is asked first."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    vcpus: int
+    memory_mib: int
+    was_vcpus: int
+    was_memory_mib: int
+    priority: Priority
+    allotment: Allotment
+
+
+class VmResizeOrdered(Event):
+    """All that it takes is promised: its agent is ordered to give, or take, it."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+
+
+class VmResized(Event):
+    """Seen: it has this size now, and starts so the next time. sentence: why it is not what was asked for, where it is not."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    vcpus: int
+    memory_mib: int
+    priority: Priority
+    allotment: Allotment
+    sentence: str = ""
+
+
+class VmResizeDenied(Event):
+    """Its node's ledger does not hold it: it has the size it had."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    sentence: str
+
+
+class VmHardwareSeen(Event):
+    """What its process and its guest say that it has, where that is news."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    hardware: Hardware
+
+
+GrowthCommand = ResizeVm | NoteResize
+GrowthEvent = (
+    VmReshaped | VmResizeRequested | VmResizeOrdered | VmResized | VmResizeDenied | VmHardwareSeen
+)

@@ -1,0 +1,200 @@
+"""A VM's size is changed: at rest at once; while it runs, by its ledger, its agent and its guest, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from libs.common.decider import Refused
+from libs.common.messages import NodeId, VmId
+from libs.memory.promise import promise_of
+from proto.compute import DefineVm, Placement, Refusal, ReportVm, ResetVm, Seen, VmDefined, VmEvent
+from proto.growth import (
+    NoteResize,
+    ResizeVm,
+    VmHardwareSeen,
+    VmReshaped,
+    VmResized,
+    VmResizeDenied,
+    VmResizeOrdered,
+    VmResizeRequested,
+)
+from proto.hardware import Hardware, Misfit, ordered
+from proto.machine import Allotment, MachineSpec, Priority, birth
+from proto.memory import Purpose, ResizeMemory
+from proto.migration import MigrateVm
+from services.compute.model import VM
+from services.compute.states import Absent, Reserving, Running, Stopped, Vm
+from services.memory import react
+
+A, N1 = VmId("a"), NodeId("n1")
+DEFINED = VM.decide(DefineVm(vm="a", vcpus=2, memory_mib=512, vcpus_max=8, memory_max_mib=2048), Absent())
+STOPPED = VM.fold(DEFINED)
+REQUESTED = VmResizeRequested(
+    vm=A, node=N1, generation=1, vcpus=4, memory_mib=1024, was_vcpus=2, was_memory_mib=512,
+    priority=Priority.NORMAL, allotment=Allotment(),
+)  # fmt: skip
+ORDERED = VmResizeOrdered(vm=A, node=N1, generation=1)
+GRANTED = NoteResize(vm="a", node=N1, generation=1, granted=True)
+GROW = ResizeVm(vm="a", vcpus=4, memory_mib=1024, vcpus_free=10)
+LESS = Misfit(what="memory", sentence="the guest has taken 768 MiB, 1024 are wanted", pending=True)
+
+
+def running() -> Running:
+    (defined,) = [e for e in DEFINED if isinstance(e, VmDefined)]
+    plain = MachineSpec(vm="a", generation=1, shape=defined.shape)
+    spec = replace(plain, born=birth(plain))
+    return Running(definition=defined, generation=1, node=N1, spec=spec, hardware=ordered(spec), version=5)
+
+
+def after(vm: Vm, *events: VmEvent) -> Running:
+    vm = VM.fold(events, vm)
+    assert isinstance(vm, Running)
+    return vm
+
+
+def seen(vm: Running, vcpus: int, memory_mib: int, *misfits: Misfit, version: int = 99) -> ReportVm:
+    has = Hardware(vcpus=vcpus, plugged_vcpus=vcpus, memory_mib=memory_mib, misfits=misfits)
+    return ReportVm(node=N1, vm="a", generation=1, order_version=version, seen=Seen.RUNNING, hardware=has)
+
+
+def refused(command: object, vm: Vm) -> Refused:
+    with pytest.raises(Refused) as said:
+        VM.decide(command, vm)  # type: ignore[arg-type]
+    assert said.value.remedy
+    return said.value
+
+
+# --- at rest -----------------------------------------------------------------------------------------------------------
+
+
+def test_at_rest_it_is_another_shape_at_once_and_head_room_follows() -> None:
+    (event,) = VM.decide(ResizeVm(vm="a", vcpus=12, memory_mib=1024), STOPPED)
+    assert isinstance(event, VmReshaped)
+    shape = event.shape
+    assert (shape.vcpus, shape.vcpus_max, shape.memory_mib, shape.memory_max_mib) == (12, 12, 1024, 2048)
+    vm = VM.fold([event], STOPPED)
+    assert isinstance(vm, Stopped) and vm.definition.shape == shape
+    assert VM.decide(ResizeVm(vm="a", vcpus=12), vm) == ()
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (ResizeVm(vm="a", vcpus=4, vcpus_max=3), "vcpus_max is 3"),
+        (ResizeVm(vm="a", memory_mib=32), "at least 64"),
+        (ResizeVm(vm="a", memory_max_mib=100), "memory_max_mib is 100"),
+    ],
+)
+def test_at_rest_a_shape_that_contradicts_itself_is_refused(wish: ResizeVm, words: str) -> None:
+    said = refused(wish, STOPPED)
+    assert said.reason == Refusal.BAD_SHAPE and words in f"{said.sentence} {said.remedy}"
+
+
+def test_a_reservation_is_never_more_than_the_memory() -> None:
+    definition = replace(running().definition, allotment=Allotment(memory_reserved_mib=500))
+    assert refused(ResizeVm(vm="a", memory_mib=256), replace(STOPPED, definition=definition)).reason == Refusal.BAD_SHAPE
+
+
+# --- while it runs -----------------------------------------------------------------------------------------------------
+
+
+def test_growth_in_full() -> None:
+    vm = running()
+    assert list(VM.decide(GROW, vm)) == [REQUESTED]
+    vm = after(vm, REQUESTED)
+    assert vm.spec.shape.vcpus == 2, "nothing is ordered before the ledger has answered"
+    assert list(VM.decide(GRANTED, vm)) == [ORDERED]
+    vm = after(vm, ORDERED)
+    assert (vm.spec.shape.vcpus, vm.spec.shape.memory_mib, vm.definition.shape.vcpus) == (4, 1024, 2)
+    assert VM.decide(GRANTED, vm) == ()
+    fact = seen(vm, 4, 1024)
+    news, resized = VM.decide(fact, vm)
+    assert isinstance(news, VmHardwareSeen) and news.hardware == fact.hardware
+    assert resized == VmResized(
+        vm=A, node=N1, generation=1, vcpus=4, memory_mib=1024, priority=Priority.NORMAL, allotment=Allotment()
+    )
+    vm = after(vm, news, resized)
+    assert (vm.definition.shape.vcpus, vm.definition.shape.memory_mib, vm.growth) == (4, 1024, None)
+    assert list(VM.decide(fact, vm)) == []
+    assert vm.spec.born == birth(running().spec), "its process was born as it was"
+
+
+def test_what_the_ledger_denies_changes_nothing() -> None:
+    vm = after(running(), REQUESTED)
+    denied = replace(GRANTED, granted=False, sentence="n1 does not hold it")
+    (event,) = VM.decide(denied, vm)
+    assert event == VmResizeDenied(vm=A, node=N1, generation=1, sentence="n1 does not hold it")
+    vm = after(vm, event)
+    assert (vm.growth, vm.spec, vm.definition) == (None, running().spec, running().definition)
+
+
+def test_more_vcpus_or_less_memory_need_no_ledger_first() -> None:
+    grown = after(running(), REQUESTED, ORDERED, *VM.decide(seen(running(), 4, 1024), after(running(), REQUESTED, ORDERED)))
+    for wish in (ResizeVm(vm="a", vcpus=6), ResizeVm(vm="a", memory_mib=768), ResizeVm(vm="a", vcpus=1)):
+        assert [type(e) for e in VM.decide(wish, grown)] == [VmResizeRequested, VmResizeOrdered]
+
+
+def test_a_guest_that_takes_less_ends_it_with_what_it_has_and_why() -> None:
+    vm = after(running(), REQUESTED, ORDERED)
+    _, resized = VM.decide(seen(vm, 4, 768, LESS), vm)
+    assert isinstance(resized, VmResized)
+    assert (resized.vcpus, resized.memory_mib, resized.sentence) == (4, 768, LESS.sentence)
+    vm = after(vm, resized)
+    assert vm.spec.shape.memory_mib == vm.definition.shape.memory_mib == 768
+
+
+def test_a_report_on_an_older_order_or_fit_ends_nothing() -> None:
+    vm = after(running(), REQUESTED, ORDERED)
+    assert VM.decide(seen(vm, 2, 512, version=vm.growth_version), vm) != ()  # it is news only that slots are gone
+    assert not any(isinstance(e, VmResized) for e in VM.decide(seen(vm, 2, 512), vm))
+    late = seen(vm, 4, 1024, version=vm.growth_version - 1)
+    assert not any(isinstance(e, VmResized) for e in VM.decide(late, vm))
+
+
+def test_one_change_at_a_time() -> None:
+    vm = after(running(), REQUESTED)
+    for command in (ResizeVm(vm="a", vcpus=3), MigrateVm(vm="a", node="n2")):
+        assert refused(command, vm).reason == Refusal.BUSY
+    assert VM.decide(ResetVm(vm="a"), vm) != ()
+
+
+@pytest.mark.parametrize(
+    ("wish", "reason", "words"),
+    [
+        (ResizeVm(vm="a", vcpus=9), Refusal.BAD_SHAPE, "at most 8 while it runs; more needs a restart"),
+        (ResizeVm(vm="a", memory_mib=4096), Refusal.BAD_SHAPE, "at most 2048 MiB while it runs"),
+        (ResizeVm(vm="a", memory_mib=256), Refusal.NOT_STOPPED, "at least 512 MiB, or stop it first"),
+        (ResizeVm(vm="a", memory_mib=1023), Refusal.BAD_SHAPE, "1022 MiB or 1024 MiB"),
+        (ResizeVm(vm="a", vcpus=4, vcpus_free=1), Refusal.CPU_SHORT, "may promise 1 more"),
+        (ResizeVm(vm="a", vcpus_max=16), Refusal.NOT_STOPPED, "stop it"),
+    ],
+)
+def test_what_cannot_be_is_refused_beforehand(wish: ResizeVm, reason: Refusal, words: str) -> None:
+    said = refused(wish, running())
+    assert said.reason == reason and words in f"{said.sentence}; {said.remedy}"
+
+
+def test_one_that_is_paused_or_found_or_on_its_way_is_not_resized() -> None:
+    assert refused(GROW, replace(running(), paused=True, pause_wanted=True)).reason == Refusal.NOT_RUNNING
+    unborn = replace(running(), spec=replace(running().spec, born=None))
+    assert "restart it once" in refused(GROW, unborn).remedy
+    (defined,) = [e for e in DEFINED if isinstance(e, VmDefined)]
+    starting = Reserving(definition=defined, generation=1, node=N1, placement=Placement(policy="p"))
+    assert refused(GROW, starting).reason == Refusal.BUSY
+    assert refused(GROW, Absent()).reason == Refusal.NOT_DEFINED
+
+
+# --- the ledger --------------------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_is_asked_before_it_grows_and_told_what_it_has() -> None:
+    promise = promise_of(1024, Priority.NORMAL, Allotment())
+    asked = ResizeMemory(node="n1", vm="a", generation=1, promise=promise, purpose=Purpose.HOT_ADD)
+    assert react.react(REQUESTED, None, None) == [asked]  # type: ignore[arg-type]
+    assert react.react(replace(REQUESTED, memory_mib=512), None, None) == ()  # type: ignore[arg-type]
+    less = VmResized(
+        vm=A, node=N1, generation=1, vcpus=4, memory_mib=768, priority=Priority.NORMAL, allotment=Allotment()
+    )
+    (told,) = react.react(less, None, None)  # type: ignore[arg-type]
+    assert isinstance(told, ResizeMemory) and told.promise == promise_of(768, Priority.NORMAL, Allotment())
