@@ -45,5 +45,8 @@ def test_a_guest_grows_and_shrinks_and_keeps_its_size(cluster: EmbeddedCluster) 
     assert again == 2 and other_boot != boot
     told = [json.loads(line)["type"] for line in cluster.ctl("events", "--json").splitlines()]
     assert told.count("vm_resized") == 2 and "vm_reshaped" in told
+    sizes = cluster.json("vm", "history", "grow", "--size")
+    assert [each["type"] for each in sizes].count("vm_resize_requested") == 2
+    assert {each["asked_by"] for each in sizes} == {"user:admin"}
     cluster.ctl("vm", "stop", "grow", "--force", "--wait")
     cluster.ctl("vm", "delete", "grow", "--wait")
