@@ -118,10 +118,14 @@ class VmMemoryNoted(Event):
 
 
 class VmDevicesNoted(Event):
+    """changed: io changed them, at rest (generation 0) or while it runs; its definition follows. leaving: slots to be unplugged."""
+
     vm: VmId
     generation: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    leaving: tuple[int, ...] = ()
+    changed: bool = False
 
 
 class VmLaunchRequested(Event):

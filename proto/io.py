@@ -5,7 +5,22 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Value, VmId
-from proto.machine import DirectBoot, Disk, DiskFormat, DiskWish, FileName, Nic, NicWish, Sha256
+from proto.hardware import Hardware
+from proto.machine import (
+    DirectBoot,
+    Disk,
+    DiskBus,
+    DiskFormat,
+    DiskLimits,
+    DiskMib,
+    DiskWish,
+    FileName,
+    Nic,
+    NicKind,
+    NicModel,
+    NicWish,
+    Sha256,
+)
 
 
 class Refusal(StrEnum):
@@ -15,6 +30,14 @@ class Refusal(StrEnum):
     IMAGE_BUSY = "IMAGE_BUSY"
     NO_NODE = "NO_NODE"
     NOT_PERMITTED = "NOT_PERMITTED"
+    NOT_DEFINED = "NOT_DEFINED"
+    DEVICE_UNKNOWN = "DEVICE_UNKNOWN"
+    BOOT_DISK = "BOOT_DISK"
+    SHRINKING = "SHRINKING"
+    TOO_MANY = "TOO_MANY"
+    BAD_DEVICE = "BAD_DEVICE"
+    BUSY = "BUSY"
+    NOT_STOPPED = "NOT_STOPPED"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------
@@ -64,6 +87,177 @@ class ReportDisksRemoved(Fact):
     order_version: int
     order_incarnation: int = 1
     incarnation: int = 1
+
+
+class VmPhase(StrEnum):
+    """How far a VM is, as far as its devices have to do with it."""
+
+    UNKNOWN = "not defined"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    MIGRATING = "migrating"
+
+
+class Known(Value):
+    """What io's own view knew of the VM when it decided; ignored from outside. disks, nics: the wishes of its definition, from which a VM that was never
+    started gets its devices first; sizes_mib: of the images it and the command name, those that are there."""
+
+    phase: VmPhase = VmPhase.UNKNOWN
+    disks: tuple[DiskWish, ...] = ()
+    nics: tuple[NicWish, ...] = ()
+    sizes_mib: dict[str, int] = {}
+
+
+class AttachDisk(Command):
+    """A new disk: an overlay on an image, or a blank one. size_mib 0: as large as the image."""
+
+    vm: Name
+    disk: DiskWish
+    bus: DiskBus = DiskBus.VIRTIO_BLK
+    limits: DiskLimits = DiskLimits()
+    known: Known = Known()
+
+
+class DetachDisk(Command):
+    """delete: its file is removed, once the guest has let go of it; else the file stays in its pool."""
+
+    vm: Name
+    name: Name
+    delete: bool = False
+    known: Known = Known()
+
+
+class ResizeDisk(Command):
+    """Disks only grow."""
+
+    vm: Name
+    name: Name
+    size_mib: DiskMib
+    known: Known = Known()
+
+
+class LimitDisk(Command):
+    vm: Name
+    name: Name
+    limits: DiskLimits
+    known: Known = Known()
+
+
+class AttachNic(Command):
+    vm: Name
+    kind: NicKind = NicKind.USER
+    bridge: str = ""
+    model: NicModel = NicModel.VIRTIO
+    known: Known = Known()
+
+
+class DetachNic(Command):
+    vm: Name
+    name: Name
+    known: Known = Known()
+
+
+class SetNic(Command):
+    """link: the cable is in."""
+
+    vm: Name
+    name: Name
+    link: bool
+    known: Known = Known()
+
+
+class NoteHardware(Command):
+    """What an agent saw that a running VM has."""
+
+    vm: Name
+    generation: int
+    hardware: Hardware
+
+
+class ChangeKind(StrEnum):
+    """undo: an attachment that failed is taken out of the set again."""
+
+    ATTACH_DISK = "attach-disk"
+    DETACH_DISK = "detach-disk"
+    RESIZE_DISK = "resize-disk"
+    LIMIT_DISK = "limit-disk"
+    ATTACH_NIC = "attach-nic"
+    DETACH_NIC = "detach-nic"
+    SET_NIC = "set-nic"
+    UNDO = "undo"
+
+
+class Change(Value):
+    """What was changed. file: that of a detached disk; delete: it is to be removed, else it stays in `pool`."""
+
+    kind: ChangeKind
+    name: str
+    slot: int
+    file: str = ""
+    pool: str = ""
+    delete: bool = False
+
+
+class DevicesChanged(Event):
+    """The whole set as it is wanted from now on. generation: of the process that is to follow; 0: there is none, and the change
+    is done. leaving: slots that the guest is still to let go of."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...]
+    leaving: tuple[int, ...]
+    change: Change
+
+
+class DeviceAttached(Event):
+    """Seen in its slot; with a sentence: the VM ended before, and has it at its next start."""
+
+    vm: VmId
+    generation: int
+    name: str
+    slot: int
+    sentence: str = ""
+
+
+class DeviceDetached(Event):
+    """Its slot was seen empty, or the process ended. file: where one is left, or is to be removed (delete)."""
+
+    vm: VmId
+    generation: int
+    name: str
+    slot: int
+    file: str = ""
+    delete: bool = False
+
+
+class DiskResized(Event):
+    vm: VmId
+    generation: int
+    name: str
+    size_mib: int
+
+
+class DeviceMisfit(Event):
+    """What is wanted of a device could not be had. pending: the guest was asked and may still do it."""
+
+    vm: VmId
+    generation: int
+    name: str
+    slot: int
+    sentence: str
+    pending: bool = False
+
+
+class DiskFilesRemoved(Event):
+    """Of detached disks; the VM has others."""
+
+    vm: VmId
+    files: tuple[str, ...]
 
 
 class DevicesGranted(Event):
@@ -187,9 +381,36 @@ class ImageDeleted(Event):
     image: str
 
 
-DevicesCommand = GrantDevices | RevokeDevices | ReturnDevices | RemoveDevices | ReportDisksRemoved
+ChangeCommand = AttachDisk | DetachDisk | ResizeDisk | LimitDisk | AttachNic | DetachNic | SetNic
+"""changes of one VM's devices"""
+DevicesCommand = (
+    GrantDevices
+    | RevokeDevices
+    | ReturnDevices
+    | RemoveDevices
+    | ReportDisksRemoved
+    | AttachDisk
+    | DetachDisk
+    | ResizeDisk
+    | LimitDisk
+    | AttachNic
+    | DetachNic
+    | SetNic
+    | NoteHardware
+)
 DevicesEvent = (
-    DevicesGranted | DevicesDenied | DevicesRevoked | DevicesReturned | DisksRemovalRequested | DevicesRemoved
+    DevicesGranted
+    | DevicesDenied
+    | DevicesRevoked
+    | DevicesReturned
+    | DisksRemovalRequested
+    | DevicesRemoved
+    | DevicesChanged
+    | DeviceAttached
+    | DeviceDetached
+    | DiskResized
+    | DeviceMisfit
+    | DiskFilesRemoved
 )
 ImageCommand = ImportImage | DeleteImage | ReportImage | ReportImageRemoved
 ImageEvent = ImageImportRequested | ImageImported | ImageRejected | ImageDeleteRequested | ImageDeleted

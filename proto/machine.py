@@ -205,6 +205,18 @@ def birth(spec: MachineSpec) -> Born:
     return spec.born or Born(vcpus=spec.shape.vcpus, memory_mib=spec.shape.memory_mib, slots=slots)
 
 
+SLOTS_MAX = 64
+SPARE_PORTS = 4
+
+
+def ports(slots: Iterable[int]) -> set[int]:
+    """The slots that have a PCI port in a process born with these used: those, a few more, function 0 of each group."""
+    used = set(slots)
+    spare = [s for s in range(SLOTS_MAX) if s not in used][:SPARE_PORTS]
+    every = used.union(spare)
+    return every | {s - s % 8 for s in every}
+
+
 def fault_of(order: MachineSpec | Iterable[Disk]) -> str:
     """What is wrong with the words of a machine, or of disks, that an agent is to act upon, in one sentence; "" when nothing is.
     File names stay inside their folder, whoever decided them."""

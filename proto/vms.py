@@ -99,7 +99,8 @@ class NoteMemory(Command):
 
 
 class NoteDevices(Command):
-    """What io said to the devices of this generation: granted with all of them, or denied."""
+    """What io said to the devices of this generation: granted with all of them, or denied. changed: they are
+    others now, of a running VM (generation) or of one at rest (0); leaving: slots that are to be unplugged."""
 
     vm: Name
     node: NodeId
@@ -108,4 +109,6 @@ class NoteDevices(Command):
     sentence: str = ""
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+    leaving: tuple[int, ...] = ()
+    changed: bool = False
     incarnation: int = 1

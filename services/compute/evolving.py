@@ -44,7 +44,7 @@ from proto.migration import (
     VmRecallRequested,
     VmSendRequested,
 )
-from services.compute import growth
+from services.compute import devices, growth
 from services.compute.states import (
     Absent,
     Arriving,
@@ -80,6 +80,8 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
         case VmAllotted():
             after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
             after = replace(after, wish=None) if isinstance(after, Running) else after
+        case VmDevicesNoted(changed=True):
+            after = devices.evolve(vm, event)
         case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
             after = _evolve_start(vm, event)
         case VmStarted():
@@ -159,7 +161,7 @@ def _started(vm: Defined, event: VmStarted) -> Vm:
         spec=vm.spec,
         boot_id=event.boot_id,
         pcpus=event.pcpus,
-        hardware=ordered(vm.spec),
+        hardware=None if vm.changed else ordered(vm.spec),
     )
 
 

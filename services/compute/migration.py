@@ -42,7 +42,7 @@ from proto.migration import (
     VmMigrationRequested,
     VmSendRequested,
 )
-from services.compute import restored
+from services.compute import devices, restored
 from services.compute.allot import wishing
 from services.compute.ending import failed, recall, without_target
 from services.compute.reasons import chosen
@@ -98,6 +98,8 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
     unsettled = vm.pause_wanted != vm.paused or vm.resets_wanted > vm.resets or vm.growth is not None
     if unsettled or len(vm.spec.disks) != len(vm.definition.disks):
         raise Refused(Refusal.BUSY, f"{vm.id} is being paused, resumed, reset, resized or taken in", "wait until that is done")
+    if said := devices.unsettled(vm):
+        raise Refused(Refusal.BUSY, said, "wait until that is done")
     choice = chosen(command.choice, command.node, f"placement has not heard of {vm.id} yet")
     wanted = vm.definition
     return [

@@ -47,7 +47,7 @@ from proto.compute import (
 )
 from proto.growth import NoteResize, ResizeVm
 from proto.migration import CancelMigration, MigrateVm
-from services.compute import growth, migration, reports, restored, starting
+from services.compute import devices, growth, migration, reports, restored, starting
 from services.compute.allot import allot, note
 from services.compute.evolving import evolve
 from services.compute.shape import defined
@@ -81,6 +81,8 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return note(command, vm)
         case _, Absent():
             raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
+        case NoteDevices(changed=True), _:
+            return devices.note(command, vm)
         case SetAllotment(), (Migrating() | Arriving()):
             raise migration.busy(vm)
         case SetAllotment(), _:

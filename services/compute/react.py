@@ -26,7 +26,7 @@ from proto.compute import (
 )
 from proto.drain import AdvanceDrain, EndDrain, NodeDrainRequested, NodeMoveWanted
 from proto.growth import NoteResize, VmResized
-from proto.io import DevicesDenied, DevicesGranted
+from proto.io import DevicesChanged, DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
@@ -67,6 +67,13 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteResize(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=True, disks=disks, nics=nics)]
+        case DevicesChanged(vm=vm, node=node, generation=generation):
+            return [
+                NoteDevices(
+                    vm=vm, node=node, generation=generation, granted=True, disks=event.disks, nics=event.nics,
+                    leaving=event.leaving, changed=True,
+                )
+            ]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case NodeReported() | VmStarted() | VmFound() | VmStopped():

@@ -92,6 +92,12 @@ class Launching(Placed, kw_only=True):
     spec: MachineSpec
 
     @property
+    def changed(self) -> bool:
+        """Its devices are others than it was, or is being, born with: what it has is to be seen first."""
+        slots = {*(d.slot for d in self.spec.disks), *(n.slot for n in self.spec.nics)}
+        return self.spec.born is not None and slots != set(self.spec.born.slots)
+
+    @property
     def tried(self) -> tuple[NodeId, ...]:
         return tried(self.placement)
 
@@ -162,7 +168,7 @@ class Migrating(Placed, kw_only=True):
         plugged = running.hardware.plugged_vcpus if running.hardware is not None else 0
         plugged = max(plugged, running.spec.plugged_vcpus)
         more = plugged if plugged > running.spec.shape.vcpus else 0
-        return replace(running.spec, generation=self.incoming, plugged_vcpus=more)
+        return replace(running.spec, generation=self.incoming, plugged_vcpus=more, leaving=())
 
 
 class Arriving(Placed, kw_only=True):

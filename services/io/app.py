@@ -5,13 +5,19 @@ from proto.compute import (
     NodeJoined,
     NodeRemoved,
     NodeReported,
+    VmDefined,
     VmDeleted,
     VmFound,
+    VmPauseRequested,
+    VmResumed,
+    VmStarted,
     VmStartFailed,
     VmStartRequested,
     VmStopped,
+    VmStopRequested,
 )
-from proto.migration import VmIncomingGone, VmMigrationRequested
+from proto.growth import VmHardwareSeen
+from proto.migration import VmIncomingGone, VmMigrationEnded, VmMigrationRequested
 from services.io import react, views
 from services.io.images import IMAGE
 from services.io.model import DEVICES
@@ -21,7 +27,8 @@ SERVICE = Service(
     deciders=(DEVICES, IMAGE),
     follows=(
         *(NodeJoined, NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmDeleted),
-        *(VmMigrationRequested, VmIncomingGone),
+        *(VmMigrationRequested, VmMigrationEnded, VmIncomingGone),
+        *(VmDefined, VmStarted, VmPauseRequested, VmResumed, VmStopRequested, VmHardwareSeen),
     ),
     react=react.react,
     views=views.Views,

@@ -9,22 +9,28 @@ from proto.machine import Disk, DiskWish, Nic, NicWish
 
 SLOT_FIRST = 1
 """Slots are PCI root ports, counted from here: disks first, NICs behind them, so that a later hot-plug takes the next."""
+DISKS_MAX = 8
+NICS_MAX = 4
+"""of one VM, as of its definition"""
 
 
-def make_disks(vm: str, wishes: Sequence[DiskWish], sizes_mib: Mapping[str, int]) -> tuple[Disk, ...]:
-    """Sizes in MiB; a wish of size 0 is as large as its image, and none is smaller than that."""
-    return tuple(
-        Disk(
-            name=f"disk{i}",
-            pool=wish.pool,
-            file=f"{vm}-disk{i}.{wish.format}",
-            size_mib=max(1, wish.size_mib, sizes_mib.get(wish.image, 0)),
-            format=wish.format,
-            serial=serial_of(vm, i),
-            slot=SLOT_FIRST + i,
-            image=wish.image,
-        )
-        for i, wish in enumerate(wishes)
+def make_disks(
+    vm: str, wishes: Sequence[DiskWish], sizes_mib: Mapping[str, int], first: int = 0
+) -> tuple[Disk, ...]:
+    """Sizes in MiB; a wish of size 0 is as large as its image, and none is smaller than that. first: the number of the first."""
+    return tuple(make_disk(vm, w, sizes_mib, first + i, SLOT_FIRST + i) for i, w in enumerate(wishes))
+
+
+def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int, slot: int) -> Disk:
+    return Disk(
+        name=f"disk{number}",
+        pool=wish.pool,
+        file=f"{vm}-disk{number}.{wish.format}",
+        size_mib=max(1, wish.size_mib, sizes_mib.get(wish.image, 0)),
+        format=wish.format,
+        serial=serial_of(vm, number),
+        slot=slot,
+        image=wish.image,
     )
 
 

@@ -21,8 +21,13 @@ from typing import assert_never, get_args
 from msgspec.structs import replace
 
 from libs.common.decider import Decider, Refused
-from libs.common.messages import NodeId, Value, VmId
+from libs.common.messages import NodeId, VmId
 from proto.io import (
+    AttachDisk,
+    AttachNic,
+    DetachDisk,
+    DetachNic,
+    DevicesChanged,
     DevicesCommand,
     DevicesDenied,
     DevicesEvent,
@@ -30,62 +35,24 @@ from proto.io import (
     DevicesRemoved,
     DevicesReturned,
     DevicesRevoked,
+    DiskFilesRemoved,
     DisksRemovalRequested,
     GrantDevices,
+    LimitDisk,
+    NoteHardware,
     Refusal,
     RemoveDevices,
     ReportDisksRemoved,
+    ResizeDisk,
     ReturnDevices,
     RevokeDevices,
+    SetNic,
 )
-from proto.machine import Disk, Nic
+from proto.machine import ports
+from services.io import seeing
+from services.io.changing import change
 from services.io.devices import make_disks, make_nics
-
-
-class State(Value, tag=True, kw_only=True):
-    """generation: the highest ever granted for this name; version: events folded so far."""
-
-    generation: int = 0
-    version: int = 0
-
-
-class NoDevices(State, kw_only=True):
-    """Never granted, or removed."""
-
-
-class Granted(State, kw_only=True):
-    """This generation on this node may write. returned_to: the older one that may, once a newer has given them back."""
-
-    vm: VmId
-    node: NodeId
-    returned_to: int = 0
-    disks: tuple[Disk, ...] = ()
-    nics: tuple[Nic, ...] = ()
-
-    @property
-    def holder(self) -> int:
-        return self.returned_to or self.generation
-
-
-class Revoked(State, kw_only=True):
-    """The devices are there and nobody writes. node: who wrote last."""
-
-    vm: VmId
-    node: NodeId
-    disks: tuple[Disk, ...] = ()
-    nics: tuple[Nic, ...] = ()
-
-
-class Removing(State, kw_only=True):
-    """The agent of `node` is ordered to remove the disks; asked_version: the stream's version at that wish."""
-
-    vm: VmId
-    node: NodeId
-    disks: tuple[Disk, ...]
-    asked_version: int
-
-
-Devices = NoDevices | Granted | Revoked | Removing
+from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked
 
 
 def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
@@ -95,13 +62,17 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
         case RevokeDevices():
             if not isinstance(devices, Granted) or command.generation < devices.holder:
                 return ()
-            return [DevicesRevoked(vm=devices.vm, generation=command.generation)]
+            return [*seeing.ended(devices), DevicesRevoked(vm=devices.vm, generation=command.generation)]
         case ReturnDevices():
             return _return(command, devices)
         case RemoveDevices():
             return _remove(command, devices)
         case ReportDisksRemoved():
             return _report(command, devices)
+        case NoteHardware():
+            return seeing.note(command, devices)
+        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
+            return change(command, devices)
 
 
 def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -117,7 +88,7 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
         said = f"the image {', '.join(missing)}, on which a disk of {vm} stands, is not there (any more)"
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
     if isinstance(devices, NoDevices):
-        disks = make_disks(vm, command.disks, command.sizes_mib)
+        disks = make_disks(vm, command.disks, command.sizes_mib, devices.first)
         nics = make_nics(vm, command.nics, slot_first=len(disks))
     else:
         disks, nics = devices.disks, devices.nics
@@ -138,15 +109,24 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
         case Granted() | Revoked():
             events: list[DevicesEvent] = []
             if isinstance(devices, Granted):
+                events += seeing.ended(devices)
                 events.append(DevicesRevoked(vm=devices.vm, generation=devices.generation))
             node = NodeId(command.node) if command.node else devices.node
-            asked = DisksRemovalRequested(vm=devices.vm, node=node, disks=devices.disks)
-            return [*events, asked if devices.disks else DevicesRemoved(vm=devices.vm)]
+            going = (o.disk for o in devices.leaving if o.delete and o.disk) if isinstance(devices, Granted) else ()
+            disks = (*devices.disks, *devices.unwanted, *going)
+            asked = DisksRemovalRequested(vm=devices.vm, node=node, disks=disks)
+            return [*events, asked if disks else DevicesRemoved(vm=devices.vm)]
         case _:
             assert_never(devices)
 
 
 def _report(fact: ReportDisksRemoved, devices: Devices) -> Sequence[DevicesEvent]:
+    if isinstance(devices, Made):
+        if not devices.unwanted or fact.order_version < devices.unwanted_version or fact.node != devices.node:
+            return ()
+        if fact.order_incarnation != fact.incarnation:
+            return ()
+        return [DiskFilesRemoved(vm=devices.vm, files=tuple(d.file for d in devices.unwanted))]
     if not isinstance(devices, Removing) or fact.order_version < devices.asked_version:
         return ()
     if fact.order_incarnation != fact.incarnation:
@@ -165,20 +145,14 @@ def evolve(devices: Devices, event: DevicesEvent) -> Devices:
     version = devices.version + 1
     match event:
         case DevicesGranted():
-            return Granted(
-                generation=max(devices.generation, event.generation),
-                version=version,
-                vm=event.vm,
-                node=event.node,
-                disks=event.disks,
-                nics=event.nics,
-            )
+            return _evolve_granted(devices, event, version)
         case DevicesRemoved():
-            return NoDevices(generation=devices.generation, version=version)
+            return NoDevices(generation=devices.generation, version=version, first=devices.first)
         case DisksRemovalRequested():
             return Removing(
                 generation=devices.generation,
                 version=version,
+                first=_first(devices, event),
                 vm=event.vm,
                 node=event.node,
                 disks=event.disks,
@@ -187,16 +161,76 @@ def evolve(devices: Devices, event: DevicesEvent) -> Devices:
         case DevicesReturned() if isinstance(devices, Granted):
             return replace(devices, node=event.node, returned_to=event.holder, version=version)
         case DevicesRevoked() if isinstance(devices, Granted):
+            return _evolve_revoked(devices, event, version)
+        case DevicesChanged() if isinstance(devices, NoDevices):
+            numbers = [_number(d.name) for d in event.disks]
             return Revoked(
-                generation=max(devices.generation, event.generation),
+                generation=devices.generation,
                 version=version,
-                vm=devices.vm,
-                node=devices.node,
-                disks=devices.disks,
-                nics=devices.nics,
+                first=devices.first,
+                vm=event.vm,
+                node=event.node,
+                disks=event.disks,
+                nics=event.nics,
+                disks_made=max([devices.first, *(n + 1 for n in numbers), _after(event, "disk")]),
+                nics_made=max([0, *(_number(n.name) + 1 for n in event.nics), _after(event, "nic")]),
             )
+        case _ if isinstance(devices, Made):
+            return replace(seeing.evolve(devices, event, version), version=version)  # type: ignore[return-value]
         case _:
             return replace(devices, version=version)
+
+
+def _number(name: str) -> int:
+    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
+
+
+def _after(event: DevicesChanged, kind: str) -> int:
+    name = event.change.name
+    return _number(name) + 1 if name.startswith(kind) else 0
+
+
+def _first(devices: Devices, event: DisksRemovalRequested) -> int:
+    """Where files of detached disks were left, a new VM of this name is to take other names."""
+    if not isinstance(devices, Made) or devices.disks_made - devices.first <= len(devices.disks):
+        return devices.first
+    return devices.disks_made
+
+
+def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
+    """A grant on top of another is of a migration: the process is born like the first."""
+    slots = (*(d.slot for d in event.disks), *(n.slot for n in event.nics))
+    made = isinstance(devices, Made)
+    return Granted(
+        generation=max(devices.generation, event.generation),
+        version=version,
+        first=devices.first,
+        vm=event.vm,
+        node=event.node,
+        disks=event.disks,
+        nics=event.nics,
+        disks_made=devices.disks_made if made else devices.first + len(event.disks),
+        nics_made=devices.nics_made if made else len(event.nics),
+        unwanted=devices.unwanted if made else (),
+        unwanted_version=devices.unwanted_version if made else 0,
+        ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots))),
+    )
+
+
+def _evolve_revoked(devices: Granted, event: DevicesRevoked, version: int) -> Revoked:
+    return Revoked(
+        generation=max(devices.generation, event.generation),
+        version=version,
+        first=devices.first,
+        vm=devices.vm,
+        node=devices.node,
+        disks=devices.disks,
+        nics=devices.nics,
+        disks_made=devices.disks_made,
+        nics_made=devices.nics_made,
+        unwanted=devices.unwanted,
+        unwanted_version=devices.unwanted_version,
+    )
 
 
 DEVICES: Decider[DevicesCommand, Devices, DevicesEvent] = Decider(

@@ -14,11 +14,12 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
-from proto.io import GrantDevices, RemoveDevices, ReturnDevices, RevokeDevices
+from proto.growth import VmHardwareSeen
+from proto.io import GrantDevices, NoteHardware, RemoveDevices, ReturnDevices, RevokeDevices
 from proto.migration import VmIncomingGone, VmMigrationRequested
 from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.images import Deleting, Importing
-from services.io.model import Removing
+from services.io.states import Granted, Removing, Revoked
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
@@ -33,6 +34,8 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [ReturnDevices(vm=vm, generation=generation, source=source, source_generation=holder)]
         case VmStartFailed() | VmStopped():
             return [RevokeDevices(vm=event.vm, generation=event.generation)]
+        case VmHardwareSeen(vm=vm, generation=generation, hardware=hardware):
+            return [NoteHardware(vm=vm, generation=generation, hardware=hardware)]
         case VmDeleted():
             return [RemoveDevices(vm=event.vm, node=event.node)]
         case _:
@@ -43,6 +46,8 @@ def orders(stream: str, state: Any, version: int) -> Order | None:
     match state:
         case Removing():
             return Order(state.node, OrderDisksRemoval(vm=state.vm, version=version, disks=state.disks))
+        case Granted() | Revoked() if state.unwanted and state.node:
+            return Order(state.node, OrderDisksRemoval(vm=state.vm, version=version, disks=state.unwanted))
         case Importing(wish=wish):
             message = OrderImageImport(
                 image=wish.image,

@@ -9,17 +9,44 @@ import msgspec
 from msgspec.structs import replace
 
 from libs.common.messages import Recorded
-from proto.compute import NodeJoined, NodeRemoved, NodeReported
+from proto.compute import (
+    NodeJoined,
+    NodeRemoved,
+    NodeReported,
+    VmDefined,
+    VmDeleted,
+    VmFound,
+    VmPauseRequested,
+    VmResumed,
+    VmStarted,
+    VmStartFailed,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+)
 from proto.io import (
+    AttachDisk,
+    AttachNic,
+    ChangeCommand,
     DeleteImage,
+    DetachDisk,
+    DetachNic,
+    DevicesChanged,
     DevicesGranted,
     DevicesRemoved,
     GrantDevices,
     ImageDeleteRequested,
     ImageImported,
     ImportImage,
+    Known,
+    LimitDisk,
     RemoveDevices,
+    ResizeDisk,
+    SetNic,
+    VmPhase,
 )
+from proto.machine import Disk, DiskWish, NicWish
+from proto.migration import VmIncomingGone, VmMigrationEnded, VmMigrationRequested
 from proto.node import Beat
 
 SILENCE_US_MAX = 5_000_000
@@ -35,12 +62,43 @@ class NodeView:
 
 
 @dataclass(slots=True)
+class VmView:
+    phase: VmPhase = VmPhase.STOPPED
+    disks: tuple[DiskWish, ...] = ()
+    nics: tuple[NicWish, ...] = ()
+
+
+@dataclass(slots=True)
+class Held:
+    """node: the last that had them; empty: none yet."""
+
+    node: str
+    disks: tuple[Disk, ...]
+
+
+PHASES: dict[type, VmPhase] = {
+    VmStartRequested: VmPhase.STARTING,
+    VmStarted: VmPhase.RUNNING,
+    VmFound: VmPhase.RUNNING,
+    VmResumed: VmPhase.RUNNING,
+    VmPauseRequested: VmPhase.PAUSED,
+    VmMigrationRequested: VmPhase.MIGRATING,
+    VmMigrationEnded: VmPhase.RUNNING,
+    VmIncomingGone: VmPhase.RUNNING,
+    VmStopRequested: VmPhase.STOPPING,
+    VmStartFailed: VmPhase.STOPPED,
+    VmStopped: VmPhase.STOPPED,
+}
+
+
+@dataclass(slots=True)
 class Views:
-    """disks: VM -> its latest grant, until its disks are seen removed."""
+    """disks: VM -> what it has, until its disks are seen removed."""
 
     nodes: dict[str, NodeView] = field(default_factory=dict)
     images: dict[str, ImageImported] = field(default_factory=dict)
-    disks: dict[str, DevicesGranted] = field(default_factory=dict)
+    disks: dict[str, Held] = field(default_factory=dict)
+    vms: dict[str, VmView] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -54,10 +112,16 @@ class Views:
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
-            case DevicesGranted():
-                self.disks[event.vm] = event
+            case DevicesGranted() | DevicesChanged():
+                self.disks[event.vm] = Held(event.node, event.disks)
+            case VmDefined():
+                self.vms[event.vm] = VmView(disks=event.disks, nics=event.nics)
+            case VmDeleted():
+                self.vms.pop(event.vm, None)
             case DevicesRemoved():
                 self.disks.pop(event.vm, None)
+            case _ if type(event) in PHASES and event.vm in self.vms:
+                self.vms[event.vm].phase = PHASES[type(event)]
 
     def used_by(self, image: str) -> tuple[str, ...]:
         return tuple(sorted(vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)))
@@ -79,6 +143,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             wished = {d.image for d in command.disks if d.image}
             sizes_mib = {i: views.images[i].info.size_mib for i in sorted(wished) if i in views.images}
             return replace(command, sizes_mib=sizes_mib)
+        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
+            return replace(command, known=_known(command, views))
         case RemoveDevices():
             grant = views.disks.get(command.vm)
             if grant is None or not grant.disks:
@@ -92,6 +158,15 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, used_by=views.used_by(command.image), node=node)
         case _:
             return command
+
+
+def _known(command: ChangeCommand, views: Views) -> Known:
+    vm = views.vms.get(command.vm)
+    if vm is None:
+        return Known()
+    wishes = (*vm.disks, *((command.disk,) if isinstance(command, AttachDisk) else ()))
+    sizes_mib = {i: views.images[i].info.size_mib for i in sorted({w.image for w in wishes}) if i in views.images}
+    return Known(phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib)
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:

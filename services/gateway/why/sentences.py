@@ -32,6 +32,8 @@ def _of_starts(event: Any) -> str:
             return f"placed on {event.node} as generation {event.generation} by the policy {event.placement.policy}"
         case c.VmMemoryNoted():
             return "its memory is granted"
+        case c.VmDevicesNoted(changed=True):
+            return f"it is to have {count(len(event.disks), "disk")} and {count(len(event.nics), "NIC")} from now on"
         case c.VmDevicesNoted():
             return f"its {count(len(event.disks), "disk")} and {count(len(event.nics), "NIC")} are granted"
         case c.VmLaunchRequested():
@@ -193,6 +195,18 @@ def _of_others(event: Any) -> str:
             return f"io granted {count(len(event.disks), "disk")} ({files or 'none'}) and {count(len(event.nics), "NIC")}"
         case io.DevicesDenied():
             return f"io denied its devices: {event.sentence}"
+        case io.DevicesChanged(change=change):
+            return _device_change(change)
+        case io.DeviceAttached():
+            return f"{event.name} is attached" + (f": {event.sentence}" if event.sentence else f" in slot {event.slot}")
+        case io.DeviceDetached():
+            return f"{event.name} is detached" + (f"; its file {event.file} is left" if event.file and not event.delete else "")
+        case io.DiskResized():
+            return f"{event.name} has {event.size_mib} MiB"
+        case io.DeviceMisfit():
+            return f"{event.name}: {event.sentence}" + (" (pending)" if event.pending else "")
+        case io.DiskFilesRemoved():
+            return f"files of detached disks are removed: {', '.join(event.files)}"
         case io.DevicesReturned():
             return f"its devices are {event.node}'s again"
         case io.ImageImportRequested():
@@ -241,6 +255,20 @@ def _of_ladder(event: ladder.LadderClimbed | ladder.LadderDescended) -> str:
     has = f"{seen.available_mib} MiB available, minFree {event.min_free_mib}"
     verb = "takes back" if isinstance(event, ladder.LadderClimbed) else "gives again"
     return f"{event.node} {verb} memory ({event.level.value}: {has}): {did}"
+
+
+def _device_change(change: io.Change) -> str:
+    file = f" ({change.file})" if change.file else ""
+    match change.kind:
+        case io.ChangeKind.ATTACH_DISK | io.ChangeKind.ATTACH_NIC:
+            return f"{change.name} is to be attached{file}"
+        case io.ChangeKind.DETACH_DISK | io.ChangeKind.DETACH_NIC:
+            kept = f"; its file {change.file} is {'removed' if change.delete else 'left'}" if change.file else ""
+            return f"{change.name} is to be detached{kept}"
+        case io.ChangeKind.UNDO:
+            return f"{change.name} could not be attached and is taken out again"
+        case _:
+            return f"{change.name} is changed: {change.kind}"
 
 
 def _hardware(has: Hardware) -> str:

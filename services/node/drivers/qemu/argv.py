@@ -17,12 +17,11 @@ from typing import Any
 
 import msgspec
 
-from proto.machine import Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, birth
+from proto import machine
+from proto.machine import SLOTS_MAX, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, birth
 from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.devices import Backing as Backing
 
-SLOTS_MAX = 64
-SPARE_PORTS = 4
 MEMORY_SLOTS = 8
 MEMORY_UNIT_MIB = 2
 """memory by virtio-mem comes and goes in multiples of it"""
@@ -196,10 +195,7 @@ def _devices() -> list[str]:
 
 def ports(spec: MachineSpec) -> set[int]:
     """The slots that have a PCI port: those used at its birth, a few more, and function 0 of each group."""
-    used = set(birth(spec).slots)
-    spare = [s for s in range(SLOTS_MAX) if s not in used][:SPARE_PORTS]
-    every = used.union(spare)
-    return every | {s - s % 8 for s in every}
+    return machine.ports(birth(spec).slots)
 
 
 def _ports(spec: MachineSpec) -> list[str]:

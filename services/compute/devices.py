@@ -1,0 +1,69 @@
+"""io changed a VM's devices: its order follows, and its definition, from which its next start and its moves are asked for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from proto.compute import NoteDevices, VmDefined, VmDevicesNoted, VmEvent
+from proto.machine import Disk, DiskWish, Nic, NicWish
+from services.compute.ending import failed
+from services.compute.states import Defined, Launching, Migrating, Phase, Running
+
+CHANGED = "its devices were changed at the same moment"
+
+
+def note(command: NoteDevices, vm: Defined) -> Sequence[VmEvent]:
+    """In every state; a migration that has only begun to reserve ends, for its target was to be made with other devices."""
+    noted = VmDevicesNoted(
+        vm=vm.id, generation=command.generation, disks=command.disks, nics=command.nics,
+        leaving=command.leaving, changed=True,
+    )  # fmt: skip
+    wanted = _wishes(command.disks, command.nics)
+    if wanted == (vm.definition.disks, vm.definition.nics) and _has(vm, noted):
+        return ()
+    if isinstance(vm, Migrating) and vm.phase is Phase.RESERVING:
+        return [noted, *failed(vm, CHANGED)]
+    return [noted]
+
+
+def _has(vm: Defined, noted: VmDevicesNoted) -> bool:
+    """Whether its order says so already, where it has one of this generation."""
+    running = vm.running if isinstance(vm, Migrating) else vm
+    if not isinstance(running, Running | Launching) or running.generation != noted.generation:
+        return True
+    spec = running.spec
+    return (spec.disks, spec.nics, spec.leaving) == (noted.disks, noted.nics, noted.leaving)
+
+
+def evolve(vm: Defined, event: VmDevicesNoted) -> Defined:
+    disks, nics = _wishes(event.disks, event.nics)
+    definition: VmDefined = replace(vm.definition, disks=disks, nics=nics)
+    after: Defined = replace(vm, definition=definition)
+    if isinstance(after, Migrating):
+        running = evolve(after.running, event)
+        assert isinstance(running, Running)
+        return replace(after, running=running)
+    if isinstance(after, Running | Launching) and after.generation == event.generation:
+        spec = replace(after.spec, disks=event.disks, nics=event.nics, leaving=event.leaving)
+        return replace(after, spec=spec)
+    return after
+
+
+def unsettled(vm: Running) -> str:
+    """Why it cannot move just now, as far as its devices go."""
+    there = None if vm.hardware is None else set(vm.hardware.slots)
+    for slot in vm.spec.leaving:
+        if there is None or slot in there:
+            return f"a device of {vm.id} is being unplugged (PCI slot {slot})"
+    if there is not None:
+        missing = [d.name for d in (*vm.spec.disks, *vm.spec.nics) if d.slot not in there]
+        if missing:
+            return f"{', '.join(missing)} of {vm.id} is being attached"
+    return ""
+
+
+def _wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, ...], tuple[NicWish, ...]]:
+    wished = tuple(DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool) for d in disks)
+    return wished, tuple(NicWish(kind=n.kind, bridge=n.bridge) for n in nics)

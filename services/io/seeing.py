@@ -1,0 +1,169 @@
+"""What is seen of devices ends their changes: in its slot, out of it, or not to be had. Pure; a part of model.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from proto.hardware import Hardware, Misfit
+from proto.io import (
+    Change,
+    ChangeKind,
+    DeviceAttached,
+    DeviceDetached,
+    DeviceMisfit,
+    DevicesChanged,
+    DevicesEvent,
+    DiskFilesRemoved,
+    DiskResized,
+    NoteHardware,
+)
+from services.io.states import Coming, Devices, Granted, Leaving, Made, Revoked
+
+NEXT_START = "it ended before that was seen; its next start has it"
+
+
+def note(command: NoteHardware, state: Devices) -> Sequence[DevicesEvent]:
+    if not isinstance(state, Granted) or command.generation != state.holder:
+        return ()
+    seen = command.hardware
+    faults = {m.slot: m for m in seen.misfits if m.what in ("disk", "nic") and m.slot >= 0}
+    events: list[DevicesEvent] = []
+    undone: list[Coming] = []
+    for one in state.coming:
+        fault = faults.get(one.slot)
+        if fault is not None and not fault.pending:
+            events.append(_misfit(state, one.name, fault))
+            if not one.size_mib:
+                undone.append(one)
+        elif fault is None and (done := _arrived(state, one, seen)) is not None:
+            events.append(done)
+    for going in state.leaving:
+        if going.slot not in seen.slots and going.slot not in faults:
+            events.append(_detached(state, going))
+    names = {d.slot: d.name for d in state.disks} | {n.slot: n.name for n in state.nics}
+    names |= {one.slot: one.name for one in state.leaving}
+    told = {e.slot for e in events if isinstance(e, DeviceMisfit)}
+    for slot, fault in sorted(faults.items()):
+        if slot in names and slot not in told and (slot, fault.sentence) not in state.faults:
+            events.append(_misfit(state, names[slot], fault))
+    left = {one.slot for one in state.leaving} - {e.slot for e in events if isinstance(e, DeviceDetached)}
+    return [*events, *_undo(state, undone, left)]
+
+
+def _undo(state: Granted, undone: Sequence[Coming], left: set[int]) -> Sequence[DevicesEvent]:
+    """Attachments that failed leave the set again; their slots, until they are seen empty."""
+    events: list[DevicesEvent] = []
+    disks, nics, leaving = state.disks, state.nics, sorted(left)
+    for one in undone:
+        disk = next((d for d in disks if d.slot == one.slot), None)
+        disks = tuple(d for d in disks if d.slot != one.slot)
+        nics = tuple(n for n in nics if n.slot != one.slot)
+        leaving = [*leaving, one.slot]
+        change = Change(
+            kind=ChangeKind.UNDO, name=one.name, slot=one.slot, file=disk.file if disk else "",
+            pool=disk.pool if disk else "", delete=disk is not None,
+        )  # fmt: skip
+        events.append(
+            DevicesChanged(
+                vm=state.vm, node=state.node, generation=state.holder, disks=disks, nics=nics,
+                leaving=tuple(leaving), change=change,
+            )
+        )
+    return events
+
+
+def _arrived(state: Granted, one: Coming, seen: Hardware) -> DevicesEvent | None:
+    if one.slot not in seen.slots:
+        return None
+    if not one.size_mib:
+        return DeviceAttached(vm=state.vm, generation=state.holder, name=one.name, slot=one.slot)
+    size_mib = dict(seen.disk_mib).get(one.slot, 0)
+    if size_mib < one.size_mib:
+        return None
+    return DiskResized(vm=state.vm, generation=state.holder, name=one.name, size_mib=size_mib)
+
+
+def _detached(state: Granted, going: Leaving) -> DeviceDetached:
+    file = going.disk.file if going.disk is not None else ""
+    return DeviceDetached(
+        vm=state.vm, generation=state.holder, name=going.name, slot=going.slot, file=file, delete=going.delete
+    )
+
+
+def _misfit(state: Granted, name: str, fault: Misfit) -> DeviceMisfit:
+    return DeviceMisfit(
+        vm=state.vm, generation=state.holder, name=name, slot=fault.slot, sentence=fault.sentence, pending=fault.pending
+    )
+
+
+def ended(state: Granted) -> Sequence[DevicesEvent]:
+    """No process is left: what was leaving is gone, what was coming is there at the next start."""
+    gone: list[DevicesEvent] = [_detached(state, going) for going in state.leaving]
+    for one in state.coming:
+        if one.size_mib:
+            gone.append(DiskResized(vm=state.vm, generation=state.holder, name=one.name, size_mib=one.size_mib))
+        else:
+            gone.append(
+                DeviceAttached(
+                    vm=state.vm, generation=state.holder, name=one.name, slot=one.slot, sentence=NEXT_START
+                )
+            )
+    return gone
+
+
+# --- how it leads on -----------------------------------------------------------------------------------------------------
+
+
+def evolve(state: Made, event: DevicesEvent, version: int) -> Made:
+    match event:
+        case DevicesChanged():
+            return _evolve_changed(state, event, version)
+        case DeviceDetached(slot=slot) if isinstance(state, Granted):
+            going = next((one for one in state.leaving if one.slot == slot), None)
+            after = replace(state, leaving=tuple(one for one in state.leaving if one.slot != slot))
+            after = replace(after, faults=_without(state, slot))
+            disk = going.disk if going is not None and going.delete else None
+            return after if disk is None else replace(after, unwanted=(*state.unwanted, disk), unwanted_version=version)
+        case DeviceAttached(slot=slot) if isinstance(state, Granted):
+            return replace(state, coming=tuple(one for one in state.coming if one.slot != slot))
+        case DiskResized(name=name) if isinstance(state, Granted):
+            return replace(state, coming=tuple(one for one in state.coming if one.name != name))
+        case DeviceMisfit(slot=slot, sentence=said, pending=pending) if isinstance(state, Granted):
+            coming = state.coming if pending else tuple(one for one in state.coming if one.slot != slot)
+            return replace(state, coming=coming, faults=(*_without(state, slot), (slot, said)))
+        case DiskFilesRemoved(files=files):
+            return replace(state, unwanted=tuple(d for d in state.unwanted if d.file not in files))
+        case _:
+            return state
+
+
+def _without(state: Granted, slot: int) -> tuple[tuple[int, str], ...]:
+    return tuple(fault for fault in state.faults if fault[0] != slot)
+
+
+def _evolve_changed(state: Made, event: DevicesChanged, version: int) -> Made:
+    change = event.change
+    old = next((d for d in state.disks if d.slot == change.slot and d.name == change.name), None)
+    after: Made = replace(
+        state,
+        disks=event.disks,
+        nics=event.nics,
+        disks_made=state.disks_made + (change.kind is ChangeKind.ATTACH_DISK),
+        nics_made=state.nics_made + (change.kind is ChangeKind.ATTACH_NIC),
+    )
+    removes = change.kind in (ChangeKind.DETACH_DISK, ChangeKind.DETACH_NIC, ChangeKind.UNDO)
+    if isinstance(after, Granted):
+        if removes:
+            going = Leaving(name=change.name, slot=change.slot, disk=old, delete=change.delete)
+            return replace(after, leaving=(*after.leaving, going))
+        if change.kind in (ChangeKind.ATTACH_DISK, ChangeKind.ATTACH_NIC):
+            return replace(after, coming=(*after.coming, Coming(name=change.name, slot=change.slot)))
+        if change.kind is ChangeKind.RESIZE_DISK:
+            size_mib = next(d.size_mib for d in event.disks if d.name == change.name)
+            return replace(after, coming=(*after.coming, Coming(name=change.name, slot=change.slot, size_mib=size_mib)))
+        return after
+    if removes and change.delete and old is not None and isinstance(after, Revoked):
+        return replace(after, unwanted=(*after.unwanted, old), unwanted_version=version)
+    return after

@@ -1,0 +1,82 @@
+"""The states of one VM's devices; the machine is drawn in model.py."""
+
+from __future__ import annotations
+
+from libs.common.messages import NodeId, Value, VmId
+from proto.machine import Disk, Nic
+
+
+class State(Value, tag=True, kw_only=True):
+    """generation: the highest ever granted for this name; version: events folded so far. first: the number of the first disk of
+    a VM made anew under this name, above those of files that were left."""
+
+    generation: int = 0
+    version: int = 0
+    first: int = 0
+
+
+class NoDevices(State, kw_only=True):
+    """Never granted, or removed."""
+
+
+class Coming(Value):
+    """Asked of a running VM and not seen yet. size_mib: a disk that is to become so large; 0: it is to appear."""
+
+    name: str
+    slot: int
+    size_mib: int = 0
+
+
+class Leaving(Value):
+    """Unplugging, not seen done. said: the last sentence about it."""
+
+    name: str
+    slot: int
+    disk: Disk | None = None
+    delete: bool = False
+    said: str = ""
+
+
+class Made(State, kw_only=True):
+    """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice. unwanted: disks that were detached
+    and whose files the agent of `node` is to remove, asked at unwanted_version."""
+
+    vm: VmId
+    node: NodeId
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    disks_made: int = 0
+    nics_made: int = 0
+    unwanted: tuple[Disk, ...] = ()
+    unwanted_version: int = 0
+
+
+class Granted(Made, kw_only=True):
+    """This generation on this node may write. returned_to: the older one that may, once a newer has given them back. ports: the
+    slots that its process has. coming, leaving: see there; faults: what was last said of a slot."""
+
+    returned_to: int = 0
+    ports: tuple[int, ...] = ()
+    coming: tuple[Coming, ...] = ()
+    leaving: tuple[Leaving, ...] = ()
+    faults: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def holder(self) -> int:
+        return self.returned_to or self.generation
+
+
+class Revoked(Made, kw_only=True):
+    """The devices are there and nobody writes. node: who wrote last; empty: nobody ever did."""
+
+
+class Removing(State, kw_only=True):
+    """The agent of `node` is ordered to remove the disks; asked_version: the stream's version at that wish."""
+
+    vm: VmId
+    node: NodeId
+    disks: tuple[Disk, ...]
+    asked_version: int
+
+
+Devices = NoDevices | Granted | Revoked | Removing
