@@ -102,7 +102,8 @@ class VmPhase(StrEnum):
 
 
 class Known(Value):
-    """What io's own view knew of the VM when it decided; ignored from outside. disks, nics: the wishes of its definition, from which a VM that was never
+    """What io's own view knew of the VM when it decided; ignored from outside.
+    disks, nics: the wishes of its definition, from which a VM that was never
     started gets its devices first; sizes_mib: of the images it and the command name, those that are there."""
 
     phase: VmPhase = VmPhase.UNKNOWN

@@ -58,7 +58,8 @@ def unsettled(vm: Running) -> str:
         if there is None or slot in there:
             return f"a device of {vm.id} is being unplugged (PCI slot {slot})"
     if there is not None:
-        missing = [d.name for d in (*vm.spec.disks, *vm.spec.nics) if d.slot not in there]
+        named = [*((d.slot, d.name) for d in vm.spec.disks), *((n.slot, n.name) for n in vm.spec.nics)]
+        missing = [name for slot, name in named if slot not in there]
         if missing:
             return f"{', '.join(missing)} of {vm.id} is being attached"
     return ""

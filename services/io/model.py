@@ -200,7 +200,7 @@ def _first(devices: Devices, event: DisksRemovalRequested) -> int:
 def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
     """A grant on top of another is of a migration: the process is born like the first."""
     slots = (*(d.slot for d in event.disks), *(n.slot for n in event.nics))
-    made = isinstance(devices, Made)
+    made = devices if isinstance(devices, Made) else None
     return Granted(
         generation=max(devices.generation, event.generation),
         version=version,
@@ -209,10 +209,10 @@ def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Gr
         node=event.node,
         disks=event.disks,
         nics=event.nics,
-        disks_made=devices.disks_made if made else devices.first + len(event.disks),
-        nics_made=devices.nics_made if made else len(event.nics),
-        unwanted=devices.unwanted if made else (),
-        unwanted_version=devices.unwanted_version if made else 0,
+        disks_made=made.disks_made if made else devices.first + len(event.disks),
+        nics_made=made.nics_made if made else len(event.nics),
+        unwanted=made.unwanted if made else (),
+        unwanted_version=made.unwanted_version if made else 0,
         ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots))),
     )
 

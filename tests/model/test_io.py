@@ -41,8 +41,9 @@ from proto.machine import DirectBoot, DiskFormat, DiskWish, NicWish
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.devices import make_disks, make_nics
 from services.io.images import IMAGE, Deleting, Image, Imported, Importing, NoImage
-from services.io.model import DEVICES, Devices, Granted, NoDevices, Removing, Revoked
+from services.io.model import DEVICES
 from services.io.react import orders, react
+from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 from services.io.views import Views, enrich, hear
 from tests.model.test_compute import REQUESTED
 from tests.model.test_nodes import CAN
