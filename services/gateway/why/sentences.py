@@ -195,18 +195,6 @@ def _of_others(event: Any) -> str:
             return f"io granted {count(len(event.disks), "disk")} ({files or 'none'}) and {count(len(event.nics), "NIC")}"
         case io.DevicesDenied():
             return f"io denied its devices: {event.sentence}"
-        case io.DevicesChanged(change=change):
-            return _device_change(change)
-        case io.DeviceAttached():
-            return f"{event.name} is attached" + (f": {event.sentence}" if event.sentence else f" in slot {event.slot}")
-        case io.DeviceDetached():
-            return f"{event.name} is detached" + (f"; its file {event.file} is left" if event.file and not event.delete else "")
-        case io.DiskResized():
-            return f"{event.name} has {event.size_mib} MiB"
-        case io.DeviceMisfit():
-            return f"{event.name}: {event.sentence}" + (" (pending)" if event.pending else "")
-        case io.DiskFilesRemoved():
-            return f"files of detached disks are removed: {', '.join(event.files)}"
         case io.DevicesReturned():
             return f"its devices are {event.node}'s again"
         case io.ImageImportRequested():
@@ -216,7 +204,7 @@ def _of_others(event: Any) -> str:
         case io.ImageRejected():
             return f"rejected: {event.sentence}"
         case _:
-            return ""
+            return _of_devices(event)
 
 
 def _of_nodes(event: Any) -> str:
@@ -255,6 +243,24 @@ def _of_ladder(event: ladder.LadderClimbed | ladder.LadderDescended) -> str:
     has = f"{seen.available_mib} MiB available, minFree {event.min_free_mib}"
     verb = "takes back" if isinstance(event, ladder.LadderClimbed) else "gives again"
     return f"{event.node} {verb} memory ({event.level.value}: {has}): {did}"
+
+
+def _of_devices(event: Any) -> str:
+    match event:
+        case io.DevicesChanged(change=change):
+            return _device_change(change)
+        case io.DeviceAttached():
+            return f"{event.name} is attached" + (f": {event.sentence}" if event.sentence else f" in slot {event.slot}")
+        case io.DeviceDetached():
+            return f"{event.name} is detached" + (f"; its file {event.file} is left" if event.file and not event.delete else "")
+        case io.DiskResized():
+            return f"{event.name} has {event.size_mib} MiB"
+        case io.DeviceMisfit():
+            return f"{event.name}: {event.sentence}" + (" (pending)" if event.pending else "")
+        case io.DiskFilesRemoved():
+            return f"files of detached disks are removed: {', '.join(event.files)}"
+        case _:
+            return ""
 
 
 def _device_change(change: io.Change) -> str:
