@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from libs.common.messages import NodeId
 from libs.common.testing import Spec
 from proto.compute import NoteDevices, Refusal, VmDevicesNoted
 from proto.growth import VmHardwareSeen
@@ -14,9 +15,11 @@ from services.compute.model import VM
 from services.compute.states import Launching, Migrating, Running
 from services.io.devices import make_disk
 from tests.model.test_compute import DISKS, N1, NICS, A
-from tests.model.test_migration import HISTORIES, N2, RUNNING
+from tests.model.test_migration import HISTORIES
 
 vms = Spec(VM)
+N2 = NodeId("n2")
+RUNNING = HISTORIES["reserving"][:-1]
 MORE = (*DISKS, make_disk("a", DiskWish(size_mib=5), {}, 7, 9))
 CHANGE = NoteDevices(vm="a", node=N1, generation=1, granted=True, disks=MORE, nics=NICS, changed=True)
 NOTED = VmDevicesNoted(vm=A, generation=1, disks=MORE, nics=NICS, changed=True)

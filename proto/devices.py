@@ -1,0 +1,55 @@
+"""Values of a change of a VM's devices; its messages are in io.py."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from libs.common.messages import Value
+from proto.machine import DiskWish, NicWish
+
+
+class VmPhase(StrEnum):
+    """How far a VM is, as far as its devices have to do with it."""
+
+    UNKNOWN = "not defined"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    MIGRATING = "migrating"
+
+
+class Known(Value):
+    """What io's own view knew of the VM when it decided; ignored from outside.
+    disks, nics: the wishes of its definition, from which a VM that was never
+    started gets its devices first; sizes_mib: of the images it and the command name, those that are there."""
+
+    phase: VmPhase = VmPhase.UNKNOWN
+    disks: tuple[DiskWish, ...] = ()
+    nics: tuple[NicWish, ...] = ()
+    sizes_mib: dict[str, int] = {}
+
+
+class ChangeKind(StrEnum):
+    """undo: an attachment that failed is taken out of the set again."""
+
+    ATTACH_DISK = "attach-disk"
+    DETACH_DISK = "detach-disk"
+    RESIZE_DISK = "resize-disk"
+    LIMIT_DISK = "limit-disk"
+    ATTACH_NIC = "attach-nic"
+    DETACH_NIC = "detach-nic"
+    SET_NIC = "set-nic"
+    UNDO = "undo"
+
+
+class Change(Value):
+    """What was changed. file: that of a detached disk; delete: it is to be removed, else it stays in `pool`."""
+
+    kind: ChangeKind
+    name: str
+    slot: int
+    file: str = ""
+    pool: str = ""
+    delete: bool = False
