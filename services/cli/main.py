@@ -23,6 +23,8 @@ with the guest program's own. `--json` works on every command, before or behind 
 GROUPS = {
     "vm": "vm:app",
     "node": "node:app",
+    "disk": "devices:disk",
+    "nic": "devices:nic",
     "memory": "memory:app",
     "image": "image:app",
     "task": "task:app",

@@ -50,3 +50,46 @@ def test_a_guest_grows_and_shrinks_and_keeps_its_size(cluster: EmbeddedCluster) 
     assert {each["asked_by"] for each in sizes} == {"user:admin"}
     cluster.ctl("vm", "stop", "grow", "--force", "--wait")
     cluster.ctl("vm", "delete", "grow", "--wait")
+
+
+def looks(cluster: EmbeddedCluster, script: str, expected: str) -> None:
+    """Inside `grow`, within the usual wait."""
+    cluster.until(lambda: guest(cluster, "plug", "/bin/sh", "-c", script) == expected, f"{script}: {expected}")
+
+
+@pytest.mark.timeout(300)
+def test_disks_and_nics_come_and_go_while_it_runs(cluster: EmbeddedCluster) -> None:
+    cluster.ctl("vm", "create", "plug", *TINY)
+    boot = guest(cluster, "plug", "cat", "/proc/sys/kernel/random/boot_id")
+    cluster.ctl("disk", "attach", "plug", "--size", "64MiB", "--mibps", "2", "--wait")
+    looks(cluster, "cat /sys/block/vdb/size", str(64 * 2048))
+    assert guest(cluster, "plug", "/bin/sh", "-c", "echo kept | dd of=/dev/vdb conv=fsync 2>/dev/null; head -c4 /dev/vdb") == "kept"
+    disks = {d["name"]: d for d in cluster.json("disk", "ls", "plug")}
+    assert disks["disk1"]["size_mib"] == 64 and disks["disk1"]["limits"]["mibps"] == 2
+    cluster.ctl("disk", "resize", "plug", "disk1", "96MiB", "--wait")
+    looks(cluster, "cat /sys/block/vdb/size", str(96 * 2048))
+    code, said = cluster.refused("disk", "resize", "plug", "disk1", "32MiB")
+    assert code == 1 and "96" in said
+    code, said = cluster.refused("disk", "detach", "plug", "disk0")
+    assert code == 1 and "boot" in said
+    cluster.ctl("nic", "attach", "plug", "--wait")
+    mac = cluster.json("nic", "ls", "plug")[1]["mac"]
+    looks(cluster, "cat /sys/class/net/eth1/address", mac)
+    cluster.ctl("nic", "set", "plug", "nic1", "--link", "down", "--wait")
+    looks(cluster, "ip link set eth1 up; cat /sys/class/net/eth1/carrier", "0")
+    node = cluster.json("vm", "show", "plug")["node"]
+    other = next(n["name"] for n in cluster.json("node", "ls") if n["name"] != node)
+    cluster.ctl("vm", "migrate", "plug", "--to", other, "--wait")
+    looks(cluster, "head -c4 /dev/vdb; ls /sys/class/net | grep -c eth", "kept2")
+    cluster.kill(other)
+    cluster.ctl("nic", "detach", "plug", "nic1", "--wait")
+    looks(cluster, "ls /sys/class/net | grep -c eth", "1")
+    cluster.ctl("disk", "detach", "plug", "disk1", "--delete", "--wait")
+    looks(cluster, "ls /sys/block | grep -c vdb || true", "0")
+    assert guest(cluster, "plug", "cat", "/proc/sys/kernel/random/boot_id") == boot
+    cluster.ctl("vm", "stop", "plug", "--force", "--wait")
+    cluster.ctl("disk", "attach", "plug", "--size", "32MiB", "--bus", "nvme", "--wait")
+    cluster.ctl("vm", "start", "plug", "--wait")
+    looks(cluster, "cat /sys/block/nvme0n1/size", str(32 * 2048))
+    cluster.ctl("vm", "stop", "plug", "--force", "--wait")
+    cluster.ctl("vm", "delete", "plug", "--wait")

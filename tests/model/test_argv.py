@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from proto.machine import DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
-from services.node.drivers.qemu.argv import SLOTS_MAX, Backing, BadSpec, Place, build
+from proto.machine import SLOTS_MAX, DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
+from services.node.drivers.qemu.argv import Backing, BadSpec, Place, build
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = DirectBoot(kernel="vmlinux", initrd="initrd", cmdline="console=ttyS0 quiet, with commas=too")

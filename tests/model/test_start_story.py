@@ -39,7 +39,7 @@ from proto.plan import OrderPlan, ReportPlan
 from services.compute.app import SERVICE as COMPUTE
 from services.compute.states import Absent, Running, Stopped
 from services.io.app import SERVICE as IO
-from services.io.model import Granted, NoDevices
+from services.io.states import Granted, NoDevices
 from services.memory.app import SERVICE as MEMORY
 from services.memory.model import Ledger
 from tests.model.test_nodes import CAN

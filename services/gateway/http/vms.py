@@ -34,6 +34,7 @@ from services.gateway.http.bodies import (
     Vms,
 )
 from services.gateway.http.console import console
+from services.gateway.http.devices import HANDLERS as DEVICES
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.history import history
 from services.gateway.http.memory import memory_of_vm, translate_vm
@@ -269,7 +270,7 @@ def _input(text: str) -> bytes:
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
-    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, history,
+    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, history, *DEVICES,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

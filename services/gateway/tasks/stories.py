@@ -13,13 +13,14 @@ from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized, PlacementSet
 from services.gateway.tasks import Task, Tasks, step
+from services.gateway.tasks.devices import devices
 from services.gateway.words import count
 
 
 def tell(tasks: Tasks, recorded: Recorded, event: Any, project: str) -> None:
     """project: of the object the event speaks of."""
     story = _Story(tasks, recorded, event, project)
-    for told in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, _images, _nodes):
+    for told in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, devices, _images, _nodes):
         if told(story):
             return
 

@@ -1,0 +1,120 @@
+"""/v1/vms/NAME/disks and /nics: attached, detached and changed, at rest or while the VM runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import delete, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from libs.common.messages import Command
+from proto.io import AttachDisk, AttachNic, DetachDisk, DetachNic, LimitDisk, ResizeDisk, SetNic
+from proto.machine import DiskBus, DiskLimits, DiskMib, DiskWish, NicModel
+from services.gateway.auth import Action
+from services.gateway.commands import Accepted
+from services.gateway.gateway import Gateway
+from services.gateway.http.bodies import Body, NewDisk, NewNic
+from services.gateway.http.door import Asked, asker
+
+Iops = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+Mibps = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+
+
+class LimitsBody(Body):
+    """Per second; 0: no limit."""
+
+    iops: Iops = 0
+    mibps: Mibps = 0
+    iops_burst: Iops = 0
+    mibps_burst: Mibps = 0
+
+    @property
+    def limits(self) -> DiskLimits:
+        return DiskLimits(
+            iops=self.iops, mibps=self.mibps, iops_burst=self.iops_burst, mibps_burst=self.mibps_burst
+        )
+
+
+class AttachDiskBody(NewDisk):
+    bus: DiskBus = DiskBus.VIRTIO_BLK
+    limits: LimitsBody = msgspec.field(default_factory=LimitsBody)
+
+
+class AttachNicBody(NewNic):
+    model: NicModel = NicModel.VIRTIO
+
+
+class DiskBody(Body):
+    """What is to change of a disk: its size (it only grows), or its limits."""
+
+    size_mib: DiskMib | None = None
+    limits: LimitsBody | None = None
+
+
+class NicBody(Body):
+    """link: whether the cable is in."""
+
+    link: bool
+
+
+async def _tell(request: Asked, gateway: Gateway, vm: str, kind: str, command: Command) -> Accepted:
+    ask = asker(request, gateway)
+    found = await gateway.vm(request.user, vm)
+    accepted = await gateway.commands.ask(ask, "io", f"devices-{vm}", command, found.project)
+    if accepted.position == 0:
+        gateway.unchanged(accepted.task, kind, vm, found.project, "nothing had to change")
+    return accepted
+
+
+@post("/{vm:str}/disks", action=Action.OPERATE, status_code=202, summary="Attach a disk")
+async def attach_disk(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[AttachDiskBody]
+) -> Accepted:
+    wish = DiskWish(size_mib=data.size_mib, image=data.image, format=data.format, pool=data.pool)
+    command = AttachDisk(vm=vm, disk=wish, bus=data.bus, limits=data.limits.limits)
+    return await _tell(request, gateway, vm, "attach-disk", command)
+
+
+@delete("/{vm:str}/disks/{disk:str}", action=Action.OPERATE, status_code=202, summary="Detach a disk")
+async def detach_disk(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], disk: FromPath[str], remove: FromQuery[bool] = False
+) -> Accepted:
+    """remove: its file too, once the guest has let go of it; else the file stays in its pool."""
+    return await _tell(request, gateway, vm, "detach-disk", DetachDisk(vm=vm, name=disk, delete=remove))
+
+
+@patch("/{vm:str}/disks/{disk:str}", action=Action.OPERATE, status_code=202, summary="Grow or limit a disk")
+async def change_disk(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], disk: FromPath[str], data: JSONBody[DiskBody]
+) -> Accepted:
+    """One of the two; with both, the size."""
+    if data.size_mib is None and data.limits is not None:
+        return await _tell(request, gateway, vm, "limit-disk", LimitDisk(vm=vm, name=disk, limits=data.limits.limits))
+    return await _tell(request, gateway, vm, "resize-disk", ResizeDisk(vm=vm, name=disk, size_mib=data.size_mib or 1))
+
+
+@post("/{vm:str}/nics", action=Action.OPERATE, status_code=202, summary="Attach a NIC")
+async def attach_nic(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[AttachNicBody]
+) -> Accepted:
+    command = AttachNic(vm=vm, kind=data.kind, bridge=data.bridge, model=data.model)
+    return await _tell(request, gateway, vm, "attach-nic", command)
+
+
+@delete("/{vm:str}/nics/{nic:str}", action=Action.OPERATE, status_code=202, summary="Detach a NIC")
+async def detach_nic(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], nic: FromPath[str]
+) -> Accepted:
+    return await _tell(request, gateway, vm, "detach-nic", DetachNic(vm=vm, name=nic))
+
+
+@patch("/{vm:str}/nics/{nic:str}", action=Action.OPERATE, status_code=202, summary="Put a NIC's cable in, or pull it")
+async def set_nic(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], nic: FromPath[str], data: JSONBody[NicBody]
+) -> Accepted:
+    return await _tell(request, gateway, vm, "set-nic", SetNic(vm=vm, name=nic, link=data.link))
+
+
+HANDLERS = [attach_disk, detach_disk, change_disk, attach_nic, detach_nic, set_nic]
