@@ -83,6 +83,7 @@ async def test_vcpus_and_memory_are_added_and_taken(vm: Vm) -> None:
     await vm.sees("nproc", "2")
     has = await vm.fit(memory_mib=416)
     assert (has.memory_mib, has.misfits) == (416, ())
+    assert sum(region.size_mib for region in await vm.driver.memory.regions("web-1")) == 416
     await vm.sees("awk '/MemTotal/ {print ($2 > 360000)}' /proc/meminfo", "1")
     assert await vm.again() == has
     has = await vm.fit(vcpus=1, memory_mib=288)

@@ -52,7 +52,8 @@ class QemuMemory:
         view = await running.ask("human-monitor-command", {"command-line": "info mtree -f"})
         backends = await running.ask("query-memdev")
         migration = await running.ask("query-migrate")
-        return flat_view.regions(flat_view.parse(str(view)), backends, migration.get("status") in TRACKING)
+        found = flat_view.regions(flat_view.parse(str(view)), backends, migration.get("status") in TRACKING)
+        return _given(found, await running.ask("query-memory-devices"))
 
     async def translate(self, vm: str, gva: int, pid: int) -> Translation:
         return await translate(self._fleet.find(vm), gva, pid)
@@ -200,6 +201,13 @@ class QemuMemory:
             major_faults=_figure(stats, "stat-major-faults"),
             age_s=max(0, SystemClock().now_us() // 1_000_000 - at_s),
         )
+
+
+def _given(found: Sequence[Region], plugged: Sequence[dict[str, Any]]) -> tuple[Region, ...]:
+    """Of a region that a guest may grow into, what it was given."""
+    sizes = {int(d["data"]["memaddr"]): int(d["data"]["size"]) >> 20 for d in plugged if d["type"] == "virtio-mem"}
+    sized = (msgspec.structs.replace(r, size_mib=sizes.get(r.guest_address, r.size_mib)) for r in found)
+    return tuple(region for region in sized if region.size_mib)
 
 
 def _now(host: Host) -> MemoryNow:
