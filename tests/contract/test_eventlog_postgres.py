@@ -234,7 +234,9 @@ async def test_the_log_goes_on_over_partitions(dsn: str, owner: asyncpg.Connecti
         assert result.positions == tuple(range(3_999_990, 4_000_010))
         assert (await log.append(one("vm-a", 1, 2))).positions == (4_000_010,)
         assert [r.position for r in await log.read_stream("vm-a")] == [1, 4_000_010, 4_000_011]
-        assert len(await whole(log)) == 23
+        assert sum([len(chunk) async for chunk in log.replay(3_999_989)]) == 22
+        with pytest.raises(LogError, match="1 events where 1 to"):  # a log has no holes; this one was made by hand
+            await whole(log)
     partitions = await owner.fetchval("select count(*) from pg_inherits where inhparent = 'asv.events'::regclass")
     assert partitions == 2
 

@@ -1,7 +1,8 @@
 """The whole log, fast: ranges of positions through one prepared statement, the next asked for before this one is taken.
 
-Positions have no gap, so that a range is as many rows as it is long; the server works on the next range while this process
-makes Structs of the last. Nothing is in memory but these two. (Why not COPY: docs/decisions/0006-replay-by-ranges.md.)
+Positions have no gap, so that a range is as many rows as it is long, and a row need not say its own; the server works on the next
+range while this process makes Structs of the last. Nothing is in memory but these two. (Why not COPY:
+docs/decisions/0006-replay-by-ranges.md.)
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from typing import Any
 
 import asyncpg
 
-from libs.common.log import Unavailable
+from libs.common.log import LogError, Unavailable
 from libs.common.log.link import LOST, Access
 from libs.common.messages import Recorded
 
-RANGE = 2048
+RANGE = 1536
 """rows at a time: few enough to stay near the processor between the driver and the Structs"""
 
 QUERY = """
-select position, stream, version, type, v, at_us, data, meta
+select stream, version, type, v, at_us, data, meta
 from asv.events where position > $1 and position <= $2 order by position
 """
 
@@ -41,11 +42,13 @@ async def replay(access: Access, after: int, until: int | None) -> AsyncIterator
         at = max(after, 0)
         while at < end:
             rows = await (following or asyncio.ensure_future(ask(at, min(at + RANGE, end))))
-            at += RANGE
+            first, at = at + 1, at + RANGE
+            if len(rows) != min(at, end) - first + 1:
+                raise LogError(f"the log has {len(rows)} events where {first} to {min(at, end)} are asked for")
             following = asyncio.ensure_future(ask(at, min(at + RANGE, end))) if at < end else None
             await asyncio.sleep(0)  # lets the question go out before the answer to the last one is worked on
             # Taken apart here: a call with *row would make a tuple of each row first.
-            chunk = [Recorded(p, s, n, t, v, at_us, data, meta) for p, s, n, t, v, at_us, data, meta in rows]
+            chunk = [Recorded(p, s, n, t, v, us, data, meta) for p, (s, n, t, v, us, data, meta) in enumerate(rows, first)]
             del rows  # their memory is at hand, and still warm, for the next ones
             yield chunk
     except (*LOST, asyncpg.PostgresError) as error:
