@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
@@ -24,18 +25,23 @@ def _limits(iops: int, mibps: int, iops_burst: int, mibps_burst: int) -> dict[st
     return {"iops": iops, "mibps": mibps, "iops_burst": iops_burst, "mibps_burst": mibps_burst}
 
 
-@disk.command("ls")
-def disk_ls(vm: Vm, _json: AsJson = False) -> None:
-    """List a VM's disks."""
-    found = client().get(path("vms", vm)).get("disks") or []
+def _list(vm: str, kind: str, heads: tuple[str, ...], row: Callable[[dict[str, Any]], tuple[object, ...]]) -> None:
+    found = client().get(path("vms", vm)).get(kind) or []
     if wants_json():
         show.as_json(found)
         return
-    rows = [
-        (d["name"], units.size(d["size_mib"]), d.get("bus", "virtio-blk"), d["pool"], d.get("image", ""), d["serial"], _said(d))
-        for d in found
-    ]
-    show.table(("NAME", "SIZE", "BUS", "POOL", "IMAGE", "SERIAL", "LIMITS"), rows, "it has none (before its first start)")
+    show.table(heads, [row(each) for each in found], "it has none (before its first start)")
+
+
+@disk.command("ls")
+def disk_ls(vm: Vm, _json: AsJson = False) -> None:
+    """List a VM's disks."""
+
+    def row(d: dict[str, Any]) -> tuple[object, ...]:
+        bus, image = d.get("bus", "virtio-blk"), d.get("image", "")
+        return d["name"], units.size(d["size_mib"]), bus, d["pool"], image, d["serial"], _said(d)
+
+    _list(vm, "disks", ("NAME", "SIZE", "BUS", "POOL", "IMAGE", "SERIAL", "LIMITS"), row)
 
 
 def _said(one: dict[str, Any]) -> str:
@@ -115,15 +121,12 @@ def disk_set(
 @nic.command("ls")
 def nic_ls(vm: Vm, _json: AsJson = False) -> None:
     """List a VM's network cards."""
-    found = client().get(path("vms", vm)).get("nics") or []
-    if wants_json():
-        show.as_json(found)
-        return
-    rows = [
-        (n["name"], n["mac"], n["kind"], n.get("bridge", ""), n.get("model", "virtio"), "up" if n.get("link", True) else "down")
-        for n in found
-    ]
-    show.table(("NAME", "MAC", "KIND", "BRIDGE", "MODEL", "LINK"), rows, "it has none (before its first start)")
+
+    def row(n: dict[str, Any]) -> tuple[object, ...]:
+        link = "up" if n.get("link", True) else "down"
+        return n["name"], n["mac"], n["kind"], n.get("bridge", ""), n.get("model", "virtio"), link
+
+    _list(vm, "nics", ("NAME", "MAC", "KIND", "BRIDGE", "MODEL", "LINK"), row)
 
 
 @nic.command("attach")
