@@ -50,7 +50,8 @@ class Rung(StrEnum):
 class LadderStep(Value):
     """What is done to one VM on one rung. from_mib, to_mib: balloon: what it held (going down the ladder: its target), and its new
     target; swap: how much of it may be swapped out; move, pause: its nominal size and 0, or back. demand_mib: what it was
-    predicted to need. price: its shares per MiB, idle memory taxed; the lowest pays first."""
+    predicted to need, used_mib: what it used, reservation_mib: what is never taken from it; -1: not recorded. price: its shares
+    per MiB, idle memory taxed; the lowest pays first."""
 
     rung: Rung
     vm: str
@@ -59,6 +60,8 @@ class LadderStep(Value):
     to_mib: int
     demand_mib: int = 0
     price: float = 0.0
+    used_mib: int = -1
+    reservation_mib: int = -1
 
 
 class VmSeen(Value):

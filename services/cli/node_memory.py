@@ -100,7 +100,7 @@ def print_now(found: dict[str, Any]) -> None:
         kept = ledger.get("memory_areas")
         show.facts([
             *promises(ledger),
-            ("reclaim", _taken(ledger.get("taken") or {})),
+            ("reclaim", [_taken(decision) for decision in ledger.get("taken") or ()]),
             ("areas", f"control groups {kept}" if kept else "not kept apart: this host lets nobody make control groups for memory"),
         ])  # fmt: skip
         rows = area_rows(ledger.get("areas") or (), pressure.get("areas") or ())
@@ -116,7 +116,7 @@ def print_now(found: dict[str, Any]) -> None:
 
 
 def _taken(taken: dict[str, Any]) -> str:
-    return f"{taken.get('level')}: {'; '.join(taken.get('steps') or ())}" if taken else ""
+    return f"{show.when(taken['at_us'])}: {taken['sentence']}"
 
 
 def _host(now: dict[str, Any], swapped: bool) -> list[tuple[str, object]]:

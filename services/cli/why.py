@@ -43,15 +43,17 @@ def why_not(
     object: Annotated[str, typer.Argument(metavar="vm/NAME", help="The VM.")],
     node: Annotated[str, typer.Option(metavar="NODE", help="Why is it not on this node?")] = "",
     started: Annotated[bool, typer.Option("--started", help="Why is it not started?")] = False,
+    reclaimed: Annotated[bool, typer.Option("--reclaimed", help="Why is none of its memory taken back?")] = False,
     _json: AsJson = False,
 ) -> None:
-    """Why a VM is not on a node, or not started."""
+    """Why a VM is not on a node, not started, or why nothing is taken of its memory."""
     _, name = _split(object, ("vm",))
-    if not node and not started:
-        raise typer.BadParameter("say what it is not: --node NODE (on that node) or --started (started at all)")
-    if node and started:
-        raise typer.BadParameter("one question at a time: either --node NODE or --started")
-    found = client().get(path("why-not", "vm", name, node=node, started=started))
+    asked = (bool(node), started, reclaimed).count(True)
+    if not asked:
+        raise typer.BadParameter("say what it is not: --node NODE (on that node), --started (at all) or --reclaimed (its memory)")
+    if asked > 1:
+        raise typer.BadParameter("one question at a time: --node NODE, --started or --reclaimed")
+    found = client().get(path("why-not", "vm", name, node=node, started=started, reclaimed=reclaimed))
     if wants_json():
         show.as_json(found)
         return

@@ -20,6 +20,7 @@ from services.gateway.tasks.stories import tell
 from services.gateway.views.images import ImagesView
 from services.gateway.views.ledgers import LedgersView
 from services.gateway.views.nodes import NodesView
+from services.gateway.views.reclaims import ReclaimsView
 from services.gateway.views.vms import VmsView
 
 EVENTS = Registry(
@@ -41,6 +42,7 @@ class ReadModel:
     vms: VmsView = field(default_factory=VmsView)
     nodes: NodesView = field(default_factory=NodesView)
     ledgers: LedgersView = field(default_factory=LedgersView)
+    reclaims: ReclaimsView = field(default_factory=ReclaimsView)
     images: ImagesView = field(default_factory=ImagesView)
     tasks: Tasks = field(default_factory=Tasks)
 
@@ -59,5 +61,6 @@ class ReadModel:
         self.vms.apply(recorded, event)
         self.nodes.apply(recorded, event)
         self.ledgers.apply(recorded, event)
+        self.reclaims.apply(recorded, event, self.vms.all)
         self.images.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

@@ -17,7 +17,13 @@ CLUSTER = ""
 """The project of what belongs to no one: nodes, capacities, the cluster itself. Every viewer sees it."""
 
 SEVERAL = "*"
-"""The project of what speaks of the VMs of several at once, a node's plan: only who sees all projects sees it."""
+"""The project of what speaks of the VMs of several at once, as a node's plan does: only who sees all projects sees it."""
+
+_OF_SEVERAL = (
+    "ladder_climbed", "ladder_descended", "capacity_exceeded", "memory_policy_wanted", "memory_policy_dropped",
+    "memory_order_reported",
+)  # fmt: skip
+"""events of a node's ledger that name VMs"""
 
 _KINDS_OF_VM = ("vm", "devices", "map")
 
@@ -54,7 +60,7 @@ class Scopes:
     def project_of(self, recorded: Recorded, data: Any) -> str:
         """data: the event as a Struct or as a mapping. What speaks of a VM is its project's, in any stream."""
         kind, _, name = recorded.stream.partition("-")
-        if kind == "plan":
+        if kind == "plan" or (kind == "ledger" and recorded.type in _OF_SEVERAL):
             return SEVERAL
         vm = data.get("vm") if isinstance(data, dict) else getattr(data, "vm", None)
         if kind in _KINDS_OF_VM:

@@ -14,15 +14,15 @@ from functools import cache
 import msgspec
 
 from libs.common.log import Snapshot
-from services.gateway import model, scopes, tasks, words
+from services.gateway import model, reclaim, scopes, tasks, words
 from services.gateway.model import EVENTS, ReadModel
 from services.gateway.tasks import stories
-from services.gateway.views import images, ledgers, nodes, vms
+from services.gateway.views import images, ledgers, nodes, reclaims, vms
 
 _log = logging.getLogger(__name__)
 
 NAME = "gateway"
-FOLDING = (model, scopes, tasks, stories, words, images, ledgers, nodes, vms)
+FOLDING = (model, scopes, tasks, stories, words, reclaim, images, ledgers, nodes, reclaims, vms)
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -80,5 +80,5 @@ def _price(vm: Vm) -> float:
 def _step(rung: Rung, vm: Vm, from_mib: int, to_mib: int) -> LadderStep:
     return LadderStep(
         rung=rung, vm=vm.name, generation=vm.generation, from_mib=from_mib, to_mib=to_mib, demand_mib=vm.demand_mib,
-        price=round(_price(vm), 6),
+        price=round(_price(vm), 6), used_mib=vm.used_mib, reservation_mib=vm.reservation_mib,
     )  # fmt: skip

@@ -204,7 +204,7 @@ def _step(rung: Rung, vm: Vm, from_mib: int, to_mib: int) -> LadderStep:
     cost = round(price(_holder(vm), vm.held_mib), 6)
     return LadderStep(
         rung=rung, vm=vm.name, generation=vm.generation, from_mib=from_mib, to_mib=to_mib,
-        demand_mib=vm.demand_mib, price=cost,
+        demand_mib=vm.demand_mib, price=cost, used_mib=vm.used_mib, reservation_mib=vm.reservation_mib,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import msgspec
 from libs.common.messages import Event, NodeId, Recorded, VmId
 from proto import compute as c
 from proto import ladder, memory
-from services.gateway.views.ledgers import Ledger, LedgersView
+from services.gateway.views.ledgers import DECISIONS_MAX, Ledger, LedgersView
 
 N1, A = NodeId("n1"), VmId("a")
 SEEN = ladder.HostSeen(at_us=77, total_mib=4096, available_mib=100)
@@ -48,10 +48,10 @@ def test_the_latest_word_of_the_ladder() -> None:
     climbed = ladder.LadderClimbed(
         node=N1, level=ladder.Level.SOFT, seen=SEEN, min_free_mib=200, short_mib=100, covered_mib=100, steps=(STEP,)
     )
-    ledger = told(CAPACITY, climbed)
-    assert ledger is not None and ledger.taken is not None
-    assert (ledger.taken.at_us, ledger.taken.level) == (77, "soft")
-    assert ledger.taken.steps == ["balloon a: 1024 to 512 MiB"]
+    ledger = told(CAPACITY, *[climbed] * 9)
+    assert ledger is not None and len(ledger.taken) == DECISIONS_MAX
+    assert (ledger.taken[-1].at_us, ledger.taken[-1].level) == (77, "soft")
+    assert "a: 512 MiB taken by its balloon (1024 to 512)" in ledger.taken[-1].sentence
 
 
 def test_a_removed_node_and_other_streams() -> None:

@@ -88,7 +88,7 @@ async def memory_of_node(request: Asked, gateway: NamedDependency[Gateway], node
         return found is not None and request.user.sees(found.project)
 
     if ledger is not None:
-        taken = ledger.taken if request.user.all_projects else None
+        taken = ledger.taken if request.user.all_projects else []
         vms = {vm: promised for vm, promised in ledger.vms.items() if named(vm)}
         whose = {text: text.partition(":")[0] for text in ledger.faults}
         faults = tuple(t for t, vm in whose.items() if named(vm) or vm not in gateway.model.vms.all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from litestar import get
@@ -9,11 +10,16 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from libs.common.log import LogError
+from proto.memory import MemoryOrderReported
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
 from services.gateway.problems import Problem, away, unknown
+from services.gateway.reclaim import only, touched
+from services.gateway.scopes import SEVERAL
+from services.gateway.views.vms import Vm
 from services.gateway.why import ask
+from services.gateway.why.not_reclaimed import not_reclaimed
 from services.gateway.why.not_so import WhyNot, not_on_node, not_started
 from services.gateway.why.tree import Known
 
@@ -21,6 +27,7 @@ KINDS = ("vm", "image", "node")
 
 NodeName = Annotated[str, QueryParameter(description="why the VM is not on this node")]
 Started = Annotated[bool, QueryParameter(description="why the VM is not started")]
+Reclaimed = Annotated[bool, QueryParameter(description="why none of the VM's memory is taken back")]
 
 
 @get("/v1/why/{kind:str}/{name:str}", action=Action.READ, summary="Why an object is as it is", tags=["Why"])
@@ -30,34 +37,53 @@ async def why(request: Asked, gateway: NamedDependency[Gateway], kind: FromPath[
     if kind not in KINDS:
         raise Problem(404, "NO_SUCH_KIND", f"there is nothing of the kind `{kind}`", f"one of: {', '.join(KINDS)}")
     stream = f"{kind}-{name}"
+    reclaims, beside = gateway.model.reclaims, []
     if kind == "node":
         await gateway.node(name)
+        beside = reclaims.nodes.get(name, [])
     else:
+        beside = reclaims.vms.get(name, []) if kind == "vm" else []
         project = gateway.model.scopes.at(stream, gateway.follower.position)
         if project is None or not request.user.sees(project):
             raise unknown(kind, name)
     try:
-        found = await ask.why(gateway.log, f"{kind}/{name}", stream, lambda known: _sees(request, gateway, known))
+        shown = partial(_shown, request, gateway, name if kind == "vm" else "")
+        found = await ask.why(gateway.log, f"{kind}/{name}", stream, shown, beside)
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
     return found
 
 
-def _sees(request: Asked, gateway: Gateway, known: Known) -> bool:
-    return request.user.sees(gateway.model.scopes.project_of(known.recorded, known.event))
+def _shown(request: Asked, gateway: Gateway, vm: str, known: Known) -> Known | None:
+    """The event as far as the asker sees it: of a decision about several VMs the part about this one (vm), else about those that
+    they see."""
+    scopes, event = gateway.model.scopes, known.event
+    project = scopes.project_of(known.recorded, event)
+    if project != SEVERAL or not touched(event):
+        return known if request.user.sees(project) or isinstance(event, MemoryOrderReported) else None
+
+    def told(name: str) -> bool:
+        return name == (vm or name) and request.user.sees(scopes.at(f"vm-{name}", known.recorded.position) or SEVERAL)
+
+    left = only(event, told, bool(vm))
+    return None if left is None else known._replace(event=left)
 
 
 @get("/v1/why-not/vm/{vm:str}", action=Action.READ, summary="Why a VM is not so", tags=["Why"])
 async def why_not(
-    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], node: NodeName = "", started: Started = False
-) -> WhyNot:
-    """Either `node`, or `started`."""
-    if bool(node) == started:
-        raise Problem(400, "BAD_QUESTION", "one question at a time", "give either node=NAME or started=true")
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], node: NodeName = "", started: Started = False,
+    reclaimed: Reclaimed = False,
+) -> WhyNot:  # fmt: skip
+    """One of `node`, `started` and `reclaimed`."""
+    if (bool(node), started, reclaimed).count(True) != 1:
+        remedy = "give one of node=NAME, started=true and reclaimed=true"
+        raise Problem(400, "BAD_QUESTION", "one question at a time", remedy)
     found = await gateway.vm(request.user, vm)
     if node:
         await gateway.node(node)
     try:
+        if reclaimed:
+            return await _why_not_reclaimed(request, gateway, found)
         events = [ask.known(recorded) for recorded in await ask.read_newest(gateway.log, f"vm-{vm}")]
         refused = await ask.refusals(gateway.log, f"vm-{vm}")
     except LogError as error:
@@ -65,3 +91,14 @@ async def why_not(
     if not node:
         return not_started(found, events, refused)
     return not_on_node(found, node, events, refused, gateway.model.nodes.numbers.get(node, -1))
+
+
+async def _why_not_reclaimed(request: Asked, gateway: Gateway, vm: Vm) -> WhyNot:
+    """Raises LogError."""
+    model = gateway.model
+    ledger = model.ledgers.all.get(vm.node)
+    own = await ask.read_at(gateway.log, model.reclaims.vms.get(vm.name, []))
+    last = await ask.read_at(gateway.log, model.reclaims.nodes.get(vm.node, []))
+    shown = (part for known in last if (part := _shown(request, gateway, "", known)) is not None)
+    mine = (part for known in own if (part := _shown(request, gateway, vm.name, known)) is not None)
+    return not_reclaimed(vm, ledger.vms.get(vm.name) if ledger else None, list(mine), list(shown))

@@ -10,6 +10,7 @@ import msgspec
 from libs.common.messages import Recorded
 from proto import compute as c
 from proto import ladder, memory
+from services.gateway import reclaim
 
 
 class Promised(msgspec.Struct):
@@ -23,18 +24,24 @@ class Promised(msgspec.Struct):
     overhead_mib: int
 
 
+DECISIONS_MAX = 5
+
+
 class Taken(msgspec.Struct):
-    """The latest decision of the reclaim ladder: when, at which level, and what it did in words."""
+    """A decision of the reclaim ladder: when, at which level, how the node was and what was done, in words; steps: on which
+    figures, a line for each VM."""
 
     at_us: int
     level: str
+    sentence: str
     steps: list[str]
 
 
 class Ledger(msgspec.Struct):
     """physical_mib less the areas is capacity_mib; share_mib of that is kept for failover. reserved_mib: reservations and overhead;
     charged_mib: nominal memory by its ratio: both are held to what is left.
-    nominal_mib: the sum of it by no ratio. faults: what the node could not apply."""
+    nominal_mib: the sum of it by no ratio. faults: what the node could not apply. taken: the reclaim ladder's last decisions, the
+    newest last."""
 
     physical_mib: int = 0
     capacity_mib: int = 0
@@ -50,7 +57,7 @@ class Ledger(msgspec.Struct):
     memory_areas: str = ""
     faults: tuple[str, ...] = ()
     vms: dict[str, Promised] = msgspec.field(default_factory=dict)
-    taken: Taken | None = None
+    taken: list[Taken] = []
 
 
 @dataclass(slots=True)
@@ -82,7 +89,8 @@ class LedgersView:
             case memory.MemoryOrderReported():
                 ledger.faults = event.faults
             case ladder.LadderClimbed() | ladder.LadderDescended():
-                ledger.taken = Taken(event.seen.at_us, event.level, [_step(step) for step in event.steps])
+                now = Taken(event.seen.at_us, event.level, reclaim.said(event), reclaim.figures(event.steps))
+                ledger.taken = [*ledger.taken[1 - DECISIONS_MAX :], now]
 
 
 def _reserved(ledger: Ledger, event: memory.MemoryReserved) -> None:
@@ -91,7 +99,3 @@ def _reserved(ledger: Ledger, event: memory.MemoryReserved) -> None:
     ledger.vms[event.vm] = Promised(
         event.vm, event.generation, promise.priority, promise.nominal_mib, promise.reservation_mib, promise.overhead_mib
     )
-
-
-def _step(step: ladder.LadderStep) -> str:
-    return f"{step.rung} {step.vm}: {step.from_mib} to {step.to_mib} MiB"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from libs.common.log import EventLog
 from libs.common.messages import Envelope, Recorded, Reply, decode_envelope, decode_meta, decode_reply
 from libs.common.registry import UnknownType
+from proto.ladder import LadderClimbed, LadderDescended
 from services.gateway.model import EVENTS
+from services.gateway.reclaim import figures
+from services.gateway.why.episodes import episodes
 from services.gateway.why.placing import evidence_of
 from services.gateway.why.tree import Known, Story, cause_of, stories
 
@@ -39,11 +42,15 @@ class Why(msgspec.Struct):
     older: int = 0
 
 
-async def why(log: EventLog, object: str, stream: str, sees: Callable[[Known], bool]) -> Why:
-    """The newest stories of a stream, with all that led to its events as far as the asker may see it. Raises LogError."""
+async def why(
+    log: EventLog, object: str, stream: str, shown: Callable[[Known], Known | None], beside: Sequence[int] = ()
+) -> Why:
+    """The newest stories of a stream, with all that led to its events. beside: positions of other streams' events that belong to
+    it, in order. shown: what of an event the asker is told; None: nothing. Raises LogError."""
     own = await read_newest(log, stream)
     older = own[0].version - 1 if own else 0
-    events = {recorded.position: found for recorded in own if sees(found := known(recorded))}
+    every = [*map(known, own), *await read_at(log, beside)]
+    events = {one.recorded.position: found for one in every if (found := shown(one)) is not None}
     wanted = [found.meta for found in events.values()]
     for _ in range(CAUSES_MAX):
         position = 0
@@ -52,11 +59,16 @@ async def why(log: EventLog, object: str, stream: str, sees: Callable[[Known], b
         if position <= 0 or position in events:
             break
         for recorded in await log.read_all(position - 1, 1):
-            if sees(cause := known(recorded)):
+            if (cause := shown(known(recorded))) is not None:
                 events[recorded.position] = cause
                 wanted.append(cause.meta)
-    evidence = {at: lines for at, found in events.items() if (lines := evidence_of(found.event))}
-    return Why(object, stories(events.values(), evidence), older)
+    evidence = {at: lines for at, found in events.items() if (lines := _evidence(found))}
+    return Why(object, stories(events.values(), evidence, episodes(events.values())), older)
+
+
+def _evidence(known: Known) -> list[str]:
+    decision = isinstance(known.event, LadderClimbed | LadderDescended)
+    return figures(known.event.steps) if decision else evidence_of(known.event)
 
 
 async def read_newest(log: EventLog, stream: str) -> list[Recorded]:
@@ -65,6 +77,10 @@ async def read_newest(log: EventLog, stream: str) -> list[Recorded]:
     while rows := await log.read_stream(stream, kept[-1].version if kept else 0):
         kept = (kept + rows)[-EVENTS_MAX:]
     return kept
+
+
+async def read_at(log: EventLog, positions: Sequence[int]) -> list[Known]:
+    return [known(row) for position in positions for row in await log.read_all(position - 1, 1)]
 
 
 async def refusals(log: EventLog, stream: str) -> list[Refusal]:

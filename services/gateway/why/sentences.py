@@ -10,6 +10,7 @@ from proto import growth as g
 from proto import migration as m
 from proto.hardware import Hardware
 from proto.nodes import NodeCordoned, NodeHealthChanged, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
+from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
 from services.gateway.why.placing import said_rules
 from services.gateway.words import count
@@ -172,11 +173,12 @@ def _of_others(event: Any) -> str:
             more = "" if event.enough else ", and that would not be enough"
             return f"{event.node} lost memory ({fell}): {event.short_mib} MiB of what it promised are not there{going}{more}"
         case memory.MemoryPolicyWanted():
-            return f"{event.node} is to have another memory policy once {', '.join(event.vms)} went elsewhere"
+            whom = ", ".join(event.vms) or "some of its VMs"
+            return f"{event.node} is to have another memory policy ({_policy(event.policy)}) once {whom} went elsewhere"
         case memory.MemoryPolicyDropped():
             return f"{event.node} keeps its memory policy: {event.sentence}"
         case ladder.LadderClimbed() | ladder.LadderDescended():
-            return _of_ladder(event)
+            return reclaim.said(event)
         case ladder.VmMoveWanted():
             return f"{event.vm} should run elsewhere: {event.sentence}"
         case ladder.VmPauseWanted():
@@ -237,12 +239,9 @@ def _of_nodes(event: Any) -> str:
             return ""
 
 
-def _of_ladder(event: ladder.LadderClimbed | ladder.LadderDescended) -> str:
-    seen = event.seen
-    did = ", ".join(f"{s.rung.value} {s.vm} {s.from_mib} to {s.to_mib} MiB" for s in event.steps)
-    has = f"{seen.available_mib} MiB available, minFree {event.min_free_mib}"
-    verb = "takes back" if isinstance(event, ladder.LadderClimbed) else "gives again"
-    return f"{event.node} {verb} memory ({event.level.value}: {has}): {did}"
+def _policy(policy: ladder.MemoryPolicy) -> str:
+    classes = [f"{name} {pct} %" for name, pct in sorted(policy.class_ratio_pct.items())]
+    return ", ".join([f"ratio {policy.ratio_pct} %", *classes])
 
 
 def _of_devices(event: Any) -> str:

@@ -45,8 +45,11 @@ class Story(msgspec.Struct):
     steps: list[Step]
 
 
-def stories(events: Iterable[Known], evidence: Mapping[int, list[str]] | None = None) -> list[Story]:
-    """In the order they began. Where the cause of an event is not among them, the event stands at the root of its story."""
+def stories(
+    events: Iterable[Known], evidence: Mapping[int, list[str]] | None = None, joined: Mapping[str, str] | None = None
+) -> list[Story]:
+    """In the order they began. Where the cause of an event is not among them, the event stands at the root of its story. joined:
+    tasks that are told in the story of another."""
     found = sorted(events, key=lambda known: known.recorded.position)
     steps: dict[int, Step] = {}
     told: dict[str, Story] = {}
@@ -61,9 +64,10 @@ def stories(events: Iterable[Known], evidence: Mapping[int, list[str]] | None = 
         if cause is not None:
             cause.effects.append(step)
             continue
-        story = told.get(meta.correlation)
+        task = (joined or {}).get(meta.correlation, meta.correlation)
+        story = told.get(task)
         if story is None:
-            story = told[meta.correlation] = Story(meta.correlation, meta.actor, recorded.at_us, [])
+            story = told[task] = Story(task, meta.actor, recorded.at_us, [])
         story.steps.append(step)
     return list(told.values())
 
