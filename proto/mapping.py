@@ -160,13 +160,15 @@ class GuestMemory(Value):
 
 class GroupUse(Value):
     """The VM's control group: of which area, what is used and may be used (0: no limit), and how often the kernel killed there.
-    swap_max_kib: how much of it may be swapped out now; 0: nothing, -1: not known."""
+    swap_max_kib: how much of it may be swapped out now; 0: nothing, -1: not known. former_kib: what stays charged to the groups of
+    former classes, which the VM had while it ran."""
 
     area: str = ""
     used_kib: int = 0
     max_kib: int = 0
     oom_kills: int = 0
     swap_max_kib: int = -1
+    former_kib: int = 0
 
 
 class MemoryUse(Value):

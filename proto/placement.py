@@ -65,6 +65,25 @@ class PlacementRules(Value):
         return min([own, *(ratio for p in classes if (ratio := self.ratio_of(p)))])
 
 
+class CpuLimit(Value):
+    """What is promised of a node's pCPUs, and what may be: vcpus of vcpus_max, which is pcpus times ratio. strictest: the class of VM
+    whose limit that is; "": the node's or the cluster's. sentence: where more is promised than may be."""
+
+    node: str
+    pcpus: float
+    vcpus: int
+    vcpus_max: int
+    ratio: float
+    strictest: str = ""
+    sentence: str = ""
+
+
+class AskCpuLimit(Value):
+    """`query.compute.cpu-limit`: the CpuLimit of a node as of now."""
+
+    node: str
+
+
 class Filter(StrEnum):
     """Why a node was not a candidate; the words of `why-not`. A node is removed by the first filter it fails, in this order.
 

@@ -12,6 +12,7 @@ import msgspec
 
 from libs.common.messages import Command, Event, Fact, Message, Name, NodeId, Tick, Value, VmId
 from proto.machine import Allotment, Priority
+from proto.placement import CpuLimit
 
 CLASS_WEIGHT = {Priority.CRITICAL: 800, Priority.IMPORTANT: 400, Priority.NORMAL: 100, Priority.BEST_EFFORT: 5}
 """A VM's CPU weight where its allotment names none. Three spinning best-effort VMs take 2 % of a pCPU from a critical one."""
@@ -58,6 +59,7 @@ class VmPlan(Value):
     pcpus             where its vCPUs may run; pins: the same by vCPU, for those that have pCPUs of their own
     threads           where QEMU's other threads (emulator, I/O) may run
     exclusive         no other VM's vCPU is planned onto its pCPUs
+    priority          its class, in whose area its memory is to count; None: as it was started
     sentence, fault   why; what was wished and cannot be
     """
 
@@ -72,11 +74,12 @@ class VmPlan(Value):
     exclusive: bool = False
     sentence: str = ""
     fault: str = ""
+    priority: Priority | None = None
 
 
 class PlanFault(Value):
-    """A part of a plan that could not be applied to a VM: `weight`, `cap`, `vcpu-pcpus` or `thread-pcpus`. node_wide: nor to any
-    other of this node, for its host lacks what that takes."""
+    """A part of a plan that could not be applied to a VM: `weight`, `cap`, `vcpu-pcpus`, `thread-pcpus` or `memory-class`.
+    node_wide: nor to any other of this node, for its host lacks what that takes."""
 
     vm: str
     part: str
@@ -96,7 +99,8 @@ class PlanLack(Value):
 
 class SetAllotment(Command):
     """Change what a VM is worth, defined or running; None leaves a thing as it is. cpus: the pCPUs of its node, where it has one;
-    others_reserved_pct: what is reserved there for others; both filled in by compute's own view."""
+    others_reserved_pct: what is reserved there for others; limit: how its node's pCPUs would be over-allocated with it in its new
+    class, limit_before: vCPUs allowed there with it in its old one. All filled in by compute's own view."""
 
     vm: Name
     priority: Priority | None = None
@@ -112,6 +116,8 @@ class SetAllotment(Command):
     one_cell: bool | None = None
     cpus: NodeCpus | None = None
     others_reserved_pct: int = 0
+    limit: CpuLimit | None = None
+    limit_before: int = 0
 
 
 class NoteAllotment(Command):

@@ -87,6 +87,8 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("accelerator", can.get("accelerator")),
             ("cpu model", can.get("cpu_model")),
             ("pcpus", _pcpus(can)),
+            ("vcpus", f"{node['vcpus']} of at most {node['vcpus_max']}" if node.get("vcpus_max", -1) >= 0 else ""),
+            ("over-allocated", node.get("over_limit")),
             ("cells", "; ".join(",".join(map(str, cell)) for cell in can.get("cells") or ())),
             ("pools", ", ".join(can.get("pools") or ())),
             ("bridges", ", ".join(can.get("bridges") or ())),

@@ -72,7 +72,8 @@ def _group(group: dict[str, Any]) -> str:
         return ""
     most = _kib(group.get("max_kib")) if group.get("max_kib") else "without limit"
     area = f"area {group['area']}, " if group.get("area") else ""
-    kills = group.get("oom_kills", 0)
+    kills, former = group.get("oom_kills", 0), group.get("former_kib", 0)
+    area += f"{_kib(former)} of it charged to its former class's, " if former else ""
     return f"{area}{_kib(group.get('used_kib', 0))} of {most}" + (
         f", {kills} kills for want of memory" if kills else ""
     )

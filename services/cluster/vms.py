@@ -21,6 +21,7 @@ class _Process(msgspec.Struct):
     start_ticks: int
     boot_id: str
     cgroup: str = ""
+    former: tuple[str, ...] = ()
 
 
 class RunningVm(msgspec.Struct, frozen=True):
@@ -41,7 +42,8 @@ def running(layout: Layout, node: str = "*") -> list[RunningVm]:
             continue  # its agent is writing or removing it, or no process was ever let go here
         mark = Mark(process.pid, process.start_ticks)
         if process.boot_id == boot and alive(mark):
-            found.append(RunningVm(path.parts[-4], process.vm, mark, process.cgroup))
+            groups = "\n".join((process.cgroup, *process.former))
+            found.append(RunningVm(path.parts[-4], process.vm, mark, groups))
     return found
 
 

@@ -21,7 +21,7 @@ from proto.compute import (
     VmAllotted,
     VmEvent,
 )
-from proto.machine import Allotment
+from proto.machine import Allotment, Priority
 from services.compute.plan_limits import capacity_pct, said, short_pct, usable
 from services.compute.shape import check_allotment
 from services.compute.states import Defined, Running, Stopped, Vm
@@ -38,6 +38,7 @@ def allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
     if isinstance(vm, Stopped):
         return [VmAllotted(vm=vm.id, priority=priority, allotment=wish)]
     _check_running(command, wish, before.allotment)
+    _check_class(command, priority)
     if isinstance(vm, Running) and vm.growth is not None:
         raise Refused(Refusal.BUSY, f"{vm.id} is being resized", "wait until that is done")
     if isinstance(vm, Running) and vm.wish is not None:
@@ -83,6 +84,21 @@ def _merged(command: SetAllotment, old: Allotment) -> Allotment:
         together=new(command.together, old.together),
         apart=new(command.apart, old.apart),
         one_cell=new(command.one_cell, old.one_cell),
+    )
+
+
+def _check_class(command: SetAllotment, priority: Priority) -> None:
+    """A class may allow fewer vCPUs on a node where a VM of it runs. What was broken before is not refused for it."""
+    limit = command.limit
+    if limit is None or not limit.vcpus > limit.vcpus_max < command.limit_before:
+        return
+    more = limit.vcpus - limit.vcpus_max
+    raise Refused(
+        Refusal.CPU_SHORT,
+        f"with {command.vm} {priority}, {limit.vcpus_max} vCPUs would be allowed on the {limit.pcpus:g} pCPUs of {limit.node}"
+        f" ({limit.ratio:g} per pCPU), and {limit.vcpus} are promised",
+        f"migrate or stop VMs of {more} vCPUs there first, migrate {command.vm} to a node with room, or allow more"
+        f" (`cluster set vcpus-per-pcpu.{priority}`)",
     )
 
 

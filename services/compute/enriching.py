@@ -24,6 +24,7 @@ from proto.growth import ResizeVm
 from proto.migration import MigrateVm
 from proto.placement import removed_by
 from proto.plan import MakePlan, ReviewPlan
+from services.compute import limits
 from services.compute.balance import wiring
 from services.compute.preflight import advance, preflight
 from services.compute.states import tried
@@ -63,8 +64,10 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, uses=views.uses())
         case ResizeVm():
             return replace(command, vcpus_free=views.vcpus_free(command.vm, now_us))
-        case MakePlan() | ReviewPlan() | SetAllotment():
+        case MakePlan() | ReviewPlan():
             return views.plans.filled(command)
+        case SetAllotment():
+            return views.plans.filled(limits.allotted(command, views.nodes, views.at, views.rules))
         case RemoveNode():
             node = views.nodes.get(command.node)
             return replace(command, vms=tuple(sorted(node.vms)) if node else ())

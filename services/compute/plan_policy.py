@@ -22,7 +22,7 @@ from proto.machine import Priority
 from proto.plan import NodeCpus, PlanInputs, VmNeeds, VmPlan
 from services.compute.plan_limits import Pcpus, said, usable, weight_of, weights
 
-POLICY = "plan-2"
+POLICY = "plan-3"
 """Name and version of the rules; raised with each change that could make another plan."""
 
 SERVICE_CORES_EVERY = 8
@@ -314,4 +314,5 @@ def _plan(vm: VmNeeds, place: _Place, weight: int, node: _Node) -> VmPlan:
         exclusive=place.exclusive,
         sentence=f"{place.why}; {weighs}{cap}{apart}{alone}",
         fault=place.fault,
+        priority=vm.priority,
     )

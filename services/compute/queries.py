@@ -9,30 +9,42 @@ import msgspec
 
 from proto.balance import CLUSTER, BalanceShown
 from proto.drain import AskDrain, DrainPlan
-from proto.placement import PlacementRules
+from proto.placement import AskCpuLimit, CpuLimit, PlacementRules
 from services.compute.balance import ask
 from services.compute.balance.model import BALANCE
 from services.compute.fleet import SILENCE_US_MAX
+from services.compute.limits import limit_on
 from services.compute.preflight import preflight
 from services.compute.views import Views
 
+_limit = msgspec.msgpack.Decoder(AskCpuLimit).decode
 _drain = msgspec.msgpack.Decoder(AskDrain).decode
 
 
-def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> BalanceShown | DrainPlan | PlacementRules:
+type Answer = BalanceShown | CpuLimit | DrainPlan | PlacementRules
+
+
+def query(what: str, data: bytes, states: Mapping[str, Any], views: Views) -> Answer:
     """Raises KeyError for unknown words, LookupError for an unknown node.
 
     A question brings no time with it: a node is online while it is not silent for longer than
     the one that was heard last."""
     if what == "placement":
         return views.rules
+    if what == "cpu-limit":
+        asked = _limit(data).node
+        view = views.nodes.get(asked)
+        limit = limit_on(asked, view, views.rules) if view is not None else None
+        if limit is None:
+            raise LookupError("there is no such node, or it has not said what it has")
+        return limit
     if what not in (ask.WHAT, "drain"):
         raise KeyError(what)
     heard = {name: node.heard_us for name, node in views.nodes.items() if node.heard_us}
     latest_us = max(heard.values(), default=0)
     if what == "drain":
-        asked = _drain(data)
-        plan = preflight(views, asked.node, latest_us, asked.vms)
+        wish = _drain(data)
+        plan = preflight(views, wish.node, latest_us, wish.vms)
         if plan is None:
             raise LookupError("there is no such node")
         return plan

@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from libs.common.bus import Incoming
 from libs.common.decider import Refused
-from libs.common.messages import Event, encode
+from libs.common.messages import Event, NodeId, encode
+from proto import compute as c
 from proto.cluster import ClassChange, PlacementSet, Refusal, SetPlacement
 from proto.machine import Priority
-from proto.placement import ClassRules, PlacementRules, WeightSet
+from proto.placement import AskCpuLimit, ClassRules, CpuLimit, PlacementRules, WeightSet
 from services.cli.main import run
-from tests.contract.gateway_rig import Rig, rig
+from tests.contract.gateway_rig import ABILITIES, Rig, rig
 
 RULES = PlacementRules(
     weights=WeightSet.PACK,
@@ -84,3 +86,26 @@ async def test_asvctl_sets_and_shows(
     lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
     assert "placement of critical spread" in lines and "vcpus per pcpu on n1 2" in lines
     assert await asyncio.to_thread(run, ("cluster", "set", "placement=fill")) != 0
+
+
+async def test_a_node_that_runs_more_than_its_limit_says_so(
+    world: Rig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await world.tell("node-n1", [
+        c.NodeJoined(node=NodeId("n1"), key="U1"), c.NodeReported(node=NodeId("n1"), capabilities=ABILITIES, boot_id="b"),
+    ])  # fmt: skip
+    client = await world.client("viewer")
+    assert (await client.get("/v1/nodes/n1")).json()["vcpus_max"] == -1, "shown all the same while compute is away"
+
+    async def answer(message: Incoming) -> None:
+        said = f"{msgspec.msgpack.decode(message.data, type=AskCpuLimit).node} has too many"
+        await message.respond(encode(CpuLimit(node="n1", pcpus=2, vcpus=17, vcpus_max=16, ratio=8, sentence=said)))
+
+    await world.bus.serve("query.compute.cpu-limit", answer)
+    node = (await client.get("/v1/nodes/n1")).json()
+    assert (node["vcpus"], node["vcpus_max"], node["over_limit"]) == (17, 16, "n1 has too many")
+    monkeypatch.setenv("ASV_API", world.url)
+    monkeypatch.setenv("ASV_TOKEN", client.headers["authorization"].removeprefix("Bearer "))
+    await asyncio.to_thread(run, ("node", "show", "n1"))
+    lines = [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+    assert "vcpus 17 of at most 16" in lines and "over-allocated n1 has too many" in lines

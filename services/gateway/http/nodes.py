@@ -10,6 +10,7 @@ from litestar.params import FromPath, JSONBody
 from libs.common.messages import Command
 from proto import compute as c
 from proto.drain import AskDrain, DrainNode, DrainPlan
+from proto.placement import AskCpuLimit, CpuLimit
 from services.gateway.asking import ask_service
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
@@ -18,7 +19,7 @@ from services.gateway.http.bodies import CordonBody, Drain, DrainBody, DrainMove
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.node_memory import memory_of_node
 from services.gateway.join import Join, Joined, admit
-from services.gateway.problems import away
+from services.gateway.problems import Problem, away
 from services.gateway.views.nodes import Node
 
 ASK_S = 5.0
@@ -39,7 +40,18 @@ async def list_nodes(request: Asked, gateway: NamedDependency[Gateway]) -> Nodes
 
 @get("/{node:str}", action=Action.READ, summary="Show a node")
 async def show_node(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Node:
-    return _shown(gateway, request, await gateway.node(node))
+    return await _limited(gateway, _shown(gateway, request, await gateway.node(node)))
+
+
+async def _limited(gateway: Gateway, node: Node) -> Node:
+    """With how far its pCPUs are over-allocated, where compute says it."""
+    if node.capabilities is None:
+        return node
+    try:
+        limit = await ask_service(gateway.bus, "compute", "cpu-limit", CpuLimit, AskCpuLimit(node=node.name))
+    except Problem:
+        return node
+    return msgspec.structs.replace(node, vcpus=limit.vcpus, vcpus_max=limit.vcpus_max, over_limit=limit.sentence)
 
 
 async def _tell(request: Asked, gateway: Gateway, node: str, kind: str, command: Command) -> Accepted:

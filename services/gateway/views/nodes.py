@@ -13,7 +13,8 @@ from proto import memory
 
 
 class Node(msgspec.Struct):
-    """A node. Memory is what the ledger promised and may promise; `online`: a heartbeat came lately."""
+    """A node. Memory is what the ledger promised and may promise; `online`: a heartbeat came lately. vcpus: promised to VMs there,
+    vcpus_max: that may be, -1: not known just now; over_limit: where more are promised, in a sentence."""
 
     name: str
     key: str = ""
@@ -29,6 +30,9 @@ class Node(msgspec.Struct):
     capacity_mib: int = 0
     online: bool = False
     vms: tuple[str, ...] = ()
+    vcpus: int = -1
+    vcpus_max: int = -1
+    over_limit: str = ""
 
 
 @dataclass(slots=True)

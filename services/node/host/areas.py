@@ -50,6 +50,16 @@ def make_expendable(pid: int, priority: Priority) -> None:
         Path(f"/proc/{pid}/oom_score_adj").write_text(str(EXPENDABLE[priority]))
 
 
+def expendable(pid: int, priority: Priority) -> str:
+    """The same of one that runs, read back; "" when it is so, or when the process has ended."""
+    file, word = Path(f"/proc/{pid}/oom_score_adj"), str(EXPENDABLE[priority])
+    if read(file) in ("", word):
+        return ""
+    make_expendable(pid, priority)
+    seen = read(file)
+    return "" if seen in ("", word) else f"oom_score_adj stays {seen}: only root may lower it to {word}"
+
+
 def protect_agent() -> bool:
     """Rather any VM than this process. False: only root may say so."""
     try:

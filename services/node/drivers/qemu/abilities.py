@@ -13,7 +13,7 @@ import msgspec
 from proto.compute import Capabilities
 from services.node.drivers import DriverError
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
-from services.node.host import accel, areas, cgroup_memory, cpu, memory, network, swap
+from services.node.host import accel, areas, cgroup_class, cgroup_memory, cpu, memory, network, swap
 from services.node.host.cgroup import Groups
 from services.node.host.qemu import VERSION_S_MAX, QemuUnusable, version
 
@@ -105,6 +105,8 @@ def _not_enforced(
         said += [cgroup_memory.SWAP_NOT_BANNED_V1] if swap.swaps() else []
     elif (folder := groups.area("")) is not None and not cgroup_memory.promised(folder.parent):
         said.append(cgroup_memory.NOT_HELD_V2)
+    if memory_areas(groups) and cgroup_class.charges_stay(groups):
+        said.append(cgroup_class.STAYS)
     if not areas.may_protect():
         said.append(areas.UNPROTECTED)
     uid = uid_for("any")

@@ -33,7 +33,7 @@ from services.node.drivers import (
     VmCpu,
 )
 from services.node.drivers.changes import Changes
-from services.node.drivers.qemu import abilities, cpu, images
+from services.node.drivers.qemu import abilities, cpu, grouping, images
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fit import fit
@@ -79,8 +79,8 @@ class QemuDriver:
         self._cache = cache or state
         self._found: abilities.Found | None = None
         self._changes = Changes()
-        self._weights: dict[str, tuple[int, int]] = {}
-        """VM -> process and weight that the groups above it are known to hold"""
+        self._weights: dict[str, tuple[int, int, str]] = {}
+        """VM -> process, weight and group that the groups above it are known to hold"""
         groups = groups or Groups(name=f"asv-{node}.{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:8]}")
         self._image_tool = QemuImg(stand=lambda pid: areas.join(groups, STORAGE, pid))
         host = Host(
@@ -173,14 +173,15 @@ class QemuDriver:
     async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:
         running = self._fleet.find(plan.vm)
         _same(running.record.generation, plan.vm, plan.generation)
+        grouped = await grouping.apply(running, self._fleet, plan)
         threads = await running.threads()
-        pid, group = running.process.pid, running.record.cgroup
-        lack = self._fleet.host.groups.cpu_lack
-        faults = await asyncio.to_thread(cpu.apply, plan, pid, threads, group, lack)
-        if self._weights.get(plan.vm) != (pid, plan.weight):
-            self._weights[plan.vm] = pid, plan.weight
-            await asyncio.to_thread(lift, group, self._fleet.host.groups.name)
-        return faults
+        pid, group, groups = running.process.pid, running.record.cgroup, self._fleet.host.groups
+        faults = await asyncio.to_thread(cpu.apply, plan, pid, threads, group, groups.cpu_lack)
+        if self._weights.get(plan.vm) != (pid, plan.weight, group):
+            self._weights[plan.vm] = pid, plan.weight, group
+            for each in (group, *running.record.former):
+                await asyncio.to_thread(lift, each, groups.name)
+        return (*grouped, *faults)
 
     async def cpu(self) -> tuple[VmCpu, ...]:
         """One whose monitor is mute is left out."""

@@ -155,7 +155,7 @@ class Fleet:
         sentence = f"QEMU ended while no agent was there ({why})" + (f": {said}" if said else "")
         gone = MachineChanged(record.vm, record.generation, "gone", GoneCause.UNKNOWN, sentence)
         self._tell(explained(gone, self.host.groups, record.cgroup))
-        self._leave(record.cgroup)
+        self._leave(record.groups)
         await asyncio.to_thread(folder.remove)
 
     def _watch(self, running: RunningVm) -> None:
@@ -172,7 +172,7 @@ class Fleet:
 
     async def _forget(self, running: RunningVm) -> None:
         await running.close()
-        self._leave(running.record.cgroup)
+        self._leave(running.record.groups)
         await asyncio.to_thread(running.folder.remove)
 
     def _leave(self, group: str) -> None:

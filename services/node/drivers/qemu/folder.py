@@ -30,8 +30,8 @@ RECORD_BYTES_MAX = 64 * 1024
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A process. start_ticks: /proc/PID/stat's start time; boot_id: of the host; resets: system resets asked for by verb;
-    cgroup: its group, empty where none could be made. incoming: where it waits for its guest, until that was activated; pools:
-    those whose lease is to be taken then."""
+    cgroup: its group, empty where none could be made; former: those it was in before its class changed. incoming: where it waits
+    for its guest, until that was activated; pools: those whose lease is to be taken then."""
 
     vm: str
     generation: int
@@ -42,6 +42,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str = ""
     incoming: str = ""
     pools: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> str:
+        """All of them, a folder a line."""
+        return "\n".join((*self.cgroup.splitlines(), *self.former))
 
 
 class Folder:

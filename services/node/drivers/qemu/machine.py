@@ -60,6 +60,8 @@ class RunningVm:
         self.fitting = Fitting(self)
         self.qmp = Qmp(self._hear)
         self.tell = tell
+        self.grouping = asyncio.Lock()
+        """held while its control group, or a limit of that, is changed"""
         self._verbs = 0
         self._why = ""
         self._killed = False

@@ -21,7 +21,7 @@ from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.translate import translate
 from services.node.host import areas as areas_of_host
-from services.node.host import cgroup_memory, process_memory, swap
+from services.node.host import cgroup_class, cgroup_memory, process_memory, swap
 from services.node.host.memory_now import MemoryNow, ksm_on, memory_now, part_of
 from services.node.host.process_memory import Mapping
 from services.node.memory_plan import Balloon
@@ -116,7 +116,10 @@ class QemuMemory:
 
     async def limit(self, vm: str, high_mib: int, swap_max_mib: int, merge: bool) -> list[str]:
         running = self._fleet.find(vm)
-        faults = await asyncio.to_thread(cgroup_memory.set_vm, running.record.cgroup, high_mib, swap_max_mib)
+        async with running.grouping:
+            record = running.record
+            faults = await asyncio.to_thread(cgroup_memory.set_vm, record.cgroup, high_mib, swap_max_mib)
+            faults += await asyncio.to_thread(cgroup_class.follow, record.former, swap_max_mib)
         if merge and not await asyncio.to_thread(ksm_on):
             faults.append("KSM cannot be switched on: only root may write /sys/kernel/mm/ksm/run")
         for backend in await running.ask("query-memdev"):
@@ -167,7 +170,7 @@ class QemuMemory:
         kills = self._fleet.host.groups.oom_kills(handle)
         return GroupUse(
             area=cgroup_memory.area_name(handle), used_kib=used.used_kib, max_kib=used.max_kib, oom_kills=kills,
-            swap_max_kib=cgroup_memory.swap_max_kib(handle),
+            swap_max_kib=cgroup_memory.swap_max_kib(handle), former_kib=cgroup_class.former_kib(running.record.former),
         )  # fmt: skip
 
     async def balloon_mib(self, running: RunningVm) -> int:
