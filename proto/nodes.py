@@ -20,7 +20,8 @@ class Capabilities(Value):
     balloon: guests' memory can be taken back and given again. control_plane: it runs on this host.
     memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart.
     cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the
-    kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells."""
+    kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells; cell_numbers: the kernel's,
+    likewise."""
 
     accelerator: str
     cpu_model: str
@@ -45,6 +46,7 @@ class Capabilities(Value):
     cells_mib: tuple[int, ...] = ()
     swap_memory_mib: int = 0
     control_plane: bool = False
+    cell_numbers: tuple[int, ...] = ()
 
 
 class JoinNode(Command):

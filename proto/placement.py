@@ -66,8 +66,8 @@ class PlacementRules(Value):
 
 
 class CpuLimit(Value):
-    """What is promised of a node's pCPUs, and what may be: vcpus of vcpus_max, which is pcpus times ratio. strictest: the class of VM
-    whose limit that is; "": the node's or the cluster's. sentence: where more is promised than may be."""
+    """What is promised of a node's pCPUs, and what may be: vcpus of vcpus_max, which is pcpus times ratio. strictest: the class of
+    VM whose limit that is; "": the node's or the cluster's. sentence: where more is promised than may be."""
 
     node: str
     pcpus: float

@@ -25,17 +25,19 @@ WEIGHT_MAX = 10_000
 class NodeCpus(Value):
     """A node's pCPUs. cells: by NUMA cell, only those that VMs may use; cores: threads of one core stand together; isolated: kept
     by the kernel from ordinary work, no VM runs there; share: how many embedded nodes see these same pCPUs; cells_mib: what VMs may
-    be promised in each cell, empty where there is one cell only or that is not known."""
+    be promised in each cell, empty where there is one cell only or that is not known; numbers: the kernel's, of each cell."""
 
     cells: tuple[tuple[int, ...], ...]
     cores: tuple[tuple[int, ...], ...] = ()
     isolated: tuple[int, ...] = ()
     share: int = 1
     cells_mib: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 class VmNeeds(Value):
-    """A VM that runs on the node, and what it is to get. memory_mib: what its node's ledger guarantees it."""
+    """A VM that runs on the node, and what it is to get. memory_mib: what its node's ledger guarantees it; whole_mib: the most that
+    it can ever take, 0: not known."""
 
     vm: VmId
     generation: int
@@ -43,6 +45,7 @@ class VmNeeds(Value):
     priority: Priority = Priority.NORMAL
     allotment: Allotment = Allotment()
     memory_mib: int = 0
+    whole_mib: int = 0
 
 
 class PlanInputs(Value):
@@ -60,6 +63,7 @@ class VmPlan(Value):
     threads           where QEMU's other threads (emulator, I/O) may run
     exclusive         no other VM's vCPU is planned onto its pCPUs
     priority          its class, in whose area its memory is to count; None: as it was started
+    cells             the NUMA cells, by the kernel's numbers, that its memory is bound to; none: it may lie in all
     sentence, fault   why; what was wished and cannot be
     """
 
@@ -75,11 +79,12 @@ class VmPlan(Value):
     sentence: str = ""
     fault: str = ""
     priority: Priority | None = None
+    cells: tuple[int, ...] = ()
 
 
 class PlanFault(Value):
-    """A part of a plan that could not be applied to a VM: `weight`, `cap`, `vcpu-pcpus`, `thread-pcpus` or `memory-class`.
-    node_wide: nor to any other of this node, for its host lacks what that takes."""
+    """A part of a plan that could not be applied to a VM: `weight`, `cap`, `vcpu-pcpus`, `thread-pcpus`, `memory-class`,
+    `memory-cells`. node_wide: nor to any other of this node, for its host lacks what that takes."""
 
     vm: str
     part: str

@@ -19,6 +19,7 @@ from services.cluster.processes import alive
 
 DOWN_S_MAX = 60.0
 BOUND_S_MAX = 20.0
+GROUPS_S_MAX = 5.0
 LOG_LINES = 15
 LEAST_MIB = 1024
 
@@ -115,7 +116,7 @@ def destroy(layout: Layout, sure: bool) -> int:
         say(f"killed {', '.join(vm.vm for vm in killed)}")
     for said in leave.all_nodes(layout):
         say(said)
-    if not groups.remove([*layout.nodes.glob("*/groups"), layout.groups]):
+    if not groups.remove_within([*layout.nodes.glob("*/groups"), layout.groups], GROUPS_S_MAX):
         say("a control group of a node still has a process in it and stays; it goes with the next start of this machine")
     for folder in [*outside, str(layout.home)]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,11 +3,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 TREE = "/sys/fs/cgroup/"
 OURS = "asv-"
+AGAIN_S = 0.02
+
+
+def remember(file: Path, top: Path | None) -> None:
+    """Where the control plane's groups are now, beside those of earlier supervisors, started elsewhere, that are still there."""
+    try:
+        before = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        before = []
+    kept = [line for line in before if line.startswith(TREE) and any(Path(line).parent.glob(f"{Path(line).name}*"))]
+    lines = dict.fromkeys([*kept, *([str(top)] if top is not None else [])])
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def remove_within(lists: Iterable[Path], wait_s_max: float) -> bool:
+    """As `remove`; the kernel takes its time to take a process that has just ended out of its group."""
+    files, until = list(lists), time.monotonic() + wait_s_max
+    while not (gone := remove(files)) and time.monotonic() < until:
+        time.sleep(AGAIN_S)
+    return gone
 
 
 def remove(lists: Iterable[Path]) -> bool:

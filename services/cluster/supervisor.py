@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import IO
 
 from libs.common.clock import SystemClock
-from services.cluster import bring_up, identities, nats, plan, ports, postgres, record
+from services.cluster import bring_up, groups, identities, nats, plan, ports, postgres, record
 from services.cluster.child import Child, Spec, end_leftovers, trim
 from services.cluster.control import Control
 from services.cluster.cut import Line
@@ -226,5 +226,5 @@ def serve(layout: Layout, environ: Mapping[str, str], chosen: Record, bound: Cal
         standing = enter(layout.home, NODES)
         if standing.top is None:
             log.info("the control plane stands in no memory area of its own: %s", standing.why)
-        layout.groups.write_text(f"{standing.top}\n" if standing.top else "", encoding="utf-8")
+        groups.remember(layout.groups, standing.top)
         asyncio.run(Supervisor(layout, environ, chosen, standing).run(bound))

@@ -4,9 +4,10 @@ Taken in this order, and inside each step by class, then by name:
 
     1  pins        a VM whose allotment names pCPUs keeps to them; as many pins as vCPUs: one each
     2  exclusive   a critical VM that reserves all of its vCPUs gets whole cores of its own, in one cell where one has them
-    3  floating    all others float over what is left: in one cell where their vCPUs and memory fit, the one with the fewest vCPUs a
-                   pCPU
+    3  floating    all others float over what is left: in one cell where their vCPUs and memory fit, with a core for each vCPU
+                   before threads of fewer cores, the one with the fewest vCPUs a pCPU
     4  apart       QEMU's other threads are kept off the pCPUs of critical vCPUs, where there are others
+    5  memory      is bound to the cell of the vCPUs, where that cell cannot come short (plan_cells.py)
 
 Nothing is taken for a VM alone where several nodes divide a host: they see the same pCPUs, and each plans without the others.
 Weights follow from the class; one that would not hold a reservation with all VMs busy is raised until it does.
@@ -20,6 +21,7 @@ from math import ceil
 
 from proto.machine import Priority
 from proto.plan import NodeCpus, PlanInputs, VmNeeds, VmPlan
+from services.compute.plan_cells import NOT_BOUND, Binding, bindings
 from services.compute.plan_limits import Pcpus, said, usable, weight_of, weights
 
 POLICY = "plan-3"
@@ -52,9 +54,13 @@ class _Node:
     """what VMs may be promised in each cell; empty: not known"""
     memory_mib: list[int] = field(default_factory=list)
     """what VMs that keep to each cell are promised"""
+    numbers: tuple[int, ...] = ()
+    """the kernel's, of each cell; empty: not known"""
     usable: Pcpus = ()
     pools: list[Pcpus] = field(default_factory=list)
     """of each cell, the pCPUs that nobody has for himself"""
+    wide: list[int] = field(default_factory=list)
+    """how many cores those are of"""
     homes: dict[Pcpus, int | None] = field(default_factory=dict)
     beside: dict[int | None, tuple[Pcpus, str]] = field(default_factory=dict)
 
@@ -62,6 +68,10 @@ class _Node:
         """For one VM alone."""
         self.taken.update(pcpus)
         self.pools = [tuple(p for p in cell if p not in self.taken) for cell in self.cells]
+        self.widen()
+
+    def widen(self) -> None:
+        self.wide = [sum(1 for core in self.cores if not set(core).isdisjoint(pool)) for pool in self.pools]
 
     def holds(self, n: int, mib: int) -> bool:
         """Is so much memory left in cell n?"""
@@ -107,7 +117,11 @@ def make(inputs: PlanInputs, homes: Mapping[str, Pcpus]) -> tuple[VmPlan, ...]:
         places[vm.vm].fault = fault or places[vm.vm].fault
     _set_apart(floating, places, node)
     shares = _shares(vms, places, node)
-    return tuple(_plan(vm, places[vm.vm], shares[vm.vm], node) for vm in sorted(vms, key=lambda vm: vm.vm))
+    keeps: dict[str, int | None] = {vm.vm: cell_of(node, places[vm.vm].pcpus) for vm in vms}
+    bound = bindings(vms, keeps, node.cells_mib, node.numbers) if node.share == 1 else {}
+    return tuple(
+        _plan(vm, places[vm.vm], shares[vm.vm], bound.get(vm.vm, NOT_BOUND), node) for vm in sorted(vms, key=lambda vm: vm.vm)
+    )
 
 
 def opened(cpus: NodeCpus) -> _Node:
@@ -118,9 +132,12 @@ def opened(cpus: NodeCpus) -> _Node:
     cores += [(p,) for p in sorted(may - known)]
     sizes = cpus.cells_mib if len(cpus.cells_mib) == len(cells) else ()
     sizes_of_used = [mib for mib, cell in zip(sizes, cells, strict=False) if cell]
+    numbers = cpus.numbers if len(cpus.numbers) == len(cells) else ()
+    numbers = tuple(n for n, cell in zip(numbers, cells, strict=False) if cell)
     cells = [cell for cell in cells if cell]
-    return _Node(
+    node = _Node(
         cells_mib=sizes_of_used,
+        numbers=numbers,
         memory_mib=[0] * len(cells),
         usable=tuple(p for cell in cells for p in cell),
         pools=list(cells),
@@ -130,6 +147,8 @@ def opened(cpus: NodeCpus) -> _Node:
         load=[0] * len(cells),
         reserved=[0] * len(cells),
     )
+    node.widen()
+    return node
 
 
 def _settled_first(vms: Sequence[VmNeeds], node: _Node, homes: Mapping[str, Pcpus]) -> list[VmNeeds]:
@@ -224,7 +243,8 @@ def _floating(vm: VmNeeds, node: _Node, home: Pcpus) -> _Place:
         needs += f" and {vm.memory_mib} MiB for its memory" if node.cells_mib else ""
         fault = f"it is to lie in one cell, and no cell has {needs}" if vm.allotment.one_cell else ""
         return _Place(node.pool_all, f"{short}floats over {said(node.pool_all)}: no cell has {needs}", fault=fault)
-    cell = before if before in roomy else min(roomy, key=lambda n: ((node.load[n] + vm.vcpus) / len(node.pools[n]), n))
+    cored = [n for n in roomy if node.wide[n] >= vm.vcpus] or roomy  # a core for each vCPU before threads of fewer
+    cell = before if before in roomy else min(cored, key=lambda n: ((node.load[n] + vm.vcpus) / len(node.pools[n]), n))
     assert cell is not None
     node.load[cell] += vm.vcpus
     node.reserved[cell] += wanted
@@ -250,8 +270,9 @@ def _set_apart(floating: Sequence[VmNeeds], places: dict[str, _Place], node: _No
             continue
         service = {p for core in cores[: ceil(len(cores) / SERVICE_CORES_EVERY)] for p in core}
         rest = tuple(sorted(pool - service))
-        if sum(vm.vcpus for vm in inside) > len(rest):
-            continue
+        left = sum(1 for core in cores if not set(core) & service)
+        if sum(vm.vcpus for vm in inside) > len(rest) or any(left < min(vm.vcpus, len(cores)) for vm in inside):
+            continue  # it would cost them more than it wins: some would wait, or two vCPUs share a core that could have one each
         node.critical.update(rest)
         for vm in inside:
             place = places[vm.vm]
@@ -292,7 +313,7 @@ def _shares(vms: Sequence[VmNeeds], places: Mapping[str, _Place], node: _Node) -
 # --- in words ----------------------------------------------------------------------------------------------------------
 
 
-def _plan(vm: VmNeeds, place: _Place, weight: int, node: _Node) -> VmPlan:
+def _plan(vm: VmNeeds, place: _Place, weight: int, bound: Binding, node: _Node) -> VmPlan:
     wish = vm.allotment
     threads, alone = _threads(place, node)
     plain = weight_of(vm)
@@ -312,7 +333,8 @@ def _plan(vm: VmNeeds, place: _Place, weight: int, node: _Node) -> VmPlan:
         pins=place.pins,
         threads=threads,
         exclusive=place.exclusive,
-        sentence=f"{place.why}; {weighs}{cap}{apart}{alone}",
-        fault=place.fault,
+        sentence=f"{place.why}; {weighs}{cap}{apart}{alone}{bound.words}",
+        fault=place.fault or bound.fault,
         priority=vm.priority,
+        cells=bound.cells,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from libs.memory.promise import guaranteed_mib, promise_of
+from libs.memory.promise import guaranteed_mib, promise_of, whole_mib
 from proto.compute import (
     Capabilities,
     NodeRemoved,
@@ -72,13 +72,15 @@ class PlanViews:
                 self.promised_mib.pop(event.node, None)
                 self.heard.pop(event.node, None)
             case VmStartRequested() | VmFound():
+                promise = promise_of(event.memory_mib, event.priority, event.allotment)
                 self.needs[event.vm] = VmNeeds(
                     vm=event.vm,
                     generation=event.generation,
                     vcpus=event.vcpus,
                     priority=event.priority,
                     allotment=event.allotment,
-                    memory_mib=guaranteed_mib(promise_of(event.memory_mib, event.priority, event.allotment)),
+                    memory_mib=guaranteed_mib(promise),
+                    whole_mib=whole_mib(promise),
                 )
                 if isinstance(event, VmFound):
                     self._runs(event.vm, event.node)
@@ -97,7 +99,8 @@ class PlanViews:
             case VmResized() if event.vm in self.needs:
                 promise = promise_of(event.memory_mib, event.priority, event.allotment)
                 needs = self.needs[event.vm]
-                self.needs[event.vm] = replace(needs, vcpus=event.vcpus, memory_mib=guaranteed_mib(promise))
+                sizes = {"memory_mib": guaranteed_mib(promise), "whole_mib": whole_mib(promise)}
+                self.needs[event.vm] = replace(needs, vcpus=event.vcpus, **sizes)
             case VmDeleted():
                 self._ended(event.vm)
                 self.needs.pop(event.vm, None)
@@ -174,4 +177,6 @@ class PlanViews:
 def cpus_of(can: Capabilities) -> NodeCpus:
     """A node that says nothing of cells is one."""
     cells = tuple(cell for cell in can.cells if cell) or (tuple(range(can.pcpus)),)
-    return NodeCpus(cells=cells, cores=can.cores, isolated=can.isolated, share=can.share)
+    known = len(can.cell_numbers) == len(can.cells)
+    numbers = tuple(n for n, cell in zip(can.cell_numbers, can.cells, strict=True) if cell) if known else ()
+    return NodeCpus(cells=cells, cores=can.cores, isolated=can.isolated, share=can.share, numbers=numbers)

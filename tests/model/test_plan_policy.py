@@ -261,3 +261,113 @@ def test_no_vm_is_moved_to_a_cell_that_has_not_its_memory() -> None:
     demand = {"a": 1500.0, "b": 1400.0, "c": 0.0}
     assert improve(CELLED, plans, demand, {"a": 600, "b": 600, "c": 300}) is not None
     assert improve(CELLED, plans, demand, {"a": 600, "b": 600, "c": 500}) is None
+
+
+# --- threads of one core, isolated pCPUs, several cells ------------------------------------------------------------------
+
+SMT = NodeCpus(
+    cells=(tuple(range(8)), tuple(range(8, 16))),
+    cores=tuple((cell + n, cell + n + 4) for cell in (0, 8) for n in range(4)),
+    isolated=(3, 7),
+)
+"""two cells, four cores of two threads each, as most hosts number them; one core of cell 0 is kept apart by the kernel"""
+
+
+def core_of(cpus: NodeCpus, pcpu: int) -> tuple[int, ...]:
+    return next(core for core in cpus.cores if pcpu in core)
+
+
+def test_siblings_are_not_forced_on_a_vm_that_could_have_cores() -> None:
+    """A core for each vCPU, in the one cell that has enough: three of cell 0 are left, four are in cell 1."""
+    plan = planned(SMT, whole("a", 4), vm("b", 2))
+    cores = [core_of(SMT, pins[0]) for pins in plan["a"].pins]
+    assert plan["a"].exclusive and len(set(cores)) == 4 and plan["a"].pcpus == tuple(range(8, 16))
+    assert [set(pins) for pins in plan["a"].pins] == [set(core) for core in cores], "the other thread of each is left to nobody"
+    assert not set(plan["b"].pcpus) & set(plan["a"].pcpus)
+
+
+def test_cores_of_two_cells_come_before_siblings() -> None:
+    plan = planned(SMT, whole("a", 5))
+    cores = {core_of(SMT, pins[0]) for pins in plan["a"].pins}
+    assert plan["a"].exclusive and len(cores) == 5 and {core[0] // 8 for core in cores} == {0, 1}
+
+
+def test_who_cannot_have_cores_floats_over_threads_and_is_told() -> None:
+    """Seven cores are left, and one of them stays for all others."""
+    plan = planned(SMT, whole("a", 7))
+    assert not plan["a"].exclusive and not plan["a"].pins and "too few whole cores are free" in plan["a"].sentence
+    assert len(plan["a"].pcpus) >= 7
+
+
+def test_who_floats_may_use_both_threads_of_more_cores_than_it_has_vcpus() -> None:
+    """Its kernel then puts each vCPU on a core that is idle: nothing in the plan keeps two on one."""
+    plan = planned(SMT, vm("a", 3, Priority.CRITICAL), vm("b", 3))
+    for one in plan.values():
+        assert len({core_of(SMT, p) for p in one.pcpus}) >= 3 and not one.pins
+
+
+def test_a_cell_with_a_core_for_each_vcpu_comes_before_an_emptier_one_of_threads() -> None:
+    """Cell 0 has three cores left, with six threads; cell 1 four, and others there already."""
+    plan = planned(SMT, vm("a", 8), vm("b", 4))
+    assert plan["a"].pcpus == tuple(range(8, 16)), "only there are eight threads"
+    assert plan["b"].pcpus == tuple(range(8, 16)), "four cores, though nobody is in the other cell"
+    assert planned(SMT, vm("a", 8), vm("b", 3))["b"].pcpus == (0, 1, 2, 4, 5, 6)
+
+
+def test_no_core_is_set_apart_where_critical_vcpus_would_then_share_one() -> None:
+    four = NodeCpus(cells=(tuple(range(8)),), cores=tuple((n, n + 4) for n in range(4)))
+    assert planned(four, vm("a", 4, Priority.CRITICAL))["a"].pcpus == tuple(range(8))
+    assert planned(four, vm("a", 3, Priority.CRITICAL))["a"].pcpus == (1, 2, 3, 5, 6, 7)
+
+
+def test_isolated_pcpus_are_nobodys_and_pins_to_them_are_a_fault_with_the_numbers() -> None:
+    plan = planned(SMT, vm("a", 2, pins=(2, 3)), vm("b", 20), whole("c", 3))
+    assert "VMs may not run on pCPU 3 of this node" in plan["a"].fault and "pCPUs 0-2, 4-6, 8-15" in plan["a"].fault
+    for one in plan.values():
+        assert not {3, 7} & (set(one.pcpus) | set(one.threads) | {p for pins in one.pins for p in pins})
+
+
+def test_half_a_core_that_is_isolated_leaves_the_other_half_a_core_of_one_thread() -> None:
+    cpus = replace(SMT, isolated=(7,))
+    plan = planned(cpus, whole("a", 4), whole("b", 3))
+    pins = {pin for one in plan.values() for pin in one.pins}
+    assert (3,) in pins or all(3 not in pin for pin in pins)
+    assert not any(7 in pin for pin in pins)
+
+
+smt_hosts = st.builds(
+    lambda cells, cores, threads, isolated: NodeCpus(
+        cells=tuple(tuple(range(c * cores * threads, (c + 1) * cores * threads)) for c in range(cells)),
+        cores=tuple(
+            tuple(c * cores * threads + n + t * cores for t in range(threads)) for c in range(cells) for n in range(cores)
+        ),
+        isolated=tuple(sorted(p for p in isolated if p < cells * cores * threads - 1)),
+    ),
+    st.integers(1, 3), st.integers(1, 6), st.sampled_from([1, 2, 4]), st.sets(st.integers(0, 20), max_size=4),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(smt_hosts, st.lists(shapes, max_size=8, unique_by=lambda v: v.vm))
+def test_no_two_vcpus_of_one_vm_are_pinned_to_one_core_by_a_plan(cpus: NodeCpus, vms: list[VmNeeds]) -> None:
+    """Only a person's own pins may do that; and nobody runs on what is isolated."""
+    plan = planned(cpus, *(v for v in vms if v.allotment.cpu_reserved_pct <= 100 * v.vcpus))
+    for v in vms:
+        one = plan.get(v.vm)
+        if one is None:
+            continue
+        assert not set(cpus.isolated) & (set(one.pcpus) | set(one.threads))
+        if one.exclusive:
+            used = [core_of(cpus, pins[0]) for pins in one.pins]
+            assert len(set(used)) == len(used) == v.vcpus
+            assert all(set(pins) <= set(core) for pins, core in zip(one.pins, used, strict=True))
+        elif not v.allotment.pins or one.fault:
+            assert one.pins == ()
+            assert len({core_of(cpus, p) for p in one.pcpus}) >= min(v.vcpus, _open_cores(cpus, plan))
+
+
+def _open_cores(cpus: NodeCpus, plan: Mapping[str, VmPlan]) -> int:
+    """Cores that a VM which floats could be given: of the poorest cell, without those that others have for themselves."""
+    own = {p for one in plan.values() if one.exclusive for p in one.pcpus}
+    free = [{core for core in cpus.cores if set(core) & set(cell) & (set(usable(cpus)) - own)} for cell in cpus.cells]
+    return min((len(cores) for cores in free if cores), default=0)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.node.host import cgroup_memory
+from services.node.host import cgroup_cells, cgroup_memory
 from services.node.host.cgroup_tree import CONTROLLERS, ENFORCES, Base, Limits, bases, settings
 from services.node.host.identity import ROOT
 from services.node.host.text import read
@@ -37,6 +37,7 @@ class Groups:
         found = bases(root)
         self._offered = tuple(base for base in found if "cpu" in base.controllers)
         self._bases = tuple(b for b in (_opened(base, name) for base in found) if b.controllers)
+        self.cells = cgroup_cells.tree(root)
 
     @property
     def name(self) -> str:
@@ -45,7 +46,10 @@ class Groups:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The group of this node in each tree."""
-        return tuple(base.folder / self._name for base in self._bases)
+        trees = [base.folder for base in self._bases]
+        if self.cells is not None and self.cells.folder not in trees:
+            trees.append(self.cells.folder)
+        return tuple(tree / self._name for tree in trees)
 
     def ability(self) -> Ability:
         """Found by making a group with every setting, and removing it."""

@@ -27,7 +27,7 @@ ALL_CHARGES = "3"
 """anonymous memory, and files that are mapped"""
 OWN_LIMITS = {
     1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.swappiness"),
-    2: ("cpu.weight", "cpu.max", "pids.max", "cpuset.mems", "memory.max", "memory.high", "memory.swap.max"),
+    2: ("cpu.weight", "cpu.max", "pids.max", "memory.max", "memory.high", "memory.swap.max"),
 }
 """what a VM's own group says, whatever its class; in this order, for memory and swap together may not be less than memory"""
 STAYS = (

@@ -56,17 +56,17 @@ def bases(root: Path = ROOT) -> tuple[Base, ...]:
     found: list[Base] = []
     for mount in mounts(root):
         if mount.kind == "cgroup2" and "" in own:
-            folder = root / _below(mount.at, mount.part, own[""])
+            folder = root / below(mount.at, mount.part, own[""])
             offered = read(folder / "cgroup.controllers").split()
             found.append(Base(2, folder, tuple(c for c in CONTROLLERS if c in offered)))
         elif mount.kind == "cgroup":
             mine = tuple(c for c in CONTROLLERS if c in mount.options and c in own)
             if mine:
-                found.append(Base(1, root / _below(mount.at, mount.part, own[mine[0]]), mine))
+                found.append(Base(1, root / below(mount.at, mount.part, own[mine[0]]), mine))
     return tuple(sorted((b for b in found if b.controllers), key=lambda b: (-b.version, str(b.folder))))
 
 
-def _below(at: str, part: str, own: str) -> str:
+def below(at: str, part: str, own: str) -> str:
     """The path of group `own` where a tree, or `part` of one (in a container), is mounted at `at`; relative to the root."""
     group = PurePosixPath(own)
     inside = group.relative_to(part) if group.is_relative_to(part) else PurePosixPath()

@@ -66,6 +66,7 @@ def describe(
         driver="qemu",
         cells=tuple(tuple(p for p in cell.pcpus if p in usable) for cell in cells),
         cells_mib=tuple(cell.total_mib // share for cell in cells),
+        cell_numbers=tuple(cell.number for cell in cells),
         pools=tuple(sorted(pools)),
         bridges=tuple(b for b in network.bridges() if b in bridges),
         hotplug=HOTPLUG,

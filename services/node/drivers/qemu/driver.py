@@ -42,7 +42,7 @@ from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Host, Maker
 from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.qemu_img import QemuImg
-from services.node.host import areas
+from services.node.host import areas, cgroup_left
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_cpu import lift
 from services.node.host.threads import affinity
@@ -287,8 +287,7 @@ def _same(running: int, vm: str, wanted: int) -> None:
 def _prepare(host: Host) -> frozenset[str]:
     """Make the folders; the names of the pools that take O_DIRECT."""
     (host.state / "vms").mkdir(parents=True, exist_ok=True)
-    # for whoever takes this node away
-    (host.state / "groups").write_text("".join(f"{folder}\n" for folder in host.groups.folders), encoding="utf-8")
+    cgroup_left.remember(host.state, host.groups.folders)
     for pool in host.pools.values():
         pool_files.make_pool(pool)
     return frozenset(name for name, pool in host.pools.items() if pool_files.can_direct(pool))
