@@ -211,7 +211,8 @@ class VmDeleted(Event):
 
 
 class VmFound(Event):
-    """After a restore: it runs there under a generation that the log had lost. resets: those carried out so far."""
+    """After a restore: it runs there under a generation that the log had lost. resets: those carried out so far. has_disks,
+    has_nics: what it runs with, and `disks`, `nics` are its wishes as of that; empty: its agent did not know."""
 
     vm: VmId
     node: NodeId
@@ -225,6 +226,8 @@ class VmFound(Event):
     boot_id: str = ""
     pcpus: tuple[int, ...] = ()
     allotment: Allotment = Allotment()
+    has_disks: tuple[Disk, ...] = ()
+    has_nics: tuple[Nic, ...] = ()
 
 
 class VmStrangerSeen(Event):

@@ -6,8 +6,11 @@ from libs.common.messages import Command, Event, Name, NodeId, Tick, Value
 
 
 class DrainMove(Value):
+    """copy_mib: the disks that go along, as that node has a pool of its own; 0: none."""
+
     vm: str
     to: str
+    copy_mib: int = 0
 
 
 class DrainUnfit(Value):

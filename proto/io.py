@@ -50,7 +50,9 @@ class Refusal(StrEnum):
 class GrantDevices(Command):
     """A start of this generation on this node wants the VM's devices. The first grant makes them (names, serials, MACs,
     PCI slots: derived from the VM's uuid-like `vm` name and index, never by chance); later ones return the same. running: it was
-    found running under that generation after a restore."""
+    found running under that generation after a restore, with has_disks and has_nics where these are known. copied: pools that are
+    not those of the node it comes from: its disks in them go along, under new file names. sizes_mib: of images; pool_ids: of the
+    node's pools (Disk.pool_id)."""
 
     vm: Name
     node: NodeId
@@ -59,6 +61,10 @@ class GrantDevices(Command):
     nics: tuple[NicWish, ...] = ()
     sizes_mib: dict[str, int] = {}
     running: bool = False
+    has_disks: tuple[Disk, ...] = ()
+    has_nics: tuple[Nic, ...] = ()
+    copied: tuple[str, ...] = ()
+    pool_ids: dict[str, str] = {}
 
 
 class RevokeDevices(Command):
@@ -75,6 +81,13 @@ class ReturnDevices(Command):
     generation: int
     source: NodeId
     source_generation: int
+
+
+class SettleDisks(Command):
+    """A guest of that generation runs with them, or has come with them: from now on they are its own."""
+
+    vm: Name
+    generation: int
 
 
 class RemoveDevices(Command):
@@ -253,6 +266,16 @@ class DisksRemovalRequested(Event):
     disks: tuple[Disk, ...]
 
 
+class DisksSettled(Event):
+    """No start makes them anew from now on. left: files on `source` that a guest which came from there has no use for any more; the
+    agent of that node is to remove them."""
+
+    vm: VmId
+    generation: int
+    source: str = ""
+    left: tuple[Disk, ...] = ()
+
+
 class DevicesRemoved(Event):
     vm: VmId
 
@@ -346,6 +369,7 @@ DevicesCommand = (
     | RevokeDevices
     | ReturnDevices
     | RemoveDevices
+    | SettleDisks
     | ReportDisksRemoved
     | AttachDisk
     | DetachDisk
@@ -369,6 +393,7 @@ DevicesEvent = (
     | DiskResized
     | DeviceMisfit
     | DiskFilesRemoved
+    | DisksSettled
 )
 ImageCommand = ImportImage | DeleteImage | ReportImage | ReportImageRemoved
 ImageEvent = ImageImportRequested | ImageImported | ImageRejected | ImageDeleteRequested | ImageDeleted

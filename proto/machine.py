@@ -94,7 +94,9 @@ class NicWish(Value):
 
 
 class Disk(Value):
-    """A disk as it is: `file` lies in the pool's `disks` folder; `serial` is what the guest sees; `slot` is its PCI root port."""
+    """A disk as it is: `file` lies in the pool's `disks` folder; `serial` is what the guest sees; `slot` is its PCI root port.
+    pool_id: which pool it is, as nodes may have others of that name (Capabilities.pool_ids); empty: not known. made: a guest has
+    run with it: where its file is not, nothing is made in its place."""
 
     name: str
     pool: str
@@ -106,6 +108,8 @@ class Disk(Value):
     image: str = ""
     bus: DiskBus = DiskBus.VIRTIO_BLK
     limits: DiskLimits = DiskLimits()
+    pool_id: str = ""
+    made: bool = False
 
 
 class Nic(Value):

@@ -10,11 +10,22 @@ from typing import Annotated
 
 import msgspec
 
-from libs.common.messages import Command, Event, Name, NodeId, VmId
+from libs.common.messages import Command, Event, Name, NodeId, Value, VmId
 from proto.machine import Allotment, DiskWish, MachineSpec, NicWish, Priority
 from proto.placement import Placement
 
 MigrationDeadlineS = Annotated[int, msgspec.Meta(ge=5, le=86_400)]
+
+
+class Way(Value):
+    """How a guest goes to a node. copied: pools that the two nodes do not share, whose disks go along, each with the word of the
+    source's; copy_mib: their size at most; …_key: the public keys that open a stream between hosts."""
+
+    node: str = ""
+    copied: dict[str, str] = {}
+    copy_mib: int = 0
+    source_key: str = ""
+    target_key: str = ""
 
 
 class MigrateVm(Command):
@@ -32,6 +43,7 @@ class MigrateVm(Command):
     choice: Placement | None = None
     unheard: tuple[str, ...] = ()
     incarnation: int = 1
+    ways: tuple[Way, ...] = ()
 
 
 class CancelMigration(Command):
@@ -57,6 +69,7 @@ class VmMigrationRequested(Event):
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     allotment: Allotment = Allotment()
+    way: Way = Way()
 
 
 class VmMigrationRefused(Event):

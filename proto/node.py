@@ -33,7 +33,8 @@ class OrderVm(Message):
     deadline_s: with `gone`, how long the guest may take to shut down by itself; 0: power off.
     spec is present unless `want` is gone, or the guest is to go on in the process that it came in: then none is started.
     migrating: address and incoming: where to and as which generation the guest goes; deadline_s: how long that may take before
-    it runs on here."""
+    it runs on here. incoming, migrating: copied: pools whose disks go along, with the word of the source's pool;
+    peer_key: the other node's."""
 
     vm: Name
     generation: int
@@ -47,6 +48,8 @@ class OrderVm(Message):
     incarnation: int = 1
     address: str = ""
     incoming: int = 0
+    copied: dict[str, str] = {}
+    peer_key: str = ""
 
 
 class OrderDisksRemoval(Message):
@@ -164,12 +167,14 @@ class AskInfo(Message):
 
 class Sending(Value):
     """How far a guest's memory has been sent to another node. round: how often all of it was gone through so far; what the guest
-    writes meanwhile is sent again."""
+    writes meanwhile is sent again. disks_…: of the disks that go along."""
 
     sent_mib: int
     remaining_mib: int
     memory_mib: int
     round: int = 0
+    disks_mib: int = 0
+    disks_sent_mib: int = 0
 
 
 class VmInfo(Value):

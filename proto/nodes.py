@@ -21,7 +21,8 @@ class Capabilities(Value):
     memory_areas: the version of the memory cgroups that areas are made of, `v2` or `v1`; "": none, so nothing is kept apart.
     cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the
     kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells; cell_numbers: the kernel's,
-    likewise."""
+    likewise. pool_ids: of each pool a word that no other has: nodes whose words differ reach different disks; move_key: the public
+    key that opens moves between hosts."""
 
     accelerator: str
     cpu_model: str
@@ -43,6 +44,8 @@ class Capabilities(Value):
     swap_mib: int = 0
     balloon: bool = False
     memory_areas: str = ""
+    pool_ids: dict[str, str] = {}
+    move_key: str = ""
     cells_mib: tuple[int, ...] = ()
     swap_memory_mib: int = 0
     control_plane: bool = False

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from libs.common.messages import Fact, Name
 from proto.hardware import Hardware
+from proto.machine import Disk, Nic
 
 
 class Seen(StrEnum):
@@ -32,7 +33,7 @@ class GoneCause(StrEnum):
 class ReportVm(Fact):
     """What the agent saw of one VM, repeated until it is answered. order_version: the latest order it has acted on;
     resets: how many resets it has carried out; failed: `sentence` says why it could not start. hardware: what it has, where that
-    is known.
+    is known. disks, nics: what it was last ordered to have, where that was before the log's present incarnation.
 
     Of a migration: address: where an incoming process waits. sending: the guest is being sent, or was and may yet be recalled;
     unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
@@ -51,6 +52,8 @@ class ReportVm(Fact):
     addresses: tuple[str, ...] = ()
     incarnation: int = 1
     hardware: Hardware | None = None
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
     address: str = ""
     sending: bool = False
     unsent: str = ""

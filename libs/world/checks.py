@@ -8,6 +8,7 @@ Safety, at every step:
     S3  generations only rise: in the log, on every agent's disk, in the lease records; also over a restore of the database
     S7  the log has no gap, positions and versions count up by one
     S8  one command id has one answer in one incarnation of the log
+    S13 no guest is given other disks than those that it was known to run with, wherever they are
     S12 no guest has less than its reservation, nor a critical one less than all, once its agent had time to hear of it
     S9  what the ledgers promise is there, and no critical VM is reclaimed from (libs/memory/prove.py)
 Liveness and truth, at the end (`settled`):
@@ -29,6 +30,7 @@ from libs.common.host.core import Host, state_bytes
 from libs.common.messages import Recorded, Reply
 from libs.memory.promise import promise_of
 from libs.memory.prove import Proof
+from proto.compute import VmDeleted
 from services.node.model import Kept
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Checker:
         self.position = 0
         self.versions: dict[str, int] = {}
         self.generations: dict[str, int] = {}
-        self.leases: dict[str, int] = {}
+        self.leases: dict[tuple[str, str], int] = {}
         self.proof = Proof()
         self.known = 0
         self.stops: set[tuple[str, int]] = set()
@@ -56,6 +58,7 @@ class Checker:
         """The log was cut there: what followed is forgotten, but for the generations that were given."""
         self.position, self.known = 0, position
         self.versions, self.proof = {}, Proof()
+        self.world.pool.known.clear()
 
     def fail(self, what: str) -> None:
         raise AssertionError(f"seed {self.world.seed}, step {self.world.net.steps}: {what}")
@@ -69,10 +72,11 @@ class Checker:
                 self._record(recorded)
         if self.world.incarnation == 1 and (thrown := set(self.world.pool.thrown) - self.stops):
             self.fail(f"S11: sent whole and thrown away: {sorted(thrown)}")
-        for vm, (generation, _) in self.world.pool.leases.items():
-            if generation < self.leases.get(vm, 0):
-                self.fail(f"S3: the lease of {vm} fell to generation {generation}")
-            self.leases[vm] = generation
+        for pool in {pool.id: pool for pool in self.world.pools.values()}.values():
+            for vm, (generation, _) in pool.leases.items():
+                if generation < self.leases.get((pool.id, vm), 0):
+                    self.fail(f"S3: the lease of {vm} fell to generation {generation}")
+                self.leases[pool.id, vm] = generation
 
     def _one_copy(self) -> None:
         copies = Counter(
@@ -83,6 +87,8 @@ class Checker:
             self.fail(f"S1: two processes of {doubles}")
         if self.world.pool.double_opens:
             self.fail(f"S1: a disk is open twice: {self.world.pool.double_opens}")
+        if self.world.pool.lost_opens:
+            self.fail(f"S13: a guest's disks are not those that it had: {self.world.pool.lost_opens}")
         if self.world.pool.stale_runs:
             self.fail(f"S10: went on with an old memory: {self.world.pool.stale_runs}")
 
@@ -94,6 +100,8 @@ class Checker:
             self.fail(f"S7: {recorded.stream} has version {recorded.version} twice or out of order")
         self.versions[recorded.stream] = recorded.version
         event = self._event(recorded)
+        if recorded.type in ("vm_started", "vm_deleted"):
+            self._disks(event)
         if recorded.type == "vm_stop_requested":
             self.stops.add((event.vm, event.generation))
         if recorded.type in ("vm_start_requested", "vm_migration_requested") and recorded.position > self.known:
@@ -102,6 +110,15 @@ class Checker:
                 self.fail(f"S3: {event.vm} is given generation {given} again")
             self.generations[event.vm] = given
         self._ledger(recorded.position, event)
+
+    def _disks(self, event: Any) -> None:
+        """From here on its guest is to find what it has written."""
+        known, here = self.world.pool.known, self.world.agents.get(event.node)
+        if isinstance(event, VmDeleted):
+            for key in [key for key in known if key[0] == event.vm]:
+                del known[key]
+        elif here and (vm := here.host.vms.get(event.vm)) and vm.spec.generation == event.generation:
+            known |= {(event.vm, disk.name): here.host.pool.on(disk) for disk in vm.spec.disks}
 
     def fared(self, node: str, guests: Mapping[str, Guest]) -> None:
         """What the guests of a node really have, once a second."""

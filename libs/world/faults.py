@@ -48,10 +48,10 @@ class Storm:
     """how many of every dozen other commands are migrations, as it were"""
 
 
-def story(seed: int, storm: Storm | None = None, locking: bool = True, restores: int = 0) -> World:
+def story(seed: int, storm: Storm | None = None, locking: bool = True, restores: int = 0, apart: bool = False) -> World:
     """Raises AssertionError, which names the seed, when an invariant does not hold. locking: False takes the storage's own lock
     away, so that orders and generations alone must keep a VM from running twice. restores: how often the database is restored
-    from a backup that is up to LOST_EVENTS_MAX events old."""
+    from a backup that is up to LOST_EVENTS_MAX events old. apart: each node has a pool of its own, so that disks move too."""
     storm = storm or Storm()
     random = Random(f"storm {seed}")
     params = SimParams(start_fails=0.05, start_hangs=0.02, hang_us=5_000_000, ignores_shutdown=0.1, memory_mib=4096, move_fails=0.1)
@@ -59,10 +59,11 @@ def story(seed: int, storm: Storm | None = None, locking: bool = True, restores:
     if storm.tight:
         params = replace(params, memory_mib=3072, swap_mib=512, balloon=True)
         calm = replace(calm, memory_mib=3072, swap_mib=512, balloon=True)
-    world = World(seed, params=params)
+    world = World(seed, params=params, apart=apart)
     world.uses |= {f"vm-{n}": _swings(n) for n in range(storm.vms if storm.tight else 0)}
     world.begin()
-    world.pool.locking = locking
+    for pool in (world.pool, *world.pools.values()):
+        pool.locking = locking
     world.run(PREPARE_S)
     for n in range(storm.vms if storm.tight else storm.vms // 2):
         vm, size = f"vm-{n}", 1536 if storm.tight else 512

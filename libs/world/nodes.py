@@ -47,7 +47,7 @@ class NodeProcess:
     def __init__(self, world: World, name: str, params: SimParams) -> None:
         self.world = world
         self.name = name
-        self.host = SimHost(name, params, world.random, world.pool)
+        self.host = SimHost(name, params, world.random, world.pools[name])
         self.disk: dict[str, Kept] = {}
         self.agent: Agent | None = None
         self.chores = Chores()
@@ -85,6 +85,7 @@ class NodeProcess:
             accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=self.memory.total_mib,
             qemu_version="0", machine="sim", driver="simulated", pools=("default",), cells=params.pcpus_of_cells,
             balloon=params.balloon, memory_areas="v2" if params.balloon else "", swap_mib=params.swap_mib,
+            pool_ids={"default": self.host.pool.id},
         )  # fmt: skip
         report = ReportNode(
             node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
@@ -212,7 +213,7 @@ class NodeProcess:
         self.world.net.after(self.world.random.randint(*PERSIST_US), written)
 
     def _work(self, work: Work) -> None:
-        node, chore, pool = NodeId(self.name), work.chore, self.world.pool
+        node, chore, pool = NodeId(self.name), work.chore, self.host.pool
         fact: Fact | None = None
         try:
             match chore:

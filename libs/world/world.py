@@ -37,7 +37,9 @@ class World:
         params: SimParams | None = None,
         weather: Weather | None = None,
         services: Sequence[Service] = (COMPUTE, MEMORY, IO),
+        apart: bool = False,
     ) -> None:
+        """apart: each node has a pool of its own."""
         self.seed = seed
         self.random = Random(seed)
         self.net = Net(self.random, weather=weather or Weather())
@@ -45,6 +47,7 @@ class World:
         self.pool = SimPool()
         self.services = {s.name: HostProcess(self, s) for s in services}
         self.relay = RelayProcess(self)
+        self.pools = {n: self.pool.beside(n) if apart else self.pool for n in nodes}
         self.agents = {n: NodeProcess(self, n, params or SimParams()) for n in nodes}
         self.replies: dict[str, Reply] = {}
         self.checker = checks.Checker(self)

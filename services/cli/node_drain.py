@@ -35,8 +35,12 @@ def drain(
     task.finish(api, accepted, f"drain {name}", waiting, timeout_s)
 
 
+def _along(copy_mib: int) -> str:
+    return f"with its disks, up to {copy_mib / 1024:.1f} GiB" if copy_mib else ""
+
+
 def _table(plan: dict[str, Any]) -> None:
-    rows = [(m["vm"], m["to"], "") for m in plan.get("moves") or ()]
+    rows = [(m["vm"], m["to"], _along(m.get("copy_mib", 0))) for m in plan.get("moves") or ()]
     rows += [(u["vm"], "nowhere", f"{u['sentence']}; {u.get('remedy', '')}") for u in plan.get("unfit") or ()]
     rows += [(vm, "?", "it is starting or stopping, and is waited for") for vm in plan.get("waits") or ()]
     show.table(("VM", "TO", "WHY"), rows, "no VMs are there")

@@ -76,9 +76,15 @@ def _change(verb: str, name: str, body: dict[str, Any] | None, waiting: bool, ti
 
 
 @app.command("start")
-def start(name: Name, waiting: Wait = False, timeout_s: TimeoutS = 300.0, _json: AsJson = False) -> None:
+def start(
+    name: Name,
+    node: Annotated[str, typer.Option(help="On this node or nowhere; where placement says, if it is not given.")] = "",
+    waiting: Wait = False,
+    timeout_s: TimeoutS = 300.0,
+    _json: AsJson = False,
+) -> None:
     """Start a stopped VM."""
-    _change("start", name, None, waiting, timeout_s)
+    _change("start", name, {"node": node} if node else None, waiting, timeout_s)
 
 
 @app.command("stop")

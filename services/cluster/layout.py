@@ -5,7 +5,8 @@
     keys/              identities of cluster and services (0700)
     tokens/admin.token the first token (0600)
     nodes/n1 …         each agent's own folder
-    pools/default/     disks and images
+    pools/default/     disks and images, reached by all nodes
+    pools/n1 …         each node's own pool, `local`
     run/  logs/        control socket, lock, readiness files; one log per process
     bin/               copies of server binaries, where the server user cannot enter the checkout
     groups             where in the control groups of this host the cluster's own processes stand
@@ -70,6 +71,9 @@ class Layout:
     def pool(self) -> Path:
         return self.home / "pools" / "default"
 
+    def local(self, node: str) -> Path:
+        return self.home / "pools" / node
+
     @property
     def admin_token(self) -> Path:
         return self.home / "tokens" / "admin.token"
@@ -94,4 +98,5 @@ class Layout:
             folder.mkdir(mode=0o700, exist_ok=True)
         for folder in (self.nodes, *map(self.node, NODES)):  # QEMU's own folders are in them
             folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
-        self.pool.mkdir(parents=True, exist_ok=True)
+        for folder in (self.pool, *map(self.local, NODES)):
+            folder.mkdir(parents=True, exist_ok=True)

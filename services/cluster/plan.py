@@ -116,7 +116,7 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, stan
         "ASV_JOIN_TOKEN_FILE": str(layout.node(node) / "join.token"),
         "ASV_SHARE": str(len(NODES)),
         "ASV_MEMORY_MIB": str(record.memory_mib),
-        "ASV_POOLS": f"default={layout.pool}",
+        "ASV_POOLS": f"default={layout.pool},local={layout.local(node)}",
         "ASV_DRIVER": record.driver or "qemu",
         "ASV_STATE": str(layout.node(node)),
     }

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from proto.compute import NoteDevices, VmDefined, VmDevicesNoted, VmEvent
 from proto.machine import Disk, DiskWish, Nic, NicWish
 from services.compute.ending import failed
-from services.compute.states import Defined, Launching, Migrating, Phase, Running
+from services.compute.states import Defined, Devices, Launching, Migrating, Phase, Running
 
 CHANGED = "its devices were changed at the same moment"
 
@@ -20,7 +20,7 @@ def note(command: NoteDevices, vm: Defined) -> Sequence[VmEvent]:
         vm=vm.id, generation=command.generation, disks=command.disks, nics=command.nics,
         leaving=command.leaving, changed=True,
     )  # fmt: skip
-    wanted = _wishes(command.disks, command.nics)
+    wanted = wishes(command.disks, command.nics)
     if wanted == (vm.definition.disks, vm.definition.nics) and _has(vm, noted):
         return ()
     if isinstance(vm, Migrating) and vm.phase is Phase.RESERVING:
@@ -38,13 +38,14 @@ def _has(vm: Defined, noted: VmDevicesNoted) -> bool:
 
 
 def evolve(vm: Defined, event: VmDevicesNoted) -> Defined:
-    disks, nics = _wishes(event.disks, event.nics)
+    disks, nics = wishes(event.disks, event.nics)
     definition: VmDefined = replace(vm.definition, disks=disks, nics=nics)
     after: Defined = replace(vm, definition=definition)
-    if isinstance(after, Migrating):
+    if isinstance(vm, Migrating) and isinstance(after, Migrating):
         running = evolve(after.running, event)
         assert isinstance(running, Running)
-        return replace(after, running=running)
+        to_come = Devices(disks=event.disks, nics=event.nics) if event.generation == vm.incoming else after.devices
+        return replace(after, running=running, devices=to_come)
     if isinstance(after, Running | Launching) and after.generation == event.generation:
         spec = replace(after.spec, disks=event.disks, nics=event.nics, leaving=event.leaving)
         return replace(after, spec=spec)
@@ -65,6 +66,7 @@ def unsettled(vm: Running) -> str:
     return ""
 
 
-def _wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, ...], tuple[NicWish, ...]]:
+def wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, ...], tuple[NicWish, ...]]:
+    """As a definition would ask for them."""
     wished = tuple(DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool) for d in disks)
     return wished, tuple(NicWish(kind=n.kind, bridge=n.bridge) for n in nics)

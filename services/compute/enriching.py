@@ -21,11 +21,12 @@ from proto.compute import (
 )
 from proto.drain import AdvanceDrain, DrainNode
 from proto.growth import ResizeVm
-from proto.migration import MigrateVm
+from proto.migration import MigrateVm, Way
 from proto.placement import removed_by
 from proto.plan import MakePlan, ReviewPlan
-from services.compute import limits
+from services.compute import choosing, limits
 from services.compute.balance import wiring
+from services.compute.choosing import Quest
 from services.compute.preflight import advance, preflight
 from services.compute.states import tried
 from services.compute.views import Views
@@ -39,17 +40,20 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case AdvanceDrain():
             return advance(command, views)
         case DefineVm():
-            return replace(command, known=views.known(command))
+            return replace(command, known=choosing.known(views, command))
         case LookAtBalance() | ApplyBalance():
             return wiring.enrich(command, views.balance, lambda node: views.online(node, now_us), now_us)
         case StartVm():
-            choice = views.choose(command.vm, now_us, command.node)
-            views.expect(command.vm, choice, now_us)
+            choice: Placement | None = choosing.choose(views, command.vm, now_us, Quest(command.node))
+            choosing.expect(views, command.vm, choice, now_us)
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case MigrateVm():
             here = views.at.get(command.vm)
-            choice = views.choose(command.vm, now_us, command.node, (), here, command.with_group) if here else None
-            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
+            choice = None
+            ways: tuple[Way, ...] = ()
+            if here:
+                choice, ways = choosing.choose_move(views, command.vm, now_us, here, command.node, command.with_group)
+            return replace(command, choice=choice, unheard=views.unheard(command.incarnation), ways=ways)
         case DeleteVm():
             unheard = views.unheard(command.incarnation)
             return command if command.unheard == unheard else replace(command, unheard=unheard)
@@ -61,9 +65,9 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             reports = {name: node.reported for name, node in views.nodes.items()}
             return replace(command, nodes={n: r.capabilities.protocol for n, r in reports.items() if r is not None})
         case SetPlacement():
-            return replace(command, uses=views.uses())
+            return replace(command, uses=choosing.uses(views))
         case ResizeVm():
-            return replace(command, vcpus_free=views.vcpus_free(command.vm, now_us))
+            return replace(command, vcpus_free=choosing.vcpus_free(views, command.vm, now_us))
         case MakePlan() | ReviewPlan():
             return views.plans.filled(command)
         case SetAllotment():
@@ -83,4 +87,4 @@ def _next_choice(command: NoteMemory, views: Views, now_us: int) -> Placement | 
         return None
     if removed_by(start.placement, Filter.NOT_ASKED):
         return None
-    return views.choose(command.vm, now_us, tried=(*tried(start.placement), start.node))
+    return choosing.choose(views, command.vm, now_us, Quest(tried=(*tried(start.placement), start.node)))

@@ -130,7 +130,7 @@ def _evolve_start(
         case VmMemoryNoted() if isinstance(vm, Migrating):
             return replace(vm, memory_noted=True)
         case VmDevicesNoted() if isinstance(vm, Migrating):
-            return replace(vm, devices_noted=True)
+            return replace(vm, devices=Devices(disks=event.disks, nics=event.nics))
         case VmDevicesNoted() if isinstance(vm, Running):
             return replace(vm, spec=replace(vm.spec, disks=event.disks, nics=event.nics))
         case _ if not isinstance(vm, Reserving):
@@ -176,6 +176,7 @@ def _moving(vm: Running, event: VmMigrationRequested) -> Migrating:
         incoming=event.incoming,
         placement=event.placement,
         deadline_s=event.deadline_s,
+        way=event.way,
     )
 
 
@@ -230,7 +231,7 @@ def _evolve_migration(vm: Migrating, event: VmEvent) -> Migrating | Running:
 
 def _found(vm: Stopped | Placed, event: VmFound) -> Running:
     """Its devices follow once io has granted them."""
-    wanted = vm.definition
+    wanted = replace(vm.definition, disks=event.disks, nics=event.nics)
     spec = MachineSpec(
         vm=event.vm, generation=event.generation, shape=wanted.shape, boot=wanted.boot,
         boot_image=wanted.boot_image, priority=wanted.priority,

@@ -21,6 +21,7 @@ from services.compute.index import NodeIndex
 from services.compute.lifetime_outlook import HORIZONS, Outlook
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.policy import PRIORITIES, NodeFacts, Weights, Wishes
+from services.compute.reach import reached
 from services.compute.waits import Waits
 
 SILENCE_US_MAX = 5_000_000
@@ -193,7 +194,7 @@ class Fleet:
             memory_charged_mib=node.charged_mib + charged_mib(promises, node.ratios),
             ratios_pct=tuple([ratio_pct(node.ratios, priority) for priority in PRIORITIES]),
             memory_ha_mib=node.failover_mib,
-            pools=can.pools,
+            pools=reached(can),
             bridges=can.bridges,
             number=self._numbers.get(name, 0),
             vcpus_per_pcpu=ratio,

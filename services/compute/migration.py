@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from libs.common.decider import Refused
 from proto.compute import (
     GoneCause,
@@ -41,15 +43,18 @@ from proto.migration import (
     VmMigrationRefused,
     VmMigrationRequested,
     VmSendRequested,
+    Way,
 )
 from services.compute import devices, restored
 from services.compute.allot import wishing
 from services.compute.ending import failed, recall, without_target
 from services.compute.reasons import chosen
-from services.compute.states import Absent, Arriving, Migrating, Phase, Running, Vm
+from services.compute.states import Absent, Arriving, Devices, Migrating, Phase, Running, Vm
 
 ENDED = (Seen.GONE, Seen.FAILED)
 CANCELLED = "it was cancelled"
+COPIED_MIB_PER_S = 20
+"""A move with disks gets a second more for each so many MiB: a slow disk or network manages that much."""
 
 
 def migrate(command: MigrateVm, vm: Vm) -> Sequence[VmEvent]:
@@ -102,6 +107,7 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
         raise Refused(Refusal.BUSY, said, "wait until that is done")
     choice = chosen(command.choice, command.node, f"placement has not heard of {vm.id} yet")
     wanted = vm.definition
+    way = next((way for way in command.ways if way.node == choice.candidates[0].node), Way())
     return [
         VmMigrationRequested(
             vm=vm.id,
@@ -113,7 +119,8 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
             vcpus=wanted.shape.vcpus,
             priority=wanted.priority,
             placement=choice,
-            deadline_s=command.deadline_s,
+            deadline_s=command.deadline_s + way.copy_mib // COPIED_MIB_PER_S,
+            way=way,
             reason=command.reason,
             disks=wanted.disks,
             nics=wanted.nics,
@@ -157,11 +164,12 @@ def note(command: NoteMemory | NoteDevices, vm: Migrating) -> Sequence[VmEvent]:
         return failed(vm, command.sentence)
     match command:
         case NoteMemory():
-            known, other = vm.memory_noted, vm.devices_noted
+            known, other = vm.memory_noted, vm.devices is not None
             noted: VmEvent = VmMemoryNoted(vm=vm.id, generation=vm.incoming)
         case NoteDevices():
-            known, other = vm.devices_noted, vm.memory_noted
+            known, other = vm.devices is not None, vm.memory_noted
             noted = VmDevicesNoted(vm=vm.id, generation=vm.incoming, disks=command.disks, nics=command.nics)
+            vm = replace(vm, devices=Devices(disks=command.disks, nics=command.nics))
     if known:
         return ()
     return [noted, VmIncomingRequested(vm=vm.id, to=vm.to, spec=vm.spec)] if other else [noted]

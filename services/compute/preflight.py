@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proto.drain import AdvanceDrain, DrainMove, DrainPlan, DrainUnfit
+from services.compute.choosing import choose_move
 from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.reasons import explain
 from services.compute.views import Views, promise_to, share_of
@@ -26,13 +27,14 @@ def preflight(views: Views, node: str, now_us: int, only: Sequence[str] = ()) ->
     try:
         for vm in going:
             group = views.vms[vm].allotment.together
-            choice = views.choose(vm, now_us, groups.get(group, ""), (), node, group not in elsewhere)
+            choice, ways = choose_move(views, vm, now_us, node, groups.get(group, ""), group not in elsewhere)
             if choice is None or not choice.candidates:
                 sentence, remedy = explain(choice) if choice else ("it is not defined", "")
                 unfit.append(DrainUnfit(vm=vm, sentence=sentence, remedy=remedy))
                 continue
             to, wanted = choice.candidates[0].node, views.vms[vm]
-            moves.append(DrainMove(vm=vm, to=to))
+            copy_mib = next((way.copy_mib for way in ways if way.node == to), 0)
+            moves.append(DrainMove(vm=vm, to=to, copy_mib=copy_mib))
             if group:
                 groups[group] = to
             views.fleet.hinted(vm, Hint(to, share_of(wanted), promise_to(wanted), now_us + HINT_US_MAX))

@@ -173,6 +173,8 @@ def _migrating(state: Migrating, version: int) -> Sequence[Order]:
                 address=state.address,
                 incoming=state.incoming,
                 deadline_s=state.deadline_s,
+                copied=state.way.copied,
+                peer_key=state.way.target_key,
             )
         out.append(Order(state.node, source))
     if state.phase is not Phase.RESERVING:
@@ -183,6 +185,8 @@ def _migrating(state: Migrating, version: int) -> Sequence[Order]:
             version=version,
             want=Want.GONE if ending else Want.INCOMING,
             spec=None if ending else state.spec,
+            copied={} if ending else state.way.copied,
+            peer_key="" if ending else state.way.source_key,
         )
         out.append(Order(state.to, target))
     return out

@@ -17,7 +17,7 @@ _SAID = {
     Filter.OFFLINE: "offline",
     Filter.CORDONED: "cordoned",
     Filter.HEALTH: "not healthy enough for a start",
-    Filter.POOL: "without a storage pool it needs",
+    Filter.POOL: "without a storage pool it needs (its disks are only where it ran last)",
     Filter.BRIDGE: "without a network bridge it needs",
     Filter.APART: "with a VM that it is to be apart from",
     Filter.TOGETHER: "without the VMs that it is to run together with",

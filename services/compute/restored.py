@@ -28,6 +28,7 @@ from proto.compute import (
 )
 from proto.migration import MigrateVm
 from services.compute import ending as migration
+from services.compute.devices import wishes
 from services.compute.states import (
     Absent,
     Arriving,
@@ -150,6 +151,7 @@ def _stranger(fact: ReportVm, vm: Absent) -> Sequence[VmEvent]:
 
 def _found(fact: ReportVm, vm: Stopped | Placed) -> VmFound:
     wanted = vm.definition
+    disks, nics = wishes(fact.disks, fact.nics) if fact.disks or fact.nics else (wanted.disks, wanted.nics)
     return VmFound(
         vm=vm.id,
         node=fact.node,
@@ -157,8 +159,10 @@ def _found(fact: ReportVm, vm: Stopped | Placed) -> VmFound:
         memory_mib=wanted.shape.memory_mib,
         vcpus=wanted.shape.vcpus,
         priority=wanted.priority,
-        disks=wanted.disks,
-        nics=wanted.nics,
+        disks=disks,
+        nics=nics,
+        has_disks=fact.disks,
+        has_nics=fact.nics,
         resets=fact.resets,
         boot_id=fact.boot_id,
         pcpus=fact.pcpus,

@@ -17,6 +17,7 @@ from proto.compute import (
 from proto.growth import VmResizeRequested
 from proto.hardware import Hardware
 from proto.machine import Disk, MachineSpec, Nic
+from proto.migration import Way
 
 
 class Devices(Value):
@@ -143,7 +144,8 @@ class Phase(StrEnum):
 
 class Migrating(Placed, kw_only=True):
     """On its way to `to` as `incoming`; `node` and `generation` are the source's. asked_version: the stream's version at the last
-    wish to it. target_gone: no process waits there any more. source_gone: the guest's process ended, with `cause`."""
+    wish to it. devices: as they are granted to the target; way: what goes along. target_gone: no process waits there any more.
+    source_gone: the guest's process ended, with `cause`."""
 
     word = "migrating"
     running: Running
@@ -153,13 +155,14 @@ class Migrating(Placed, kw_only=True):
     deadline_s: int
     phase: Phase = Phase.RESERVING
     memory_noted: bool = False
-    devices_noted: bool = False
+    devices: Devices | None = None
     address: str = ""
     asked_version: int = 0
     sentence: str = ""
     target_gone: bool = False
     source_gone: bool = False
     cause: str = ""
+    way: Way = Way()
 
     @property
     def spec(self) -> MachineSpec:
@@ -168,7 +171,10 @@ class Migrating(Placed, kw_only=True):
         plugged = running.hardware.plugged_vcpus if running.hardware is not None else 0
         plugged = max(plugged, running.spec.plugged_vcpus)
         more = plugged if plugged > running.spec.shape.vcpus else 0
-        return replace(running.spec, generation=self.incoming, plugged_vcpus=more, leaving=())
+        has = self.devices or running.spec
+        return replace(
+            running.spec, generation=self.incoming, plugged_vcpus=more, leaving=(), disks=has.disks, nics=has.nics
+        )
 
 
 class Arriving(Placed, kw_only=True):

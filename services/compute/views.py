@@ -10,20 +10,18 @@ from msgspec.structs import replace
 
 from libs.common.messages import Recorded, decode_meta
 from libs.memory.promise import guaranteed_mib, promise_of
-from proto.cluster import ClusterFinalized, IncarnationBegan, NodeUse, PlacementSet
+from proto.cluster import ClusterFinalized, IncarnationBegan, PlacementSet
 from proto.compute import (
-    DefineVm,
-    ImageFacts,
     NodeCordoned,
     NodeHealthChanged,
     NodeJoined,
     NodeRemoved,
     NodeReported,
     NodeUncordoned,
-    Placement,
     VmAllotted,
     VmDefined,
     VmDeleted,
+    VmDevicesNoted,
     VmFound,
     VmStarted,
     VmStartFailed,
@@ -33,18 +31,21 @@ from proto.compute import (
 )
 from proto.growth import VmReshaped, VmResized
 from proto.io import ImageDeleteRequested, ImageImported
-from proto.machine import Allotment, NicKind, Priority
+from proto.machine import Allotment, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
+from proto.nodes import Capabilities
 from proto.placement import PlacementRules
 from proto.plan import PlanMade
 from services.compute.balance.facts import BalanceViews
 from services.compute.cells import Planned
+from services.compute.devices import wishes
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.plan_views import PlanViews
-from services.compute.policy import WEIGHTS, NodeFacts, Weights, Wishes, vcpus_max
+from services.compute.policy import WEIGHTS, NodeFacts, Weights
 from services.compute.pressed import Stilled
+from services.compute.reach import Homes
 
 
 class _Derived:
@@ -75,6 +76,7 @@ class Views(_Derived):
     balance: BalanceViews = field(default_factory=BalanceViews)
     plans: PlanViews = field(default_factory=PlanViews)
     stilled: Stilled = field(default_factory=Stilled)
+    homes: Homes = field(default_factory=Homes)
     incarnation: int = 1
     finalized: int = 1
 
@@ -95,6 +97,8 @@ class Views(_Derived):
         self.balance.apply(event)
         self.plans.apply(event)
         self.stilled.apply(recorded, event)
+        if vm := getattr(event, "vm", ""):
+            self.homes.apply(event, vm in self.at and vm not in self.moves)
         match event:
             case NodeJoined() | NodeRemoved() | NodeReported() | NodeHealthChanged() | NodeCordoned() | NodeUncordoned():
                 self._apply_node(event)
@@ -102,16 +106,8 @@ class Views(_Derived):
                 self._apply_plan(event, view)
             case CapacitySet() | MemoryReserved() | MemoryReleased():
                 self._apply_memory(event)
-            case VmDefined():
-                self.vms[event.vm] = event
-                self.owners[event.vm] = _owner(recorded)
-            case VmAllotted() if event.vm in self.vms:
-                self._apply_allotted(event, self.vms[event.vm])
-            case (VmReshaped() | VmResized()) if defined := self.vms.get(event.vm):
-                self._apply_size(event, defined)
-            case VmDeleted():
-                self.vms.pop(event.vm, None)
-                self.owners.pop(event.vm, None)
+            case VmDefined() | VmAllotted() | VmReshaped() | VmResized() | VmDevicesNoted() | VmDeleted():
+                self._apply_definition(recorded, event)
             case VmStartRequested():
                 self._apply_start(recorded, event)
             case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
@@ -123,6 +119,8 @@ class Views(_Derived):
                 if life := self.lives.get(event.vm):
                     life.since_us, life.ran = recorded.at_us, True
             case VmFound():
+                if defined := self.vms.get(event.vm):
+                    self.vms[event.vm] = replace(defined, disks=event.disks, nics=event.nics)
                 self.at[event.vm] = event.node
                 self.fleet.hinted(event.vm, None)
                 promise = promise_of(event.memory_mib, event.priority, event.allotment)
@@ -141,6 +139,27 @@ class Views(_Derived):
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
+
+    def _apply_definition(
+        self, recorded: Recorded, event: VmDefined | VmAllotted | VmReshaped | VmResized | VmDevicesNoted | VmDeleted
+    ) -> None:
+        defined = self.vms.get(event.vm)
+        match event:
+            case VmDefined():
+                self.vms[event.vm] = event
+                self.owners[event.vm] = _owner(recorded)
+            case VmDeleted():
+                self.vms.pop(event.vm, None)
+                self.owners.pop(event.vm, None)
+            case _ if defined is None:
+                pass
+            case VmAllotted():
+                self._apply_allotted(event, defined)
+            case VmReshaped() | VmResized():
+                self._apply_size(event, defined)
+            case VmDevicesNoted() if event.changed:
+                disks, nics = wishes(event.disks, event.nics)
+                self.vms[event.vm] = replace(defined, disks=disks, nics=nics)
 
     def _apply_plan(self, event: PlanMade, view: NodeView) -> None:
         """Where VMs lie among the node's cells."""
@@ -280,79 +299,10 @@ class Views(_Derived):
         self.fleet.expire(now_us)
         return [facts for name in self.nodes if (facts := self.fleet.facts(name, now_us, asking)) is not None]
 
-    def vcpus_free(self, vm: str, now_us: int) -> int:
-        """How many more vCPUs may be promised where it runs; -1: it runs nowhere, or its node has not said what it has."""
-        defined, facts = self.vms.get(vm), self.fleet.facts(self.at.get(vm, ""), now_us, vm)
-        if defined is None or facts is None or not facts.pcpus:
-            return -1
-        return max(0, vcpus_max(facts, self.rules.ratio_of(defined.priority)) - facts.vcpus_promised)
-
-    def uses(self) -> tuple[NodeUse, ...]:
-        """What VMs were promised on each node that said hello."""
-        return tuple(
-            NodeUse(
-                node=name,
-                pcpus=view.reported.capabilities.pcpus / max(1, view.reported.capabilities.share),
-                vcpus=sum(share.vcpus for share in view.vms.values()),
-                classes=tuple(sorted({share.priority for share in view.vms.values()})),
-            )
-            for name, view in sorted(self.nodes.items())
-            if view.reported is not None
-        )
-
-    def expect(self, vm: str, choice: Placement | None, now_us: int) -> None:
-        """This choice is about to be decided. A VM that has a node already gets no other by it."""
-        wanted = self.vms.get(vm)
-        if wanted and choice and choice.candidates and vm not in self.starts:
-            hint = Hint(choice.candidates[0].node, share_of(wanted), promise_to(wanted), now_us + HINT_US_MAX)
-            self.fleet.hinted(vm, hint)
-
-    def wish(self, vm: VmDefined, asked: str, now_us: int, source: str = "", with_group: bool = False) -> Wishes:
-        """What the VM needs of a node, and how long it may last there. source: the node that it is to leave; with_group: so are all
-        of its `together` group."""
-        allotment = vm.allotment
-        life = self.lifetimes.kind(self.owners.get(vm.vm, ""), vm.shape.vcpus, now_us)
-        return Wishes(
-            vcpus=vm.shape.vcpus,
-            memory_mib=vm.shape.memory_mib,
-            guaranteed_mib=guaranteed_mib(promise_to(vm)),
-            priority=vm.priority,
-            pools=tuple(sorted({d.pool for d in vm.disks})),
-            bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
-            node=asked,
-            source=source,
-            vcpus_per_pcpu=self.rules.ratio_of(vm.priority),
-            with_group=with_group,
-            cpu_reserved_pct=allotment.cpu_reserved_pct,
-            together=allotment.together,
-            apart=allotment.apart,
-            one_cell=allotment.one_cell,
-            lasts=self.fleet.lasts(life.kind),
-        )
-
-    def choose(
-        self, vm: str, now_us: int, asked: str = "", tried: tuple[str, ...] = (), source: str = "", with_group: bool = False
-    ) -> Placement | None:
-        """A placement for a VM, None where it is not defined."""
-        wanted = self.vms.get(vm)
-        if wanted is None:
-            return None
-        self.fleet.renew(self.lifetimes, now_us)
-        wish = self.wish(wanted, asked, now_us, source, with_group)
-        return self.fleet.place(wish, tried, self.weights(wanted.priority), now_us, vm)
-
-    def known(self, command: DefineVm) -> ImageFacts:
-        """Of the images a definition names: those that are there, and how the first disk's image boots."""
-        names = sorted({d.image for d in command.disks if d.image})
-        first = self.images.get(command.disks[0].image) if command.disks else None
-        boot = first.boot if first else None
-        return ImageFacts(
-            missing=tuple(n for n in names if n not in self.images),
-            sizes_mib={n: self.images[n].info.size_mib for n in names if n in self.images},
-            boot=boot,
-            boot_image=first.image if first and boot else "",
-        )
-
+    def can(self, node: str) -> Capabilities | None:
+        """What its agent last said of it."""
+        view = self.nodes.get(node)
+        return view.reported.capabilities if view is not None and view.reported is not None else None
 
 def promise_to(wanted: VmDefined) -> Promise:
     """What a ledger would promise to it."""

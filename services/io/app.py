@@ -17,7 +17,7 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.growth import VmHardwareSeen
-from proto.migration import VmIncomingGone, VmMigrationEnded, VmMigrationRequested
+from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from services.io import react, views
 from services.io.images import IMAGE
 from services.io.model import DEVICES
@@ -27,7 +27,7 @@ SERVICE = Service(
     deciders=(DEVICES, IMAGE),
     follows=(
         *(NodeJoined, NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmDeleted),
-        *(VmMigrationRequested, VmMigrationEnded, VmIncomingGone),
+        *(VmMigrationRequested, VmMigrated, VmMigrationEnded, VmIncomingGone),
         *(VmDefined, VmStarted, VmPauseRequested, VmResumed, VmStopRequested, VmHardwareSeen),
     ),
     react=react.react,

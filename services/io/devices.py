@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
+from msgspec.structs import replace
+
 from proto.machine import Disk, DiskWish, Nic, NicWish
 
 SLOT_FIRST = 1
@@ -31,6 +33,13 @@ def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int
         serial=serial_of(vm, number),
         slot=slot,
         image=wish.image,
+    )
+
+
+def named_anew(vm: str, disk: Disk, generation: int, pool_id: str) -> Disk:
+    """The disk as it is made, or comes along, in another pool than its first: under a name that nothing else ever had."""
+    return replace(
+        disk, file=f"{vm}-{disk.name}.{generation}.{disk.format}", pool_id=pool_id, made=False
     )
 
 

@@ -21,7 +21,7 @@ from typing import assert_never, get_args
 from msgspec.structs import replace
 
 from libs.common.decider import Decider, Refused
-from libs.common.messages import NodeId, VmId
+from libs.common.messages import NodeId, VmId, incarnation_of
 from proto.io import (
     AttachDisk,
     AttachNic,
@@ -37,6 +37,7 @@ from proto.io import (
     DevicesRevoked,
     DiskFilesRemoved,
     DisksRemovalRequested,
+    DisksSettled,
     GrantDevices,
     LimitDisk,
     NoteHardware,
@@ -47,12 +48,13 @@ from proto.io import (
     ReturnDevices,
     RevokeDevices,
     SetNic,
+    SettleDisks,
 )
-from proto.machine import ports
+from proto.machine import Disk, ports
 from services.io import seeing
 from services.io.changing import change
-from services.io.devices import make_disks, make_nics
-from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked
+from services.io.devices import make_disks, make_nics, named_anew
+from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked, more_unwanted
 
 
 def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
@@ -67,6 +69,8 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
             return _return(command, devices)
         case RemoveDevices():
             return _remove(command, devices)
+        case SettleDisks():
+            return _settle(command, devices)
         case ReportDisksRemoved():
             return _report(command, devices)
         case NoteHardware():
@@ -87,12 +91,36 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     if missing:
         said = f"the image {', '.join(missing)}, on which a disk of {vm} stands, is not there (any more)"
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
-    if isinstance(devices, NoDevices):
+    if command.has_disks or command.has_nics:
+        disks, nics = command.has_disks, command.has_nics
+    elif isinstance(devices, NoDevices):
         disks = make_disks(vm, command.disks, command.sizes_mib, devices.first)
         nics = make_nics(vm, command.nics, slot_first=len(disks))
     else:
         disks, nics = devices.disks, devices.nics
+    if not command.running and (said := _out_of_reach(disks, command)):
+        return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
+    disks = tuple(_at(disk, command) for disk in disks)
     return [DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
+
+
+def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
+    """Why the node cannot have them; empty: it can."""
+    for disk in disks:
+        there = command.pool_ids.get(disk.pool, "")
+        if disk.made and disk.pool_id and there and there != disk.pool_id and disk.pool not in command.copied:
+            node = command.node
+            return f"{disk.name} of {command.vm} lies in the pool {disk.pool} {disk.pool_id}; that of {node} is {there}"
+    return ""
+
+
+def _at(disk: Disk, command: GrantDevices) -> Disk:
+    """As that node is to have it."""
+    there = command.pool_ids.get(disk.pool, "")
+    anew = not disk.made and disk.pool_id and there and there != disk.pool_id
+    if anew or disk.pool in command.copied:
+        return named_anew(command.vm, disk, command.generation, there)
+    return replace(disk, pool_id=disk.pool_id if disk.made and disk.pool_id else there, made=disk.made or command.running)
 
 
 def _return(command: ReturnDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -113,53 +141,75 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
                 events.append(DevicesRevoked(vm=devices.vm, generation=devices.generation))
             node = NodeId(command.node) if command.node else devices.node
             going = (o.disk for o in devices.leaving if o.delete and o.disk) if isinstance(devices, Granted) else ()
-            disks = (*devices.disks, *devices.unwanted, *going)
+            disks = (*devices.disks, *going)
             asked = DisksRemovalRequested(vm=devices.vm, node=node, disks=disks)
             return [*events, asked if disks else DevicesRemoved(vm=devices.vm)]
         case _:
             assert_never(devices)
 
 
-def _report(fact: ReportDisksRemoved, devices: Devices) -> Sequence[DevicesEvent]:
-    if isinstance(devices, Made):
-        if not devices.unwanted or fact.order_version < devices.unwanted_version or fact.node != devices.node:
-            return ()
-        if fact.order_incarnation != fact.incarnation:
-            return ()
-        return [DiskFilesRemoved(vm=devices.vm, files=tuple(d.file for d in devices.unwanted))]
-    if not isinstance(devices, Removing) or fact.order_version < devices.asked_version:
+def _settle(command: SettleDisks, devices: Devices) -> Sequence[DevicesEvent]:
+    if not isinstance(devices, Granted) or command.generation != devices.holder:
         return ()
+    if all(disk.made for disk in devices.disks) and not devices.before:
+        return ()
+    here = {disk.file for disk in devices.disks}
+    left = tuple(disk for disk in devices.before if disk.file not in here)
+    return [DisksSettled(vm=devices.vm, generation=command.generation, source=devices.source, left=left)]
+
+
+def _report(fact: ReportDisksRemoved, devices: Devices) -> Sequence[DevicesEvent]:
     if fact.order_incarnation != fact.incarnation:
         return ()
+    done = (u for u in devices.unwanted if u.node == fact.node and fact.order_version >= u.asked_version)
+    files = tuple(disk.file for one in done for disk in one.disks)
+    events: list[DevicesEvent] = [DiskFilesRemoved(vm=VmId(fact.vm), files=files)] if files else []
+    if not isinstance(devices, Removing) or fact.order_version < devices.asked_version:
+        return events
     if fact.node != devices.node:
+        if events:
+            return events
         raise Refused(
             Refusal.NOT_PERMITTED,
             f"{fact.node} reports the disks of {fact.vm} removed; the log names {devices.node}",
             "report only what was ordered of this node",
         )
-    return [DevicesRemoved(vm=devices.vm)]
+    return [*events, DevicesRemoved(vm=devices.vm)]
 
 
 def evolve(devices: Devices, event: DevicesEvent) -> Devices:
     """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
+    after = _evolve(devices, event)
+    if isinstance(event, DiskFilesRemoved):
+        kept = ((one, tuple(d for d in one.disks if d.file not in event.files)) for one in after.unwanted)
+        return replace(after, unwanted=tuple(replace(one, disks=disks) for one, disks in kept if disks))
+    return after
+
+
+def _evolve(devices: Devices, event: DevicesEvent) -> Devices:
     version = devices.version + 1
     match event:
         case DevicesGranted():
             return _evolve_granted(devices, event, version)
         case DevicesRemoved():
-            return NoDevices(generation=devices.generation, version=version, first=devices.first)
+            return NoDevices(
+                generation=devices.generation, version=version, first=devices.first, unwanted=devices.unwanted
+            )
         case DisksRemovalRequested():
             return Removing(
                 generation=devices.generation,
                 version=version,
                 first=_first(devices, event),
+                unwanted=devices.unwanted,
                 vm=event.vm,
                 node=event.node,
                 disks=event.disks,
                 asked_version=version,
             )
         case DevicesReturned() if isinstance(devices, Granted):
-            return replace(devices, node=event.node, returned_to=event.holder, version=version)
+            return _evolve_returned(devices, event, version)
+        case DisksSettled() if isinstance(devices, Granted):
+            return _evolve_settled(devices, event, version)
         case DevicesRevoked() if isinstance(devices, Granted):
             return _evolve_revoked(devices, event, version)
         case DevicesChanged() if isinstance(devices, NoDevices):
@@ -168,6 +218,7 @@ def evolve(devices: Devices, event: DevicesEvent) -> Devices:
                 generation=devices.generation,
                 version=version,
                 first=devices.first,
+                unwanted=devices.unwanted,
                 vm=event.vm,
                 node=event.node,
                 disks=event.disks,
@@ -192,15 +243,25 @@ def _after(event: DevicesChanged, kind: str) -> int:
 
 def _first(devices: Devices, event: DisksRemovalRequested) -> int:
     """Where files of detached disks were left, a new VM of this name is to take other names."""
-    if not isinstance(devices, Made) or devices.disks_made - devices.first <= len(devices.disks):
+    if not isinstance(devices, Made):
+        return devices.first
+    if devices.disks_made - devices.first <= len(devices.disks) and not devices.unwanted:
         return devices.first
     return devices.disks_made
 
 
 def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
-    """A grant on top of another is of a migration: the process is born like the first."""
+    """A grant on top of another is of a migration: the process is born like the first. What an earlier start made where its guest
+    was never seen is of no use, unless a restore of the log may be why it was not seen."""
     slots = (*(d.slot for d in event.disks), *(n.slot for n in event.nics))
     made = devices if isinstance(devices, Made) else None
+    files = {disk.file for disk in event.disks}
+    old = tuple(d for d in made.disks if d.file not in files) if made else ()
+    before = devices if old and isinstance(devices, Granted) and not all(d.made for d in event.disks) else None
+    same = incarnation_of(event.generation) == incarnation_of(devices.generation)
+    tried = tuple(d for d in old if same and isinstance(devices, Revoked) and not d.made)
+    disks_made = max([devices.first, *(_number(d.name) + 1 for d in event.disks)])
+    nics_made = max([0, *(_number(n.name) + 1 for n in event.nics)])
     return Granted(
         generation=max(devices.generation, event.generation),
         version=version,
@@ -209,12 +270,30 @@ def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Gr
         node=event.node,
         disks=event.disks,
         nics=event.nics,
-        disks_made=made.disks_made if made else devices.first + len(event.disks),
-        nics_made=made.nics_made if made else len(event.nics),
-        unwanted=made.unwanted if made else (),
-        unwanted_version=made.unwanted_version if made else 0,
+        disks_made=max(disks_made, made.disks_made) if made else disks_made,
+        nics_made=max(nics_made, made.nics_made) if made else nics_made,
+        unwanted=more_unwanted(devices, made.node if made else "", tried, version),
         ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots))),
+        source=before.node if before else NodeId(""),
+        before=before.disks if before else (),
     )
+
+
+def _evolve_returned(devices: Granted, event: DevicesReturned, version: int) -> Granted:
+    """What was to be made for the other node is of no use any more."""
+    back = devices.before or devices.disks
+    files = {disk.file for disk in back}
+    left = tuple(disk for disk in devices.disks if disk.file not in files)
+    return replace(
+        devices, node=event.node, returned_to=event.holder, version=version, disks=back, source=NodeId(""), before=(),
+        unwanted=more_unwanted(devices, devices.node, left, version),
+    )  # fmt: skip
+
+
+def _evolve_settled(devices: Granted, event: DisksSettled, version: int) -> Granted:
+    disks = tuple(replace(disk, made=True) for disk in devices.disks)
+    unwanted = more_unwanted(devices, event.source, event.left, version)
+    return replace(devices, disks=disks, source=NodeId(""), before=(), unwanted=unwanted, version=version)
 
 
 def _evolve_revoked(devices: Granted, event: DevicesRevoked, version: int) -> Revoked:
@@ -229,7 +308,6 @@ def _evolve_revoked(devices: Granted, event: DevicesRevoked, version: int) -> Re
         disks_made=devices.disks_made,
         nics_made=devices.nics_made,
         unwanted=devices.unwanted,
-        unwanted_version=devices.unwanted_version,
     )
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.common.host.service import Order
-from libs.common.messages import Command, Recorded
+from libs.common.messages import Command, NodeId, Recorded
 from proto.compute import (
     VmDeleted,
     VmFound,
+    VmStarted,
     VmStartFailed,
     VmStartRequested,
     VmStopped,
 )
 from proto.growth import VmHardwareSeen
-from proto.io import GrantDevices, NoteHardware, RemoveDevices, ReturnDevices, RevokeDevices
-from proto.migration import VmIncomingGone, VmMigrationRequested
+from proto.io import GrantDevices, NoteHardware, RemoveDevices, ReturnDevices, RevokeDevices, SettleDisks
+from proto.machine import Disk
+from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.images import Deleting, Importing
-from services.io.states import Granted, Removing, Revoked
+from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
@@ -27,9 +31,13 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
         case VmStartRequested(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
         case VmFound(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
-            return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics, running=True)]
+            found = GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics, running=True)
+            return [replace(found, has_disks=event.has_disks, has_nics=event.has_nics)]
         case VmMigrationRequested(vm=vm, to=to, incoming=incoming, disks=disks, nics=nics):
-            return [GrantDevices(vm=vm, node=to, generation=incoming, disks=disks, nics=nics)]
+            along = tuple(sorted(event.way.copied))
+            return [GrantDevices(vm=vm, node=to, generation=incoming, disks=disks, nics=nics, copied=along)]
+        case VmStarted() | VmMigrated():
+            return [SettleDisks(vm=event.vm, generation=event.generation)]
         case VmIncomingGone(vm=vm, generation=generation, source=source, source_generation=holder):
             return [ReturnDevices(vm=vm, generation=generation, source=source, source_generation=holder)]
         case VmStartFailed() | VmStopped():
@@ -42,12 +50,10 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return ()
 
 
-def orders(stream: str, state: Any, version: int) -> Order | None:
+def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | None:
     match state:
-        case Removing():
-            return Order(state.node, OrderDisksRemoval(vm=state.vm, version=version, disks=state.disks))
-        case Granted() | Revoked() if state.unwanted and state.node:
-            return Order(state.node, OrderDisksRemoval(vm=state.vm, version=version, disks=state.unwanted))
+        case NoDevices() | Granted() | Revoked() | Removing():
+            return _removals(stream, state, version)
         case Importing(wish=wish):
             message = OrderImageImport(
                 image=wish.image,
@@ -64,3 +70,12 @@ def orders(stream: str, state: Any, version: int) -> Order | None:
             return Order(state.node, OrderImageRemoval(image=image, version=version, pool=state.pool))
         case _:
             return None
+
+
+def _removals(stream: str, state: Devices, version: int) -> Sequence[Order]:
+    """One for each node."""
+    files: dict[NodeId, tuple[Disk, ...]] = {one.node: one.disks for one in state.unwanted if one.node}
+    if isinstance(state, Removing):
+        files[state.node] = (*state.disks, *files.get(state.node, ()))
+    vm = stream.removeprefix("devices-")
+    return [Order(node, OrderDisksRemoval(vm=vm, version=version, disks=disks)) for node, disks in sorted(files.items())]

@@ -15,11 +15,10 @@ from proto.io import (
     DeviceMisfit,
     DevicesChanged,
     DevicesEvent,
-    DiskFilesRemoved,
     DiskResized,
     NoteHardware,
 )
-from services.io.states import Coming, Devices, Granted, Leaving, Made, Revoked
+from services.io.states import Coming, Devices, Granted, Leaving, Made, Revoked, more_unwanted
 
 NEXT_START = "it ended before that was seen; its next start has it"
 
@@ -125,16 +124,16 @@ def evolve(state: Made, event: DevicesEvent, version: int) -> Made:
             after = replace(state, leaving=tuple(one for one in state.leaving if one.slot != slot))
             after = replace(after, faults=_without(state, slot))
             disk = going.disk if going is not None and going.delete else None
-            return after if disk is None else replace(after, unwanted=(*state.unwanted, disk), unwanted_version=version)
+            return after if disk is None else replace(after, unwanted=more_unwanted(state, state.node, (disk,), version))
         case DeviceAttached(slot=slot) if isinstance(state, Granted):
-            return replace(state, coming=tuple(one for one in state.coming if one.slot != slot))
+            made = not event.sentence
+            disks = tuple(replace(d, made=True) if made and d.slot == slot else d for d in state.disks)
+            return replace(state, coming=tuple(one for one in state.coming if one.slot != slot), disks=disks)
         case DiskResized(name=name) if isinstance(state, Granted):
             return replace(state, coming=tuple(one for one in state.coming if one.name != name))
         case DeviceMisfit(slot=slot, sentence=said, pending=pending) if isinstance(state, Granted):
             coming = state.coming if pending else tuple(one for one in state.coming if one.slot != slot)
             return replace(state, coming=coming, faults=(*_without(state, slot), (slot, said)))
-        case DiskFilesRemoved(files=files):
-            return replace(state, unwanted=tuple(d for d in state.unwanted if d.file not in files))
         case _:
             return state
 
@@ -164,6 +163,6 @@ def _evolve_changed(state: Made, event: DevicesChanged, version: int) -> Made:
             size_mib = next(d.size_mib for d in event.disks if d.name == change.name)
             return replace(after, coming=(*after.coming, Coming(name=change.name, slot=change.slot, size_mib=size_mib)))
         return after
-    if removes and change.delete and old is not None and isinstance(after, Revoked):
-        return replace(after, unwanted=(*after.unwanted, old), unwanted_version=version)
+    if removes and change.delete and old is not None and isinstance(after, Revoked) and state.node:
+        return replace(after, unwanted=more_unwanted(state, state.node, (old,), version))
     return after

@@ -6,13 +6,23 @@ from libs.common.messages import NodeId, Value, VmId
 from proto.machine import Disk, Nic
 
 
+class Unwanted(Value):
+    """Files that the agent of `node` is to remove; asked_version: the stream's version at the last wish."""
+
+    node: NodeId
+    disks: tuple[Disk, ...]
+    asked_version: int
+
+
 class State(Value, tag=True, kw_only=True):
     """generation: the highest ever granted for this name; version: events folded so far. first: the number of the first disk of
-    a VM made anew under this name, above those of files that were left."""
+    a VM made anew under this name, above those of files that were left. unwanted: one entry a node, as a node has one order about a
+    VM's files at a time."""
 
     generation: int = 0
     version: int = 0
     first: int = 0
+    unwanted: tuple[Unwanted, ...] = ()
 
 
 class NoDevices(State, kw_only=True):
@@ -38,8 +48,7 @@ class Leaving(Value):
 
 
 class Made(State, kw_only=True):
-    """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice. unwanted: disks that were detached
-    and whose files the agent of `node` is to remove, asked at unwanted_version."""
+    """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice."""
 
     vm: VmId
     node: NodeId
@@ -47,15 +56,16 @@ class Made(State, kw_only=True):
     nics: tuple[Nic, ...] = ()
     disks_made: int = 0
     nics_made: int = 0
-    unwanted: tuple[Disk, ...] = ()
-    unwanted_version: int = 0
 
 
 class Granted(Made, kw_only=True):
     """This generation on this node may write. returned_to: the older one that may, once a newer has given them back. ports: the
-    slots that its process has. coming, leaving: see there; faults: what was last said of a slot."""
+    slots that its process has. coming, leaving: see there; faults: what was last said of a slot. before: as long as its guest is on
+    its way from `source`, and disks go along: what it has there."""
 
     returned_to: int = 0
+    source: NodeId = NodeId("")
+    before: tuple[Disk, ...] = ()
     ports: tuple[int, ...] = ()
     coming: tuple[Coming, ...] = ()
     leaving: tuple[Leaving, ...] = ()
@@ -77,6 +87,15 @@ class Removing(State, kw_only=True):
     node: NodeId
     disks: tuple[Disk, ...]
     asked_version: int
+
+
+def more_unwanted(state: State, node: str, disks: tuple[Disk, ...], version: int) -> tuple[Unwanted, ...]:
+    """`state.unwanted`, with these."""
+    if not disks:
+        return state.unwanted
+    known = tuple(d for one in state.unwanted if one.node == node for d in one.disks)
+    entry = Unwanted(node=NodeId(node), disks=(*known, *(d for d in disks if d not in known)), asked_version=version)
+    return (*(one for one in state.unwanted if one.node != node), entry)
 
 
 Devices = NoDevices | Granted | Revoked | Removing

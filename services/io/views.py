@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,7 @@ from proto.io import (
     DevicesChanged,
     DevicesGranted,
     DevicesRemoved,
+    DevicesReturned,
     GrantDevices,
     ImageDeleteRequested,
     ImageImported,
@@ -58,6 +60,7 @@ _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 @dataclass(slots=True)
 class NodeView:
     pools: tuple[str, ...] = ()
+    pool_ids: dict[str, str] = field(default_factory=dict)
     heard_us: int = 0
 
 
@@ -70,10 +73,11 @@ class VmView:
 
 @dataclass(slots=True)
 class Held:
-    """node: the last that had them; empty: none yet."""
+    """node: the last that had them; empty: none yet. before: what was granted before this."""
 
     node: str
     disks: tuple[Disk, ...]
+    before: tuple[Disk, ...] = ()
 
 
 PHASES: dict[type, VmPhase] = {
@@ -105,7 +109,8 @@ class Views:
             case NodeJoined():
                 self.nodes.setdefault(event.node, NodeView())
             case NodeReported():
-                self.nodes.setdefault(event.node, NodeView()).pools = event.capabilities.pools
+                node = self.nodes.setdefault(event.node, NodeView())
+                node.pools, node.pool_ids = event.capabilities.pools, event.capabilities.pool_ids
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
             case ImageImported():
@@ -113,7 +118,10 @@ class Views:
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
             case DevicesGranted() | DevicesChanged():
-                self.disks[event.vm] = Held(event.node, event.disks)
+                had = self.disks.get(event.vm)
+                self.disks[event.vm] = Held(event.node, event.disks, had.disks if had else ())
+            case DevicesReturned() if had := self.disks.get(event.vm):
+                self.disks[event.vm] = Held(event.node, had.before if _files(had.before) != _files(had.disks) else had.disks)
             case VmDefined():
                 self.vms[event.vm] = VmView(disks=event.disks, nics=event.nics)
             case VmDeleted():
@@ -126,14 +134,21 @@ class Views:
     def used_by(self, image: str) -> tuple[str, ...]:
         return tuple(sorted(vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)))
 
-    def node_with(self, pool: str, now_us: int, wanted: str = "") -> str:
-        """A node that reaches the pool: the wanted one while it is a member, else one that was heard lately, else any; by name.
-        Empty where there is none."""
-        reaching = sorted(name for name, node in self.nodes.items() if pool in node.pools)
+    def node_with(self, pools: Mapping[str, str], now_us: int, wanted: str = "") -> str:
+        """A node that reaches these pools (name -> Disk.pool_id): the wanted one while it is a member, else one that was heard
+        lately, else any; by name. Empty where there is none."""
+        reaching = sorted(
+            name for name, node in self.nodes.items()
+            if all(pool in node.pools and id in ("", node.pool_ids.get(pool, id)) for pool, id in pools.items())
+        )  # fmt: skip
         if wanted in self.nodes:
             return wanted
         heard = (n for n in reaching if self.nodes[n].heard_us and now_us - self.nodes[n].heard_us <= SILENCE_US_MAX)
         return next(heard, reaching[0] if reaching else "")
+
+
+def _files(disks: tuple[Disk, ...]) -> set[str]:
+    return {disk.file for disk in disks}
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:
@@ -142,19 +157,20 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case GrantDevices():
             wished = {d.image for d in command.disks if d.image}
             sizes_mib = {i: views.images[i].info.size_mib for i in sorted(wished) if i in views.images}
-            return replace(command, sizes_mib=sizes_mib)
+            there = views.nodes.get(command.node)
+            return replace(command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {})
         case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
             return replace(command, known=_known(command, views))
         case RemoveDevices():
             grant = views.disks.get(command.vm)
             if grant is None or not grant.disks:
                 return command
-            return replace(command, node=views.node_with(grant.disks[0].pool, now_us, grant.node))
+            return replace(command, node=views.node_with({d.pool: d.pool_id for d in grant.disks}, now_us, grant.node))
         case ImportImage(node=""):
-            return replace(command, node=views.node_with(command.pool, now_us))
+            return replace(command, node=views.node_with({command.pool: ""}, now_us))
         case DeleteImage():
             image = views.images.get(command.image)
-            node = views.node_with(image.pool, now_us) if image else ""
+            node = views.node_with({image.pool: ""}, now_us) if image else ""
             return replace(command, used_by=views.used_by(command.image), node=node)
         case _:
             return command
@@ -166,7 +182,11 @@ def _known(command: ChangeCommand, views: Views) -> Known:
         return Known()
     wishes = (*vm.disks, *((command.disk,) if isinstance(command, AttachDisk) else ()))
     sizes_mib = {i: views.images[i].info.size_mib for i in sorted({w.image for w in wishes}) if i in views.images}
-    return Known(phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib)
+    held = views.disks.get(command.vm)
+    on = views.nodes.get(held.node) if held else None
+    return Known(
+        phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}
+    )
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:

@@ -45,9 +45,14 @@ def make_driver(config: NodeConfig) -> Driver:
             moves_at=config.migration_address, control_plane=config.control_plane_group,
         )  # fmt: skip
     if config.driver == "simulated":
+        from services.node.drivers.qemu import disks
+        from services.node.drivers.simmeet import Meeting
         from services.node.drivers.simulated import SimHost, SimParams, SimPool, SimulatedDriver
 
-        return SimulatedDriver(SimHost(config.node, SimParams(), Random(config.node), SimPool(any_file=True)))
+        folder = min(config.pool_folders().items())[1]
+        folder.mkdir(parents=True, exist_ok=True)
+        pool = SimPool(any_file=True, id=disks.id_of(folder), meeting=Meeting(folder / "simulated"))
+        return SimulatedDriver(SimHost(config.node, SimParams(), Random(config.node), pool))
     raise ValueError(f"ASV_DRIVER: {config.driver!r} is neither qemu nor simulated")
 
 

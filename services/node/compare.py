@@ -24,7 +24,9 @@ def next_step(vm: Vm, now_us: int) -> str | Kept:
     if stamp(order) > vm.kept.stamp:
         same = vm.kept.generation == order.generation
         launched, sent = same and vm.kept.launched, vm.kept.sent if same else 0
-        return Kept(order.vm, order.generation, order.version, launched, order.incarnation, sent)
+        has = order.spec or (vm.kept if same else None)
+        disks, nics = (has.disks, has.nics) if has is not None else ((), ())
+        return Kept(order.vm, order.generation, order.version, launched, order.incarnation, sent, disks, nics)
     if order.want is Want.GONE:
         return _ended(vm, order, machine, now_us) if machine is not None else ""
     if machine is None:

@@ -18,8 +18,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     what its VMs and its agent hold is counted against it. gateway and join_token_file: where and with what one-time token to
     join, the first time only.
     nats_url: overrides the address that the join answered. driver: `qemu` or `simulated`. bridges: of this node, that VMs
-    may be plugged into. migration_address: of this node, where guests come in from other hosts (their memory passes in the clear:
-    a network of the nodes' own); none: only from nodes on this very host.
+    may be plugged into. migration_address: of this node, where guests and their disks come in from other hosts, encrypted; none:
+    only from nodes on this very host.
     control_plane_group: the control group that the cluster's control plane stands in, where it runs on this host.
     swap: what the agent makes for VMs: `zram`, `disk` (encrypted), `auto` (zram, or else disk); none: nothing. swap_mib: how much,
     0: as follows from the memory. swap_device: a partition for it; none: a file in `state`."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import msgspec
 
 from libs.common.messages import Fact
-from proto.machine import MachineSpec
+from proto.machine import Disk, MachineSpec, Nic
 from proto.node import Heard
+from services.node.drivers import AT_HAND, Move
 
 type Stamp = tuple[int, int, int]
 """Which order is the newer: generation, incarnation of the log, version of its stream."""
@@ -20,7 +21,8 @@ NODE_RECORD = "_node"
 
 class Kept(msgspec.Struct, frozen=True):
     """What lies on disk about one VM: the newest order seen, and whether a start under that generation was begun. sent: the
-    generation that its guest was sent to whole, on another node; from then on it never runs here under its own."""
+    generation that its guest was sent to whole, on another node; from then on it never runs here under its own. disks, nics: what
+    it was last ordered to have, for a log that has lost it."""
 
     vm: str
     generation: int
@@ -28,6 +30,8 @@ class Kept(msgspec.Struct, frozen=True):
     launched: bool = False
     incarnation: int = 1
     sent: int = 0
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
 
     @property
     def stamp(self) -> Stamp:
@@ -44,13 +48,14 @@ class Persist:
 @dataclass(frozen=True, slots=True)
 class Act:
     """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset, fit; receive, activate, send, recall), then
-    `on_done(vm, verb, error, machine)`. address: where to send."""
+    `on_done(vm, verb, error, machine)`. address: where to send; move: what else a guest's way needs."""
 
     vm: str
     verb: str
     spec: MachineSpec | None = None
     trace: str = ""
     address: str = ""
+    move: Move = AT_HAND
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from proto.compute import GoneCause
 from proto.node import Heard, OrderGreeting, OrderVm, Want
 from services.node import fitting, moving
 from services.node.compare import next_step
-from services.node.drivers import Machine, MachineChanged
+from services.node.drivers import AT_HAND, Machine, MachineChanged
 from services.node.effects import NODE_RECORD as NODE_RECORD
 from services.node.effects import Act as Act
 from services.node.effects import AnswerOrder as AnswerOrder
@@ -278,7 +278,8 @@ class Agent:
         address = order.address if verb == "send" and order is not None else ""
         spec = order.spec if verb in ("start", "receive", "fit") and order is not None else None
         vm.fitting = spec or vm.fitting
-        return [Act(vm.kept.vm, verb, spec, order.trace if order else "", address)]
+        move = moving.way(order) if order is not None and verb in ("receive", "send") else AT_HAND
+        return [Act(vm.kept.vm, verb, spec, order.trace if order else "", address, move)]
 
     def _persist(self, vm: Vm, kept: Kept, busy: str = "persist") -> list[NodeEffect]:
         vm.busy = busy

@@ -15,7 +15,7 @@ import msgspec
 
 from proto.compute import GoneCause, ReportVm, Seen
 from proto.node import OrderVm, Want
-from services.node.drivers import Machine, MachineChanged
+from services.node.drivers import Machine, MachineChanged, Move
 from services.node.effects import Kept
 from services.node.vm import Vm
 
@@ -45,6 +45,17 @@ def next_step(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> str | Ke
     if machine.sending:
         return "recall" if now_us >= vm.sending_us + order.deadline_s * 1_000_000 else ""
     return "" if vm.unsent else "send"
+
+
+def way(order: OrderVm) -> Move:
+    """What goes along, and what keeps it secret."""
+    disks = order.spec.disks if order.spec is not None else ()
+    return Move(
+        disks=tuple(disk for disk in disks if disk.pool in order.copied),
+        pool_ids=order.copied,
+        incoming=order.incoming or order.generation,
+        peer_key=order.peer_key,
+    )
 
 
 def done(vm: Vm, verb: str, error: str, machine: Machine | None) -> None:

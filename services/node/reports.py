@@ -19,6 +19,7 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         seen = SEEN.get(machine.status, Seen.RUNNING)
     elif vm.failed:
         seen = Seen.FAILED
+    lost = machine is not None and met > vm.kept.incarnation
     fact = ReportVm(
         node=node,
         heard=met,
@@ -31,5 +32,7 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         resets=vm.resets,
         pid=machine.pid if machine is not None else 0,
         hardware=vm.hardware if seen is Seen.RUNNING else None,
+        disks=vm.kept.disks if lost else (),
+        nics=vm.kept.nics if lost else (),
     )
     return moving.told(fact, vm)

@@ -27,11 +27,11 @@ async def carried_out(driver: Driver, act: Act) -> Machine | None:
             return await driver.fit(act.spec)
         case "receive":
             assert act.spec is not None
-            return await driver.receive(act.spec)
+            return await driver.receive(act.spec, act.move)
         case "activate":
             return await driver.activate(act.vm)
         case "send":
-            await driver.send(act.vm, act.address)
+            await driver.send(act.vm, act.address, act.move)
         case "recall":
             return await driver.recall(act.vm)
     return None

@@ -108,6 +108,16 @@ def test_a_killed_agent_finds_its_vm_again(shipped: Shipped, web: dict[str, Any]
     shipped.until(lambda: running(shipped, "web-1"), "and again")
 
 
+def test_a_guest_moves_to_another_node_and_does_not_notice(shipped: Shipped, web: dict[str, Any]) -> None:
+    """From container to container, so over their network, where QEMU's stream is encrypted."""
+    here = str(shipped.get("/v1/vms/web-1")["node"])
+    to = next(node for node in NODES if node != here)
+    shipped.post("/v1/vms/web-1/migrate", {"node": to})
+    shipped.until(lambda: shipped.get("/v1/vms/web-1")["node"] == to and running(shipped, "web-1"), f"it runs on {to}")
+    assert shipped.until(lambda: boot_of(shipped, web["name"]), "the guest answers") == web["boot"]
+    assert shipped.run(to, "bash", "-c", "pgrep -fc '[g]uest=web-1'").strip() == "1"
+
+
 def test_up_once_more_changes_nothing(shipped: Shipped, web: dict[str, Any]) -> None:
     shipped.compose("up", "-d", "--no-build")
     shipped.settled()

@@ -74,6 +74,14 @@ class Rig(Protocol):
         """A new agent's driver on that node: same state, same pool."""
         ...
 
+    def apart(self, node: str) -> Driver:
+        """As `driver`, on a node with a pool of its own that has the image too, and that others reach by network."""
+        ...
+
+    def disks(self, node: str) -> list[str]:
+        """Files in that node's pool: disks, whole or not."""
+        ...
+
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec: ...
     def unstartable(self, node: str, spec: MachineSpec) -> MachineSpec:
         """The same, but from now on QEMU will refuse it on that node."""
@@ -107,6 +115,14 @@ class SimRig:
 
     def driver(self, node: str = "n1") -> Driver:
         return SimulatedDriver(self.hosts[node])
+
+    def apart(self, node: str) -> Driver:
+        if self.hosts[node].pool is self.pool:
+            self.hosts[node].pool = self.pool.beside(node)
+        return self.driver(node)
+
+    def disks(self, node: str) -> list[str]:
+        return sorted(key.rpartition("/")[2] for key in self.hosts[node].pool.disks)
 
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
         return machine_spec(vm, generation)
@@ -153,6 +169,19 @@ class QemuRig:
     def driver(self, node: str = "n1", bridges: tuple[str, ...] = (), moves_at: str = "") -> QemuDriver:
         probes = self.top.parent / "probes"
         return QemuDriver(node, self.top / node, {"default": self.pool}, share=2, cache=probes, bridges=bridges, moves_at=moves_at)
+
+    def pool_of(self, node: str) -> Path:
+        return self.top / f"pool-{node}" if (self.top / f"pool-{node}").exists() else self.pool
+
+    def apart(self, node: str) -> QemuDriver:
+        own = self.top / f"pool-{node}"
+        if not own.exists():
+            shutil.copytree(self.pool / "images", own / "images")
+        probes = self.top.parent / "probes"
+        return QemuDriver(node, self.top / node, {"default": own}, share=2, cache=probes, moves_at="127.0.0.1")
+
+    def disks(self, node: str) -> list[str]:
+        return sorted(path.name for path in (self.pool_of(node) / "disks").iterdir())
 
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
         return machine_spec(vm, generation, self.boot)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proto.compute import GoneCause
-from services.node.drivers import CannotMove, CannotStart, Driver, LeaseRefused, Locked, MachineChanged
+from services.node.drivers import CannotMove, CannotStart, Driver, LeaseRefused, Locked, MachineChanged, Move
 from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of, told
 
 MOVE_S_MAX = 60.0
@@ -187,9 +187,10 @@ async def test_a_guest_comes_in_over_the_network_where_that_was_said(tmp_path: P
         changes = here.changes()
         await here.start(rig.spec())
         await guest_up(here)
-        waiting = await there.receive(rig.spec(generation=2))
+        keys = [(await driver.capabilities()).move_key for driver in (here, there)]
+        waiting = await there.receive(rig.spec(generation=2), Move(incoming=2, peer_key=keys[0]))
         assert waiting.address.startswith("tcp:127.0.0.1:") and not waiting.address.endswith(":0")
-        await here.send("web-1", waiting.address)
+        await here.send("web-1", waiting.address, Move(incoming=2, peer_key=keys[1]))
         assert (await over(changes)).status == "sent"
         await here.kill("web-1")
         await there.activate("web-1")

@@ -24,6 +24,7 @@ from proto.machine import Allotment
 from proto.memory import CapacitySet
 from proto.node import Beat
 from proto.placement import Filter, Placement, PlacementRules, WeightSet
+from services.compute.choosing import choose, wish
 from services.compute.enriching import enrich
 from services.compute.hearing import hear
 from services.compute.lifetime_outlook import ENDS_MIN
@@ -87,7 +88,7 @@ class Story:
         wanted = self.views.vms[vm]
         facts = self.views.facts(self.now_us, asking=vm)
         weights = self.views.weights(wanted.priority)
-        return place(self.views.wish(wanted, "", self.now_us), facts, (), weights, len(self.views.numbers))
+        return place(wish(self.views, wanted, self.now_us), facts, (), weights, len(self.views.numbers))
 
 
 steps = st.lists(
@@ -141,7 +142,7 @@ def test_what_is_kept_up_is_what_the_facts_say(steps: list[tuple[str, VmId, Node
     for step in steps:
         take(story, step)
         for vm in VMS:
-            assert story.views.choose(vm, story.now_us) == story.defined_choice(vm), step
+            assert choose(story.views, vm, story.now_us) == story.defined_choice(vm), step
 
 
 def rejections(placement: Placement) -> dict[str, Filter]:

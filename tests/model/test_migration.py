@@ -47,11 +47,14 @@ from proto.migration import (
     VmMigrationRequested,
     VmRecallRequested,
     VmSendRequested,
+    Way,
 )
 from proto.node import OrderVm, Want
+from services.compute import migration
 from services.compute.model import VM
 from services.compute.react import orders
 from services.compute.states import Arriving, Migrating, Phase, Running, Stopped
+from services.io.devices import named_anew
 from tests.model.test_compute import (
     DEFINED,
     DEVICES,
@@ -368,3 +371,38 @@ def test_a_planned_move_that_is_refused_says_so_in_the_log() -> None:
     vm.given(*RUNNING).when(msgspec.structs.replace(planned, planned=False)).refused(Refusal.NO_NODE_FITS)
     vm.given().when(planned).refused(Refusal.NOT_DEFINED)
     vm.given(*RUNNING).when(msgspec.structs.replace(MIGRATE, planned=True)).then(ASKED)
+
+
+# --- disks that go along ---------------------------------------------------------------------------------------------
+
+WAY = Way(node="n2", copied={"default": "n1s"}, copy_mib=4096, source_key="s", target_key="t")
+ASKED_ALONG = msgspec.structs.replace(ASKED, way=WAY, deadline_s=600 + 4096 // migration.COPIED_MIB_PER_S)
+ALONG_DISKS = tuple(named_anew("a", disk, 2, "n2s") for disk in DISKS)
+GRANTED_ALONG = msgspec.structs.replace(GRANTED, disks=ALONG_DISKS)
+WAITING_ALONG = msgspec.structs.replace(WAITING, spec=msgspec.structs.replace(WAITING.spec, disks=ALONG_DISKS))
+ALONG = (*RUNNING, ASKED_ALONG, NOTED, GRANTED_ALONG, WAITING_ALONG, SEND)
+
+
+def test_disks_that_the_target_does_not_reach_go_along() -> None:
+    command = msgspec.structs.replace(MIGRATE, ways=(Way(node="n3"), WAY))
+    vm.given(*RUNNING).when(command).then(ASKED_ALONG)
+    granted = NoteDevices(vm="a", node=N2, generation=2, granted=True, disks=ALONG_DISKS, nics=NICS)
+    vm.given(*RUNNING, ASKED_ALONG, NOTED).when(granted).then(GRANTED_ALONG, WAITING_ALONG)
+    source, target_ = (order.message for order in told(ALONG))
+    assert isinstance(source, OrderVm) and isinstance(target_, OrderVm)
+    assert (source.copied, source.peer_key, target_.copied, target_.peer_key) == (WAY.copied, "t", WAY.copied, "s")
+    assert source.spec is not None and target_.spec is not None
+    assert (source.spec.disks, target_.spec.disks) == (DISKS, ALONG_DISKS)
+
+
+def test_where_a_guest_runs_it_has_the_disks_of_that_node() -> None:
+    state = VM.fold((*ALONG, MOVED, ENDED))
+    assert isinstance(state, Running) and state.spec.disks == ALONG_DISKS
+    state = VM.fold((*ALONG, RECALL, FAILED, OVER))
+    assert isinstance(state, Running) and state.spec.disks == DISKS
+
+
+def told(history: tuple[VmEvent, ...]) -> tuple[Order, ...]:
+    """What the agents are ordered."""
+    wanted = orders("vm-a", VM.fold(history), len(history))
+    return tuple(wanted) if isinstance(wanted, (list, tuple)) else ()

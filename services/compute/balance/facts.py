@@ -38,6 +38,7 @@ from proto.placement import PlacementRules
 from proto.plan import CpuBeat, PlanMade
 from services.compute.balance.demand import Smoothed
 from services.compute.policy import HEALTH_PCT_MIN
+from services.compute.reach import reached, shared_with
 
 _decode_beat = msgspec.msgpack.Decoder(CpuBeat).decode
 
@@ -91,7 +92,7 @@ class BalanceViews:
         match event:
             case NodeReported():
                 can, place = event.capabilities, self.places.setdefault(event.node, Place())
-                place.pcpus, place.pools, place.bridges = can.pcpus / max(1, can.share), can.pools, can.bridges
+                place.pcpus, place.pools, place.bridges = can.pcpus / max(1, can.share), reached(can), can.bridges
             case NodeCordoned() | NodeUncordoned():
                 self.places.setdefault(event.node, Place()).cordoned = isinstance(event, NodeCordoned)
             case NodeHealthChanged():
@@ -204,7 +205,7 @@ class BalanceViews:
             apart=asked.allotment.apart,
             fixed=guest.fixed or (PINNED if asked.allotment.pins else of_node),
             vcpus_per_pcpu=self.rules.ratio_of(asked.priority),
-            pools=tuple(sorted({d.pool for d in asked.disks})),
+            pools=shared_with(asked.disks, place.pools),
             bridges=tuple(sorted({n.bridge for n in asked.nics if n.kind is NicKind.BRIDGE})),
         )
 

@@ -199,6 +199,10 @@ def _of_others(event: Any) -> str:
             return f"io denied its devices: {event.sentence}"
         case io.DevicesReturned():
             return f"its devices are {event.node}'s again"
+        case io.DisksSettled(left=()):
+            return "its guest has its disks: from now on no start makes any of them anew"
+        case io.DisksSettled():
+            return f"its disks came along; {', '.join(d.file for d in event.left)} on {event.source} can go"
         case io.ImageImportRequested():
             return f"the import of {event.file} was ordered of {event.node}"
         case io.ImageImported():

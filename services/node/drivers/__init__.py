@@ -88,6 +88,20 @@ class VmCpu(msgspec.Struct, frozen=True):
     throttled_ns: int = 0
 
 
+class Move(msgspec.Struct, frozen=True):
+    """What a guest's way needs beside an address. disks: those that go along, for the target's pool is another one; pool_ids:
+    of the source's pools that they lie in; incoming: the generation that the guest goes to; peer_key: the other
+    node's, between hosts."""
+
+    disks: tuple[Disk, ...] = ()
+    pool_ids: dict[str, str] = {}
+    incoming: int = 0
+    peer_key: str = ""
+
+
+AT_HAND = Move()
+"""to a process that reaches the same disks, on the same host"""
+
 SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
 
 
@@ -131,7 +145,8 @@ class Driver(Protocol):
     async def capabilities(self) -> Capabilities: ...
 
     async def start(self, spec: MachineSpec) -> Machine:
-        """Make missing disks, take the lease (compare-and-swap on vm + generation), spawn, wait until the VM's vCPUs run.
+        """Make missing disks that no guest has run with (Disk.made), take the lease (compare-and-swap on vm + generation), spawn,
+        wait until the VM's vCPUs run.
         Raises CannotStart or a child of it; then nothing is left running."""
         ...
 
@@ -166,9 +181,10 @@ class Driver(Protocol):
     # A guest moves from one node's process to another's:
     #   receive (there) ── send (here) ──▶ `sent` (here) ── kill (here) ──▶ activate (there) ── resume (there)
 
-    async def receive(self, spec: MachineSpec) -> Machine:
+    async def receive(self, spec: MachineSpec, move: Move = AT_HAND) -> Machine:
         """A process that waits for a guest of this generation from another node: `incoming`, with the address for `send`. It runs
-        nothing, opens no disk for writing and takes no lease. Raises CannotStart; then nothing is left."""
+        nothing, takes no lease, and opens no disk of the guest for writing but those that go along: their files, of names that
+        nothing else ever had, are made anew. Raises CannotStart; then nothing is left."""
         ...
 
     async def activate(self, vm: str) -> Machine:
@@ -176,9 +192,9 @@ class Driver(Protocol):
         held. `paused`; `resume` runs it. Raises LeaseRefused, Locked, CannotMove (not all of it is there); it may be said again."""
         ...
 
-    async def send(self, vm: str, address: str) -> None:
-        """Begin to send the running (or paused) guest; it runs meanwhile. How that ends comes by `changes`: `sent`, or `unsent`.
-        Raises NoSuchVm, CannotMove."""
+    async def send(self, vm: str, address: str, move: Move = AT_HAND) -> None:
+        """Begin to send the running (or paused) guest, with the disks that go along; it runs meanwhile. How that
+        ends comes by `changes`: `sent`, or `unsent`. Raises NoSuchVm, CannotMove."""
         ...
 
     async def recall(self, vm: str) -> Machine:

@@ -2,7 +2,7 @@
 `SimulatedDriver` (simulated.py) puts real time around it.
 
     host = SimHost("n1", SimParams(), Random(7), pool)
-    host.begin(act, now_us)         any object with `vm`, `verb` (see begin), `spec` and `address`
+    host.begin(act, now_us)         any object with `vm`, `verb` (see begin), `spec`, `address` and `move`
     host.next_us()                  when to ask again
     host.due(now_us)                what has ended or happened by then: SimDone (a verb) and MachineChanged, in order of time
 
@@ -21,7 +21,18 @@ from proto.compute import GoneCause
 from proto.machine import MachineSpec
 from proto.node import SwapNow
 from proto.plan import PlanFault, VmPlan
-from services.node.drivers import CannotMove, CannotStart, DriverError, Machine, MachineChanged, NoSuchVm, VmCpu, simfit
+from services.node.drivers import (
+    AT_HAND,
+    CannotMove,
+    CannotStart,
+    DriverError,
+    Machine,
+    MachineChanged,
+    Move,
+    NoSuchVm,
+    VmCpu,
+    simfit,
+)
 from services.node.drivers import simmoves as moves
 from services.node.drivers.simcpu import SimCpu, SimWish
 from services.node.drivers.simparams import SimParams
@@ -42,6 +53,8 @@ class Verb(Protocol):
     def spec(self) -> MachineSpec | None: ...
     @property
     def address(self) -> str: ...
+    @property
+    def move(self) -> Move: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,7 @@ class SimAct:
     verb: str
     spec: MachineSpec | None = None
     address: str = ""
+    move: Move = AT_HAND
 
 
 class SimHost:
@@ -83,12 +97,14 @@ class SimHost:
                 self.plan(now_us + self.params.lease_us, "spawn", act.vm, agent=self._agent, spec=act.spec)
             case "receive":
                 assert act.spec is not None, "receiving needs a spec"
-                self.plan(now_us + self.params.start_us, "receive", act.vm, agent=self._agent, spec=act.spec)
+                start_us = self.params.start_us
+                self.plan(now_us + start_us, "receive", act.vm, agent=self._agent, spec=act.spec, move=act.move)
             case "fit":
                 assert act.spec is not None, "fitting needs a spec"
                 self.plan(now_us + self.params.verb_us, "fit", act.vm, agent=self._agent, spec=act.spec)
             case "send":
-                self.plan(now_us + self.params.verb_us, "send", act.vm, agent=self._agent, address=act.address)
+                verb_us = self.params.verb_us
+                self.plan(now_us + verb_us, "send", act.vm, agent=self._agent, address=act.address, move=act.move)
             case "kill":
                 self.plan(now_us + self.params.kill_us, "kill", act.vm, agent=self._agent)
             case "shutdown" if vm is not None and self.random.random() >= self.params.ignores_shutdown:
@@ -186,10 +202,10 @@ class SimHost:
 
     def plan(
         self, at_us: int, what: str, vm: str, *, pid: int = 0, agent: int = 0, spec: MachineSpec | None = None,
-        address: str = "", sending: int = 0,
+        address: str = "", sending: int = 0, move: Move = AT_HAND,
     ) -> None:  # fmt: skip
         self._serial += 1
-        heapq.heappush(self._heap, Due(at_us, self._serial, what, vm, pid, agent, spec, address, sending))
+        heapq.heappush(self._heap, Due(at_us, self._serial, what, vm, pid, agent, spec, address, sending, move))
 
     def next_pid(self) -> int:
         self._pid += 1
@@ -236,6 +252,7 @@ class SimHost:
             self.pool.take(spec, self.node)
             if self.random.random() < self.params.start_fails:
                 raise CannotStart(f"QEMU ended at once: {due.vm}: simulated failure")
+            self.pool.find(spec)
             self.pool.open(spec, Holder(self.node, spec.vm, spec.generation))
         except CannotStart as refused:
             return [SimDone(due.vm, "start", refused)]
@@ -279,7 +296,7 @@ class SimHost:
     def _end(self, name: str, cause: GoneCause = GoneCause.UNKNOWN, sentence: str = "") -> MachineChanged:
         vm = self.vms.pop(name)
         if vm.address:
-            self.pool.waiting.pop(vm.address, None)
+            moves.gone(self, vm)
         self.pool.close(Holder(self.node, name, vm.spec.generation))
         return MachineChanged(name, vm.spec.generation, "gone", cause, sentence)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from proto.io import ImageInfo
 from proto.machine import Disk, DiskFormat, MachineSpec
-from services.node.drivers import BadImage, LeaseRefused, Locked
+from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move
+from services.node.drivers.simmeet import Meeting
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,18 @@ SIM_FILE_MIB = 256
 @dataclass(slots=True)
 class SimPool:
     locking: bool = True
+    id: str = "sim"
+    """pools of another word have disks of their own"""
+    meeting: Meeting | None = None
+    """where guests of other processes' hosts come in"""
     any_file: bool = False
     """every file asked for lies in `incoming`, as it was said to be: for a cluster of simulated nodes"""
     leases: dict[str, tuple[int, str]] = field(default_factory=dict)
     """VM → (generation, node); never lowered"""
     holders: dict[str, list[Holder]] = field(default_factory=dict)
     """what is open: `disk POOL/FILE`, or `vm NAME` for the machine itself"""
-    disks: set[str] = field(default_factory=set)
+    disks: dict[str, str] = field(default_factory=dict)
+    """disk → what is on it: a word of its own since it was made, which goes along when it is copied"""
     incoming: dict[str, SimFile] = field(default_factory=dict)
     images: dict[str, ImageInfo] = field(default_factory=dict)
     double_opens: list[tuple[str, Holder, Holder]] = field(default_factory=list)
@@ -60,6 +66,37 @@ class SimPool:
     """(VM, generation) whose guest was sent whole, and both of whose processes were then ended by a verb before it went on"""
     killed: set[str] = field(default_factory=set)
     """addresses of processes that were so ended with a whole guest in them"""
+
+    known: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(VM, disk) → what is on it since its guest was known to run with it (whoever looks on says so), in whichever pool"""
+    lost_opens: list[tuple[str, Holder]] = field(default_factory=list)
+    """disks that were opened for a guest with something else on them"""
+
+    def beside(self, id: str) -> SimPool:
+        """Another pool, with disks and locks of its own, whose hosts reach those of this one."""
+        return SimPool(
+            locking=self.locking, id=id, waiting=self.waiting, stale_runs=self.stale_runs, thrown=self.thrown,
+            killed=self.killed, images=self.images, incoming=self.incoming, double_opens=self.double_opens,
+            known=self.known, lost_opens=self.lost_opens,
+        )  # fmt: skip
+
+    def come(self, spec: MachineSpec, move: Move) -> None:
+        """Empty disks for those that the guest brings; the others are there. Raises CannotStart."""
+        coming = {d.name for d in move.disks}
+        for disk in spec.disks:
+            if disk.name not in coming:
+                if self.meeting is None and _key(disk) not in self.disks:
+                    raise CannotStart(f"{disk.file} is not in pool {disk.pool!r}")
+            elif move.pool_ids.get(disk.pool) == self.id:
+                raise CannotStart(f"pool {disk.pool!r} is the very one that {disk.file} comes from")
+        for disk in move.disks:
+            self.disks[_key(disk)] = "nothing yet"
+
+    def find(self, spec: MachineSpec) -> None:
+        """Raises CannotStart where a disk that a guest has run with is not there."""
+        for disk in spec.disks:
+            if disk.made and self.meeting is None and _key(disk) not in self.disks:
+                raise CannotStart(f"{disk.file} is not there (any more), in pool {disk.pool!r}")
 
     def take(self, spec: MachineSpec, node: str) -> None:
         """Compare-and-swap of the lease record. Raises LeaseRefused."""
@@ -77,7 +114,7 @@ class SimPool:
             raise LeaseRefused(f"generation {generation} of {spec.vm} belongs to node {owner}, not {node}")
 
     def open(self, spec: MachineSpec, holder: Holder) -> None:
-        """Make missing disks, lock all. Raises Locked, and then holds none."""
+        """Lock all, make missing disks. Raises Locked, and then holds none."""
         wanted = [f"vm {spec.vm}", *(_key(d) for d in spec.disks)]
         others = [(key, other) for key in wanted for other in self.holders.get(key, ()) if other != holder]
         if others and self.locking:
@@ -87,7 +124,25 @@ class SimPool:
         for key in wanted:
             if holder not in self.holders.setdefault(key, []):
                 self.holders[key].append(holder)
-        self.disks |= {_key(d) for d in spec.disks}
+        for disk in spec.disks:
+            there = self.disks.setdefault(_key(disk), f"{self.id}/{disk.file}/{spec.generation}")
+            if self.known.get((spec.vm, disk.name), there) != there:
+                self.lost_opens.append((_key(disk), holder))
+
+    def on(self, disk: Disk) -> str:
+        """What is on it."""
+        return self.disks[_key(disk)]
+
+    def copy(self, disks: Sequence[Disk], target: SimPool, there: Sequence[Disk]) -> None:
+        """What is on these is on those too."""
+        for disk, other in zip(disks, there, strict=True):
+            target.disks[_key(other)] = self.disks[_key(disk)]
+
+    def forsake(self, disks: Sequence[Disk]) -> None:
+        """Their guest runs on with copies: what is on these is of the past."""
+        for disk in disks:
+            if _key(disk) in self.disks:
+                self.disks[_key(disk)] = "of the past"
 
     def close(self, holder: Holder, disks_only: bool = False, only: Sequence[Disk] | None = None) -> None:
         """disks_only: the process goes on, and holds the VM itself still; only: these disks."""
@@ -104,7 +159,8 @@ class SimPool:
         for disk in disks:
             if held := self.holders.get(_key(disk)):
                 raise Locked(f"{_key(disk)} is open: {held[0].vm} on {held[0].node}")
-        self.disks -= {_key(d) for d in disks}
+        for disk in disks:
+            self.disks.pop(_key(disk), None)
 
     def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
         """Raises BadImage."""

@@ -14,13 +14,15 @@ import zlib
 from collections.abc import AsyncIterator
 from random import Random
 
+import msgspec
+
 from libs.common.clock import Clock, SystemClock
 from proto.compute import Capabilities
 from proto.io import ImageInfo
 from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
-from services.node.drivers import Console, GuestSilent, Machine, MachineChanged, NoSuchVm, VmCpu
+from services.node.drivers import AT_HAND, Console, GuestSilent, Machine, MachineChanged, Move, NoSuchVm, VmCpu
 from services.node.drivers.changes import Changes
 from services.node.drivers.sim_memory import SimMemory
 from services.node.drivers.simhost import SimAct, SimHost
@@ -100,6 +102,7 @@ class SimulatedDriver:
             swap_memory_mib=swap_memory_mib,
             balloon=True,
             memory_areas="v2",
+            pool_ids={"default": self.host.pool.id},
         )
 
     async def start(self, spec: MachineSpec) -> Machine:
@@ -129,14 +132,14 @@ class SimulatedDriver:
     async def fit(self, spec: MachineSpec) -> Machine:
         return await self._machine(SimAct(spec.vm, "fit", spec))
 
-    async def receive(self, spec: MachineSpec) -> Machine:
-        return await self._machine(SimAct(spec.vm, "receive", spec))
+    async def receive(self, spec: MachineSpec, move: Move = AT_HAND) -> Machine:
+        return await self._machine(SimAct(spec.vm, "receive", spec, move=move))
 
     async def activate(self, vm: str) -> Machine:
         return await self._machine(SimAct(vm, "activate"))
 
-    async def send(self, vm: str, address: str) -> None:
-        await self._do(SimAct(vm, "send", address=address))
+    async def send(self, vm: str, address: str, move: Move = AT_HAND) -> None:
+        await self._do(SimAct(vm, "send", address=address, move=move))
 
     async def recall(self, vm: str) -> Machine:
         return await self._machine(SimAct(vm, "recall"))
@@ -243,7 +246,9 @@ class SimulatedDriver:
     def _turn(self) -> None:
         for happened in self.host.due(self._now_us()):
             if isinstance(happened, MachineChanged):
-                self._changes.put(happened)
+                # told in the clock that others compare with theirs
+                at_us = self._clock.now_us() if happened.paused_us else 0
+                self._changes.put(msgspec.structs.replace(happened, paused_us=at_us))
                 if happened.status == "gone":
                     for console in self._consoles.pop(happened.vm, ()):
                         asyncio.get_running_loop().create_task(console.close())

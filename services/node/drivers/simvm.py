@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from proto.machine import MachineSpec
-from services.node.drivers import DriverError, Machine
+from proto.machine import Disk, MachineSpec
+from services.node.drivers import AT_HAND, DriverError, Machine, Move
+from services.node.drivers.simpool import SimPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class SimVm:
     """A process. `starting` ones have not run a single instruction of the guest. Of one that waits for a guest: `address`; whole:
     it has it; left: and the process that it came from was ended; stale: the guest has run on elsewhere since.
     Of one whose guest is sent: `sending` counts the attempts, `sent_to`
-    names the address while it is under way or done, `before` is its status then."""
+    names the address while it is under way or done, `before` is its status then, `along` the disks that go with it. pool: of one
+    that waits, where its disks are; origin: where those that came along are left."""
 
     spec: MachineSpec
     pid: int
@@ -41,6 +43,9 @@ class SimVm:
     sending: int = 0
     sent_to: str = ""
     before: str = ""
+    along: tuple[Disk, ...] = ()
+    pool: SimPool | None = None
+    origin: tuple[SimPool, tuple[Disk, ...]] | None = None
     plugged_vcpus: int = 0
     held: set[int] = field(default_factory=set)
     """slots whose device it was asked to let go, and has not"""
@@ -64,3 +69,4 @@ class Due:
     spec: MachineSpec | None = field(compare=False, default=None)
     address: str = field(compare=False, default="")
     sending: int = field(compare=False, default=0)
+    move: Move = field(compare=False, default=AT_HAND)

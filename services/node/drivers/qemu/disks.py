@@ -4,6 +4,7 @@
     <pool>/disks/<file>                                             one user's own
     <pool>/leases/<vm>.*                                            see lease.py
     <pool>/incoming/                                                where files to import are put
+    <pool>/id                                                       which pool it is
 
 QEMU locks byte ranges of an image it opened (open-file-description locks: permissions from 100, what others may do from 200).
 `is_open` asks the kernel for those, so it sees processes of other agents and, where the file system carries locks, other nodes.
@@ -75,6 +76,22 @@ def is_open(path: Path) -> bool:
         return bool(struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
     finally:
         os.close(fd)
+
+
+def id_of(pool: Path) -> str:
+    """The pool's own word, made by whoever comes first: nodes that read the same reach the same files."""
+    path = pool / "id"
+    if not path.exists():
+        word = os.urandom(8).hex()
+        draft = pool / f".id-{word}"
+        draft.write_text(word + "\n", encoding="ascii")
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another node was first
+        finally:
+            draft.unlink()
+    return path.read_text(encoding="ascii").strip()
 
 
 def remove(pool: Path, vm: str, disks: tuple[Disk, ...]) -> None:

@@ -23,17 +23,19 @@ from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import (
+    AT_HAND,
     CannotStart,
     Console,
     DriverError,
     GuestSilent,
     Machine,
     MachineChanged,
+    Move,
     NoSuchVm,
     VmCpu,
 )
 from services.node.drivers.changes import Changes
-from services.node.drivers.qemu import abilities, cpu, grouping, images
+from services.node.drivers.qemu import abilities, cpu, grouping, images, secrecy
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fit import fit
@@ -120,7 +122,7 @@ class QemuDriver:
     async def capabilities(self) -> Capabilities:
         assert self._found is not None, "open() comes first"
         host = self._fleet.host
-        return await asyncio.to_thread(
+        can = await asyncio.to_thread(
             abilities.describe,
             self._found,
             share=self._share,
@@ -131,6 +133,9 @@ class QemuDriver:
             groups=host.groups,
             control_plane=host.control_plane is not None,
         )
+        ids = {name: await asyncio.to_thread(pool_files.id_of, pool) for name, pool in host.pools.items()}
+        key = secrecy.public(await asyncio.to_thread(secrecy.own_key, host.state / "keys"))
+        return msgspec.structs.replace(can, pool_ids=ids, move_key=key)
 
     # --- verbs ----------------------------------------------------------------------------------------------------
 
@@ -197,10 +202,10 @@ class QemuDriver:
 
     # --- moves ----------------------------------------------------------------------------------------------------
 
-    async def receive(self, spec: MachineSpec) -> Machine:
+    async def receive(self, spec: MachineSpec, move: Move = AT_HAND) -> Machine:
         async with self._fleet.lock(spec.vm):
             try:
-                return (await self._fleet.receive(spec)).machine()
+                return (await self._fleet.receive(spec, move)).machine()
             except (BadSpec, OSError) as error:
                 raise CannotStart(f"{spec.vm}: {error}") from error
 
@@ -210,9 +215,9 @@ class QemuDriver:
             await running.mover.activate(self._fleet.host)
             return running.machine()
 
-    async def send(self, vm: str, address: str) -> None:
+    async def send(self, vm: str, address: str, move: Move = AT_HAND) -> None:
         async with self._fleet.lock(vm):
-            await self._fleet.find(vm).mover.send(address)
+            await self._fleet.find(vm).mover.send(self._fleet.host, address, move)
 
     async def recall(self, vm: str) -> Machine:
         async with self._fleet.lock(vm):
@@ -257,9 +262,10 @@ class QemuDriver:
     # --- files ----------------------------------------------------------------------------------------------------
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
-        for pool in {d.pool for d in disks}:
-            own = tuple(d for d in disks if d.pool == pool)
-            await asyncio.to_thread(pool_files.remove, self._pool(pool), vm, own)
+        async with self._fleet.lock(vm):
+            for pool in {d.pool for d in disks}:
+                own = tuple(d for d in disks if d.pool == pool)
+                await asyncio.to_thread(pool_files.remove, self._pool(pool), vm, own)
 
     async def import_image(
         self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None

@@ -9,7 +9,7 @@ import msgspec
 
 from proto.compute import GoneCause
 from proto.machine import MachineSpec
-from services.node.drivers import CannotStart, DriverError, Locked, MachineChanged, NoSuchVm
+from services.node.drivers import AT_HAND, CannotStart, DriverError, Locked, MachineChanged, Move, NoSuchVm
 from services.node.drivers.qemu.ends import explained
 from services.node.drivers.qemu.folder import Folder, Record, known
 from services.node.drivers.qemu.launch import Host, launch
@@ -58,21 +58,21 @@ class Fleet:
         """Raises CannotStart and its children; then nothing is left."""
         return await self._begin(spec, incoming=False)
 
-    async def receive(self, spec: MachineSpec) -> RunningVm:
+    async def receive(self, spec: MachineSpec, move: Move) -> RunningVm:
         """A process that waits for its guest. As `start`."""
-        return await self._begin(spec, incoming=True)
+        return await self._begin(spec, incoming=True, move=move)
 
-    async def _begin(self, spec: MachineSpec, *, incoming: bool) -> RunningVm:
+    async def _begin(self, spec: MachineSpec, *, incoming: bool, move: Move = AT_HAND) -> RunningVm:
         running = self.vms.get(spec.vm)
         if running is not None and running.record.generation == spec.generation:
             return running
         if running is not None:
             raise Locked(f"generation {running.record.generation} of {spec.vm} still runs on this node; kill it first")
         async with self._starts:
-            running = await self._born(spec, incoming)
+            running = await self._born(spec, incoming, move)
             try:
                 await running.connect()
-                await (running.mover.receive(self.host) if incoming else running.run())
+                await (running.mover.receive(self.host, move) if incoming else running.run())
             except BaseException as error:
                 said = await asyncio.shield(asyncio.ensure_future(self._give_up(running))) or str(error)
                 if isinstance(error, QmpError | OSError | DriverError):
@@ -102,8 +102,8 @@ class Fleet:
         self._watchers.clear()
         self._sweeper = None
 
-    async def _born(self, spec: MachineSpec, incoming: bool) -> RunningVm:
-        birth = asyncio.ensure_future(asyncio.to_thread(launch, self.host, spec, incoming))
+    async def _born(self, spec: MachineSpec, incoming: bool, move: Move) -> RunningVm:
+        birth = asyncio.ensure_future(asyncio.to_thread(launch, self.host, spec, incoming, move))
         try:
             record = await asyncio.shield(birth)
         except asyncio.CancelledError:

@@ -131,6 +131,18 @@ class Folder:
         finally:
             path.unlink(missing_ok=True)
 
+    def put_own(self, name: str, data: bytes) -> None:
+        """A file that QEMU may read, and nobody else."""
+        path, owner = self.own / name, self.own.stat()
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if owner.st_uid != os.geteuid():
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
     def tail(self) -> str:
         """The end of the log: at most TAIL_BYTES, one line."""
         try:

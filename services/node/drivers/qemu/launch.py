@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ import msgspec
 
 from proto.machine import Disk, DiskFormat, MachineSpec, Nic, NicKind
 from proto.plan import CLASS_WEIGHT
-from services.node.drivers import CannotStart
+from services.node.drivers import AT_HAND, CannotStart, Locked, Move
 from services.node.drivers.qemu import argv, disks, lease
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
@@ -47,8 +47,8 @@ class Maker(Protocol):
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What of this node a birth needs. direct: pools that take O_DIRECT; bridges: those NICs may be put into. moves_at: the address
-    (of this node, in a network that may see guests' memory) where processes wait for guests; none: unix sockets, so that guests
-    come from nodes on this very host only. control_plane: its group on this host, whose limits this node sets."""
+    (of this node) where processes wait for guests, encrypted; none: unix sockets, so that guests come from nodes on this very host
+    only. control_plane: its group on this host, whose limits this node sets."""
 
     node: str
     qemu: str
@@ -63,10 +63,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     control_plane: Path | None = None
 
 
-def launch(host: Host, spec: MachineSpec, incoming: bool = False) -> Record:
+def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = AT_HAND) -> Record:
     """The process is there, and has not run an instruction of its guest. incoming: it waits for one that runs elsewhere, whose
     lease, lock and disks are not touched. Raises CannotStart and its children, OSError."""
     uid = uid_for(spec.vm)
+    coming = {disk.name for disk in move.disks}
     pools = _pools(host, spec)
     bases = {d.image: disks.base_of(host.pools[d.pool], d.image) for d in spec.disks if d.image}
     with ExitStack() as open_files:
@@ -78,8 +79,15 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False) -> Record:
                 continue
             lease.take(pool, wanted)
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
+        if incoming:
+            open_files.push(lambda kind, *_: _drop(host, spec, coming) if kind else None)
         for disk in spec.disks:
-            _find(host, disk) if incoming else make(host, disk, bases.get(disk.image), uid)
+            if disk.name in coming:
+                _come(host, disk, bases.get(disk.image), uid, move.pool_ids)
+            elif incoming:
+                _find(host, disk)
+            else:
+                make(host, disk, bases.get(disk.image), uid)
         taps = {nic.name: _kept(open_files, tap_of(host, nic)) for nic in spec.nics if nic.kind is NicKind.BRIDGE}
         inherit += taps.values()
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
@@ -103,7 +111,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False) -> Record:
                 incoming=incoming,
             )
             waiting = tuple(pools) if incoming else ()
-            return _born(host, spec, folder, argv.build(host.qemu, spec, place), uid, [*inherit, *sockets], waiting)
+            words = argv.build(host.qemu, spec, place)
+            return _born(host, spec, folder, words, uid, [*inherit, *sockets], waiting)
         except BaseException:
             folder.remove()
             raise
@@ -203,11 +212,40 @@ def _find(host: Host, disk: Disk) -> None:
         raise CannotStart(f"{disk.file} is not in {where}: a guest moves only between nodes that both reach its disks")
 
 
+def _come(host: Host, disk: Disk, base: Backing | None, uid: int | None, ids: Mapping[str, str]) -> None:
+    """An empty disk, for the guest to bring what is on it. Raises CannotStart, Locked."""
+    pool = host.pools[disk.pool]
+    if disks.id_of(pool) == ids.get(disk.pool):
+        raise CannotStart(f"pool {disk.pool!r} of {host.node} is the very one that the disk {disk.name} comes from")
+    file = pool / "disks" / disk.file
+    if disks.is_open(file):
+        raise Locked(f"{file} is open")
+    file.unlink(missing_ok=True)
+    make(host, disk, base, uid)
+
+
+def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:
+    """What was made for a guest that will not come."""
+    for disk in spec.disks:
+        if disk.name in coming:
+            (host.pools[disk.pool] / "disks" / disk.file).unlink(missing_ok=True)
+
+
+def _lost(host: Host, disk: Disk, file: Path) -> str:
+    """Why a disk of which a guest knows is not there, as far as that can be said."""
+    pool, here = host.pools[disk.pool], disks.id_of(host.pools[disk.pool])
+    if disk.pool_id and disk.pool_id != here:
+        return f"{disk.file} lies in the pool {disk.pool} {disk.pool_id}; {pool} on {host.node} is another ({here}) of that name"
+    return f"{file} is not there (any more), and nothing is made in its place; bring the file back, or recover the VM from a backup"
+
+
 def make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:
-    """The disk's file, where it is missing, and its owner. Raises DriverError, OSError."""
+    """The disk's file, where it is missing and no guest has run with it, and its owner. Raises DriverError, OSError."""
     pool = host.pools[disk.pool]
     file = pool / "disks" / disk.file
     if not file.exists():
+        if disk.made:
+            raise CannotStart(_lost(host, disk, file))
         if base is not None:
             host.maker.overlay(file, pool / base.file, base.format, disk.format, disk.size_mib)
         else:

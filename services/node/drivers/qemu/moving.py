@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.process import host_boot_id
 
 SOCKET = "incoming"
+DISKS = "disks"
 CONNECT_S_MAX = 5.0
 CAPABILITIES = {"events": True, "return-path": True}
 BANDWIDTH_BYTES_PER_S = 1 << 30
@@ -41,14 +44,53 @@ def uri(host: Host) -> str:
     return f"tcp:{host.moves_at}:0" if host.moves_at else f"unix:{SOCKET}"
 
 
-def address(host: Host, own: Path, found: dict[str, Any]) -> str:
-    """Where it listens, for the other node; found: `query-migrate`. Raises CannotMove."""
+def address(host: Host, own: Path, found: dict[str, Any], disks_port: int = 0) -> str:
+    """Where it listens, for the other node; found: `query-migrate`. Raises CannotMove.
+
+        unix:FOLDER/incoming   disks beside it at FOLDER/disks
+        tcp:HOST:PORT+PORT     the second one, if there is one, for disks
+    """
     if not host.moves_at:
         return f"unix:{own / SOCKET}"
     for at in found.get("socket-address", ()):
         if at.get("type") == "inet":
-            return f"tcp:{host.moves_at}:{at['port']}"
+            return f"tcp:{host.moves_at}:{at['port']}" + (f"+{disks_port}" if disks_port else "")
     raise CannotMove(f"QEMU does not listen on {host.moves_at}")
+
+
+def crosses(address: str) -> bool:
+    """From host to host, so that nothing may be in the clear."""
+    return address.startswith("tcp:")
+
+
+def for_memory(address: str) -> str:
+    return address.partition("+")[0] if crosses(address) else address
+
+
+def for_disks(address: str) -> str:
+    if not crosses(address):
+        return f"{address.rpartition('/')[0]}/{DISKS}"
+    at, _, port = address.partition("+")
+    return f"{at.rpartition(':')[0]}:{port}"
+
+
+@contextmanager
+def listening(host: Host, own: Path) -> Iterator[socket.socket]:
+    """Where the source's QEMU reaches the disks, for the target's QEMU to take over."""
+    if host.moves_at:
+        kind = socket.AF_INET6 if ":" in host.moves_at else socket.AF_INET
+        with socket.create_server((host.moves_at, 0), family=kind, backlog=4) as sock:
+            yield sock
+        return
+    with socket.socket(socket.AF_UNIX) as sock:
+        folder = os.open(own, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sock.bind(f"/proc/self/fd/{folder}/{DISKS}")
+        finally:
+            os.close(folder)
+        (own / DISKS).chmod(0o600)
+        sock.listen(4)
+        yield sock
 
 
 def dial(address: str) -> socket.socket:

@@ -1,0 +1,127 @@
+"""What compute's views are asked: where a VM would go, and what a decision is to know of nodes and images. Only hints change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from libs.memory.promise import guaranteed_mib
+from proto.cluster import NodeUse
+from proto.compute import DefineVm, ImageFacts, Placement, VmDefined
+from proto.machine import NicKind
+from proto.migration import Way
+from services.compute.fleet import HINT_US_MAX, Hint
+from services.compute.policy import Wishes, vcpus_max
+from services.compute.reach import needed, ways
+from services.compute.views import Views, promise_to, share_of
+
+
+@dataclass(frozen=True, slots=True)
+class Quest:
+    """How a node is looked for. node: only that one; tried: not those; source: the node that the VM is to leave; with_group: all of
+    its `together` group is to follow; along: its disks may go with it to pools of the same names."""
+
+    node: str = ""
+    tried: tuple[str, ...] = ()
+    source: str = ""
+    with_group: bool = False
+    along: bool = False
+
+
+ANY = Quest()
+
+
+def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes:
+    """What the VM needs of a node, and how long it may last there."""
+    allotment = vm.allotment
+    life = views.lifetimes.kind(views.owners.get(vm.vm, ""), vm.shape.vcpus, now_us)
+    return Wishes(
+        vcpus=vm.shape.vcpus,
+        memory_mib=vm.shape.memory_mib,
+        guaranteed_mib=guaranteed_mib(promise_to(vm)),
+        priority=vm.priority,
+        pools=needed(vm.disks, () if quest.along else views.homes.at.get(vm.vm, {}).items()),
+        bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
+        node=quest.node,
+        source=quest.source,
+        vcpus_per_pcpu=views.rules.ratio_of(vm.priority),
+        with_group=quest.with_group,
+        cpu_reserved_pct=allotment.cpu_reserved_pct,
+        together=allotment.together,
+        apart=allotment.apart,
+        one_cell=allotment.one_cell,
+        lasts=views.fleet.lasts(life.kind),
+    )
+
+
+def choose(views: Views, vm: str, now_us: int, quest: Quest = ANY) -> Placement | None:
+    """A placement for a VM, None where it is not defined."""
+    wanted = views.vms.get(vm)
+    if wanted is None:
+        return None
+    views.fleet.renew(views.lifetimes, now_us)
+    return views.fleet.place(wish(views, wanted, now_us, quest), quest.tried, views.weights(wanted.priority), now_us, vm)
+
+
+def choose_move(
+    views: Views, vm: str, now_us: int, source: str, node: str = "", with_group: bool = False
+) -> tuple[Placement | None, tuple[Way, ...]]:
+    """As choose, for a VM that runs on `source`; and how it goes to each candidate. Only where no node that reaches its disks can
+    have it do these go along; what is to be copied is then among a candidate's terms (copy_mib), which no weight counts."""
+    wanted = views.vms.get(vm)
+    if wanted is None:
+        return None, ()
+    choice = choose(views, vm, now_us, Quest(node, (), source, with_group))
+    if choice is None or choice.candidates:
+        return choice, ways(wanted, source, choice, views.can)
+    further = choose(views, vm, now_us, Quest(node, (), source, with_group, along=True))
+    found = ways(wanted, source, further, views.can)
+    if further is None or not further.candidates:
+        return further, ()
+    cost = {way.node: float(way.copy_mib) for way in found}
+    told = (replace(c, terms=c.terms | {"copy_mib": cost[c.node]}) if cost.get(c.node) else c for c in further.candidates)
+    return replace(further, candidates=tuple(told)), found
+
+
+def expect(views: Views, vm: str, choice: Placement | None, now_us: int) -> None:
+    """This choice is about to be decided. A VM that has a node already gets no other by it."""
+    wanted = views.vms.get(vm)
+    if wanted and choice and choice.candidates and vm not in views.starts:
+        hint = Hint(choice.candidates[0].node, share_of(wanted), promise_to(wanted), now_us + HINT_US_MAX)
+        views.fleet.hinted(vm, hint)
+
+
+def vcpus_free(views: Views, vm: str, now_us: int) -> int:
+    """How many more vCPUs may be promised where it runs; -1: it runs nowhere, or its node has not said what it has."""
+    defined, facts = views.vms.get(vm), views.fleet.facts(views.at.get(vm, ""), now_us, vm)
+    if defined is None or facts is None or not facts.pcpus:
+        return -1
+    return max(0, vcpus_max(facts, views.rules.ratio_of(defined.priority)) - facts.vcpus_promised)
+
+
+def uses(views: Views) -> tuple[NodeUse, ...]:
+    """What VMs were promised on each node that said hello."""
+    return tuple(
+        NodeUse(
+            node=name,
+            pcpus=view.reported.capabilities.pcpus / max(1, view.reported.capabilities.share),
+            vcpus=sum(share.vcpus for share in view.vms.values()),
+            classes=tuple(sorted({share.priority for share in view.vms.values()})),
+        )
+        for name, view in sorted(views.nodes.items())
+        if view.reported is not None
+    )
+
+
+def known(views: Views, command: DefineVm) -> ImageFacts:
+    """Of the images a definition names: those that are there, and how the first disk's image boots."""
+    names = sorted({d.image for d in command.disks if d.image})
+    first = views.images.get(command.disks[0].image) if command.disks else None
+    boot = first.boot if first else None
+    return ImageFacts(
+        missing=tuple(n for n in names if n not in views.images),
+        sizes_mib={n: views.images[n].info.size_mib for n in names if n in views.images},
+        boot=boot,
+        boot_image=first.image if first and boot else "",
+    )

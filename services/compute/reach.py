@@ -1,0 +1,82 @@
+"""Which disks a node reaches, and what a guest takes along where it does not. Pure.
+
+Nodes may have pools of the same name with other disks in them, so a pool has a word of its own too (Disk.pool_id). A start is only
+where the disks are that the VM has run with; a running guest may go elsewhere, and its disks with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proto.compute import Placement, VmDefined, VmDeleted, VmDevicesNoted, VmStarted, VmStartFailed
+from proto.machine import Disk, DiskWish
+from proto.migration import VmIncomingGone, VmMigrated, Way
+from proto.nodes import Capabilities
+
+
+def reached(can: Capabilities) -> tuple[str, ...]:
+    """All a node may be asked for: its pools by name, and by name and word."""
+    return (*can.pools, *(f"{pool}@{id}" for pool, id in can.pool_ids.items()))
+
+
+def needed(disks: Iterable[DiskWish | Disk], home: Iterable[tuple[str, str]] = ()) -> tuple[str, ...]:
+    """What is asked for, sorted. home: (pool, word) of disks that are there."""
+    names = {disk.pool for disk in disks}
+    return tuple(sorted(names.union(f"{pool}@{id}" for pool, id in home if pool in names and id)))
+
+
+def shared_with(disks: Iterable[DiskWish], there: Sequence[str]) -> tuple[str, ...]:
+    """What a node must reach to run a guest that runs now where `there` is reached, with the same disks."""
+    parted = (word.partition("@") for word in there)
+    return needed(disks, ((pool, id) for pool, _, id in parted))
+
+
+@dataclass(slots=True)
+class Homes:
+    """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: as io gave them last to a
+    start or a migration that is not over."""
+
+    at: dict[str, dict[str, str]] = field(default_factory=dict)
+    granted: dict[str, tuple[Disk, ...]] = field(default_factory=dict)
+
+    def apply(self, event: Any, runs: bool) -> None:
+        """runs: the VM runs and is not being moved."""
+        match event:
+            case VmDevicesNoted() if runs:
+                self.at[event.vm] = _words(event.disks)
+            case VmDevicesNoted() if not event.changed:
+                self.granted[event.vm] = event.disks
+            case VmStarted() | VmMigrated():
+                if (disks := self.granted.pop(event.vm, None)) is not None:
+                    self.at[event.vm] = _words(disks)
+            case VmStartFailed() | VmIncomingGone():
+                self.granted.pop(event.vm, None)
+            case VmDeleted():
+                self.at.pop(event.vm, None)
+                self.granted.pop(event.vm, None)
+
+
+def _words(disks: Iterable[Disk]) -> dict[str, str]:
+    return {disk.pool: disk.pool_id for disk in disks if disk.pool_id}
+
+
+# --- moves -----------------------------------------------------------------------------------------------------------
+
+def ways(
+    vm: VmDefined, source: str, choice: Placement | None, can: Callable[[str], Capabilities | None]
+) -> tuple[Way, ...]:
+    """How the guest would go from `source` to each candidate; can: what a node said of itself."""
+    here = can(source)
+    if choice is None or here is None:
+        return ()
+    return tuple(_way(vm, here, c.node, there) for c in choice.candidates if (there := can(c.node)) is not None)
+
+
+def _way(vm: VmDefined, here: Capabilities, name: str, there: Capabilities) -> Way:
+    pools = sorted({disk.pool for disk in vm.disks})
+    ids = {pool: (here.pool_ids.get(pool, ""), there.pool_ids.get(pool, "")) for pool in pools}
+    copied = {pool: id for pool, (id, other) in ids.items() if id and other and id != other}
+    sizes = (disk.size_mib or vm.sizes_mib.get(disk.image, 0) for disk in vm.disks if disk.pool in copied)
+    return Way(node=name, copied=copied, copy_mib=sum(sizes), source_key=here.move_key, target_key=there.move_key)
