@@ -2,7 +2,12 @@
 
     max(mean + 5 sigma, 99th percentile) + 2 % of nominal memory, and no more than nominal memory
 
-for one VM over its own window; for a host mean and sigma are of the sum (peaks of different VMs do not meet), the percentile is
+for one VM over its own window. One that was seen for less than GROWN_US is expected to need more: the highest that was seen, and a
+part of what it has beyond, at first all of it:
+
+    highest + (nominal - highest) x (1 - age / GROWN_US)
+
+For a host mean and sigma are of the sum (peaks of different VMs do not meet), the percentile is
 the sum of the VMs' own. Samples are the peaks of intervals of five minutes, so a window holds the highest of what it saw.
 """
 
@@ -10,13 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import ceil, sqrt
 
 INTERVAL_US = 300_000_000
 WINDOW_MAX = 24
 """intervals that are kept: two hours"""
 KNOWN_MIN = 3
-"""with fewer intervals nothing is predicted"""
+"""with fewer intervals a VM is not in the sum of a host"""
+GROWN_US = 900_000_000
+"""from this age on a VM's own past speaks for it alone"""
 SIGMAS = 5.0
 PERCENTILE = 0.99
 MARGIN = 0.02
@@ -24,16 +31,21 @@ MARGIN = 0.02
 
 @dataclass(slots=True)
 class Window:
-    """A VM's peaks of the past intervals, oldest first. interval: the number of the last one."""
+    """A VM's peaks of the past intervals, oldest first. interval: the number of the last one. heard_us: when it was last heard;
+    age_us: for how long it was, where a silence counts as one interval at most."""
 
     interval: int = 0
     peaks: list[float] = field(default_factory=list)
+    heard_us: int = 0
+    age_us: int = 0
 
     def note(self, at_us: int, mib: float) -> None:
         """An interval in which nothing was heard repeats the one before."""
         interval = at_us // INTERVAL_US
+        self.age_us += max(0, min(at_us - self.heard_us, INTERVAL_US)) if self.peaks else 0
+        self.heard_us = at_us
         if not self.peaks or interval < self.interval or interval - self.interval > WINDOW_MAX:
-            self.peaks, self.interval = [mib], interval
+            self.peaks, self.interval, self.age_us = [mib], interval, 0
         elif interval == self.interval:
             self.peaks[-1] = max(self.peaks[-1], mib)
         else:
@@ -59,10 +71,19 @@ def n_sigma(values: Sequence[float]) -> float:
     return mean + SIGMAS * sqrt(sum((v - mean) ** 2 for v in values) / len(values))
 
 
-def of_vm(peaks: Sequence[float], nominal_mib: int) -> int:
-    """What one VM will need at most. peaks: at least one."""
+def of_vm(window: Window, nominal_mib: int) -> int:
+    """What one VM will need at most: all it has, where it was never heard."""
+    peaks = window.peaks
+    if not peaks:
+        return nominal_mib
     expected = max(n_sigma(peaks), percentile(peaks, PERCENTILE)) + MARGIN * nominal_mib
-    return min(nominal_mib, round(expected))
+    return min(nominal_mib, max(round(expected), _of_young(window, nominal_mib)))
+
+
+def _of_young(window: Window, nominal_mib: int) -> int:
+    """0 for one that is grown."""
+    left_us, highest = GROWN_US - window.age_us, ceil(max(window.peaks))
+    return highest + -(-(nominal_mib - highest) * left_us // GROWN_US) if left_us > 0 else 0
 
 
 def of_host(windows: Iterable[tuple[Sequence[float], int]]) -> int:

@@ -1,8 +1,10 @@
 """What memory knows of its nodes beside their ledgers: what their agents say once a second, and what VMs needed in the past two
-hours. Telemetry starts anew with the process; until three intervals were seen nothing is predicted."""
+hours. Telemetry starts anew with the process; until three intervals were seen a VM counts for its host with what the ledger
+counts, or uses already."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +97,19 @@ def _forecast(view: NodeView, without: str) -> int:
     known = [vm for vm in vms if vm.window.known]
     predicted = demand.of_host((vm.window.peaks, vm.promise.nominal_mib) for vm in known)
     own = sum(vm.promise.overhead_mib for vm in known)
-    return predicted + own + sum(unknown_mib(vm.promise, view.policy) for vm in vms if not vm.window.known)
+    return predicted + own + _of_young([vm for vm in vms if not vm.window.known], view.policy)
+
+
+def _of_young(vms: Sequence[VmView], policy: MemoryPolicy) -> int:
+    """Together: what the ledger counts for them, or what they were seen to use already where that is more."""
+    counted = sum(unknown_mib(vm.promise, policy) for vm in vms)
+    return max(counted, sum(_used(vm) for vm in vms))
+
+
+def _used(vm: VmView) -> int:
+    promise = vm.promise
+    highest = round(max(vm.window.peaks, default=0) + demand.MARGIN * promise.nominal_mib)
+    return min(promise.nominal_mib, highest) + promise.overhead_mib
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
@@ -162,7 +176,6 @@ def _host(beat: MemoryBeat, now_us: int) -> HostSeen:
 
 
 def _vm(seen: VmMemory, vm: VmView) -> VmSeen:
-    """A VM of which too little was seen may come to need all it has."""
     promise, window = vm.promise, vm.window
     return VmSeen(
         vm=seen.vm,
@@ -170,6 +183,6 @@ def _vm(seen: VmMemory, vm: VmView) -> VmSeen:
         resident_mib=seen.resident_mib,
         swapped_mib=seen.swapped_mib,
         held_mib=seen.balloon_mib,
-        demand_mib=demand.of_vm(window.peaks, promise.nominal_mib) if window.known else promise.nominal_mib,
+        demand_mib=demand.of_vm(window, promise.nominal_mib),
         used_mib=_needs(seen, promise),
     )

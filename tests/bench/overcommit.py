@@ -15,6 +15,9 @@ VM that the ladder wishes away is gone before the next sample, and nothing takes
     uncapped_extra_vms_pct, uncapped_missed_windows_pct   the same with a ratio of 4, where guarantees alone are the limit
     predicted_pct             what is predicted for a host's VMs, of their nominal memory
     outgrown_windows_pct      windows whose peak was above what had been predicted at their beginning
+    young_short_pct           estimates of one VM seen for less than 15 minutes that were below what it needed in the next half hour
+    young_lacked_pct, young_spare_pct   by how much, and how much memory they leave to be taken, in % of its memory, in the mean
+    grown_short_pct, grown_lacked_pct, grown_spare_pct   the same for the quarter of an hour after that
     hosts, windows, trace     what was played
 
 FILE: CSV, also gzipped, with the columns vm, t_s and mem_pct (memory in use, in percent of the VM's size).
@@ -51,6 +54,7 @@ from proto.node import MemoryBeat, VmMemory
 from services.memory import react, views
 from services.memory.model import LEDGER, Account, Ledger
 from tests.bench.common import Options, report
+from tests.bench.overcommit_young import estimates
 
 TRACE = Path("../shared/data/google2011-vms/vms_even.csv.gz")
 VMS_WITHOUT = 40
@@ -256,6 +260,7 @@ def main() -> None:
         for seed in range(count):
             play(trace, seed, ratio_pct, tally)
         opts.say(f"ratio {ratio_pct} %: {count} hosts, {tally.windows} windows, {tally.missed} missed, {tally.moved} moved")
+    young, grown = estimates(trace, NOMINAL_MIB)
     capped, uncapped = tallies[150], tallies[400]
     figures: dict[str, Any] = {
         "extra_vms_pct": capped.extra_pct(without),
@@ -267,6 +272,12 @@ def main() -> None:
         "uncapped_moved_vms": uncapped.moved,
         "predicted_pct": capped.part_pct(capped.predicted),
         "outgrown_windows_pct": capped.part_pct(capped.outgrown),
+        "young_short_pct": young.pct(young.short),
+        "young_lacked_pct": young.pct(young.lacked),
+        "young_spare_pct": young.pct(young.spare),
+        "grown_short_pct": grown.pct(grown.short),
+        "grown_lacked_pct": grown.pct(grown.lacked),
+        "grown_spare_pct": grown.pct(grown.spare),
         "vms_without": without,
         "hosts": hosts,
         "windows": capped.windows,

@@ -6,6 +6,8 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libs.common.messages import NodeId, Recorded, VmId, encode
 from proto.ladder import JudgeMemory
@@ -13,7 +15,7 @@ from proto.machine import Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise, ReserveMemory
 from proto.node import MemoryBeat, VmMemory
 from services.memory import demand
-from services.memory.demand import INTERVAL_US, WINDOW_MAX, Window
+from services.memory.demand import GROWN_US, INTERVAL_US, WINDOW_MAX, Window
 from services.memory.views import FRESH_US, Views, enrich, hear
 
 HERE = Recorded(1, "ledger-n", 1, "t", 1, 0, b"", b"")
@@ -38,10 +40,44 @@ def test_percentiles_lie_between_neighbours() -> None:
     assert demand.percentile(range(101), 0.99) == pytest.approx(99)
 
 
+def grown(peaks: list[float]) -> Window:
+    return Window(peaks=peaks, age_us=GROWN_US)
+
+
 def test_a_vm_is_predicted_the_larger_of_sigma_and_percentile_and_a_margin() -> None:
-    assert demand.of_vm([100] * 24, 1000) == 120
-    assert demand.of_vm([100, 300] * 12, 1000) == 200 + 500 + 20
-    assert demand.of_vm([900, 1000] * 12, 1000) == 1000, "never more than it has"
+    assert demand.of_vm(grown([100] * 24), 1000) == 120
+    assert demand.of_vm(grown([100, 300] * 12), 1000) == 200 + 500 + 20
+    assert demand.of_vm(grown([900, 1000] * 12), 1000) == 1000, "never more than it has"
+
+
+def test_of_a_young_vm_more_is_expected_the_younger_it_is() -> None:
+    ages = range(0, GROWN_US + 1, GROWN_US // 9)
+    expected = [demand.of_vm(Window(peaks=[100], age_us=age), 1000) for age in ages]
+    assert expected == [1000, 900, 800, 700, 600, 500, 400, 300, 200, 120]
+    assert demand.of_vm(Window(), 1000) == 1000, "never heard"
+    assert demand.of_vm(Window(peaks=[100, 900], age_us=GROWN_US // 2), 1000) == 1000, "it swings: sigma says more"
+
+
+@given(st.lists(st.floats(0, 1000), min_size=1, max_size=4), st.integers(0, 2 * GROWN_US), st.integers(0, GROWN_US))
+def test_an_estimate_is_never_below_what_was_seen_nor_rises_with_age(peaks: list[float], age_us: int, older_us: int) -> None:
+    now = demand.of_vm(Window(peaks=peaks, age_us=age_us), 1000)
+    assert min(1000, max(peaks)) <= now + 0.5 and now <= 1000
+    assert demand.of_vm(Window(peaks=peaks, age_us=age_us + older_us), 1000) <= now
+    assert demand.of_vm(Window(peaks=[*peaks, max(peaks)], age_us=age_us), 1000) >= max(peaks) - 0.5
+
+
+def test_a_silence_counts_as_one_interval_and_one_that_is_too_long_begins_anew() -> None:
+    window = Window()
+    for at_us in (0, 1_000_000, 2_000_000):
+        window.note(at_us, 5)
+    assert window.age_us == 2_000_000
+    window.note(10 * INTERVAL_US, 5)
+    assert window.age_us == 2_000_000 + INTERVAL_US and len(window.peaks) == 11
+    window.note(9 * INTERVAL_US, 5)
+    assert window.age_us == 0 and window.peaks == [5]
+    window.note(9 * INTERVAL_US + 7, 5)
+    window.note((10 + WINDOW_MAX) * INTERVAL_US, 5)
+    assert window.age_us == 0 and window.peaks == [5]
 
 
 def test_a_host_is_predicted_less_than_its_vms_where_peaks_do_not_meet() -> None:
@@ -101,6 +137,14 @@ def test_a_vm_of_which_little_was_seen_counts_with_what_the_ledger_counts() -> N
     command = enrich(JudgeMemory(node="n", now_us=1, gripped=True), seen, INTERVAL_US)
     assert command.seen.forecast_mib == 666 + 100
     assert command.vms[0].demand_mib == 1000, "it may come to need all it has"
+
+
+def test_young_vms_that_use_more_than_was_counted_for_them_are_believed() -> None:
+    seen = views(reserved(), reserved("b"))
+    for vm in "ab":
+        hear("tel.n.memory", beat(950, vm), INTERVAL_US, seen)
+    command = enrich(JudgeMemory(node="n", now_us=1, gripped=True), seen, INTERVAL_US)
+    assert command.seen.forecast_mib == 2 * (950 + 20 + 100)
 
 
 def test_only_a_node_says_what_it_holds_and_only_of_its_own_generations() -> None:

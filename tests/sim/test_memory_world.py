@@ -24,7 +24,7 @@ from proto.compute import (
     VmPaused,
     VmResumed,
 )
-from proto.ladder import LadderClimbed, LadderDescended, MemoryPolicy, Rung, VmMoveWanted, VmPauseWanted
+from proto.ladder import LadderClimbed, LadderDescended, Level, MemoryPolicy, Rung, VmMoveWanted, VmPauseWanted
 from proto.machine import DiskWish, Priority
 from proto.memory import CapacityExceeded, LedgerEvent, SetMemoryPolicy
 from proto.migration import VmMigrationEnded
@@ -116,10 +116,30 @@ def test_a_noisy_neighbour_pays_for_itself() -> None:
     settle(world)
 
 
+def test_young_vms_give_what_they_are_not_expected_to_need() -> None:
+    """On the soft rung: minutes after their start, long before their own past speaks for them."""
+    world = cluster(8704)
+    for vm in ("a", "b", "c"):
+        start(world, vm, 3072, NORM, steady(900))
+    guests = memory(world).guests
+    guests["a"].touched_mib = guests["b"].touched_mib = 3000  # as a page cache does
+    world.run(240.0)
+    assert events(world, LadderClimbed) == []
+    for _ in range(60):
+        memory(world).guests["c"].touched_mib += 20
+        world.run(1.0)
+    climbs = events(world, LadderClimbed)
+    steps = [step for event in climbs for step in event.steps]
+    assert steps and all(event.level is Level.SOFT for event in climbs) and {step.rung for step in steps} == {Rung.BALLOON}
+    assert all(step.to_mib >= max(step.demand_mib, step.reservation_mib) for step in steps)
+    assert all(2000 <= step.demand_mib < 3072 for step in steps), "an estimate, far above all that was seen"
+
+
 def test_a_load_that_swings_around_the_edge_does_not_make_the_ladder_swing() -> None:
     world = cluster(7500)
     for n in range(4):
-        start(world, f"v{n}", 2048, NORM, lambda s, n=n: int(1500 + 300 * sin(s / 20 + n)))  # type: ignore[misc]
+        use: Callable[[int], int] = lambda s, n=n: 500 if s < 30 else int(1500 + 300 * sin(s / 20 + n))  # type: ignore[misc]  # noqa: E731
+        start(world, f"v{n}", 2048, NORM, use)
     world.run(1800.0)
     decided = events(world, LadderClimbed, LadderDescended)
     turns = sum(type(a) is not type(b) for a, b in pairwise(decided))
@@ -160,8 +180,9 @@ def test_where_nobody_can_go_one_stands_still_until_there_is_memory() -> None:
     """The last rung. The only node loses what balloons cannot bring, and no other can take anyone."""
     world = cluster(8192)
     start(world, "crit", 2048, CRIT, steady(2000))
-    start(world, "norm", 4096, NORM, steady(4000))
+    start(world, "norm", 4096, NORM, lambda s: 2000 if s < 10 else 4000)
     start(world, "best", 2048, BEST, lambda s: min(2000, 200 + s * 10))
+    world.run(10.0)
     memory(world).lose(3200)
     world.run(120.0)
     assert {e.vm for e in events(world, VmMoveWanted)} == {"best"} == {e.vm for e in events(world, VmPauseWanted)}
