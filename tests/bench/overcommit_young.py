@@ -1,5 +1,5 @@
-"""Of the back-test: how good the estimate of one VM is while little of it was seen. Every VM of the trace is taken to have begun at many
-instants; at each sample of its first half hour the production estimate is held against the most it then needed in the next half hour."""
+"""Of the back-test: how good the estimate of one VM is while little of it was seen. Every VM of the trace is taken to have begun at
+many instants; at each sample of its first half hour the production estimate is held against the most it needed in the next one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A whole cluster in one process on a real Postgres and NATS: services, relay, gateway, and agents of simulated nodes that share one
-pool, so that guests can move between them. `asvctl` talks to it over HTTP."""
+"""A whole cluster in one process on a real Postgres and NATS: services, relay, gateway, and agents of simulated nodes that share
+one pool, so that guests can move between them. `asvctl` talks to it over HTTP."""
 
 from __future__ import annotations
 

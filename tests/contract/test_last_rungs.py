@@ -105,8 +105,8 @@ async def test_one_moves_away_another_stands_still_and_goes_on(world: Lab, ctl: 
     places = [story.index(words) for words in (*order, *back)]
     assert places == sorted(places), story
     story = (await ctl("why", f"vm/{moved}", "--last", "0")).out
-    order = ("should run elsewhere: n1 has", "to be migrated from n1 to n2", "n2 saw generation 2 go on")
-    places = [story.index(words) for words in order]
+    went = ("should run elsewhere: n1 has", "to be migrated from n1 to n2", "n2 saw generation 2 go on")
+    places = [story.index(words) for words in went]
     assert places == sorted(places), story
     said = await ctl("why-not", "vm/db", "--reclaimed")
     assert "db is critical: all its 11264 MiB are reserved" in said.out and "n1 is short" in said.out

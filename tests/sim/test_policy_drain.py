@@ -1,5 +1,5 @@
-"""A policy that running VMs do not fit holds once they have gone: while services and agents die, while others want their room, and not
-at all where they cannot go."""
+"""A policy that running VMs do not fit holds once they have gone: while services and agents die, while others want their room, and
+not at all where they cannot go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from libs.world.world import World
 from proto.compute import DefineVm, StartVm, StopVm, VmEvent
 from proto.ladder import MemoryPolicy, VmMoveWanted
 from proto.machine import DiskWish, Priority
-from proto.memory import CapacityCause, CapacitySet, LedgerEvent, MemoryPolicyDropped, MemoryPolicyWanted, SetMemoryPolicy
+from proto.memory import (
+    CapacityCause,
+    CapacitySet,
+    LedgerEvent,
+    MemoryPolicyDropped,
+    MemoryPolicyWanted,
+    SetMemoryPolicy,
+)
 from proto.migration import VmMigrationEnded
 from services.node.drivers.simparams import SimParams
 
