@@ -32,10 +32,13 @@ from proto.nodes import NodeEvent as NodeEvent
 from proto.nodes import NodeGreetingRequested as NodeGreetingRequested
 from proto.nodes import NodeHealthChanged as NodeHealthChanged
 from proto.nodes import NodeJoined as NodeJoined
+from proto.nodes import NodeLeaveRefused as NodeLeaveRefused
+from proto.nodes import NodeLeaveRequested as NodeLeaveRequested
 from proto.nodes import NodeRemoved as NodeRemoved
 from proto.nodes import NodeReported as NodeReported
 from proto.nodes import NodeUncordoned as NodeUncordoned
 from proto.nodes import RemoveNode as RemoveNode
+from proto.nodes import ReportLeft as ReportLeft
 from proto.nodes import ReportNode as ReportNode
 from proto.nodes import UncordonNode as UncordonNode
 from proto.placement import Candidate as Candidate

@@ -14,6 +14,7 @@ from libs.common.messages import Message, Name, Value
 from proto.machine import DirectBoot, Disk, DiskFormat, FileName, MachineSpec
 from proto.mapping import AskMemory, AskTranslate
 from proto.memory import Area
+from proto.nodes import OrderLeave
 from proto.plan import AskSchedule, OrderPlan
 
 
@@ -120,7 +121,7 @@ class OrderMemory(Message):
     incarnation: int = 1
 
 
-Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory | OrderPlan
+Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory | OrderPlan | OrderLeave
 
 
 class Heard(Value):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
+from libs.common.messages import Command, Event, Fact, Message, Name, NodeId, Value
 
 HealthPct = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
@@ -93,10 +93,21 @@ class UncordonNode(Command):
 
 
 class RemoveNode(Command):
-    """`vms`: those on the node, filled in by compute's own view just before it decides."""
+    """Its agent takes away what it made of its host first. at_once: without asking it. vms: those on the node, online: it was heard
+    lately; both filled in by compute's own view just before it decides."""
 
     node: Name
     vms: tuple[str, ...] = ()
+    at_once: bool = False
+    online: bool = False
+
+
+class ReportLeft(Fact):
+    """The agent has taken away what it made of its host; left: what stays, a sentence each. refused: why it has taken away nothing,
+    and goes on."""
+
+    left: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=300)], ...], msgspec.Meta(max_length=10)] = ()
+    refused: Annotated[str, msgspec.Meta(max_length=300)] = ""
 
 
 # --- events about nodes ------------------------------------------------------------------------------------------------
@@ -140,9 +151,39 @@ class NodeUncordoned(Event):
     node: NodeId
 
 
-class NodeRemoved(Event):
+class NodeLeaveRequested(Event):
+    """Its agent is to take away what it made of its host; then the node is removed."""
+
     node: NodeId
 
 
-NodeCommand = JoinNode | ReportNode | CordonNode | UncordonNode | RemoveNode | GreetNode
-NodeEvent = NodeJoined | NodeReported | NodeCordoned | NodeUncordoned | NodeRemoved | NodeGreetingRequested | NodeHealthChanged
+class NodeLeaveRefused(Event):
+    """It has taken away nothing and goes on as a member, cordoned."""
+
+    node: NodeId
+    sentence: str
+
+
+class NodeRemoved(Event):
+    """left: what its agent could not take away from its host."""
+
+    node: NodeId
+    left: tuple[str, ...] = ()
+
+
+NodeCommand = JoinNode | ReportNode | CordonNode | UncordonNode | RemoveNode | GreetNode | ReportLeft
+NodeEvent = (
+    NodeJoined | NodeReported | NodeCordoned | NodeUncordoned | NodeRemoved | NodeGreetingRequested | NodeHealthChanged
+    | NodeLeaveRequested | NodeLeaveRefused
+)  # fmt: skip
+
+# --- to the agent ------------------------------------------------------------------------------------------------------
+
+
+class OrderLeave(Message):
+    """The node is to be removed: take away what you made of the host, and say so (ReportLeft)."""
+
+    node: Name
+    version: int
+    correlation: str = ""
+    incarnation: int = 1

@@ -17,7 +17,9 @@ Name = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.")]
 
 
 def _state(node: dict[str, Any]) -> str:
-    return ("online" if node.get("online") else "offline") + (", cordoned" if node.get("cordoned") else "")
+    words = ["online" if node.get("online") else "offline"]
+    words += [word for word in ("cordoned", "leaving") if node.get(word)]
+    return ", ".join(words)
 
 
 def _health(node: dict[str, Any]) -> str:
@@ -125,7 +127,15 @@ def uncordon(name: Name, waiting: Wait = False, timeout_s: TimeoutS = 30.0, _jso
 
 
 @app.command("remove")
-def remove(name: Name, waiting: Wait = False, timeout_s: TimeoutS = 30.0, _json: AsJson = False) -> None:
-    """Take an empty node out of the cluster."""
+def remove(
+    name: Name,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Without its agent: what that made of its host stays there.")
+    ] = False,
+    waiting: Wait = False,
+    timeout_s: TimeoutS = 30.0,
+    _json: AsJson = False,
+) -> None:
+    """Take an empty node out of the cluster: its agent takes its swap and control groups away, and ends."""
     api = client()
-    task.finish(api, api.delete(path("nodes", name)), f"remove {name}", waiting, timeout_s)
+    task.finish(api, api.delete(path("nodes", name, at_once=at_once)), f"remove {name}", waiting, timeout_s)

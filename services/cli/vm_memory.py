@@ -73,10 +73,9 @@ def _group(group: dict[str, Any]) -> str:
     most = _kib(group.get("max_kib")) if group.get("max_kib") else "without limit"
     area = f"area {group['area']}, " if group.get("area") else ""
     kills, former = group.get("oom_kills", 0), group.get("former_kib", 0)
-    area += f"{_kib(former)} of it charged to its former class's, " if former else ""
-    return f"{area}{_kib(group.get('used_kib', 0))} of {most}" + (
-        f", {kills} kills for want of memory" if kills else ""
-    )
+    stays = f", and {_kib(former)} charged to its former class until it moves or starts anew" if former else ""
+    killed = f", {kills} kills for want of memory" if kills else ""
+    return f"{area}{_kib(group.get('used_kib', 0))} of {most}{stays}{killed}"
 
 
 def translate(api: Client, vm: str, gva: str, pid: int) -> None:

@@ -57,11 +57,20 @@ async def migrate(layout: Layout, dsn: str) -> None:
     await _run(["libs.common.log.migrate", dsn], environment, "bringing the database to its shape")
 
 
+LEFT = "left"
+"""a file that an agent leaves whose node was removed"""
+
+
 def with_join_token(layout: Layout, record: Record, spec: Spec) -> Spec:
-    """The agent's Spec, which before a start gets a fresh one-time token for as long as the agent has no credentials."""
+    """The agent's Spec, which before a start gets a fresh one-time token for as long as the agent has no credentials.
+    One whose node was removed is not started again before the cluster is."""
+
+    folder = layout.node(spec.name)
+    (folder / LEFT).unlink(missing_ok=True)
 
     async def prepare() -> None:
-        folder = layout.node(spec.name)
+        if (folder / LEFT).exists():
+            raise StepFailed(f"{spec.name} has left the cluster; the next `make up` brings it back")
         if (folder / "keys" / f"{spec.name}.jwt").exists():
             return
         port = record.ports["gateway"]

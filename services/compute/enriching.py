@@ -74,7 +74,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return views.plans.filled(limits.allotted(command, views.nodes, views.at, views.rules))
         case RemoveNode():
             node = views.nodes.get(command.node)
-            return replace(command, vms=tuple(sorted(node.vms)) if node else ())
+            vms = tuple(sorted(node.vms)) if node else ()
+            return replace(command, vms=vms, online=views.online(command.node, now_us))
         case _:
             return command
 

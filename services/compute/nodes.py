@@ -2,7 +2,8 @@
 
 Outside ──join──▶ Joined ──report──▶ Member ⟲ report (when something changed), cordon, uncordon
    ▲                 │                  │
-   └─────────────────┴──── remove ──────┘
+   └─────────────────┴──── remove ──────┤
+   └── ReportLeft ── leaving ◀── remove, while its agent is heard
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ from proto.compute import (
     NodeGreetingRequested,
     NodeHealthChanged,
     NodeJoined,
+    NodeLeaveRefused,
+    NodeLeaveRequested,
     NodeRemoved,
     NodeReported,
     NodeUncordoned,
     Refusal,
     RemoveNode,
+    ReportLeft,
     ReportNode,
     UncordonNode,
 )
 
+REMOVED = "it is being removed"
 NAMES_MAX = 5
 """VMs named in one sentence."""
 
@@ -58,6 +63,8 @@ class Inside(State, kw_only=True):
     asked: int = 1
     health: tuple[int, str] = (100, "")
     """percent, and why it is not 100, as last told"""
+    leaving: bool = False
+    """its agent was asked to take away what it made"""
 
     @property
     def greeted(self) -> bool:
@@ -101,8 +108,22 @@ def decide(command: NodeCommand, node: Node) -> Sequence[NodeEvent]:
             named = ", ".join(command.vms[:NAMES_MAX])
             more = f" and {len(command.vms) - NAMES_MAX} more" if len(command.vms) > NAMES_MAX else ""
             raise Refused(Refusal.NODE_NOT_EMPTY, f"{id} has {named}{more}", "cordon it and stop its VMs first")
+        case RemoveNode(), Member() if command.online and not command.at_once:
+            return () if node.leaving else _ask_to_leave(id, node)
         case RemoveNode(), _:
             return [NodeRemoved(node=id)]
+        case ReportLeft(), _ if not node.leaving:
+            return ()
+        case ReportLeft(), _ if command.refused:
+            return [NodeLeaveRefused(node=id, sentence=command.refused)]
+        case ReportLeft(), _:
+            return [NodeRemoved(node=id, left=command.left)]
+
+
+def _ask_to_leave(id: NodeId, node: Member) -> Sequence[NodeEvent]:
+    """No VM is to come there meanwhile."""
+    cordon = [] if node.cordoned else [NodeCordoned(node=id, reason=REMOVED)]
+    return [*cordon, NodeLeaveRequested(node=id)]
 
 
 def _join(command: JoinNode, node: Node) -> Sequence[NodeEvent]:
@@ -172,11 +193,16 @@ def evolve(node: Node, event: NodeEvent) -> Node:
                 spoken=event.incarnation,
                 asked=node.asked,
                 health=node.health,
+                leaving=node.leaving,
             )
         case NodeHealthChanged():
             return replace(node, health=(event.health_pct, event.reason))
         case NodeGreetingRequested():
             return replace(node, asked=event.incarnation)
+        case NodeLeaveRequested():
+            return replace(node, leaving=True)
+        case NodeLeaveRefused():
+            return replace(node, leaving=False)
         case NodeCordoned():
             return replace(node, cordoned=True, reason=event.reason)
         case NodeUncordoned():

@@ -30,6 +30,7 @@ from proto.io import DevicesChanged, DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
+from proto.nodes import OrderLeave
 from proto.plan import MakePlan, ReviewPlan
 from services.compute import plan, pressed
 from services.compute.balance import wiring
@@ -117,6 +118,9 @@ def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | N
         case Joined() | Member() if not state.greeted:
             node = NodeId(stream.removeprefix("node-"))
             return Order(node, OrderGreeting(node=node, version=version))
+        case Member(leaving=True):
+            node = NodeId(stream.removeprefix("node-"))
+            return Order(node, OrderLeave(node=node, version=version))
         case Plan():
             told = plan.order(stream, state)
             return None if told is None else Order(NodeId(told.node), told)

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psutil
 
@@ -19,6 +20,8 @@ from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
 from libs.common.config import BadConfig, load
 from libs.common.messages import NodeId
+from proto.nodes import ReportLeft
+from services.node import leaving
 from services.node.asks import Asks
 from services.node.config import NodeConfig
 from services.node.drivers import Driver, DriverError
@@ -104,23 +107,50 @@ async def run(config: NodeConfig) -> None:
     log.info("%s: ready", config.node)
     if config.ready is not None:
         config.ready.touch()
-    await stop.wait()
+    leaves = await asked_to_leave(runner, node, stop)
     await watch.stop()
     await asks.stop()
     await runner.stop()
+    if leaves:
+        parting = asyncio.ensure_future(leaving.leave(node, config.state, boot_id(), runner.tell_left))
+        await first(parting, asyncio.ensure_future(stop.wait()))
     await bus.drain()
     telemetry.stop()
+
+
+async def asked_to_leave(runner: AgentRunner, node: NodeId, stop: asyncio.Event) -> bool:
+    """Serves until it is told to stop (False), or to leave for good and no VM runs here (True)."""
+    stopping = asyncio.ensure_future(stop.wait())
+    while True:
+        asked = asyncio.ensure_future(runner.leave_asked.wait())
+        await asyncio.wait({asked, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.done():
+            asked.cancel()
+            return False
+        runner.leave_asked.clear()
+        if not (said := leaving.why_not(node, runner.running())):
+            stopping.cancel()
+            return True
+        log.warning("%s", said)
+        telling = asyncio.ensure_future(leaving.tell(ReportLeft(node=node, refused=said), runner.tell_left))
+        await asyncio.wait({telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        telling.cancel()
+
+
+async def first(*tasks: asyncio.Future[Any]) -> None:
+    """Until one of them is done; the others are given up. Raises what that one raised."""
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in done:
+        task.result()
 
 
 def leave(config: NodeConfig) -> None:
     """What the agent made of this host is taken away again, once its VMs are gone and it has ended. Exits 1 with a sentence where
     something is left; said again, it goes on from there."""
-    try:
-        left = Swapping(config.state, boot_id()).leave()
-    except ValueError as error:
-        left = str(error)
-    if left:
-        sys.exit(f"services.node: swap is left on this host: {left}; say it again once that is well")
+    if left := leaving.clear(config.state, boot_id()):
+        sys.exit(f"services.node: left on this host: {'; '.join(left)}; say it again once that is well")
 
 
 def main() -> None:

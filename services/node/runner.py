@@ -16,6 +16,7 @@ from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_re
 from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
 from proto.node import Beat, Heard, OrderGreeting, OrderMemory, OrderVm, VmBeat
+from proto.nodes import OrderLeave, ReportLeft
 from proto.plan import OrderPlan
 from services.node.chores import Chores, Work
 from services.node.drivers import Driver, DriverError, Machine
@@ -68,6 +69,8 @@ class AgentRunner:
         self._disk = asyncio.Lock()
         self._verbs = Verbs()
         self._requests_lost = 0
+        self.leave_asked = asyncio.Event()
+        """the node is to be removed (leaving.py)"""
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
         self.planning = Planning(
             node, driver, bus, clock, lambda effect: self._do((effect,)), self._tasks.start, self._machines
@@ -109,12 +112,29 @@ class AgentRunner:
             self._do(self.agent.on_greeting(message, order, self._now()))
         elif isinstance(order, OrderMemory):
             await message.respond(encode(self.memory.on_order(order, self.agent.incarnation)))
+        elif isinstance(order, OrderLeave):
+            await message.respond(encode(self._on_leave(order)))
         elif isinstance(order, OrderPlan):
             self.planning.on_order(message, order)
         else:
             self._do(self.chores.on_order(message, order, self._now()))
         self.chores.incarnation = max(self.chores.incarnation, self.agent.incarnation)
         self.planning.plans.incarnation = self.chores.incarnation
+
+    def _on_leave(self, order: OrderLeave) -> Heard:
+        if order.incarnation < self.agent.incarnation:
+            said = f"the order is of incarnation {order.incarnation} of the log; this node has met {self.agent.incarnation}"
+            return Heard(accepted=False, sentence=said)
+        self.leave_asked.set()
+        return Heard(accepted=True)
+
+    def running(self) -> list[str]:
+        """VMs with a process here, or that are being started."""
+        return sorted(name for name, vm in self.agent.vms.items() if vm.machine is not None or vm.busy)
+
+    async def tell_left(self, fact: ReportLeft) -> Reply | None:
+        """Also after `stop`. None: nobody heard it."""
+        return await self._request("compute", msgspec.structs.replace(fact, heard=self.agent.met), "", "")
 
     def _machines(self) -> dict[str, Machine]:
         return {name: vm.machine for name, vm in self.agent.vms.items() if vm.machine is not None}

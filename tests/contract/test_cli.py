@@ -136,6 +136,11 @@ def test_each_change_asks_for_what_it_says(
     assert gateway.posted == [(method, path, {}, body)]
 
 
+def test_a_node_may_be_removed_without_its_agent(ctl: Ctl, gateway: Canned) -> None:
+    assert ctl("node", "remove", "n1", "--at-once").code == 0
+    assert gateway.posted == [("DELETE", "nodes/n1", {"at_once": "true"}, b"")]
+
+
 def test_a_schedule_shows_both_levels_and_why(ctl: Ctl, gateway: Canned) -> None:
     said = ctl("vm", "schedule", "web-1")
     assert said.code == 0

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.decider import Refused
+from libs.common.host.service import Order
 from libs.common.messages import NodeId
 from libs.common.testing import Given, Spec
 from proto.compute import (
@@ -19,15 +20,20 @@ from proto.compute import (
     NodeEvent,
     NodeHealthChanged,
     NodeJoined,
+    NodeLeaveRefused,
+    NodeLeaveRequested,
     NodeRemoved,
     NodeReported,
     NodeUncordoned,
     Refusal,
     RemoveNode,
+    ReportLeft,
     ReportNode,
     UncordonNode,
 )
+from proto.nodes import OrderLeave
 from services.compute.nodes import NODE, Joined, Member, Node, Outside
+from services.compute.react import orders
 
 N1 = NodeId("n1")
 CAN = Capabilities(
@@ -46,6 +52,7 @@ HISTORIES: dict[str, tuple[NodeEvent, ...]] = {
     "member": (JOINED, REPORTED),
     "cordoned": (JOINED, REPORTED, CORDONED),
     "cordoned before the hello": (JOINED, CORDONED),
+    "leaving": (JOINED, REPORTED, CORDONED, NodeLeaveRequested(node=N1)),
     "removed": (JOINED, REPORTED, NodeRemoved(node=N1)),
 }
 COMMANDS: tuple[NodeCommand, ...] = (
@@ -57,6 +64,9 @@ COMMANDS: tuple[NodeCommand, ...] = (
     UncordonNode(node="n1"),
     RemoveNode(node="n1"),
     RemoveNode(node="n1", vms=("a",)),
+    RemoveNode(node="n1", online=True),
+    ReportLeft(node=NodeId("n1"), left=("something",)),
+    ReportLeft(node=NodeId("n1"), refused="no"),
 )
 node = Spec(NODE)
 
@@ -94,6 +104,48 @@ def test_a_node_with_vms_is_not_removed() -> None:
     refusal = outcome.refused(Refusal.NODE_NOT_EMPTY).refusal
     assert refusal and "a, b, c, d, e and 2 more" in refusal.sentence
     node.given(JOINED, REPORTED).when(RemoveNode(node="n1")).then(NodeRemoved(node=N1)).to_state(Outside())
+
+
+# --- removed in good order -----------------------------------------------------------------------------------------------
+
+HEARD = RemoveNode(node="n1", online=True)
+ASKED = NodeLeaveRequested(node=N1)
+LEFT = ReportLeft(node=N1, left=("swap: it is busy",))
+GOING = (JOINED, REPORTED, CORDONED, ASKED)
+
+
+def test_a_node_that_is_heard_is_asked_to_clear_up_and_removed_once_it_has() -> None:
+    asked = node.given(JOINED, REPORTED).when(HEARD)
+    asked.then(NodeCordoned(node=N1, reason="it is being removed"), ASKED)
+    node.given(JOINED, REPORTED, CORDONED).when(HEARD).then(ASKED).twice()
+    node.given(*GOING).when(LEFT).then(NodeRemoved(node=N1, left=LEFT.left)).to_state(Outside())
+    node.given(*GOING).when(ReportLeft(node=N1)).then(NodeRemoved(node=N1))
+
+
+def test_an_agent_that_stays_says_why_and_may_be_asked_again() -> None:
+    stays = NodeLeaveRefused(node=N1, sentence="n1 still runs a")
+    node.given(*GOING).when(ReportLeft(node=N1, refused="n1 still runs a")).then(stays).twice()
+    node.given(*GOING, stays).when(LEFT).then()
+    node.given(*GOING, stays).when(HEARD).then(ASKED)
+
+
+def test_one_that_is_not_heard_or_not_to_be_asked_is_removed_at_once() -> None:
+    for history in ((JOINED, REPORTED), GOING):
+        node.given(*history).when(RemoveNode(node="n1", online=False)).then(NodeRemoved(node=N1))
+        node.given(*history).when(RemoveNode(node="n1", online=True, at_once=True)).then(NodeRemoved(node=N1))
+    node.given(JOINED).when(HEARD).then(NodeRemoved(node=N1)).to_state(Outside())
+    node.given(*GOING).when(RemoveNode(node="n1", online=True, vms=("a",))).refused(Refusal.NODE_NOT_EMPTY)
+    node.given(JOINED, REPORTED).when(LEFT).then()
+    node.given().when(LEFT).refused(Refusal.NODE_UNKNOWN)
+
+
+def test_while_it_leaves_its_agent_is_told_so_also_after_a_report() -> None:
+    again = msgspec.structs.replace(REPORTED, boot_id="b2")
+    state = NODE.fold([*GOING, again])
+    told = orders("node-n1", state, 7)
+    assert isinstance(told, Order) and told.node == N1 and told.message == OrderLeave(node="n1", version=7)
+    for history in ((), (JOINED, REPORTED), (*GOING, NodeRemoved(node=N1))):
+        assert orders("node-n1", NODE.fold(history), 7) is None
 
 
 @settings(max_examples=100, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from libs.common.messages import Command
 from proto import compute as c
@@ -103,8 +103,12 @@ async def drain_node(
 
 
 @delete("/{node:str}", action=Action.NODES, status_code=202, summary="Remove an empty node")
-async def remove_node(request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str]) -> Accepted:
-    return await _tell(request, gateway, node, "remove-node", c.RemoveNode(node=node))
+async def remove_node(
+    request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str], at_once: FromQuery[bool] = False
+) -> Accepted:
+    """Its agent, where it is heard, takes away what it made of its host first (swap, control groups), and says what is left;
+    at_once: without asking it."""
+    return await _tell(request, gateway, node, "remove-node", c.RemoveNode(node=node, at_once=at_once))
 
 
 @post("/v1/join", open=True, status_code=200, summary="Join a node by a one-time token", tags=["Nodes"])

@@ -20,7 +20,7 @@ from services.gateway.words import count
 def tell(tasks: Tasks, recorded: Recorded, event: Any, project: str) -> None:
     """project: of the object the event speaks of."""
     story = _Story(tasks, recorded, event, project)
-    for told in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, devices, _images, _nodes):
+    for told in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, devices, _images, _nodes, _node_leaves):
         if told(story):
             return
 
@@ -222,6 +222,21 @@ def _images(s: _Story) -> bool:
     return True
 
 
+def _node_leaves(s: _Story) -> bool:
+    match s.event:
+        case c.NodeLeaveRequested(node=node):
+            s.begin("remove-node", node, f"{node} is to take away what its agent made of its host")
+        case c.NodeLeaveRefused(node=node, sentence=sentence):
+            s.failed("remove-node", node, sentence)
+        case c.NodeRemoved(node=node, left=left) if s.tasks.opened(f"remove-node:{node}") is not None:
+            s.done("remove-node", node, f"{node} was removed" + (f"; left on its host: {'; '.join(left)}" if left else ""))
+        case c.NodeRemoved(node=node):
+            s.at_once("remove-node", node, f"{node} was removed; what its agent made of its host is still there")
+        case _:
+            return False
+    return True
+
+
 def _nodes(s: _Story) -> bool:
     match s.event:
         case c.NodeJoined(node=node):
@@ -242,8 +257,6 @@ def _nodes(s: _Story) -> bool:
             s.at_once("cordon", node, f"{node} takes no new VMs")
         case c.NodeUncordoned(node=node):
             s.at_once("uncordon", node, f"{node} takes new VMs again")
-        case c.NodeRemoved(node=node):
-            s.at_once("remove-node", node, f"{node} was removed")
         case memory.MemoryPolicyWanted(node=node, vms=vms):
             s.begin("memory-policy", node, f"{', '.join(vms)} have to go first")
         case ladder.VmMoveWanted(node=node, vm=vm) if s.event.at_us:

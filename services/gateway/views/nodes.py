@@ -14,7 +14,8 @@ from proto import memory
 
 class Node(msgspec.Struct):
     """A node. Memory is what the ledger promised and may promise; `online`: a heartbeat came lately. vcpus: promised to VMs there,
-    vcpus_max: that may be, -1: not known just now; over_limit: where more are promised, in a sentence."""
+    vcpus_max: that may be, -1: not known just now; over_limit: where more are promised, in a sentence. leaving: its
+    agent takes away what it made of its host, and then it is removed."""
 
     name: str
     key: str = ""
@@ -32,6 +33,7 @@ class Node(msgspec.Struct):
     vms: tuple[str, ...] = ()
     vcpus: int = -1
     vcpus_max: int = -1
+    leaving: bool = False
     over_limit: str = ""
 
 
@@ -49,7 +51,10 @@ class NodesView:
                 node.key, node.joined_us = event.key, recorded.at_us
             case c.NodeRemoved():
                 self.all.pop(event.node, None)
-            case c.NodeReported() | c.NodeHealthChanged() | c.NodeCordoned() | c.NodeUncordoned():
+            case (
+                c.NodeReported() | c.NodeHealthChanged() | c.NodeCordoned() | c.NodeUncordoned() | c.NodeLeaveRequested()
+                | c.NodeLeaveRefused()
+            ):  # fmt: skip
                 _noted(self.all.get(event.node), event)
             case memory.CapacitySet():
                 if (known := self.all.get(event.node)) is not None:
@@ -69,5 +74,7 @@ def _noted(node: Node | None, event: Any) -> None:
             node.cordoned, node.cordon_reason = True, event.reason
         case c.NodeUncordoned():
             node.cordoned, node.cordon_reason = False, ""
+        case c.NodeLeaveRequested() | c.NodeLeaveRefused():
+            node.leaving = isinstance(event, c.NodeLeaveRequested)
         case c.NodeHealthChanged():
             node.health_pct, node.health_reason = event.health_pct, event.reason

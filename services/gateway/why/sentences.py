@@ -9,7 +9,16 @@ from proto import compute as c
 from proto import growth as g
 from proto import migration as m
 from proto.hardware import Hardware
-from proto.nodes import NodeCordoned, NodeHealthChanged, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
+from proto.nodes import (
+    NodeCordoned,
+    NodeHealthChanged,
+    NodeJoined,
+    NodeLeaveRefused,
+    NodeLeaveRequested,
+    NodeRemoved,
+    NodeReported,
+    NodeUncordoned,
+)
 from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
 from services.gateway.why.placing import said_rules
@@ -237,8 +246,12 @@ def _of_nodes(event: Any) -> str:
             return f"its health is {event.health_pct} %{': ' + reason if reason else ''}"
         case cluster.PlacementSet(rules=rules):
             return f"placement was set to {', '.join(said_rules(rules))}"
-        case NodeRemoved():
-            return "removed"
+        case NodeLeaveRequested():
+            return "its agent is to take away what it made of its host, and then it is removed"
+        case NodeLeaveRefused(sentence=sentence):
+            return f"its agent stays: {sentence}"
+        case NodeRemoved(left=left):
+            return "removed" + (f"; left on its host: {'; '.join(left)}" if left else "")
         case _:
             return ""
 

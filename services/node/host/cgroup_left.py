@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from services.node.host.text import read
+
 LIST = "groups"
 OURS = "asv-"
 LINES_MAX = 1000
@@ -28,11 +30,11 @@ def remember(state: Path, folders: Iterable[Path]) -> None:
 
 def clear(state: Path) -> list[str]:
     """Takes away all that is listed and empty, areas beside included. A sentence for each that stays; said again, it goes on."""
+    tops = [top for line in _listed(state) for top in _tops(Path(line))]
     left: list[str] = []
-    for line in _listed(state):
-        for top in _tops(Path(line)):
-            _step_out(top)
-            left += [f"{folder}: {why}" for folder, why in _removed(top)]
+    for top in sorted(tops, key=_holds_this):  # where this process stands comes last: then nothing else is divided there
+        _step_out(top)
+        left += [f"{folder}: {why}" for folder, why in _removed(top)]
     if not left:
         (state / LIST).unlink(missing_ok=True)
     return left
@@ -51,11 +53,21 @@ def _tops(group: Path) -> list[Path]:
     return [folder for folder in (group, *group.parent.glob(f"{group.name}-*")) if folder.is_dir()]
 
 
+def _holds_this(group: Path) -> bool:
+    return str(os.getpid()) in read(group / "cgroup.procs").split()
+
+
 def _step_out(group: Path) -> None:
-    """Where this very process stands in it, as in the area of agents, it goes back to the group above."""
+    """Where this very process stands in it, as in the area of agents, it goes back to the group above. In version 2 that one may
+    hold a process only once it divides nothing any more, so it is no more divided where nobody else is in it."""
+    if not _holds_this(group):
+        return
+    above = group.parent
     with suppress(OSError):
-        if str(os.getpid()) in (group / "cgroup.procs").read_text().split():
-            (group.parent / "cgroup.procs").write_text(str(os.getpid()))
+        if not [folder for folder in above.iterdir() if folder.is_dir() and folder != group]:
+            for controller in read(above / "cgroup.subtree_control").split():
+                (above / "cgroup.subtree_control").write_text(f"-{controller}")
+        (above / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def _removed(group: Path) -> list[tuple[Path, str]]:
