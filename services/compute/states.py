@@ -166,15 +166,16 @@ class Migrating(Placed, kw_only=True):
 
     @property
     def spec(self) -> MachineSpec:
-        """Of the process that the guest is to come into."""
-        running = self.running
+        """Of the process that the guest is to come into, born as what the VM is worth by now."""
+        running, worth = self.running, self.definition
         plugged = running.hardware.plugged_vcpus if running.hardware is not None else 0
         plugged = max(plugged, running.spec.plugged_vcpus)
         more = plugged if plugged > running.spec.shape.vcpus else 0
         has = self.devices or running.spec
         return replace(
-            running.spec, generation=self.incoming, plugged_vcpus=more, leaving=(), disks=has.disks, nics=has.nics
-        )
+            running.spec, generation=self.incoming, plugged_vcpus=more, leaving=(), disks=has.disks, nics=has.nics,
+            priority=worth.priority, allotment=worth.allotment,
+        )  # fmt: skip
 
 
 class Arriving(Placed, kw_only=True):

@@ -11,15 +11,17 @@ from libs.common.decider import Refused
 from libs.common.messages import VmId, encode
 from proto.cluster import PlacementSet
 from proto.compute import Refusal, VmFound
-from proto.machine import Priority
+from proto.machine import Allotment, Priority
 from proto.placement import AskCpuLimit, ClassRules, CpuLimit, Filter, PlacementRules
-from proto.plan import SetAllotment, VmAllotmentRequested
+from proto.plan import SetAllotment, VmAllotmentRequested, VmAllotted
 from services.compute.enriching import enrich
 from services.compute.model import VM
 from services.compute.queries import query
+from services.compute.states import Migrating
 from services.compute.views import Views
 from tests.model.test_allotment import running
-from tests.model.test_compute import N1, choice, requested
+from tests.model.test_compute import N1, RUNNING, A, choice, requested
+from tests.model.test_migration import ASKED, GRANTED, NOTED
 from tests.model.test_policy import NOW_US, chosen, seen
 
 STRICT = PlacementSet(rules=PlacementRules(classes={Priority.CRITICAL: ClassRules(vcpus_per_pcpu=1.0)}))
@@ -95,3 +97,13 @@ def test_a_limit_that_holds_has_no_sentence() -> None:
     assert limit(seen(found("x", 16))).sentence == "" and limit(seen()).vcpus == 0
     with pytest.raises(LookupError):
         limit(seen(), "n9")
+
+
+# --- what a VM became while it ran goes with it --------------------------------------------------------------------------
+
+
+def test_a_vm_whose_class_was_changed_is_born_in_it_where_it_is_migrated_to() -> None:
+    worth = VmAllotted(vm=A, priority=Priority.CRITICAL, allotment=Allotment(cpu_cap_pct=50))
+    moving = VM.fold([*RUNNING, worth, replace(ASKED, priority=Priority.CRITICAL), NOTED, GRANTED])
+    assert isinstance(moving, Migrating)
+    assert (moving.spec.priority, moving.spec.allotment) == (Priority.CRITICAL, worth.allotment)
