@@ -1,11 +1,13 @@
 """Disks that go along with a guest, for its target has a pool of its own: QEMU's mirror jobs onto what the target exports by NBD.
 
-    begin ──▶ copying ──▶ ready (each write goes to both) ── settle, while the guest stands still ──▶ equal, let go of
+    begin ──▶ copying ──▶ ready (what is written since follows) ── settle, while the guest stands still ──▶ equal, let go of
                  └ failed: the guest runs on here, with its own disks
 
-A mirror writes to both sides before the guest is told (`write-blocking`): it catches up however fast the guest writes. It is
-settled between the guest's last instruction here and the end of the migration (QEMU pauses there, `pre-switchover`); had one failed
-by then, the migration is given up. Each job and each target's node is named copyN, where N is the disk's slot.
+What the guest writes is copied behind its back (`background`), and the rest of it between its last instruction here and the end of
+the migration (QEMU pauses there, `pre-switchover`): were that more than can be copied in a moment, or had a mirror failed by then,
+the migration is given up. Writing to both sides at once (`write-blocking`) would catch up with any guest, but QEMU 7.2 then
+corrupts its memory, and so ends the guest, when the target's process dies (one death in seven, where this was tried).
+Each job and each target's node is named copyN, where N is the disk's slot.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from services.node.drivers.qemu.machine import RunningVm
 
 PREFIX = "copy"
-SETTLE_S_MAX = 20.0
+SETTLE_S_MAX, DROP_S_MAX = 5.0, 20.0
 """how long the last writes may take to be on both sides; the guest stands still meanwhile"""
 
 
@@ -57,7 +59,7 @@ class Mirrors:
         there |= {"server": {"type": "fd", "str": name}} | ({"tls-creds": tls} if tls else {})
         await vm.do("blockdev-add", there)
         self.jobs[name] = "copying"
-        how = {"sync": "top" if disk.format is DiskFormat.QCOW2 else "full", "copy-mode": "write-blocking"}
+        how = {"sync": "top" if disk.format is DiskFormat.QCOW2 else "full", "copy-mode": "background"}
         fails = {"on-source-error": "report", "on-target-error": "report"}
         await vm.do("blockdev-mirror", {"job-id": name, "device": f"disk{disk.slot}", "target": name, **how, **fails})
 
@@ -88,14 +90,14 @@ class Mirrors:
             if name in self.jobs:
                 await vm.do("block-job-cancel", {"device": name, "force": True})
         try:
-            async with asyncio.timeout(SETTLE_S_MAX):
+            async with asyncio.timeout(DROP_S_MAX):
                 while True:
                     self._turned.clear()
                     if not any(str(job["device"]) in self.jobs for job in await vm.do("query-block-jobs")):
                         break
                     await self._turned.wait()
         except TimeoutError:
-            raise CannotMove(f"a disk of {vm.record.vm} is still being copied after {SETTLE_S_MAX:g} s") from None
+            raise CannotMove(f"a disk of {vm.record.vm} is still being copied after {DROP_S_MAX:g} s") from None
         nodes = {str(node["node-name"]) for node in await vm.do("query-named-block-nodes", {"flat": True})}
         for name in sorted(n for n in nodes if n.startswith(PREFIX)):
             await vm.do("blockdev-del", {"node-name": name})
