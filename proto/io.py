@@ -252,12 +252,13 @@ class DevicesRevoked(Event):
 
 
 class DevicesReturned(Event):
-    """node and holder: who writes again; generation: the one that does not."""
+    """node and holder: who writes again, on `disks`; generation: the one that does not."""
 
     vm: VmId
     node: NodeId
     generation: int
     holder: int
+    disks: tuple[Disk, ...] = ()
 
 
 class DisksRemovalRequested(Event):

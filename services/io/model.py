@@ -127,7 +127,8 @@ def _return(command: ReturnDevices, devices: Devices) -> Sequence[DevicesEvent]:
     if not isinstance(devices, Granted) or command.generation != devices.holder:
         return ()
     source, holder = command.source, command.source_generation
-    return [DevicesReturned(vm=devices.vm, node=source, generation=command.generation, holder=holder)]
+    back = devices.before or devices.disks
+    return [DevicesReturned(vm=devices.vm, node=source, generation=command.generation, holder=holder, disks=back)]
 
 
 def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -281,11 +282,10 @@ def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Gr
 
 def _evolve_returned(devices: Granted, event: DevicesReturned, version: int) -> Granted:
     """What was to be made for the other node is of no use any more."""
-    back = devices.before or devices.disks
-    files = {disk.file for disk in back}
+    files = {disk.file for disk in event.disks}
     left = tuple(disk for disk in devices.disks if disk.file not in files)
     return replace(
-        devices, node=event.node, returned_to=event.holder, version=version, disks=back, source=NodeId(""), before=(),
+        devices, node=event.node, returned_to=event.holder, version=version, disks=event.disks, source=NodeId(""), before=(),
         unwanted=more_unwanted(devices, devices.node, left, version),
     )  # fmt: skip
 

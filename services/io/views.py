@@ -73,11 +73,10 @@ class VmView:
 
 @dataclass(slots=True)
 class Held:
-    """node: the last that had them; empty: none yet. before: what was granted before this."""
+    """node: the last that had them; empty: none yet."""
 
     node: str
     disks: tuple[Disk, ...]
-    before: tuple[Disk, ...] = ()
 
 
 PHASES: dict[type, VmPhase] = {
@@ -117,11 +116,8 @@ class Views:
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
-            case DevicesGranted() | DevicesChanged():
-                had = self.disks.get(event.vm)
-                self.disks[event.vm] = Held(event.node, event.disks, had.disks if had else ())
-            case DevicesReturned() if had := self.disks.get(event.vm):
-                self.disks[event.vm] = Held(event.node, had.before if _files(had.before) != _files(had.disks) else had.disks)
+            case DevicesGranted() | DevicesChanged() | DevicesReturned():
+                self.disks[event.vm] = Held(event.node, event.disks)
             case VmDefined():
                 self.vms[event.vm] = VmView(disks=event.disks, nics=event.nics)
             case VmDeleted():
@@ -145,10 +141,6 @@ class Views:
             return wanted
         heard = (n for n in reaching if self.nodes[n].heard_us and now_us - self.nodes[n].heard_us <= SILENCE_US_MAX)
         return next(heard, reaching[0] if reaching else "")
-
-
-def _files(disks: tuple[Disk, ...]) -> set[str]:
-    return {disk.file for disk in disks}
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:

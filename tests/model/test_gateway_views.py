@@ -7,11 +7,13 @@ import pytest
 from libs.common.messages import NodeId, VmId
 from proto import compute as c
 from proto import io, memory
-from proto.machine import DiskFormat
+from proto import migration as m
+from proto.machine import DiskFormat, DiskWish, Priority
 from services.gateway.auth import CLUSTER_WIDE, LEAST, Action, Principal, Role
 from services.gateway.views.vms import REASONS_MAX
+from services.io.devices import make_disks, named_anew
 from tests.contract.gateway_rig import ABILITIES, defined, start_requested, started
-from tests.model.test_gateway_tasks import N1, VM, Log, failed, stopped
+from tests.model.test_gateway_tasks import N1, N2, VM, Log, failed, stopped
 
 
 def test_a_vms_states() -> None:
@@ -45,6 +47,42 @@ def test_a_vms_states() -> None:
     assert [r.text for r in vm.reasons][-1] == "stopped (ordered)"
     log.add(c.VmDeleted(vm=VM))
     assert not log.model.vms.all
+
+
+def test_a_vm_on_its_way_has_the_disks_of_the_node_that_it_runs_on() -> None:
+    here = make_disks("a", (DiskWish(image="tiny"),), {"tiny": 64})
+    there = tuple(named_anew("a", disk, 2, "two") for disk in here)
+    moving = m.VmMigrationRequested(
+        vm=VM, node=N1, generation=1, to=N2, incoming=2, memory_mib=256, vcpus=1, priority=Priority.NORMAL,
+        placement=c.Placement(policy="p"), deadline_s=60,
+    )  # fmt: skip
+    log = Log()
+    begun = (c.VmDevicesNoted(vm=VM, generation=1, disks=here, nics=()), started("a"), moving)
+    for event in (defined("a"), start_requested("a"), *begun, c.VmDevicesNoted(vm=VM, generation=2, disks=there, nics=())):
+        log.add(event)
+    vm = log.model.vms.all["a"]
+    assert (vm.disks, vm.disks_there, vm.migrating_to) == (here, there, "n2")
+    came = m.VmMigrated(vm=VM, node=N2, generation=2, source=N1, source_generation=1)
+    log.add(came)
+    assert (vm.disks, vm.disks_there) == (there, ())
+
+
+def test_a_vm_whose_process_ended_on_its_way_says_whom_it_waits_for() -> None:
+    log = Log()
+    lost = m.VmMigrationFailed(
+        vm=VM, node=N1, generation=1, to=N2, incoming=2, sentence="QEMU ended by signal 9", source_gone=True, cause="crashed"
+    )
+    moving = m.VmMigrationRequested(
+        vm=VM, node=N1, generation=1, to=N2, incoming=2, memory_mib=256, vcpus=1, priority=Priority.NORMAL,
+        placement=c.Placement(policy="p"), deadline_s=60,
+    )  # fmt: skip
+    for event in (defined("a"), start_requested("a"), started("a"), moving, lost):
+        log.add(event)
+    vm = log.model.vms.all["a"]
+    assert (vm.state, vm.migrating_to) == ("stopping", "n2") and vm.reason.endswith("has ended what waits for it there")
+    log.add(m.VmIncomingGone(vm=VM, node=N2, generation=2, source=N1, source_generation=1))
+    log.add(stopped())
+    assert (vm.state, vm.migrating_to, vm.node) == ("stopped", "", "")
 
 
 def test_reasons_are_bounded() -> None:

@@ -374,7 +374,7 @@ SETTLED = DisksSettled(vm=A, generation=1)
 ALONG = tuple(named_anew("a", disk, 2, "two") for disk in MADE_1)
 MOVING = DevicesGranted(vm=A, node=N2, generation=2, disks=ALONG, nics=())
 MOVED = DisksSettled(vm=A, generation=2, source="n1", left=MADE_1)
-BACK = DevicesReturned(vm=A, node=N1, generation=2, holder=1)
+BACK = DevicesReturned(vm=A, node=N1, generation=2, holder=1, disks=MADE_1)
 devices_of = Spec(DEVICES)
 
 

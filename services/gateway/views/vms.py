@@ -31,7 +31,7 @@ class Reason(msgspec.Struct):
 class Vm(msgspec.Struct):
     """A VM as the events tell. pcpus and addresses hold only while it runs. disk_wishes and nic_wishes: as asked for;
     disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last. migrating_to: where
-    it is on its way to; `node` is where it runs. hardware: what it
+    it is on its way to; `node` is where it runs; disks_there: as they are granted to that node. hardware: what it
     was last seen to have. sending: how far, as its node says right now."""
 
     name: str
@@ -64,6 +64,7 @@ class Vm(msgspec.Struct):
     placement: c.Placement | None = None
     hardware: Hardware | None = None
     migrating_to: str = ""
+    disks_there: tuple[Disk, ...] = ()
     sending: Sending | None = None
 
 
@@ -128,6 +129,8 @@ def _starting(vm: Vm, event: Any) -> bool:
     match event:
         case c.VmStartRequested():
             vm.state, vm.node, vm.generation, vm.placement = "starting", event.node, event.generation, event.placement
+        case c.VmDevicesNoted(changed=False) if vm.migrating_to:
+            vm.disks_there = event.disks
         case c.VmDevicesNoted():
             vm.disks, vm.nics = event.disks, event.nics
         case c.VmStarted():
@@ -175,12 +178,15 @@ def _migrating(vm: Vm, event: Any) -> bool:
         case m.VmMigrationRequested():
             vm.migrating_to, vm.placement = event.to, event.placement
         case m.VmIncomingGone():
-            vm.migrating_to = ""
+            vm.migrating_to, vm.disks_there = "", ()
         case m.VmMigrated():
             vm.node, vm.generation, vm.pcpus = event.node, event.generation, ()
+            vm.disks, vm.disks_there = vm.disks_there or vm.disks, ()
         case m.VmMigrationEnded():
             vm.migrating_to, vm.pcpus = "", event.pcpus
             vm.boot_id = event.boot_id or vm.boot_id
+        case m.VmMigrationFailed(source_gone=True):  # it ends once nothing waits for it on the other node
+            vm.state, vm.boot_id, vm.pcpus, vm.addresses = "stopping", "", (), ()
         case m.VmMigrationFailed():
             pass
         case _:
@@ -189,7 +195,7 @@ def _migrating(vm: Vm, event: Any) -> bool:
 
 
 def _nowhere(vm: Vm) -> None:
-    vm.migrating_to = ""
+    vm.migrating_to, vm.disks_there = "", ()
     vm.state, vm.node, vm.boot_id, vm.pcpus, vm.addresses = "stopped", "", "", (), ()
 
 
@@ -207,6 +213,9 @@ def _reason(event: Any) -> str:
         case m.VmMigrationEnded():
             took = f"{event.sent_mib} MiB in {event.total_ms} ms, downtime {event.downtime_ms} ms"
             return f"migrated to {event.node}: {took}"
+        case m.VmMigrationFailed(source_gone=True):
+            waits = f"it can be started once {event.to}, where it was to go, has ended what waits for it there"
+            return f"its process on {event.node} ended while it was migrated ({event.sentence}); {waits}"
         case m.VmMigrationFailed():
             return f"not migrated to {event.to}: {event.sentence}"
         case g.VmResizeRequested(vcpus=vcpus, memory_mib=mib):
