@@ -73,8 +73,12 @@ async def test_one_moves_away_another_stands_still_and_goes_on(world: Lab, ctl: 
     assert (await ctl("node", "cordon", "n2", "--wait")).code == 0
     for vm, (size, priority) in VMS.items():
         here.memory.demand_mib[vm] = 256
-        said = await ctl("vm", "create", vm, "--memory", size, "--priority", priority, "--wait")
-        assert said.code == 0, said
+        assert (await ctl("vm", "create", vm, "--memory", size, "--priority", priority, "--no-start", "--wait")).code == 0
+
+        async def starts(vm: str = vm) -> bool:
+            return (await ctl("vm", "start", vm, "--wait")).code == 0
+
+        await until(starts, "compute to have heard of n1, too")
     assert (await ctl("node", "uncordon", "n2", "--wait")).code == 0
 
     async def state(vm: str) -> str:
