@@ -12,7 +12,7 @@ import pytest
 
 from proto.machine import Disk, MachineSpec
 from services.node.drivers import CannotMove, CannotStart, Driver, Move
-from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of, told
+from tests.contract.driver_rigs import GUEST_S_MAX, QemuRig, Rig, guest_up, rig_of, told
 from tests.contract.test_driver_moves import over
 
 WRITER = "n=0; while [ ! -e /run/stop ]; do n=$((n+1)); echo $n >> /data/log; [ $((n % 20)) = 0 ] && sync; done"
@@ -44,7 +44,7 @@ async def disk_up(rig: Rig, driver: Driver) -> None:
     await guest_up(driver)
     if rig.real:
         wait = "until grep -q ' /data ' /proc/mounts; do sleep 0.1; done"
-        assert (await driver.exec("web-1", ("sh", "-c", wait), b"", 30.0)).exit_code == 0
+        assert (await driver.exec("web-1", ("sh", "-c", wait), b"", GUEST_S_MAX)).exit_code == 0
 
 
 def along(rig: Rig, generation: int) -> MachineSpec:
@@ -89,7 +89,7 @@ async def test_a_guest_takes_its_disk_along(rig: Rig, here: Driver, there: Drive
     assert await rig.read(there, "/data/kept") == b"on its disk"
     await here.remove_disks("web-1", rig.spec().disks)
     assert (rig.disks("n1"), rig.disks("n2")) == ([], [file])
-    await there.exec("web-1", ("sync",), b"", 10.0)
+    await there.exec("web-1", ("sync",), b"", GUEST_S_MAX)
     await there.kill("web-1")
     again = msgspec.structs.replace(along(rig, 2), generation=3)
     await there.start(made(again))
@@ -105,10 +105,10 @@ async def test_what_came_is_its_disk_also_where_it_never_went_on(rig: Rig, here:
     await here.start(rig.spec())
     await disk_up(rig, here)
     await rig.write(here, "/data/kept", b"on its disk")
-    assert (await here.exec("web-1", ("true",), b"", 10.0)).exit_code == 0
+    assert (await here.exec("web-1", ("true",), b"", GUEST_S_MAX)).exit_code == 0
     out, way = await ways(rig, here, there)
     waiting = await there.receive(along(rig, 2), way)
-    await here.exec("web-1", ("sync",), b"", 10.0)
+    await here.exec("web-1", ("sync",), b"", GUEST_S_MAX)
     await here.send("web-1", waiting.address, out)
     assert (await over(changes)).status == "sent"
     await here.kill("web-1")
@@ -174,13 +174,13 @@ async def test_the_next_agent_sends_a_disk_anew(rig: Rig, here: Driver, there: D
             await second.send("web-1", waiting.address, out)
         change = await over(changes)
         if change.unsent:
-            assert (await second.exec("web-1", ("true",), b"", 10.0)).exit_code == 0
+            assert (await second.exec("web-1", ("true",), b"", GUEST_S_MAX)).exit_code == 0
             await second.close()
             return
     await second.kill("web-1")
     await there.activate("web-1")
     await there.resume("web-1")
-    assert (await there.exec("web-1", ("true",), b"", 10.0)).exit_code == 0
+    assert (await there.exec("web-1", ("true",), b"", GUEST_S_MAX)).exit_code == 0
     await second.close()
 
 
@@ -193,13 +193,13 @@ async def test_a_writer_loses_nothing_and_a_target_that_dies_takes_nothing(tmp_p
         changes = here.changes()
         await here.start(rig.spec())
         await disk_up(rig, here)
-        await here.exec("web-1", ("sh", "-c", f"({WRITER}) >/dev/null 2>&1 &"), b"", 10.0)
+        await here.exec("web-1", ("sh", "-c", f"({WRITER}) >/dev/null 2>&1 &"), b"", GUEST_S_MAX)
         out, way = await ways(rig, here, there)
         waiting = await there.receive(along(rig, 2), way)
         await here.send("web-1", waiting.address, out)
         await there.kill("web-1")
         assert (await over(changes)).unsent
-        lines = (await here.exec("web-1", ("wc", "-l", "/data/log"), b"", 10.0)).stdout
+        lines = (await here.exec("web-1", ("wc", "-l", "/data/log"), b"", GUEST_S_MAX)).stdout
         assert int(lines.split()[0]) > 0
         out, way = await ways(rig, here, there, 3)
         waiting = await there.receive(along(rig, 3), way)
@@ -208,12 +208,12 @@ async def test_a_writer_loses_nothing_and_a_target_that_dies_takes_nothing(tmp_p
         await here.kill("web-1")
         await there.activate("web-1")
         await there.resume("web-1")
-        counted = int((await there.exec("web-1", ("wc", "-l", "/data/log"), b"", 10.0)).stdout.split()[0])
+        counted = int((await there.exec("web-1", ("wc", "-l", "/data/log"), b"", GUEST_S_MAX)).stdout.split()[0])
         assert counted > int(lines.split()[0])
         # the writer ends, and what is counted is read from the disk, not from the memory that came with it
         check = "touch /run/stop; sync; echo 3 > /proc/sys/vm/drop_caches; "
         check += "awk '$1 != NR { bad = NR } END { print bad + 0 }' /data/log"
-        assert (await there.exec("web-1", ("sh", "-c", check), b"", 20.0)).stdout.strip() == b"0"
+        assert (await there.exec("web-1", ("sh", "-c", check), b"", GUEST_S_MAX)).stdout.strip() == b"0"
         await here.close()
         await there.close()
 
@@ -241,7 +241,7 @@ async def test_who_has_another_key_is_not_let_in(tmp_path: Path) -> None:
             assert (await over(changes)).unsent
         with pytest.raises(CannotMove, match="too old"):
             await here.send("web-1", waiting.address, Move())
-        assert (await here.exec("web-1", ("true",), b"", 10.0)).exit_code == 0
+        assert (await here.exec("web-1", ("true",), b"", GUEST_S_MAX)).exit_code == 0
         await asyncio.wait_for(there.kill("web-1"), 20)
         assert (await told(there.changes(), "gone")).generation == 2
         await here.close()
