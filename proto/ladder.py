@@ -103,7 +103,8 @@ class JudgeMemory(Tick):
 
 
 class LadderClimbed(Event):
-    """Memory is taken back, step by step as listed. short_mib: what lacked to the goal; covered_mib: what these steps bring."""
+    """Memory is taken back, step by step as listed. short_mib: what lacked to the goal; covered_mib: what these steps bring. waits:
+    a VM that stands still and may go on only once there is more than enough, which is the goal then."""
 
     node: NodeId
     level: Level
@@ -112,6 +113,7 @@ class LadderClimbed(Event):
     short_mib: int
     covered_mib: int
     steps: tuple[LadderStep, ...] = ()
+    waits: str = ""
 
 
 class LadderDescended(Event):

@@ -1,6 +1,7 @@
 """What a node's memory ladder wishes of VMs, done: one moves away, one stands still until there is memory again. Pure.
 
-The ladder lets go only of what it took: a VM that somebody else paused stays paused.
+The ladder lets go only of what it took: a VM that somebody else paused stays paused. One that it stilled goes on also where it came
+to another node, or to a class that is never stilled: nobody else would ever let it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libs.common.messages import Command, Recorded, decode_meta
-from proto.compute import PauseVm, ResumeVm, VmPauseRequested, VmResumeRequested, VmStopped
+from proto.compute import PauseVm, ResumeVm, VmAllotted, VmPauseRequested, VmResumeRequested, VmStopped
 from proto.ladder import LadderDescended, Rung, VmMoveWanted, VmPauseWanted
-from proto.migration import MigrateVm
+from proto.machine import Priority
+from proto.migration import MigrateVm, VmMigrationEnded
 
 OURS = "service:compute"
 """the actor of what is decided in reaction to an event"""
@@ -41,5 +43,9 @@ def react(event: Any, stilled: Stilled) -> Sequence[Command]:
         case LadderDescended():
             back = [step.vm for step in event.steps if step.rung is Rung.PAUSE]
             return [ResumeVm(vm=vm) for vm in back if vm in stilled.vms]
+        case VmMigrationEnded() if event.vm in stilled.vms:
+            return [ResumeVm(vm=event.vm)]
+        case VmAllotted() if event.vm in stilled.vms and event.priority is not Priority.BEST_EFFORT:
+            return [ResumeVm(vm=event.vm)]
         case _:
             return ()

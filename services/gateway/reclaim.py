@@ -54,7 +54,9 @@ def only(event: Any, told: Callable[[str], bool], of_vm: bool) -> Any:
 def _only(event: Any, told: Callable[[str], bool]) -> Any:
     match event:
         case LadderClimbed() | LadderDescended():
-            return replace(event, steps=tuple(step for step in event.steps if told(step.vm)))
+            left = replace(event, steps=tuple(step for step in event.steps if told(step.vm)))
+            hidden = isinstance(left, LadderClimbed) and left.waits and not told(left.waits)
+            return replace(left, waits="") if hidden else left
         case CapacityExceeded():
             return replace(event, would_go=tuple(vm for vm in event.would_go if told(vm)))
         case MemoryPolicyWanted():
@@ -90,6 +92,8 @@ def _headline(event: Decision) -> str:
     if isinstance(event, LadderDescended):
         return f"{event.node} has had enough memory for {seen.calm_s} s ({has}), {event.spare_mib} MiB to spare"
     brought = f"{event.short_mib} MiB lack, {event.covered_mib} are to come of this"
+    if event.waits:
+        return f"{event.node} has not enough memory for {event.waits}, which stands still, to go on ({has}): {brought}"
     if event.level is Level.AMPLE:
         return f"{event.node} will be short of memory ({has}; its VMs are predicted to need {seen.forecast_mib} MiB): {brought}"
     return f"{event.node} is short of memory ({has}): {brought}"

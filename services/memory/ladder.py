@@ -10,7 +10,8 @@
 What is available is looked at as it will be in three seconds if it goes on falling, once it is less than twice minFree; that
 makes it hard at worst. Pressure (PSI) makes it one level worse where tasks wait for memory, two where all of them do, as long
 as less than twice minFree is available. A forecast beyond what VMs may have wishes a best-effort VM away before it comes to
-be. A critical VM is never touched, nor any VM below its reservation, nor by more than one step at a time.
+be. While a VM stands still, memory is taken as if it were hard until there is more than enough, for only then it goes on.
+A critical VM is never touched, nor any VM below its reservation, nor by more than one step at a time.
 """
 
 from __future__ import annotations
@@ -92,21 +93,24 @@ def judge(command: JudgeMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
     fast = level is Level.LOW or (level is Level.HARD and seen.fall_mib > 0)
     pace = PACE_US // 5 if fast else PACE_US
     rested = seen.at_us - ledger.climbed_us >= pace
-    taken = _climb(scene, command.node, level, beyond) if rested and (level is not Level.AMPLE or beyond) else ()
+    waits = "" if calm(seen) else next((vm.name for vm in scene.vms if vm.grip.pause), "")
+    climbs = rested and (level is not Level.AMPLE or beyond or waits)
+    taken = _climb(scene, command.node, level, beyond, waits) if climbs else ()
     if taken or level is not Level.AMPLE:
         return taken
     return descent.judge(scene, command.node, beyond > 0)
 
 
-def _climb(scene: Scene, node: str, level: Level, beyond_mib: int) -> Sequence[LedgerEvent]:
+def _climb(scene: Scene, node: str, level: Level, beyond_mib: int, waits: str) -> Sequence[LedgerEvent]:
     """Rung after rung, until what lacks is covered."""
     ahead = ahead_mib(scene.seen, scene.min_free_mib)
-    lacking = max(0, scene.min_free_mib - ahead) if level is not Level.AMPLE else 0
+    goal_mib = scene.calm_mib if waits else scene.min_free_mib
+    lacking = max(0, goal_mib - ahead) if waits or level is not Level.AMPLE else 0
     if level is not Level.AMPLE and lacking == 0:
         lacking = scene.min_free_mib // 4
     left = lacking - scene.pending_mib
     steps: list[LadderStep] = []
-    rank = LEVELS.index(level)
+    rank = max(LEVELS.index(level), LEVELS.index(Level.HARD) if waits else 0)
     if rank >= LEVELS.index(Level.CLEAR):
         steps += _merge(scene)
     if rank >= LEVELS.index(Level.SOFT) and left > 0:
@@ -126,7 +130,7 @@ def _climb(scene: Scene, node: str, level: Level, beyond_mib: int) -> Sequence[L
         return ()
     climbed = LadderClimbed(
         node=NodeId(node), level=level, seen=scene.seen, min_free_mib=scene.min_free_mib,
-        short_mib=max(lacking, beyond_mib), covered_mib=covered, steps=tuple(steps),
+        short_mib=max(lacking, beyond_mib), covered_mib=covered, steps=tuple(steps), waits=waits,
     )  # fmt: skip
     return [climbed, *(w for s in steps if (w := _wish(climbed, s)) is not None)]
 
@@ -151,7 +155,7 @@ def _holder(vm: Vm) -> Holder:
 def _balloon(scene: Scene, wanted_mib: int, in_need: bool) -> list[LadderStep]:
     if not scene.ledger.balloon:
         return []
-    vms = {vm.name: vm for vm in scene.vms if vm.ballooned and not vm.late}
+    vms = {vm.name: vm for vm in scene.vms if vm.ballooned and not vm.late and not vm.grip.pause}
     after = revoke([_holder(vm) for vm in vms.values()], wanted_mib, in_need)
     return [_step(Rung.BALLOON, vms[name], vms[name].held_mib, mib) for name, mib in after.items()]
 

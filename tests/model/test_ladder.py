@@ -225,6 +225,23 @@ def test_a_best_effort_vm_is_wished_away_and_at_last_one_stands_still() -> None:
     assert node.judge(0, after_s=90) != [] or node.ledger.grips.keys() == {"small", "large"}
 
 
+def test_while_one_stands_still_memory_is_taken_until_it_may_go_on() -> None:
+    """Between minFree and more than enough nothing would be taken otherwise, and nothing given back."""
+    node = Node(replace(HOST, swap_mib=0), still=BEST, norm=NORM, crit=CRIT)
+    node.uses("norm", 1000)
+    wishes = [e for _ in range(2) for e in node.judge(pct(10)) if isinstance(e, VmMoveWanted | VmPauseWanted)]
+    assert [type(wish) for wish in wishes] == [VmMoveWanted, VmPauseWanted], "it goes nowhere, and stands still"
+    node.comply()
+    (climbed,) = node.judge(pct(110))
+    assert isinstance(climbed, LadderClimbed) and (climbed.level, climbed.waits) == (Level.AMPLE, "still")
+    assert climbed.short_mib == pct(125) - pct(110) and [s.vm for s in climbed.steps] == ["norm"]
+    node.comply()
+    assert node.judge(pct(126)) == [], "it is enough, though not for long yet"
+    (descended,) = node.judge(pct(130), after_s=31)
+    assert isinstance(descended, LadderDescended) and [s.rung for s in descended.steps] == [Rung.PAUSE]
+    assert node.judge(pct(110)) == [], "nobody waits any more"
+
+
 def test_a_forecast_beyond_the_node_wishes_a_vm_away_before_it_comes_to_be() -> None:
     node = Node(best=BEST, norm=NORM)
     climbed, wish = node.judge(8000, forecast_mib=15_100)

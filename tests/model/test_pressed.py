@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.common.messages import Event, Meta, NodeId, Recorded, VmId, encode, tag_of
-from proto.compute import GoneCause, PauseVm, ResumeVm, VmPauseRequested, VmResumeRequested, VmStopped
+from proto.compute import GoneCause, PauseVm, ResumeVm, VmAllotted, VmPauseRequested, VmResumeRequested, VmStopped
 from proto.ladder import HostSeen, LadderDescended, LadderStep, Level, Rung, VmMoveWanted, VmPauseWanted
-from proto.machine import Priority
-from proto.migration import MigrateVm
+from proto.machine import Allotment, Priority
+from proto.migration import MigrateVm, VmMigrationEnded
 from services.compute.app import SERVICE
 from services.compute.pressed import OURS, Stilled, react
 
@@ -46,6 +48,15 @@ def test_a_wish_to_move_is_a_migration_with_its_reason() -> None:
 def test_a_wish_to_pause_is_a_pause_and_ends_with_the_pressure() -> None:
     assert react(VmPauseWanted(**WISH), Stilled()) == [PauseVm(vm="a")]
     assert react(BACK, after((PAUSED, OURS))) == [ResumeVm(vm="a")]
+
+
+def test_what_was_stilled_goes_on_where_nobody_would_let_it() -> None:
+    moved = VmMigrationEnded(vm=A, node=NodeId("n2"), generation=2)
+    raised = VmAllotted(vm=A, priority=Priority.NORMAL, allotment=Allotment())
+    for event in (moved, raised):
+        assert react(event, after((PAUSED, OURS))) == [ResumeVm(vm="a")]
+        assert not react(event, after((PAUSED, "user:ann"))) and not react(event, Stilled())
+    assert not react(replace(raised, priority=Priority.BEST_EFFORT), after((PAUSED, OURS)))
 
 
 def test_a_pause_of_somebody_else_stays() -> None:
