@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from libs.common.messages import Command, Event, Fact, Name, NodeId, Value, VmId
+from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
 from proto.devices import Change as Change
 from proto.devices import ChangeKind as ChangeKind
 from proto.devices import Known as Known
 from proto.devices import VmPhase as VmPhase
 from proto.hardware import Hardware
+from proto.images import DeleteImage as DeleteImage
+from proto.images import ImageCommand as ImageCommand
+from proto.images import ImageDeleted as ImageDeleted
+from proto.images import ImageDeleteRequested as ImageDeleteRequested
+from proto.images import ImageEvent as ImageEvent
+from proto.images import ImageImported as ImageImported
+from proto.images import ImageImportRequested as ImageImportRequested
+from proto.images import ImageInfo as ImageInfo
+from proto.images import ImageRejected as ImageRejected
+from proto.images import ImportImage as ImportImage
+from proto.images import ReportImage as ReportImage
+from proto.images import ReportImageRemoved as ReportImageRemoved
 from proto.machine import (
-    DirectBoot,
     Disk,
     DiskBus,
-    DiskFormat,
     DiskLimits,
     DiskMib,
     DiskWish,
-    FileName,
     Nic,
     NicKind,
     NicModel,
     NicWish,
-    Sha256,
 )
 
 
@@ -51,8 +59,8 @@ class GrantDevices(Command):
     """A start of this generation on this node wants the VM's devices. The first grant makes them (names, serials, MACs,
     PCI slots: derived from the VM's uuid-like `vm` name and index, never by chance); later ones return the same. running: it was
     found running under that generation after a restore, with has_disks and has_nics where these are known. copied: pools that are
-    not those of the node it comes from: its disks in them go along, under new file names. sizes_mib: of images; pool_ids: of the
-    node's pools (Disk.pool_id)."""
+    not those of the node it comes from: its disks in them go along, under new file names. sizes_mib: of images, image_ids:
+    of the pools that they are in; pool_ids: of the node's pools (Disk.pool_id)."""
 
     vm: Name
     node: NodeId
@@ -65,6 +73,7 @@ class GrantDevices(Command):
     has_nics: tuple[Nic, ...] = ()
     copied: tuple[str, ...] = ()
     pool_ids: dict[str, str] = {}
+    image_ids: dict[str, str] = {}
 
 
 class RevokeDevices(Command):
@@ -281,88 +290,6 @@ class DevicesRemoved(Event):
     vm: VmId
 
 
-# --- images ------------------------------------------------------------------------------------------------------------
-
-
-class ImportImage(Command):
-    """Take in a file that lies in the pool's `incoming` folder. The agent of `node` inspects and copies it. `boot` names files
-    beside it for images that are started by QEMU directly (the built-in `tiny`)."""
-
-    image: Name
-    file: FileName
-    format: DiskFormat
-    node: str = ""
-    pool: Name = "default"
-    sha256: Sha256 | None = None
-    boot: DirectBoot | None = None
-
-
-class DeleteImage(Command):
-    """`used_by`: VMs whose disks stand on it; `node`: whose agent is to remove it. Filled in by io's own view."""
-
-    image: Name
-    used_by: tuple[str, ...] = ()
-    node: str = ""
-
-
-class ImageInfo(Value):
-    """What inspection found. `size_mib` is the virtual size, rounded up."""
-
-    format: DiskFormat
-    size_mib: int
-    sha256: Sha256
-
-
-class ReportImage(Fact):
-    """The agent looked: `info` where it is acceptable, else `sentence` says what is wrong and what would be right."""
-
-    image: Name
-    order_version: int
-    info: ImageInfo | None = None
-    sentence: str = ""
-    order_incarnation: int = 1
-    incarnation: int = 1
-
-
-class ReportImageRemoved(Fact):
-    image: Name
-    order_version: int
-    order_incarnation: int = 1
-    incarnation: int = 1
-
-
-class ImageImportRequested(Event):
-    image: str
-    node: NodeId
-    pool: str
-    file: str
-    format: DiskFormat
-    sha256: str = ""
-    boot: DirectBoot | None = None
-
-
-class ImageImported(Event):
-    image: str
-    pool: str
-    info: ImageInfo
-    boot: DirectBoot | None = None
-
-
-class ImageRejected(Event):
-    image: str
-    sentence: str
-
-
-class ImageDeleteRequested(Event):
-    image: str
-    node: NodeId
-    pool: str
-
-
-class ImageDeleted(Event):
-    image: str
-
-
 ChangeCommand = AttachDisk | DetachDisk | ResizeDisk | LimitDisk | AttachNic | DetachNic | SetNic
 """changes of one VM's devices"""
 DevicesCommand = (
@@ -396,5 +323,3 @@ DevicesEvent = (
     | DiskFilesRemoved
     | DisksSettled
 )
-ImageCommand = ImportImage | DeleteImage | ReportImage | ReportImageRemoved
-ImageEvent = ImageImportRequested | ImageImported | ImageRejected | ImageDeleteRequested | ImageDeleted

@@ -35,7 +35,8 @@ class OrderVm(Message):
     spec is present unless `want` is gone, or the guest is to go on in the process that it came in: then none is started.
     migrating: address and incoming: where to and as which generation the guest goes; deadline_s: how long that may take before
     it runs on here. incoming, migrating: copied: pools whose disks go along, with the word of the source's pool;
-    peer_key: the other node's."""
+    peer_key: the other node's; whole: disks of
+    which all is copied, as what they stand on is not there."""
 
     vm: Name
     generation: int
@@ -51,6 +52,7 @@ class OrderVm(Message):
     incoming: int = 0
     copied: dict[str, str] = {}
     peer_key: str = ""
+    whole: tuple[str, ...] = ()
 
 
 class OrderDisksRemoval(Message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -41,7 +42,7 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         memory_mib=vm.shape.memory_mib,
         guaranteed_mib=guaranteed_mib(promise_to(vm)),
         priority=vm.priority,
-        pools=needed(vm.disks, () if quest.along else views.homes.at.get(vm.vm, {}).items()),
+        pools=needed(vm.disks, _home(views, vm, quest.along)),
         bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
         node=quest.node,
         source=quest.source,
@@ -53,6 +54,17 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         one_cell=allotment.one_cell,
         lasts=views.fleet.lasts(life.kind),
     )
+
+
+def _home(views: Views, vm: VmDefined, along: bool) -> Iterator[tuple[str, str]]:
+    """(pool, word) of what is where already: its disks; before it has any, the images that they are to stand on. What goes along
+    stands on nothing, but for the kernel that QEMU starts."""
+    if not along and (home := views.homes.at.get(vm.vm)):
+        yield from home.items()
+        return
+    for name in {vm.boot_image} if along else {disk.image for disk in vm.disks}:
+        if image := views.images.get(name):
+            yield image.pool, image.pool_id
 
 
 def choose(views: Views, vm: str, now_us: int, quest: Quest = ANY) -> Placement | None:

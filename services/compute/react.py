@@ -157,6 +157,12 @@ def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | N
     return Order(state.node, message)
 
 
+def _whole(state: Migrating) -> tuple[str, ...]:
+    """Disks that stand on an image here, and on none there."""
+    there = {disk.name for disk in state.spec.disks if not disk.image}
+    return tuple(disk.name for disk in state.running.spec.disks if disk.image and disk.name in there)
+
+
 def _migrating(state: Migrating, version: int) -> Sequence[Order]:
     """The source and the target at once, each for its own generation."""
     running, out = state.running, []
@@ -179,6 +185,7 @@ def _migrating(state: Migrating, version: int) -> Sequence[Order]:
                 deadline_s=state.deadline_s,
                 copied=state.way.copied,
                 peer_key=state.way.target_key,
+                whole=_whole(state),
             )
         out.append(Order(state.node, source))
     if state.phase is not Phase.RESERVING:

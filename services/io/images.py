@@ -162,7 +162,8 @@ def _report(fact: ReportImage, image: Image) -> Sequence[ImageEvent]:
     if wish.sha256 and fact.info.sha256 != wish.sha256:
         said = f"the sha256 of {wish.file} is {fact.info.sha256}, announced as {wish.sha256}"
         return [ImageRejected(image=fact.image, sentence=said)]
-    return [ImageImported(image=fact.image, pool=wish.pool, info=fact.info, boot=wish.boot)]
+    there = fact.pool_ids.get(wish.pool, "")
+    return [ImageImported(image=fact.image, pool=wish.pool, info=fact.info, boot=wish.boot, pool_id=there)]
 
 
 def _check_node(fact: ReportImage | ReportImageRemoved, node: NodeId) -> None:

@@ -118,6 +118,8 @@ def _at(disk: Disk, command: GrantDevices) -> Disk:
     """As that node is to have it."""
     there = command.pool_ids.get(disk.pool, "")
     anew = not disk.made and disk.pool_id and there and there != disk.pool_id
+    if disk.pool in command.copied and command.image_ids.get(disk.image, there) != there:
+        disk = replace(disk, image="")  # all that the guest sees goes along: what it stands on is not there
     if anew or disk.pool in command.copied:
         return named_anew(command.vm, disk, command.generation, there)
     return replace(disk, pool_id=disk.pool_id if disk.made and disk.pool_id else there, made=disk.made or command.running)

@@ -43,6 +43,7 @@ from proto.io import (
     Known,
     LimitDisk,
     RemoveDevices,
+    ReportImage,
     ResizeDisk,
     SetNic,
     VmPhase,
@@ -150,7 +151,12 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             wished = {d.image for d in command.disks if d.image}
             sizes_mib = {i: views.images[i].info.size_mib for i in sorted(wished) if i in views.images}
             there = views.nodes.get(command.node)
-            return replace(command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {})
+            images = {disk.image for disk in views.disks[command.vm].disks} if command.vm in views.disks else wished
+            image_ids = {i: views.images[i].pool_id for i in sorted(images) if i in views.images}
+            return replace(command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {}, image_ids=image_ids)
+        case ReportImage():
+            there = views.nodes.get(command.node)
+            return replace(command, pool_ids=there.pool_ids if there else {})
         case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
             return replace(command, known=_known(command, views))
         case RemoveDevices():

@@ -55,6 +55,7 @@ def way(order: OrderVm) -> Move:
         pool_ids=order.copied,
         incoming=order.incoming or order.generation,
         peer_key=order.peer_key,
+        whole=order.whole,
     )
 
 

@@ -15,6 +15,7 @@ from services.node.drivers import CannotMove, CannotStart, Driver, Move
 from tests.contract.driver_rigs import GUEST_S_MAX, QemuRig, Rig, guest_up, rig_of, told
 from tests.contract.test_driver_moves import over
 
+SUM = "dd if=/dev/vda bs=512 count=2 2>/dev/null | sha256sum; blockdev --getsize64 /dev/vda 2>/dev/null || cat /sys/block/vda/size"
 WRITER = "n=0; while [ ! -e /run/stop ]; do n=$((n+1)); echo $n >> /data/log; [ $((n % 20)) = 0 ] && sync; done"
 
 
@@ -116,6 +117,32 @@ async def test_what_came_is_its_disk_also_where_it_never_went_on(rig: Rig, here:
     await there.start(made(msgspec.structs.replace(along(rig, 2), generation=3)))
     await disk_up(rig, there)
     assert await rig.read(there, "/data/kept") == b"on its disk"
+
+
+async def test_a_disk_leaves_its_image_behind_where_that_is_not_there(rig: Rig, here: Driver, there: Driver) -> None:
+    """All that its guest sees of it goes along, and stands on nothing there."""
+    changes = here.changes()
+    await here.start(rig.spec())
+    await disk_up(rig, here)
+    await rig.write(here, "/data/kept", b"on its disk")
+    await here.exec("web-1", ("sync",), b"", GUEST_S_MAX)
+    before = (await here.exec("web-1", ("sh", "-c", SUM), b"", GUEST_S_MAX)).stdout
+    out, way = await ways(rig, here, there)
+    spec = along(rig, 2)
+    spec = msgspec.structs.replace(spec, disks=tuple(msgspec.structs.replace(d, image="") for d in spec.disks))
+    waiting = await there.receive(spec, msgspec.structs.replace(way, disks=spec.disks))
+    await here.send("web-1", waiting.address, msgspec.structs.replace(out, whole=("root",)))
+    assert (await over(changes)).status == "sent"
+    await here.kill("web-1")
+    await there.activate("web-1")
+    await there.resume("web-1")
+    assert await rig.read(there, "/data/kept") == b"on its disk"
+    await there.exec("web-1", ("sync",), b"", GUEST_S_MAX)
+    await there.kill("web-1")
+    await there.start(made(msgspec.structs.replace(spec, generation=3)))
+    await disk_up(rig, there)
+    assert await rig.read(there, "/data/kept") == b"on its disk"
+    assert (await there.exec("web-1", ("sh", "-c", SUM), b"", GUEST_S_MAX)).stdout == before
 
 
 async def test_what_was_recalled_runs_on_with_its_own_disk(rig: Rig, here: Driver, there: Driver) -> None:

@@ -455,3 +455,17 @@ def test_a_vm_that_is_found_has_what_it_runs_with() -> None:
         state = DEVICES.fold((*before, granted))
         assert isinstance(state, Granted) and state.disks == has and not state.before and not state.unwanted
         assert state.disks_made == 2
+
+
+def test_where_its_image_is_not_a_disk_goes_along_whole() -> None:
+    """Of what stands on an image that is in the target's pool too only the guest's own writes do."""
+    command = _grant(N2, 2, AT_N2, ("default",))
+    (there,) = devices_of.given(FIRST, SETTLED).when(replace(command, image_ids={"tiny": "two"})).events
+    assert isinstance(there, DevicesGranted) and [disk.image for disk in there.disks] == ["tiny", ""]
+    (away,) = devices_of.given(FIRST, SETTLED).when(replace(command, image_ids={"tiny": "one"})).events
+    assert isinstance(away, DevicesGranted) and [disk.image for disk in away.disks] == ["", ""]
+    views = Views()
+    for event in (NodeJoined(node=N1, key="k"), NodeReported(node=N1, capabilities=replace(CAN, pool_ids=AT_N1), boot_id="b")):
+        views.apply(HERE, event)
+    seen = enrich(ReportImage(node=N1, image="tiny", order_version=1), views, 0)
+    assert seen.pool_ids == AT_N1

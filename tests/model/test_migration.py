@@ -395,6 +395,15 @@ def test_disks_that_the_target_does_not_reach_go_along() -> None:
     assert (source.spec.disks, target_.spec.disks) == (DISKS, ALONG_DISKS)
 
 
+def test_the_source_is_told_which_disks_go_whole() -> None:
+    bare = tuple(msgspec.structs.replace(disk, image="") for disk in ALONG_DISKS)
+    granted, waiting = msgspec.structs.replace(GRANTED, disks=bare), msgspec.structs.replace(WAITING, spec=SPEC)
+    source, _ = (order.message for order in told((*RUNNING, ASKED_ALONG, NOTED, granted, waiting, SEND)))
+    assert isinstance(source, OrderVm) and source.whole == tuple(disk.name for disk in DISKS if disk.image) != ()
+    source, _ = (order.message for order in told(ALONG))
+    assert isinstance(source, OrderVm) and source.whole == ()
+
+
 def test_where_a_guest_runs_it_has_the_disks_of_that_node() -> None:
     state = VM.fold((*ALONG, MOVED, ENDED))
     assert isinstance(state, Running) and state.spec.disks == ALONG_DISKS

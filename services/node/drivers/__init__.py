@@ -91,12 +91,13 @@ class VmCpu(msgspec.Struct, frozen=True):
 class Move(msgspec.Struct, frozen=True):
     """What a guest's way needs beside an address. disks: those that go along, for the target's pool is another one; pool_ids:
     of the source's pools that they lie in; incoming: the generation that the guest goes to; peer_key: the other
-    node's, between hosts."""
+    node's, between hosts; whole: disks of which all is copied, as the image that they stand on is not there."""
 
     disks: tuple[Disk, ...] = ()
     pool_ids: dict[str, str] = {}
     incoming: int = 0
     peer_key: str = ""
+    whole: tuple[str, ...] = ()
 
 
 AT_HAND = Move()

@@ -13,11 +13,10 @@ Each job and each target's node is named copyN, where N is the disk's slot.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from proto.machine import Disk, DiskFormat
-from services.node.drivers import CannotMove
+from services.node.drivers import CannotMove, Move
 from services.node.drivers.qemu import moving
 from services.node.drivers.qemu.qmp import QmpEvent
 
@@ -37,17 +36,17 @@ class Mirrors:
         self._vm = vm
         self._turned = asyncio.Event()
 
-    async def begin(self, address: str, disks: Sequence[Disk], tls: str) -> None:
+    async def begin(self, address: str, move: Move, tls: str) -> None:
         """Raises CannotMove, DriverError; then nothing goes on."""
         await self.drop()
         try:
-            for disk in disks:
-                await self._begin(address, disk, tls)
+            for disk in move.disks:
+                await self._begin(address, disk, tls, disk.name in move.whole)
         except BaseException:
             await self.drop()
             raise
 
-    async def _begin(self, address: str, disk: Disk, tls: str) -> None:
+    async def _begin(self, address: str, disk: Disk, tls: str, whole: bool) -> None:
         vm, name = self._vm, f"{PREFIX}{disk.slot}"
         sock = await moving.connected(address)
         try:
@@ -59,7 +58,8 @@ class Mirrors:
         there |= {"server": {"type": "fd", "str": name}} | ({"tls-creds": tls} if tls else {})
         await vm.do("blockdev-add", there)
         self.jobs[name] = "copying"
-        how = {"sync": "top" if disk.format is DiskFormat.QCOW2 else "full", "copy-mode": "background"}
+        over = disk.format is DiskFormat.QCOW2 and disk.image and not whole
+        how = {"sync": "top" if over else "full", "copy-mode": "background"}
         fails = {"on-source-error": "report", "on-target-error": "report"}
         await vm.do("blockdev-mirror", {"job-id": name, "device": f"disk{disk.slot}", "target": name, **how, **fails})
 

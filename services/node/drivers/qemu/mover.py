@@ -176,7 +176,7 @@ class Mover:
         self._before, self._paused_us, self._why = vm.status, 0, ""
         self._over.clear()
         if move.disks:
-            await self._mirrors.begin(moving.for_disks(address), move.disks, tls)
+            await self._mirrors.begin(moving.for_disks(address), move, tls)
             self.sending = True
             self._copying = self._spawn(self._disks_first(address))
             return
