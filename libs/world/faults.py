@@ -67,7 +67,7 @@ def story(seed: int, storm: Storm | None = None, locking: bool = True, restores:
     world.run(PREPARE_S)
     for n in range(storm.vms if storm.tight else storm.vms // 2):
         vm, size = f"vm-{n}", 1536 if storm.tight else 512
-        define = DefineVm(vm=vm, memory_mib=size, disks=(DiskWish(image="tiny"),), priority=_class(n, storm))
+        define = DefineVm(vm=vm, memory_mib=size, disks=_disks(world, n), priority=_class(n, storm))
         world.ask("compute", f"vm-{vm}", define)
         world.net.after(500_000, _asker(world, StartVm(vm=vm), vm))
     world.run(1.0)
@@ -130,10 +130,17 @@ def _later(world: World, random: Random, seconds: float, thunk: Callable[[], Non
     world.net.after(random.randrange(round(seconds * 1e6)), thunk)
 
 
+def _disks(world: World, n: int) -> tuple[DiskWish, ...]:
+    """Where nodes have pools of their own, every other VM's disk stands on an image that one of them has, the rest on nothing."""
+    blank = len({pool.id for pool in world.pools.values()}) > 1 and n % 2
+    return (DiskWish(size_mib=64) if blank else DiskWish(image="tiny"),)
+
+
 def _command(world: World, random: Random, storm: Storm) -> Callable[[], None]:
-    vm = f"vm-{random.randrange(storm.vms)}"
+    n = random.randrange(storm.vms)
+    vm = f"vm-{n}"
     sizes = (1024, 2048) if storm.tight else (256, 1024, 2048)
-    define = DefineVm(vm=vm, memory_mib=random.choice(sizes), disks=(DiskWish(image="tiny"),), nics=(NicWish(),))
+    define = DefineVm(vm=vm, memory_mib=random.choice(sizes), disks=_disks(world, n), nics=(NicWish(),))
     start, stop = StartVm(vm=vm), StopVm(vm=vm, deadline_s=random.choice((0, 2, 5)))
     kinds: list[Command] = [
         define, define, define, start, start, start, stop, stop, PauseVm(vm=vm), ResumeVm(vm=vm), ResetVm(vm=vm), DeleteVm(vm=vm),

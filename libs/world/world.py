@@ -65,7 +65,8 @@ class World:
         for name, agent in self.agents.items():
             self.ask("compute", f"node-{name}", JoinNode(node=name, key=f"key-{name}"))
             self.net.after(50_000, agent.begin)
-        boot = DirectBoot(kernel="vmlinux", initrd="initrd")
+        apart = len({pool.id for pool in self.pools.values()}) > 1  # a kernel beside the image would tie its VMs to one node
+        boot = None if apart else DirectBoot(kernel="vmlinux", initrd="initrd")
         tiny = ImportImage(image="tiny", file="tiny.qcow2", format=DiskFormat.QCOW2, boot=boot)
         self.net.after(3_000_000, lambda: self._discard(self.ask("io", "image-tiny", tiny)))
 
