@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show, task
+from services.cli import show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 
@@ -36,7 +36,7 @@ def drain(
 
 
 def _along(copy_mib: int) -> str:
-    return f"with its disks, up to {copy_mib / 1024:.1f} GiB" if copy_mib else ""
+    return f"its disks go along, {units.size(copy_mib)} at most" if copy_mib else ""
 
 
 def _table(plan: dict[str, Any]) -> None:

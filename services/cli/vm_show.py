@@ -14,7 +14,8 @@ def migrating(vm: dict[str, Any]) -> str:
     if not sending:
         return str(vm.get("migrating_to") or "")
     left = f"{sending.get('remaining_mib')} of {sending.get('memory_mib')} MiB to be sent, {sending.get('sent_mib')} MiB sent"
-    return f"{vm.get('migrating_to')}: {left}, round {sending.get('round')}"
+    disks = f"; {sending['disks_sent_mib']} of {sending['disks_mib']} MiB of disks copied" if sending.get("disks_mib") else ""
+    return f"{vm.get('migrating_to')}: {left}, round {sending.get('round')}{disks}"
 
 
 def print_vm(vm: dict[str, Any]) -> None:
@@ -50,6 +51,7 @@ def print_vm(vm: dict[str, Any]) -> None:
             units.size(disk.get("size_mib")),
             disk.get("format"),
             disk.get("image") and f"on {disk['image']}",
+            disk.get("pool") not in (None, "default") and f"in pool {disk['pool']}",
         ]
         print("disk  " + "  ".join(show.clean(part) for part in made if part))
     for nic in vm.get("nics") or vm.get("nic_wishes") or ():

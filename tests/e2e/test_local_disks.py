@@ -39,6 +39,10 @@ def test_a_disk_of_one_node_goes_along(cluster: EmbeddedCluster) -> None:
     cluster.ctl("vm", "exec", "luggage", "--", "sh", "-c", f"({WRITER}) >/dev/null 2>&1 &")
     assert files(cluster, "luggage") == [f"{here}/luggage-disk1.qcow2"]
 
+    plan = cluster.json("node", "drain", here, "--dry-run")
+    assert [move["copy_mib"] for move in plan["moves"] if move["vm"] == "luggage"] == [64]
+    assert "its disks go along, 64 MiB at most" in cluster.ctl("node", "drain", here, "--dry-run")
+
     cluster.ctl("vm", "migrate", "luggage", "--node", to, "--wait")
     assert (node(cluster, "luggage"), boot_id(cluster, "luggage")) == (to, boot)
     assert guest(cluster, "luggage", "/bin/sh", "-c", SUM) == sum

@@ -128,8 +128,11 @@ class DrainUnfit(msgspec.Struct):
 
 
 class DrainMove(msgspec.Struct):
+    """copy_mib: the disks that go along, at most; 0: that node reaches them."""
+
     vm: str
     to: str
+    copy_mib: int = 0
 
 
 class Drain(msgspec.Struct):

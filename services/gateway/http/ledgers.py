@@ -146,7 +146,7 @@ async def _planned(gateway: Gateway, node: str, policy: MemoryPolicy) -> PolicyP
     if not relief.vms:
         return PolicyPlan([], [], relief.enough)
     found = await ask_service(gateway.bus, "compute", "drain", DrainPlan, AskDrain(node=node, vms=relief.vms))
-    moves = [DrainMove(move.vm, move.to) for move in found.moves]
+    moves = [DrainMove(move.vm, move.to, move.copy_mib) for move in found.moves]
     unfit = [DrainUnfit(unfit.vm, unfit.sentence, unfit.remedy) for unfit in found.unfit]
     known = {move.vm for move in moves} | {row.vm for row in unfit}
     busy = "it is starting, stopping or moving"

@@ -82,7 +82,7 @@ async def show_drain(request: Asked, gateway: NamedDependency[Gateway], node: Fr
     await gateway.node(node)
     plan = await ask_service(gateway.bus, "compute", "drain", DrainPlan, AskDrain(node=node))
     return Drain(
-        moves=[DrainMove(move.vm, move.to) for move in plan.moves],
+        moves=[DrainMove(move.vm, move.to, move.copy_mib) for move in plan.moves],
         unfit=[DrainUnfit(unfit.vm, unfit.sentence, unfit.remedy) for unfit in plan.unfit],
         waits=list(plan.waits),
     )
