@@ -3,7 +3,7 @@
     fit ─┬─ disks   unplug · file, nodes, device · size · limits        fit_disks.py
          ├─ NICs    unplug · backend, device · link                     fit_nics.py
          ├─ memory  virtio-mem's requested size, or DIMMs               fit_memory.py
-         └─ vCPUs   the lowest free core first, and online inside       fit_cpus.py
+         └─ vCPUs   the lowest free core first, and online inside       fit_cpus.py; emulated ones: fit_emulated.py
 
 Each step looks at what is there first, so that one that was cut short (the agent died between any two commands) is gone on
 with, and one that was done is not done again. What cannot be had is a Misfit with its reason; all else holds.

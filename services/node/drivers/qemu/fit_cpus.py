@@ -2,6 +2,7 @@
 
 Taking one away means that the guest stops using it: an emulated CPU cannot be unplugged (QEMU's memory is corrupt afterwards,
 under TCG in all versions tried), and under KVM the guest has to agree as well. It stays plugged, and is the first used again.
+Plugging an emulated one ends QEMU, too, where its buffer of translated code is given out to the last region (fit_emulated.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from proto.hardware import Misfit
 from proto.machine import MachineSpec
 from services.node.drivers import DriverError, GuestSilent
-from services.node.drivers.qemu import argv
+from services.node.drivers.qemu import argv, fit_emulated
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 
 if TYPE_CHECKING:
@@ -43,15 +44,24 @@ async def fit(vm: RunningVm, spec: MachineSpec, found: list[Misfit]) -> None:
     """Raises DriverError."""
     wanted, made = spec.shape.vcpus, len(await vm.do("query-cpus-fast"))
     if made < wanted:
-        await _plug(vm, spec, made)
-    await _use(vm, wanted, found)
+        made += await _plug(vm, spec, made)
+        if made < wanted:
+            said = f"{made} of {wanted} vCPUs are plugged: QEMU has no room yet for the code of another emulated one"
+            found.append(Misfit(what="vcpus", sentence=said, pending=True))
+    await _use(vm, min(wanted, made), found)
 
 
-async def _plug(vm: RunningVm, spec: MachineSpec, made: int) -> None:
-    free = [c["props"] for c in await vm.do("query-hotpluggable-cpus") if "qom-path" not in c]
+async def _plug(vm: RunningVm, spec: MachineSpec, made: int) -> int:
+    """How many. Raises DriverError, OSError."""
+    places = await vm.do("query-hotpluggable-cpus")
+    free = [c["props"] for c in places if "qom-path" not in c]
     free.sort(key=lambda props: (props["socket-id"], props["core-id"], props["thread-id"]))
-    for props in free[: spec.shape.vcpus - made]:
-        await vm.do("device_add", {**argv.vcpu(spec.shape.cpu_model, props["core-id"]), **props})
+    vcpus = [{**argv.vcpu(spec.shape.cpu_model, p["core-id"]), **p} for p in free[: spec.shape.vcpus - made]]
+    if await fit_emulated.is_emulated(vm):
+        return await fit_emulated.plug(vm, vcpus, len(places))
+    for words in vcpus:
+        await vm.do("device_add", words)
+    return len(vcpus)
 
 
 async def _use(vm: RunningVm, wanted: int, found: list[Misfit]) -> None:

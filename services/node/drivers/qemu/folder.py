@@ -31,7 +31,8 @@ RECORD_BYTES_MAX = 64 * 1024
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A process. start_ticks: /proc/PID/stat's start time; boot_id: of the host; resets: system resets asked for by verb;
     cgroup: its group, empty where none could be made; former: those it was in before its class changed. incoming: where it waits
-    for its guest, until that was activated; pools: those whose lease is to be taken then."""
+    for its guest, until that was activated; pools: those whose lease is to be taken then. plugging: a vCPU is being plugged, and
+    its guest may stand still for that (fit_emulated.py)."""
 
     vm: str
     generation: int
@@ -43,6 +44,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     incoming: str = ""
     pools: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
+    plugging: bool = False
 
     @property
     def groups(self) -> str:

@@ -21,6 +21,7 @@ import msgspec
 
 from proto.compute import GoneCause
 from services.node.drivers import SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
+from services.node.drivers.qemu import fit_emulated
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
@@ -62,6 +63,8 @@ class RunningVm:
         self.tell = tell
         self.grouping = asyncio.Lock()
         """held while its control group, or a limit of that, is changed"""
+        self.still = False
+        """its guest stands still for a moment, of which nobody is told"""
         self._verbs = 0
         self._why = ""
         self._killed = False
@@ -98,6 +101,7 @@ class RunningVm:
         status = str((await self.qmp.execute("query-status", timeout_s=timeout_s))["status"])
         self.status = status if status == "prelaunch" else self.word(status)
         await self.mover.adopt()
+        await fit_emulated.over(self)
         await self.console.connect(lambda: self.folder.dial("serial"))
 
     async def revive(self, timeout_s: float) -> None:
@@ -114,7 +118,7 @@ class RunningVm:
         if change := self.mover.revived(sending):
             self.tell(change)
         else:
-            self._become(self.status, GoneCause.GUEST if self.status == "shutdown" else GoneCause.UNKNOWN)
+            self.become(self.status, GoneCause.GUEST if self.status == "shutdown" else GoneCause.UNKNOWN)
 
     def word(self, status: str) -> str:
         """QEMU's run state as the agent's."""
@@ -271,13 +275,13 @@ class RunningVm:
         self.fitting.hear(event)
         match event.name:
             case "SHUTDOWN" if event.data.get("guest"):
-                self._become("shutdown", GoneCause.GUEST)
-            case "STOP" if self.status == "running":
-                self._become("paused")
+                self.become("shutdown", GoneCause.GUEST)
+            case "STOP" if self.status == "running" and not self.still:
+                self.become("paused")
             case "RESUME" if self.status != "running":
-                self._become("running")
+                self.become("running")
             case "GUEST_PANICKED":
-                self._become("panicked")
+                self.become("panicked")
             case "WATCHDOG":
                 self._why = "the watchdog ran out; "
             case "BLOCK_IO_ERROR":
@@ -289,10 +293,10 @@ class RunningVm:
         now = asyncio.get_running_loop().time()
         if now - self._reset_at >= RESET_QUIET_S:
             self._why += f"the guest was reset ({reason})"
-            self._become(self.status)
+            self.become(self.status)
         self._reset_at = now
 
-    def _become(self, status: str, cause: GoneCause = GoneCause.UNKNOWN) -> None:
+    def become(self, status: str, cause: GoneCause = GoneCause.UNKNOWN) -> None:
         self.status, why, self._why = status, self._why, ""
         if self._verbs == 0:
             self.tell(MachineChanged(self.record.vm, self.record.generation, status, cause, why))
