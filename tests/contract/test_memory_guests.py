@@ -145,8 +145,8 @@ async def test_a_guest_that_cannot_give_is_told_of(
         await until(lambda: memory.reports, 20)
         assert "early: its guest has 256 MiB" in memory.reports[0].faults[0]
         await driver.resume("early")
-        await until(lambda: len(memory.reports) > 1, 60)
-        assert memory.reports[-1].faults == (), "once its driver runs it gives, and that is said too"
+        # Once its driver runs it gives, and that is said too. A slow one is late again on the way, which is said as well.
+        await until(lambda: memory.reports[-1].faults == (), 60)
 
 
 async def test_pages_are_merged_only_where_it_is_ordered(rig: QemuRig, driver: QemuDriver) -> None:
