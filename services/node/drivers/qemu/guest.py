@@ -24,6 +24,8 @@ REPLY_BYTES_MAX = 3 * 1024 * 1024
 STREAM_BYTES_MAX = 1024 * 1024
 DROPPED_BYTES_MAX = 64 * 1024 * 1024
 """How much stale output is skipped while looking for the mark of a resync (the agent itself keeps 16 MiB per program)."""
+RESYNC_S, RESYNC_S_MAX = 2.0, 16.0
+"""how long the first, and each later, word to get in step is waited for before it is said again; doubled each time"""
 ADDRESSES_MAX = 64
 
 
@@ -176,9 +178,19 @@ class GuestAgent:
         if self._reader is None or self._reader.at_eof():
             self.close()
             self._reader, self._writer = await asyncio.open_unix_connection(sock=self._dial(), limit=64 * 1024)
-        self._sync_id += 1
-        # The leading 0xFF makes the agent's parser forget half a question of an earlier client.
-        self._send({"execute": "guest-sync-delimited", "arguments": {"id": self._sync_id}}, b"\xff")
+        wait_s = RESYNC_S
+        while not self._synced:  # a guest that has just come to this host may have answered to the one it came from
+            self._sync_id += 1
+            # The leading 0xFF makes the agent's parser forget half a question of an earlier client.
+            self._send({"execute": "guest-sync-delimited", "arguments": {"id": self._sync_id}}, b"\xff")
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._in_step()
+            except TimeoutError:
+                wait_s = min(2 * wait_s, RESYNC_S_MAX)
+
+    async def _in_step(self) -> None:
+        """Until the latest sync is answered; what was said to earlier ones is dropped."""
         dropped = 0
         while True:
             while (chunk := await self._some()) and b"\xff" not in chunk:
