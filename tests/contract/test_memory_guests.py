@@ -97,6 +97,10 @@ async def until(seen: Callable[[], object], within_s: float) -> None:
             await asyncio.sleep(0.02)
 
 
+GIVES_S_MAX = 60.0
+"""how long a guest may take to give, however busy the machine is; how long it does take: tests/bench/balloon.py"""
+
+
 async def resident_mib(driver: QemuDriver, vm: str) -> int:
     return next(f.resident_mib for f in await driver.memory.figures() if f.vm == vm)
 
@@ -116,17 +120,17 @@ async def test_a_balloon_gives_the_host_its_memory_back(rig: QemuRig, driver: Qe
     assert before >= 900, "the guest has touched its memory"
     async with Memory(driver) as memory:
         memory.order(MemoryTarget(vm="big", generation=1, target_mib=256))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(GIVES_S_MAX):
             while before - await resident_mib(driver, "big") < 500:
                 await asyncio.sleep(0.02)
-        await until(lambda: memory.keeper.plan.settled, 5)
+        await until(lambda: memory.keeper.plan.settled, GIVES_S_MAX)
         balloon = (await driver.memory.balloons())["big"]
         assert (balloon.nominal_mib, balloon.actual_mib) == (1024, 256), "and not a MiB below"
         use = await driver.memory.use("big")
         assert use.balloon_mib == 256 and use.guest is not None
         assert (await driver.exec("big", ("true",), b"", 10.0)).exit_code == 0
         memory.order()
-        await until(lambda: memory.keeper.plan.settled, 10)
+        await until(lambda: memory.keeper.plan.settled, GIVES_S_MAX)
         assert (await driver.memory.balloons())["big"].actual_mib == 1024, "without a target it has all again"
         assert memory.reports == [], "nothing went wrong, so nothing is told"
 
