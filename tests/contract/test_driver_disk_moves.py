@@ -4,32 +4,20 @@ hosts, so that QEMU's streams are encrypted."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
 from proto.machine import Disk, MachineSpec
 from services.node.drivers import CannotMove, CannotStart, Driver, Move
-from tests.contract.driver_rigs import GUEST_S_MAX, QemuRig, Rig, guest_up, rig_of, told
+from tests.contract.driver_rigs import GUEST_S_MAX, Rig, guest_up, told
+from tests.contract.test_driver_moves import here as here
 from tests.contract.test_driver_moves import over
+from tests.contract.test_driver_moves import rig as rig
 
 SUM = "dd if=/dev/vda bs=512 count=2 2>/dev/null | sha256sum; blockdev --getsize64 /dev/vda 2>/dev/null || cat /sys/block/vda/size"
 WRITER = "n=0; while [ ! -e /run/stop ]; do n=$((n+1)); echo $n >> /data/log; [ $((n % 20)) = 0 ] && sync; done"
-
-
-@pytest.fixture(params=["simulated", "qemu"])
-def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    yield from rig_of(request.param, tmp_path)
-
-
-@pytest.fixture
-async def here(rig: Rig) -> AsyncIterator[Driver]:
-    made = rig.driver("n1")
-    await made.open()
-    yield made
-    await made.close()
 
 
 @pytest.fixture
@@ -211,65 +199,53 @@ async def test_the_next_agent_sends_a_disk_anew(rig: Rig, here: Driver, there: D
     await second.close()
 
 
-async def test_a_writer_loses_nothing_and_a_target_that_dies_takes_nothing(tmp_path: Path) -> None:
-    for rig in rig_of("qemu", tmp_path):
-        assert isinstance(rig, QemuRig)
-        here, there = rig.driver("n1"), rig.apart("n2")
-        await here.open()
-        await there.open()
-        changes = here.changes()
-        await here.start(rig.spec())
-        await disk_up(rig, here)
-        await here.exec("web-1", ("sh", "-c", f"({WRITER}) >/dev/null 2>&1 &"), b"", GUEST_S_MAX)
-        out, way = await ways(rig, here, there)
-        waiting = await there.receive(along(rig, 2), way)
-        await here.send("web-1", waiting.address, out)
-        await there.kill("web-1")
+@pytest.mark.parametrize("rig", ["qemu"], indirect=True)
+async def test_a_writer_loses_nothing_and_a_target_that_dies_takes_nothing(rig: Rig, here: Driver, there: Driver) -> None:
+    changes = here.changes()
+    await here.start(rig.spec())
+    await disk_up(rig, here)
+    await here.exec("web-1", ("sh", "-c", f"({WRITER}) >/dev/null 2>&1 &"), b"", GUEST_S_MAX)
+    out, way = await ways(rig, here, there)
+    waiting = await there.receive(along(rig, 2), way)
+    await here.send("web-1", waiting.address, out)
+    await there.kill("web-1")
+    assert (await over(changes)).unsent
+    lines = (await here.exec("web-1", ("wc", "-l", "/data/log"), b"", GUEST_S_MAX)).stdout
+    assert int(lines.split()[0]) > 0
+    out, way = await ways(rig, here, there, 3)
+    waiting = await there.receive(along(rig, 3), way)
+    await here.send("web-1", waiting.address, out)
+    assert (await over(changes)).status == "sent"
+    await here.kill("web-1")
+    await there.activate("web-1")
+    await there.resume("web-1")
+    counted = int((await there.exec("web-1", ("wc", "-l", "/data/log"), b"", GUEST_S_MAX)).stdout.split()[0])
+    assert counted > int(lines.split()[0])
+    # the writer ends, and what is counted is read from the disk, not from the memory that came with it
+    check = "touch /run/stop; sync; echo 3 > /proc/sys/vm/drop_caches; "
+    check += "awk '$1 != NR { bad = NR } END { print bad + 0 }' /data/log"
+    assert (await there.exec("web-1", ("sh", "-c", check), b"", GUEST_S_MAX)).stdout.strip() == b"0"
+
+
+@pytest.mark.parametrize("rig", ["qemu"], indirect=True)
+async def test_who_has_another_key_is_not_let_in(rig: Rig, here: Driver, there: Driver) -> None:
+    changes = here.changes()
+    await here.start(rig.spec())
+    await disk_up(rig, here)
+    out, way = await ways(rig, here, there)
+    waiting = await there.receive(along(rig, 2), way)
+    wrong = msgspec.structs.replace(out, peer_key=out.peer_key, incoming=7)
+    for move in (wrong, msgspec.structs.replace(wrong, disks=())):
+        try:
+            await here.send("web-1", waiting.address, move)
+        except CannotMove:
+            continue
+        except Exception as error:
+            assert "handshake" in str(error) or "TLS" in str(error), error
+            continue
         assert (await over(changes)).unsent
-        lines = (await here.exec("web-1", ("wc", "-l", "/data/log"), b"", GUEST_S_MAX)).stdout
-        assert int(lines.split()[0]) > 0
-        out, way = await ways(rig, here, there, 3)
-        waiting = await there.receive(along(rig, 3), way)
-        await here.send("web-1", waiting.address, out)
-        assert (await over(changes)).status == "sent"
-        await here.kill("web-1")
-        await there.activate("web-1")
-        await there.resume("web-1")
-        counted = int((await there.exec("web-1", ("wc", "-l", "/data/log"), b"", GUEST_S_MAX)).stdout.split()[0])
-        assert counted > int(lines.split()[0])
-        # the writer ends, and what is counted is read from the disk, not from the memory that came with it
-        check = "touch /run/stop; sync; echo 3 > /proc/sys/vm/drop_caches; "
-        check += "awk '$1 != NR { bad = NR } END { print bad + 0 }' /data/log"
-        assert (await there.exec("web-1", ("sh", "-c", check), b"", GUEST_S_MAX)).stdout.strip() == b"0"
-        await here.close()
-        await there.close()
-
-
-async def test_who_has_another_key_is_not_let_in(tmp_path: Path) -> None:
-    for rig in rig_of("qemu", tmp_path):
-        assert isinstance(rig, QemuRig)
-        here, there = rig.driver("n1"), rig.apart("n2")
-        await here.open()
-        await there.open()
-        changes = here.changes()
-        await here.start(rig.spec())
-        await disk_up(rig, here)
-        out, way = await ways(rig, here, there)
-        waiting = await there.receive(along(rig, 2), way)
-        wrong = msgspec.structs.replace(out, peer_key=out.peer_key, incoming=7)
-        for move in (wrong, msgspec.structs.replace(wrong, disks=())):
-            try:
-                await here.send("web-1", waiting.address, move)
-            except CannotMove:
-                continue
-            except Exception as error:
-                assert "handshake" in str(error) or "TLS" in str(error), error
-                continue
-            assert (await over(changes)).unsent
-        with pytest.raises(CannotMove, match="too old"):
-            await here.send("web-1", waiting.address, Move())
-        assert (await here.exec("web-1", ("true",), b"", GUEST_S_MAX)).exit_code == 0
-        await asyncio.wait_for(there.kill("web-1"), 20)
-        assert (await told(there.changes(), "gone")).generation == 2
-        await here.close()
-        await there.close()
+    with pytest.raises(CannotMove, match="too old"):
+        await here.send("web-1", waiting.address, Move())
+    assert (await here.exec("web-1", ("true",), b"", GUEST_S_MAX)).exit_code == 0
+    await asyncio.wait_for(there.kill("web-1"), 20)
+    assert (await told(there.changes(), "gone")).generation == 2
