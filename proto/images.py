@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
-from proto.machine import DirectBoot, DiskFormat, FileName, Sha256
+from proto.machine import DirectBoot, DiskFormat, FileName, Firmware, Sha256
+
+
+class ImageFormat(StrEnum):
+    """What a file is that comes in. Raw and qcow2 are kept as they are; of all others a qcow2 is made. ova: an appliance, of which
+    one disk is taken."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VHDX = "vhdx"
+    VDI = "vdi"
+    VHD = "vhd"
+    OVA = "ova"
+
+    @property
+    def kept(self) -> DiskFormat:
+        """How it lies in the pool."""
+        return DiskFormat.RAW if self is ImageFormat.RAW else DiskFormat.QCOW2
+
+    @property
+    def stays(self) -> bool:
+        """It is kept as it came."""
+        return self in (ImageFormat.RAW, ImageFormat.QCOW2)
+
+
+DiskOfMany = Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class ImportImage(Command):
     """Take in a file that lies in the pool's `incoming` folder. The agent of `node` inspects and copies it. `boot` names files
-    beside it for images that are started by QEMU directly (the built-in `tiny`)."""
+    beside it for images that are started by QEMU directly (the built-in `tiny`). disk: which of an appliance's disks; empty: its
+    first."""
 
     image: Name
     file: FileName
-    format: DiskFormat
+    format: ImageFormat
     node: str = ""
     pool: Name = "default"
     sha256: Sha256 | None = None
     boot: DirectBoot | None = None
+    disk: DiskOfMany = ""
 
 
 class DeleteImage(Command):
@@ -27,12 +60,27 @@ class DeleteImage(Command):
     node: str = ""
 
 
+class Suggestion(Value):
+    """What an appliance says of the machine that it was made on; nothing follows from it by itself. 0 or empty: it says nothing.
+    disks: all that it holds, by name, the one that was taken first."""
+
+    vcpus: int = 0
+    memory_mib: int = 0
+    nics: int = 0
+    firmware: Firmware | None = None
+    system: str = ""
+    disks: tuple[str, ...] = ()
+
+
 class ImageInfo(Value):
-    """What inspection found. `size_mib` is the virtual size, rounded up."""
+    """What inspection found. format: how it lies in the pool; source: what came, where that is another one. `size_mib` is the
+    virtual size, rounded up; sha256: of the file that came."""
 
     format: DiskFormat
     size_mib: int
     sha256: Sha256
+    source: ImageFormat | None = None
+    suggests: Suggestion | None = None
 
 
 class ReportImage(Fact):
@@ -60,9 +108,10 @@ class ImageImportRequested(Event):
     node: NodeId
     pool: str
     file: str
-    format: DiskFormat
+    format: ImageFormat
     sha256: str = ""
     boot: DirectBoot | None = None
+    disk: str = ""
 
 
 class ImageImported(Event):

@@ -15,6 +15,7 @@ from proto.images import ImageCommand as ImageCommand
 from proto.images import ImageDeleted as ImageDeleted
 from proto.images import ImageDeleteRequested as ImageDeleteRequested
 from proto.images import ImageEvent as ImageEvent
+from proto.images import ImageFormat as ImageFormat
 from proto.images import ImageImported as ImageImported
 from proto.images import ImageImportRequested as ImageImportRequested
 from proto.images import ImageInfo as ImageInfo
@@ -22,6 +23,7 @@ from proto.images import ImageRejected as ImageRejected
 from proto.images import ImportImage as ImportImage
 from proto.images import ReportImage as ReportImage
 from proto.images import ReportImageRemoved as ReportImageRemoved
+from proto.images import Suggestion as Suggestion
 from proto.machine import (
     Disk,
     DiskBus,

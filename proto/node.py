@@ -11,7 +11,8 @@ from enum import StrEnum
 import msgspec
 
 from libs.common.messages import Message, Name, Value
-from proto.machine import DirectBoot, Disk, DiskFormat, FileName, MachineSpec
+from proto.images import ImageFormat
+from proto.machine import DirectBoot, Disk, FileName, MachineSpec
 from proto.mapping import AskMemory, AskTranslate
 from proto.memory import Area
 from proto.nodes import OrderLeave
@@ -68,9 +69,10 @@ class OrderImageImport(Message):
     version: int
     pool: Name
     file: FileName
-    format: DiskFormat
+    format: ImageFormat
     sha256: str = ""
     boot: DirectBoot | None = None
+    disk: str = ""
     correlation: str = ""
     incarnation: int = 1
 

@@ -16,8 +16,8 @@ from libs.world.control import HostProcess, RelayProcess
 from libs.world.net import START_US, Net, Weather
 from libs.world.nodes import NodeProcess
 from proto.compute import JoinNode
-from proto.io import ImportImage
-from proto.machine import DirectBoot, DiskFormat
+from proto.io import ImageFormat, ImportImage
+from proto.machine import DirectBoot
 from services.compute.app import SERVICE as COMPUTE
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
@@ -61,13 +61,13 @@ class World:
         self.relay.begin()
         for process in self.services.values():
             process.begin()
-        self.pool.incoming["tiny.qcow2"] = SimFile(DiskFormat.QCOW2, 256, "0" * 64)
+        self.pool.incoming["tiny.qcow2"] = SimFile(ImageFormat.QCOW2, 256, "0" * 64)
         for name, agent in self.agents.items():
             self.ask("compute", f"node-{name}", JoinNode(node=name, key=f"key-{name}"))
             self.net.after(50_000, agent.begin)
         apart = len({pool.id for pool in self.pools.values()}) > 1  # a kernel beside the image would tie its VMs to one node
         boot = None if apart else DirectBoot(kernel="vmlinux", initrd="initrd")
-        tiny = ImportImage(image="tiny", file="tiny.qcow2", format=DiskFormat.QCOW2, boot=boot)
+        tiny = ImportImage(image="tiny", file="tiny.qcow2", format=ImageFormat.QCOW2, boot=boot)
         self.net.after(3_000_000, lambda: self._discard(self.ask("io", "image-tiny", tiny)))
 
     def _discard(self, _: str) -> None:

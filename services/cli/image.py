@@ -17,6 +17,10 @@ app = typer.Typer(help="Disk images.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The image's name.")]
 UPLOAD_WAIT_S = 600.0
 QCOW2_MAGIC = b"QFI\xfb"
+SUFFIXES = {
+    ".raw": "raw", ".qcow2": "qcow2", ".vmdk": "vmdk", ".vhdx": "vhdx", ".vdi": "vdi", ".vhd": "vhd", ".vpc": "vhd", ".ova": "ova",
+}  # fmt: skip
+"""others (.img is used for raw and for qcow2) say nothing"""
 
 
 @app.command("ls")
@@ -42,31 +46,74 @@ def ls(_json: AsJson = False) -> None:
     )
 
 
+@app.command("show")
+def show_(name: Name, _json: AsJson = False) -> None:
+    """One image, and what the appliance that it came in says of its machine."""
+    image = client().get(path("images", name))
+    if wants_json():
+        show.as_json(image)
+        return
+    said = image.get("suggests") or {}
+    hints = [
+        ("vcpus", said.get("vcpus")),
+        ("memory", units.size(said.get("memory_mib"))),
+        ("firmware", said.get("firmware")),
+        ("NICs", said.get("nics")),
+        ("system", said.get("system")),
+    ]
+    show.facts(
+        [
+            ("name", image.get("name")),
+            ("state", image.get("state")),
+            ("why", image.get("reason")),
+            ("format", image.get("format")),
+            ("made from", image.get("source")),
+            ("size", units.size(image.get("size_mib"))),
+            ("sha256", image.get("sha256")),
+            ("pool", image.get("pool")),
+            ("disks there", ", ".join(said.get("disks") or ())),
+            ("suggests", ", ".join(f"{what} {value}" for what, value in hints if value not in (None, "", 0, "-"))),
+        ]
+    )
+
+
 @app.command("import")
 def import_(
     name: Name,
     file: Annotated[Path, typer.Option(help="The image file.", exists=True, dir_okay=False, readable=True)],
-    format: Annotated[str, typer.Option(help="qcow2 or raw; by default what the file's first bytes say.")] = "",
+    format: Annotated[
+        str, typer.Option(help="raw, qcow2, vmdk, vhdx, vdi, vhd or ova; by default what the file's name says.")
+    ] = "",
+    disk: Annotated[str, typer.Option(help="Of an OVA: which of its disks; by default its first.")] = "",
     sha256: Annotated[str, typer.Option(help="Refuse the file when it has another digest.")] = "",
     waiting: Wait = False,
     timeout_s: TimeoutS = 600.0,
     _json: AsJson = False,
 ) -> None:
-    """Send a qcow2 or raw file; it is checked before it is taken in."""
+    """Send a disk's file; it is checked before it is taken in, and made a qcow2 where it is neither that nor raw."""
+    kind = format or _guessed(file)
     progress = show.Progress(f"import {name}")
     digest = _digest(file, progress)
     if sha256 and sha256.lower() != digest:
         progress.end()
         raise typer.BadParameter(f"{file} has the digest {digest}, not {sha256}")
-    with file.open("rb") as opened:
-        kind = format or ("qcow2" if opened.read(4) == QCOW2_MAGIC else "raw")
     api = client(timeout_s=UPLOAD_WAIT_S)
-    target = path("images", name=name, format=kind, sha256=digest)
+    target = path("images", name=name, format=kind, sha256=digest, disk=disk)
     try:
         accepted = api.upload(target, file, lambda done, of: progress.step(f"sent {done >> 20} of {of >> 20} MiB"))
     finally:
         progress.end()
     task.finish(client(), accepted, f"import {name}", waiting, timeout_s)
+
+
+def _guessed(file: Path) -> str:
+    """By its name; where that says nothing, raw or qcow2 by its first bytes."""
+    kind, why = SUFFIXES.get(file.suffix.lower(), ""), "its name"
+    if not kind:
+        with file.open("rb") as opened:
+            kind, why = ("qcow2" if opened.read(4) == QCOW2_MAGIC else "raw"), "its first bytes"
+    show.note(f"{file.name} is taken for {kind}, by {why}; --format says what it is")
+    return kind
 
 
 def _digest(file: Path, progress: show.Progress) -> str:

@@ -15,8 +15,8 @@ from libs.common.bus.credentials import Credentials
 from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
 from libs.common.messages import Envelope, Reply, decode_reply, encode
-from proto.io import ImportImage
-from proto.machine import DirectBoot, DiskFormat
+from proto.io import ImageFormat, ImportImage
+from proto.machine import DirectBoot
 
 TIMEOUT_S = 10.0
 
@@ -28,7 +28,7 @@ def command(folder: Path) -> ImportImage:
     return ImportImage(
         image="tiny",
         file="tiny-disk.qcow2",
-        format=DiskFormat(manifest["format"]),
+        format=ImageFormat(manifest["format"]),
         sha256=manifest["sha256"],
         boot=DirectBoot(kernel=f"tiny-{boot['kernel']}", initrd=f"tiny-{boot['initrd']}", cmdline=boot["cmdline"]),
     )

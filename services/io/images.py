@@ -117,6 +117,7 @@ def _wish(command: ImportImage, node: str) -> ImageImportRequested:
         format=command.format,
         sha256=command.sha256 or "",
         boot=command.boot,
+        disk=command.disk,
     )
 
 
@@ -156,8 +157,8 @@ def _report(fact: ReportImage, image: Image) -> Sequence[ImageEvent]:
     _check_node(fact, wish.node)
     if fact.info is None:
         return [ImageRejected(image=fact.image, sentence=fact.sentence or "the agent gave no reason")]
-    if fact.info.format is not wish.format:
-        said = f"{wish.file} is {fact.info.format}, announced as {wish.format}"
+    if (fact.info.source or fact.info.format) != wish.format or fact.info.format is not wish.format.kept:
+        said = f"{wish.file} is {fact.info.source or fact.info.format}, announced as {wish.format}"
         return [ImageRejected(image=fact.image, sentence=said)]
     if wish.sha256 and fact.info.sha256 != wish.sha256:
         said = f"the sha256 of {wish.file} is {fact.info.sha256}, announced as {wish.sha256}"

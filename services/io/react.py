@@ -63,6 +63,7 @@ def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | N
                 format=wish.format,
                 sha256=wish.sha256,
                 boot=wish.boot,
+                disk=wish.disk,
             )
             return Order(wish.node, message)
         case Deleting():

@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from proto.images import ImageFormat
 from proto.machine import DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
 from services.cluster import groups
 from services.node.drivers import Driver, MachineChanged
@@ -150,7 +151,7 @@ class SimRig:
 
     def incoming(self, name: str, backing: str = "") -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()
-        self.pool.incoming[name] = SimFile(DiskFormat.QCOW2, 8, digest, backing)
+        self.pool.incoming[name] = SimFile(ImageFormat.QCOW2, 8, digest, backing)
         return digest
 
 

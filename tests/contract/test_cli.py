@@ -167,10 +167,15 @@ def test_an_image_is_sent_with_its_digest_and_its_format(ctl: Ctl, gateway: Cann
     digest = hashlib.sha256(data).hexdigest()
     assert ctl("image", "import", "deb", "--file", str(file)).code == 0
     assert gateway.posted == [("POST", "images", {"name": "deb", "format": "qcow2", "sha256": digest}, data)]
+    for name, kind in (("a.OVA", "ova"), ("a.vhd", "vhd"), ("a.img", "qcow2")):
+        (tmp_path / name).write_bytes(data)
+        said = ctl("image", "import", "deb", "--file", str(tmp_path / name), "--disk", "two")
+        assert gateway.posted[-1][2] == {"name": "deb", "format": kind, "sha256": digest, "disk": "two"}
+        assert f"{name} is taken for {kind}, by its" in said.err
     said = ctl("image", "import", "deb", "--file", str(file), "--sha256", "00")
     assert said.code == 2
     assert "digest" in said.err
-    assert len(gateway.posted) == 1
+    assert len(gateway.posted) == 4
 
 
 @pytest.mark.parametrize(

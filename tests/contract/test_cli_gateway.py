@@ -26,7 +26,7 @@ from libs.common.host.relaying import RelayRunner
 from libs.common.log.memory import MemoryLog
 from libs.common.messages import Envelope, NodeId, decode_reply, encode
 from proto.compute import JoinNode
-from proto.machine import DiskFormat
+from proto.images import ImageFormat
 from services.cli.main import run
 from services.compute.app import SERVICE as COMPUTE
 from services.gateway.app import asgi, gateway
@@ -56,7 +56,7 @@ class TakesAll(dict[str, SimFile]):
     """A simulated pool's incoming folder that finds every upload there and acceptable."""
 
     def get(self, name: str, default: Any = None) -> SimFile:
-        return SimFile(DiskFormat.RAW, 1, hashlib.sha256(FILE).hexdigest())
+        return SimFile(ImageFormat.RAW, 1, hashlib.sha256(FILE).hexdigest())
 
     def __getitem__(self, name: str) -> SimFile:
         return self.get(name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from proto.compute import GoneCause
+from proto.images import ImageFormat
 from proto.machine import DiskFormat
 from services.node.drivers import BadImage, CannotStart, Driver, LeaseRefused, Locked, MachineChanged, NoSuchVm
 from tests.contract.driver_rigs import Rig, guest_up, rig_of, told
@@ -189,16 +190,16 @@ async def test_disks_are_removed_when_nobody_has_them(rig: Rig, driver: Driver) 
 async def test_an_image_is_taken_in_once_and_as_it_is_said(rig: Rig, driver: Driver) -> None:
     digest = rig.incoming("plain.qcow2")
     rig.incoming("overlay.qcow2", backing="plain.qcow2")
-    info = await driver.import_image("default", "plain", "plain.qcow2", DiskFormat.QCOW2, digest)
+    info = await driver.import_image("default", "plain", "plain.qcow2", ImageFormat.QCOW2, digest)
     assert (info.format, info.size_mib, info.sha256) == (DiskFormat.QCOW2, 8, digest)
-    assert await driver.import_image("default", "plain", "plain.qcow2", DiskFormat.QCOW2, digest) == info
+    assert await driver.import_image("default", "plain", "plain.qcow2", ImageFormat.QCOW2, digest) == info
     for image, file, sha256, says in (
         ("lost", "nowhere.qcow2", "", "nowhere"),
         ("other", "plain.qcow2", "0" * 64, "sha256"),
         ("chain", "overlay.qcow2", "", "backing"),
     ):
         with pytest.raises(BadImage, match=says):
-            await driver.import_image("default", image, file, DiskFormat.QCOW2, sha256)
+            await driver.import_image("default", image, file, ImageFormat.QCOW2, sha256)
     await driver.remove_image("default", "plain")
     await driver.remove_image("default", "plain")
 

@@ -9,7 +9,6 @@ import httpx
 from libs.common.messages import Envelope, NodeId, VmId
 from proto import compute as c
 from proto import io
-from proto.machine import DiskFormat
 from tests.contract.gateway_rig import (
     UNREAD,
     Rig,
@@ -160,7 +159,7 @@ class TestProjects:
     async def test_others_images_are_unknown(self, world: Rig) -> None:
         envelope = Envelope(id="i", data=UNREAD, actor="user:x", project="b", owner="x")
         event = io.ImageImportRequested(
-            image="secret", node=NodeId("n1"), pool="default", file="f", format=DiskFormat.RAW
+            image="secret", node=NodeId("n1"), pool="default", file="f", format=io.ImageFormat.RAW
         )
         await world.gateway.follower.reach(await world.tell("image-secret", [event], envelope), 2)
         client = await world.client("operator", ("a",))

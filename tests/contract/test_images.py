@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from proto.images import ImageFormat
 from proto.machine import DirectBoot, DiskFormat
 from services.node.drivers import BadImage, CannotStart
 from services.node.drivers.qemu import images
 from services.node.drivers.qemu.qemu_img import Limits, QemuImg
 
 QCOW2, RAW = DiskFormat.QCOW2, DiskFormat.RAW
+COW, FLAT = ImageFormat.QCOW2, ImageFormat.RAW
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 
 
@@ -163,42 +165,42 @@ def pipe(folder: Path) -> Path:
 async def test_a_hostile_qcow2_is_refused_and_nothing_is_left(pool: Path, sample: object, words: str) -> None:
     sample(pool / "incoming")  # type: ignore[operator]
     with pytest.raises(BadImage, match=words):
-        await images.import_image(pool, "web", "a", QCOW2)
+        await images.import_image(pool, "web", "a", COW)
     assert list((pool / "images").iterdir()) == []
 
 
 async def test_a_sound_qcow2_is_imported_whole_and_a_second_time_changes_nothing(pool: Path) -> None:
     file = make(pool / "incoming" / "a", size="8M")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    info = await images.import_image(pool, "web", "a", QCOW2, digest)
+    info = await images.import_image(pool, "web", "a", COW, digest)
     assert (info.format, info.size_mib, info.sha256) == (QCOW2, 8, digest)
     copy = pool / "images" / "web" / "disk.qcow2"
     assert copy.read_bytes() == file.read_bytes()
     before = copy.stat()
     file.unlink()
-    assert await images.import_image(pool, "web", "a", QCOW2, digest) == info
+    assert await images.import_image(pool, "web", "a", COW, digest) == info
     assert copy.stat().st_ino == before.st_ino
     assert [p.name for p in (pool / "images").iterdir()] == ["web"]
 
 
 async def test_another_image_under_a_taken_name_is_refused(pool: Path) -> None:
     make(pool / "incoming" / "a")
-    await images.import_image(pool, "web", "a", QCOW2)
+    await images.import_image(pool, "web", "a", COW)
     with pytest.raises(BadImage, match="another image"):
-        await images.import_image(pool, "web", "a", RAW)
+        await images.import_image(pool, "web", "a", FLAT)
 
 
 async def test_a_digest_that_differs_is_refused(pool: Path) -> None:
     make(pool / "incoming" / "a")
     with pytest.raises(BadImage, match="damaged on its way"):
-        await images.import_image(pool, "web", "a", QCOW2, "0" * 64)
+        await images.import_image(pool, "web", "a", COW, "0" * 64)
     assert list((pool / "images").iterdir()) == []
 
 
 async def test_a_qcow2_called_raw_stays_raw(pool: Path) -> None:
     file = backing(pool / "incoming")
     os.truncate(file, 196 << 10)
-    info = await images.import_image(pool, "web", "a", RAW)
+    info = await images.import_image(pool, "web", "a", FLAT)
     assert info.size_mib == -(-file.stat().st_size >> 20)
     base, overlay, tool = pool / "images/web/disk.raw", pool / "disks/d", QemuImg()
     tool.overlay(overlay, base, RAW, QCOW2, 4)
@@ -209,7 +211,7 @@ async def test_a_qcow2_called_raw_stays_raw(pool: Path) -> None:
 async def test_a_raw_disk_of_broken_sectors_is_refused(pool: Path) -> None:
     (pool / "incoming" / "a").write_bytes(b"\x01" * 1000)
     with pytest.raises(BadImage, match="multiple of 512"):
-        await images.import_image(pool, "web", "a", RAW)
+        await images.import_image(pool, "web", "a", FLAT)
 
 
 async def test_boot_files_are_taken_along_under_their_names(pool: Path) -> None:
@@ -217,7 +219,7 @@ async def test_boot_files_are_taken_along_under_their_names(pool: Path) -> None:
     for name in ("vmlinux", "initrd"):
         (pool / "incoming" / name).write_bytes(name.encode())
     boot = DirectBoot(kernel="vmlinux", initrd="initrd", cmdline="quiet")
-    await images.import_image(pool, "tiny", "a", QCOW2, boot=boot)
+    await images.import_image(pool, "tiny", "a", COW, boot=boot)
     assert (pool / "images/tiny/initrd").read_bytes() == b"initrd"
     manifest = images.read_manifest(pool, "tiny")
     assert manifest is not None
@@ -227,19 +229,19 @@ async def test_boot_files_are_taken_along_under_their_names(pool: Path) -> None:
 async def test_missing_boot_files_leave_nothing(pool: Path) -> None:
     make(pool / "incoming" / "a")
     with pytest.raises(BadImage, match="vmlinux is not in incoming"):
-        await images.import_image(pool, "tiny", "a", QCOW2, boot=DirectBoot(kernel="vmlinux", initrd="initrd"))
+        await images.import_image(pool, "tiny", "a", COW, boot=DirectBoot(kernel="vmlinux", initrd="initrd"))
     assert list((pool / "images").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "", ".hidden", "a/b"])
 async def test_names_stay_in_their_folder(pool: Path, name: str) -> None:
     with pytest.raises(BadImage, match="no name for a file"):
-        await images.import_image(pool, "web", name, QCOW2)
+        await images.import_image(pool, "web", name, COW)
 
 
 async def test_removing_an_image_twice(pool: Path) -> None:
     make(pool / "incoming" / "a")
-    await images.import_image(pool, "web", "a", QCOW2)
+    await images.import_image(pool, "web", "a", COW)
     for _ in range(2):
         await images.remove_image(pool, "web")
         assert list((pool / "images").iterdir()) == []
@@ -247,7 +249,7 @@ async def test_removing_an_image_twice(pool: Path) -> None:
 
 async def test_disks_are_made_grown_and_never_overwritten(pool: Path) -> None:
     make(pool / "incoming" / "a", size="8M")
-    await images.import_image(pool, "web", "a", QCOW2)
+    await images.import_image(pool, "web", "a", COW)
     base, tool = pool / "images/web/disk.qcow2", QemuImg()
     tool.overlay(pool / "disks/o", base, QCOW2, QCOW2, 16)
     tool.overlay(pool / "disks/r", base, QCOW2, RAW, 16)

@@ -167,7 +167,7 @@ def test_delete_without_disks_is_done_at_once() -> None:
 
 def test_images() -> None:
     log = Log()
-    log.add(io.ImageImportRequested(image="i", node=N1, pool="default", file="f", format=DiskFormat.RAW), project="p")
+    log.add(io.ImageImportRequested(image="i", node=N1, pool="default", file="f", format=io.ImageFormat.RAW), project="p")
     assert (log.task().kind, log.task().state, log.task().project) == ("import", "running", "p")
     info = io.ImageInfo(format=DiskFormat.RAW, size_mib=3, sha256="a" * 64)
     log.add(io.ImageImported(image="i", pool="default", info=info), command="f", correlation="f")

@@ -8,7 +8,7 @@ from libs.common.messages import NodeId, VmId
 from proto import compute as c
 from proto import io, memory
 from proto import migration as m
-from proto.machine import DiskFormat, DiskWish, Priority
+from proto.machine import DiskWish, Priority
 from services.gateway.auth import CLUSTER_WIDE, LEAST, Action, Principal, Role
 from services.gateway.views.vms import REASONS_MAX
 from services.io.devices import make_disks, named_anew
@@ -111,7 +111,7 @@ def test_nodes_and_ledgers() -> None:
 
 def test_images() -> None:
     log = Log()
-    log.add(io.ImageImportRequested(image="i", node=N1, pool="default", file="f", format=DiskFormat.RAW), project="p")
+    log.add(io.ImageImportRequested(image="i", node=N1, pool="default", file="f", format=io.ImageFormat.RAW), project="p")
     log.add(io.ImageRejected(image="i", sentence="truncated"))
     image = log.model.images.all["i"]
     assert (image.state, image.reason, image.project) == ("rejected", "truncated", "p")

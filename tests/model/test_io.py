@@ -31,6 +31,7 @@ from proto.io import (
     ImageDeleted,
     ImageDeleteRequested,
     ImageEvent,
+    ImageFormat,
     ImageImported,
     ImageImportRequested,
     ImageInfo,
@@ -43,6 +44,7 @@ from proto.io import (
     ReportImageRemoved,
     RevokeDevices,
     SettleDisks,
+    Suggestion,
 )
 from proto.machine import DirectBoot, DiskFormat, DiskWish, NicWish
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
@@ -91,10 +93,10 @@ DEVICE_COMMANDS: tuple[DevicesCommand, ...] = (
 devices = Spec(DEVICES)
 
 BOOT = DirectBoot(kernel="vmlinux", initrd="initrd")
-IMPORT = ImportImage(image="tiny", file="tiny.qcow2", format=DiskFormat.QCOW2, node="n1", boot=BOOT)
+IMPORT = ImportImage(image="tiny", file="tiny.qcow2", format=ImageFormat.QCOW2, node="n1", boot=BOOT)
 INFO = ImageInfo(format=DiskFormat.QCOW2, size_mib=64, sha256="a" * 64)
 WISHED = ImageImportRequested(
-    image="tiny", node=N1, pool="default", file="tiny.qcow2", format=DiskFormat.QCOW2, boot=BOOT
+    image="tiny", node=N1, pool="default", file="tiny.qcow2", format=ImageFormat.QCOW2, boot=BOOT
 )
 IMPORTED = ImageImported(image="tiny", pool="default", info=INFO, boot=BOOT)
 REPORT = ReportImage(image="tiny", node=N1, order_version=1, info=INFO)
@@ -234,6 +236,18 @@ def test_an_image_that_is_not_what_was_said_is_rejected() -> None:
     images.given(WISHED, rejected).when(IMPORT).then(WISHED)
 
 
+def test_what_was_made_a_qcow2_counts_as_what_was_announced() -> None:
+    asked = msgspec.structs.replace(IMPORT, format=ImageFormat.OVA, disk="two")
+    wished = msgspec.structs.replace(WISHED, format=ImageFormat.OVA, disk="two")
+    images.given().when(asked).then(wished)
+    info = msgspec.structs.replace(INFO, source=ImageFormat.OVA, suggests=Suggestion(vcpus=2))
+    (event,) = images.given(wished).when(msgspec.structs.replace(REPORT, info=info)).events
+    assert isinstance(event, ImageImported) and event.info == info
+    for wrong in (INFO, msgspec.structs.replace(info, format=DiskFormat.RAW)):
+        (event,) = images.given(wished).when(msgspec.structs.replace(REPORT, info=wrong)).events
+        assert isinstance(event, ImageRejected) and "announced as ova" in event.sentence
+
+
 def test_a_deletion_in_full() -> None:
     images.given().when(DeleteImage(image="tiny")).refused(Refusal.IMAGE_UNKNOWN)
     images.given(WISHED).when(DeleteImage(image="tiny")).refused(Refusal.IMAGE_BUSY)
@@ -275,7 +289,7 @@ def test_agents_are_ordered_only_while_something_is_wanted_of_them() -> None:
     }
     assert ordered["removing"].message == OrderDisksRemoval(vm="a", version=3, disks=DISKS)
     assert ordered["importing"].message == OrderImageImport(
-        image="tiny", version=1, pool="default", file="tiny.qcow2", format=DiskFormat.QCOW2, boot=BOOT
+        image="tiny", version=1, pool="default", file="tiny.qcow2", format=ImageFormat.QCOW2, boot=BOOT
     )
     assert ordered["deleting"].message == OrderImageRemoval(image="tiny", version=3, pool="default")
 

@@ -30,8 +30,16 @@ from proto.compute import (
     StartVm,
     StopVm,
 )
-from proto.io import DeleteImage, ImageInfo, ImportImage, ReportDisksRemoved, ReportImage, ReportImageRemoved
-from proto.machine import DiskFormat, DiskWish, NicWish
+from proto.io import (
+    DeleteImage,
+    ImageFormat,
+    ImageInfo,
+    ImportImage,
+    ReportDisksRemoved,
+    ReportImage,
+    ReportImageRemoved,
+)
+from proto.machine import DiskWish, NicWish
 from proto.memory import Area, SetAreas
 from proto.migration import MigrateVm
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval, OrderVm, Want
@@ -169,7 +177,7 @@ class House:
             case OrderDisksRemoval():
                 return [ReportDisksRemoved(node=node, vm=message.vm, order_version=version)]
             case OrderImageImport():
-                info = None if wrong else ImageInfo(format=message.format, size_mib=64, sha256="a" * 64)
+                info = None if wrong else ImageInfo(format=message.format.kept, size_mib=64, sha256="a" * 64)
                 return [ReportImage(node=node, image=message.image, order_version=version, info=info, sentence=wrong)]
             case OrderImageRemoval():
                 return [ReportImageRemoved(node=node, image=message.image, order_version=version)]
@@ -201,7 +209,7 @@ def house(memory_mib: int = 4096, repeat: int = 1, failing: Callable[[NodeId, An
 
 
 def import_tiny(house: House) -> None:
-    house._decide(ImportImage(image="tiny", file="tiny.qcow2", format=DiskFormat.QCOW2))
+    house._decide(ImportImage(image="tiny", file="tiny.qcow2", format=ImageFormat.QCOW2))
     house._settle()
 
 

@@ -10,7 +10,6 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from libs.common.messages import DNS_LABEL
 from proto import io
-from proto.machine import DiskFormat
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway, in_project
@@ -22,6 +21,7 @@ from services.gateway.views.images import Image
 QueryName = Annotated[str, QueryParameter(pattern=DNS_LABEL, max_length=63, description="a DNS label")]
 QueryProject = Annotated[str, QueryParameter(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$", max_length=63)]
 QuerySha = Annotated[str | None, QueryParameter(pattern=r"^[0-9a-f]{64}$", description="of the file, in hex")]
+QueryDisk = Annotated[str, QueryParameter(max_length=128, description="of an appliance")]
 
 
 @get("", action=Action.READ, summary="List images")
@@ -40,19 +40,21 @@ async def import_image(
     request: Asked,
     gateway: NamedDependency[Gateway],
     name: QueryName,
-    format: FromQuery[DiskFormat] = DiskFormat.QCOW2,
+    format: FromQuery[io.ImageFormat] = io.ImageFormat.QCOW2,
     sha256: QuerySha = None,
+    disk: QueryDisk = "",
     pool: QueryName = "default",
     project: QueryProject = "",
 ) -> Accepted:
-    """The file is inspected as exactly `format` by an agent; backing files and external data files are refused."""
+    """The file is inspected as exactly `format` by an agent; backing files and external data files are refused. Of what is neither
+    raw nor qcow2 a qcow2 is made. disk: which disk of an appliance (ova); its first, where none is named."""
     ask, target = asker(request, gateway), in_project(request.user, project)
     if name in gateway.model.images.all and gateway.model.images.all[name].state != "rejected":
         raise Problem(
             409, "IMAGE_KNOWN", f"there is an image `{name}`", "take another name, or delete that image first"
         )
     file = await gateway.uploads.take(pool, _length(request), request.stream())
-    command = io.ImportImage(image=name, file=file, format=format, pool=pool, sha256=sha256)
+    command = io.ImportImage(image=name, file=file, format=format, pool=pool, sha256=sha256, disk=disk)
     try:
         accepted = await gateway.commands.ask(ask, "io", f"image-{name}", command, target)
     except Problem as problem:

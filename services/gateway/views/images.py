@@ -25,6 +25,8 @@ class Image(msgspec.Struct):
     size_mib: int = 0
     sha256: str = ""
     direct_boot: bool = False
+    source: str = ""
+    suggests: io.Suggestion | None = None
     reason: str = ""
     changed_us: int = 0
 
@@ -45,6 +47,7 @@ class ImagesView:
                 image.state, image.format, image.reason = "ready", event.info.format, ""
                 image.size_mib, image.sha256 = event.info.size_mib, event.info.sha256
                 image.direct_boot = event.boot is not None
+                image.source, image.suggests = event.info.source or "", event.info.suggests
             case io.ImageRejected():
                 image.state, image.reason = "rejected", event.sentence
             case io.ImageDeleteRequested():

@@ -23,8 +23,8 @@ import msgspec
 
 from proto.compute import Capabilities, GoneCause
 from proto.hardware import Hardware
-from proto.io import ImageInfo
-from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
+from proto.io import ImageFormat, ImageInfo
+from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from services.node.host.threads import ThreadTime
@@ -221,11 +221,13 @@ class Driver(Protocol):
         ...
 
     async def import_image(
-        self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None
-    ) -> ImageInfo:
+        self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
+        disk: str = "",
+    ) -> ImageInfo:  # fmt: skip
         """Inspect `incoming/<file>` as exactly `format` (no probing), refuse backing files, external data files, truncation,
-        a digest that differs (BadImage); copy it, and the kernel and initrd that `boot` names in `incoming`, to
-        `images/<image>/`, all or nothing. Where the image is there already with this digest: that one's answer."""
+        a digest that differs (BadImage); copy or convert it, and the kernel and initrd that `boot` names in `incoming`, to
+        `images/<image>/`, all or nothing. Where the image is there already with this digest: that one's answer. disk: which of
+        an appliance's disks; "": its first."""
         ...
 
     async def remove_image(self, pool: str, image: str) -> None: ...

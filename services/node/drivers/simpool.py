@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proto.io import ImageInfo
-from proto.machine import Disk, DiskFormat, MachineSpec
+from proto.io import ImageFormat, ImageInfo
+from proto.machine import Disk, MachineSpec
 from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move
 from services.node.drivers.simmeet import Meeting
 
@@ -29,7 +29,7 @@ class Holder:
 class SimFile:
     """A file in `incoming`: what an inspection finds."""
 
-    format: DiskFormat
+    format: ImageFormat
     size_mib: int
     sha256: str
     backing: str = ""
@@ -162,7 +162,7 @@ class SimPool:
         for disk in disks:
             self.disks.pop(_key(disk), None)
 
-    def import_image(self, pool: str, image: str, file: str, format: DiskFormat, sha256: str) -> ImageInfo:
+    def import_image(self, pool: str, image: str, file: str, format: ImageFormat, sha256: str) -> ImageInfo:
         """Raises BadImage."""
         found = self.incoming.get(file)
         if found is None and self.any_file:
@@ -175,8 +175,9 @@ class SimPool:
             raise BadImage(f"{file} stands on backing file {found.backing!r}; flatten it first")
         if sha256 and found.sha256 != sha256:
             raise BadImage(f"{file} has sha256 {found.sha256}, not {sha256}")
+        source = None if format.stays else format
         return self.images.setdefault(
-            f"{pool}/{image}", ImageInfo(format=format, size_mib=found.size_mib, sha256=found.sha256)
+            f"{pool}/{image}", ImageInfo(format=format.kept, size_mib=found.size_mib, sha256=found.sha256, source=source)
         )
 
     def remove_image(self, pool: str, image: str) -> None:

@@ -18,8 +18,8 @@ import msgspec
 
 from libs.common.clock import Clock, SystemClock
 from proto.compute import Capabilities
-from proto.io import ImageInfo
-from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
+from proto.io import ImageFormat, ImageInfo
+from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import AT_HAND, Console, GuestSilent, Machine, MachineChanged, Move, NoSuchVm, VmCpu
@@ -191,8 +191,9 @@ class SimulatedDriver:
         self.host.pool.remove(disks)
 
     async def import_image(
-        self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None
-    ) -> ImageInfo:
+        self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
+        disk: str = "",
+    ) -> ImageInfo:  # fmt: skip
         return self.host.pool.import_image(pool, image, file, format, sha256)
 
     async def remove_image(self, pool: str, image: str) -> None:

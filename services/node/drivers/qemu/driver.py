@@ -18,8 +18,8 @@ import msgspec
 
 from libs.memory.areas import STORAGE
 from proto.compute import Capabilities
-from proto.io import ImageInfo
-from proto.machine import DirectBoot, Disk, DiskFormat, MachineSpec
+from proto.io import ImageFormat, ImageInfo
+from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import (
@@ -268,9 +268,10 @@ class QemuDriver:
                 await asyncio.to_thread(pool_files.remove, self._pool(pool), vm, own)
 
     async def import_image(
-        self, pool: str, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None = None
-    ) -> ImageInfo:
-        return await images.import_image(self._pool(pool), image, file, format, sha256, boot, self._image_tool)
+        self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
+        disk: str = "",
+    ) -> ImageInfo:  # fmt: skip
+        return await images.import_image(self._pool(pool), image, file, format, sha256, boot, disk, self._image_tool)
 
     async def remove_image(self, pool: str, image: str) -> None:
         await images.remove_image(self._pool(pool), image)

@@ -1,4 +1,4 @@
-"""Images of a pool: inspected as exactly the format that was said, copied in whole or not at all.
+"""Images of a pool: inspected as exactly the format that was said, copied (or converted) in whole or not at all.
 
     <pool>/incoming/<file>                     what is to be imported, with its boot files beside it
     <pool>/images/<image>/disk.<format>        read-only; with manifest.json and the boot files under their own names
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from proto.io import ImageInfo
+from proto.images import ImageFormat, ImageInfo, Suggestion
 from proto.machine import DirectBoot, DiskFormat
 from services.node.drivers import BadImage, DriverError
-from services.node.drivers.qemu import qcow2
+from services.node.drivers.qemu import converting, qcow2
 from services.node.drivers.qemu.qemu_img import QemuImg, sync
 
 SECTOR = 512
@@ -34,27 +34,41 @@ NAME_BYTES_MAX = 128
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json of an imported image. sha256: of the disk's file; boot: the files QEMU starts directly, if any."""
+    """manifest.json of an imported image. sha256: of the file that came; boot: the files QEMU starts directly, if any."""
 
     name: str
     format: DiskFormat
     size_mib: int
     sha256: str
     boot: DirectBoot | None = None
+    source: ImageFormat | None = None
+    suggests: Suggestion | None = None
 
 
-async def inspect(path: Path, format: DiskFormat, tool: QemuImg | None = None) -> ImageInfo:
-    """What the file is, read as `format` and nothing else. Raises BadImage."""
-    return await asyncio.to_thread(_inspect, path, format, tool or QemuImg(), "")
+class Wish(msgspec.Struct, frozen=True):
+    """What is to be taken in, and as what. sha256: what it must be; disk: which of an appliance's."""
+
+    image: str
+    file: str
+    format: ImageFormat
+    sha256: str = ""
+    boot: DirectBoot | None = None
+    disk: str = ""
+
+
+async def inspect(path: Path, format: ImageFormat, tool: QemuImg | None = None) -> ImageInfo:
+    """What the file is, raw or qcow2, read as `format` and nothing else. Raises BadImage."""
+    return await asyncio.to_thread(_inspect, path, format.kept, tool or QemuImg(), "")
 
 
 async def import_image(
-    pool_dir: Path, image: str, file: str, format: DiskFormat, sha256: str = "", boot: DirectBoot | None = None,
-    tool: QemuImg | None = None,
+    pool_dir: Path, image: str, file: str, format: ImageFormat, sha256: str = "", boot: DirectBoot | None = None,
+    disk: str = "", tool: QemuImg | None = None,
 ) -> ImageInfo:  # fmt: skip
-    """Take `incoming/<file>` (and the boot files beside it) into the pool as `image`. sha256: what it must be, "" for any.
-    An image that is there already with the same content is answered as it is. Raises BadImage."""
-    return await asyncio.to_thread(_import, pool_dir, image, file, format, sha256, boot, tool or QemuImg())
+    """Take `incoming/<file>` (and the boot files beside it) into the pool as `image`. sha256: what it must be, "" for any; disk:
+    which of an appliance's. An image that is there already with the same content is answered as it is. Raises BadImage."""
+    wish = Wish(image, file, format, sha256, boot, disk)
+    return await asyncio.to_thread(_import, pool_dir, wish, tool or QemuImg())
 
 
 async def remove_image(pool_dir: Path, image: str) -> None:
@@ -75,12 +89,10 @@ def read_manifest(pool_dir: Path, image: str) -> Manifest | None:
         ) from error
 
 
-def _import(
-    pool: Path, image: str, file: str, format: DiskFormat, sha256: str, boot: DirectBoot | None, tool: QemuImg
-) -> ImageInfo:
-    present = read_manifest(pool, image)
+def _import(pool: Path, wish: Wish, tool: QemuImg) -> ImageInfo:
+    present = read_manifest(pool, wish.image)
     if present is not None:
-        return _same(present, image, format, sha256, boot)
+        return _same(present, wish)
     images = pool / "images"
     images.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".importing-", dir=images) as aside:
@@ -88,27 +100,40 @@ def _import(
         Path(aside).chmod(0o755)
         made = Path(aside) / "made"
         made.mkdir(mode=0o755)
-        disk = made / f"disk.{format}"
-        digest = _copy(pool / "incoming" / _plain(file), disk, limit=qcow2.VIRTUAL_BYTES_MAX)
-        info = _inspect(disk, format, tool, digest)
-        if sha256 and sha256 != digest:
-            raise BadImage(f"{file} has sha256 {digest}, not {sha256}: it was damaged on its way, or is another file")
-        for name in (boot.kernel, boot.initrd) if boot is not None else ():
-            _copy(
-                pool / "incoming" / _plain(name, taken=(disk.name, "manifest.json")), made / name, limit=BOOT_BYTES_MAX
+        disk = made / f"disk.{wish.format.kept}"
+        came = disk if wish.format.stays else Path(aside) / "came"
+        digest = _copy(pool / "incoming" / _plain(wish.file), came, limit=qcow2.VIRTUAL_BYTES_MAX)
+        if wish.sha256 and wish.sha256 != digest:
+            raise BadImage(
+                f"{wish.file} has sha256 {digest}, not {wish.sha256}: it was damaged on its way, or is another file"
             )
-        manifest = Manifest(image, format, info.size_mib, info.sha256, boot)
+        suggests = None if came == disk else converting.convert(came, wish.format, wish.disk, disk, tool)
+        info = _inspect(disk, wish.format.kept, tool, digest)
+        if came != disk:
+            info = msgspec.structs.replace(info, source=wish.format, suggests=suggests)
+        _take_boot(pool, wish.boot, made, (disk.name, "manifest.json"))
+        manifest = Manifest(wish.image, info.format, info.size_mib, digest, wish.boot, info.source, info.suggests)
         (made / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-        _publish(made, images / _plain(image))
+        _publish(made, images / _plain(wish.image))
     return info
 
 
-def _same(present: Manifest, image: str, format: DiskFormat, sha256: str, boot: DirectBoot | None) -> ImageInfo:
-    if present.format != format or (sha256 and present.sha256 != sha256) or present.boot != boot:
+def _take_boot(pool: Path, boot: DirectBoot | None, made: Path, taken: tuple[str, ...]) -> None:
+    for name in (boot.kernel, boot.initrd) if boot is not None else ():
+        _copy(pool / "incoming" / _plain(name, taken=taken), made / name, limit=BOOT_BYTES_MAX)
+
+
+def _same(present: Manifest, wish: Wish) -> ImageInfo:
+    differs = (present.source or present.format).value != wish.format.value or present.boot != wish.boot
+    other = wish.disk and present.suggests is not None and present.suggests.disks[:1] != (wish.disk,)
+    if differs or other or (wish.sha256 and present.sha256 != wish.sha256):
         raise BadImage(
-            f"there is another image {image!r} (sha256 {present.sha256}): remove it first or take another name"
+            f"there is another image {wish.image!r} (sha256 {present.sha256}): remove it first or take another name"
         )
-    return ImageInfo(format=present.format, size_mib=present.size_mib, sha256=present.sha256)
+    return ImageInfo(
+        format=present.format, size_mib=present.size_mib, sha256=present.sha256, source=present.source,
+        suggests=present.suggests,
+    )  # fmt: skip
 
 
 def _publish(made: Path, target: Path) -> None:

@@ -7,8 +7,10 @@ name can be taken for a protocol (`nbd:…`, `json:…`).
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,12 +31,22 @@ CHECK_ENDS = (0, 2, 3)
 """exit codes of `qemu-img check` with a report: sound, damaged, sound but with leaked clusters"""
 
 
+UNCHECKED = (DiskFormat.RAW, "vpc")
+"""of which qemu-img has no tables to walk"""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What one run may use. memory_mib: of address space; wall_s: until it is killed."""
 
     cpu_s: int = 60
     memory_mib: int = 1024
     wall_s: float = 120.0
+
+
+def for_copy(file_bytes: int) -> Limits:
+    """Of one that reads a whole file: that takes its time, at four MiB a second at the slowest."""
+    mib = file_bytes >> 20
+    return Limits(cpu_s=60 + mib // 8, wall_s=120.0 + mib / 4)
 
 
 class Facts(msgspec.Struct, frozen=True, rename="kebab"):
@@ -70,8 +82,8 @@ class QemuImg:
         self._limits = limits or Limits()
         self._stand = stand or (lambda pid: None)
 
-    def info(self, file: Path, format: DiskFormat) -> Facts:
-        """Raises BadImage."""
+    def info(self, file: Path, format: str) -> Facts:
+        """format: in qemu-img's words. Raises BadImage."""
         with _handed(file) as (name, fds):
             try:
                 out = self._run(["info", "-U", "-f", format, "--output=json", name], fds, writes=False)
@@ -79,9 +91,9 @@ class QemuImg:
             except (Failed, msgspec.MsgspecError) as error:
                 raise BadImage(f"the file cannot be read as {format}: {error}") from error
 
-    def check(self, file: Path, format: DiskFormat) -> None:
+    def check(self, file: Path, format: str) -> None:
         """Walk all tables of the image. Raises BadImage when a cluster is where none can be; leaked ones are fine."""
-        if format is DiskFormat.RAW:
+        if format in UNCHECKED:
             return
         with _handed(file) as (name, fds):
             try:
@@ -125,6 +137,17 @@ class QemuImg:
         with _handed(file) as (source, fds):
             self._make(target, lambda draft: ["convert", "-q", "-f", format, "-O", target_format, source, draft], fds)
 
+    def take_in(self, file: Path, format: str, target: Path, bytes_max: int) -> None:
+        """A qcow2 at `target` of a disk that came in another format (qemu-img's word), of no more than so many bytes.
+        Raises BadImage; then nothing is left."""
+        limits = for_copy(file.stat().st_size)
+        with _handed(file) as (source, fds):
+            words: _Words = lambda draft: ["convert", "-q", "-f", format, "-O", "qcow2", source, draft]  # noqa: E731
+            try:
+                self._make(target, words, fds, limits=limits, bytes_max=bytes_max)
+            except CannotStart as error:
+                raise BadImage(f"the file cannot be read whole as {format}: {error}") from error
+
     def resize(self, file: Path, format: DiskFormat, size_mib: int) -> None:
         """Grow a disk that no VM has open. Raises CannotStart; shrinking is refused, it would cut off data."""
         # by its folder, for an overlay names its base relative to that
@@ -135,7 +158,9 @@ class QemuImg:
             except Failed as error:
                 raise CannotStart(f"{file.name} cannot be made {size_mib} MiB: {error}") from error
 
-    def _make(self, file: Path, words: _Words, fds: tuple[int, ...] = ()) -> None:
+    def _make(
+        self, file: Path, words: _Words, fds: tuple[int, ...] = (), *, limits: Limits | None = None, bytes_max: int = 0
+    ) -> None:
         """Run with the name of a draft, then put the draft, durable, in the place of `file`."""
         if file.exists():
             raise CannotStart(f"{file} is there already: a disk is never overwritten")
@@ -146,7 +171,7 @@ class QemuImg:
             if os.geteuid() == 0:
                 os.chown(draft, NOBODY, NOBODY)
             with _handed(draft) as (name, more):
-                self._run(words(name), (*fds, *more))
+                self._run(words(name), (*fds, *more), limits=limits, bytes_max=bytes_max)
             sync(draft)
             draft.rename(file)
             sync(file.parent)
@@ -163,11 +188,15 @@ class QemuImg:
         writes: bool = True,
         fine: tuple[int, ...] = (0,),
         owner: int = NOBODY,
+        limits: Limits | None = None,
+        bytes_max: int = 0,
     ) -> bytes:
-        """stdout. Raises Failed. owner: whom to be where we are root; root itself is never taken."""
-        bounds = [f"-t {self._limits.cpu_s}", f"-v {self._limits.memory_mib << 10}"]
-        if not writes:
-            bounds.append(f"-f {OUTPUT_BYTES_MAX // 512}")
+        """stdout. Raises Failed. owner: whom to be where we are root; root itself is never taken. bytes_max: of a file that it
+        writes; 0: any."""
+        limits = limits or self._limits
+        bounds = [f"-t {limits.cpu_s}", f"-v {limits.memory_mib << 10}"]
+        if not writes or bytes_max:
+            bounds.append(f"-f {-(-(bytes_max if writes else OUTPUT_BYTES_MAX) // 512)}")
         # it waits at a gate: what a process has before it is moved is charged where it was
         script = " && ".join(["read -r _", *(f"ulimit {bound}" for bound in bounds), 'exec "$@" </dev/null'])
         user = (owner or NOBODY) if os.geteuid() == 0 else None
@@ -185,19 +214,22 @@ class QemuImg:
                 start_new_session=True,
             )
             self._stand(process.pid)
-            code = self._wait(process)
+            code = self._wait(process, limits)
             if code in fine:
                 return _head(out.fileno(), OUTPUT_BYTES_MAX)
-            raise Failed(_reason(code, _head(err.fileno(), OUTPUT_BYTES_MAX), self._limits))
+            said = _head(err.fileno(), OUTPUT_BYTES_MAX)
+            if bytes_max and (code == -signal.SIGXFSZ or os.strerror(errno.EFBIG).encode() in said):
+                raise Failed(f"it grows to more than {bytes_max >> 20} MiB, which is not believed of a file of its size")
+            raise Failed(_reason(code, said, limits))
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait(self, process: subprocess.Popen[bytes], limits: Limits) -> int:
         assert process.stdin is not None
         try:
             with suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(b"\n")
-            return process.wait(self._limits.wall_s)
+            return process.wait(limits.wall_s)
         except subprocess.TimeoutExpired:
-            raise Failed(f"it took longer than {self._limits.wall_s:.0f} s and was stopped") from None
+            raise Failed(f"it took longer than {limits.wall_s:.0f} s and was stopped") from None
         finally:
             if process.poll() is None:
                 process.kill()
