@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import balance, cluster, compute, drain, io, mapping, memory, node, plan
+from proto import balance, cluster, compute, drain, io, ioview, mapping, memory, node, plan
 from proto.upcasts import UPCASTS
 
 
@@ -98,6 +98,7 @@ FAMILIES: dict[str, Family] = {
             asks=members(node.Ask),
             answers=dict.fromkeys(members(node.Order), node.Heard)
             | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo}
+            | {ioview.AskIo: ioview.VmIo}
             | {node.AskScreenshot: node.Screenshot, plan.AskSchedule: plan.VmSchedule}
             | {mapping.AskTranslate: mapping.Translation, mapping.AskMemory: mapping.MemoryUse},
             telemetry=(node.Beat, node.MemoryBeat, plan.CpuBeat),

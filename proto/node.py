@@ -12,6 +12,7 @@ import msgspec
 
 from libs.common.messages import Message, Name, Value
 from proto.images import ImageFormat
+from proto.ioview import AskIo
 from proto.machine import DirectBoot, Disk, FileName, MachineSpec
 from proto.mapping import AskMemory, AskTranslate
 from proto.memory import Area
@@ -208,7 +209,7 @@ class Screenshot(Value):
     error: str = ""
 
 
-Ask = AskExec | AskConsole | AskInfo | AskScreenshot | AskTranslate | AskMemory | AskSchedule
+Ask = AskExec | AskConsole | AskInfo | AskIo | AskScreenshot | AskTranslate | AskMemory | AskSchedule
 
 
 class VmBeat(msgspec.Struct, frozen=True, array_like=True):

@@ -12,6 +12,7 @@ from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 from services.cli.vm_create import create
 from services.cli.vm_history import history
+from services.cli.vm_io import io
 from services.cli.vm_migrate import migrate
 from services.cli.vm_schedule import schedule, set_
 from services.cli.vm_show import print_vm
@@ -33,6 +34,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name.", auto
 
 app.command("create")(create)
 app.command("history")(history)
+app.command("io")(io)
 app.command("migrate")(migrate)
 app.command("set")(set_)
 app.command("schedule")(schedule)

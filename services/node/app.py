@@ -26,6 +26,7 @@ from services.node.asks import Asks
 from services.node.config import NodeConfig
 from services.node.drivers import Driver, DriverError
 from services.node.host.memory import part_mib
+from services.node.io_asks import IoAsks
 from services.node.join import JoinRefused, credentials
 from services.node.keep import Keep
 from services.node.memory_asks import MemoryAsks
@@ -102,6 +103,7 @@ async def run(config: NodeConfig) -> None:
     asks = Asks(node, driver, bus, clock)
     await asks.start()
     await MemoryAsks(node, driver, bus).start()
+    await IoAsks(node, driver, bus, clock, lambda: runner.agent.vms).start()
     watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met, runner.renew)
     await watch.start()
     log.info("%s: ready", config.node)

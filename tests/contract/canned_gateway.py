@@ -55,6 +55,25 @@ SCHEDULE = {
     "faults": [{"vm": "web-1", "part": "cap", "sentence": "the kernel does not take it"}],
 }  # fmt: skip
 
+BOUNDS_US = [10, 100, 1000]
+IO = {
+    "vm": "web-1", "node": "n1", "generation": 1, "accelerator": "tcg", "bounds_us": BOUNDS_US, "exits": [],
+    "intercepted": "not counted by this accelerator (tcg); 12 requests were completed in 1.0 s",
+    "devices": [
+        {"name": "disk0", "kind": "disk", "model": "virtio-blk-pci", "paravirtual": True, "address": "0000:01:00.0", "ours": True,
+         "queues": [{"name": "requests", "size": 256, "in_flight": 3, "completed_per_s": 12.0}], "packets": [], "depth": 0.5,
+         "counted_by": "qemu", "note": "", "requests": [
+             {"kind": kind, "total": 10, "bytes": 4096, "failed": 1, "invalid": 0, "per_s": 6.0, "mibps": 1.5, "mean_us": 1500.0,
+              "bins": [0, 8, 1, 1], "p50_us": 100, "p95_us": 1000, "p99_us": -1} for kind in ("read", "write", "flush")]},
+        {"name": "nic0", "kind": "nic", "model": "e1000e", "paravirtual": False, "address": "0000:02:00.0", "ours": True,
+         "queues": [], "requests": [], "depth": 0.0, "counted_by": "guest", "note": HOSTILE, "packets": [
+             {"kind": kind, "total": 77, "bytes": 4096, "errors": 0, "dropped": 2, "per_s": 6.0, "mibps": 0.1}
+             for kind in ("rx", "tx")]},
+        {"name": "mine", "kind": "rng", "model": "virtio-rng-pci", "paravirtual": True, "address": "0000:03:00.0", "ours": False,
+         "queues": [], "requests": [], "packets": [], "depth": 0.0, "counted_by": "nobody", "note": ""},
+    ],
+}  # fmt: skip
+
 
 def event(position: int, vm: str = "web-1") -> dict[str, Any]:
     data = {"type": "vm_started", "vm": vm, "node": "n1", "generation": 1}
@@ -85,6 +104,7 @@ class Canned:
         self.api = ""
         self.vms = {"web-1": vm("web-1"), "old": vm("old", "stopped")}
         self.posted: list[tuple[str, str, dict[str, str], Any]] = []
+        self.io_looks = 0
         self.steps = ["placed on n1", "256 MiB reserved on n1"]
         self.outcome = ("done", "web-1 runs on n1")
         self.looks = 0
@@ -116,6 +136,10 @@ class Canned:
             case "GET", ["vms", name, "schedule"]:
                 self.find(name)
                 return 200, SCHEDULE
+            case "GET", ["vms", name, "io"]:
+                self.find(name)
+                self.io_looks += 1
+                return 200, IO | {"window_ms": 0 if self.io_looks == 1 else 1000}
             case "POST", ["vms", name, "exec"]:
                 self.find(name)
                 out = {k: base64.b64encode(v).decode() for k, v in self.exec.items() if isinstance(v, bytes)}

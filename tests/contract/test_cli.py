@@ -153,6 +153,24 @@ def test_a_schedule_shows_both_levels_and_why(ctl: Ctl, gateway: Canned) -> None
     assert gateway.posted == []
 
 
+def test_io_shows_devices_disks_and_nics_in_a_hundred_columns(ctl: Ctl, gateway: Canned) -> None:
+    said = ctl("vm", "io", "web-1")
+    assert said.code == 0 and gateway.io_looks == 2, "a first look has no rates: a second one follows"
+    assert max(map(len, said.out.splitlines())) <= 100
+    for words in ("virtio-blk-pci  paravirtual  0000:01:00.0", "1 of 256, 3 in flight", "e1000e", "emulated", "1.5 ms", "> 10 s"):
+        assert words in said.out, words
+    assert "not counted by this accelerator" in said.out and "mine: not of this VM" in said.err
+    assert "\x1b" not in said.out + said.err
+    shown = ctl("vm", "io", "web-1", "--histogram", "disk0").out
+    assert "disk0 read: 10 since its start" in shown and "<= 100 us          8  " + "#" * 40 in shown
+    assert json.loads(ctl("vm", "io", "web-1", "--json").out)["devices"][0]["name"] == "disk0"
+    said = ctl("vm", "io", "web-1", "--histogram", "disk9")
+    assert said.code == 3 and "it has disk0" in said.err
+    assert ctl("vm", "io").code == 2
+    models = ctl("vm", "io", "--models").out
+    assert "virtio-blk-pci" in models and "choose" in models and "i6300esb" in models
+
+
 def test_a_token_is_shown_once_on_stdout(ctl: Ctl, gateway: Canned) -> None:
     said = ctl("token", "create", "ann", "--role", "operator", "--project", "red", "--expires", "1d")
     assert said.out == "t2.secret\n"

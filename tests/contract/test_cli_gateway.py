@@ -39,6 +39,7 @@ from services.node.drivers.simhost import SimHost
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simulated import SimulatedDriver
+from services.node.io_asks import IoAsks
 from services.node.keep import Keep
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
@@ -79,6 +80,7 @@ async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner
     asks = Asks(N1, driver, bus, clock)
     await asks.start()
     await MemoryAsks(N1, driver, bus).start()
+    await IoAsks(N1, driver, bus, clock, lambda: agent.agent.vms).start()
     await agent.start()
     watch = MemoryWatch(N1, "boot-1", driver, bus, clock, lambda: agent.agent.met, agent.renew)
     await watch.start()
@@ -270,8 +272,12 @@ async def test_cpu_time_is_set_while_a_vm_runs_and_shown_on_both_levels(ctl: Ctl
         assert (said.code, reason in said.err) == (1, True), said
     kinds = [json.loads(text)["type"] for text in (await ctl("events", "--json")).out.splitlines()]
     assert {"plan_made", "plan_applied", "vm_allotted"} <= set(kinds) and "plan_faulted" not in kinds
+    seen = (await ctl("vm", "io", "web-1", "--json")).json
+    assert (seen["vm"], seen["accelerator"]) == ("web-1", "simulated") and seen["window_ms"] >= 500
+    assert {d["name"] for d in seen["devices"]} == {"nic0", "balloon"} and all(d["ours"] for d in seen["devices"])
+    assert seen["devices"][0]["packets"][0]["per_s"] > 0
     assert (await ctl("vm", "stop", "web-1", "--force", "--wait")).code == 0
-    assert (await ctl("vm", "schedule", "web-1")).code == 1
+    assert (await ctl("vm", "schedule", "web-1")).code == (await ctl("vm", "io", "web-1")).code == 1
 
 
 async def test_nodes_images_tokens_and_the_whole(ctl: Ctl, tmp_path: Path) -> None:

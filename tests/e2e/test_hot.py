@@ -57,6 +57,13 @@ def looks(cluster: EmbeddedCluster, script: str, expected: str) -> None:
     cluster.until(lambda: guest(cluster, "plug", "/bin/sh", "-c", script) == expected, f"{script}: {expected}")
 
 
+def writes(cluster: EmbeddedCluster, disk: str) -> int:
+    """Of `plug`, as its I/O view counts them."""
+    (seen,) = (d for d in cluster.json("vm", "io", "plug")["devices"] if d["name"] == disk)
+    (write,) = (r for r in seen["requests"] if r["kind"] == "write")
+    return int(write["total"])
+
+
 @pytest.mark.timeout(300)
 def test_disks_and_nics_come_and_go_while_it_runs(cluster: EmbeddedCluster) -> None:
     cluster.ctl("vm", "create", "plug", *TINY)
@@ -72,6 +79,10 @@ def test_disks_and_nics_come_and_go_while_it_runs(cluster: EmbeddedCluster) -> N
     assert code == 1 and "96" in said
     code, said = cluster.refused("disk", "detach", "plug", "disk0")
     assert code == 1 and "boot" in said
+    written = "dd if=/dev/zero of=/dev/vdb bs=64k seek=1 count=16 oflag=direct 2>/dev/null && echo written"
+    before = writes(cluster, "disk1")
+    assert guest(cluster, "plug", "/bin/sh", "-c", written) == "written"
+    assert writes(cluster, "disk1") == before + 16
     cluster.ctl("nic", "attach", "plug", "--wait")
     mac = cluster.json("nic", "ls", "plug")[1]["mac"]
     looks(cluster, "cat /sys/class/net/eth1/address", mac)

@@ -37,6 +37,7 @@ from services.gateway.http.console import console
 from services.gateway.http.devices import HANDLERS as DEVICES
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.history import history
+from services.gateway.http.io import io
 from services.gateway.http.memory import memory_of_vm, translate_vm
 from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
@@ -270,7 +271,7 @@ def _input(text: str) -> bytes:
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
-    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, history, *DEVICES,
+    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, *DEVICES,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

@@ -30,6 +30,7 @@ from proto.plan import PlanFault, VmPlan
 from services.node.host.threads import ThreadTime
 
 if TYPE_CHECKING:
+    from services.node.drivers.io import IoCount
     from services.node.drivers.memory import DriverMemory
 
 
@@ -204,6 +205,10 @@ class Driver(Protocol):
 
     async def info(self, vm: str, guest_s: float = 1.0) -> VmInfo:
         """What is seen from the host at once, and what the guest's agent says within so many seconds. Raises NoSuchVm."""
+        ...
+
+    async def io(self, vm: str) -> IoCount:
+        """What its devices have done since its process was started. Raises NoSuchVm, DriverError."""
         ...
 
     async def exec(self, vm: str, argv: tuple[str, ...], input: bytes, timeout_s: float) -> ExecResult:

@@ -22,8 +22,9 @@ from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
-from services.node.drivers import AT_HAND, Console, GuestSilent, Machine, MachineChanged, Move, NoSuchVm, VmCpu
+from services.node.drivers import AT_HAND, Console, GuestSilent, Machine, MachineChanged, Move, NoSuchVm, VmCpu, simio
 from services.node.drivers.changes import Changes
+from services.node.drivers.io import IoCount
 from services.node.drivers.sim_memory import SimMemory
 from services.node.drivers.simhost import SimAct, SimHost
 from services.node.drivers.simparams import SimParams
@@ -155,6 +156,9 @@ class SimulatedDriver:
             addresses=tuple(f"10.0.2.{15 + i}" for i in range(len(found.spec.nics))),
             guest_agent=self.host.booted(vm, self._now_us()),
         )
+
+    async def io(self, vm: str) -> IoCount:
+        return simio.count(self._find(vm), self._now_us())
 
     async def exec(self, vm: str, argv: tuple[str, ...], input: bytes, timeout_s: float) -> ExecResult:
         self._find(vm)

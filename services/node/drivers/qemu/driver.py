@@ -35,7 +35,8 @@ from services.node.drivers import (
     VmCpu,
 )
 from services.node.drivers.changes import Changes
-from services.node.drivers.qemu import abilities, cpu, grouping, images, secrecy
+from services.node.drivers.io import IoCount
+from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, secrecy
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fit import fit
@@ -245,6 +246,9 @@ class QemuDriver:
         except (GuestSilent, GuestRefused, TooLarge, msgspec.ValidationError, ValueError) as error:
             return msgspec.structs.replace(info, error=f"the guest agent: {error}")
         return msgspec.structs.replace(info, addresses=addresses, boot_id=boot_id, guest_agent=True)
+
+    async def io(self, vm: str) -> IoCount:
+        return await io_count.count(self._fleet.find(vm), self._fleet.host.accelerator)
 
     async def exec(self, vm: str, argv: tuple[str, ...], input: bytes, timeout_s: float) -> ExecResult:
         running = self._fleet.find(vm)

@@ -11,7 +11,7 @@ from proto.hardware import Misfit
 from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.models import DISKS
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import argv, devices, disks, launch, lease
+from services.node.drivers.qemu import argv, devices, disks, io_count, launch, lease
 from services.node.drivers.qemu.argv import MIB
 from services.node.drivers.qemu.devices import LIMIT_KEYS, device_id, disk_id
 from services.node.drivers.qemu.fitting import PERIPHERAL, misfits
@@ -94,6 +94,7 @@ async def _plug(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> Non
             await vm.do("blockdev-add", node)
         for device in devices.disk_devices(disk):
             await vm.do("device_add", device)
+        await io_count.time_all(vm)
     except DriverError:
         await _clear(vm, disk.slot)
         raise

@@ -21,7 +21,7 @@ import msgspec
 
 from proto.compute import GoneCause
 from services.node.drivers import SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
-from services.node.drivers.qemu import fit_emulated
+from services.node.drivers.qemu import fit_emulated, io_count
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
@@ -131,8 +131,9 @@ class RunningVm:
             raise DriverError(f"the monitor is that of {name.get('name')!r}, not of {self.record.vm}")
 
     async def run(self) -> None:
-        """The first instruction. Raises QmpError."""
+        """The first instruction. Raises QmpError, DriverError."""
         await self.check_name()
+        await io_count.time_all(self)
         with self.by_verb():
             await self.qmp.execute("cont")
             self.status = "running"
