@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from libs.common.messages import Command, Event, Name, NodeId, VmId
+from libs.common.messages import Command, Event, Name, NodeId, Value, VmId
 from proto.hardware import Hardware
-from proto.machine import Allotment, Priority, Shape
+from proto.machine import Allotment, MemoryBy, Priority, Shape
 
 MAX_VCPUS = 512
 MAX_MIB = 16 * 1024 * 1024
@@ -16,14 +16,24 @@ MAX_MIB = 16 * 1024 * 1024
 
 class ResizeVm(Command):
     """0: as it is. vcpus_max, memory_max_mib: the head-room, which is fixed at each start and so changed at rest only.
-    vcpus_free: how many more vCPUs its node may promise; filled in by compute's own view, -1: it is on none."""
+    memory_by: likewise at rest only; none: as it is. vcpus_free: how many more vCPUs its node may promise; filled in by
+    compute's own view, -1: it is on none."""
 
     vm: Name
     vcpus: Annotated[int, msgspec.Meta(ge=0, le=MAX_VCPUS)] = 0
     memory_mib: Annotated[int, msgspec.Meta(ge=0, le=MAX_MIB)] = 0
     vcpus_max: Annotated[int, msgspec.Meta(ge=0, le=MAX_VCPUS)] = 0
     memory_max_mib: Annotated[int, msgspec.Meta(ge=0, le=MAX_MIB)] = 0
+    memory_by: MemoryBy | None = None
     vcpus_free: int = -1
+
+
+class Promised(Value):
+    """The sums of a node's ledger with what was just promised: both limits, and what they are held to, in MiB."""
+
+    reserved_mib: int
+    charged_mib: int
+    capacity_mib: int
 
 
 class NoteResize(Command):
@@ -34,6 +44,7 @@ class NoteResize(Command):
     generation: int
     granted: bool
     sentence: str = ""
+    promised: Promised | None = None
 
 
 class VmReshaped(Event):
@@ -44,7 +55,8 @@ class VmReshaped(Event):
 
 
 class VmResizeRequested(Event):
-    """A running VM is to have this size. Where it grows in memory, its node's ledger is asked first."""
+    """A running VM is to have this size. Where it grows in memory, its node's ledger is asked first. vcpus_left: how many more
+    vCPUs its node may promise after that; -1: not said."""
 
     vm: VmId
     node: NodeId
@@ -55,18 +67,23 @@ class VmResizeRequested(Event):
     was_memory_mib: int
     priority: Priority
     allotment: Allotment
+    vcpus_left: int = -1
 
 
 class VmResizeOrdered(Event):
-    """All that it takes is promised: its agent is ordered to give, or take, it."""
+    """All that it takes is promised: its agent is ordered to give, or take, it. dimms_mib: the modules that it then has.
+    promised: what its node's memory is promised to with it, where that became more."""
 
     vm: VmId
     node: NodeId
     generation: int
+    dimms_mib: tuple[int, ...] = ()
+    promised: Promised | None = None
 
 
 class VmResized(Event):
-    """Seen: it has this size now, and starts so the next time. sentence: why it is not what was asked for, where it is not."""
+    """Seen: it has this size now, and starts so the next time. sentence: why it is not what was asked for, where it is not.
+    dimms_mib: the modules that are part of it."""
 
     vm: VmId
     node: NodeId
@@ -76,6 +93,7 @@ class VmResized(Event):
     priority: Priority
     allotment: Allotment
     sentence: str = ""
+    dimms_mib: tuple[int, ...] = ()
 
 
 class VmResizeDenied(Event):

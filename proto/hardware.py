@@ -19,7 +19,8 @@ class Misfit(Value):
 class Hardware(Value):
     """vcpus: those the guest may use (online inside, where its agent answers; else plugged); plugged_vcpus: those that QEMU has
     made, which an emulated CPU keeps; memory_mib: what the guest was given; slots: the PCI slots in which a disk or NIC is, the
-    ones on their way out included; disk_mib: slot and size of each disk."""
+    ones on their way out included; disk_mib: slot and size of each disk; dimms_mib: the memory modules plugged since its birth,
+    in order."""
 
     vcpus: int
     plugged_vcpus: int
@@ -27,6 +28,7 @@ class Hardware(Value):
     slots: tuple[int, ...] = ()
     disk_mib: tuple[tuple[int, int], ...] = ()
     misfits: tuple[Misfit, ...] = ()
+    dimms_mib: tuple[int, ...] = ()
 
 
 def ordered(spec: MachineSpec) -> Hardware:
@@ -37,4 +39,5 @@ def ordered(spec: MachineSpec) -> Hardware:
         memory_mib=spec.shape.memory_mib,
         slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
         disk_mib=tuple(sorted((d.slot, d.size_mib) for d in spec.disks)),
+        dimms_mib=spec.dimms_mib,
     )

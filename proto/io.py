@@ -26,7 +26,6 @@ from proto.images import ReportImageRemoved as ReportImageRemoved
 from proto.images import Suggestion as Suggestion
 from proto.machine import (
     Disk,
-    DiskBus,
     DiskLimits,
     DiskMib,
     DiskWish,
@@ -122,8 +121,6 @@ class AttachDisk(Command):
 
     vm: Name
     disk: DiskWish
-    bus: DiskBus = DiskBus.VIRTIO_BLK
-    limits: DiskLimits = DiskLimits()
     known: Known = Known()
 
 

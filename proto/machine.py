@@ -70,6 +70,21 @@ class NicModel(StrEnum):
     E1000E = "e1000e"
 
 
+class MemoryBy(StrEnum):
+    """What memory that is added to a running VM comes by. `virtio-mem`: in units of 2 MiB, and goes again; its guest needs a
+    driver (Linux 5.8 has one). `dimm`: in modules of 128 MiB and multiples, a few of them, and each goes whole where the guest can
+    empty it; for every guest that knows hot plug by ACPI."""
+
+    VIRTIO_MEM = "virtio-mem"
+    DIMM = "dimm"
+
+
+DIMM_UNIT_MIB = 128
+"""what a guest's kernel adds and removes at once"""
+DIMMS_MAX = 8
+"""sockets for modules on the board of a running VM"""
+
+
 class DiskLimits(Value):
     """What a disk may do at most, per second; 0: no limit. burst: for a moment, above the limit it belongs to."""
 
@@ -86,6 +101,8 @@ class DiskWish(Value):
     image: str = ""
     format: DiskFormat = DiskFormat.QCOW2
     pool: Name = "default"
+    bus: DiskBus = DiskBus.VIRTIO_BLK
+    limits: DiskLimits = DiskLimits()
 
 
 class NicWish(Value):
@@ -135,6 +152,7 @@ class Shape(Value):
     cpu_model: str
     firmware: Firmware
     uuid: str
+    memory_by: MemoryBy = MemoryBy.VIRTIO_MEM
 
 
 class Allotment(Value):
@@ -173,20 +191,19 @@ class DirectBoot(Value):
 
 class Born(Value):
     """How a process was started. A VM that grew since is the same machine only in a process that was born like the first: with
-    these CPUs and this memory, with PCI ports for these slots, and the rest plugged. memory by `dimm`: for guests without a
-    virtio-mem driver."""
+    these CPUs and this memory, with PCI ports for these slots, and the rest plugged."""
 
     vcpus: int
     memory_mib: int
     slots: tuple[int, ...] = ()
-    dimm: bool = False
 
 
 class MachineSpec(Value):
     """All a driver needs to run one VM. `images` names the image each overlay stands on; boot is None for disk boots.
     allotment: at its birth; what is changed later comes with the node's plan. born: None: now, as it is wanted (of one that runs:
     it is not known, and its size is left alone). plugged_vcpus: how many CPUs a process that takes the guest over has to have,
-    where that is more than the shape says. leaving: slots whose disk or NIC is to be unplugged."""
+    where that is more than the shape says. leaving: slots whose disk or NIC is to be unplugged. dimms_mib: the modules that it was
+    given since its birth, in order; its memory is that of its birth and these, where it grows by modules."""
 
     vm: str
     generation: int
@@ -201,6 +218,7 @@ class MachineSpec(Value):
     born: Born | None = None
     plugged_vcpus: int = 0
     leaving: tuple[int, ...] = ()
+    dimms_mib: tuple[int, ...] = ()
 
 
 def birth(spec: MachineSpec) -> Born:

@@ -11,7 +11,8 @@ from proto.machine import DiskBus, NicModel
 
 class Model(Value):
     """driver: QEMU's name of it. paravirtual: the guest knows that it is a VM, and speaks to QEMU by shared rings; else a real
-    device is emulated, and each access to its registers leaves the guest. grows: a larger size is seen while the guest runs."""
+    device is emulated, and each access to its registers leaves the guest. grows: a larger size is seen while the guest runs.
+    moves: QEMU can send its state, so that a running VM which has it can go to another node."""
 
     driver: str
     kind: str
@@ -20,6 +21,7 @@ class Model(Value):
     costs: str
     choose: str
     grows: bool = True
+    moves: bool = True
 
 
 DISKS: Final[Mapping[DiskBus, Model]] = {
@@ -44,9 +46,10 @@ DISKS: Final[Mapping[DiskBus, Model]] = {
         kind="disk",
         paravirtual=False,
         emulates="an NVMe controller with one namespace",
-        costs="an exit for each doorbell, one PCI slot per disk",
+        costs="an exit for each doorbell, one PCI slot per disk; a running VM that has it stays on its node",
         choose="for guests with an NVMe driver and none for virtio (most installers)",
         grows=False,
+        moves=False,
     ),
 }
 NICS: Final[Mapping[NicModel, Model]] = {

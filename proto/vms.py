@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Name, NodeId, Value
-from proto.machine import Allotment, DirectBoot, Disk, DiskWish, MemoryMib, Nic, NicWish, Priority, Vcpus
+from proto.machine import Allotment, DirectBoot, Disk, DiskWish, MemoryBy, MemoryMib, Nic, NicWish, Priority, Vcpus
 from proto.placement import Placement
 
 DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
@@ -31,6 +31,7 @@ class DefineVm(Command):
     memory_mib: MemoryMib = 256
     vcpus_max: int = 0
     memory_max_mib: int = 0
+    memory_by: MemoryBy = MemoryBy.VIRTIO_MEM
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     priority: Priority = Priority.NORMAL

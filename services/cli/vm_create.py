@@ -6,35 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import allotment, show, task, units
+from services.cli import allotment, machine, show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client
 from services.cli.vm_show import print_vm
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="A DNS label: lower-case letters, digits, hyphens.")]
-Size = Annotated[int, typer.Option(parser=units.mib, metavar="SIZE", help="256MiB, 1GiB; a bare number is MiB.")]
 
 
 def create(
     name: NewName,
-    vcpus: Annotated[int, typer.Option(help="Virtual CPUs at start.", min=1, max=512)] = 1,
-    memory: Size = "256MiB",  # type: ignore[assignment]  # defaults go through the parser like what people type
-    image: Annotated[str, typer.Option(help="Image of the first disk, for example tiny.")] = "",
-    disk: Annotated[
-        list[int] | None, typer.Option(parser=units.mib, metavar="SIZE", help="A blank disk; may be repeated.")
-    ] = None,
-    nic: Annotated[
-        list[str] | None,
-        typer.Option(metavar="user|bridge:NAME", help="A network card; may be repeated. Default: user."),
-    ] = None,
-    no_nic: Annotated[bool, typer.Option("--no-nic", help="No network card at all.")] = False,
-    priority: Annotated[str, typer.Option(help="critical, important, normal or best-effort.")] = "normal",
-    vcpus_max: Annotated[
-        int, typer.Option(help="CPUs that can be plugged in later, these included.", min=0, max=512)
-    ] = 0,
-    memory_max: Annotated[
-        int | None, typer.Option(parser=units.mib, metavar="SIZE", help="Memory it can grow to.")
-    ] = None,
+    vcpus: machine.Vcpus = 1,
+    memory: machine.Memory = "256MiB",  # type: ignore[assignment]  # defaults go through the parser like what people type
+    image: machine.Image = "",
+    disk: machine.Disks = None,
+    nic: machine.Nics = None,
+    no_nic: machine.NoNic = False,
+    priority: machine.Priority = "normal",
+    vcpus_max: machine.VcpusMax = 0,
+    memory_max: machine.MemoryMax = None,
+    memory_by: machine.MemoryBy = None,
     cpu_weight: allotment.CpuWeight = 0,
     cpu_cap: allotment.CpuCap = 0,
     cpu_reserved: allotment.CpuReserved = 0,
@@ -57,13 +48,14 @@ def create(
         "vcpus": vcpus,
         "memory_mib": memory,
         "image": image,
-        "disks": [{"size_mib": size} for size in disk or ()],
+        "disks": [machine.disk(text) for text in disk or ()],
         "nics": [] if no_nic else [units.nic(text) for text in nic or ["user"]],
         "priority": priority,
         "start": not no_start,
     }
     share = allotment.body(cpu_weight, cpu_cap, cpu_reserved, memory_reserved, pin, together, apart, one_cell)
     optional = {"allotment": share, "vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
+    optional["memory_by"] = memory_by
     api = client()
     accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
     if not (image or disk):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show, task, units
+from services.cli import machine, show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 
@@ -37,6 +37,7 @@ def set_(
         int | None,
         typer.Option(metavar="PCT", help="At most so much, in % of one pCPU; 0: no cap.", min=0, max=_PCT_MAX),
     ] = None,
+    memory_by: machine.MemoryBy = None,
     cpu_reserved: Annotated[
         int | None, typer.Option(metavar="PCT", help="Always its own, in % of one pCPU.", min=0, max=_PCT_MAX)
     ] = None,
@@ -70,7 +71,7 @@ def set_(
         "one_cell": one_cell,
     }
     body = {field: value for field, value in said.items() if value is not None}
-    size = {"vcpus": vcpus, "memory_mib": memory, "vcpus_max": vcpus_max, "memory_max_mib": memory_max}
+    size = {"vcpus": vcpus, "memory_mib": memory, "vcpus_max": vcpus_max, "memory_max_mib": memory_max, "memory_by": memory_by}
     size = {field: value for field, value in size.items() if value is not None}
     if not body and not size:
         raise typer.BadParameter("say what is to change, for example --vcpus 4 or --cpu-weight 400")

@@ -32,10 +32,7 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("pcpus", ", ".join(map(str, vm.get("pcpus") or ()))),
             ("addresses", ", ".join(vm.get("addresses") or ())),
             ("vcpus", f"{vm.get('vcpus')} (at most {vm.get('vcpus_max') or vm.get('vcpus')})"),
-            (
-                "memory",
-                f"{units.size(vm.get('memory_mib'))} (at most {units.size(vm.get('memory_max_mib') or vm.get('memory_mib'))})",
-            ),
+            ("memory", _memory(vm)),
             ("priority", vm.get("priority")),
             ("allotment", _allotment(vm.get("allotment") or {})),
             ("machine", " ".join(str(vm[k]) for k in ("machine", "cpu_model", "firmware") if vm.get(k))),
@@ -62,6 +59,13 @@ def print_vm(vm: dict[str, Any]) -> None:
         print(
             f"{show.when(reason.get('at_us') if told else None)}  {show.clean(reason.get('text') if told else reason)}"
         )
+
+
+def _memory(vm: dict[str, Any]) -> str:
+    """What it grows by is said where that is not the usual."""
+    by = vm.get("memory_by", "virtio-mem")
+    most = units.size(vm.get("memory_max_mib") or vm.get("memory_mib"))
+    return f"{units.size(vm.get('memory_mib'))} (at most {most}{'' if by == 'virtio-mem' else f', by {by}'})"
 
 
 def _allotment(share: dict[str, Any]) -> str:

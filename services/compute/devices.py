@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
 from proto.compute import NoteDevices, VmDefined, VmDevicesNoted, VmEvent
 from proto.machine import Disk, DiskWish, Nic, NicWish
+from proto.models import DISKS
 from services.compute.ending import failed
 from services.compute.states import Defined, Devices, Launching, Migrating, Phase, Running
 
@@ -66,7 +67,18 @@ def unsettled(vm: Running) -> str:
     return ""
 
 
+MOVE_AT_REST = "stop it and start it there, or give it a disk of another kind"
+
+
+def rooted(disks: Iterable[Disk | DiskWish]) -> str:
+    """Why a VM with these cannot move while it runs; "": for all they care it can."""
+    buses = sorted({disk.bus for disk in disks if not DISKS[disk.bus].moves})
+    return f"it has an {' and an '.join(buses)} disk, whose state QEMU cannot send" if buses else ""
+
+
 def wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, ...], tuple[NicWish, ...]]:
     """As a definition would ask for them."""
-    wished = tuple(DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool) for d in disks)
+    wished = tuple(
+        DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits) for d in disks
+    )
     return wished, tuple(NicWish(kind=n.kind, bridge=n.bridge) for n in nics)

@@ -18,6 +18,7 @@ from libs.common.decider import Refused
 from proto.compute import Refusal, ReportVm, Seen, VmEvent
 from proto.growth import (
     NoteResize,
+    Promised,
     ResizeVm,
     VmHardwareSeen,
     VmReshaped,
@@ -27,13 +28,14 @@ from proto.growth import (
     VmResizeRequested,
 )
 from proto.hardware import Hardware
-from proto.machine import MachineSpec, Shape
+from proto.machine import MachineSpec, MemoryBy, Shape
+from services.compute import dimms
 from services.compute.allot import wishing
 from services.compute.shape import check_allotment, check_size
 from services.compute.states import Defined, Running, Stopped
 
 UNIT_MIB = 2
-"""memory of a running VM comes and goes in multiples of it"""
+"""memory of a running VM comes and goes in multiples of it, by virtio-mem"""
 OF_SIZE = ("vcpus", "memory")
 
 
@@ -56,6 +58,7 @@ def _reshape(command: ResizeVm, vm: Stopped) -> Sequence[VmEvent]:
         memory_mib=memory_mib,
         vcpus_max=command.vcpus_max or max(old.vcpus_max, vcpus),
         memory_max_mib=command.memory_max_mib or max(old.memory_max_mib, memory_mib),
+        memory_by=command.memory_by or old.memory_by,
     )
     check_size(shape)
     check_allotment(vm.definition.allotment, vcpus, memory_mib)
@@ -72,6 +75,9 @@ def _grow(command: ResizeVm, vm: Running) -> Sequence[VmEvent]:
             f"{vm.id} was started with room for {has.vcpus_max} vCPUs and {has.memory_max_mib} MiB",
             "stop it, then change its maximum",
         )
+    if command.memory_by not in (None, has.memory_by):
+        said = f"{vm.id} was started to grow by {has.memory_by}"
+        raise Refused(Refusal.NOT_STOPPED, said, "stop it, then change what it grows by")
     if (vcpus, memory_mib) == (has.vcpus, has.memory_mib) and vm.growth is None:
         return ()
     _check_steady(vm)
@@ -88,10 +94,20 @@ def _grow(command: ResizeVm, vm: Running) -> Sequence[VmEvent]:
         was_memory_mib=has.memory_mib,
         priority=vm.definition.priority,
         allotment=vm.definition.allotment,
+        vcpus_left=command.vcpus_free - max(0, vcpus - has.vcpus) if command.vcpus_free >= 0 else -1,
     )
     if memory_mib > has.memory_mib:
         return [asked]
-    return [asked, VmResizeOrdered(vm=vm.id, node=vm.node, generation=vm.generation)]
+    return [asked, _ordered(vm, memory_mib)]
+
+
+def _ordered(vm: Running, memory_mib: int, promised: Promised | None = None) -> VmResizeOrdered:
+    dimms_mib = vm.spec.dimms_mib
+    if vm.spec.shape.memory_by is MemoryBy.DIMM:
+        dimms_mib = dimms.changed(dimms_mib, memory_mib - vm.spec.shape.memory_mib)
+    return VmResizeOrdered(
+        vm=vm.id, node=vm.node, generation=vm.generation, dimms_mib=dimms_mib, promised=promised
+    )
 
 
 def _check_steady(vm: Running) -> None:
@@ -131,7 +147,9 @@ def _check_bounds(vm: Running, vcpus: int, memory_mib: int) -> None:
             f"{memory_mib} MiB asked for; {vm.id} was started with {born.memory_mib} MiB, and those stay while it runs",
             f"at least {born.memory_mib} MiB, or stop it first",
         )
-    if (memory_mib - born.memory_mib) % UNIT_MIB:
+    if has.memory_by is MemoryBy.DIMM:
+        dimms.check(vm.id, has.memory_mib, vm.spec.dimms_mib, memory_mib)
+    elif (memory_mib - born.memory_mib) % UNIT_MIB:
         below = memory_mib - (memory_mib - born.memory_mib) % UNIT_MIB
         raise Refused(
             Refusal.BAD_SHAPE,
@@ -156,7 +174,7 @@ def note(command: NoteResize, vm: Running) -> Sequence[VmEvent]:
     if growth is None or vm.growing or (command.node, command.generation) != (vm.node, vm.generation):
         return ()
     if command.granted:
-        return [VmResizeOrdered(vm=vm.id, node=vm.node, generation=vm.generation)]
+        return [_ordered(vm, growth.memory_mib, command.promised)]
     return [VmResizeDenied(vm=vm.id, node=vm.node, generation=vm.generation, sentence=command.sentence)]
 
 
@@ -188,12 +206,13 @@ def _done(seen: Hardware, vm: Running, wish: VmResizeRequested) -> Sequence[VmEv
             priority=vm.definition.priority,
             allotment=vm.definition.allotment,
             sentence=said,
+            dimms_mib=seen.dimms_mib,
         )
     ]
 
 
-def sized(spec: MachineSpec, vcpus: int, memory_mib: int) -> MachineSpec:
-    return replace(spec, shape=_sized(spec.shape, vcpus, memory_mib))
+def sized(spec: MachineSpec, vcpus: int, memory_mib: int, dimms_mib: tuple[int, ...]) -> MachineSpec:
+    return replace(spec, shape=_sized(spec.shape, vcpus, memory_mib), dimms_mib=dimms_mib)
 
 
 def _sized(shape: Shape, vcpus: int, memory_mib: int) -> Shape:
@@ -206,16 +225,15 @@ def evolve(vm: Running, event: VmEvent) -> Running:
             return replace(vm, growth=event, growing=False)
         case VmResizeOrdered() if vm.growth is not None:
             wish = vm.growth
-            spec = sized(vm.spec, wish.vcpus, wish.memory_mib)
+            spec = sized(vm.spec, wish.vcpus, wish.memory_mib, event.dimms_mib)
             return replace(vm, spec=spec, growing=True, growth_version=vm.version + 1)
         case VmResizeDenied():
             return replace(vm, growth=None, growing=False)
         case VmResized(vcpus=vcpus, memory_mib=memory_mib):
             shape = _sized(vm.definition.shape, vcpus, memory_mib)
             definition = replace(vm.definition, shape=shape)
-            return replace(
-                vm, definition=definition, spec=sized(vm.spec, vcpus, memory_mib), growth=None, growing=False
-            )
+            spec = sized(vm.spec, vcpus, memory_mib, event.dimms_mib)
+            return replace(vm, definition=definition, spec=spec, growth=None, growing=False)
         case VmHardwareSeen():
             return replace(vm, hardware=event.hardware)
         case _:

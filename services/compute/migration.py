@@ -105,6 +105,8 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
         raise Refused(Refusal.BUSY, f"{vm.id} is being paused, resumed, reset, resized or taken in", "wait until that is done")
     if said := devices.unsettled(vm):
         raise Refused(Refusal.BUSY, said, "wait until that is done")
+    if said := devices.rooted(vm.spec.disks):
+        raise Refused(Refusal.NOT_STOPPED, f"{vm.id} cannot move while it runs: {said}", devices.MOVE_AT_REST)
     choice = chosen(command.choice, command.node, f"placement has not heard of {vm.id} yet")
     wanted = vm.definition
     way = next((way for way in command.ways if way.node == choice.candidates[0].node), Way())

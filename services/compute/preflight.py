@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from proto.drain import AdvanceDrain, DrainMove, DrainPlan, DrainUnfit
 from services.compute.choosing import choose_move
+from services.compute.devices import MOVE_AT_REST, rooted
 from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.reasons import explain
 from services.compute.views import Views, promise_to, share_of
@@ -27,6 +28,9 @@ def preflight(views: Views, node: str, now_us: int, only: Sequence[str] = ()) ->
     try:
         for vm in going:
             group = views.vms[vm].allotment.together
+            if said := rooted(views.vms[vm].disks):
+                unfit.append(DrainUnfit(vm=vm, sentence=said, remedy=MOVE_AT_REST))
+                continue
             choice, ways = choose_move(views, vm, now_us, node, groups.get(group, ""), group not in elsewhere)
             if choice is None or not choice.candidates:
                 sentence, remedy = explain(choice) if choice else ("it is not defined", "")

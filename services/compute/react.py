@@ -25,7 +25,7 @@ from proto.compute import (
     VmStopped,
 )
 from proto.drain import AdvanceDrain, EndDrain, NodeDrainRequested, NodeMoveWanted
-from proto.growth import NoteResize, VmResized
+from proto.growth import NoteResize, Promised, VmResized
 from proto.io import DevicesChanged, DevicesDenied, DevicesGranted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
@@ -63,7 +63,10 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
         case MemoryDenied(purpose=Purpose.ALLOTMENT, vm=vm, node=node, generation=generation, sentence=said):
             return [NoteAllotment(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case MemoryReserved(purpose=Purpose.HOT_ADD, vm=vm, node=node, generation=generation):
-            return [NoteResize(vm=vm, node=node, generation=generation, granted=True)]
+            promised = Promised(
+                reserved_mib=event.reserved_mib, charged_mib=event.charged_mib, capacity_mib=event.capacity_mib
+            )
+            return [NoteResize(vm=vm, node=node, generation=generation, granted=True, promised=promised)]
         case MemoryDenied(purpose=Purpose.HOT_ADD, vm=vm, node=node, generation=generation, sentence=said):
             return [NoteResize(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics):

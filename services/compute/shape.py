@@ -119,6 +119,7 @@ def _shape(command: DefineVm, generation: int, boots_directly: bool) -> Shape:
         cpu_model=CPU_MODEL,
         firmware=Firmware.DIRECT if boots_directly else Firmware.BIOS,
         uuid=command.uuid or _uuid_of(command.vm, generation),
+        memory_by=command.memory_by,
     )
     check_size(shape)
     return shape

@@ -110,7 +110,7 @@ def _attach_disk(command: AttachDisk, made: Granted | Revoked) -> DevicesChanged
         raise Refused(Refusal.BAD_DEVICE, said, f"at least {least} MiB, or leave the size out")
     disk = make_disk(made.vm, wish, sizes_mib, made.disks_made, _slot(made))
     there = command.known.pool_ids.get(disk.pool, "") if isinstance(made, Granted) else ""
-    disk = replace(disk, bus=command.bus, limits=command.limits, pool_id=there)
+    disk = replace(disk, pool_id=there)
     change = Change(kind=ChangeKind.ATTACH_DISK, name=disk.name, slot=disk.slot, file=disk.file, pool=disk.pool)
     return _changed(replace(made, disks=(*made.disks, disk)), change)
 

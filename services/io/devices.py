@@ -33,6 +33,8 @@ def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int
         serial=serial_of(vm, number),
         slot=slot,
         image=wish.image,
+        bus=wish.bus,
+        limits=wish.limits,
     )
 
 

@@ -58,4 +58,4 @@ def reset(vm: Vm, now_us: int) -> None:
 
 
 def _hardware(spec: MachineSpec) -> tuple[object, ...]:
-    return spec.shape.vcpus, spec.shape.memory_mib, spec.disks, spec.nics, spec.leaving, spec.born
+    return spec.shape.vcpus, spec.shape.memory_mib, spec.disks, spec.nics, spec.leaving, spec.born, spec.dimms_mib

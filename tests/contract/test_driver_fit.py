@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from proto.hardware import Hardware
-from proto.machine import Disk, DiskBus, DiskFormat, DiskLimits, MachineSpec, Nic, NicKind, NicModel, birth
+from proto.machine import Disk, DiskBus, DiskFormat, DiskLimits, MachineSpec, MemoryBy, Nic, NicKind, NicModel, birth
 from proto.models import DISKS
 from services.node.drivers import Driver, NoSuchVm
 from services.node.drivers.qemu import fitting
@@ -91,6 +91,65 @@ async def test_vcpus_and_memory_are_added_and_taken(vm: Vm) -> None:
     await vm.sees("nproc; awk '/MemTotal/ {print ($2 < 260000)}' /proc/meminfo", "1\n1")
     has = await vm.fit(vcpus=2)
     assert (has.vcpus, has.plugged_vcpus) == (2, 2)
+
+
+@pytest.fixture
+async def by_modules(rig: Rig) -> AsyncIterator[Vm]:
+    driver = rig.driver()
+    await driver.open()
+    plain = rig.spec()
+    spec = replace(plain, shape=replace(plain.shape, memory_by=MemoryBy.DIMM, memory_max_mib=1024))
+    await driver.start(spec)
+    await guest_up(driver)
+    yield Vm(rig, driver, replace(spec, born=birth(spec)))
+    await driver.close()
+
+
+async def test_memory_comes_and_goes_by_modules(by_modules: Vm) -> None:
+    vm = by_modules
+    has = await vm.fit(memory_mib=288, dimms_mib=(128,))
+    assert (has.memory_mib, has.dimms_mib, has.misfits) == (288, (128,), ())
+    await vm.sees("awk '/MemTotal/ {print ($2 > 230000)}' /proc/meminfo", "1")
+    has = await vm.fit(memory_mib=544, dimms_mib=(128, 256))
+    assert (has.memory_mib, has.dimms_mib, has.misfits) == (544, (128, 256), ())
+    await vm.sees("awk '/MemTotal/ {print ($2 > 480000)}' /proc/meminfo", "1")
+    assert await vm.again() == has
+    has = await vm.fit(memory_mib=288, dimms_mib=(128,))
+    assert (has.memory_mib, has.dimms_mib, has.misfits) == (288, (128,), ())
+    await vm.sees("awk '/MemTotal/ {print ($2 < 260000)}' /proc/meminfo", "1")
+    assert sum(region.size_mib for region in await vm.driver.memory.regions("web-1")) == 288
+
+
+async def test_its_modules_go_along_when_it_moves(by_modules: Vm) -> None:
+    await by_modules.fit(memory_mib=416, dimms_mib=(128, 128))
+    await by_modules.sees("awk '/MemTotal/ {print ($2 > 360000)}' /proc/meminfo", "1")
+    moved = await _moved(by_modules, by_modules.spec)
+    has = await moved.again()
+    assert (has.memory_mib, has.dimms_mib, has.misfits) == (416, (128, 128), ())
+    await moved.sees("awk '/MemTotal/ {print ($2 > 360000)}' /proc/meminfo", "1")
+    has = await moved.fit(memory_mib=288, dimms_mib=(128,))
+    assert (has.memory_mib, has.dimms_mib, has.misfits) == (288, (128,), ())
+    await moved.driver.kill("web-1")
+    await moved.driver.close()
+
+
+async def _moved(vm: Vm, grown: MachineSpec) -> Vm:
+    """On another node of the same pool, as generation 2."""
+    there = vm.rig.driver("n2")
+    await there.open()
+    spec = replace(grown, generation=2, plugged_vcpus=grown.shape.vcpus)
+    changes = vm.driver.changes()
+    waiting = await there.receive(spec)
+    await vm.driver.send("web-1", waiting.address)
+    async with asyncio.timeout(30):
+        async for change in changes:
+            assert not change.unsent, change.unsent
+            if change.status == "sent":
+                break
+    await vm.driver.kill("web-1")
+    await there.activate("web-1")
+    await there.resume("web-1")
+    return Vm(vm.rig, there, spec)
 
 
 @pytest.mark.parametrize("bus", list(DiskBus))
@@ -174,29 +233,15 @@ async def test_what_a_guest_does_not_let_go_is_told_and_goes_later(vm: Vm, monke
 async def test_it_grew_before_it_moved_and_is_the_same_machine_after(vm: Vm) -> None:
     await vm.fit(vcpus=2, memory_mib=288, disks=(*vm.spec.disks, DATA), nics=(*vm.spec.nics, LAN2))
     await vm.sees("nproc; cat /sys/block/vdb/size", f"2\n{64 * 2048}")
-    there = vm.rig.driver("n2")
-    await there.open()
-    spec = replace(vm.spec, generation=2, plugged_vcpus=2)
-    changes = vm.driver.changes()
-    waiting = await there.receive(spec)
-    await vm.driver.send("web-1", waiting.address)
-    async with asyncio.timeout(30):
-        async for change in changes:
-            assert not change.unsent, change.unsent
-            if change.status == "sent":
-                break
-    await vm.driver.kill("web-1")
-    await there.activate("web-1")
-    await there.resume("web-1")
-    moved = Vm(vm.rig, there, spec)
+    moved = await _moved(vm, vm.spec)
     has = await moved.again()
     assert (has.vcpus, has.plugged_vcpus, has.memory_mib) == (2, 2, 288)
     assert (has.slots, has.misfits) == ((0, 1, 2, 8), ())
     await moved.sees("nproc; ls /sys/class/net | grep -c eth", "2\n2")
     has = await moved.fit(memory_mib=416, disks=vm.spec.disks[:1], leaving=(1,))
     assert (has.memory_mib, has.slots, has.misfits) == (416, (0, 2, 8), ())
-    await there.kill("web-1")
-    await there.close()
+    await moved.driver.kill("web-1")
+    await moved.driver.close()
 
 
 # --- only real processes ----------------------------------------------------------------------------------------------

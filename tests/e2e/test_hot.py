@@ -104,3 +104,28 @@ def test_disks_and_nics_come_and_go_while_it_runs(cluster: EmbeddedCluster) -> N
     looks(cluster, "cat /sys/block/nvme0n1/size", str(32 * 2048))
     cluster.ctl("vm", "stop", "plug", "--force", "--wait")
     cluster.ctl("vm", "delete", "plug", "--wait")
+
+
+@pytest.mark.timeout(300)
+def test_a_guest_grows_by_modules_and_says_what_it_cost(cluster: EmbeddedCluster) -> None:
+    cluster.ctl("vm", "create", "board", *TINY, "--memory-by", "dimm", "--disk", "32MiB,bus=nvme,iops=500")
+    _, mib, boot = inside(cluster, "board")
+    code, said = cluster.refused("vm", "set", "board", "--memory", "300MiB")
+    assert code == 1 and "384 MiB" in said
+    cluster.ctl("vm", "set", "board", "--memory", "384MiB", "--wait")
+    _, larger, same = inside(cluster, "board")
+    assert larger > mib + 100 and same == boot
+    shown = cluster.json("vm", "show", "board")
+    assert (shown["memory_by"], shown["hardware"]["dimms_mib"]) == ("dimm", [256])
+    assert "are reserved" in cluster.ctl("vm", "history", "board")
+    assert guest(cluster, "board", "cat", "/sys/block/nvme0n1/size") == str(32 * 2048)
+    other = next(n["name"] for n in cluster.json("node", "ls") if n["name"] != shown["node"])
+    code, said = cluster.refused("vm", "migrate", "board", "--to", other)
+    assert code == 1 and "nvme" in said
+    cluster.ctl("disk", "detach", "board", "disk1", "--delete", "--wait")
+    cluster.ctl("vm", "migrate", "board", "--to", other, "--wait")
+    cluster.ctl("vm", "set", "board", "--memory", "128MiB", "--wait")
+    _, smaller, same = inside(cluster, "board")
+    assert smaller < larger - 100 and same == boot
+    cluster.ctl("vm", "stop", "board", "--force", "--wait")
+    cluster.ctl("vm", "delete", "board", "--wait")

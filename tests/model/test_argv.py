@@ -6,7 +6,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from proto.machine import SLOTS_MAX, DirectBoot, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, Shape
+from proto.machine import (
+    SLOTS_MAX,
+    Born,
+    DirectBoot,
+    Disk,
+    DiskFormat,
+    Firmware,
+    MachineSpec,
+    MemoryBy,
+    Nic,
+    NicKind,
+    Shape,
+)
 from services.node.drivers.qemu.argv import Backing, BadSpec, Place, build
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,9 +73,17 @@ BIOS = msgspec.structs.replace(
     nics=(),
     shape=msgspec.structs.replace(SHAPE, firmware=Firmware.BIOS, cpu_model="Nehalem"),
 )
+MODULES = msgspec.structs.replace(
+    MINIMAL,
+    shape=msgspec.structs.replace(SHAPE, memory_by=MemoryBy.DIMM, memory_mib=640, memory_max_mib=1024),
+    born=Born(vcpus=1, memory_mib=256),
+    dimms_mib=(128, 256),
+)
 
 
-@pytest.mark.parametrize(("name", "spec"), [("minimal", MINIMAL), ("full", FULL), ("bios", BIOS)])
+@pytest.mark.parametrize(
+    ("name", "spec"), [("minimal", MINIMAL), ("full", FULL), ("bios", BIOS), ("modules", MODULES)]
+)
 def test_the_same_spec_gives_the_same_words(name: str, spec: MachineSpec) -> None:
     words = build("qemu-system-x86_64", spec, PLACE)
     lines = "\n".join(words) + "\n"
@@ -101,6 +121,7 @@ def bad(**changes: object) -> MachineSpec:
         (bad(disks=(msgspec.structs.replace(ROOT, serial="x" * 21),)), "20 characters"),
         (bad(disks=(msgspec.structs.replace(ROOT, pool="slow"),)), "'slow'"),
         (bad(nics=(msgspec.structs.replace(BRIDGED, name="lost"),)), "br0"),
+        (msgspec.structs.replace(MODULES, dimms_mib=(128,)), "by modules of"),
     ],
 )
 def test_what_cannot_be_made_is_refused_with_the_reason(spec: MachineSpec, says: str) -> None:

@@ -19,6 +19,7 @@ from proto.compute import (
     NodeUncordoned,
     Placement,
     VmAllotted,
+    VmDevicesNoted,
     VmFound,
     VmStarted,
     VmStartFailed,
@@ -28,7 +29,7 @@ from proto.compute import (
 )
 from proto.drain import DrainPlan, NodeDrainEnded, NodeDrainRequested
 from proto.ladder import MemoryPolicy
-from proto.machine import Allotment, DiskWish, NicKind, NicWish, Priority
+from proto.machine import Allotment, Disk, DiskBus, DiskFormat, DiskWish, NicKind, NicWish, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.migration import (
     MigrateVm,
@@ -210,6 +211,16 @@ def test_what_is_set_later_holds_from_then_on() -> None:
     set = VmAllotted(vm=WEB, priority=Priority.CRITICAL, allotment=Allotment(pins=(1,)))
     (vm,) = load(REQUESTED, VmStarted(vm=WEB, node=N1, generation=1), set).vms
     assert (vm.fixed, vm.priority) == ("pinned to pCPUs", Priority.CRITICAL)
+
+
+def test_a_disk_that_qemu_cannot_send_keeps_its_vm_where_it_is() -> None:
+    disk = Disk(
+        name="disk1", pool="default", file="f", size_mib=5, format=DiskFormat.QCOW2, serial="s", slot=2, bus=DiskBus.NVME
+    )
+    more = VmDevicesNoted(vm=WEB, generation=1, disks=(disk,), nics=(), changed=True)
+    started = (REQUESTED, VmStarted(vm=WEB, node=N1, generation=1))
+    assert "nvme" in load(*started, more).vms[0].fixed
+    assert load(*started, more, replace(more, disks=())).vms[0].fixed == ""
 
 
 def test_vms_of_a_node_that_is_drained_or_was_planned_anew_stay() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from services.cli import show, units
+from services.cli import machine, show, units
 from services.cli.client import path
 from services.cli.events import line, messages, speaks_of
 from services.cli.failure import DENIED, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, Failure, code_of
@@ -48,6 +48,16 @@ def test_durations_and_nics() -> None:
     for wrong in ("bridge", "bridge:", "user:br0", "tap"):
         with pytest.raises(typer.BadParameter, match="bridge:NAME"):
             units.nic(wrong)
+
+
+def test_disks_as_people_write_them() -> None:
+    assert machine.disk("10GiB") == {"size_mib": 10240}
+    assert machine.disk("image=tiny,bus=nvme") == {"image": "tiny", "bus": "nvme"}
+    said = machine.disk("64,pool=local,iops=500,mibps-burst=20")
+    assert said == {"size_mib": 64, "pool": "local", "limits": {"iops": 500, "mibps_burst": 20}}
+    for wrong in ("64,slot=3", "64,iops=many", "64,bus=", "64,32"):
+        with pytest.raises(typer.BadParameter, match="write a size, or KEY=VALUE with one of image, bus"):
+            machine.disk(wrong)
 
 
 def test_parts_and_counts_for_people() -> None:

@@ -20,6 +20,8 @@ from proto.drain import (
     NodeDrainRequested,
     NodeMoveWanted,
 )
+from proto.io import AttachDisk
+from proto.machine import DiskBus, DiskWish
 from services.compute.drain import AGAIN_US, ATTEMPTS_MAX, DRAIN
 from services.compute.preflight import preflight
 from services.compute.states import Running
@@ -95,6 +97,16 @@ def test_the_preflight_places_each_beside_the_others_and_changes_nothing() -> No
     assert sorted(m.to for m in plan.moves) == ["n2", "n3"]
     assert preflight(views, "n1", NOW_US) == plan and not views.hints
     assert preflight(views, "n9", NOW_US) is None
+
+
+def test_what_cannot_move_while_it_runs_is_unfit_with_the_reason() -> None:
+    h = house(memory_mib=2048)
+    on(h, "n1", "a", "b")
+    h.say(AttachDisk(vm="a", disk=DiskWish(size_mib=5, bus=DiskBus.NVME)))
+    plan = preflight(h.services[0][1], "n1", NOW_US)
+    assert plan is not None and [move.vm for move in plan.moves] == ["b"]
+    (stays,) = plan.unfit
+    assert stays.vm == "a" and "nvme" in stays.sentence and "stop it" in stays.remedy
 
 
 def test_a_drain_empties_the_node_and_cordons_it() -> None:

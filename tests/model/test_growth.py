@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from libs.common.decider import Refused
@@ -11,6 +13,7 @@ from libs.memory.promise import promise_of
 from proto.compute import DefineVm, Placement, Refusal, ReportVm, ResetVm, Seen, VmDefined, VmEvent
 from proto.growth import (
     NoteResize,
+    Promised,
     ResizeVm,
     VmHardwareSeen,
     VmReshaped,
@@ -20,7 +23,7 @@ from proto.growth import (
     VmResizeRequested,
 )
 from proto.hardware import Hardware, Misfit, ordered
-from proto.machine import Allotment, MachineSpec, Priority, birth
+from proto.machine import DIMMS_MAX, Allotment, MachineSpec, MemoryBy, Priority, birth
 from proto.memory import Purpose, ResizeMemory
 from proto.migration import MigrateVm
 from services.compute.model import VM
@@ -32,7 +35,7 @@ DEFINED = VM.decide(DefineVm(vm="a", vcpus=2, memory_mib=512, vcpus_max=8, memor
 STOPPED = VM.fold(DEFINED)
 REQUESTED = VmResizeRequested(
     vm=A, node=N1, generation=1, vcpus=4, memory_mib=1024, was_vcpus=2, was_memory_mib=512,
-    priority=Priority.NORMAL, allotment=Allotment(),
+    priority=Priority.NORMAL, allotment=Allotment(), vcpus_left=8,
 )  # fmt: skip
 ORDERED = VmResizeOrdered(vm=A, node=N1, generation=1)
 GRANTED = NoteResize(vm="a", node=N1, generation=1, granted=True)
@@ -183,6 +186,84 @@ def test_one_that_is_paused_or_found_or_on_its_way_is_not_resized() -> None:
     starting = Reserving(definition=defined, generation=1, node=N1, placement=Placement(policy="p"))
     assert refused(GROW, starting).reason == Refusal.BUSY
     assert refused(GROW, Absent()).reason == Refusal.NOT_DEFINED
+
+
+# --- by modules --------------------------------------------------------------------------------------------------------
+
+
+def by_modules(*dimms_mib: int) -> Running:
+    vm = running()
+    shape = replace(vm.spec.shape, memory_by=MemoryBy.DIMM, memory_mib=512 + sum(dimms_mib))
+    plain = replace(vm.spec, shape=shape, dimms_mib=dimms_mib)
+    return replace(vm, spec=plain, definition=replace(vm.definition, shape=shape), hardware=ordered(plain))
+
+
+def test_each_growth_is_one_more_module_and_the_order_says_what_it_cost() -> None:
+    vm = by_modules(128)
+    (asked,) = VM.decide(ResizeVm(vm="a", memory_mib=1024, vcpus_free=3), vm)
+    assert isinstance(asked, VmResizeRequested) and asked.vcpus_left == 3
+    cost = Promised(reserved_mib=3000, charged_mib=0, capacity_mib=4000)
+    (told,) = VM.decide(replace(GRANTED, promised=cost), after(vm, asked))
+    assert told == replace(ORDERED, dimms_mib=(128, 384), promised=cost)
+    vm = after(vm, asked, told)
+    assert vm.spec.dimms_mib == (128, 384)
+    has = Hardware(vcpus=2, plugged_vcpus=2, memory_mib=1024, dimms_mib=(128, 384))
+    fact = ReportVm(node=N1, vm="a", generation=1, order_version=99, seen=Seen.RUNNING, hardware=has)
+    vm = after(vm, *VM.decide(fact, vm))
+    assert (vm.spec.dimms_mib, vm.definition.shape.memory_mib, vm.growth) == ((128, 384), 1024, None)
+    less = VM.decide(ResizeVm(vm="a", memory_mib=640), vm)
+    assert after(vm, *less).spec.dimms_mib == (128,)
+
+
+def test_a_module_that_its_guest_keeps_stays_part_of_it() -> None:
+    vm = after(by_modules(128, 256), *VM.decide(ResizeVm(vm="a", memory_mib=512), by_modules(128, 256)))
+    assert vm.spec.dimms_mib == ()
+    kept = Misfit(what="memory", sentence="its module 1 of 256 MiB: the guest refused to let it go", pending=True)
+    has = Hardware(vcpus=2, plugged_vcpus=2, memory_mib=896, dimms_mib=(128, 256), misfits=(kept,))
+    fact = ReportVm(node=N1, vm="a", generation=1, order_version=99, seen=Seen.RUNNING, hardware=has)
+    vm = after(vm, *VM.decide(fact, vm))
+    assert (vm.spec.dimms_mib, vm.spec.shape.memory_mib, vm.definition.shape.memory_mib) == ((128, 256), 896, 896)
+
+
+@pytest.mark.parametrize(
+    ("had", "wish", "words"),
+    [
+        ((), 700, "640 MiB or 768 MiB"),
+        ((), 600, "640 MiB"),
+        ((128, 256), 700, "640 MiB or 512 MiB"),
+        ((128, 256), 640 + 255, "640 MiB"),
+        ((128,) * 8, 512 + 9 * 128, "sockets for 8"),
+    ],
+)
+def test_what_is_no_module_is_refused_with_what_would_be(had: tuple[int, ...], wish: int, words: str) -> None:
+    said = refused(ResizeVm(vm="a", memory_mib=wish), by_modules(*had))
+    assert said.reason == Refusal.BAD_SHAPE and words in f"{said.sentence}; {said.remedy}"
+
+
+@given(st.lists(st.integers(-4, 8), max_size=30))
+def test_modules_always_add_up(steps: list[int]) -> None:
+    """Whatever is asked for: what is let through leaves modules that are the memory beyond its birth."""
+    vm = by_modules()
+    for step in steps:
+        wish = ResizeVm(vm="a", memory_mib=max(64, vm.spec.shape.memory_mib + step * 128))
+        try:
+            events = VM.decide(wish, vm)
+        except Refused:
+            continue
+        vm = after(vm, *events)
+        if vm.growth is not None and not vm.growing:
+            vm = after(vm, *VM.decide(GRANTED, vm))
+        has = ordered(vm.spec)
+        fact = ReportVm(node=N1, vm="a", generation=1, order_version=10**6, seen=Seen.RUNNING, hardware=has)
+        vm = after(vm, *VM.decide(fact, vm))
+        assert 512 + sum(vm.spec.dimms_mib) == vm.spec.shape.memory_mib == vm.definition.shape.memory_mib
+        assert len(vm.spec.dimms_mib) <= DIMMS_MAX
+
+
+def test_what_it_grows_by_is_changed_at_rest_only() -> None:
+    (event,) = VM.decide(ResizeVm(vm="a", memory_by=MemoryBy.DIMM), STOPPED)
+    assert isinstance(event, VmReshaped) and event.shape.memory_by is MemoryBy.DIMM
+    assert refused(ResizeVm(vm="a", memory_by=MemoryBy.DIMM), running()).reason == Refusal.NOT_STOPPED
 
 
 # --- the ledger --------------------------------------------------------------------------------------------------------

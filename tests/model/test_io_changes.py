@@ -134,7 +134,7 @@ def test_what_cannot_be_is_refused_with_numbers() -> None:
         no(replace(ATTACH, known=replace(RUNS, phase=phase)), Refusal.BUSY)
     no(DetachDisk(vm="a", known=RUNS, name="disk2"), Refusal.BUSY, *ATTACHED)
     no(ATTACH, Refusal.NOT_DEFINED, GRANTED, REVOKED, ASKED)
-    nvme = (GRANTED, *after(GRANTED, command=replace(ATTACH, bus=DiskBus.NVME)))
+    nvme = (GRANTED, *after(GRANTED, command=replace(ATTACH, disk=DiskWish(size_mib=5, bus=DiskBus.NVME))))
     nvme = (*nvme, *after(*nvme, command=sees(*BASE, 4)))
     no(ResizeDisk(vm="a", known=RUNS, name="disk2", size_mib=9), Refusal.NOT_STOPPED, *nvme)
 

@@ -35,6 +35,7 @@ from proto.compute import (
     VmStopped,
     VmStopRequested,
 )
+from proto.machine import DiskBus
 from proto.migration import (
     CancelMigration,
     MigrateVm,
@@ -125,6 +126,12 @@ LEFT: dict[str, Any] = {"cause": GoneCause.MIGRATED, "moved_to": 2, "sent_mib": 
 
 def target(seen: Seen, **more: Any) -> ReportVm:
     return report(seen, 2, N2, **more)
+
+
+def test_a_disk_whose_state_cannot_be_sent_is_told_before_anything_is_reserved() -> None:
+    nvme = msgspec.structs.replace(DISKS[0], bus=DiskBus.NVME)
+    noted = VmDevicesNoted(vm=A, generation=1, disks=(nvme,), nics=NICS, changed=True)
+    vm.given(*RUNNING, noted).when(MIGRATE).refused(Refusal.NOT_STOPPED)
 
 
 COMMANDS: tuple[VmCommand, ...] = (

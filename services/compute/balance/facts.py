@@ -21,6 +21,7 @@ from proto.compute import (
     NodeReported,
     NodeUncordoned,
     VmAllotted,
+    VmDevicesNoted,
     VmFound,
     VmStarted,
     VmStartFailed,
@@ -37,6 +38,7 @@ from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigr
 from proto.placement import PlacementRules
 from proto.plan import CpuBeat, PlanMade
 from services.compute.balance.demand import Smoothed
+from services.compute.devices import rooted, wishes
 from services.compute.policy import HEALTH_PCT_MIN
 from services.compute.reach import reached, shared_with
 
@@ -117,6 +119,8 @@ class BalanceViews:
                 guest.fixed = STOPPING
             case VmAllotted() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
+            case VmDevicesNoted(changed=True) if guest := self.guests.get(event.vm):
+                guest.asked = replace(guest.asked, disks=wishes(event.disks, event.nics)[0])
             case VmResized() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, vcpus=event.vcpus, memory_mib=event.memory_mib)
             case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
@@ -203,7 +207,7 @@ class BalanceViews:
             priority=asked.priority,
             together=asked.allotment.together,
             apart=asked.allotment.apart,
-            fixed=guest.fixed or (PINNED if asked.allotment.pins else of_node),
+            fixed=guest.fixed or (PINNED if asked.allotment.pins else rooted(asked.disks) or of_node),
             vcpus_per_pcpu=self.rules.ratio_of(asked.priority),
             pools=shared_with(asked.disks, place.pools),
             bridges=tuple(sorted({n.bridge for n in asked.nics if n.kind is NicKind.BRIDGE})),

@@ -8,7 +8,18 @@ import msgspec
 
 from libs.common.messages import Name
 from proto.balance import Mode
-from proto.machine import Allotment, DiskFormat, MemoryMib, NicKind, Priority, Vcpus
+from proto.machine import (
+    Allotment,
+    DiskBus,
+    DiskFormat,
+    DiskLimits,
+    DiskWish,
+    MemoryBy,
+    MemoryMib,
+    NicKind,
+    Priority,
+    Vcpus,
+)
 from proto.migration import MigrationDeadlineS
 from proto.placement import Ratio, RatioOrNone, WeightSet
 from proto.vms import DeadlineS
@@ -23,11 +34,28 @@ VcpusMax = Annotated[int, msgspec.Meta(ge=0, le=512)]
 MemoryMaxMib = Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)]
 DiskMib = Annotated[int, msgspec.Meta(ge=0, le=64 * 1024 * 1024)]
 Bridge = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,15}$", max_length=15)]
+Iops = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+Mibps = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 Argument = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
     """What a client sends."""
+
+
+class LimitsBody(Body):
+    """Per second; 0: no limit."""
+
+    iops: Iops = 0
+    mibps: Mibps = 0
+    iops_burst: Iops = 0
+    mibps_burst: Mibps = 0
+
+    @property
+    def limits(self) -> DiskLimits:
+        return DiskLimits(
+            iops=self.iops, mibps=self.mibps, iops_burst=self.iops_burst, mibps_burst=self.mibps_burst
+        )
 
 
 class NewDisk(Body):
@@ -37,6 +65,15 @@ class NewDisk(Body):
     image: Label = ""
     format: DiskFormat = DiskFormat.QCOW2
     pool: Name = "default"
+    bus: DiskBus = DiskBus.VIRTIO_BLK
+    limits: LimitsBody = msgspec.field(default_factory=LimitsBody)
+
+    @property
+    def wish(self) -> DiskWish:
+        return DiskWish(
+            size_mib=self.size_mib, image=self.image, format=self.format, pool=self.pool, bus=self.bus,
+            limits=self.limits.limits,
+        )  # fmt: skip
 
 
 class NewNic(Body):
@@ -55,6 +92,7 @@ class NewVm(Body):
     memory_mib: MemoryMib = 256
     vcpus_max: VcpusMax = 0
     memory_max_mib: MemoryMaxMib = 0
+    memory_by: MemoryBy = MemoryBy.VIRTIO_MEM
     image: Label = ""
     disks: Annotated[list[NewDisk], msgspec.Meta(max_length=24)] | None = None
     nics: Annotated[list[NewNic], msgspec.Meta(max_length=8)] | None = None
@@ -98,12 +136,13 @@ class AllotmentBody(Body):
 
 
 class SizeBody(Body):
-    """What a VM is to have; what is not said stays. The maxima are changed at rest only."""
+    """What a VM is to have; what is not said stays. The maxima, and what memory grows by, are changed at rest only."""
 
     vcpus: Annotated[int, msgspec.Meta(ge=1, le=512)] | None = None
     memory_mib: MemoryMib | None = None
     vcpus_max: Annotated[int, msgspec.Meta(ge=1, le=512)] | None = None
     memory_max_mib: MemoryMib | None = None
+    memory_by: MemoryBy | None = None
 
 
 class ExecBody(Body):

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import msgspec
 from litestar import delete, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from libs.common.messages import Command
 from proto.io import AttachDisk, AttachNic, DetachDisk, DetachNic, LimitDisk, ResizeDisk, SetNic
-from proto.machine import DiskBus, DiskLimits, DiskMib, DiskWish, NicModel
+from proto.machine import DiskMib, NicModel
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway
-from services.gateway.http.bodies import Body, NewDisk, NewNic
+from services.gateway.http.bodies import Body, LimitsBody, NewDisk, NewNic
 from services.gateway.http.door import Asked, asker
-
-Iops = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
-Mibps = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
-
-
-class LimitsBody(Body):
-    """Per second; 0: no limit."""
-
-    iops: Iops = 0
-    mibps: Mibps = 0
-    iops_burst: Iops = 0
-    mibps_burst: Mibps = 0
-
-    @property
-    def limits(self) -> DiskLimits:
-        return DiskLimits(
-            iops=self.iops, mibps=self.mibps, iops_burst=self.iops_burst, mibps_burst=self.mibps_burst
-        )
-
-
-class AttachDiskBody(NewDisk):
-    bus: DiskBus = DiskBus.VIRTIO_BLK
-    limits: LimitsBody = msgspec.field(default_factory=LimitsBody)
 
 
 class AttachNicBody(NewNic):
@@ -70,11 +44,9 @@ async def _tell(request: Asked, gateway: Gateway, vm: str, kind: str, command: C
 
 @post("/{vm:str}/disks", action=Action.OPERATE, status_code=202, summary="Attach a disk")
 async def attach_disk(
-    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[AttachDiskBody]
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[NewDisk]
 ) -> Accepted:
-    wish = DiskWish(size_mib=data.size_mib, image=data.image, format=data.format, pool=data.pool)
-    command = AttachDisk(vm=vm, disk=wish, bus=data.bus, limits=data.limits.limits)
-    return await _tell(request, gateway, vm, "attach-disk", command)
+    return await _tell(request, gateway, vm, "attach-disk", AttachDisk(vm=vm, disk=data.wish))
 
 
 @delete("/{vm:str}/disks/{disk:str}", action=Action.OPERATE, status_code=202, summary="Detach a disk")

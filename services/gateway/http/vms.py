@@ -96,7 +96,7 @@ async def create_vm(request: Asked, gateway: NamedDependency[Gateway], data: JSO
 
 
 def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
-    disks = [DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool) for d in data.disks or ()]
+    disks = [disk.wish for disk in data.disks or ()]
     if data.image and all(disk.image != data.image for disk in disks):
         disks.insert(0, DiskWish(image=data.image))
     for index, disk in enumerate(disks):
@@ -112,6 +112,7 @@ def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
         memory_mib=data.memory_mib,
         vcpus_max=data.vcpus_max,
         memory_max_mib=data.memory_max_mib,
+        memory_by=data.memory_by,
         disks=tuple(disks),
         nics=nics,
         priority=data.priority,
@@ -228,6 +229,7 @@ async def size_vm(
         memory_mib=data.memory_mib or 0,
         vcpus_max=data.vcpus_max or 0,
         memory_max_mib=data.memory_max_mib or 0,
+        memory_by=data.memory_by,
     )
     return await _tell(request, gateway, vm, command)
 

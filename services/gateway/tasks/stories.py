@@ -14,6 +14,7 @@ from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized, PlacementSet
 from services.gateway.tasks import Task, Tasks, step
 from services.gateway.tasks.devices import devices
+from services.gateway.why.growing import cost
 from services.gateway.words import count
 
 
@@ -169,7 +170,7 @@ def _running_changes(s: _Story) -> bool:
         case g.VmResizeRequested(vm=vm, node=node, memory_mib=mib, was_memory_mib=was):
             s.begin("resize", vm, f"the ledger of {node} is asked for {mib - was} MiB" if mib > was else "asked for")
         case g.VmResizeOrdered(vm=vm, node=node):
-            s.step("resize", vm, f"{node} was told to do it")
+            s.step("resize", vm, f"{node} was told to do it{cost(s.event)}")
         case g.VmResizeDenied(vm=vm, sentence=said):
             s.failed("resize", vm, f"{said}; {vm} has the size it had")
         case g.VmResized(vm=vm, vcpus=vcpus, memory_mib=mib, sentence=said):

@@ -12,7 +12,7 @@ from proto import compute as c
 from proto import growth as g
 from proto import migration as m
 from proto.hardware import Hardware
-from proto.machine import Allotment, Disk, DiskWish, Nic, NicWish
+from proto.machine import Allotment, Disk, DiskWish, MemoryBy, Nic, NicWish
 from proto.node import Sending
 
 REASONS_MAX = 8
@@ -49,6 +49,7 @@ class Vm(msgspec.Struct):
     uuid: str
     defined_us: int
     changed_us: int
+    memory_by: str = MemoryBy.VIRTIO_MEM
     allotment: Allotment = Allotment()
     disk_wishes: tuple[DiskWish, ...] = ()
     nic_wishes: tuple[NicWish, ...] = ()
@@ -86,7 +87,7 @@ class VmsView:
         elif isinstance(event, g.VmReshaped):
             shape = event.shape
             vm.vcpus, vm.memory_mib, vm.changed_us = shape.vcpus, shape.memory_mib, recorded.at_us
-            vm.vcpus_max, vm.memory_max_mib = shape.vcpus_max, shape.memory_max_mib
+            vm.vcpus_max, vm.memory_max_mib, vm.memory_by = shape.vcpus_max, shape.memory_max_mib, shape.memory_by
         elif isinstance(event, c.VmAllotted):
             vm.priority, vm.allotment, vm.changed_us = event.priority, event.allotment, recorded.at_us
         elif _starting(vm, event) or _living(vm, event) or _migrating(vm, event):
@@ -119,6 +120,7 @@ def _defined(recorded: Recorded, event: c.VmDefined) -> Vm:
         uuid=shape.uuid,
         defined_us=recorded.at_us,
         changed_us=recorded.at_us,
+        memory_by=shape.memory_by,
         disk_wishes=event.disks,
         nic_wishes=event.nics,
     )

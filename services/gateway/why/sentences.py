@@ -6,9 +6,7 @@ from typing import Any
 
 from proto import cluster, drain, io, ladder, mapping, memory, plan
 from proto import compute as c
-from proto import growth as g
 from proto import migration as m
-from proto.hardware import Hardware
 from proto.nodes import (
     NodeCordoned,
     NodeHealthChanged,
@@ -21,13 +19,14 @@ from proto.nodes import (
 )
 from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
+from services.gateway.why.growing import of_growth
 from services.gateway.why.placing import said_rules
 from services.gateway.words import count
 
 
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
-    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes, of_balance):
+    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes, of_growth, of_balance):
         if said := say(event):
             return said
     return kind.replace("_", " ")
@@ -94,18 +93,6 @@ def _of_plans(event: Any) -> str:
             return f"{event.node}'s ledger was asked whether it may be worth more or less ({event.priority}{own_said})"
         case c.VmAllotmentDenied():
             return f"its new allotment was denied, and nothing changed: {event.sentence}"
-        case g.VmReshaped(shape=shape):
-            return f"at rest it was given {shape.vcpus} vCPUs and {shape.memory_mib} MiB"
-        case g.VmResizeRequested():
-            return f"{event.vcpus} vCPUs and {event.memory_mib} MiB were asked for ({event.was_vcpus} and {event.was_memory_mib})"
-        case g.VmResizeOrdered():
-            return f"all that its new size takes was promised, and {event.node} told to bring it there"
-        case g.VmResized(sentence=said):
-            return f"it was seen to have {event.vcpus} vCPUs and {event.memory_mib} MiB" + (f": {said}" if said else "")
-        case g.VmResizeDenied():
-            return f"its size stayed as it was: {event.sentence}"
-        case g.VmHardwareSeen(hardware=has):
-            return _hardware(has)
         case c.VmAllotted():
             return f"its allotment was changed ({event.priority})"
         case plan.PlanMade(moved=moved) if moved:
@@ -291,9 +278,3 @@ def _device_change(change: io.Change) -> str:
             return f"{change.name} could not be attached and is taken out again"
         case _:
             return f"{change.name} is changed: {change.kind}"
-
-
-def _hardware(has: Hardware) -> str:
-    slots = ", ".join(map(str, has.slots)) or "none"
-    said = f"it was seen with {has.vcpus} vCPUs, {has.memory_mib} MiB and devices in slots {slots}"
-    return "; ".join([said, *(misfit.sentence for misfit in has.misfits)])

@@ -31,7 +31,7 @@ def fit(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
     _plug(host, vm, wish, found)
     if wish.born is not None:
         shape = replace(vm.spec.shape, vcpus=wish.shape.vcpus, memory_mib=wish.shape.memory_mib)
-        vm.spec = replace(vm.spec, shape=shape)
+        vm.spec = replace(vm.spec, shape=shape, dimms_mib=wish.dimms_mib)
         vm.plugged_vcpus = max(vm.plugged_vcpus, shape.vcpus)
     return SimDone(due.vm, "fit", machine=_machine(vm, found))
 

@@ -18,14 +18,14 @@ from typing import Any
 import msgspec
 
 from proto import machine
-from proto.machine import SLOTS_MAX, Disk, DiskFormat, Firmware, MachineSpec, Nic, NicKind, birth
+from proto.machine import DIMMS_MAX, SLOTS_MAX, Disk, DiskFormat, Firmware, MachineSpec, MemoryBy, Nic, NicKind, birth
 from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.devices import Backing as Backing
 
-MEMORY_SLOTS = 8
 MEMORY_UNIT_MIB = 2
 """memory by virtio-mem comes and goes in multiples of it"""
 MEMORY_DEVICE = "growth"
+DIMM = "dimm"
 MIB = 1024 * 1024
 SERIAL_LENGTH_MAX = 20
 TB_MIB = 64
@@ -88,6 +88,9 @@ def check(spec: MachineSpec, place: Place) -> None:
             f"{spec.vm}: born with {born.memory_mib} MiB, wanted with {shape.memory_mib}: "
             f"more by a multiple of {MEMORY_UNIT_MIB} MiB, or as many"
         )
+    if shape.memory_by is MemoryBy.DIMM and shape.memory_mib - born.memory_mib != sum(spec.dimms_mib):
+        said = f"{spec.vm}: born with {born.memory_mib} MiB, wanted with {shape.memory_mib}, by modules of {spec.dimms_mib} MiB"
+        raise BadSpec(said)
     if shape.firmware is Firmware.UEFI:
         raise BadSpec(f"{spec.vm}: firmware uefi is not offered by this driver; use bios or direct")
     if (shape.firmware is Firmware.DIRECT) != (spec.boot is not None):
@@ -132,15 +135,17 @@ def _cpu_and_memory(spec: MachineSpec) -> list[str]:
     vcpus = f"cpus={born.vcpus},maxcpus={shape.vcpus_max},sockets=1,cores={shape.vcpus_max},threads=1"
     memory = f"size={born.memory_mib}M"
     if shape.memory_max_mib > born.memory_mib:
-        memory += f",slots={MEMORY_SLOTS},maxmem={shape.memory_max_mib}M"
+        memory += f",slots={DIMMS_MAX},maxmem={shape.memory_max_mib}M"
     return ["-cpu", shape.cpu_model, "-smp", vcpus, "-m", memory]
 
 
 def growth_mib(spec: MachineSpec) -> int:
     """How much memory may be plugged by virtio-mem; 0: the VM has no such device."""
+    if spec.shape.memory_by is MemoryBy.DIMM:
+        return 0
     born = birth(spec)
     left = (spec.shape.memory_max_mib - born.memory_mib) // MEMORY_UNIT_MIB * MEMORY_UNIT_MIB
-    return 0 if born.dimm else max(0, left)
+    return max(0, left)
 
 
 def _growth(spec: MachineSpec) -> list[str]:
@@ -157,7 +162,19 @@ def _growth(spec: MachineSpec) -> list[str]:
         }  # fmt: skip
         words += ["-object", f"memory-backend-ram,id=growth-memory,size={most}M,reserve=off"]
         words += _each("-device", [device])
+    for number, mib in enumerate(spec.dimms_mib):
+        words += ["-object", ",".join(f"{key}={_word(value)}" for key, value in dimm_memory(number, mib).items())]
+        words += _each("-device", [dimm(number)])
     return words
+
+
+def dimm_memory(number: int, mib: int) -> dict[str, Any]:
+    """What a module's memory is made of."""
+    return {"qom-type": "memory-backend-ram", "id": f"{DIMM}{number}-memory", "size": mib * MIB}
+
+
+def dimm(number: int) -> dict[str, Any]:
+    return {"driver": "pc-dimm", "id": f"{DIMM}{number}", "memdev": f"{DIMM}{number}-memory"}
 
 
 def vcpu(cpu_model: str, number: int) -> dict[str, Any]:

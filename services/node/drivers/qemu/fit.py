@@ -47,4 +47,5 @@ async def look(vm: RunningVm, found: tuple[Misfit, ...] = ()) -> Hardware:
         slots=tuple(sorted({*disk_mib, *nics})),
         disk_mib=tuple(sorted(disk_mib.items())),
         misfits=found,
+        dimms_mib=await fit_memory.dimms_mib(vm),
     )

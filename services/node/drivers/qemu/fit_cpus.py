@@ -36,7 +36,7 @@ class _Cpu(msgspec.Struct, rename="kebab"):
 async def count(vm: RunningVm) -> tuple[int, int]:
     """Plugged, and usable by the guest: as its agent says, else all. Raises DriverError."""
     plugged = len(await vm.do("query-cpus-fast"))
-    inside = await _inside(vm)
+    inside = await _heard(vm, asyncio.get_running_loop().time() + ONLINE_S_MAX)
     return plugged, min(plugged, sum(c.online for c in inside)) if inside else plugged
 
 
@@ -68,7 +68,7 @@ async def _use(vm: RunningVm, wanted: int, found: list[Misfit]) -> None:
     """As many online inside as wanted: the guest's own rules bring up what was plugged, its agent does the rest."""
     end = asyncio.get_running_loop().time() + ONLINE_S_MAX
     while True:
-        inside = await _inside(vm)
+        inside = await _heard(vm, end)
         if not inside and wanted < len(await vm.do("query-cpus-fast")):
             raise DriverError("the guest's agent does not answer, and only it can take vCPUs out of use")
         if not inside or sum(c.online for c in inside) == wanted:
@@ -96,6 +96,17 @@ def _changes(inside: list[_Cpu], wanted: int) -> list[dict[str, Any]]:
         return [{"logical-id": c.logical_id, "online": True} for c in chosen]
     chosen = [c for c in reversed(inside) if c.online and c.can_offline][: online - wanted]
     return [{"logical-id": c.logical_id, "online": False} for c in chosen]
+
+
+async def _heard(vm: RunningVm, end: float) -> list[_Cpu]:
+    """The guest's own word. Where its agent has the channel open it is asked until then: just after a plug it may be slow, and
+    silence is no word that all is well."""
+    while True:
+        inside = await _inside(vm)
+        if inside or vm.status != "running" or not await vm.fitting.agent_listens():
+            return inside
+        if asyncio.get_running_loop().time() >= end:
+            return inside
 
 
 async def _inside(vm: RunningVm) -> list[_Cpu]:

@@ -1,5 +1,5 @@
 """Memory of a running VM: virtio-mem, whose guest takes or gives back blocks until it has what is requested; or DIMMs, where
-the guest has no driver for that (they come in units of 128 MiB, and go only where the guest can empty them).
+the guest has no driver for that (they come in multiples of 128 MiB, and go only where the guest can empty them).
 """
 
 from __future__ import annotations
@@ -7,22 +7,32 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from proto.hardware import Misfit
-from proto.machine import MachineSpec, birth
-from services.node.drivers import DriverError
-from services.node.drivers.qemu.argv import MEMORY_DEVICE, MIB
+from proto.machine import MachineSpec, MemoryBy, birth
+from services.node.drivers import DriverError, GuestSilent
+from services.node.drivers.qemu import argv
+from services.node.drivers.qemu.argv import DIMM, MEMORY_DEVICE, MIB
 from services.node.drivers.qemu.fitting import PERIPHERAL
+from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 
 if TYPE_CHECKING:
     from services.node.drivers.qemu.machine import RunningVm
 
+GUEST_S_MAX = 1.0
 GROW_S_MAX = 5.0
 SHRINK_S_MAX = 10.0
 """how long the guest may take to empty blocks"""
 AGAIN_S = 0.005
-DIMM_UNIT_MIB = 128
 DEVICE = f"{PERIPHERAL}/{MEMORY_DEVICE}"
-DIMM = "dimm"
+
+
+class _Block(msgspec.Struct, rename="kebab"):
+    """128 MiB or more of the guest's memory."""
+
+    phys_index: int
+    online: bool
 
 
 async def size_mib(vm: RunningVm) -> int:
@@ -34,8 +44,8 @@ async def size_mib(vm: RunningVm) -> int:
 async def fit(vm: RunningVm, spec: MachineSpec, found: list[Misfit]) -> None:
     """Raises DriverError."""
     has, wanted = await size_mib(vm), spec.shape.memory_mib
-    if birth(spec).dimm:
-        await _fit_dimms(vm, has, wanted, found)
+    if spec.shape.memory_by is MemoryBy.DIMM:
+        await _fit_dimms(vm, spec, found)
         return
     if MEMORY_DEVICE not in await vm.fitting.devices():
         if has != wanted:
@@ -64,35 +74,57 @@ async def _reached(vm: RunningVm, more_mib: int, within_s: float) -> bool:
         await asyncio.sleep(AGAIN_S)
 
 
-async def _fit_dimms(vm: RunningVm, has: int, wanted: int, found: list[Misfit]) -> None:
-    """One DIMM for each growth; the last ones in are the first to be asked back, whole."""
-    sizes = {str(d["data"]["id"]): int(d["data"]["size"]) // MIB for d in await vm.do("query-memory-devices")}
-    numbers = {id: int(id.removeprefix(DIMM)) for id in sizes if id.startswith(DIMM)}
-    if wanted > has:
-        await _add_dimm(vm, 1 + max(numbers.values(), default=-1), wanted - has)
-        return
-    for id in sorted(numbers, key=numbers.__getitem__, reverse=True):
-        if has - sizes[id] < wanted:
-            break
-        if said := await vm.fitting.unplug(id):
-            found.append(Misfit(what="memory", sentence=f"{id} of {sizes[id]} MiB: {said}", pending=True))
+async def _fit_dimms(vm: RunningVm, spec: MachineSpec, found: list[Misfit]) -> None:
+    """The modules that are wanted; those that are others, or too many, are asked back, the last one first."""
+    has = await dimms_mib(vm)
+    same = max(n for n in range(len(has) + 1) if has[:n] == spec.dimms_mib[:n])
+    for number in reversed(range(same, len(has))):
+        if said := await vm.fitting.unplug(f"{DIMM}{number}"):
+            sentence = f"its module {number} of {has[number]} MiB: {said}"
+            found.append(Misfit(what="memory", sentence=sentence, pending=True))
             return
-        await vm.fitting.away("object-del", {"id": f"{id}-memory"})
-        has -= sizes[id]
-    if has != wanted:
-        said = f"it has {has} MiB, {wanted} are wanted: DIMMs go whole; they are of {sorted(sizes.values())} MiB"
-        found.append(Misfit(what="memory", sentence=said))
+        await vm.fitting.away("object-del", {"id": f"{DIMM}{number}-memory"})
+    for number in range(same, len(spec.dimms_mib)):
+        await _add_dimm(vm, number, spec.dimms_mib[number])
+    if same < len(spec.dimms_mib) and await vm.fitting.agent_listens():
+        await _bring_online(vm, found)
+
+
+async def _bring_online(vm: RunningVm, found: list[Misfit]) -> None:
+    """Blocks of memory that the guest has found and does not use of itself, it is asked to use."""
+    end = asyncio.get_running_loop().time() + GROW_S_MAX
+    while True:
+        try:
+            blocks = msgspec.convert(await vm.agent.ask("guest-get-memory-blocks", timeout_s=GUEST_S_MAX), list[_Block])
+            off = [{"phys-index": block.phys_index, "online": True} for block in blocks if not block.online]
+            if not off:
+                return
+            await vm.agent.ask("guest-set-memory-blocks", {"mem-blks": off}, timeout_s=GUEST_S_MAX)
+        except (GuestRefused, TooLarge, msgspec.ValidationError):
+            return  # its agent knows nothing of memory
+        except GuestSilent:
+            pass  # it may be busy with just that
+        if asyncio.get_running_loop().time() >= end:
+            said = "its guest has not said that it uses all of the memory; look at its kernel's messages"
+            found.append(Misfit(what="memory", sentence=said, pending=True))
+            return
+        await asyncio.sleep(AGAIN_S)  # the guest has no event for it
+
+
+async def dimms_mib(vm: RunningVm) -> tuple[int, ...]:
+    """The modules it has, in order. Raises DriverError."""
+    found = (d["data"] for d in await vm.do("query-memory-devices") if d["type"] == DIMM)
+    sizes = {int(str(d["id"]).removeprefix(DIMM)): int(d["size"]) // MIB for d in found}
+    return tuple(mib for _, mib in sorted(sizes.items()))
 
 
 async def _add_dimm(vm: RunningVm, number: int, mib: int) -> None:
-    if mib % DIMM_UNIT_MIB:
-        raise DriverError(f"{mib} MiB are no DIMM: a multiple of {DIMM_UNIT_MIB} MiB is")
-    id = f"{DIMM}{number}"
-    await vm.fitting.away("object-del", {"id": f"{id}-memory"})  # of a try that was cut short
-    backend = {"qom-type": "memory-backend-ram", "id": f"{id}-memory", "size": mib * MIB}
+    """Raises DriverError; then nothing of it is left."""
+    backend = argv.dimm_memory(number, mib)
+    await vm.fitting.away("object-del", {"id": backend["id"]})  # of a try that was cut short
     await vm.do("object-add", backend)
     try:
-        await vm.do("device_add", {"driver": "pc-dimm", "id": id, "memdev": f"{id}-memory"})
+        await vm.do("device_add", argv.dimm(number))
     except DriverError:
-        await vm.fitting.away("object-del", {"id": f"{id}-memory"})
+        await vm.fitting.away("object-del", {"id": backend["id"]})
         raise

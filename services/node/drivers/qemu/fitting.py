@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 UNPLUG_S_MAX = 5.0
 """how long a guest may take to let a device go before it counts as pending"""
 PERIPHERAL = "/machine/peripheral"
+AGENT = "agent"
+"""the character device of its channel"""
 
 
 class Fitting:
@@ -43,6 +45,11 @@ class Fitting:
         """Ids of all devices that have one. Raises DriverError."""
         found = await self.vm.do("qom-list", {"path": PERIPHERAL})
         return {str(each["name"]) for each in found if str(each["type"]).startswith("child<")}
+
+    async def agent_listens(self) -> bool:
+        """Whether a program in the guest has the agent's channel open. Raises DriverError."""
+        found = await self.vm.do("query-chardev")
+        return any(each["label"] == AGENT and each["frontend-open"] for each in found)
 
     async def unplug(self, device: str) -> str:
         """Why the guest has not let it go; "": it is gone. Raises DriverError."""
