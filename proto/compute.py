@@ -53,6 +53,7 @@ from proto.plan import VmAllotted as VmAllotted
 from proto.seen import GoneCause as GoneCause
 from proto.seen import ReportVm as ReportVm
 from proto.seen import Seen as Seen
+from proto.space import SpaceEvent as SpaceEvent
 from proto.vms import AbandonStart as AbandonStart
 from proto.vms import DefineVm as DefineVm
 from proto.vms import DeleteVm as DeleteVm
@@ -289,4 +290,5 @@ VmEvent = (
     | VmAllotmentDenied
     | GrowthEvent
     | MigrationEvent
+    | SpaceEvent
 )

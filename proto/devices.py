@@ -16,6 +16,7 @@ class VmPhase(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    OUT_OF_SPACE = "out of space"
     STOPPING = "stopping"
     MIGRATING = "migrating"
 

@@ -12,7 +12,8 @@ from proto.machine import DiskBus, NicModel
 class Model(Value):
     """driver: QEMU's name of it. paravirtual: the guest knows that it is a VM, and speaks to QEMU by shared rings; else a real
     device is emulated, and each access to its registers leaves the guest. grows: a larger size is seen while the guest runs.
-    moves: QEMU can send its state, so that a running VM which has it can go to another node."""
+    moves: QEMU can send its state, so that a running VM which has it can go to another node. waits_for_space: a write that its pool
+    has no room for stops the guest until it has; else the guest is told of an error."""
 
     driver: str
     kind: str
@@ -22,6 +23,7 @@ class Model(Value):
     choose: str
     grows: bool = True
     moves: bool = True
+    waits_for_space: bool = True
 
 
 DISKS: Final[Mapping[DiskBus, Model]] = {
@@ -50,6 +52,7 @@ DISKS: Final[Mapping[DiskBus, Model]] = {
         choose="for guests with an NVMe driver and none for virtio (most installers)",
         grows=False,
         moves=False,
+        waits_for_space=False,
     ),
 }
 NICS: Final[Mapping[NicModel, Model]] = {

@@ -7,6 +7,7 @@ from enum import StrEnum
 from libs.common.messages import Fact, Name
 from proto.hardware import Hardware
 from proto.machine import Disk, Nic
+from proto.space import FullDisk
 
 
 class Seen(StrEnum):
@@ -37,7 +38,9 @@ class ReportVm(Fact):
 
     Of a migration: address: where an incoming process waits. sending: the guest is being sent, or was and may yet be recalled;
     unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
-    on disk; sent_mib, total_ms: what it took. paused_us, resumed_us: the node's clock when the guest stopped and went on."""
+    on disk; sent_mib, total_ms: what it took. paused_us, resumed_us: the node's clock when the guest stopped and went on.
+
+    full: it is seen paused, as these disks could not be written for want of room; nobody asked for that."""
 
     vm: Name
     generation: int
@@ -62,3 +65,4 @@ class ReportVm(Fact):
     total_ms: int = 0
     paused_us: int = 0
     resumed_us: int = 0
+    full: tuple[FullDisk, ...] = ()

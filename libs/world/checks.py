@@ -12,7 +12,8 @@ Safety, at every step:
     S12 no guest has less than its reservation, nor a critical one less than all, once its agent had time to hear of it
     S9  what the ledgers promise is there, and no critical VM is reclaimed from (libs/memory/prove.py)
 Liveness and truth, at the end (`settled`):
-    L1  every VM is running where the log says, or stopped with no process anywhere; a VM that a restored log does not know runs
+    L1  every VM is running where the log says (one that stood still for want of room too, now that there is some), or stopped with
+        no process anywhere; a VM that a restored log does not know runs
         on, and the log names it a stranger
     T1  what each service holds in memory is what the log folds to
     T2  memory is reserved for exactly the VMs that have a node
@@ -31,6 +32,7 @@ from libs.common.messages import Recorded, Reply
 from libs.memory.promise import promise_of
 from libs.memory.prove import Proof
 from proto.compute import VmDeleted
+from services.node.drivers import NO_SPACE
 from services.node.model import Kept
 
 if TYPE_CHECKING:
@@ -202,6 +204,9 @@ class Checker:
             return set()
         if word != "Running" or where != [state.node]:
             self.fail(f"L1: {vm} is {state} and has processes on {where}")
+        still = self.world.agents[state.node].host.vms[vm].status == NO_SPACE
+        if not state.pause_wanted and (still or state.full):
+            self.fail(f"L1: {vm} is to run, its pool has room, and it is said to wait for {state.full} (stands still: {still})")
         wanted, held = state.definition, self.proof.nodes[state.node].vms.get(vm)
         promise = promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
         if state.wish is not None or held is None or held.promise != promise:

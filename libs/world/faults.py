@@ -46,6 +46,8 @@ class Storm:
     """nodes are small and their guests' needs swing, so that ladders go"""
     migrations: int = 4
     """how many of every dozen other commands are migrations, as it were"""
+    fills: int = 0
+    """how often a pool is full for a while, with guests that write"""
 
 
 def story(seed: int, storm: Storm | None = None, locking: bool = True, restores: int = 0, apart: bool = False) -> World:
@@ -77,6 +79,8 @@ def story(seed: int, storm: Storm | None = None, locking: bool = True, restores:
     for _ in range(storm.faults):
         dimm = storm.tight and random.random() < DIMM
         _later(world, random, storm.seconds, _dimm(world, random) if dimm else _fault(world, random))
+    for _ in range(storm.fills):
+        _later(world, random, storm.seconds, _fill(world, random))
     for _ in range(restores):
         _later(world, random, storm.seconds, _restore(world, random, world.log.head_now().position))
     world.run(storm.seconds)
@@ -100,6 +104,8 @@ def heal(world: World, calm: SimParams | None = None) -> None:
     for process in world.services.values():
         process.begin()
     world.relay.begin()
+    for pool in world.pools.values():
+        pool.free_mib = pool.size_mib
 
 
 def _class(n: int, storm: Storm) -> Priority:
@@ -115,6 +121,24 @@ def _dimm(world: World, random: Random) -> Callable[[], None]:
         world.net.after(random.randrange(5_000_000, 30_000_000), lambda: memory.lose(-mib))
 
     return fail
+
+
+def _fill(world: World, random: Random) -> Callable[[], None]:
+    """A pool is full, its guests write, and it has room again later; when one goes on may be at a bad moment."""
+    pool = world.pools[random.choice(sorted(world.pools))]
+
+    def free() -> None:
+        pool.free_mib = pool.size_mib
+
+    def full() -> None:
+        pool.free_mib = 0
+        for node in (node for node in world.agents.values() if node.host.pool is pool):
+            for vm in sorted(node.host.vms):
+                node.host.write(vm, world.net.now_us)
+            node.watch()
+        world.net.after(random.randrange(1_000_000, 10_000_000), free)
+
+    return full
 
 
 def _little(second: int) -> int:

@@ -25,7 +25,7 @@ from proto.node import (
 from proto.plan import OrderPlan, PlanFault
 from services.node.chores import Chores, Work
 from services.node.cpu import Meter
-from services.node.drivers import BadImage, DriverError, Machine, NoSuchVm
+from services.node.drivers import NO_SPACE, BadImage, DriverError, Machine, NoSuchVm
 from services.node.drivers.simhost import SimHost
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simvm import SimDone
@@ -135,6 +135,8 @@ class NodeProcess:
 
     def _tick(self) -> None:
         assert self.agent is not None
+        if self.agent.short_of_space:
+            self._pools()
         self._do(self.agent.on_tick(self.now_us))
         self._do(self.chores.on_tick(self.now_us))
         self._do(self.plans.on_tick(self._machines(), self.now_us))
@@ -159,8 +161,14 @@ class NodeProcess:
                 error = "" if said.error is None else str(said.error)
                 self._do(self.agent.on_done(said.vm, said.verb, error, said.machine, self.now_us))
             else:
+                if said.status == NO_SPACE:
+                    self._pools()
                 self._do(self.agent.on_change(said, self.now_us))
         self.watch()
+
+    def _pools(self) -> None:
+        assert self.agent is not None
+        self._do(self.agent.on_pools((self.host.pool.now(),), self.now_us))
 
     def watch(self) -> None:
         """Look again when something is due."""

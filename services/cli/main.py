@@ -32,7 +32,13 @@ GROUPS = {
     "cluster": "cluster:app",
     "lab": "cluster:lab",
 }
-SINGLES = {"events": "events:events", "why": "why:why", "why-not": "why:why_not", "schema": "cluster:schema"}
+SINGLES = {
+    "alerts": "alerts:alerts",
+    "events": "events:events",
+    "why": "why:why",
+    "why-not": "why:why_not",
+    "schema": "cluster:schema",
+}
 
 
 def program(only: str = "", *, listing: bool = False) -> typer.Typer:

@@ -18,6 +18,12 @@ def migrating(vm: dict[str, Any]) -> str:
     return f"{vm.get('migrating_to')}: {left}, round {sending.get('round')}{disks}"
 
 
+def waiting(disk: dict[str, Any]) -> str:
+    """What a full pool needs before the VM goes on."""
+    free = f", {disk['free_mib']} MiB free when it stopped" if disk.get("free_mib", -1) >= 0 else ""
+    return f"{units.size(disk.get('needed_mib') or 1)} free in pool {disk.get('pool')} (for {disk.get('disk')}{free})"
+
+
 def print_vm(vm: dict[str, Any]) -> None:
     """As facts with its reasons, or as JSON where that was asked for."""
     if wants_json():
@@ -27,6 +33,7 @@ def print_vm(vm: dict[str, Any]) -> None:
         [
             ("name", vm.get("name")),
             ("state", vm.get("state")),
+            ("waits for", "; ".join(waiting(disk) for disk in vm.get("full") or ())),
             ("node", vm.get("node")),
             ("migrating to", migrating(vm)),
             ("pcpus", ", ".join(map(str, vm.get("pcpus") or ()))),

@@ -44,7 +44,8 @@ from proto.migration import (
     VmRecallRequested,
     VmSendRequested,
 )
-from services.compute import devices, growth
+from proto.space import VmRanOutOfSpace, VmSpaceRegained
+from services.compute import devices, growth, space
 from services.compute.states import (
     Absent,
     Arriving,
@@ -262,6 +263,8 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
             return replace(vm, resets_wanted=event.resets)
         case VmReset():
             return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
+        case VmRanOutOfSpace() | VmSpaceRegained():
+            return space.evolve(vm, event)
         case VmAllotmentRequested():
             return replace(vm, wish=event)
         case VmAllotmentDenied():

@@ -29,7 +29,7 @@ from proto.growth import (
 )
 from proto.hardware import Hardware
 from proto.machine import MachineSpec, MemoryBy, Shape
-from services.compute import dimms
+from services.compute import dimms, space
 from services.compute.allot import wishing
 from services.compute.shape import check_allotment, check_size
 from services.compute.states import Defined, Running, Stopped
@@ -116,6 +116,7 @@ def _check_steady(vm: Running) -> None:
     if vm.growth is not None:
         wish = f"{vm.growth.vcpus} vCPUs and {vm.growth.memory_mib} MiB"
         raise Refused(Refusal.BUSY, f"{vm.id} is being brought to {wish}", "wait until that is done")
+    space.check(vm)
     if vm.pause_wanted or vm.paused:
         raise Refused(Refusal.NOT_RUNNING, f"{vm.id} is paused: its guest takes and gives back nothing", "resume it first")
     if vm.spec.born is None:

@@ -45,7 +45,7 @@ from proto.migration import (
     VmSendRequested,
     Way,
 )
-from services.compute import devices, restored
+from services.compute import devices, restored, space
 from services.compute.allot import wishing
 from services.compute.ending import failed, recall, without_target
 from services.compute.reasons import chosen
@@ -99,6 +99,7 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
         return ()
     if vm.wish is not None:
         raise wishing(vm)
+    space.check(vm)
     restored.all_heard(command)
     unsettled = vm.pause_wanted != vm.paused or vm.resets_wanted > vm.resets or vm.growth is not None
     if unsettled or len(vm.spec.disks) != len(vm.definition.disks):
@@ -249,7 +250,7 @@ def _source_ended(fact: ReportVm, vm: Migrating) -> Sequence[VmEvent]:
 def report_arriving(fact: ReportVm, vm: Arriving) -> Sequence[VmEvent]:
     if fact.seen in ENDED:
         return [VmStopped(vm=vm.id, node=vm.node, generation=vm.generation, cause=fact.cause, sentence=fact.sentence)]
-    if fact.seen is not (Seen.PAUSED if vm.pause_wanted else Seen.RUNNING):
+    if not fact.full and fact.seen is not (Seen.PAUSED if vm.pause_wanted else Seen.RUNNING):
         return ()
     known = not vm.pause_wanted and vm.paused_us and fact.resumed_us >= vm.paused_us
     return [

@@ -47,7 +47,8 @@ from proto.compute import (
 )
 from proto.growth import NoteResize, ResizeVm
 from proto.migration import CancelMigration, MigrateVm
-from services.compute import devices, growth, migration, reports, restored, starting
+from proto.space import said
+from services.compute import devices, growth, migration, reports, restored, space, starting
 from services.compute.allot import allot, note
 from services.compute.evolving import evolve
 from services.compute.shape import defined
@@ -155,6 +156,8 @@ def _steer(command: PauseVm | ResumeVm | ResetVm, vm: Running) -> Sequence[VmEve
             return [VmResumeRequested(vm=vm.id, generation=vm.generation)]
         case ResumeVm() if vm.paused:
             return ()
+        case ResumeVm() if vm.full:
+            raise Refused(Refusal.NOT_PAUSED, f"nobody paused {vm.id}: {said(vm.full)}", space.REMEDY)
         case ResumeVm():
             raise Refused(Refusal.NOT_PAUSED, f"{command.vm} is running", "only a paused VM can be resumed")
         case ResetVm():

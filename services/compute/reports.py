@@ -19,7 +19,7 @@ from proto.compute import (
     VmStarted,
     VmStopped,
 )
-from services.compute import growth, migration, restored
+from services.compute import growth, migration, restored, space
 from services.compute.starting import fail
 from services.compute.states import (
     Absent,
@@ -96,12 +96,14 @@ def _report_running(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
     if fact.seen in (Seen.GONE, Seen.FAILED):
         return [_stopped(fact, vm)]
     events = [*_resets(fact, vm)]
+    resumed = False
     if fact.order_version >= vm.asked_version:
         if vm.pause_wanted and not vm.paused and fact.seen is Seen.PAUSED:
             events.append(VmPaused(vm=vm.id, generation=vm.generation))
-        if vm.paused and not vm.pause_wanted and fact.seen is Seen.RUNNING:
+        resumed = vm.paused and not vm.pause_wanted and (fact.seen is Seen.RUNNING or bool(fact.full))
+        if resumed:
             events.append(VmResumed(vm=vm.id, generation=vm.generation))
-    return [*events, *growth.report(fact, vm)]
+    return [*events, *space.report(fact, vm, resumed=resumed), *growth.report(fact, vm)]
 
 
 def _resets(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:

@@ -18,6 +18,7 @@ from proto.growth import VmResizeRequested
 from proto.hardware import Hardware
 from proto.machine import Disk, MachineSpec, Nic
 from proto.migration import Way
+from proto.space import FullDisk
 
 
 class Devices(Value):
@@ -106,7 +107,7 @@ class Launching(Placed, kw_only=True):
 class Running(Placed, kw_only=True):
     """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it. wish: what
     the ledger is asked for. hardware: what it was last seen to have. growth: the size it is to have, growing once that is
-    ordered, at growth_version."""
+    ordered, at growth_version. full: it stands still, as these disks' pools are full."""
 
     word = "running"
     spec: MachineSpec
@@ -122,6 +123,7 @@ class Running(Placed, kw_only=True):
     growth: VmResizeRequested | None = None
     growing: bool = False
     growth_version: int = 0
+    full: tuple[FullDisk, ...] = ()
 
 
 class Stopping(Placed, kw_only=True):

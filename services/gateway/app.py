@@ -26,6 +26,7 @@ from services.gateway.console import Consoles
 from services.gateway.follow import Follower
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
+    alerts,
     balance,
     cluster,
     events,
@@ -167,7 +168,7 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
     routes: list[Any] = [
         cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, balance.set_balance,
         balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
-        vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
+        alerts.list_alerts, vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, tokens.router,
         events.events, events.list_tasks, events.show_task, why.why, why.why_not,
     ]  # fmt: skip

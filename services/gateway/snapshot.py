@@ -14,6 +14,7 @@ from functools import cache
 import msgspec
 
 from libs.common.log import Snapshot
+from proto import space
 from services.gateway import model, reclaim, scopes, tasks, words
 from services.gateway.model import EVENTS, ReadModel
 from services.gateway.tasks import stories
@@ -22,7 +23,7 @@ from services.gateway.views import images, ledgers, nodes, reclaims, vms
 _log = logging.getLogger(__name__)
 
 NAME = "gateway"
-FOLDING = (model, scopes, tasks, stories, words, reclaim, images, ledgers, nodes, reclaims, vms)
+FOLDING = (model, scopes, tasks, stories, space, words, reclaim, images, ledgers, nodes, reclaims, vms)
 
 _encode = msgspec.msgpack.Encoder().encode
 

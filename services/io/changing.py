@@ -34,6 +34,10 @@ from services.io.devices import DISKS_MAX, NICS_MAX, SLOT_FIRST, mac_of, make_di
 from services.io.states import Granted, Made, NoDevices, Removing, Revoked, State
 
 AT_REST = (VmPhase.STOPPED, VmPhase.RUNNING)
+REMEDIES = {
+    VmPhase.PAUSED: "resume it first",
+    VmPhase.OUT_OF_SPACE: "free space in its pool: it goes on by itself then",
+}
 
 
 def change(command: ChangeCommand, state: State) -> Sequence[DevicesEvent]:
@@ -74,7 +78,7 @@ def _made(command: ChangeCommand, state: State) -> Granted | Revoked:
         raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {vm}", "define it first")
     running = isinstance(state, Granted)
     if known.phase not in AT_REST or running is not (known.phase is VmPhase.RUNNING):
-        remedy = "resume it first" if known.phase is VmPhase.PAUSED else "wait until it runs, or has stopped"
+        remedy = REMEDIES.get(known.phase, "wait until it runs, or has stopped")
         word = known.phase if known.phase not in AT_REST else "starting or stopping"
         raise Refused(Refusal.BUSY, f"{vm} is {word}: its devices stay as they are meanwhile", remedy)
     if isinstance(state, NoDevices):

@@ -10,21 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from libs.common.messages import Recorded
-from proto.compute import (
-    NodeJoined,
-    NodeRemoved,
-    NodeReported,
-    VmDefined,
-    VmDeleted,
-    VmFound,
-    VmPauseRequested,
-    VmResumed,
-    VmStarted,
-    VmStartFailed,
-    VmStartRequested,
-    VmStopped,
-    VmStopRequested,
-)
+from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
 from proto.io import (
     AttachDisk,
     AttachNic,
@@ -49,8 +35,8 @@ from proto.io import (
     VmPhase,
 )
 from proto.machine import Disk, DiskWish, NicWish
-from proto.migration import VmIncomingGone, VmMigrationEnded, VmMigrationRequested
 from proto.node import Beat
+from services.io.phases import PHASES
 
 SILENCE_US_MAX = 5_000_000
 """A node not heard for longer is asked only where no other can be."""
@@ -78,21 +64,6 @@ class Held:
 
     node: str
     disks: tuple[Disk, ...]
-
-
-PHASES: dict[type, VmPhase] = {
-    VmStartRequested: VmPhase.STARTING,
-    VmStarted: VmPhase.RUNNING,
-    VmFound: VmPhase.RUNNING,
-    VmResumed: VmPhase.RUNNING,
-    VmPauseRequested: VmPhase.PAUSED,
-    VmMigrationRequested: VmPhase.MIGRATING,
-    VmMigrationEnded: VmPhase.RUNNING,
-    VmIncomingGone: VmPhase.RUNNING,
-    VmStopRequested: VmPhase.STOPPING,
-    VmStartFailed: VmPhase.STOPPED,
-    VmStopped: VmPhase.STOPPED,
-}
 
 
 @dataclass(slots=True)

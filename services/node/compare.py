@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from proto.compute import GoneCause
 from proto.node import OrderVm, Want
-from services.node import fitting, moving
-from services.node.drivers import Machine
+from proto.space import PoolNow
+from services.node import fitting, moving, space
+from services.node.drivers import NO_SPACE, Machine
 from services.node.effects import Kept
 from services.node.vm import Vm, stamp
 
 
-def next_step(vm: Vm, now_us: int) -> str | Kept:
+def next_step(vm: Vm, now_us: int, pools: Mapping[str, PoolNow]) -> str | Kept:
     """A verb; what has to be on disk before anything is done; empty where nothing is to be done."""
     order, machine = vm.order, vm.machine
     if moving.has_left(vm):
@@ -28,10 +31,14 @@ def next_step(vm: Vm, now_us: int) -> str | Kept:
         disks, nics = (has.disks, has.nics) if has is not None else ((), ())
         return Kept(order.vm, order.generation, order.version, launched, order.incarnation, sent, disks, nics)
     if order.want is Want.GONE:
-        return _ended(vm, order, machine, now_us) if machine is not None else ""
+        return (_ended(vm, order, machine, now_us) or _room(vm, order, machine, now_us, pools)) if machine is not None else ""
     if machine is None:
         return "start"
-    return _adjusted(vm, order, machine, now_us)
+    return _adjusted(vm, order, machine, now_us) or _room(vm, order, machine, now_us, pools)
+
+
+def _room(vm: Vm, order: OrderVm, machine: Machine, now_us: int, pools: Mapping[str, PoolNow]) -> str:
+    return space.next_step(vm, order, pools, now_us) if machine.status == NO_SPACE else ""
 
 
 def _adjusted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> str | Kept:

@@ -26,9 +26,10 @@ import msgspec
 from libs.common.messages import NodeId, Reply, incarnation_of
 from proto.compute import GoneCause
 from proto.node import Heard, OrderGreeting, OrderVm, Want
-from services.node import fitting, moving
+from proto.space import PoolNow
+from services.node import fitting, moving, space
 from services.node.compare import next_step
-from services.node.drivers import AT_HAND, Machine, MachineChanged
+from services.node.drivers import AT_HAND, NO_SPACE, Machine, MachineChanged
 from services.node.effects import NODE_RECORD as NODE_RECORD
 from services.node.effects import Act as Act
 from services.node.effects import AnswerOrder as AnswerOrder
@@ -59,6 +60,8 @@ class Agent:
     """the greeting that is to be answered; 0: none"""
     asked: bool = False
     """every VM was reported since that greeting"""
+    pools: dict[str, PoolNow] = field(default_factory=dict)
+    """as they were last seen"""
     quiet: Callable[[], bool] = lambda: True
     """nothing else that an older incarnation ordered is being done (Chores.quiet)"""
 
@@ -76,6 +79,8 @@ class Agent:
         for machine in machines:
             vm = self.vms.setdefault(machine.vm, Vm(Kept(machine.vm, machine.generation, 0, launched=True)))
             vm.machine, vm.resets = machine, machine.resets
+            if machine.status == NO_SPACE:
+                space.stopped(vm, self.pools, now_us)
         out: list[NodeEffect] = []
         for vm in self._sorted():
             if vm.machine is not None or vm.kept.launched:
@@ -100,6 +105,7 @@ class Agent:
         if vm.order is not None and stamp(vm.order) == stamp(order):
             return out
         if order.generation > vm.kept.generation:
+            space.forget(vm)
             vm.failed, vm.sentence, vm.cause = "", "", GoneCause.UNKNOWN
             vm.sent, vm.resumed_us = None, 0
             if vm.machine is None:
@@ -181,14 +187,24 @@ class Agent:
             case "kill" if not error:
                 vm.cause = vm.cause if vm.cause is not GoneCause.UNKNOWN else GoneCause.ORDERED
                 vm.machine = None
-            case "pause" | "resume" if not error and vm.machine is not None:
-                vm.machine = msgspec.structs.replace(vm.machine, status="paused" if verb == "pause" else "running")
+            case "pause" if not error and vm.machine is not None:
+                if vm.machine.status == "running":
+                    vm.machine = msgspec.structs.replace(vm.machine, status="paused")
                 moving.went_on(vm, now_us)
+            case "resume" if not error and vm.machine is not None:
+                vm.machine = msgspec.structs.replace(vm.machine, status="running", full=())
+                moving.went_on(vm, now_us)
+                space.went_on(vm, now_us)
+            case "shutdown" if not error:
+                space.went_on(vm, now_us)
             case "send" | "recall" | "activate":
                 moving.done(vm, verb, error, machine)
             case "reset" if not error:
                 vm.resets += 1
+                space.went_on(vm, now_us)
                 fitting.reset(vm, now_us)
+        if (stalled := space.taken(vm)) is not None:
+            return self.on_change(stalled, now_us)
         return self._changed(vm)
 
     def on_change(self, change: MachineChanged, now_us: int) -> list[NodeEffect]:
@@ -200,6 +216,8 @@ class Agent:
             return []
         if vm is None or vm.machine is None or vm.machine.generation != change.generation:
             return []
+        if space.keeps(vm, change):
+            return []
         if change.status == "gone":
             ordered = vm.asked_us > 0 or (vm.order is not None and vm.order.want is Want.GONE)
             vm.cause = GoneCause.ORDERED if ordered else change.cause
@@ -207,8 +225,18 @@ class Agent:
         elif change.unsent or change.status == "sent":
             moving.changed(vm, change)
         else:
-            vm.machine = msgspec.structs.replace(vm.machine, status=change.status)
+            space.changed(vm, change, self.pools, now_us)
         return self._changed(vm)
+
+    def on_pools(self, pools: Iterable[PoolNow], now_us: int) -> list[NodeEffect]:
+        """They were looked at. VMs that wait for room may have it."""
+        self.now_us = now_us
+        self.pools = {pool.name: pool for pool in pools}
+        return [effect for vm in self._sorted() if space.waits(vm) for effect in self._reconcile(vm)]
+
+    @property
+    def short_of_space(self) -> bool:
+        return any(space.waits(vm) for vm in self.vms.values())
 
     # --- what the service says ------------------------------------------------------------------------------------
 
@@ -250,7 +278,7 @@ class Agent:
         """The one next thing to do for a VM, if any."""
         if vm.busy or self.now_us < vm.again_us:
             return []
-        step = next_step(vm, self.now_us)
+        step = next_step(vm, self.now_us, self.pools)
         if isinstance(step, Kept):
             return self._persist(vm, step)
         if step == "start" and vm.order is not None:

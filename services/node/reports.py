@@ -5,9 +5,10 @@ from __future__ import annotations
 from libs.common.messages import NodeId
 from proto.compute import ReportVm, Seen
 from services.node import moving
+from services.node.drivers import NO_SPACE
 from services.node.vm import Vm
 
-SEEN = {"paused": Seen.PAUSED, "incoming": Seen.INCOMING, "sent": Seen.PAUSED}
+SEEN = {"paused": Seen.PAUSED, NO_SPACE: Seen.PAUSED, "incoming": Seen.INCOMING, "sent": Seen.PAUSED}
 """how a machine's status is reported, where it is not as running"""
 
 
@@ -34,5 +35,6 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         hardware=vm.hardware if seen is Seen.RUNNING else None,
         disks=vm.kept.disks if lost else (),
         nics=vm.kept.nics if lost else (),
+        full=vm.full if machine is not None and machine.status == NO_SPACE else (),
     )
     return moving.told(fact, vm)

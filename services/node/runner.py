@@ -19,7 +19,7 @@ from proto.node import Beat, Heard, OrderGreeting, OrderMemory, OrderVm, VmBeat
 from proto.nodes import OrderLeave, ReportLeft
 from proto.plan import OrderPlan
 from services.node.chores import Chores, Work
-from services.node.drivers import Driver, DriverError, Machine
+from services.node.drivers import NO_SPACE, Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
 from services.node.host.memory import available_of
 from services.node.keep import Keep
@@ -27,6 +27,7 @@ from services.node.memory_keeper import MemoryKeeper
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
 from services.node.plan import PLAN_KEY
 from services.node.planning import Planning
+from services.node.pool_watch import PoolWatch
 from services.node.reading import read_order
 from services.node.verbs import carried_out
 from services.node.work import fact_of
@@ -71,6 +72,7 @@ class AgentRunner:
         self._requests_lost = 0
         self.leave_asked = asyncio.Event()
         """the node is to be removed (leaving.py)"""
+        self.pools = PoolWatch(driver, self.agent, clock, self._do)
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
         self.planning = Planning(
             node, driver, bus, clock, lambda effect: self._do((effect,)), self._tasks.start, self._machines
@@ -86,6 +88,7 @@ class AgentRunner:
         await self._bus.serve(f"order.{self.node}", self._heard)
         await self._bus.serve(f"ask.{self.node}.metrics", self._figures)
         await self.planning.start()
+        await self.pools.look()
         self._do(self.agent.on_open(kept, machines, self._now()))
         self.chores.incarnation = self.agent.incarnation
         self._tasks.start(self._watch())
@@ -93,6 +96,7 @@ class AgentRunner:
         self._tasks.start(self._beat())
         self._tasks.start(self._greet())
         self._tasks.start(self.memory.run())
+        self._tasks.start(self.pools.run())
 
     async def stop(self) -> None:
         """The VMs run on."""
@@ -144,6 +148,8 @@ class AgentRunner:
 
     async def _watch(self) -> None:
         async for change in self._driver.changes():
+            if change.status == NO_SPACE:
+                await self.pools.look()
             self._do(self.agent.on_change(change, self._now()))
 
     async def _tick(self) -> None:

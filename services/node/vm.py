@@ -8,6 +8,7 @@ from proto.compute import GoneCause
 from proto.hardware import Hardware
 from proto.machine import MachineSpec
 from proto.node import OrderVm
+from proto.space import FullDisk
 from services.node.drivers import Machine, MachineChanged
 from services.node.effects import Kept, Stamp
 
@@ -49,6 +50,15 @@ class Vm:
     """how it was sent"""
     resumed_us: int = 0
     """when a guest that came in went on"""
+    full: tuple[FullDisk, ...] = ()
+    """disks for whose writes there is no room: it stands still (space.py)"""
+    stalls: int = 0
+    """how often it did so again, soon after it went on"""
+    stalled: MachineChanged | None = None
+    """it stopped so while it was being resumed"""
+    went_on_us: int = 0
+    room_us: int = 0
+    """it does not go on before"""
     again_us: int = 0
     """nothing is done before: the latest verb failed"""
     serial: int = 0

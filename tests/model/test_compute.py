@@ -61,6 +61,7 @@ from proto.machine import (
     birth,
 )
 from proto.placement import Candidate, Filter, Placement, Rejected
+from proto.space import FullDisk, VmRanOutOfSpace
 from services.compute.model import VM
 from services.compute.policy import ATTEMPTS_MAX
 from services.compute.states import Absent, Launching, Reserving, Running, Stopped, Stopping, Vm
@@ -123,6 +124,7 @@ PAUSE = VmPauseRequested(vm=A, generation=1)
 PAUSED = VmPaused(vm=A, generation=1)
 RESUME = VmResumeRequested(vm=A, generation=1)
 RESET = VmResetRequested(vm=A, generation=1, resets=1)
+OUT_OF_SPACE = VmRanOutOfSpace(vm=A, node=N1, generation=1, disks=(FullDisk(disk="disk0", pool="default"),))
 
 RESERVING = (DEFINED, REQUESTED)
 LAUNCHING = (*RESERVING, MEMORY, DEVICES, LAUNCHED)
@@ -140,6 +142,7 @@ HISTORIES: dict[str, tuple[VmEvent, ...]] = {
     "paused": (*RUNNING, PAUSE, PAUSED),
     "resuming": (*RUNNING, PAUSE, PAUSED, RESUME),
     "resetting": (*RUNNING, RESET),
+    "out of space": (*RUNNING, OUT_OF_SPACE),
     "stopping": STOPPING,
     "stopped again": (*STOPPING, STOPPED),
     "deleted": (*STOPPING, STOPPED, VmDeleted(vm=A, node=N1)),

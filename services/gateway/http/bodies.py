@@ -23,6 +23,7 @@ from proto.machine import (
 from proto.migration import MigrationDeadlineS
 from proto.placement import Ratio, RatioOrNone, WeightSet
 from proto.vms import DeadlineS
+from services.gateway.alerts import Alert
 from services.gateway.tasks import Task
 from services.gateway.views.images import Image
 from services.gateway.views.nodes import Node
@@ -230,6 +231,10 @@ class Vms(msgspec.Struct):
 
 class Nodes(msgspec.Struct):
     items: list[Node]
+
+
+class Alerts(msgspec.Struct):
+    items: list[Alert]
 
 
 class Images(msgspec.Struct):

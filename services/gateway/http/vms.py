@@ -63,7 +63,7 @@ async def list_vms(request: Asked, gateway: NamedDependency[Gateway]) -> Vms:
 async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Vm:
     """Addresses and pCPUs come from the agent where it answers within a second."""
     found = await gateway.vm(request.user, vm)
-    if found.state not in ("running", "paused") or not found.node:
+    if found.state not in ("running", "paused", "out-of-space") or not found.node:
         return found
     try:
         data = await gateway.bus.request(f"ask.{found.node}.info", encode(AskInfo(vm=vm)), timeout_s=INFO_S)

@@ -14,11 +14,13 @@ from proto import migration as m
 from proto.hardware import Hardware
 from proto.machine import Allotment, Disk, DiskWish, MemoryBy, Nic, NicWish
 from proto.node import Sending
+from proto.space import FullDisk, VmRanOutOfSpace, VmSpaceRegained
+from proto.space import said as said_full
 
 REASONS_MAX = 8
 """How many of its latest reasons an object keeps."""
 
-VmState = Literal["stopped", "starting", "running", "pausing", "paused", "resuming", "stopping"]
+VmState = Literal["stopped", "starting", "running", "out-of-space", "pausing", "paused", "resuming", "stopping"]
 
 
 class Reason(msgspec.Struct):
@@ -32,7 +34,8 @@ class Vm(msgspec.Struct):
     """A VM as the events tell. pcpus and addresses hold only while it runs. disk_wishes and nic_wishes: as asked for;
     disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last. migrating_to: where
     it is on its way to; `node` is where it runs; disks_there: as they are granted to that node. hardware: what it
-    was last seen to have. sending: how far, as its node says right now."""
+    was last seen to have. sending: how far, as its node says right now. full: disks whose pools have no room: it stands still since
+    full_us."""
 
     name: str
     project: str
@@ -67,6 +70,8 @@ class Vm(msgspec.Struct):
     migrating_to: str = ""
     disks_there: tuple[Disk, ...] = ()
     sending: Sending | None = None
+    full: tuple[FullDisk, ...] = ()
+    full_us: int = 0
 
 
 @dataclass(slots=True)
@@ -90,7 +95,7 @@ class VmsView:
             vm.vcpus_max, vm.memory_max_mib, vm.memory_by = shape.vcpus_max, shape.memory_max_mib, shape.memory_by
         elif isinstance(event, c.VmAllotted):
             vm.priority, vm.allotment, vm.changed_us = event.priority, event.allotment, recorded.at_us
-        elif _starting(vm, event) or _living(vm, event) or _migrating(vm, event):
+        elif _starting(vm, event) or _living(vm, event) or _migrating(vm, event) or _waiting(vm, event, recorded.at_us):
             vm.changed_us = recorded.at_us
             if text := _reason(event):
                 vm.reason = text
@@ -196,7 +201,20 @@ def _migrating(vm: Vm, event: Any) -> bool:
     return True
 
 
+def _waiting(vm: Vm, event: Any, at_us: int) -> bool:
+    """For room in a pool. True when the event was one of these."""
+    match event:
+        case VmRanOutOfSpace():
+            vm.state, vm.full, vm.full_us = "out-of-space", event.disks, vm.full_us or at_us
+        case VmSpaceRegained():
+            vm.state, vm.full, vm.full_us = "running", (), 0
+        case _:
+            return False
+    return True
+
+
 def _nowhere(vm: Vm) -> None:
+    vm.full, vm.full_us = (), 0
     vm.migrating_to, vm.disks_there = "", ()
     vm.state, vm.node, vm.boot_id, vm.pcpus, vm.addresses = "stopped", "", "", (), ()
 
@@ -226,6 +244,10 @@ def _reason(event: Any) -> str:
             return f"has {vcpus} vCPUs and {mib} MiB" + (f": {said}" if said else "")
         case g.VmResizeDenied(sentence=said):
             return f"not resized: {said}"
+        case VmRanOutOfSpace():
+            return f"stands still: {said_full(event.disks)}"
+        case VmSpaceRegained():
+            return "goes on: there is room again"
         case c.VmStopped():
             return f"stopped ({event.cause})" + (f": {event.sentence}" if event.sentence else "")
         case _:

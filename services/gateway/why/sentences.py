@@ -17,6 +17,8 @@ from proto.nodes import (
     NodeReported,
     NodeUncordoned,
 )
+from proto.space import VmRanOutOfSpace, VmSpaceRegained
+from proto.space import said as said_full
 from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
 from services.gateway.why.growing import of_growth
@@ -75,6 +77,10 @@ def _of_lives(event: Any) -> str:
             return "it was ordered to go on"
         case c.VmResumed():
             return "seen running again"
+        case VmRanOutOfSpace():
+            return f"{event.node} saw it stand still: {said_full(event.disks)}"
+        case VmSpaceRegained():
+            return "there was room again, and it was seen to go on"
         case c.VmResetRequested():
             return f"reset {event.resets} was ordered"
         case c.VmReset():

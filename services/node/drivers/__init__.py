@@ -27,6 +27,7 @@ from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
+from proto.space import PoolNow
 from services.node.host.threads import ThreadTime
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class BadImage(DriverError): ...
 class Machine(msgspec.Struct, frozen=True):
     """A VM's process as the driver sees it. status: `running`, `paused`, `panicked`, `shutdown` (the guest powered off and
     the process waits to be reaped), `incoming` (it waits for its guest at `address`, or has it and was not activated), `sent` (its
-    guest was sent away whole; it has stopped). sending: the guest is being sent. hardware: after `fit`."""
+    guest was sent away whole; it has stopped), `no-space` (a disk could not be written for want of room; the write is kept, and
+    done when the guest is resumed). full: the slots of those disks, as far as that is known. sending: the guest is being sent.
+    hardware: after `fit`."""
 
     vm: str
     generation: int
@@ -72,6 +75,11 @@ class Machine(msgspec.Struct, frozen=True):
     address: str = ""
     sending: bool = False
     hardware: Hardware | None = None
+    full: tuple[int, ...] = ()
+
+
+NO_SPACE = "no-space"
+"""a machine's status"""
 
 
 class VmCpu(msgspec.Struct, frozen=True):
@@ -109,8 +117,8 @@ SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
 
 class MachineChanged(msgspec.Struct, frozen=True):
     """status as in Machine, or `gone` with its cause. Sent for every change that the driver did not make by a verb, and for
-    every end of a process. unsent: sending ended without success, and why. With `sent`: what it took, and the host's clock when
-    the guest stopped."""
+    every end of a process. full: as in Machine. unsent: sending ended without success, and why. With `sent`: what it took, and
+    the host's clock when the guest stopped."""
 
     vm: str
     generation: int
@@ -121,6 +129,7 @@ class MachineChanged(msgspec.Struct, frozen=True):
     sent_mib: int = 0
     total_ms: int = 0
     paused_us: int = 0
+    full: tuple[int, ...] = ()
 
 
 class Console(Protocol):
@@ -161,7 +170,10 @@ class Driver(Protocol):
         ...
 
     async def pause(self, vm: str) -> None: ...
-    async def resume(self, vm: str) -> None: ...
+    async def resume(self, vm: str) -> None:
+        """Also one that stopped for want of room: where there still is none, it is `no-space` again, and that is told."""
+        ...
+
     async def reset(self, vm: str) -> None: ...
 
     async def fit(self, spec: MachineSpec) -> Machine:
@@ -219,6 +231,10 @@ class Driver(Protocol):
 
     async def screenshot(self, vm: str) -> bytes:
         """The guest's screen as PNG, at most SCREENSHOT_BYTES_MAX. Raises NoSuchVm, DriverError."""
+        ...
+
+    async def pools(self) -> tuple[PoolNow, ...]:
+        """What they hold now. One that does not answer is in it, with its error."""
         ...
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:

@@ -23,6 +23,7 @@ from proto.node import SwapNow
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import (
     AT_HAND,
+    NO_SPACE,
     CannotMove,
     CannotStart,
     DriverError,
@@ -179,6 +180,10 @@ class SimHost:
         """The guest's kernel panics; the process stays."""
         self.plan(now_us, "panic", vm, pid=self.vms[vm].pid)
 
+    def write(self, vm: str, now_us: int) -> None:
+        """The guest writes to its first disk: with no room in the pool it stands still."""
+        self.plan(now_us, "write", vm, pid=self.vms[vm].pid)
+
     def freeze(self) -> None:
         """Nothing happens any more, locks are kept (SIGSTOP to all, or a stopped host)."""
         self._frozen = True
@@ -231,11 +236,15 @@ class SimHost:
                 return [moves.moved(self, due, vm)]
             case "crash" if vm is not None:
                 return [self._end(due.vm, _cause(vm, GoneCause.CRASHED), "the process ended by itself")]
+            case "write" if vm is not None and vm.status == "running" and vm.spec.disks and not self.pool.free_mib:
+                return [stalled(vm)]
             case "guest-shutdown" | "panic" if vm is not None and vm.status == "running":
                 vm.status = "panicked" if due.what == "panic" else "shutdown"
                 return [_changed(vm)]
             case "shutdown" | "pause" | "resume" | "reset":
-                return [self._verb(due, vm)]
+                writes = vm is not None and vm.status == NO_SPACE and due.what == "resume"
+                done = self._verb(due, vm)
+                return [done, stalled(vm)] if vm is not None and writes and not self.pool.free_mib else [done]
         return []
 
     def _spawn(self, due: Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:
@@ -285,7 +294,7 @@ class SimHost:
         match due.what:
             case "pause" if vm.status == "running":
                 vm.status = "paused"
-            case "resume" if vm.status == "paused":
+            case "resume" if vm.status in ("paused", NO_SPACE):
                 vm.status = "running"
             case "reset":
                 vm.status = "paused" if vm.status == "paused" else "running"
@@ -304,6 +313,12 @@ class SimHost:
 def _cause(vm: SimVm, otherwise: GoneCause) -> GoneCause:
     """A guest that had powered off ended itself, whoever reaps the process."""
     return GoneCause.GUEST if vm.status == "shutdown" else otherwise
+
+
+def stalled(vm: SimVm) -> MachineChanged:
+    """Its guest stands still, with a write that has no room."""
+    vm.status = NO_SPACE
+    return MachineChanged(vm.spec.vm, vm.spec.generation, NO_SPACE, full=vm.machine().full)
 
 
 def _changed(vm: SimVm) -> MachineChanged:

@@ -12,6 +12,7 @@ from typing import Any
 
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import Disk, MachineSpec
+from proto.space import PoolNow
 from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move
 from services.node.drivers.simmeet import Meeting
 
@@ -71,6 +72,9 @@ class SimPool:
     """(VM, disk) → what is on it since its guest was known to run with it (whoever looks on says so), in whichever pool"""
     lost_opens: list[tuple[str, Holder]] = field(default_factory=list)
     """disks that were opened for a guest with something else on them"""
+    size_mib: int = 1024 * 1024
+    free_mib: int = 1024 * 1024
+    """as somebody says by hand: nothing that guests do takes any"""
 
     def beside(self, id: str) -> SimPool:
         """Another pool, with disks and locks of its own, whose hosts reach those of this one."""
@@ -79,6 +83,9 @@ class SimPool:
             killed=self.killed, images=self.images, incoming=self.incoming, double_opens=self.double_opens,
             known=self.known, lost_opens=self.lost_opens,
         )  # fmt: skip
+
+    def now(self) -> PoolNow:
+        return PoolNow(name="default", id=self.id, size_mib=self.size_mib, free_mib=self.free_mib)
 
     def come(self, spec: MachineSpec, move: Move) -> None:
         """Empty disks for those that the guest brings; the others are there. Raises CannotStart."""

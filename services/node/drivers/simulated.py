@@ -22,6 +22,7 @@ from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
+from proto.space import PoolNow
 from services.node.drivers import AT_HAND, Console, GuestSilent, Machine, MachineChanged, Move, NoSuchVm, VmCpu, simio
 from services.node.drivers.changes import Changes
 from services.node.drivers.io import IoCount
@@ -190,6 +191,9 @@ class SimulatedDriver:
     async def screenshot(self, vm: str) -> bytes:
         self._find(vm)
         return _one_dark_pixel()
+
+    async def pools(self) -> tuple[PoolNow, ...]:
+        return (self.host.pool.now(),)
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         self.host.pool.remove(disks)

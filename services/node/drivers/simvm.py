@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from proto.machine import Disk, MachineSpec
-from services.node.drivers import AT_HAND, DriverError, Machine, Move
+from services.node.drivers import AT_HAND, NO_SPACE, DriverError, Machine, Move
 from services.node.drivers.simpool import SimPool
 
 
@@ -53,7 +53,8 @@ class SimVm:
     def machine(self) -> Machine:
         sending = bool(self.sent_to) and self.status != "sent"
         spec = self.spec
-        return Machine(spec.vm, spec.generation, self.pid, self.status, self.resets, self.address, sending)
+        full = (spec.disks[0].slot,) if self.status == NO_SPACE and spec.disks else ()
+        return Machine(spec.vm, spec.generation, self.pid, self.status, self.resets, self.address, sending, full=full)
 
 
 @dataclass(frozen=True, slots=True, order=True)

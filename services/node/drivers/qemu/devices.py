@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from proto.machine import Disk, DiskBus, DiskFormat, Nic, NicKind, NicModel
+from proto.models import DISKS
 
 type Words = dict[str, Any]
 
@@ -60,6 +61,8 @@ def disk_devices(disk: Disk) -> list[Words]:
     """What the guest sees of it, in the order in which it is made; the last one has the disk."""
     id, port = disk_id(disk.slot), f"port{disk.slot}"
     own: Words = {"id": device_id(id), "drive": id, "serial": disk.serial, "bootindex": disk.slot + 1}
+    if DISKS[disk.bus].waits_for_space:  # a full pool stops the guest, which goes on once there is room; other errors it is told of
+        own |= {"werror": "enospc", "rerror": "report"}
     match disk.bus:
         case DiskBus.VIRTIO_BLK:
             return [{"driver": "virtio-blk-pci", "bus": port, "write-cache": "on", **own}]

@@ -22,6 +22,7 @@ from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
+from proto.space import PoolNow
 from services.node.drivers import (
     AT_HAND,
     CannotStart,
@@ -44,6 +45,7 @@ from services.node.drivers.qemu.fleet import Fleet, with_direct
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Host, Maker
 from services.node.drivers.qemu.memory import QemuMemory
+from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.host import areas, cgroup_left
 from services.node.host.cgroup import Groups
@@ -100,6 +102,7 @@ class QemuDriver:
             moves_at=moves_at,
         )
         self._fleet = Fleet(host, self._changes.put)
+        self._figures = PoolFigures(host.pools)
         self.memory = QemuMemory(self._fleet, memory_mib)
 
     # --- coming and going -----------------------------------------------------------------------------------------
@@ -264,6 +267,9 @@ class QemuDriver:
             return await self._fleet.find(vm).screenshot()
 
     # --- files ----------------------------------------------------------------------------------------------------
+
+    async def pools(self) -> tuple[PoolNow, ...]:
+        return await self._figures.all()
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         async with self._fleet.lock(vm):

@@ -2,12 +2,13 @@
 
     (prelaunch) --cont--> running <--stop/cont--> paused
                              |--GUEST_PANICKED--> panicked
+                             |--ENOSPC----------> no-space    (cont makes the write again: full.py)
                              |--SHUTDOWN(guest)-> shutdown     (the process waits to be reaped)
     (incoming) --activate--> paused        running, paused --sent whole--> sent        (mover.py)
     any --process ends--> gone
 
-Events that a verb of ours caused change the status in silence; all others are told. One reset makes two or three RESET
-events (the firmware resets once more): those within RESET_QUIET_S of the first belong to it.
+Events that a verb of ours caused change the status in silence; all others, and a stop for want of room, are told. One reset makes
+two or three RESET events (the firmware resets once more): those within RESET_QUIET_S of the first belong to it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import Any
 import msgspec
 
 from proto.compute import GoneCause
-from services.node.drivers import SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
+from services.node.drivers import NO_SPACE, SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
 from services.node.drivers.qemu import fit_emulated, io_count
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
+from services.node.drivers.qemu.full import Full
 from services.node.drivers.qemu.guest import GuestAgent
 from services.node.drivers.qemu.mover import Mover
 from services.node.drivers.qemu.process import Process
@@ -40,7 +42,7 @@ SCREEN = "screen.png"
 STATUS = {
     "running": "running",
     "paused": "paused",
-    "io-error": "paused",
+    "io-error": NO_SPACE,
     "guest-panicked": "panicked",
     "shutdown": "shutdown",
 }
@@ -59,6 +61,7 @@ class RunningVm:
         self.console = SerialHub()
         self.mover = Mover(self)
         self.fitting = Fitting(self)
+        self.full = Full()
         self.qmp = Qmp(self._hear)
         self.tell = tell
         self.grouping = asyncio.Lock()
@@ -82,7 +85,11 @@ class RunningVm:
             record.resets,
             record.incoming if self.status == "incoming" else "",
             self.mover.sending,
+            full=self._full(),
         )
+
+    def _full(self) -> tuple[int, ...]:
+        return tuple(sorted(self.full.slots)) if self.status == NO_SPACE else ()
 
     async def connect(self, timeout_s: float = HANDSHAKE_S_MAX) -> None:
         """Handshake and the true status. Raises QmpError, OSError; ends early when the process does."""
@@ -100,6 +107,8 @@ class RunningVm:
             greeting.cancel()
         status = str((await self.qmp.execute("query-status", timeout_s=timeout_s))["status"])
         self.status = status if status == "prelaunch" else self.word(status)
+        if self.status == NO_SPACE:
+            await self.full.adopt(self)
         await self.mover.adopt()
         await fit_emulated.over(self)
         await self.console.connect(lambda: self.folder.dial("serial"))
@@ -149,8 +158,19 @@ class RunningVm:
         self._must_be_here()
         if self.status != "running":
             with self.by_verb():
-                await self.do("cont")
-                self.status = "running"
+                await self._cont()
+
+    async def _cont(self) -> None:
+        """It may have stopped for want of room again before QEMU has answered."""
+        before, self.status = self.status, "paused"
+        self.full.went_on()
+        try:
+            await self.do("cont")
+        except DriverError:
+            self.status = before
+            raise
+        if self.status == "paused":
+            self.status = "running"
 
     def _must_be_here(self) -> None:
         """A guest that is on its way in or out is not steered: what runs must be one process. Raises CannotMove."""
@@ -163,8 +183,7 @@ class RunningVm:
             self._reset_at = asyncio.get_running_loop().time()
             await self.do("system_reset")
             if self.status != "paused":
-                await self.do("cont")
-                self.status = "running"
+                await self._cont()
             self._reset_at = asyncio.get_running_loop().time()
             self.record = msgspec.structs.replace(self.record, resets=self.record.resets + 1)
             await asyncio.to_thread(self.folder.save, self.record)
@@ -174,7 +193,7 @@ class RunningVm:
         if self.status == "shutdown":
             return
         self._must_be_here()
-        if self.status == "paused":
+        if self.status in ("paused", NO_SPACE):
             await self.resume()
         if not await self.agent.shutdown():
             await self.do("system_powerdown")
@@ -278,7 +297,7 @@ class RunningVm:
             case "SHUTDOWN" if event.data.get("guest"):
                 self.become("shutdown", GoneCause.GUEST)
             case "STOP" if self.status == "running" and not self.still:
-                self.become("paused")
+                self.become(NO_SPACE if self.full.stopped else "paused")
             case "RESUME" if self.status != "running":
                 self.become("running")
             case "GUEST_PANICKED":
@@ -286,6 +305,7 @@ class RunningVm:
             case "WATCHDOG":
                 self._why = "the watchdog ran out; "
             case "BLOCK_IO_ERROR":
+                self.full.hear(event)
                 self._why = f"disk {event.data.get('node-name')}: {str(event.data.get('reason'))[:200]}; "
             case "RESET":
                 self._hear_reset(str(event.data.get("reason")))
@@ -299,5 +319,5 @@ class RunningVm:
 
     def become(self, status: str, cause: GoneCause = GoneCause.UNKNOWN) -> None:
         self.status, why, self._why = status, self._why, ""
-        if self._verbs == 0:
-            self.tell(MachineChanged(self.record.vm, self.record.generation, status, cause, why))
+        if self._verbs == 0 or status == NO_SPACE:
+            self.tell(MachineChanged(self.record.vm, self.record.generation, status, cause, why, full=self._full()))

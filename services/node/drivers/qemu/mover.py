@@ -264,6 +264,8 @@ class Mover:
             return True
         if event.name not in ("STOP", "RESUME") or not (self.sending or self._vm.record.incoming):
             return False
+        if event.name == "STOP" and self._vm.full.stopped and not self._vm.record.incoming:
+            return False
         self._paused_us = event.at_us if event.name == "STOP" else 0
         return True
 
