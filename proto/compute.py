@@ -85,6 +85,7 @@ class Refusal(StrEnum):
     NOT_YOURS = "NOT_YOURS"
     RECONCILING = "RECONCILING"
     CPU_SHORT = "CPU_SHORT"
+    CELL_SHORT = "CELL_SHORT"
     PROTOCOL = "PROTOCOL"
 
 

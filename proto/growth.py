@@ -17,7 +17,8 @@ MAX_MIB = 16 * 1024 * 1024
 class ResizeVm(Command):
     """0: as it is. vcpus_max, memory_max_mib: the head-room, which is fixed at each start and so changed at rest only.
     memory_by: likewise at rest only; none: as it is. vcpus_free: how many more vCPUs its node may promise; filled in by
-    compute's own view, -1: it is on none."""
+    compute's own view, -1: it is on none. cells: likewise, of one that is to lie in one NUMA cell: vCPUs and MiB that each cell of
+    its node would hold of it; empty: there is one cell only."""
 
     vm: Name
     vcpus: Annotated[int, msgspec.Meta(ge=0, le=MAX_VCPUS)] = 0
@@ -26,6 +27,7 @@ class ResizeVm(Command):
     memory_max_mib: Annotated[int, msgspec.Meta(ge=0, le=MAX_MIB)] = 0
     memory_by: MemoryBy | None = None
     vcpus_free: int = -1
+    cells: tuple[tuple[int, int], ...] = ()
 
 
 class Promised(Value):

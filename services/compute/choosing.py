@@ -112,6 +112,14 @@ def vcpus_free(views: Views, vm: str, now_us: int) -> int:
     return max(0, vcpus_max(facts, views.rules.ratio_of(defined.priority)) - facts.vcpus_promised)
 
 
+def cells_for(views: Views, vm: str) -> tuple[tuple[int, int], ...]:
+    """What each cell of its node would hold of a VM that is to lie in one; empty: nothing is to be kept to."""
+    defined = views.vms.get(vm)
+    if defined is None or not defined.allotment.one_cell:
+        return ()
+    return views.fleet.cells_for(views.at.get(vm, ""), vm)
+
+
 def uses(views: Views) -> tuple[NodeUse, ...]:
     """What VMs were promised on each node that said hello."""
     return tuple(

@@ -67,7 +67,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case SetPlacement():
             return replace(command, uses=choosing.uses(views))
         case ResizeVm():
-            return replace(command, vcpus_free=choosing.vcpus_free(views, command.vm, now_us))
+            cells = choosing.cells_for(views, command.vm)
+            return replace(command, vcpus_free=choosing.vcpus_free(views, command.vm, now_us), cells=cells)
         case MakePlan() | ReviewPlan():
             return views.plans.filled(command)
         case SetAllotment():

@@ -84,11 +84,13 @@ class Hint:
     until_us: int
 
 
-def _cells(node: NodeView, can: Capabilities, ratio: float, vms: Mapping[str, Share]) -> tuple[tuple[int, int], ...]:
+def _cells(
+    node: NodeView, can: Capabilities, ratio: float, vms: Mapping[str, Share], measured: bool = True
+) -> tuple[tuple[int, int], ...]:
     if len(can.cells) < 2:
         return ()
     taken = {vm: Taken(share.vcpus, share.memory_mib) for vm, share in vms.items()}
-    return left(can, node.capacity_mib, ratio, taken, node.planned, node.cells_free_mib)
+    return left(can, node.capacity_mib, ratio, taken, node.planned, node.cells_free_mib if measured else ())
 
 
 class Fleet:
@@ -209,6 +211,16 @@ class Fleet:
             steal_pct=steal_pct,
             ends=self._outlook.ends(name) if self._outlook is not None else (),
         )
+
+    def cells_for(self, name: str, vm: str) -> tuple[tuple[int, int], ...]:
+        """vCPUs and MiB that each NUMA cell of a node would hold of a VM that runs there, by what is promised; empty: one cell."""
+        node = self._nodes.get(name)
+        if node is None or node.reported is None:
+            return ()
+        can = node.reported.capabilities
+        others = {other: share for other, share in node.vms.items() if other != vm}
+        ratio = self._rules.ratio_on(name, {s.priority for s in others.values()})
+        return _cells(node, can, ratio, others, measured=False)
 
     def expire(self, now_us: int) -> None:
         """Lets go of what was expected and did not come."""

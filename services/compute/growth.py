@@ -84,6 +84,7 @@ def _grow(command: ResizeVm, vm: Running) -> Sequence[VmEvent]:
     _check_bounds(vm, vcpus, memory_mib)
     check_allotment(vm.definition.allotment, vcpus, memory_mib)
     _check_cpus(command, vm, vcpus)
+    _check_cell(command, vm, vcpus, memory_mib)
     asked = VmResizeRequested(
         vm=vm.id,
         node=vm.node,
@@ -166,6 +167,20 @@ def _check_cpus(command: ResizeVm, vm: Running, vcpus: int) -> None:
             Refusal.CPU_SHORT,
             f"{more} more vCPUs asked for; {vm.node} may promise {command.vcpus_free} more",
             "fewer, or migrate it to a node with more, or raise the limit of over-allocation",
+        )
+
+
+def _check_cell(command: ResizeVm, vm: Running, vcpus: int, memory_mib: int) -> None:
+    """What is to lie in one NUMA cell grows as far as a cell of its node holds it."""
+    has = vm.spec.shape
+    if not command.cells or (vcpus <= has.vcpus and memory_mib <= has.memory_mib):
+        return
+    if not any(vcpus <= cell[0] and memory_mib <= cell[1] for cell in command.cells):
+        left = "; ".join(f"{cell[0]} vCPUs and {cell[1]} MiB" for cell in command.cells)
+        raise Refused(
+            Refusal.CELL_SHORT,
+            f"{vcpus} vCPUs and {memory_mib} MiB asked for, all in one NUMA cell; the cells of {vm.node} would hold {left}",
+            "fewer, or migrate it to a node with a roomier cell, or let it span cells (--no-one-cell)",
         )
 
 

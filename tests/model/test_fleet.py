@@ -24,7 +24,7 @@ from proto.machine import Allotment
 from proto.memory import CapacitySet
 from proto.node import Beat
 from proto.placement import Filter, Placement, PlacementRules, WeightSet
-from services.compute.choosing import choose, wish
+from services.compute.choosing import cells_for, choose, wish
 from services.compute.enriching import enrich
 from services.compute.hearing import hear
 from services.compute.lifetime_outlook import ENDS_MIN
@@ -205,3 +205,17 @@ def test_packing_learns_from_the_log_and_puts_short_vms_where_the_end_is_near() 
     assert terms["n1"] > -0.25 > terms["n0"], terms
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(story.views), type=Views)
     assert again.lifetimes == story.views.lifetimes
+
+
+def test_a_vm_in_one_cell_is_told_what_its_node_would_hold_of_it() -> None:
+    story, (own, other) = Story(), VMS[:2]
+    can = msgspec.structs.replace(CAN, pcpus=16, cells=(tuple(range(8)), tuple(range(8, 16))), cells_mib=(2000, 2000))
+    story.join(NODES[0])
+    story.tell(NodeReported(node=NODES[0], capabilities=can, boot_id="b"))
+    for vm in (own, other):
+        story.define(vm, Allotment(one_cell=vm == own))
+        story.start(vm, NODES[0])
+    (roomy, taken) = cells_for(story.views, own)
+    assert roomy == (8, 2000), "its own part does not stand in its way"
+    assert taken[1] < 2000
+    assert cells_for(story.views, other) == ()

@@ -171,11 +171,18 @@ def test_one_change_at_a_time() -> None:
         (ResizeVm(vm="a", memory_mib=1023), Refusal.BAD_SHAPE, "1022 MiB or 1024 MiB"),
         (ResizeVm(vm="a", vcpus=4, vcpus_free=1), Refusal.CPU_SHORT, "may promise 1 more"),
         (ResizeVm(vm="a", vcpus_max=16), Refusal.NOT_STOPPED, "stop it"),
+        (ResizeVm(vm="a", vcpus=4, cells=((3, 9000), (8, 400))), Refusal.CELL_SHORT, "would hold 3 vCPUs and 9000 MiB; 8"),
     ],
 )
 def test_what_cannot_be_is_refused_beforehand(wish: ResizeVm, reason: Refusal, words: str) -> None:
     said = refused(wish, running())
     assert said.reason == reason and words in f"{said.sentence}; {said.remedy}"
+
+
+def test_in_one_cell_it_grows_as_far_as_a_cell_holds_it_and_always_shrinks() -> None:
+    cells = ((3, 9000), (4, 512))
+    assert VM.decide(ResizeVm(vm="a", vcpus=4, cells=cells), running())
+    assert VM.decide(ResizeVm(vm="a", vcpus=1, cells=((1, 100),)), running())
 
 
 def test_one_that_is_paused_or_found_or_on_its_way_is_not_resized() -> None:
