@@ -25,13 +25,14 @@ class Known(Value):
     """What io's own view knew of the VM when it decided; ignored from outside.
     disks, nics: the wishes of its definition, from which a VM that was never
     started gets its devices first; sizes_mib: of the images it and the command name, those that are there; pool_ids: of the node
-    that it is on (Disk.pool_id)."""
+    that it is on (Disk.pool_id); uefi: it has such firmware."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     sizes_mib: dict[str, int] = {}
     pool_ids: dict[str, str] = {}
+    uefi: bool = False
 
 
 class ChangeKind(StrEnum):

@@ -61,7 +61,7 @@ class GrantDevices(Command):
     PCI slots: derived from the VM's uuid-like `vm` name and index, never by chance); later ones return the same. running: it was
     found running under that generation after a restore, with has_disks and has_nics where these are known. copied: pools that are
     not those of the node it comes from: its disks in them go along, under new file names. sizes_mib: of images, image_ids:
-    of the pools that they are in; pool_ids: of the node's pools (Disk.pool_id)."""
+    of the pools that they are in; pool_ids: of the node's pools (Disk.pool_id). uefi: the VM has such firmware."""
 
     vm: Name
     node: NodeId
@@ -75,6 +75,7 @@ class GrantDevices(Command):
     copied: tuple[str, ...] = ()
     pool_ids: dict[str, str] = {}
     image_ids: dict[str, str] = {}
+    uefi: bool = False
 
 
 class RevokeDevices(Command):

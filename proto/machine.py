@@ -43,7 +43,7 @@ class DiskFormat(StrEnum):
 
 
 class Firmware(StrEnum):
-    """`direct`: the kernel of the image is started by QEMU itself (PVH)."""
+    """`direct`: the kernel of the image is started by QEMU itself (PVH). `uefi`: OVMF, where a node has it; without secure boot."""
 
     DIRECT = "direct"
     BIOS = "bios"
@@ -113,7 +113,8 @@ class NicWish(Value):
 class Disk(Value):
     """A disk as it is: `file` lies in the pool's `disks` folder; `serial` is what the guest sees; `slot` is its PCI root port.
     pool_id: which pool it is, as nodes may have others of that name (Capabilities.pool_ids); empty: not known. made: a guest has
-    run with it: where its file is not, nothing is made in its place."""
+    run with it: where its file is not, nothing is made in its place. vars: the file, beside it, in which UEFI firmware keeps its
+    variables: of the first disk of a VM that has that firmware."""
 
     name: str
     pool: str
@@ -127,6 +128,7 @@ class Disk(Value):
     limits: DiskLimits = DiskLimits()
     pool_id: str = ""
     made: bool = False
+    vars: str = ""
 
 
 class Nic(Value):
@@ -269,5 +271,7 @@ def _disk_words(disk: Disk) -> Iterator[_Word]:
         ("pool", DNS_LABEL, disk.pool),
         ("disk file", FILE_NAME, disk.file),
     )
+    if disk.vars:
+        yield "file of variables", FILE_NAME, disk.vars
     if disk.image:
         yield "image", DNS_LABEL, disk.image

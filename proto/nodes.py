@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Event, Fact, Message, Name, NodeId, Value
+from proto.machine import Firmware
 
 HealthPct = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
@@ -22,7 +23,7 @@ class Capabilities(Value):
     cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the
     kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells; cell_numbers: the kernel's,
     likewise. pool_ids: of each pool a word that no other has: nodes whose words differ reach different disks; move_key: the public
-    key that opens moves between hosts."""
+    key that opens moves between hosts. firmware: what VMs may have there; empty: it did not say, so all but uefi."""
 
     accelerator: str
     cpu_model: str
@@ -50,6 +51,7 @@ class Capabilities(Value):
     swap_memory_mib: int = 0
     control_plane: bool = False
     cell_numbers: tuple[int, ...] = ()
+    firmware: tuple[Firmware, ...] = ()
 
 
 class JoinNode(Command):

@@ -90,6 +90,7 @@ class Filter(StrEnum):
     source      the VM is to leave it
     never-reported  it joined, and its agent has not said hello
     health      its health is too low for new VMs
+    firmware    it does not have the VM's firmware
     apart       a VM of the same `apart` group runs there
     together    the VM's `together` group runs on another node
     numa        it has to lie in one cell, and no cell has the room left
@@ -108,6 +109,7 @@ class Filter(StrEnum):
     HEALTH = "health"
     POOL = "pool"
     BRIDGE = "bridge"
+    FIRMWARE = "firmware"
     APART = "apart"
     TOGETHER = "together"
     NUMA = "numa"

@@ -7,24 +7,39 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Name, NodeId, Value
-from proto.machine import Allotment, DirectBoot, Disk, DiskWish, MemoryBy, MemoryMib, Nic, NicWish, Priority, Vcpus
+from proto.machine import (
+    Allotment,
+    DirectBoot,
+    Disk,
+    DiskWish,
+    Firmware,
+    MemoryBy,
+    MemoryMib,
+    Nic,
+    NicWish,
+    Priority,
+    Vcpus,
+)
 from proto.placement import Placement
 
 DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
 
 
 class ImageFacts(Value):
-    """What compute's view knew of the images when it decided: those it has, by name, with size and boot files."""
+    """What compute's view knew of the images when it decided: those it has, by name, with size and boot files. firmware: what
+    the first disk's image suggests."""
 
     missing: tuple[str, ...] = ()
     sizes_mib: dict[str, int] = {}
     boot: DirectBoot | None = None
     boot_image: str = ""
+    firmware: Firmware | None = None
 
 
 class DefineVm(Command):
     """Create a VM, stopped. `uuid`, `macs`, `serials` come with the command (made at the edge); image facts are filled in by
-    compute's own view (`boot`, `boot_image`, `image_mib`) before it decides and are ignored from outside."""
+    compute's own view (`boot`, `boot_image`, `image_mib`) before it decides and are ignored from outside. firmware: what is not
+    said is direct where the first image has a kernel of its own, else what that suggests, else bios."""
 
     vm: Name
     vcpus: Vcpus = 1
@@ -38,6 +53,7 @@ class DefineVm(Command):
     allotment: Allotment = Allotment()
     uuid: str = ""
     known: ImageFacts | None = None
+    firmware: Firmware | None = None
 
 
 class StartVm(Command):

@@ -1,6 +1,6 @@
 """Build the `tiny` guest: `python -m infra.guest.build DEST [--cache DIR] [--fresh]`.
 
-DEST then holds vmlinux (PVH), initrd, disk.qcow2 and manifest.json. What DEST has is left alone when this very
+DEST then holds vmlinux (PVH), vmlinuz, initrd, disk.qcow2 and manifest.json. What DEST has is left alone when this very
 recipe made it; else the image comes from the cache (by package versions and recipe), or is built aside and renamed.
 """
 
@@ -164,6 +164,8 @@ def _make(aside: Path, files: list[Path], versions: dict[str, str]) -> Path:
         raise GuestError(f"one kernel was expected in the kernel package, there are {len(kernels)}")
     say(f"extracting the kernel from {kernels[0].name}")
     (image / "vmlinux").write_bytes(vmlinux.extract(kernels[0].read_bytes(), kernels[0].name))
+    # as the distribution made it: what firmware starts
+    shutil.copy(kernels[0], image / "vmlinuz")
     say("writing the initrd and the disk")
     (image / "initrd").write_bytes(cpio.archive(rootfs.entries(root)))
     filesystem = _disk(image / "disk.qcow2", aside / "disk.raw")

@@ -21,6 +21,8 @@ WANTED = (
     *("pvpanic_mmio", "pvpanic_pci", "i6300esb", "qemu_fw_cfg", "button", "evdev"),
     # ext4 asks for crc32c by its alias
     *("ext4", "crc32c_generic", "sd_mod", "nvme", "ahci", "e1000e", "e1000"),
+    # CDs, and the firmware's variables
+    *("sr_mod", "isofs", "efivarfs"),
     *("vmw_vsock_virtio_transport", "zram", "crc_t10dif", "crct10dif_generic", "crc64_rocksoft_generic"),
 )
 OWN_POWER_COMMANDS = ("shutdown", "poweroff", "reboot", "halt")

@@ -94,6 +94,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("cells", "; ".join(",".join(map(str, cell)) for cell in can.get("cells") or ())),
             ("pools", ", ".join(can.get("pools") or ())),
             ("bridges", ", ".join(can.get("bridges") or ())),
+            ("firmware", ", ".join(can.get("firmware") or ())),
             ("hot-plug", ", ".join(can.get("hotplug") or ())),
             ("not enforced", list(can.get("not_enforced") or ())),
             ("boot id", node.get("boot_id")),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import allotment, machine, show, task, units
+from services.cli import allotment, guest_options, machine, show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client
 from services.cli.vm_show import print_vm
@@ -34,6 +34,7 @@ def create(
     together: allotment.Together = "",
     apart: allotment.Apart = "",
     one_cell: allotment.OneCell = False,
+    firmware: guest_options.Firmware = "",
     project: Annotated[str, typer.Option(help="The project it belongs to.")] = "",
     no_start: Annotated[bool, typer.Option("--no-start", help="Only define it.")] = False,
     waiting: Wait = False,
@@ -55,14 +56,13 @@ def create(
     }
     share = allotment.body(cpu_weight, cpu_cap, cpu_reserved, memory_reserved, pin, together, apart, one_cell)
     optional = {"allotment": share, "vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
-    optional["memory_by"] = memory_by
+    optional |= {"memory_by": memory_by, "firmware": firmware}
     api = client()
     accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
     if not (image or disk):
         show.note(f"{name} has no disk to start from; --image NAME gives it one (`asvctl image ls`)")
-    what = f"create {name}"
     if not waiting:
-        task.finish(api, accepted, what, False, timeout_s)
+        task.finish(api, accepted, f"create {name}", False, timeout_s)
         return
-    task.wait(api, str(accepted["task"]), timeout_s, what)
+    task.wait(api, str(accepted["task"]), timeout_s, f"create {name}")
     print_vm(api.get(path("vms", name)))

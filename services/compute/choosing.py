@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from libs.memory.promise import guaranteed_mib
 from proto.cluster import NodeUse
 from proto.compute import DefineVm, ImageFacts, Placement, VmDefined
-from proto.machine import NicKind
+from proto.machine import Firmware, NicKind
 from proto.migration import Way
 from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.policy import Wishes, vcpus_max
@@ -44,6 +44,7 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         priority=vm.priority,
         pools=needed(vm.disks, _home(views, vm, quest.along)),
         bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
+        firmware=(vm.shape.firmware,) if vm.shape.firmware is Firmware.UEFI else (),
         node=quest.node,
         source=quest.source,
         vcpus_per_pcpu=views.rules.ratio_of(vm.priority),
@@ -144,4 +145,5 @@ def known(views: Views, command: DefineVm) -> ImageFacts:
         sizes_mib={n: views.images[n].info.size_mib for n in names if n in views.images},
         boot=boot,
         boot_image=first.image if first and boot else "",
+        firmware=first.info.suggests.firmware if first and first.info.suggests else None,
     )

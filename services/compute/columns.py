@@ -48,6 +48,10 @@ def closed(f: NodeFacts) -> int:
     return CODE[Filter.HEALTH] if f.health < HEALTH_PCT_MIN else 0
 
 
+def _reach_of(f: NodeFacts) -> tuple[object, ...]:
+    return f.pools, f.bridges, f.firmware, f.number
+
+
 class Columns:
     """The columns by name: those of _WHOLE (whole numbers) and _REAL, `closed` (codes), `ends` (horizon by node), and `cell_vcpus`,
     `cell_memory` (cell by node; 0 where a node has fewer)."""
@@ -93,7 +97,7 @@ class Columns:
         return vcpus > CROWDED * vcpus_max or max(reserved, charged) > CROWDED * memory_max
 
     def missing(self, kind: str, wanted: tuple[str, ...]) -> Column:
-        """How many of the wanted pools or bridges each node lacks."""
+        """How many of the wanted pools, bridges or kinds of firmware each node lacks."""
         found = self._reach.get((kind, wanted))
         if found is None:
             if len(self._reach) >= REACH_MAX:
@@ -124,7 +128,7 @@ class Columns:
         row, before = self.rows[f.node], self.facts.get(f.node)
         if before is not None:
             self._account(before, -1)
-        if before is None or before.pools != f.pools or before.bridges != f.bridges or before.number != f.number:
+        if before is None or _reach_of(before) != _reach_of(f):
             self._reach.clear()
             self._order = None
             self.numbers = max(self.numbers, f.number + 1)

@@ -198,6 +198,7 @@ class Fleet:
             memory_ha_mib=node.failover_mib,
             pools=reached(can),
             bridges=can.bridges,
+            firmware=can.firmware,
             number=self._numbers.get(name, 0),
             vcpus_per_pcpu=ratio,
             cpu_reserved_pct=sum([s.cpu_reserved_pct for s in shares]),

@@ -27,7 +27,7 @@ from services.compute.policy import (
     Wishes,
 )
 
-_MISSING = {Filter.POOL: "pools", Filter.BRIDGE: "bridges"}
+_MISSING = {Filter.POOL: "pools", Filter.BRIDGE: "bridges", Filter.FIRMWARE: "firmware"}
 _NOWHERE = float("-inf")
 INPUTS = ("cpu_used", "memory_used")
 
@@ -106,6 +106,8 @@ class NodeIndex:
             yield Filter.POOL, c.missing("pools", wish.pools) > 0
         if wish.bridges:
             yield Filter.BRIDGE, c.missing("bridges", wish.bridges) > 0
+        if wish.firmware:
+            yield Filter.FIRMWARE, c.missing("firmware", wish.firmware) > 0
         if wish.apart and ("apart", wish.apart) in c.groups:
             yield Filter.APART, self._having("apart", wish.apart)
         if wish.together and not wish.with_group and ("together", wish.together) in c.groups:

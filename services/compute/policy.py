@@ -89,6 +89,7 @@ class Wishes(Value):
     priority: Priority = Priority.NORMAL
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    firmware: tuple[str, ...] = ()
     node: str = ""
     source: str = ""
     cpu_reserved_pct: int = 0
@@ -127,6 +128,7 @@ class NodeFacts(Value):
     ratios_pct: tuple[int, ...] = (100,) * len(PRIORITIES)
     pools: tuple[str, ...] = ()
     bridges: tuple[str, ...] = ()
+    firmware: tuple[str, ...] = ()
     number: int = 0
     vcpus_per_pcpu: float = VCPUS_PER_PCPU_MAX
     cpu_reserved_pct: int = 0
@@ -207,6 +209,7 @@ def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -
     yield Filter.HEALTH, HEALTH_PCT_MIN, node.health
     yield Filter.POOL, len(set(wish.pools) - set(node.pools)), 0
     yield Filter.BRIDGE, len(set(wish.bridges) - set(node.bridges)), 0
+    yield Filter.FIRMWARE, len(set(wish.firmware) - set(node.firmware)), 0
     yield Filter.APART, 0, -1 if wish.apart and wish.apart in node.apart else 0
     yield Filter.TOGETHER, 0, -1 if settled and wish.together not in node.together else 0
     if wish.one_cell and node.cells:

@@ -11,14 +11,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proto.compute import Placement, VmDefined, VmDeleted, VmDevicesNoted, VmStarted, VmStartFailed
-from proto.machine import Disk, DiskWish
+from proto.machine import Disk, DiskWish, Firmware
 from proto.migration import VmIncomingGone, VmMigrated, Way
 from proto.nodes import Capabilities
+
+UEFI = "firmware/uefi"
+"""among pools, where they are asked for by words"""
 
 
 def reached(can: Capabilities) -> tuple[str, ...]:
     """All a node may be asked for: its pools by name, and by name and word."""
     return (*can.pools, *(f"{pool}@{id}" for pool, id in can.pool_ids.items()))
+
+
+def bootable(can: Capabilities) -> tuple[str, ...]:
+    """As `reached`, of firmware that not every node has."""
+    return (UEFI,) if Firmware.UEFI in can.firmware else ()
 
 
 def needed(disks: Iterable[DiskWish | Disk], home: Iterable[tuple[str, str]] = ()) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ _SAID = {
     Filter.HEALTH: "not healthy enough for a start",
     Filter.POOL: "without a storage pool it needs (its disks are only where it ran last)",
     Filter.BRIDGE: "without a network bridge it needs",
+    Filter.FIRMWARE: "without UEFI firmware",
     Filter.APART: "with a VM that it is to be apart from",
     Filter.TOGETHER: "without the VMs that it is to run together with",
     Filter.NUMA: "without one NUMA cell that holds it",
@@ -84,6 +85,8 @@ def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
         return f"see what is wrong with {rows[0].node}"
     if rows := groups[Filter.NEVER_REPORTED]:
         return f"start the agent of {rows[0].node}"
+    if rows := groups[Filter.FIRMWARE]:
+        return f"install OVMF (the package ovmf) on {rows[0].node}, or define the VM with bios"
     if groups[Filter.POOL] or groups[Filter.BRIDGE]:
         return "add the pool or bridge to a node, or define the VM with one that a node has"
     return "start it again; ask for no certain node"

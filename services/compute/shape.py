@@ -40,15 +40,17 @@ def defined(command: DefineVm, generation: int) -> VmDefined:
     _check_images(command, known)
     _check_devices(command, known)
     check_allotment(command.allotment, command.vcpus, command.memory_mib)
+    firmware = _firmware(command, known)
+    boot = known.boot if firmware is Firmware.DIRECT else None
     return VmDefined(
         vm=VmId(command.vm),
-        shape=_shape(command, generation, boots_directly=known.boot is not None),
+        shape=_shape(command, generation, firmware),
         disks=command.disks,
         nics=command.nics,
         priority=command.priority,
         sizes_mib=known.sizes_mib,
-        boot=known.boot,
-        boot_image=known.boot_image,
+        boot=boot,
+        boot_image=known.boot_image if boot else "",
         allotment=command.allotment,
     )
 
@@ -104,7 +106,18 @@ def check_allotment(wish: Allotment, vcpus: int, memory_mib: int) -> None:
         raise _bad(f"group {wish.apart} is to be kept together and apart", "two groups, or one of them")
 
 
-def _shape(command: DefineVm, generation: int, boots_directly: bool) -> Shape:
+def _firmware(command: DefineVm, known: ImageFacts) -> Firmware:
+    """What was asked for; else what suits the first image. Raises Refused: BAD_SHAPE."""
+    usual = Firmware.DIRECT if known.boot is not None else known.firmware or Firmware.BIOS
+    firmware = command.firmware or usual
+    if firmware is Firmware.DIRECT and known.boot is None:
+        raise _bad("firmware direct needs an image that brings its kernel along", "bios, or uefi")
+    if firmware is Firmware.UEFI and not command.disks:
+        raise _bad("firmware uefi keeps its variables beside the first disk, and there is none", "give it a disk, or bios")
+    return firmware
+
+
+def _shape(command: DefineVm, generation: int, firmware: Firmware) -> Shape:
     headroom = max(command.vcpus, min(HEADROOM * command.vcpus, HEADROOM_VCPUS_MAX))
     vcpus_max = command.vcpus_max or headroom
     memory_max_mib = command.memory_max_mib or min(HEADROOM * command.memory_mib, MEMORY_MIB_MAX)
@@ -117,7 +130,7 @@ def _shape(command: DefineVm, generation: int, boots_directly: bool) -> Shape:
         memory_max_mib=memory_max_mib,
         machine=MACHINE,
         cpu_model=CPU_MODEL,
-        firmware=Firmware.DIRECT if boots_directly else Firmware.BIOS,
+        firmware=firmware,
         uuid=command.uuid or _uuid_of(command.vm, generation),
         memory_by=command.memory_by,
     )

@@ -83,7 +83,7 @@ def _made(command: ChangeCommand, state: State) -> Granted | Revoked:
         raise Refused(Refusal.BUSY, f"{vm} is {word}: its devices stay as they are meanwhile", remedy)
     if isinstance(state, NoDevices):
         _check_images(vm, known.disks, known.sizes_mib)
-        disks = make_disks(vm, known.disks, known.sizes_mib, state.first)
+        disks = make_disks(vm, known.disks, known.sizes_mib, state.first, known.uefi)
         nics = make_nics(vm, known.nics, len(disks))
         return Revoked(
             vm=vm, node=NodeId(""), disks=disks, nics=nics, generation=state.generation,

@@ -17,10 +17,14 @@ NICS_MAX = 4
 
 
 def make_disks(
-    vm: str, wishes: Sequence[DiskWish], sizes_mib: Mapping[str, int], first: int = 0
+    vm: str, wishes: Sequence[DiskWish], sizes_mib: Mapping[str, int], first: int = 0, uefi: bool = False
 ) -> tuple[Disk, ...]:
-    """Sizes in MiB; a wish of size 0 is as large as its image, and none is smaller than that. first: the number of the first."""
-    return tuple(make_disk(vm, w, sizes_mib, first + i, SLOT_FIRST + i) for i, w in enumerate(wishes))
+    """Sizes in MiB; a wish of size 0 is as large as its image, and none is smaller than that. first: the number of the first.
+    uefi: beside the first are the variables of its firmware."""
+    disks = tuple(make_disk(vm, w, sizes_mib, first + i, SLOT_FIRST + i) for i, w in enumerate(wishes))
+    if not uefi or not disks:
+        return disks
+    return (replace(disks[0], vars=f"{vm}-{disks[0].name}-vars.fd"), *disks[1:])
 
 
 def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int, slot: int) -> Disk:
@@ -40,8 +44,9 @@ def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int
 
 def named_anew(vm: str, disk: Disk, generation: int, pool_id: str) -> Disk:
     """The disk as it is made, or comes along, in another pool than its first: under a name that nothing else ever had."""
+    variables = f"{vm}-{disk.name}.{generation}-vars.fd" if disk.vars else ""
     return replace(
-        disk, file=f"{vm}-{disk.name}.{generation}.{disk.format}", pool_id=pool_id, made=False
+        disk, file=f"{vm}-{disk.name}.{generation}.{disk.format}", vars=variables, pool_id=pool_id, made=False
     )
 
 

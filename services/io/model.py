@@ -94,7 +94,7 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     if command.has_disks or command.has_nics:
         disks, nics = command.has_disks, command.has_nics
     elif isinstance(devices, NoDevices):
-        disks = make_disks(vm, command.disks, command.sizes_mib, devices.first)
+        disks = make_disks(vm, command.disks, command.sizes_mib, devices.first, command.uefi)
         nics = make_nics(vm, command.nics, slot_first=len(disks))
     else:
         disks, nics = devices.disks, devices.nics

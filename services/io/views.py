@@ -34,7 +34,7 @@ from proto.io import (
     SetNic,
     VmPhase,
 )
-from proto.machine import Disk, DiskWish, NicWish
+from proto.machine import Disk, DiskWish, Firmware, NicWish
 from proto.node import Beat
 from services.io.phases import PHASES
 
@@ -56,6 +56,7 @@ class VmView:
     phase: VmPhase = VmPhase.STOPPED
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
+    uefi: bool = False
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class Views:
             case DevicesGranted() | DevicesChanged() | DevicesReturned():
                 self.disks[event.vm] = Held(event.node, event.disks)
             case VmDefined():
-                self.vms[event.vm] = VmView(disks=event.disks, nics=event.nics)
+                self.vms[event.vm] = VmView(disks=event.disks, nics=event.nics, uefi=event.shape.firmware is Firmware.UEFI)
             case VmDeleted():
                 self.vms.pop(event.vm, None)
             case DevicesRemoved():
@@ -124,7 +125,11 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             there = views.nodes.get(command.node)
             images = {disk.image for disk in views.disks[command.vm].disks} if command.vm in views.disks else wished
             image_ids = {i: views.images[i].pool_id for i in sorted(images) if i in views.images}
-            return replace(command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {}, image_ids=image_ids)
+            vm = views.vms.get(command.vm)
+            return replace(
+                command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {}, image_ids=image_ids,
+                uefi=vm is not None and vm.uefi,
+            )  # fmt: skip
         case ReportImage():
             there = views.nodes.get(command.node)
             return replace(command, pool_ids=there.pool_ids if there else {})
@@ -154,7 +159,7 @@ def _known(command: ChangeCommand, views: Views) -> Known:
     held = views.disks.get(command.vm)
     on = views.nodes.get(held.node) if held else None
     return Known(
-        phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}
+        phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}, uefi=vm.uefi
     )
 
 

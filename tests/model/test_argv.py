@@ -80,12 +80,23 @@ MODULES = msgspec.structs.replace(
     dimms_mib=(128, 256),
 )
 
+UEFI = msgspec.structs.replace(
+    BIOS,
+    disks=(msgspec.structs.replace(ROOT, vars="web-1-root-vars.fd"), DATA),
+    shape=msgspec.structs.replace(SHAPE, firmware=Firmware.UEFI),
+)
+FLASH = msgspec.structs.replace(
+    PLACE,
+    firmware_code="/usr/share/OVMF/OVMF_CODE_4M.fd",
+    firmware_vars="/pools/default/disks/web-1-root-vars.fd",
+)
 
 @pytest.mark.parametrize(
-    ("name", "spec"), [("minimal", MINIMAL), ("full", FULL), ("bios", BIOS), ("modules", MODULES)]
+    ("name", "spec"),
+    [("minimal", MINIMAL), ("full", FULL), ("bios", BIOS), ("modules", MODULES), ("uefi", UEFI)],
 )
 def test_the_same_spec_gives_the_same_words(name: str, spec: MachineSpec) -> None:
-    words = build("qemu-system-x86_64", spec, PLACE)
+    words = build("qemu-system-x86_64", spec, FLASH)
     lines = "\n".join(words) + "\n"
     golden = GOLDEN / f"{name}.argv"
     if os.environ.get("ASV_GOLDEN") == "write":
@@ -114,7 +125,7 @@ def bad(**changes: object) -> MachineSpec:
     ("spec", "says"),
     [
         (bad(shape=msgspec.structs.replace(FULL.shape, vcpus_max=1)), "vcpus_max"),
-        (bad(shape=msgspec.structs.replace(FULL.shape, firmware=Firmware.UEFI)), "uefi"),
+        (bad(boot=None, shape=msgspec.structs.replace(FULL.shape, firmware=Firmware.UEFI)), "uefi needs its code"),
         (bad(boot=None), "boot files"),
         (bad(nics=(msgspec.structs.replace(USER, slot=0),)), "must differ"),
         (bad(disks=(msgspec.structs.replace(ROOT, slot=SLOTS_MAX),)), "0..63"),

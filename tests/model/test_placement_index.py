@@ -19,6 +19,7 @@ from services.compute.reasons import explain
 HORIZONS = 3
 POOLS = st.sampled_from([(), ("default",), ("default", "fast")])
 BRIDGES = st.sampled_from([(), ("br0",)])
+FIRMWARE = st.sampled_from([(), (), ("uefi",)])
 GROUPS = st.sampled_from([(), ("db",), ("db", "web")])
 GROUP = st.sampled_from(["", "db", "web"])
 MIXED = Weights(name="mixed", fit=0.7, room=0.4, lifetime=3.0, numa=0.3, health=0.2, contention=0.6)
@@ -38,7 +39,7 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
         health=st.sampled_from([100, 100, 100, 70, 25, 24, 0]), health_reason=st.sampled_from(["", "a disk is slow"]),
         load=st.sampled_from([0.0, 0.0, 0.7, 5.3]), ready_pct=st.sampled_from([0, 0, 35]), steal_pct=st.sampled_from([0, 0, 45]),
         reported=st.integers(0, 9).map(bool),
-        ends=st.just(()) | st.tuples(*[st.integers(0, CHANCE)] * HORIZONS),
+        firmware=FIRMWARE, ends=st.just(()) | st.tuples(*[st.integers(0, CHANCE)] * HORIZONS),
     )  # fmt: skip
     return [msgspec.structs.replace(draw(node), node=NodeId(f"n{n}"), number=n) for n in numbers]
 
@@ -49,7 +50,7 @@ wishes = st.builds(
     node=st.sampled_from(["", "", "", "n3", "nowhere"]), source=st.sampled_from(["", "", "n2", "gone"]),
     vcpus_per_pcpu=st.sampled_from([0.0, 0.0, 0.3, 2.0]), with_group=st.booleans(),
     cpu_reserved_pct=st.sampled_from([0, 0, 150]), together=GROUP, apart=GROUP, one_cell=st.booleans(),
-    lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
+    firmware=FIRMWARE, lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
 )  # fmt: skip
 tried = st.lists(st.sampled_from(["n1", "n2", "n3", "gone"]), unique=True)
 weights = st.sampled_from([SPREAD, PACK, MIXED])

@@ -21,6 +21,8 @@ from proto.compute import (
     NodeReported,
     NodeUncordoned,
     VmAllotted,
+    VmDefined,
+    VmDeleted,
     VmDevicesNoted,
     VmFound,
     VmStarted,
@@ -32,7 +34,7 @@ from proto.compute import (
 from proto.drain import NodeDrained, NodeDrainEnded, NodeDrainRequested
 from proto.growth import VmResized
 from proto.ladder import MemoryPolicy
-from proto.machine import NicKind
+from proto.machine import Firmware, NicKind
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from proto.placement import PlacementRules
@@ -40,7 +42,7 @@ from proto.plan import CpuBeat, PlanMade
 from services.compute.balance.demand import Smoothed
 from services.compute.devices import rooted, wishes
 from services.compute.policy import HEALTH_PCT_MIN
-from services.compute.reach import reached, shared_with
+from services.compute.reach import UEFI, bootable, reached, shared_with
 
 _decode_beat = msgspec.msgpack.Decoder(CpuBeat).decode
 
@@ -89,12 +91,19 @@ class BalanceViews:
     moving: dict[str, str] = field(default_factory=dict)
     """VM -> target, of moves that the rebalancer decided and that have begun"""
     rules: PlacementRules = field(default_factory=PlacementRules)
+    uefi: set[str] = field(default_factory=set)
+    """VMs that go only where such firmware is"""
 
     def apply(self, event: Any) -> None:
         match event:
             case NodeReported():
                 can, place = event.capabilities, self.places.setdefault(event.node, Place())
-                place.pcpus, place.pools, place.bridges = can.pcpus / max(1, can.share), reached(can), can.bridges
+                place.pcpus, place.bridges = can.pcpus / max(1, can.share), can.bridges
+                place.pools = (*reached(can), *bootable(can))
+            case VmDefined() if event.shape.firmware is Firmware.UEFI:
+                self.uefi.add(event.vm)
+            case VmDeleted():
+                self.uefi.discard(event.vm)
             case NodeCordoned() | NodeUncordoned():
                 self.places.setdefault(event.node, Place()).cordoned = isinstance(event, NodeCordoned)
             case NodeHealthChanged():
@@ -209,7 +218,7 @@ class BalanceViews:
             apart=asked.allotment.apart,
             fixed=guest.fixed or (PINNED if asked.allotment.pins else rooted(asked.disks) or of_node),
             vcpus_per_pcpu=self.rules.ratio_of(asked.priority),
-            pools=shared_with(asked.disks, place.pools),
+            pools=(*shared_with(asked.disks, place.pools), *((UEFI,) if asked.vm in self.uefi else ())),
             bridges=tuple(sorted({n.bridge for n in asked.nics if n.kind is NicKind.BRIDGE})),
         )
 

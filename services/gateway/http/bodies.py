@@ -14,6 +14,7 @@ from proto.machine import (
     DiskFormat,
     DiskLimits,
     DiskWish,
+    Firmware,
     MemoryBy,
     MemoryMib,
     NicKind,
@@ -86,7 +87,8 @@ class NewNic(Body):
 
 class NewVm(Body):
     """vcpus_max, memory_max_mib 0: no head-room. image: its first disk is an overlay on it. disks: without an image, or to
-    say more; nics: one in the isolated user network where nothing is said. start: true starts it as well."""
+    say more; nics: one in the isolated user network where nothing is said. start: true starts it as well. firmware: `uefi` where
+    nodes have it, `bios`, or `direct` for an image with a kernel of its own; what suits the image where nothing is said."""
 
     name: Name
     vcpus: Vcpus = 1
@@ -101,6 +103,7 @@ class NewVm(Body):
     allotment: Allotment = Allotment()
     start: bool = False
     project: Label = ""
+    firmware: Firmware | None = None
 
 
 class StartVmBody(Body):

@@ -117,6 +117,7 @@ def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
         nics=nics,
         priority=data.priority,
         allotment=data.allotment,
+        firmware=data.firmware,
         uuid=gateway.clock.new_id(),
     )
 

@@ -19,7 +19,7 @@ import msgspec
 from libs.common.clock import Clock, SystemClock
 from proto.compute import Capabilities
 from proto.io import ImageFormat, ImageInfo
-from proto.machine import DirectBoot, Disk, MachineSpec
+from proto.machine import DirectBoot, Disk, Firmware, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
@@ -105,6 +105,7 @@ class SimulatedDriver:
             balloon=True,
             memory_areas="v2",
             pool_ids={"default": self.host.pool.id},
+            firmware=tuple(Firmware),
         )
 
     async def start(self, spec: MachineSpec) -> Machine:

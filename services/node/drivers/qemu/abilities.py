@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from proto.compute import Capabilities
+from proto.machine import Firmware
 from services.node.drivers import DriverError
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
 from services.node.host import accel, areas, cgroup_class, cgroup_memory, cpu, memory, network, swap
@@ -48,6 +49,7 @@ def describe(
     bridges: tuple[str, ...],
     groups: Groups,
     control_plane: bool = False,
+    uefi: bool = False,
 ) -> Capabilities:
     """share: how many embedded nodes divide this host. Memory is this node's part; pCPUs are the host's, as each node's VMs run on
     all of them: what a node may promise is pcpus / share. memory_mib: its part, where that is stated."""
@@ -70,6 +72,7 @@ def describe(
         pools=tuple(sorted(pools)),
         bridges=tuple(b for b in network.bridges() if b in bridges),
         hotplug=HOTPLUG,
+        firmware=(Firmware.DIRECT, Firmware.BIOS, *((Firmware.UEFI,) if uefi else ())),
         not_enforced=(*_not_enforced(found, share, pools, direct, groups), *swap.unfit(swaps)),
         share=share,
         swap_mib=swap_mib // share,

@@ -30,6 +30,7 @@ MIB = 1024 * 1024
 SERIAL_LENGTH_MAX = 20
 TB_MIB = 64
 """Translated code kept by TCG. QEMU's own choice is up to 1 GiB per VM."""
+FIRMWARE_CODE, FIRMWARE_VARS = "firmware-code", "firmware-vars"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -55,6 +56,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     agent_fd: int = 4
     serial_fd: int = 5
     taps: dict[str, int] = {}
+    firmware_code: str = ""
+    firmware_vars: str = ""
+    """of UEFI: the host's, and the VM's own"""
     incoming: bool = False
     """it waits for its guest from another process"""
 
@@ -65,6 +69,7 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
     return [
         qemu,
         *_board(spec, place),
+        *_firmware(spec, place),
         *_cpu_and_memory(spec),
         *_channels(place),
         *_devices(),
@@ -91,8 +96,8 @@ def check(spec: MachineSpec, place: Place) -> None:
     if shape.memory_by is MemoryBy.DIMM and shape.memory_mib - born.memory_mib != sum(spec.dimms_mib):
         said = f"{spec.vm}: born with {born.memory_mib} MiB, wanted with {shape.memory_mib}, by modules of {spec.dimms_mib} MiB"
         raise BadSpec(said)
-    if shape.firmware is Firmware.UEFI:
-        raise BadSpec(f"{spec.vm}: firmware uefi is not offered by this driver; use bios or direct")
+    if shape.firmware is Firmware.UEFI and not (place.firmware_code and place.firmware_vars):
+        raise BadSpec(f"{spec.vm}: firmware uefi needs its code and a file of variables, and this node gave none")
     if (shape.firmware is Firmware.DIRECT) != (spec.boot is not None):
         raise BadSpec(f"{spec.vm}: firmware {shape.firmware} needs boot files if and only if it is direct")
     slots = [d.slot for d in spec.disks] + [n.slot for n in spec.nics]
@@ -116,18 +121,27 @@ def _json(value: dict[str, Any]) -> str:
 
 def _board(spec: MachineSpec, place: Place) -> list[str]:
     accelerator = f"tcg,thread=multi,tb-size={TB_MIB}" if place.accelerator == "tcg" else place.accelerator
+    flash = f",pflash0={FIRMWARE_CODE},pflash1={FIRMWARE_VARS}" if spec.shape.firmware is Firmware.UEFI else ""
     return [
         *("-name", f"guest={spec.vm},debug-threads=on"),
         *("-uuid", spec.shape.uuid),
         *("-nodefaults", "-no-user-config"),
         *("-sandbox", SANDBOX),
         # Pages are merged with those of others only where an order says so.
-        *("-machine", f"{spec.shape.machine},dump-guest-core=off,mem-merge=off"),
+        *("-machine", f"{spec.shape.machine},dump-guest-core=off,mem-merge=off{flash}"),
         *("-accel", accelerator),
         # The process outlives a guest's power-off and panic, so that an agent that was away still learns the cause.
         *("-action", "shutdown=pause,panic=pause,watchdog=reset"),
         *("-rtc", "base=utc,driftfix=slew"),
     ]
+
+
+def _firmware(spec: MachineSpec, place: Place) -> list[str]:
+    """Two flash chips: code that is never written, and variables."""
+    if spec.shape.firmware is not Firmware.UEFI:
+        return []
+    nodes = devices.flash_nodes(FIRMWARE_CODE, place.firmware_code, read_only=True)
+    return _each("-blockdev", [*nodes, *devices.flash_nodes(FIRMWARE_VARS, place.firmware_vars, read_only=False)])
 
 
 def _cpu_and_memory(spec: MachineSpec) -> list[str]:

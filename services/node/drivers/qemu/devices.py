@@ -73,6 +73,12 @@ def disk_devices(disk: Disk) -> list[Words]:
             return [controller, {"driver": "scsi-hd", "bus": f"{id}-bus.0", "write-cache": "on", **own}]
 
 
+def flash_nodes(id: str, path: str, *, read_only: bool) -> list[Words]:
+    """The block nodes below a flash chip, in the order in which they are made. Through the host's cache: it is seldom written."""
+    file = _file(f"{id}-file", path, direct=False, read_only=read_only)
+    return [file, {"driver": "raw", "node-name": id, "file": f"{id}-file", "read-only": read_only}]
+
+
 def nic_backend(nic: Nic, tap: str = "") -> Words:
     """tap: what the tap's open file is called."""
     if nic.kind is NicKind.USER:

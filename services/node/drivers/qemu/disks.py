@@ -55,7 +55,11 @@ def base_of(pool: Path, image: str) -> Backing:
 
 def own(pool: Path, disk: Disk, uid: int | None) -> None:
     """Hand the file to its VM's user. Raises CannotStart when it is not a plain file."""
-    path = pool / "disks" / disk.file
+    own_file(pool / "disks" / disk.file, uid)
+
+
+def own_file(path: Path, uid: int | None) -> None:
+    """As `own`."""
     seen = path.lstat()
     if not stat.S_ISREG(seen.st_mode):
         raise CannotStart(f"{path} is not a plain file; a disk must be one")
@@ -96,7 +100,7 @@ def id_of(pool: Path) -> str:
 
 def remove(pool: Path, vm: str, disks: tuple[Disk, ...]) -> None:
     """Raises Locked when one is open, and then removes none. The lease record stays: a generation is never lowered."""
-    paths = [pool / "disks" / disk.file for disk in disks]
+    paths = [pool / "disks" / file for disk in disks for file in (disk.file, disk.vars) if file]
     for path in paths:
         if is_open(path):
             raise Locked(f"{path} is open: stop {vm} first, on whichever node it runs")

@@ -47,7 +47,7 @@ from services.node.drivers.qemu.launch import Host, Maker
 from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
-from services.node.host import areas, cgroup_left
+from services.node.host import areas, cgroup_left, ovmf
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_cpu import lift
 from services.node.host.threads import affinity
@@ -100,6 +100,7 @@ class QemuDriver:
             groups=groups,
             control_plane=control_plane,
             moves_at=moves_at,
+            ovmf=ovmf.find(),
         )
         self._fleet = Fleet(host, self._changes.put)
         self._figures = PoolFigures(host.pools)
@@ -136,6 +137,7 @@ class QemuDriver:
             bridges=host.bridges,
             groups=host.groups,
             control_plane=host.control_plane is not None,
+            uefi=host.ovmf is not None,
         )
         ids = {name: await asyncio.to_thread(pool_files.id_of, pool) for name, pool in host.pools.items()}
         key = secrecy.public(await asyncio.to_thread(secrecy.own_key, host.state / "keys"))

@@ -18,7 +18,7 @@ import msgspec
 from proto.machine import Disk, DiskFormat, MachineSpec, Nic, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
-from services.node.drivers.qemu import argv, disks, lease
+from services.node.drivers.qemu import argv, disks, firmware, lease
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.process import enterable, host_boot_id, spawn, start_ticks, uid_for
@@ -27,6 +27,7 @@ from services.node.host import cgroup_memory
 from services.node.host.areas import area_of, make_expendable
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_tree import Limits
+from services.node.host.ovmf import Ovmf
 
 IMAGE_POOL = "default"
 NOWHERE = "nowhere yet"
@@ -48,7 +49,7 @@ class Maker(Protocol):
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What of this node a birth needs. direct: pools that take O_DIRECT; bridges: those NICs may be put into. moves_at: the address
     (of this node) where processes wait for guests, encrypted; none: unix sockets, so that guests come from nodes on this very host
-    only. control_plane: its group on this host, whose limits this node sets."""
+    only. control_plane: its group on this host, whose limits this node sets. ovmf: UEFI firmware, where there is any."""
 
     node: str
     qemu: str
@@ -61,6 +62,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     groups: Groups
     moves_at: str = ""
     control_plane: Path | None = None
+    ovmf: Ovmf | None = None
 
 
 def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = AT_HAND) -> Record:
@@ -70,6 +72,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
     coming = {disk.name for disk in move.disks}
     pools = _pools(host, spec)
     bases = {d.image: disks.base_of(host.pools[d.pool], d.image) for d in spec.disks if d.image}
+    uefi = firmware.needed(spec, host.ovmf, host.node)
     with ExitStack() as open_files:
         inherit: list[int] = []
         wanted = lease.Lease(spec.vm, spec.generation, host.node, host_boot_id())
@@ -88,6 +91,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 _find(host, disk)
             else:
                 make(host, disk, bases.get(disk.image), uid)
+        if uefi is not None:
+            _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
         taps = {nic.name: _kept(open_files, tap_of(host, nic)) for nic in spec.nics if nic.kind is NicKind.BRIDGE}
         inherit += taps.values()
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
@@ -109,6 +114,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 serial_fd=sockets[2],
                 taps=taps,
                 incoming=incoming,
+                firmware_code=str(uefi[0].code) if uefi else "",
+                firmware_vars=f"{named[uefi[1].pool]}/disks/{uefi[1].vars}" if uefi else "",
             )
             waiting = tuple(pools) if incoming else ()
             words = argv.build(host.qemu, spec, place)
@@ -224,11 +231,22 @@ def _come(host: Host, disk: Disk, base: Backing | None, uid: int | None, ids: Ma
     make(host, disk, base, uid)
 
 
+def _variables(host: Host, ovmf: Ovmf, disk: Disk, uid: int | None, *, incoming: bool, comes: bool) -> None:
+    """Of a guest that comes from elsewhere they are in its memory: where its disk comes too, any will do. Raises CannotStart."""
+    pool = host.pools[disk.pool]
+    if incoming and not comes:
+        firmware.check(pool / "disks" / disk.vars, ovmf)
+    else:
+        firmware.make(pool, disk, ovmf, uid, anew=comes)
+
+
 def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:
     """What was made for a guest that will not come."""
     for disk in spec.disks:
         if disk.name in coming:
-            (host.pools[disk.pool] / "disks" / disk.file).unlink(missing_ok=True)
+            for file in (disk.file, disk.vars):
+                if file:
+                    (host.pools[disk.pool] / "disks" / file).unlink(missing_ok=True)
 
 
 def _lost(host: Host, disk: Disk, file: Path) -> str:
