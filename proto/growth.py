@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Event, Name, NodeId, Value, VmId
-from proto.hardware import Hardware
+from proto.hardware import Drift, Hardware
 from proto.machine import Allotment, MemoryBy, Priority, Shape
 
 MAX_VCPUS = 512
@@ -116,7 +116,31 @@ class VmHardwareSeen(Event):
     hardware: Hardware
 
 
+class VmDrifted(Event):
+    """Its process has these otherwise than its order says. Whole: what is not named any more is as ordered again."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    drifts: tuple[Drift, ...]
+
+
+class VmAgreed(Event):
+    """All of it is as ordered again."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+
+
 GrowthCommand = ResizeVm | NoteResize
 GrowthEvent = (
-    VmReshaped | VmResizeRequested | VmResizeOrdered | VmResized | VmResizeDenied | VmHardwareSeen
+    VmReshaped
+    | VmResizeRequested
+    | VmResizeOrdered
+    | VmResized
+    | VmResizeDenied
+    | VmHardwareSeen
+    | VmDrifted
+    | VmAgreed
 )

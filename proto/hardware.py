@@ -16,6 +16,18 @@ class Misfit(Value):
     pending: bool = False
 
 
+class Drift(Value):
+    """What a running VM's process has otherwise than its order says, by whoever's hand. what: `vcpus`, `memory`, `disk`, `nic`, or
+    `device`: one that the log knows nothing of; repaired: its agent sets it right; else it stays, and the sentence says what would
+    help."""
+
+    what: str
+    name: str
+    sentence: str
+    slot: int = -1
+    repaired: bool = False
+
+
 class Hardware(Value):
     """vcpus: those the guest may use (online inside, where its agent answers; else plugged); plugged_vcpus: those that QEMU has
     made, which an emulated CPU keeps; memory_mib: what the guest was given; slots: the PCI slots in which a disk or NIC is, the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Fact, Name
-from proto.hardware import Hardware
+from proto.hardware import Drift, Hardware
 from proto.machine import Disk, Nic
 from proto.space import FullDisk
 
@@ -34,7 +34,8 @@ class GoneCause(StrEnum):
 class ReportVm(Fact):
     """What the agent saw of one VM, repeated until it is answered. order_version: the latest order it has acted on;
     resets: how many resets it has carried out; failed: `sentence` says why it could not start. hardware: what it has, where that
-    is known. disks, nics: what it was last ordered to have, where that was before the log's present incarnation.
+    is known. disks, nics: what it was last ordered to have, where that was before the log's present incarnation. drifts: what of it
+    is otherwise than ordered; None: nobody looked yet.
 
     Of a migration: address: where an incoming process waits. sending: the guest is being sent, or was and may yet be recalled;
     unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
@@ -57,6 +58,7 @@ class ReportVm(Fact):
     hardware: Hardware | None = None
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+    drifts: tuple[Drift, ...] | None = None
     address: str = ""
     sending: bool = False
     unsent: str = ""

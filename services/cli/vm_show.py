@@ -46,6 +46,7 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("generation", vm.get("generation")),
             ("boot id", vm.get("boot_id")),
             ("project", vm.get("project")),
+            ("otherwise than ordered", [_drift(drift) for drift in vm.get("drifts") or ()]),
             ("changed", show.when(vm.get("changed_us")) if vm.get("changed_us") else ""),
         ]
     )
@@ -66,6 +67,10 @@ def print_vm(vm: dict[str, Any]) -> None:
         print(
             f"{show.when(reason.get('at_us') if told else None)}  {show.clean(reason.get('text') if told else reason)}"
         )
+
+
+def _drift(drift: dict[str, Any]) -> str:
+    return f"{drift.get('sentence')}" + (" (being set right)" if drift.get("repaired") else "")
 
 
 def _memory(vm: dict[str, Any]) -> str:

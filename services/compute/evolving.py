@@ -45,7 +45,7 @@ from proto.migration import (
     VmSendRequested,
 )
 from proto.space import VmRanOutOfSpace, VmSpaceRegained
-from services.compute import devices, growth, space
+from services.compute import devices, drifting, growth, space
 from services.compute.states import (
     Absent,
     Arriving,
@@ -270,4 +270,4 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
         case VmAllotmentDenied():
             return replace(vm, wish=None)
         case _:
-            return growth.evolve(vm, event)
+            return drifting.evolve(growth.evolve(vm, event), event)

@@ -15,7 +15,7 @@ from proto.compute import (
     VmDefined,
 )
 from proto.growth import VmResizeRequested
-from proto.hardware import Hardware
+from proto.hardware import Drift, Hardware
 from proto.machine import Disk, MachineSpec, Nic
 from proto.migration import Way
 from proto.space import FullDisk
@@ -107,7 +107,8 @@ class Launching(Placed, kw_only=True):
 class Running(Placed, kw_only=True):
     """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it. wish: what
     the ledger is asked for. hardware: what it was last seen to have. growth: the size it is to have, growing once that is
-    ordered, at growth_version. full: it stands still, as these disks' pools are full."""
+    ordered, at growth_version. full: it stands still, as these disks' pools are full. drifts:
+    what of it was last seen otherwise than ordered."""
 
     word = "running"
     spec: MachineSpec
@@ -124,6 +125,7 @@ class Running(Placed, kw_only=True):
     growing: bool = False
     growth_version: int = 0
     full: tuple[FullDisk, ...] = ()
+    drifts: tuple[Drift, ...] = ()
 
 
 class Stopping(Placed, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from proto.compute import GoneCause
 from proto.node import OrderVm, Want
 from proto.space import PoolNow
-from services.node import fitting, moving, space
+from services.node import drift, fitting, moving, space
 from services.node.drivers import NO_SPACE, Machine
 from services.node.effects import Kept
 from services.node.vm import Vm, stamp
@@ -53,7 +53,9 @@ def _adjusted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> str | Ke
         return "pause"
     if order.want is Want.RUNNING and machine.status == "paused":
         return "resume"
-    return "fit" if fitting.wanted(vm, order, machine, now_us) else ""
+    if fitting.wanted(vm, order, machine, now_us):
+        return "fit"
+    return "look" if drift.due(vm, order, machine, now_us) else ""
 
 
 def _ended(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> str:

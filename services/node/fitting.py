@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from proto.hardware import ordered
 from proto.machine import MachineSpec
 from proto.node import OrderVm, Want
+from services.node import drift
 from services.node.drivers import Machine
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ AGAIN_US = 5_000_000
 AGAIN_MAX_US = 300_000_000
 
 
-def born(vm: Vm, spec: MachineSpec | None, machine: Machine | None) -> None:
+def born(vm: Vm, spec: MachineSpec | None, machine: Machine | None, now_us: int) -> None:
     """It was started, and is as its order said."""
     vm.fitted, vm.refit_us, vm.refits = spec, 0, 0
     vm.hardware = None if spec is None or machine is None else ordered(spec)
+    vm.drifts, vm.look_us, vm.repairs, vm.repair_us = None, now_us + drift.LOOK_US, 0, 0
 
 
 def wanted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> bool:
@@ -40,7 +42,7 @@ def wanted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> bool:
 
 def done(vm: Vm, machine: Machine | None, now_us: int) -> None:
     """The driver has fitted it, as far as it could."""
-    vm.fitted, vm.refit_us = vm.fitting, 0
+    vm.fitted, vm.refit_us, vm.look_us = vm.fitting, 0, now_us + drift.SOON_US
     if machine is None or machine.hardware is None:
         return
     vm.hardware = machine.hardware

@@ -27,7 +27,7 @@ from libs.common.messages import NodeId, Reply, incarnation_of
 from proto.compute import GoneCause
 from proto.node import Heard, OrderGreeting, OrderVm, Want
 from proto.space import PoolNow
-from services.node import fitting, moving, space
+from services.node import drift, fitting, moving, space
 from services.node.compare import next_step
 from services.node.drivers import AT_HAND, NO_SPACE, Machine, MachineChanged
 from services.node.effects import NODE_RECORD as NODE_RECORD
@@ -172,6 +172,8 @@ class Agent:
         self.now_us = now_us
         vm = self.vms[name]
         vm.busy = ""
+        if verb == "look":
+            return self._changed(vm) if drift.looked(vm, machine, now_us) else self._reconcile(vm)
         if error and verb not in ("start", "receive", "send"):
             vm.again_us = now_us + AGAIN_US
         match verb:
@@ -181,7 +183,7 @@ class Agent:
                 if vm.early is not None and machine is not None:
                     vm.machine, vm.cause, vm.sentence = None, vm.early.cause, vm.early.sentence
                 vm.early = None
-                fitting.born(vm, vm.fitting, machine)
+                fitting.born(vm, vm.fitting, machine, now_us)
             case "fit" if not error:
                 fitting.done(vm, machine, now_us)
             case "kill" if not error:
@@ -325,7 +327,8 @@ class Agent:
         vm.next_us = self.now_us + vm.wait_us
         vm.wait_us = min(vm.wait_us * 2, REPORT_MAX_US)
         order, fact = vm.order, report_of(self.node, vm, self.met)
-        of = (order.correlation, order.trace) if order else ("", "")
+        own = order is None or vm.drifted == vm.serial  # what somebody else did is no part of the order's story
+        of = ("", "") if own or order is None else (order.correlation, order.trace)
         return SendFact(vm.kept.vm, vm.serial, "compute", fact, *of)
 
 

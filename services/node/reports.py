@@ -33,6 +33,7 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         resets=vm.resets,
         pid=machine.pid if machine is not None else 0,
         hardware=vm.hardware if seen is Seen.RUNNING else None,
+        drifts=vm.drifts if seen is Seen.RUNNING else None,
         disks=vm.kept.disks if lost else (),
         nics=vm.kept.nics if lost else (),
         full=vm.full if machine is not None and machine.status == NO_SPACE else (),

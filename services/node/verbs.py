@@ -25,6 +25,8 @@ async def carried_out(driver: Driver, act: Act) -> Machine | None:
         case "fit":
             assert act.spec is not None
             return await driver.fit(act.spec)
+        case "look":
+            return await driver.look(act.vm)
         case "receive":
             assert act.spec is not None
             return await driver.receive(act.spec, act.move)

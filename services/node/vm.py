@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proto.compute import GoneCause
-from proto.hardware import Hardware
+from proto.hardware import Drift, Hardware
 from proto.machine import MachineSpec
 from proto.node import OrderVm
 from proto.space import FullDisk
@@ -42,6 +42,15 @@ class Vm:
     refit_us: int = 0
     """when a guest that has not done what it was asked is asked again; 0: it has done all"""
     refits: int = 0
+    look_us: int = 0
+    """when its process is looked at next; 0: not before its next fit"""
+    drifts: tuple[Drift, ...] | None = None
+    """what of it is otherwise than ordered; None: this agent has not looked"""
+    drifted: int = 0
+    """the report in which that was told first"""
+    repair_us: int = 0
+    """it is not set right again before"""
+    repairs: int = 0
     sending_us: int = 0
     """since when the guest is being sent, as the latest order wants"""
     unsent: str = ""

@@ -11,6 +11,7 @@ from proto.compute import GoneCause, ReportVm, Seen
 from proto.machine import Firmware, MachineSpec, Shape
 from proto.node import OrderVm, Want
 from services.node.drivers import Machine, MachineChanged
+from services.node.drivers.present import Present
 from services.node.model import Act, Agent, AnswerOrder, Kept, Persist, SendFact
 
 SHAPE = Shape(
@@ -34,13 +35,17 @@ def machine(generation: int = 1, status: str = "running") -> Machine:
 
 
 class Node:
-    """An agent with a disk and a driver that do at once what they are asked, except for verbs in `slow`."""
+    """An agent with a disk and a driver that do at once what they are asked, except for verbs in `slow`. Looks change nothing, and
+    are counted apart."""
 
     def __init__(self, *slow: str) -> None:
         self.agent = Agent(NodeId("n1"))
         self.slow = set(slow)
         self.disk: list[Kept] = []
         self.acts: list[str] = []
+        self.looks = 0
+        self.present: Present | None = None
+        """what a look finds"""
         self.facts: list[ReportVm] = []
         self.answers: list[bool] = []
         self.now_us = 1_000_000
@@ -54,6 +59,10 @@ class Node:
                 case Persist(kept):
                     self.disk.append(kept)
                     self.do(self.agent.on_persisted(kept))
+                case Act(vm=_, verb="look"):
+                    self.looks += 1
+                    seen = msgspec.structs.replace(machine(), present=self.present)
+                    self.do(self.agent.on_done("a", "look", "", seen, self.now_us))
                 case Act(vm=_, verb=verb):
                     self.acts.append(verb)
                     if verb not in self.slow:

@@ -176,7 +176,7 @@ def _running_changes(s: _Story) -> bool:
         case g.VmResized(vm=vm, vcpus=vcpus, memory_mib=mib, sentence=said):
             has = f"{vm} has {count(vcpus, "vCPU")} and {mib} MiB"
             (s.failed if said else s.done)("resize", vm, f"{has}: {said}" if said else has)
-        case g.VmHardwareSeen():
+        case g.VmHardwareSeen() | g.VmDrifted() | g.VmAgreed():
             pass
         case c.VmReset(vm=vm):
             s.done("reset", vm, f"{vm} was reset")

@@ -11,7 +11,7 @@ from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
 from proto import growth as g
 from proto import migration as m
-from proto.hardware import Hardware
+from proto.hardware import Drift, Hardware
 from proto.machine import Allotment, Disk, DiskWish, MemoryBy, Nic, NicWish
 from proto.node import Sending
 from proto.space import FullDisk, VmRanOutOfSpace, VmSpaceRegained
@@ -35,7 +35,7 @@ class Vm(msgspec.Struct):
     disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last. migrating_to: where
     it is on its way to; `node` is where it runs; disks_there: as they are granted to that node. hardware: what it
     was last seen to have. sending: how far, as its node says right now. full: disks whose pools have no room: it stands still since
-    full_us."""
+    full_us. drifts: what its process has otherwise than ordered."""
 
     name: str
     project: str
@@ -72,6 +72,7 @@ class Vm(msgspec.Struct):
     sending: Sending | None = None
     full: tuple[FullDisk, ...] = ()
     full_us: int = 0
+    drifts: tuple[Drift, ...] = ()
 
 
 @dataclass(slots=True)
@@ -174,6 +175,10 @@ def _living(vm: Vm, event: Any) -> bool:
             vm.vcpus, vm.memory_mib = event.vcpus, event.memory_mib
         case g.VmHardwareSeen():
             vm.hardware = event.hardware
+        case g.VmDrifted():
+            vm.drifts = event.drifts
+        case g.VmAgreed():
+            vm.drifts = ()
         case _:
             return False
     return True
@@ -190,7 +195,7 @@ def _migrating(vm: Vm, event: Any) -> bool:
             vm.node, vm.generation, vm.pcpus = event.node, event.generation, ()
             vm.disks, vm.disks_there = vm.disks_there or vm.disks, ()
         case m.VmMigrationEnded():
-            vm.migrating_to, vm.pcpus = "", event.pcpus
+            vm.migrating_to, vm.pcpus, vm.drifts = "", event.pcpus, ()
             vm.boot_id = event.boot_id or vm.boot_id
         case m.VmMigrationFailed(source_gone=True):  # it ends once nothing waits for it on the other node
             vm.state, vm.boot_id, vm.pcpus, vm.addresses = "stopping", "", (), ()
@@ -215,7 +220,7 @@ def _waiting(vm: Vm, event: Any, at_us: int) -> bool:
 
 def _nowhere(vm: Vm) -> None:
     vm.full, vm.full_us = (), 0
-    vm.migrating_to, vm.disks_there = "", ()
+    vm.migrating_to, vm.disks_there, vm.drifts = "", (), ()
     vm.state, vm.node, vm.boot_id, vm.pcpus, vm.addresses = "stopped", "", "", (), ()
 
 
@@ -242,6 +247,10 @@ def _reason(event: Any) -> str:
             return f"to have {vcpus} vCPUs and {mib} MiB ({event.was_vcpus} and {event.was_memory_mib} until then)"
         case g.VmResized(vcpus=vcpus, memory_mib=mib, sentence=said):
             return f"has {vcpus} vCPUs and {mib} MiB" + (f": {said}" if said else "")
+        case g.VmDrifted(drifts=drifts):
+            return f"otherwise than ordered: {'; '.join(drift.sentence for drift in drifts)}"
+        case g.VmAgreed():
+            return "all of its process is as ordered again"
         case g.VmResizeDenied(sentence=said):
             return f"not resized: {said}"
         case VmRanOutOfSpace():

@@ -24,6 +24,11 @@ def of_growth(event: Any) -> str:
             return f"its size stayed as it was: {event.sentence}"
         case g.VmHardwareSeen(hardware=has):
             return _hardware(has)
+        case g.VmDrifted(drifts=drifts):
+            told = [drift.sentence + (" (its agent sets it right)" if drift.repaired else "") for drift in drifts]
+            return f"its process on {event.node} was seen otherwise than ordered: {'; '.join(told)}"
+        case g.VmAgreed():
+            return f"its process on {event.node} was seen to be as ordered again"
         case _:
             return ""
 

@@ -28,6 +28,7 @@ from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
+from services.node.drivers.present import Present
 from services.node.host.threads import ThreadTime
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Machine(msgspec.Struct, frozen=True):
     the process waits to be reaped), `incoming` (it waits for its guest at `address`, or has it and was not activated), `sent` (its
     guest was sent away whole; it has stopped), `no-space` (a disk could not be written for want of room; the write is kept, and
     done when the guest is resumed). full: the slots of those disks, as far as that is known. sending: the guest is being sent.
-    hardware: after `fit`."""
+    hardware: after `fit`; present: after `look`."""
 
     vm: str
     generation: int
@@ -76,6 +77,7 @@ class Machine(msgspec.Struct, frozen=True):
     sending: bool = False
     hardware: Hardware | None = None
     full: tuple[int, ...] = ()
+    present: Present | None = None
 
 
 NO_SPACE = "no-space"
@@ -181,6 +183,10 @@ class Driver(Protocol):
         limits and links. Returns, with its hardware, once the guest has taken it, or its time is up; what could not be had is in
         `misfits`, all else holds. May be said again at any time, also where an earlier agent was cut short. Raises NoSuchVm,
         also where another generation runs."""
+        ...
+
+    async def look(self, vm: str) -> Machine:
+        """What its process has now (present). Changes nothing and asks nothing of the guest. Raises NoSuchVm, DriverError."""
         ...
 
     async def schedule(self, plan: VmPlan) -> tuple[PlanFault, ...]:

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from proto.hardware import Hardware, Misfit, ordered
 from proto.machine import Disk, MachineSpec, Nic
-from proto.models import DISKS
+from proto.models import DISKS, NICS
 from services.node.drivers import CannotMove, Locked, Machine, NoSuchVm
+from services.node.drivers.present import DiskPresent, NicPresent, Present
 from services.node.drivers.simpool import Holder
 from services.node.drivers.simvm import Due, SimDone, SimVm
 
@@ -34,6 +35,20 @@ def fit(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
         vm.spec = replace(vm.spec, shape=shape, dimms_mib=wish.dimms_mib)
         vm.plugged_vcpus = max(vm.plugged_vcpus, shape.vcpus)
     return SimDone(due.vm, "fit", machine=_machine(vm, found))
+
+
+def look(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
+    if vm is None or vm.starting:
+        return SimDone(due.vm, "look", NoSuchVm(f"no process of {due.vm} on {host.node}"))
+    spec = vm.spec
+    present = Present(
+        vcpus=max(vm.plugged_vcpus, spec.plugged_vcpus, spec.shape.vcpus),
+        memory_mib=spec.shape.memory_mib,
+        disks=tuple(DiskPresent(d.slot, DISKS[d.bus].driver, d.size_mib, d.file, d.limits) for d in spec.disks),
+        nics=tuple(NicPresent(n.slot, NICS[n.model].driver, n.mac, n.link) for n in spec.nics),
+        foreign=vm.foreign,
+    )
+    return SimDone(due.vm, "look", machine=replace(vm.machine(), present=present))
 
 
 def emptied(host: SimHost, vm: SimVm) -> None:

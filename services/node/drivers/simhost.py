@@ -111,7 +111,7 @@ class SimHost:
             case "shutdown" if vm is not None and self.random.random() >= self.params.ignores_shutdown:
                 self.plan(now_us + self.params.shutdown_us, "guest-shutdown", act.vm, pid=vm.pid)
                 self.plan(now_us + self.params.verb_us, "shutdown", act.vm, agent=self._agent)
-            case "shutdown" | "pause" | "resume" | "reset" | "recall" | "activate":
+            case "shutdown" | "pause" | "resume" | "reset" | "look" | "recall" | "activate":
                 self.plan(now_us + self.params.verb_us, act.verb, act.vm, agent=self._agent)
             case unknown:
                 raise ValueError(f"no such verb: {unknown!r}")
@@ -230,6 +230,8 @@ class SimHost:
                 return [moves.receive(self, due, vm)]
             case "fit":
                 return [simfit.fit(self, due, vm)]
+            case "look":
+                return [simfit.look(self, due, vm)]
             case "send" | "recall" | "activate":
                 return [moves.act(self, due, vm)]
             case "moved" if vm is not None and vm.sending == due.sending and vm.sent_to and vm.status != "sent":

@@ -135,6 +135,9 @@ class SimulatedDriver:
     async def fit(self, spec: MachineSpec) -> Machine:
         return await self._machine(SimAct(spec.vm, "fit", spec))
 
+    async def look(self, vm: str) -> Machine:
+        return await self._machine(SimAct(vm, "look"))
+
     async def receive(self, spec: MachineSpec, move: Move = AT_HAND) -> Machine:
         return await self._machine(SimAct(spec.vm, "receive", spec, move=move))
 

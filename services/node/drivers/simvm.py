@@ -49,6 +49,8 @@ class SimVm:
     plugged_vcpus: int = 0
     held: set[int] = field(default_factory=set)
     """slots whose device it was asked to let go, and has not"""
+    foreign: tuple[tuple[str, str], ...] = ()
+    """devices that somebody plugged by hand: id and model"""
 
     def machine(self) -> Machine:
         sending = bool(self.sent_to) and self.status != "sent"

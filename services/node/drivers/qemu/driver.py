@@ -37,7 +37,7 @@ from services.node.drivers import (
 )
 from services.node.drivers.changes import Changes
 from services.node.drivers.io import IoCount
-from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, secrecy
+from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, look, secrecy
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fit import fit
@@ -178,6 +178,11 @@ class QemuDriver:
             _same(running.record.generation, spec.vm, spec.generation)
             hardware = await fit(running, self._fleet.host, spec)
             return msgspec.structs.replace(running.machine(), hardware=hardware)
+
+    async def look(self, vm: str) -> Machine:
+        async with self._fleet.lock(vm):
+            running = self._fleet.find(vm)
+            return msgspec.structs.replace(running.machine(), present=await look.look(running))
 
     # --- CPU time -------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proto.hardware import Hardware, Misfit
-from proto.machine import MachineSpec
-from services.node.drivers.qemu import fit_cpus, fit_disks, fit_memory, fit_nics
+from proto.machine import DiskLimits, MachineSpec
+from services.node.drivers.qemu import fit_cpus, fit_disks, fit_memory, fit_nics, io_count
 from services.node.drivers.qemu.fitting import misfits
 from services.node.drivers.qemu.launch import Host
 
@@ -34,6 +34,17 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec) -> Hardware:
         async with misfits(found, "vcpus"):
             await fit_cpus.fit(vm, spec, found)
     return await look(vm, tuple(found))
+
+
+async def born(vm: RunningVm, spec: MachineSpec) -> None:
+    """Before its first instruction: what a command line does not say. Raises DriverError."""
+    await io_count.time_all(vm)
+    for disk in spec.disks:
+        if disk.limits != DiskLimits():
+            await fit_disks.limit(vm, disk)
+    for nic in spec.nics:
+        if not nic.link:
+            await fit_nics.link(vm, nic)
 
 
 async def look(vm: RunningVm, found: tuple[Misfit, ...] = ()) -> Hardware:

@@ -38,7 +38,12 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
                 if slot not in ports:
                     raise DriverError(f"{spec.vm} has no free PCI port {slot}; it gets more at its next restart")
                 await _plug(vm, host, nic)
-            await vm.do("set_link", {"name": device_id(nic_id(slot)), "up": nic.link})
+            await link(vm, nic)
+
+
+async def link(vm: RunningVm, nic: Nic) -> None:
+    """Its cable is put in, or pulled. Raises DriverError."""
+    await vm.do("set_link", {"name": device_id(nic_id(nic.slot)), "up": nic.link})
 
 
 async def slots(vm: RunningVm) -> set[int]:

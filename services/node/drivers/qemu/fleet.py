@@ -11,6 +11,7 @@ from proto.compute import GoneCause
 from proto.machine import MachineSpec
 from services.node.drivers import AT_HAND, CannotStart, DriverError, Locked, MachineChanged, Move, NoSuchVm
 from services.node.drivers.qemu.ends import explained
+from services.node.drivers.qemu.fit import born
 from services.node.drivers.qemu.folder import Folder, Record, known
 from services.node.drivers.qemu.launch import Host, launch
 from services.node.drivers.qemu.machine import RunningVm
@@ -72,6 +73,7 @@ class Fleet:
             running = await self._born(spec, incoming, move)
             try:
                 await running.connect()
+                await born(running, spec)
                 await (running.mover.receive(self.host, move) if incoming else running.run())
             except BaseException as error:
                 said = await asyncio.shield(asyncio.ensure_future(self._give_up(running))) or str(error)

@@ -19,6 +19,7 @@ from services.node.drivers import DriverError, GuestSilent
 from services.node.drivers.io import BOUNDS_US, DeviceCount, IoCount, PacketCount, QueueCount, RequestCount
 from services.node.drivers.qemu.fitting import PERIPHERAL
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
+from services.node.drivers.qemu.look import device_of, models_of
 from services.node.drivers.qemu.tap_counts import tap_counts
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ RINGS = {
 """what the first rings of a device are for; all others carry requests"""
 CONSOLE = DeviceCount("serial", "isa-serial", address="I/O port 0x3f8", note="QEMU counts no bytes of it")
 _SLOT = re.compile(r"(?:disk|nic)([0-9]+)-(?:dev|bus)")
-_SKIPPED = ("child<virtserialport>", "-cpu>", "child<pcie-root-port>")
+_SKIPPED = ("virtserialport", "-cpu", "pcie-root-port")
 
 
 class _Statistics(msgspec.Struct, rename="kebab"):
@@ -70,9 +71,9 @@ class _Interface(msgspec.Struct, rename="kebab"):
 async def count(vm: RunningVm, accelerator: str) -> IoCount:
     """Raises DriverError."""
     await time_all(vm)
-    models = await _models(vm)
+    models = {id: model for id, model in (await models_of(vm)).items() if not model.endswith(_SKIPPED)}
     addresses = _addresses(await vm.do("query-pci"))
-    blocks = {_device_of(b["qdev"]): b["stats"] for b in await vm.do("query-blockstats") if b.get("qdev")}
+    blocks = {device_of(b["qdev"]): b["stats"] for b in await vm.do("query-blockstats") if b.get("qdev")}
     rings = await _rings(vm)
     packets = await _packets(vm, [id for id in models if id.startswith("nic")])
     devices = [_device(id, model, addresses, blocks, rings, packets) for id, model in models.items()]
@@ -123,17 +124,6 @@ def _merged(devices: list[DeviceCount]) -> list[DeviceCount]:
     return sorted(out, key=lambda d: (d.slot < 0, not d.id.startswith("disk"), d.slot, d.address, d.id))
 
 
-async def _models(vm: RunningVm) -> dict[str, str]:
-    """QEMU's name of each device, by its id; those without one under the name that QEMU made up."""
-    found: dict[str, str] = {}
-    for path in (PERIPHERAL, f"{PERIPHERAL}-anon"):
-        for each in await vm.do("qom-list", {"path": path}):
-            kind = str(each["type"])
-            if kind.startswith("child<") and not kind.endswith(_SKIPPED):
-                found[str(each["name"])] = kind[len("child<") : -1]
-    return found
-
-
 def _addresses(buses: list[dict[str, Any]]) -> dict[str, str]:
     out: dict[str, str] = {}
     for bus in buses:
@@ -141,11 +131,6 @@ def _addresses(buses: list[dict[str, Any]]) -> dict[str, str]:
             out[str(device["qdev_id"])] = f"0000:{device['bus']:02x}:{device['slot']:02x}.{device['function']}"
             out |= _addresses([device["pci_bridge"]]) if "pci_bridge" in device else {}
     return out
-
-
-def _device_of(qdev: str) -> str:
-    """An id, or a path below it."""
-    return qdev.removeprefix(f"{PERIPHERAL}/").split("/")[0]
 
 
 def _requests(stats: dict[str, Any]) -> tuple[RequestCount, ...]:
@@ -174,7 +159,7 @@ async def _rings(vm: RunningVm) -> dict[str, tuple[QueueCount, ...]]:
                 QueueCount(_ring(name, n), int(q["vring-num"]), int(q["inuse"]), int(q["used-idx"]))
                 for n, q in enumerate(seen) if int(q["vring-desc"])
             ]  # fmt: skip
-            out[_device_of(path)] = tuple(rings)
+            out[device_of(path)] = tuple(rings)
     except (DriverError, KeyError):
         return out  # another QEMU's; or the device has gone meanwhile
     return out

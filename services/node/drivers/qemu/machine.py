@@ -22,7 +22,7 @@ import msgspec
 
 from proto.compute import GoneCause
 from services.node.drivers import NO_SPACE, SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
-from services.node.drivers.qemu import fit_emulated, io_count
+from services.node.drivers.qemu import fit_emulated
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
@@ -140,9 +140,8 @@ class RunningVm:
             raise DriverError(f"the monitor is that of {name.get('name')!r}, not of {self.record.vm}")
 
     async def run(self) -> None:
-        """The first instruction. Raises QmpError, DriverError."""
+        """The first instruction. Raises QmpError."""
         await self.check_name()
-        await io_count.time_all(self)
         with self.by_verb():
             await self.qmp.execute("cont")
             self.status = "running"
