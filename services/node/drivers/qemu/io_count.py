@@ -86,7 +86,8 @@ async def time_all(vm: RunningVm) -> None:
     """Has QEMU keep a latency histogram of each disk that has none. Raises DriverError."""
     bounds = [bound * 1000 for bound in BOUNDS_US]
     for block in await vm.do("query-blockstats"):
-        if block.get("qdev") and "rd_latency_histogram" not in block["stats"]:
+        ours = device_of(block.get("qdev", "")).startswith("disk")
+        if ours and "rd_latency_histogram" not in block["stats"]:
             await vm.do("block-latency-histogram-set", {"id": block["qdev"], "boundaries": bounds})
 
 
