@@ -29,7 +29,7 @@ class NodeLoad(Value):
     kept_charged_mib: int = 0
     vcpus_kept: int = 0
     pools: tuple[str, ...] = ()
-    bridges: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     cordoned: bool = False
 
 
@@ -56,7 +56,7 @@ class VmLoad(Value):
     apart: str = ""
     fixed: str = ""
     pools: tuple[str, ...] = ()
-    bridges: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     vcpus_per_pcpu: float = 0.0
     parts: tuple[str, ...] = ()
     counts_mib: int = 0

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from libs.common.messages import Value
 from proto.machine import DiskWish, NicWish
+from proto.networks import Network
 
 
 class VmPhase(StrEnum):
@@ -25,7 +26,8 @@ class Known(Value):
     """What io's own view knew of the VM when it decided; ignored from outside.
     disks, nics: the wishes of its definition, from which a VM that was never
     started gets its devices first; sizes_mib: of the images it and the command name, those that are there; pool_ids: of the node
-    that it is on (Disk.pool_id); uefi: it has such firmware."""
+    that it is on (Disk.pool_id); uefi: it has such firmware. networks: those that they name, as far as there are such; others:
+    names of networks there are, where one was named that is not. vcpus_max: of its definition."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     disks: tuple[DiskWish, ...] = ()
@@ -33,6 +35,9 @@ class Known(Value):
     sizes_mib: dict[str, int] = {}
     pool_ids: dict[str, str] = {}
     uefi: bool = False
+    networks: tuple[Network, ...] = ()
+    others: tuple[str, ...] = ()
+    vcpus_max: int = 0
 
 
 class ChangeKind(StrEnum):

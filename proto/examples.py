@@ -17,6 +17,8 @@ WORDS: dict[str, Any] = {
     "boot_image": "tiny",
     "pool": "default",
     "bridge": "br0",
+    "network": "blue",
+    "networks": "blue",
     "generation": 3,
     "version": 12,
     "order_version": 12,

@@ -90,6 +90,7 @@ FAMILIES: dict[str, Family] = {
             streams=(
                 Stream("devices", members(io.DevicesCommand), members(io.DevicesEvent)),
                 Stream("image", members(io.ImageCommand), members(io.ImageEvent)),
+                Stream("network", members(io.NetworkCommand), members(io.NetworkEvent)),
             ),
         ),
         Family(

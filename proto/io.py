@@ -1,4 +1,4 @@
-"""io: the devices of each VM (streams `devices-VM`) and the images of the cluster (streams `image-NAME`)."""
+"""io: the devices of each VM (streams `devices-VM`), the images and the networks of the cluster (images.py, networks.py)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,18 @@ from proto.machine import (
     DiskMib,
     DiskWish,
     Nic,
-    NicKind,
     NicModel,
     NicWish,
 )
+from proto.networks import USER, Network, Queues
+from proto.networks import CreateNetwork as CreateNetwork
+from proto.networks import DeleteNetwork as DeleteNetwork
+from proto.networks import NetworkChanged as NetworkChanged
+from proto.networks import NetworkCommand as NetworkCommand
+from proto.networks import NetworkCreated as NetworkCreated
+from proto.networks import NetworkDeleted as NetworkDeleted
+from proto.networks import NetworkEvent as NetworkEvent
+from proto.networks import SetNetwork as SetNetwork
 
 
 class Refusal(StrEnum):
@@ -51,6 +59,10 @@ class Refusal(StrEnum):
     BAD_DEVICE = "BAD_DEVICE"
     BUSY = "BUSY"
     NOT_STOPPED = "NOT_STOPPED"
+    NETWORK_UNKNOWN = "NETWORK_UNKNOWN"
+    NETWORK_KNOWN = "NETWORK_KNOWN"
+    NETWORK_IN_USE = "NETWORK_IN_USE"
+    BAD_NETWORK = "BAD_NETWORK"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------
@@ -61,7 +73,8 @@ class GrantDevices(Command):
     PCI slots: derived from the VM's uuid-like `vm` name and index, never by chance); later ones return the same. running: it was
     found running under that generation after a restore, with has_disks and has_nics where these are known. copied: pools that are
     not those of the node it comes from: its disks in them go along, under new file names. sizes_mib: of images, image_ids:
-    of the pools that they are in; pool_ids: of the node's pools (Disk.pool_id). uefi: the VM has such firmware."""
+    of the pools that they are in; pool_ids: of the node's pools (Disk.pool_id). uefi: the VM has such firmware. networks: those
+    that its NICs name, as they are now; others: names of networks there are, where one is missing."""
 
     vm: Name
     node: NodeId
@@ -76,6 +89,8 @@ class GrantDevices(Command):
     pool_ids: dict[str, str] = {}
     image_ids: dict[str, str] = {}
     uefi: bool = False
+    networks: tuple[Network, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 class RevokeDevices(Command):
@@ -151,10 +166,12 @@ class LimitDisk(Command):
 
 
 class AttachNic(Command):
+    """As NicWish."""
+
     vm: Name
-    kind: NicKind = NicKind.USER
-    bridge: str = ""
+    network: Name = USER
     model: NicModel = NicModel.VIRTIO
+    queues: Queues = 1
     known: Known = Known()
 
 
@@ -165,11 +182,12 @@ class DetachNic(Command):
 
 
 class SetNic(Command):
-    """link: the cable is in."""
+    """link: the cable is in; network: another for it. What is None stays."""
 
     vm: Name
     name: Name
-    link: bool
+    link: bool | None = None
+    network: Name | None = None
     known: Known = Known()
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Final
 import msgspec
 
 from libs.common.messages import DNS_LABEL, Name, Value
+from proto.networks import BRIDGE_NAME, MTU_MAX, MTU_MIN, QUEUES_MAX, USER, VLAN_MAX, Queues
 
 Vcpus = Annotated[int, msgspec.Meta(ge=1, le=512)]
 MemoryMib = Annotated[int, msgspec.Meta(ge=64, le=16 * 1024 * 1024)]
@@ -51,7 +52,7 @@ class Firmware(StrEnum):
 
 
 class NicKind(StrEnum):
-    """`user`: isolated user-mode network; `bridge`: a tap in the named bridge of the node."""
+    """`user`: isolated user-mode network; `bridge`: a tap in a bridge of the node, and in its VLAN."""
 
     USER = "user"
     BRIDGE = "bridge"
@@ -106,8 +107,11 @@ class DiskWish(Value):
 
 
 class NicWish(Value):
-    kind: NicKind = NicKind.USER
-    bridge: str = ""
+    """network: the name of one, or `user`. queues: pairs of them, of a virtio NIC; more let several vCPUs send at once."""
+
+    network: Name = USER
+    model: NicModel = NicModel.VIRTIO
+    queues: Queues = 1
 
 
 class Disk(Value):
@@ -132,7 +136,8 @@ class Disk(Value):
 
 
 class Nic(Value):
-    """link: the cable is in."""
+    """link: the cable is in. network: its name; what it was when the VM was started, or came here last: bridge, vlan (0:
+    untagged), trusted (Network), and mtu, as the guest was told at its start (0: nothing)."""
 
     name: str
     kind: NicKind
@@ -141,6 +146,11 @@ class Nic(Value):
     bridge: str = ""
     model: NicModel = NicModel.VIRTIO
     link: bool = True
+    network: str = USER
+    vlan: int = 0
+    mtu: int = 0
+    trusted: bool = False
+    queues: int = 1
 
 
 class Shape(Value):
@@ -248,6 +258,17 @@ def fault_of(order: MachineSpec | Iterable[Disk]) -> str:
     for what, pattern, word in words:
         if re.fullmatch(pattern, word) is None:
             return f"{what} {word[:80]!r} does not match {pattern}"
+    return _number_fault(order.nics) if isinstance(order, MachineSpec) else ""
+
+
+def _number_fault(nics: Iterable[Nic]) -> str:
+    for nic in nics:
+        if not 0 <= nic.vlan <= VLAN_MAX:
+            return f"the VLAN of {nic.name} is {nic.vlan}, not 0 to {VLAN_MAX}"
+        if nic.mtu and not MTU_MIN <= nic.mtu <= MTU_MAX:
+            return f"the MTU of {nic.name} is {nic.mtu}, not 0 or {MTU_MIN} to {MTU_MAX}"
+        if not 1 <= nic.queues <= QUEUES_MAX:
+            return f"{nic.name} has {nic.queues} queues, not 1 to {QUEUES_MAX}"
     return ""
 
 
@@ -263,6 +284,8 @@ def _words(spec: MachineSpec) -> Iterator[_Word]:
         yield from _disk_words(disk)
     for nic in spec.nics:
         yield from (("NIC name", DNS_LABEL, nic.name), ("MAC address", MAC, nic.mac))
+        if nic.kind is NicKind.BRIDGE:
+            yield "bridge", BRIDGE_NAME, nic.bridge
 
 
 def _disk_words(disk: Disk) -> Iterator[_Word]:

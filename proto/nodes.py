@@ -8,6 +8,7 @@ import msgspec
 
 from libs.common.messages import Command, Event, Fact, Message, Name, NodeId, Value
 from proto.machine import Firmware
+from proto.networks import Bridge
 
 HealthPct = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
@@ -23,7 +24,8 @@ class Capabilities(Value):
     cells: pCPUs that VMs may run on, by NUMA cell; cores: the threads of each core; isolated: kept from ordinary work by the
     kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells; cell_numbers: the kernel's,
     likewise. pool_ids: of each pool a word that no other has: nodes whose words differ reach different disks; move_key: the public
-    key that opens moves between hosts. firmware: what VMs may have there; empty: it did not say, so all but uefi."""
+    key that opens moves between hosts. firmware: what VMs may have there; empty: it did not say, so all but uefi. bridges: those
+    that VMs may be put into; tap_filter: what VMs send and hear there can be kept to their own VLAN and addresses."""
 
     accelerator: str
     cpu_model: str
@@ -34,7 +36,7 @@ class Capabilities(Value):
     driver: str
     cells: tuple[tuple[int, ...], ...] = ()
     pools: tuple[str, ...] = ()
-    bridges: tuple[str, ...] = ()
+    bridges: tuple[Bridge, ...] = ()
     hotplug: tuple[str, ...] = ()
     not_enforced: tuple[str, ...] = ()
     share: int = 1
@@ -52,6 +54,7 @@ class Capabilities(Value):
     control_plane: bool = False
     cell_numbers: tuple[int, ...] = ()
     firmware: tuple[Firmware, ...] = ()
+    tap_filter: bool = False
 
 
 class JoinNode(Command):

@@ -90,6 +90,7 @@ class Filter(StrEnum):
     source      the VM is to leave it
     never-reported  it joined, and its agent has not said hello
     health      its health is too low for new VMs
+    network     it has not all networks that the VM's NICs are in
     firmware    it does not have the VM's firmware
     apart       a VM of the same `apart` group runs there
     together    the VM's `together` group runs on another node
@@ -108,7 +109,7 @@ class Filter(StrEnum):
     CORDONED = "cordoned"
     HEALTH = "health"
     POOL = "pool"
-    BRIDGE = "bridge"
+    NETWORK = "network"
     FIRMWARE = "firmware"
     APART = "apart"
     TOGETHER = "together"

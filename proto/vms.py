@@ -27,9 +27,12 @@ DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
 
 class ImageFacts(Value):
     """What compute's view knew of the images when it decided: those it has, by name, with size and boot files. firmware: what
-    the first disk's image suggests."""
+    the first disk's image suggests. missing: images that are not there; likewise missing_networks, and then networks: the names
+    of those there are."""
 
     missing: tuple[str, ...] = ()
+    missing_networks: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     sizes_mib: dict[str, int] = {}
     boot: DirectBoot | None = None
     boot_image: str = ""

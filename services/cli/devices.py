@@ -124,23 +124,25 @@ def nic_ls(vm: Vm, _json: AsJson = False) -> None:
 
     def row(n: dict[str, Any]) -> tuple[object, ...]:
         link = "up" if n.get("link", True) else "down"
-        return n["name"], n["mac"], n["kind"], n.get("bridge", ""), n.get("model", "virtio"), link
+        where = f"{n['bridge']}{'.' + str(n['vlan']) if n.get('vlan') else ''}" if n.get("bridge") else ""
+        return n["name"], n["mac"], n.get("network", "user"), where, n.get("model", "virtio"), n.get("queues", 1), link
 
-    _list(vm, "nics", ("NAME", "MAC", "KIND", "BRIDGE", "MODEL", "LINK"), row)
+    _list(vm, "nics", ("NAME", "MAC", "NETWORK", "BRIDGE", "MODEL", "QUEUES", "LINK"), row)
 
 
 @nic.command("attach")
 def nic_attach(
     vm: Vm,
-    bridge: Annotated[str, typer.Option(help="A bridge of its node; else a user-mode network.")] = "",
+    network: Annotated[str, typer.Option(help="As `network ls` names it; `user` isolates the VM.")] = "user",
     model: Annotated[Literal["virtio", "e1000e"], typer.Option(help="How the guest sees it.")] = "virtio",
+    queues: Annotated[int, typer.Option(min=1, max=8, help="Pairs of queues, each served by a vCPU.")] = 1,
     waiting: Wait = False,
     timeout_s: TimeoutS = 60.0,
     _json: AsJson = False,
 ) -> None:
     """Give a VM one more network card; a running guest has it in a second."""
     api = client()
-    body = {"kind": "bridge" if bridge else "user", "bridge": bridge, "model": model}
+    body = {"network": network, "model": model, "queues": queues}
     task.finish(api, api.post(path("vms", vm, "nics"), body), f"attach a NIC to {vm}", waiting, timeout_s)
 
 
@@ -155,12 +157,16 @@ def nic_detach(vm: Vm, name: Device, waiting: Wait = False, timeout_s: TimeoutS 
 def nic_set(
     vm: Vm,
     name: Device,
-    link: Annotated[Literal["up", "down"], typer.Option(help="Whether its cable is in.")],
+    link: Annotated[Literal["up", "down"] | None, typer.Option(help="Whether its cable is in.")] = None,
+    network: Annotated[str, typer.Option(help="Another network for it, while the VM is at rest.")] = "",
     waiting: Wait = False,
     timeout_s: TimeoutS = 60.0,
     _json: AsJson = False,
 ) -> None:
-    """Put a network card's cable in, or pull it."""
+    """Put a network card's cable in, or pull it; or put the card into another network."""
+    if link is None and not network:
+        raise typer.BadParameter("say --link up, --link down or --network NAME")
     api = client()
-    accepted = api.patch(path("vms", vm, "nics", name), {"link": link == "up"})
+    body: dict[str, Any] = ({} if link is None else {"link": link == "up"}) | ({"network": network} if network else {})
+    accepted = api.patch(path("vms", vm, "nics", name), body)
     task.finish(api, accepted, f"set {name} of {vm}", waiting, timeout_s)

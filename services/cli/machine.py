@@ -17,7 +17,7 @@ Disks = Annotated[
 ]
 Nics = Annotated[
     list[str] | None,
-    typer.Option(metavar="user|bridge:NAME", help="A network card; may be repeated. Default: user."),
+    typer.Option(metavar=units.NIC_FORM, help="A network card; may be repeated. Default: user, which isolates it."),
 ]
 NoNic = Annotated[bool, typer.Option("--no-nic", help="No network card at all.")]
 Priority = Annotated[str, typer.Option(help="critical, important, normal or best-effort.")]

@@ -25,6 +25,7 @@ GROUPS = {
     "node": "node:app",
     "disk": "devices:disk",
     "nic": "devices:nic",
+    "network": "network:app",
     "memory": "memory:app",
     "image": "image:app",
     "task": "task:app",

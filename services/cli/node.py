@@ -93,7 +93,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
             ("over-allocated", node.get("over_limit")),
             ("cells", "; ".join(",".join(map(str, cell)) for cell in can.get("cells") or ())),
             ("pools", ", ".join(can.get("pools") or ())),
-            ("bridges", ", ".join(can.get("bridges") or ())),
+            ("bridges", [_bridge(b) for b in can.get("bridges") or ()]),
             ("firmware", ", ".join(can.get("firmware") or ())),
             ("hot-plug", ", ".join(can.get("hotplug") or ())),
             ("not enforced", list(can.get("not_enforced") or ())),
@@ -101,6 +101,17 @@ def show_(name: Name, _json: AsJson = False) -> None:
         ]
     )
     print_now(memory)
+
+
+def _bridge(bridge: dict[str, Any]) -> str:
+    """`lan, MTU 1500, by bond0 (bond, carries; eth0, eth1 lost)`"""
+    ways = []
+    for up in bridge.get("uplinks") or ():
+        words = [up.get("kind", "nic"), "carries" if up.get("carrier", True) else "no carrier"]
+        words += [f"{up['speed_mbps']} Mb/s"] if up.get("speed_mbps") else []
+        members = ", ".join(f"{name}{'' if carries else ' lost'}" for name, carries in up.get("members") or ())
+        ways.append(f"{up['name']} ({', '.join(words)}{'; ' + members if members else ''})")
+    return f"{bridge['name']}, MTU {bridge.get('mtu', 1500)}, " + (f"by {', '.join(ways)}" if ways else "leads nowhere")
 
 
 app.command("drain")(drain)

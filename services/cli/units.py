@@ -32,12 +32,24 @@ def seconds(text: str) -> int:
     return int(found[1]) * _SECONDS[found[2].lower()]
 
 
-def nic(text: str) -> dict[str, str]:
-    """`user` or `bridge:br0` as the API wants it. Raises typer.BadParameter."""
-    kind, _, bridge = text.partition(":")
-    if (kind == "user" and not bridge) or (kind == "bridge" and bridge):
-        return {"kind": kind} | ({"bridge": bridge} if bridge else {})
-    raise typer.BadParameter(f"`{text}` is not a NIC; write `user` or `bridge:NAME`, for example bridge:br0")
+NIC_FORM = "NETWORK[,model=virtio|e1000e][,queues=N]"
+
+
+def nic(text: str) -> dict[str, object]:
+    """`user`, `blue` or `blue,queues=4` as the API wants it. Raises typer.BadParameter."""
+    network, *more = text.split(",")
+    found: dict[str, object] = {"network": network}
+    for word in more:
+        key, _, value = word.partition("=")
+        if key == "queues" and value.isdigit():
+            found[key] = int(value)
+        elif key == "model" and value in ("virtio", "e1000e"):
+            found[key] = value
+        else:
+            raise typer.BadParameter(f"`{text}` is not a NIC; write {NIC_FORM}, for example blue,queues=2")
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", network):
+        raise typer.BadParameter(f"`{text}` is not a NIC; write {NIC_FORM}: the name of a network (asvctl network ls), or user")
+    return found
 
 
 def part(of_mib: int | None, whole_mib: int | None) -> str:

@@ -60,7 +60,8 @@ def print_vm(vm: dict[str, Any]) -> None:
         ]
         print("disk  " + "  ".join(show.clean(part) for part in made if part))
     for nic in vm.get("nics") or vm.get("nic_wishes") or ():
-        made = [nic.get("name"), nic.get("kind", "user"), nic.get("bridge"), nic.get("mac")]
+        queues = nic.get("queues", 1)
+        made = [nic.get("name"), nic.get("network", "user"), f"{queues} queues" if queues > 1 else "", nic.get("mac")]
         print("nic   " + "  ".join(show.clean(part) for part in made if part))
     for reason in vm.get("reasons") or ():
         told = isinstance(reason, dict)

@@ -2,7 +2,14 @@
 
 from libs.common.host.service import Service
 from libs.common.registry import members
-from proto.io import DevicesChanged, DevicesDenied, DevicesGranted, ImageDeleteRequested, ImageImported
+from proto.io import (
+    DevicesChanged,
+    DevicesDenied,
+    DevicesGranted,
+    ImageDeleteRequested,
+    ImageImported,
+    NetworkEvent,
+)
 from proto.memory import LedgerEvent
 from services.compute import enriching, hearing, queries, react, views
 from services.compute.balance.model import BALANCE
@@ -15,7 +22,10 @@ from services.compute.plan import PLAN
 SERVICE = Service(
     "compute",
     deciders=(VM, NODE, CLUSTER, PLAN, BALANCE, DRAIN),
-    follows=(*members(LedgerEvent), DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested),
+    follows=(
+        *members(LedgerEvent), *members(NetworkEvent),
+        *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested),
+    ),
     react=react.react,
     views=views.Views,
     enrich=enriching.enrich,

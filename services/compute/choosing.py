@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from libs.memory.promise import guaranteed_mib
 from proto.cluster import NodeUse
 from proto.compute import DefineVm, ImageFacts, Placement, VmDefined
-from proto.machine import Firmware, NicKind
+from proto.machine import Firmware
 from proto.migration import Way
+from proto.networks import NAMED_MAX
 from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.policy import Wishes, vcpus_max
 from services.compute.reach import needed, ways
@@ -43,7 +44,7 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         guaranteed_mib=guaranteed_mib(promise_to(vm)),
         priority=vm.priority,
         pools=needed(vm.disks, _home(views, vm, quest.along)),
-        bridges=tuple(sorted({n.bridge for n in vm.nics if n.kind is NicKind.BRIDGE})),
+        networks=views.networks.needed(vm.nics),
         firmware=(vm.shape.firmware,) if vm.shape.firmware is Firmware.UEFI else (),
         node=quest.node,
         source=quest.source,
@@ -140,8 +141,11 @@ def known(views: Views, command: DefineVm) -> ImageFacts:
     names = sorted({d.image for d in command.disks if d.image})
     first = views.images.get(command.disks[0].image) if command.disks else None
     boot = first.boot if first else None
+    lacking = views.networks.missing(command.nics)
     return ImageFacts(
         missing=tuple(n for n in names if n not in views.images),
+        missing_networks=lacking,
+        networks=tuple(sorted(views.networks.all))[: NAMED_MAX + 1] if lacking else (),
         sizes_mib={n: views.images[n].info.size_mib for n in names if n in views.images},
         boot=boot,
         boot_image=first.image if first and boot else "",

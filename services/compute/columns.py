@@ -13,6 +13,7 @@ from libs.common.messages import NodeId
 from proto.compute import Filter
 from proto.machine import Priority
 from services.compute import policy
+from services.compute.networks import lacks
 from services.compute.policy import CELLS_MAX, CHANCE, CROWDED, HEALTH_PCT_MIN, PRIORITIES, NodeFacts
 
 Column = NDArray[Any]
@@ -21,7 +22,7 @@ CODE = {filter: code for code, filter in enumerate(Filter, 1)}
 """A filter as a small number; 0: none removed the node."""
 
 REACH_MAX = 256
-"""Different sets of pools or bridges of which it is kept what each node lacks."""
+"""Different sets of pools or networks of which it is kept what each node lacks."""
 
 _WHOLE = (
     "vcpus_max",
@@ -49,7 +50,7 @@ def closed(f: NodeFacts) -> int:
 
 
 def _reach_of(f: NodeFacts) -> tuple[object, ...]:
-    return f.pools, f.bridges, f.firmware, f.number
+    return f.pools, f.bridges, f.tap_filter, f.firmware, f.number
 
 
 class Columns:
@@ -70,7 +71,7 @@ class Columns:
         self.ends = np.zeros((horizons, 0))
         self.left = np.zeros((2, CELLS_MAX, 0), np.int64)
         self.closed = np.zeros(0, np.uint8)
-        self._reach: dict[tuple[str, tuple[str, ...]], Column] = {}
+        self._reach: dict[tuple[str, tuple[Any, ...]], Column] = {}
         self._ratio: dict[Priority, int] = {}
         self._order: Column | None = None
         self._name()
@@ -96,14 +97,18 @@ class Columns:
         vcpus, vcpus_max, reserved, charged, memory_max = self.sums
         return vcpus > CROWDED * vcpus_max or max(reserved, charged) > CROWDED * memory_max
 
-    def missing(self, kind: str, wanted: tuple[str, ...]) -> Column:
-        """How many of the wanted pools, bridges or kinds of firmware each node lacks."""
+    def missing(self, kind: str, wanted: tuple[Any, ...]) -> Column:
+        """How many of the wanted pools, networks (Grounds) or kinds of firmware each node lacks."""
         found = self._reach.get((kind, wanted))
         if found is None:
             if len(self._reach) >= REACH_MAX:
                 self._reach.clear()
-            lacks = [len(set(wanted) - set(getattr(self.facts[n], kind))) for n in self.names]
-            found = self._reach[kind, wanted] = np.array(lacks, np.int64)
+            facts = (self.facts[n] for n in self.names)
+            if kind == "networks":
+                counts = [len(lacks(wanted, f.bridges, f.tap_filter)) for f in facts]
+            else:
+                counts = [len(set(wanted) - set(getattr(f, kind))) for f in facts]
+            found = self._reach[kind, wanted] = np.array(counts, np.int64)
         return found
 
     def ratio_pct(self, priority: Priority) -> int | Column:

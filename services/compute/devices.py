@@ -81,4 +81,4 @@ def wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, 
     wished = tuple(
         DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits) for d in disks
     )
-    return wished, tuple(NicWish(kind=n.kind, bridge=n.bridge) for n in nics)
+    return wished, tuple(NicWish(network=n.network, model=n.model, queues=n.queues) for n in nics)

@@ -199,6 +199,7 @@ class Fleet:
             pools=reached(can),
             bridges=can.bridges,
             firmware=can.firmware,
+            tap_filter=can.tap_filter,
             number=self._numbers.get(name, 0),
             vcpus_per_pcpu=ratio,
             cpu_reserved_pct=sum([s.cpu_reserved_pct for s in shares]),

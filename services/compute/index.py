@@ -27,7 +27,7 @@ from services.compute.policy import (
     Wishes,
 )
 
-_MISSING = {Filter.POOL: "pools", Filter.BRIDGE: "bridges", Filter.FIRMWARE: "firmware"}
+_MISSING = {Filter.POOL: "pools", Filter.NETWORK: "networks", Filter.FIRMWARE: "firmware"}
 _NOWHERE = float("-inf")
 INPUTS = ("cpu_used", "memory_used")
 
@@ -104,8 +104,8 @@ class NodeIndex:
         c = self._columns
         if wish.pools:
             yield Filter.POOL, c.missing("pools", wish.pools) > 0
-        if wish.bridges:
-            yield Filter.BRIDGE, c.missing("bridges", wish.bridges) > 0
+        if wish.networks:
+            yield Filter.NETWORK, c.missing("networks", wish.networks) > 0
         if wish.firmware:
             yield Filter.FIRMWARE, c.missing("firmware", wish.firmware) > 0
         if wish.apart and ("apart", wish.apart) in c.groups:
@@ -219,14 +219,14 @@ class NodeIndex:
 
     def _rejected(self, wish: Wishes, row: int, code: int) -> Rejected:
         filter, name = _FILTERS[code - 1], self._columns.names[row]
+        facts = self._columns.facts[name]
         if filter in policy.WITH_NUMBERS:
             lacks, has = self._needs(wish, filter, np.array([row]))
             return Rejected(node=name, filter=filter, needed=int(lacks[0]), available=int(has[0]))
         if kind := _MISSING.get(filter):
             needed = int(self._columns.missing(kind, getattr(wish, kind))[row])
-            return Rejected(node=name, filter=filter, needed=needed)
+            return Rejected(node=name, filter=filter, needed=needed, reason=policy.reason_of(filter, wish, facts))
         if filter is Filter.HEALTH:
-            facts = self._columns.facts[name]
             return Rejected(
                 node=name, filter=filter, needed=HEALTH_PCT_MIN, available=facts.health, reason=facts.health_reason
             )

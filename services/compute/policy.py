@@ -22,7 +22,9 @@ from math import sqrt
 from libs.common.messages import NodeId, Value
 from proto.compute import Candidate, Filter, Placement, Rejected
 from proto.machine import Priority
+from proto.networks import Bridge
 from proto.placement import VCPUS_PER_PCPU_MAX, Removed, WeightSet, bitset
+from services.compute.networks import Ground, lacks
 
 HEALTH_PCT_MIN = 25
 """Below it a node gets no new VM; above, it gets one where the others are worse off."""
@@ -38,6 +40,9 @@ CANDIDATES_MAX = 5
 
 NAMED_MAX = 16
 """Nodes of a cluster of which every one removed is named; larger ones have bitsets and the nearest misses."""
+
+REASONS_MAX = 4
+"""Networks of which it is said why a node has not got them; a VM may have so many NICs."""
 
 NEAREST_MAX = 3
 """Nearest misses named, of each filter with numbers."""
@@ -88,7 +93,7 @@ class Wishes(Value):
     guaranteed_mib: int = 0
     priority: Priority = Priority.NORMAL
     pools: tuple[str, ...] = ()
-    bridges: tuple[str, ...] = ()
+    networks: tuple[Ground, ...] = ()
     firmware: tuple[str, ...] = ()
     node: str = ""
     source: str = ""
@@ -127,7 +132,8 @@ class NodeFacts(Value):
     memory_charged_mib: int = 0
     ratios_pct: tuple[int, ...] = (100,) * len(PRIORITIES)
     pools: tuple[str, ...] = ()
-    bridges: tuple[str, ...] = ()
+    bridges: tuple[Bridge, ...] = ()
+    tap_filter: bool = False
     firmware: tuple[str, ...] = ()
     number: int = 0
     vcpus_per_pcpu: float = VCPUS_PER_PCPU_MAX
@@ -190,9 +196,20 @@ def _removed(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool)
     """The first filter that removes the node. TRIED stands early so that a placement always names all nodes tried."""
     for filter, needed, available in _needs(wish, node, tried, settled):
         if needed > available:
-            reason = node.health_reason if filter is Filter.HEALTH else ""
+            reason = reason_of(filter, wish, node)
             return Rejected(node=node.node, filter=filter, needed=needed, available=max(0, available), reason=reason)
     return None
+
+
+def reason_of(filter: Filter, wish: Wishes, node: NodeFacts) -> str:
+    """What is said beside the numbers."""
+    match filter:
+        case Filter.HEALTH:
+            return node.health_reason
+        case Filter.NETWORK:
+            return "; ".join(lacks(wish.networks, node.bridges, node.tap_filter)[:REASONS_MAX])
+        case _:
+            return ""
 
 
 Need = tuple[Filter, int, int]
@@ -208,7 +225,7 @@ def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -
     yield Filter.CORDONED, 0, -1 if node.cordoned else 0
     yield Filter.HEALTH, HEALTH_PCT_MIN, node.health
     yield Filter.POOL, len(set(wish.pools) - set(node.pools)), 0
-    yield Filter.BRIDGE, len(set(wish.bridges) - set(node.bridges)), 0
+    yield Filter.NETWORK, len(lacks(wish.networks, node.bridges, node.tap_filter)), 0
     yield Filter.FIRMWARE, len(set(wish.firmware) - set(node.firmware)), 0
     yield Filter.APART, 0, -1 if wish.apart and wish.apart in node.apart else 0
     yield Filter.TOGETHER, 0, -1 if settled and wish.together not in node.together else 0

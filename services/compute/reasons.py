@@ -18,7 +18,7 @@ _SAID = {
     Filter.CORDONED: "cordoned",
     Filter.HEALTH: "not healthy enough for a start",
     Filter.POOL: "without a storage pool it needs (its disks are only where it ran last)",
-    Filter.BRIDGE: "without a network bridge it needs",
+    Filter.NETWORK: "without a network it needs",
     Filter.FIRMWARE: "without UEFI firmware",
     Filter.APART: "with a VM that it is to be apart from",
     Filter.TOGETHER: "without the VMs that it is to run together with",
@@ -63,6 +63,8 @@ def _said(filter: Filter, rows: Sequence[Rejected], count: int) -> str:
 def _named(row: Rejected, unit: str | None) -> str:
     if row.filter is Filter.HEALTH:
         return f"{row.node} (at {row.available} %, {row.needed} needed{': ' + row.reason if row.reason else ''})"
+    if row.filter is Filter.NETWORK and row.reason:
+        return f"{row.node} ({row.reason})"
     return f"{row.node} ({row.available} of {row.needed} {unit} free)" if unit else row.node
 
 
@@ -87,6 +89,8 @@ def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
         return f"start the agent of {rows[0].node}"
     if rows := groups[Filter.FIRMWARE]:
         return f"install OVMF (the package ovmf) on {rows[0].node}, or define the VM with bios"
-    if groups[Filter.POOL] or groups[Filter.BRIDGE]:
-        return "add the pool or bridge to a node, or define the VM with one that a node has"
+    if groups[Filter.NETWORK]:
+        return "give a node that bridge, or put the VM's NIC into a network that nodes have (asvctl network show)"
+    if groups[Filter.POOL]:
+        return "add the pool to a node, or define the VM with one that a node has"
     return "start it again; ask for no certain node"

@@ -8,7 +8,8 @@ from hashlib import sha256
 from libs.common.decider import Refused
 from libs.common.messages import DNS_LABEL, VmId
 from proto.compute import DefineVm, ImageFacts, Refusal, VmDefined
-from proto.machine import Allotment, DiskFormat, Firmware, NicKind, Shape
+from proto.machine import Allotment, DiskFormat, Firmware, NicModel, NicWish, Shape
+from proto.networks import USER, known_names
 
 MACHINE = "pc-q35-7.2"
 """A versioned machine type: an unversioned one would change the guest's board with each QEMU upgrade."""
@@ -36,9 +37,10 @@ _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 def defined(command: DefineVm, generation: int) -> VmDefined:
     """The pinned definition. Raises Refused: NO_IMAGE, BAD_SHAPE. `generation` (of an earlier VM of that name, else 0)
     enters the UUID where none was given, so that a VM made again is another machine."""
-    known = command.known or ImageFacts(missing=tuple(sorted({d.image for d in command.disks if d.image})))
+    known = command.known or _nothing(command)
     _check_images(command, known)
     _check_devices(command, known)
+    _check_nics(command, known)
     check_allotment(command.allotment, command.vcpus, command.memory_mib)
     firmware = _firmware(command, known)
     boot = known.boot if firmware is Firmware.DIRECT else None
@@ -53,6 +55,12 @@ def defined(command: DefineVm, generation: int) -> VmDefined:
         boot_image=known.boot_image if boot else "",
         allotment=command.allotment,
     )
+
+
+def _nothing(command: DefineVm) -> ImageFacts:
+    """As long as nothing is known."""
+    images, networks = {d.image for d in command.disks if d.image}, {n.network for n in command.nics}
+    return ImageFacts(missing=tuple(sorted(images)), missing_networks=tuple(sorted(networks - {USER})))
 
 
 def _bad(sentence: str, remedy: str) -> Refused:
@@ -81,9 +89,26 @@ def _check_devices(command: DefineVm, known: ImageFacts) -> None:
                 f"disk {i} is {disk.size_mib} MiB, its image {disk.image} {image_mib} MiB",
                 f"at least {image_mib} MiB, or no size: then it is as large as the image",
             )
+
+
+def _check_nics(command: DefineVm, known: ImageFacts) -> None:
+    if known.missing_networks:
+        said = f"there is no network named {', '.join(known.missing_networks)}; {known_names(known.networks)}"
+        raise Refused(Refusal.NO_NETWORK, said, "name one that exists (asvctl network ls), or create it first")
+    vcpus_max = _vcpus_max(command)
     for i, nic in enumerate(command.nics):
-        if (nic.kind is NicKind.BRIDGE) != bool(nic.bridge):
-            raise _bad(f"NIC {i} is of kind {nic.kind} with bridge {nic.bridge!r}", "kind bridge names one, user none")
+        _check_queues(i, nic, vcpus_max)
+
+
+def _check_queues(number: int, nic: NicWish, vcpus_max: int) -> None:
+    if nic.queues == 1:
+        return
+    if nic.model is not NicModel.VIRTIO or nic.network == USER:
+        said = f"NIC {number} is to have {nic.queues} queues; it is of the model {nic.model}, in the network {nic.network}"
+        raise _bad(said, f"1, or the model {NicModel.VIRTIO} in another network than {USER}")
+    if nic.queues > vcpus_max:
+        said = f"NIC {number} is to have {nic.queues} queues, of a VM that can have {vcpus_max} vCPUs at most"
+        raise _bad(said, f"at most {vcpus_max}: each is served by a vCPU")
 
 
 def check_allotment(wish: Allotment, vcpus: int, memory_mib: int) -> None:
@@ -117,9 +142,12 @@ def _firmware(command: DefineVm, known: ImageFacts) -> Firmware:
     return firmware
 
 
+def _vcpus_max(command: DefineVm) -> int:
+    return command.vcpus_max or max(command.vcpus, min(HEADROOM * command.vcpus, HEADROOM_VCPUS_MAX))
+
+
 def _shape(command: DefineVm, generation: int, firmware: Firmware) -> Shape:
-    headroom = max(command.vcpus, min(HEADROOM * command.vcpus, HEADROOM_VCPUS_MAX))
-    vcpus_max = command.vcpus_max or headroom
+    vcpus_max = _vcpus_max(command)
     memory_max_mib = command.memory_max_mib or min(HEADROOM * command.memory_mib, MEMORY_MIB_MAX)
     if command.uuid and not _UUID.match(command.uuid):
         raise _bad(f"uuid is {command.uuid!r}", "32 lower-case hex digits as 8-4-4-4-12, or none")

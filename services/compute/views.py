@@ -42,6 +42,7 @@ from services.compute.cells import Planned
 from services.compute.devices import wishes
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
+from services.compute.networks import Networks
 from services.compute.plan_views import PlanViews
 from services.compute.policy import WEIGHTS, NodeFacts, Weights
 from services.compute.pressed import Stilled
@@ -77,6 +78,7 @@ class Views(_Derived):
     plans: PlanViews = field(default_factory=PlanViews)
     stilled: Stilled = field(default_factory=Stilled)
     homes: Homes = field(default_factory=Homes)
+    networks: Networks = field(default_factory=Networks)
     incarnation: int = 1
     finalized: int = 1
 
@@ -96,6 +98,8 @@ class Views(_Derived):
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.balance.apply(event)
         self.plans.apply(event)
+        if self.networks.apply(event):
+            return
         self.stilled.apply(recorded, event)
         if vm := getattr(event, "vm", ""):
             self.homes.apply(event, vm in self.at and vm not in self.moves)

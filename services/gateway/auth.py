@@ -36,6 +36,7 @@ class Action(StrEnum):
     FINALIZE = "finalize"
     BALANCE = "balance"
     PLACEMENT = "placement"
+    NETWORKS = "networks"
 
 
 LEAST: dict[Action, Role] = {
@@ -52,10 +53,11 @@ LEAST: dict[Action, Role] = {
     Action.FINALIZE: Role.ADMIN,
     Action.BALANCE: Role.ADMIN,
     Action.PLACEMENT: Role.ADMIN,
+    Action.NETWORKS: Role.ADMIN,
 }
 """The least role for each action."""
 
-CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT})
+CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS})
 """Actions on what belongs to no project: the token must be good for all projects."""
 
 _RANK = {role: rank for rank, role in enumerate(Role)}

@@ -21,6 +21,7 @@ from services.gateway.tasks import Task
 from services.gateway.tokens import Keyring, StoreAway
 from services.gateway.uploads import Uploads
 from services.gateway.views.images import Image
+from services.gateway.views.networks import NetworkShown
 from services.gateway.views.nodes import Node
 from services.gateway.views.vms import Vm
 
@@ -71,6 +72,13 @@ class Gateway:
         found = self.model.nodes.all.get(name) or (await self._fresh()).nodes.all.get(name)
         if found is None:
             raise unknown("node", name)
+        return found
+
+    async def network(self, name: str) -> NetworkShown:
+        """Raises Problem 404."""
+        found = self.model.networks.all.get(name) or (await self._fresh()).networks.all.get(name)
+        if found is None:
+            raise unknown("network", name)
         return found
 
     async def still(self, who: Principal) -> bool:

@@ -10,7 +10,7 @@ from proto.balance import BalanceEvent
 from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
-from proto.io import DevicesEvent, ImageEvent
+from proto.io import DevicesEvent, ImageEvent, NetworkEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
@@ -19,6 +19,7 @@ from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
 from services.gateway.views.images import ImagesView
 from services.gateway.views.ledgers import LedgersView
+from services.gateway.views.networks import NetworksView
 from services.gateway.views.nodes import NodesView
 from services.gateway.views.reclaims import ReclaimsView
 from services.gateway.views.vms import VmsView
@@ -27,7 +28,7 @@ EVENTS = Registry(
     c
     for union in (
         VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent,
+        ImageEvent, NetworkEvent,
     )
     for c in members(union)
 )
@@ -44,6 +45,7 @@ class ReadModel:
     ledgers: LedgersView = field(default_factory=LedgersView)
     reclaims: ReclaimsView = field(default_factory=ReclaimsView)
     images: ImagesView = field(default_factory=ImagesView)
+    networks: NetworksView = field(default_factory=NetworksView)
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
@@ -63,4 +65,5 @@ class ReadModel:
         self.ledgers.apply(recorded, event)
         self.reclaims.apply(recorded, event, self.vms.all)
         self.images.apply(recorded, event)
+        self.networks.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

@@ -14,7 +14,7 @@ from proto.compute import VmDefined
 from proto.io import ImageImportRequested
 
 CLUSTER = ""
-"""The project of what belongs to no one: nodes, capacities, the cluster itself. Every viewer sees it."""
+"""The project of what belongs to no one: nodes, networks, capacities, the cluster itself. Every viewer sees it."""
 
 SEVERAL = "*"
 """The project of what speaks of the VMs of several at once, as a node's plan does: only who sees all projects sees it."""
@@ -69,5 +69,5 @@ class Scopes:
         project = self.at(object, recorded.position)
         if project is not None:
             return project
-        kinds = ("node", "drain", "ledger", "cluster", "balance")
+        kinds = ("node", "drain", "ledger", "cluster", "balance", "network")
         return CLUSTER if kind in kinds and not vm else decode_meta(recorded.meta).project

@@ -2,17 +2,21 @@
 
 from libs.common.host.service import Service
 from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
-from proto.growth import VmHardwareSeen
+from proto.growth import VmHardwareSeen, VmReshaped
 from proto.migration import VmMigrated
 from services.io import react, views
 from services.io.images import IMAGE
 from services.io.model import DEVICES
+from services.io.networks import NETWORK
 from services.io.phases import PHASES
 
 SERVICE = Service(
     "io",
-    deciders=(DEVICES, IMAGE),
-    follows=(*(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen), *PHASES),
+    deciders=(DEVICES, IMAGE, NETWORK),
+    follows=(
+        *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped),
+        *PHASES,
+    ),
     react=react.react,
     views=views.Views,
     enrich=views.enrich,

@@ -28,9 +28,10 @@ from proto.io import (
     SetNic,
     VmPhase,
 )
-from proto.machine import SLOTS_MAX, Disk, DiskWish, Nic, NicKind
+from proto.machine import SLOTS_MAX, Disk, DiskWish, Nic
 from proto.models import DISKS
-from services.io.devices import DISKS_MAX, NICS_MAX, SLOT_FIRST, mac_of, make_disk, make_disks, make_nics
+from services.io import nics
+from services.io.devices import DISKS_MAX, NICS_MAX, SLOT_FIRST, make_disk, make_disks
 from services.io.states import Granted, Made, NoDevices, Removing, Revoked, State
 
 AT_REST = (VmPhase.STOPPED, VmPhase.RUNNING)
@@ -64,11 +65,11 @@ def change(command: ChangeCommand, state: State) -> Sequence[DevicesEvent]:
             return [_changed(rest, Change(kind=ChangeKind.DETACH_NIC, name=nic.name, slot=nic.slot))]
         case SetNic():
             nic = _nic(made, command.name)
-            if nic.link == command.link:
+            after = nics.set_nic(made.vm, nic, command, running=isinstance(made, Granted))
+            if after == nic:
                 return ()
-            nics = tuple(replace(n, link=command.link) if n is nic else n for n in made.nics)
             change = Change(kind=ChangeKind.SET_NIC, name=nic.name, slot=nic.slot)
-            return [_changed(replace(made, nics=nics), change)]
+            return [_changed(replace(made, nics=tuple(after if n is nic else n for n in made.nics)), change)]
 
 
 def _made(command: ChangeCommand, state: State) -> Granted | Revoked:
@@ -84,10 +85,10 @@ def _made(command: ChangeCommand, state: State) -> Granted | Revoked:
     if isinstance(state, NoDevices):
         _check_images(vm, known.disks, known.sizes_mib)
         disks = make_disks(vm, known.disks, known.sizes_mib, state.first, known.uefi)
-        nics = make_nics(vm, known.nics, len(disks))
+        made = nics.make_nics(vm, known.nics, len(disks), nics.by_name(known.networks))
         return Revoked(
-            vm=vm, node=NodeId(""), disks=disks, nics=nics, generation=state.generation,
-            disks_made=state.first + len(disks), nics_made=len(nics),
+            vm=vm, node=NodeId(""), disks=disks, nics=made, generation=state.generation,
+            disks_made=state.first + len(disks), nics_made=len(made),
         )  # fmt: skip
     assert isinstance(state, Granted | Revoked)
     return state
@@ -151,14 +152,9 @@ def _attach_nic(command: AttachNic, made: Granted | Revoked) -> DevicesChanged:
     if len(made.nics) >= NICS_MAX:
         said = f"{made.vm} has {len(made.nics)} NICs; a VM has at most {NICS_MAX}"
         raise Refused(Refusal.TOO_MANY, said, "detach one first")
-    if (command.kind is NicKind.BRIDGE) is not bool(command.bridge):
-        said = f"a NIC of kind {command.kind} with the bridge {command.bridge!r} is asked for"
-        raise Refused(Refusal.BAD_DEVICE, said, "name a bridge for kind bridge, and none for kind user")
-    number = made.nics_made
-    nic = Nic(
-        name=f"nic{number}", kind=command.kind, mac=mac_of(made.vm, number), slot=_slot(made),
-        bridge=command.bridge, model=command.model,
-    )  # fmt: skip
+    wish, networks = nics.wanted(command), nics.by_name(command.known.networks)
+    nics.check_known(made.vm, [wish], networks, command.known.others)
+    nic = nics.make_nic(made.vm, wish, made.nics_made, _slot(made), networks)
     change = Change(kind=ChangeKind.ATTACH_NIC, name=nic.name, slot=nic.slot)
     return _changed(replace(made, nics=(*made.nics, nic)), change)
 

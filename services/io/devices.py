@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from msgspec.structs import replace
 
-from proto.machine import Disk, DiskWish, Nic, NicWish
+from proto.machine import Disk, DiskWish
 
 SLOT_FIRST = 1
 """Slots are PCI root ports, counted from here: disks first, NICs behind them, so that a later hot-plug takes the next."""
@@ -47,14 +47,6 @@ def named_anew(vm: str, disk: Disk, generation: int, pool_id: str) -> Disk:
     variables = f"{vm}-{disk.name}.{generation}-vars.fd" if disk.vars else ""
     return replace(
         disk, file=f"{vm}-{disk.name}.{generation}.{disk.format}", vars=variables, pool_id=pool_id, made=False
-    )
-
-
-def make_nics(vm: str, wishes: Sequence[NicWish], slot_first: int) -> tuple[Nic, ...]:
-    """slot_first: how many slots disks have taken."""
-    return tuple(
-        Nic(name=f"nic{i}", kind=w.kind, mac=mac_of(vm, i), slot=SLOT_FIRST + slot_first + i, bridge=w.bridge)
-        for i, w in enumerate(wishes)
     )
 
 

@@ -51,9 +51,10 @@ from proto.io import (
     SettleDisks,
 )
 from proto.machine import Disk, ports
+from services.io import nics as cards
 from services.io import seeing
 from services.io.changing import change
-from services.io.devices import make_disks, make_nics, named_anew
+from services.io.devices import make_disks, named_anew
 from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked, more_unwanted
 
 
@@ -91,15 +92,22 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     if missing:
         said = f"the image {', '.join(missing)}, on which a disk of {vm} stands, is not there (any more)"
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
+    networks = cards.by_name(command.networks)
     if command.has_disks or command.has_nics:
         disks, nics = command.has_disks, command.has_nics
     elif isinstance(devices, NoDevices):
         disks = make_disks(vm, command.disks, command.sizes_mib, devices.first, command.uefi)
-        nics = make_nics(vm, command.nics, slot_first=len(disks))
+        nics = cards.make_nics(vm, command.nics, len(disks), networks)
     else:
         disks, nics = devices.disks, devices.nics
     if not command.running and (said := _out_of_reach(disks, command)):
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
+    if not command.running:
+        if lacking := cards.missing(nics, networks):
+            said = cards.sentence(vm, lacking, command.others)
+            return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
+        moves = isinstance(devices, Granted)  # a grant on top of another
+        nics = tuple(cards.resolved(nic, networks, runs=moves) for nic in nics)
     disks = tuple(_at(disk, command) for disk in disks)
     return [DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
 

@@ -1,8 +1,8 @@
-"""What io knows of others when it decides: nodes with their pools, images, and whose disks stand on what."""
+"""What io knows of others when it decides: nodes with their pools, images and networks, and whose disks and NICs stand on what."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,14 @@ from msgspec.structs import replace
 
 from libs.common.messages import Recorded
 from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
+from proto.growth import VmReshaped
 from proto.io import (
     AttachDisk,
     AttachNic,
     ChangeCommand,
+    CreateNetwork,
     DeleteImage,
+    DeleteNetwork,
     DetachDisk,
     DetachNic,
     DevicesChanged,
@@ -28,14 +31,20 @@ from proto.io import (
     ImportImage,
     Known,
     LimitDisk,
+    NetworkChanged,
+    NetworkCreated,
+    NetworkDeleted,
     RemoveDevices,
     ReportImage,
     ResizeDisk,
+    SetNetwork,
     SetNic,
     VmPhase,
 )
-from proto.machine import Disk, DiskWish, Firmware, NicWish
+from proto.machine import Disk, DiskWish, Firmware, Nic, NicWish
+from proto.networks import NAMED_MAX, USER, Network, network_of
 from proto.node import Beat
+from services.io import networks as own_networks
 from services.io.phases import PHASES
 
 SILENCE_US_MAX = 5_000_000
@@ -57,6 +66,7 @@ class VmView:
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     uefi: bool = False
+    vcpus_max: int = 0
 
 
 @dataclass(slots=True)
@@ -65,6 +75,7 @@ class Held:
 
     node: str
     disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...] = ()
 
 
 @dataclass(slots=True)
@@ -75,6 +86,7 @@ class Views:
     images: dict[str, ImageImported] = field(default_factory=dict)
     disks: dict[str, Held] = field(default_factory=dict)
     vms: dict[str, VmView] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -89,10 +101,22 @@ class Views:
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
-            case DevicesGranted() | DevicesChanged() | DevicesReturned():
-                self.disks[event.vm] = Held(event.node, event.disks)
+            case DevicesGranted() | DevicesChanged():
+                self.disks[event.vm] = Held(event.node, event.disks, event.nics)
+            case DevicesReturned():
+                held = self.disks.get(event.vm)
+                self.disks[event.vm] = Held(event.node, event.disks, held.nics if held else ())
+            case NetworkCreated() | NetworkChanged():
+                self.networks[event.network] = network_of(event)
+            case NetworkDeleted():
+                self.networks.pop(event.network, None)
             case VmDefined():
-                self.vms[event.vm] = VmView(disks=event.disks, nics=event.nics, uefi=event.shape.firmware is Firmware.UEFI)
+                shape = event.shape
+                self.vms[event.vm] = VmView(
+                    disks=event.disks, nics=event.nics, uefi=shape.firmware is Firmware.UEFI, vcpus_max=shape.vcpus_max
+                )
+            case VmReshaped() if event.vm in self.vms:
+                self.vms[event.vm].vcpus_max = event.shape.vcpus_max
             case VmDeleted():
                 self.vms.pop(event.vm, None)
             case DevicesRemoved():
@@ -102,6 +126,23 @@ class Views:
 
     def used_by(self, image: str) -> tuple[str, ...]:
         return tuple(sorted(vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)))
+
+    def in_network(self, network: str) -> tuple[str, ...]:
+        """VMs with a NIC in it: as they have them, or, before they have any, as they are defined."""
+        found = {vm for vm, held in self.disks.items() if any(nic.network == network for nic in held.nics)}
+        wish = ((vm, view.nics) for vm, view in self.vms.items() if vm not in self.disks)
+        return tuple(sorted(found.union(vm for vm, nics in wish if any(nic.network == network for nic in nics))))
+
+    def alike(self, wish: Network) -> tuple[str, ...]:
+        """Other networks on the same bridge with the same VLAN."""
+        all = self.networks.values()
+        return tuple(sorted(n.name for n in all if n.name != wish.name and (n.bridge, n.vlan) == (wish.bridge, wish.vlan)))
+
+    def named(self, nics: Iterable[str]) -> tuple[tuple[Network, ...], tuple[str, ...]]:
+        """The networks of these names, and, where one is missing, the names of some that there are."""
+        wanted = sorted(set(nics) - {USER})
+        found = tuple(self.networks[name] for name in wanted if name in self.networks)
+        return found, () if len(found) == len(wanted) else tuple(sorted(self.networks))[: NAMED_MAX + 1]
 
     def node_with(self, pools: Mapping[str, str], now_us: int, wanted: str = "") -> str:
         """A node that reaches these pools (name -> Disk.pool_id): the wanted one while it is a member, else one that was heard
@@ -125,16 +166,26 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             there = views.nodes.get(command.node)
             images = {disk.image for disk in views.disks[command.vm].disks} if command.vm in views.disks else wished
             image_ids = {i: views.images[i].pool_id for i in sorted(images) if i in views.images}
-            vm = views.vms.get(command.vm)
+            vm, held = views.vms.get(command.vm), views.disks.get(command.vm)
+            wanted = [nic.network for nic in command.nics] + [nic.network for nic in (held.nics if held else ())]
+            networks, others = views.named(wanted)
             return replace(
                 command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {}, image_ids=image_ids,
-                uefi=vm is not None and vm.uefi,
+                uefi=vm is not None and vm.uefi, networks=networks, others=others,
             )  # fmt: skip
         case ReportImage():
             there = views.nodes.get(command.node)
             return replace(command, pool_ids=there.pool_ids if there else {})
         case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
             return replace(command, known=_known(command, views))
+        case CreateNetwork():
+            wish = Network(name=command.network, bridge=command.bridge, vlan=command.vlan)
+            return replace(command, others=views.alike(wish))
+        case SetNetwork():
+            network = views.networks.get(command.network)
+            return replace(command, others=views.alike(own_networks.changed(network, command)) if network else ())
+        case DeleteNetwork():
+            return replace(command, used_by=views.in_network(command.network))
         case RemoveDevices():
             grant = views.disks.get(command.vm)
             if grant is None or not grant.disks:
@@ -158,9 +209,12 @@ def _known(command: ChangeCommand, views: Views) -> Known:
     sizes_mib = {i: views.images[i].info.size_mib for i in sorted({w.image for w in wishes}) if i in views.images}
     held = views.disks.get(command.vm)
     on = views.nodes.get(held.node) if held else None
+    asked = command.network if isinstance(command, AttachNic | SetNic) and command.network else USER
+    networks, others = views.named([asked, *(nic.network for nic in vm.nics)])
     return Known(
-        phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}, uefi=vm.uefi
-    )
+        phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}, uefi=vm.uefi,
+        networks=networks, others=others, vcpus_max=vm.vcpus_max,
+    )  # fmt: skip
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:

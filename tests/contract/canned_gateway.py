@@ -25,16 +25,27 @@ def vm(name: str, state: str = "running") -> dict[str, Any]:
         "uuid": "u", "defined_us": AT_US, "changed_us": AT_US, "node": "n1", "generation": 1, "pcpus": [0, 1],
         "addresses": ["10.0.2.15", HOSTILE], "boot_id": "b-1",
         "disks": [{"name": "disk0", "size_mib": 1536, "format": "qcow2", "image": "tiny"}],
-        "nics": [{"name": "nic0", "kind": "user", "mac": "52:54:00:00:00:01"}],
+        "nics": [{"name": "nic0", "kind": "bridge", "network": "blue", "bridge": "lan", "vlan": 5, "mac": "52:54:00:00:00:01"}],
         "reasons": [{"at_us": AT_US, "text": "placed on n1 (generation 1, policy spread/1)"}],
     }  # fmt: skip
 
 
+BRIDGE = {
+    "name": "lan", "mtu": 9000, "uplinks": [
+        {"name": "bond0", "kind": "bond", "carrier": True, "speed_mbps": 20000, "members": [["eth0", True], ["eth1", False]]},
+    ],
+}  # fmt: skip
+NETWORK = {
+    "name": "blue", "bridge": "lan", "vlan": 5, "mtu": 1400, "trusted": False, "description": HOSTILE, "nodes": ["n1"],
+    "without": {"n2": "no bridge lan, on which network blue lies; it has docker0"},
+    "faults": {"n1": ["bond bond0 of bridge lan lost eth1; 1 of its members carry"]}, "vms": ["web-1"],
+}  # fmt: skip
 NODE = {
     "name": "n1", "online": True, "cordoned": False, "reserved_mib": 256, "capacity_mib": 4096, "vms": ["web-1"],
     "address": "10.0.0.1", "boot_id": "b", "capabilities": {
         "accelerator": "tcg", "cpu_model": "qemu64", "pcpus": 2, "memory_mib": 4096, "qemu_version": "7.2.0", "machine": "q35",
-        "driver": "qemu", "cells": [[0, 1]], "pools": ["default"], "bridges": [], "hotplug": ["cpu"], "not_enforced": ["cgroup"],
+        "driver": "qemu", "cells": [[0, 1]], "pools": ["default"], "bridges": [BRIDGE],
+        "hotplug": ["cpu"], "not_enforced": ["cgroup"],
     },
 }  # fmt: skip
 IMAGE = {"name": "tiny", "state": "ready", "format": "raw", "size_mib": 32, "sha256": "ab" * 32, "reason": ""}
@@ -155,10 +166,13 @@ class Canned:
                 known: dict[str, Any] = {
                     "nodes": {"items": [NODE]},
                     "images": {"items": [IMAGE]},
+                    "networks": {"items": [NETWORK]},
                     "tokens": {"items": [TOKEN]},
                     "cluster": CLUSTER,
                 }
                 return 200, known[kind]
+            case "GET", ["networks", "blue"]:
+                return 200, NETWORK
             case "GET", ["nodes", "n1"]:
                 return 200, NODE
             case "GET", ["nodes", "n1", "memory"]:
@@ -167,10 +181,10 @@ class Canned:
                 return 201, {"token": "t2.secret", "expires_us": AT_US, "id": "t2"}
             case "DELETE", ["tokens", _]:
                 return 204, None
-            case (("POST" | "DELETE"), ["vms", name, *_]):
+            case (("POST" | "DELETE" | "PATCH"), ["vms", name, *_]):
                 self.find(name)
                 return 202, {"task": "task-1", "status": "accepted", "stream": f"vm-{name}", "version": 3}
-            case (("POST" | "DELETE"), _):
+            case (("POST" | "DELETE" | "PATCH"), _):
                 return 202, {"task": "task-1", "status": "accepted", "stream": parts[0], "version": 3}
         raise Problem(404, "UNKNOWN", f"there is no {'/'.join(parts)}", "list first")
 
@@ -188,7 +202,7 @@ def _handler(canned: Canned) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._serve()
 
-        do_POST = do_DELETE = do_GET
+        do_POST = do_DELETE = do_PATCH = do_GET
 
         def _serve(self) -> None:
             parts = urlsplit(self.path)

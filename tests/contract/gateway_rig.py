@@ -48,6 +48,7 @@ COMMANDS = Registry(
     k
     for union in (
         c.VmCommand, c.NodeCommand, ClusterCommand, BalanceCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand,
+        io.NetworkCommand,
     )
     for k in members(union)
 )

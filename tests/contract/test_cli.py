@@ -26,6 +26,10 @@ from tests.contract.cli_rig import ANSWER_S_MAX, ROOT, Ctl
         ),
         (("node", "ls"), ["n1", "online", "tcg", "256 MiB of 4 GiB"]),
         (("node", "show", "n1"), ["qemu 7.2.0", "not enforced", "cgroup", "0,1"]),
+        (("node", "show", "n1"), ["lan, MTU 9000, by bond0 (bond, carries, 20000 Mb/s; eth0, eth1 lost)"]),
+        (("network", "ls"), ["blue", "lan", "5", "1400", "n1"]),
+        (("network", "show", "blue"), ["n2: no bridge lan", "their own MAC address only", "lost eth1", "web-1"]),
+        (("nic", "ls", "web-1"), ["nic0", "blue", "lan.5", "virtio", "up"]),
         (("image", "ls"), ["tiny", "ready", "32 MiB", "abababababab"]),
         (("task", "ls"), ["task-1", "start", "web-1", "running", "placed on n1"]),
         (("task", "show", "task-1"), ["start web-1", "running", "placed on n1"]),
@@ -56,12 +60,12 @@ def test_an_empty_list_is_a_sentence_on_stderr(ctl: Ctl, gateway: Canned) -> Non
 def test_create_says_what_was_asked_with_units_and_starts(ctl: Ctl, gateway: Canned) -> None:
     said = ctl(
         "vm", "create", "web-2", "--vcpus", "2", "--memory", "1.5GiB", "--image", "tiny", "--disk", "1GiB", "--disk", "512",
-        "--nic", "user", "--nic", "bridge:br0", "--priority", "critical", "--vcpus-max", "4", "--memory-max", "4GiB",
+        "--nic", "user", "--nic", "blue,queues=2", "--priority", "critical", "--vcpus-max", "4", "--memory-max", "4GiB",
     )  # fmt: skip
     assert (said.code, said.out) == (0, "create web-2: accepted (task task-1)\n")
     body = {
         "name": "web-2", "vcpus": 2, "memory_mib": 1536, "image": "tiny", "disks": [{"size_mib": 1024}, {"size_mib": 512}],
-        "nics": [{"kind": "user"}, {"kind": "bridge", "bridge": "br0"}], "priority": "critical", "start": True,
+        "nics": [{"network": "user"}, {"network": "blue", "queues": 2}], "priority": "critical", "start": True,
         "vcpus_max": 4, "memory_max_mib": 4096,
     }  # fmt: skip
     assert gateway.posted == [("POST", "vms", {}, body)]

@@ -28,8 +28,9 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.drain import DrainPlan, NodeDrainEnded, NodeDrainRequested
+from proto.io import NetworkCreated
 from proto.ladder import MemoryPolicy
-from proto.machine import Allotment, Disk, DiskBus, DiskFormat, DiskWish, NicKind, NicWish, Priority
+from proto.machine import Allotment, Disk, DiskBus, DiskFormat, DiskWish, NicWish, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.migration import (
     MigrateVm,
@@ -39,6 +40,7 @@ from proto.migration import (
     VmMigrationRefused,
     VmMigrationRequested,
 )
+from proto.networks import Bridge
 from proto.placement import ClassRules, PlacementRules
 from proto.plan import CpuBeat, PlanMade, VmCpuBeat
 from services.compute.balance import wiring
@@ -48,17 +50,18 @@ from services.compute.balance.facts import REPLANNED_US, BalanceViews
 N1, N2, WEB = NodeId("n1"), NodeId("n2"), VmId("web")
 CAN = Capabilities(
     accelerator="kvm", cpu_model="x", pcpus=8, memory_mib=16_384, qemu_version="7", machine="q35", driver="qemu",
-    pools=("default",), bridges=("br0",), share=2,
+    pools=("default",), bridges=(Bridge(name="br0"),), tap_filter=True, share=2,
 )  # fmt: skip
 REQUESTED = VmStartRequested(
     vm=WEB, node=N1, generation=1, memory_mib=1000, vcpus=2, priority=Priority.NORMAL, placement=Placement(policy="p"),
-    disks=(DiskWish(image="tiny"),), nics=(NicWish(kind=NicKind.BRIDGE, bridge="br0"),),
+    disks=(DiskWish(image="tiny"),), nics=(NicWish(network="blue"),),
 )  # fmt: skip
 GUARANTEED = guaranteed_mib(promise_of(1000, Priority.NORMAL))
 
 
 def views(*events: object) -> BalanceViews:
     made = BalanceViews()
+    made.apply(NetworkCreated(network="blue", bridge="br0"))
     for node in (N1, N2):
         made.apply(NodeReported(node=node, capabilities=CAN, boot_id="b"))
         made.apply(CapacitySet(node=node, capacity_mib=8000, share_mib=1000, policy=MemoryPolicy(ratio_pct=200)))
@@ -80,12 +83,12 @@ def reserved(mib: int, charged: int) -> MemoryReserved:
 def test_a_running_vm_with_all_that_the_plan_needs() -> None:
     found = load(REQUESTED, reserved(GUARANTEED + 300, 700), VmStarted(vm=WEB, node=N1, generation=1))
     assert found.vms == (
-        VmLoad(vm=WEB, node=N1, vcpus=2, memory_mib=GUARANTEED, charged_mib=500, pools=("default",), bridges=("br0",)),
+        VmLoad(vm=WEB, node=N1, vcpus=2, memory_mib=GUARANTEED, charged_mib=500, pools=("default",), networks=("blue",)),
     )
     first, second = found.nodes
     assert (first.pcpus, first.vcpus_max, first.memory_mib) == (4.0, 32, 7000)
     assert (first.kept_mib, first.kept_charged_mib) == (300, 200), "what the ledger holds beside it"
-    assert (second.kept_mib, second.kept_charged_mib, second.pools, second.bridges) == (0, 0, ("default",), ("br0",))
+    assert (second.kept_mib, second.kept_charged_mib, second.pools, second.networks) == (0, 0, ("default",), ("blue",))
 
 
 @pytest.mark.parametrize(

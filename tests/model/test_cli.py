@@ -43,10 +43,10 @@ def test_durations_and_nics() -> None:
     assert [units.seconds(t) for t in ("0", "90", "90s", "15m", "12h", "30d")] == [0, 90, 90, 900, 43_200, 2_592_000]
     with pytest.raises(typer.BadParameter, match="write 90s"):
         units.seconds("soon")
-    assert units.nic("user") == {"kind": "user"}
-    assert units.nic("bridge:br0") == {"kind": "bridge", "bridge": "br0"}
-    for wrong in ("bridge", "bridge:", "user:br0", "tap"):
-        with pytest.raises(typer.BadParameter, match="bridge:NAME"):
+    assert units.nic("user") == {"network": "user"}
+    assert units.nic("blue,queues=4,model=virtio") == {"network": "blue", "queues": 4, "model": "virtio"}
+    for wrong in ("bridge:br0", "Blue", "", "blue,queues=x", "blue,model=rtl8139", "blue,mtu=9"):
+        with pytest.raises(typer.BadParameter, match="write NETWORK"):
             units.nic(wrong)
 
 

@@ -56,6 +56,7 @@ from proto.machine import (
     MachineSpec,
     Nic,
     NicKind,
+    NicModel,
     NicWish,
     Shape,
     birth,
@@ -231,8 +232,8 @@ def test_a_given_uuid_is_kept() -> None:
         {"disks": (DiskWish(image="tiny", size_mib=63),)},
         {"disks": (DiskWish(size_mib=1),) * 9},
         {"nics": (NicWish(),) * 5},
-        {"nics": (NicWish(kind=NicKind.BRIDGE),)},
-        {"nics": (NicWish(bridge="br0"),)},
+        {"nics": (NicWish(queues=2),)},
+        {"nics": (NicWish(queues=2, model=NicModel.E1000E),)},
     ],
     ids=str,
 )

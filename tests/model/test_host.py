@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from proto.networks import Bridge, Uplink, faults_of
 from services.node.host import cgroup_tree, cpu, disks, memory, network
 from services.node.host.boot_sector import boot_sector
 from services.node.host.cgroup import Groups
@@ -102,8 +103,39 @@ def test_a_machine_without_numa_has_no_cells(tmp_path: Path) -> None:
     assert memory.cells(tmp_path) == () == memory.available_of(((0,),), tmp_path)
 
 
+def test_a_bridge_and_how_it_leads_out(tmp_path: Path) -> None:
+    net = "sys/class/net"
+    root = plant(
+        tmp_path,
+        {
+            f"{net}/lan/bridge/stp_state": "0", f"{net}/lan/mtu": "9000",
+            **{f"{net}/lan/brif/{port}/priority": "32" for port in ("bond0", "eth2", "eth3.7", "asv0", "to-other")},
+            f"{net}/bond0/bonding/slaves": "eth1 eth0", f"{net}/bond0/carrier": "1", f"{net}/bond0/speed": "20000",
+            f"{net}/eth0/bonding_slave/mii_status": "up", f"{net}/eth1/bonding_slave/mii_status": "going down",
+            f"{net}/eth2/device/vendor": "0x8086", f"{net}/eth2/carrier": "0", f"{net}/eth2/speed": "-1",
+            f"{net}/eth3.7/uevent": "DEVTYPE=vlan\nINTERFACE=eth3.7", f"{net}/eth3.7/carrier": "1",
+            f"{net}/asv0/tun_flags": "0x1002", f"{net}/asv0/carrier": "1",
+            f"{net}/to-other/iflink": "4", f"{net}/to-other/ifindex": "5", f"{net}/to-other/carrier": "1",
+        },
+    )  # fmt: skip
+    (lan,) = network.bridges(root)
+    assert lan == Bridge(
+        name="lan", mtu=9000,
+        uplinks=(
+            Uplink(name="bond0", kind="bond", speed_mbps=20_000, members=(("eth0", True), ("eth1", False))),
+            Uplink(name="eth2", carrier=False),
+            Uplink(name="eth3.7", kind="vlan"),
+            Uplink(name="to-other", kind="veth"),
+        ),
+    ), "taps of VMs are no ways out"
+    assert faults_of(lan) == (
+        "bond bond0 of bridge lan lost eth1; 1 of its members carry",
+        "eth2, by which bridge lan leads out, has no carrier",
+    )
+
+
 def test_bridges_and_boot_id(big: Path) -> None:
-    assert network.bridges(big) == ("br0",)
+    assert network.bridges(big) == (Bridge(name="br0"),)
     assert boot_id(big) == "6f1c2d3e-0000-4000-8000-000000000001"
 
 

@@ -48,9 +48,10 @@ from proto.io import (
 )
 from proto.machine import DirectBoot, DiskFormat, DiskWish, NicWish
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
-from services.io.devices import make_disks, make_nics, named_anew
+from services.io.devices import make_disks, named_anew
 from services.io.images import IMAGE, Deleting, Image, Imported, Importing, NoImage
 from services.io.model import DEVICES
+from services.io.nics import make_nics
 from services.io.react import orders, react
 from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 from services.io.views import Views, enrich, hear
@@ -68,7 +69,7 @@ GRANT = GrantDevices(
     sizes_mib=SIZES,
 )
 DISKS = make_disks("a", GRANT.disks, SIZES)
-NICS = make_nics("a", GRANT.nics, 2)
+NICS = make_nics("a", GRANT.nics, 2, {})
 GRANTED = DevicesGranted(vm=A, node=N1, generation=1, disks=DISKS, nics=NICS)
 REVOKED = DevicesRevoked(vm=A, generation=1)
 ASKED = DisksRemovalRequested(vm=A, node=N1, disks=DISKS)
@@ -151,7 +152,7 @@ def test_devices_are_the_same_for_the_same_name_and_differ_between_names() -> No
     assert [d.slot for d in DISKS] + [n.slot for n in NICS] == [1, 2, 3]
     assert [d.file for d in DISKS] == ["a-disk0.qcow2", "a-disk1.qcow2"]
     assert len({d.serial for d in DISKS}) == 2 and all(len(d.serial) == 20 for d in DISKS)
-    macs = {make_nics(f"vm{i}", (NicWish(),), 0)[0].mac for i in range(2000)}
+    macs = {make_nics(f"vm{i}", (NicWish(),), 0, {})[0].mac for i in range(2000)}
     assert len(macs) == 2000 and all(int(m[:2], 16) & 3 == 2 for m in macs), "unicast, locally administered"
     for value in (*DISKS, *NICS):
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(value), type=type(value)) == value

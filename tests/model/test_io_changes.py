@@ -32,7 +32,7 @@ from proto.io import (
     SetNic,
     VmPhase,
 )
-from proto.machine import DiskBus, DiskLimits, DiskWish, NicKind
+from proto.machine import DiskBus, DiskLimits, DiskWish
 from services.io.model import DEVICES
 from services.io.react import orders
 from services.io.states import Granted, Revoked
@@ -128,7 +128,8 @@ def test_what_cannot_be_is_refused_with_numbers() -> None:
     no(replace(ATTACH, disk=DiskWish(image="none")), Refusal.IMAGE_UNKNOWN)
     no(replace(ATTACH, disk=DiskWish()), Refusal.BAD_DEVICE)
     no(replace(ATTACH, disk=DiskWish(image="tiny", size_mib=9)), Refusal.BAD_DEVICE)
-    no(AttachNic(vm="a", known=RUNS, kind=NicKind.BRIDGE), Refusal.BAD_DEVICE)
+    no(AttachNic(vm="a", known=RUNS, network="blue"), Refusal.NETWORK_UNKNOWN)
+    no(AttachNic(vm="a", known=RUNS, queues=2), Refusal.BAD_DEVICE)
     no(replace(ATTACH, known=Known()), Refusal.NOT_DEFINED)
     for phase in (VmPhase.STARTING, VmPhase.STOPPING, VmPhase.PAUSED, VmPhase.MIGRATING, VmPhase.STOPPED):
         no(replace(ATTACH, known=replace(RUNS, phase=phase)), Refusal.BUSY)

@@ -11,15 +11,25 @@ from hypothesis import strategies as st
 
 from libs.common.messages import NodeId
 from proto.machine import Priority
+from proto.networks import Bridge, Network
 from proto.placement import Filter, filter_of, removed_by
 from services.compute.index import NodeIndex
+from services.compute.networks import Ground
 from services.compute.policy import CANDIDATES_MAX, CHANCE, PACK, SPREAD, NodeFacts, Weights, Wishes, place
 from services.compute.reasons import explain
 
 HORIZONS = 3
 POOLS = st.sampled_from([(), ("default",), ("default", "fast")])
-BRIDGES = st.sampled_from([(), ("br0",)])
 FIRMWARE = st.sampled_from([(), (), ("uefi",)])
+BRIDGES = st.sampled_from([(), (Bridge(name="br0"),), (Bridge(name="br0", mtu=9000), Bridge(name="br1"))])
+NETWORKS = st.sampled_from(
+    [
+        (),
+        (Ground(network=Network(name="plain", bridge="br0", trusted=True)),),
+        (Ground(network=Network(name="jumbo", bridge="br0", vlan=7, mtu=9000)),),
+        (Ground(network=Network(name="red", bridge="br1")), Ground(reason="there is no network green; there is only user")),
+    ]
+)
 GROUPS = st.sampled_from([(), ("db",), ("db", "web")])
 GROUP = st.sampled_from(["", "db", "web"])
 MIXED = Weights(name="mixed", fit=0.7, room=0.4, lifetime=3.0, numa=0.3, health=0.2, contention=0.6)
@@ -32,7 +42,7 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
         NodeFacts, node=st.just(NodeId("")), online=st.integers(0, 9).map(bool), cordoned=st.integers(0, 9).map(lambda n: n == 9),
         pcpus=st.sampled_from([0.0, 0.5, 2 / 3, 4.0, 64.0]), vcpus_promised=st.integers(0, 40),
         memory_capacity_mib=st.sampled_from([0, 1000, 4096]), memory_reserved_mib=st.integers(0, 1200), pools=POOLS,
-        vcpus_per_pcpu=st.sampled_from([1.0, 8.0]), cpu_reserved_pct=st.integers(0, 300), bridges=BRIDGES,
+        vcpus_per_pcpu=st.sampled_from([1.0, 8.0]), cpu_reserved_pct=st.integers(0, 300), bridges=BRIDGES, tap_filter=st.booleans(),
         memory_ha_mib=st.sampled_from([0, 0, 500]),
         memory_charged_mib=st.integers(0, 1200), ratios_pct=st.sampled_from([(100,) * 4, (100,) * 4, (100, 120, 150, 300)]),
         cells=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2000)), max_size=3).map(tuple), together=GROUPS, apart=GROUPS,
@@ -46,7 +56,7 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
 
 wishes = st.builds(
     Wishes, vcpus=st.integers(1, 8), memory_mib=st.integers(1, 2000), guaranteed_mib=st.integers(0, 1500),
-    priority=st.sampled_from(Priority), pools=POOLS, bridges=BRIDGES,
+    priority=st.sampled_from(Priority), pools=POOLS, networks=NETWORKS,
     node=st.sampled_from(["", "", "", "n3", "nowhere"]), source=st.sampled_from(["", "", "n2", "gone"]),
     vcpus_per_pcpu=st.sampled_from([0.0, 0.0, 0.3, 2.0]), with_group=st.booleans(),
     cpu_reserved_pct=st.sampled_from([0, 0, 150]), together=GROUP, apart=GROUP, one_cell=st.booleans(),

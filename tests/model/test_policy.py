@@ -29,11 +29,13 @@ from proto.compute import (
 from proto.io import ImageDeleteRequested, ImageImported, ImageInfo
 from proto.machine import DiskFormat, DiskWish
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
+from proto.networks import Bridge, Network
 from proto.node import Beat
 from proto.placement import Filter, Placement, Rejected
 from services.compute.enriching import enrich
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX
 from services.compute.hearing import hear
+from services.compute.networks import Ground
 from services.compute.policy import NAMES_MAX, NodeFacts, Wishes, place, vcpus_max
 from services.compute.reasons import explain
 from services.compute.views import Views
@@ -42,9 +44,11 @@ from tests.model.test_nodes import CAN
 
 FREE = NodeFacts(
     node=N1, online=True, cordoned=False, pcpus=2, vcpus_promised=0, memory_capacity_mib=4096, memory_reserved_mib=0,
-    pools=("default",), bridges=("br0",),
+    pools=("default",), bridges=(Bridge(name="br0"),),
 )  # fmt: skip
 WISH = Wishes(vcpus=1, memory_mib=256, pools=("default",))
+ON_BR0 = Ground(network=Network(name="blue", bridge="br0", trusted=True))
+ON_BR1 = Ground(network=Network(name="red", bridge="br1", vlan=5))
 
 
 def facts(**changes: object) -> NodeFacts:
@@ -62,9 +66,9 @@ def facts(**changes: object) -> NodeFacts:
         (WISH, facts(cordoned=True), Rejected(node=N1, filter=Filter.CORDONED)),
         (WISH, facts(pools=()), Rejected(node=N1, filter=Filter.POOL, needed=1)),
         (
-            Wishes(vcpus=1, memory_mib=1, bridges=("br0", "br1", "br2")),
+            Wishes(vcpus=1, memory_mib=1, networks=(ON_BR0, ON_BR1)),
             FREE,
-            Rejected(node=N1, filter=Filter.BRIDGE, needed=2),
+            Rejected(node=N1, filter=Filter.NETWORK, needed=1, reason="no bridge br1, on which network red lies; it has br0"),
         ),
         (WISH, facts(vcpus_promised=16), Rejected(node=N1, filter=Filter.CPU_LIMIT, needed=1, available=0)),
         (

@@ -235,21 +235,21 @@ class Board:
 
 
 def _reaches(nodes: list[NodeLoad], vms: list[VmLoad], home: list[int]) -> list[frozenset[int]]:
-    """By VM, the nodes that have all pools and bridges it needs and take VMs; and its own. Few VMs differ in that: each need is
+    """By VM, the nodes that have all pools and networks it needs and take VMs; and its own. Few VMs differ in that: each need is
     looked up once."""
     known: dict[tuple[tuple[str, ...], tuple[str, ...]], frozenset[int]] = {}
     found: list[frozenset[int]] = []
     for vm, own in zip(vms, home, strict=True):
-        need = (vm.pools, vm.bridges)
+        need = (vm.pools, vm.networks)
         if need not in known:
             known[need] = frozenset(_having(nodes, *need))
         found.append(known[need] | {own} if nodes[own].cordoned else known[need])
     return found
 
 
-def _having(nodes: list[NodeLoad], pools: tuple[str, ...], bridges: tuple[str, ...]) -> Iterable[int]:
+def _having(nodes: list[NodeLoad], pools: tuple[str, ...], networks: tuple[str, ...]) -> Iterable[int]:
     for n, node in enumerate(nodes):
-        if not node.cordoned and set(pools) <= set(node.pools) and set(bridges) <= set(node.bridges):
+        if not node.cordoned and set(pools) <= set(node.pools) and set(networks) <= set(node.networks):
             yield n
 
 

@@ -34,13 +34,15 @@ from proto.compute import (
 from proto.drain import NodeDrained, NodeDrainEnded, NodeDrainRequested
 from proto.growth import VmResized
 from proto.ladder import MemoryPolicy
-from proto.machine import Firmware, NicKind
+from proto.machine import Firmware
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
+from proto.nodes import Capabilities
 from proto.placement import PlacementRules
 from proto.plan import CpuBeat, PlanMade
 from services.compute.balance.demand import Smoothed
 from services.compute.devices import rooted, wishes
+from services.compute.networks import Networks
 from services.compute.policy import HEALTH_PCT_MIN
 from services.compute.reach import UEFI, bootable, reached, shared_with
 
@@ -56,11 +58,11 @@ DRAINED, REPLANNED = "its node is being drained", "its node was planned anew a m
 @dataclass(slots=True)
 class Place:
     """A node. capacity_mib: what starts may be promised; reserved_mib, charged_mib: the ledger's two sums; kept apart from
-    `cordoned`, which may be known before the node's report."""
+    `cordoned`, which may be known before the node's report; can: what that said."""
 
     pcpus: float = 0.0
     pools: tuple[str, ...] = ()
-    bridges: tuple[str, ...] = ()
+    can: Capabilities | None = None
     cordoned: bool = False
     capacity_mib: int = 0
     reserved_mib: int = 0
@@ -93,13 +95,16 @@ class BalanceViews:
     rules: PlacementRules = field(default_factory=PlacementRules)
     uefi: set[str] = field(default_factory=set)
     """VMs that go only where such firmware is"""
+    networks: Networks = field(default_factory=Networks)
 
     def apply(self, event: Any) -> None:
+        if self.networks.apply(event):
+            return
         match event:
             case NodeReported():
                 can, place = event.capabilities, self.places.setdefault(event.node, Place())
-                place.pcpus, place.bridges = can.pcpus / max(1, can.share), can.bridges
-                place.pools = (*reached(can), *bootable(can))
+                place.pcpus, place.pools = can.pcpus / max(1, can.share), (*reached(can), *bootable(can))
+                place.can = can
             case VmDefined() if event.shape.firmware is Firmware.UEFI:
                 self.uefi.add(event.vm)
             case VmDeleted():
@@ -128,10 +133,11 @@ class BalanceViews:
                 guest.fixed = STOPPING
             case VmAllotted() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
-            case VmDevicesNoted(changed=True) if guest := self.guests.get(event.vm):
-                guest.asked = replace(guest.asked, disks=wishes(event.disks, event.nics)[0])
             case VmResized() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, vcpus=event.vcpus, memory_mib=event.memory_mib)
+            case VmDevicesNoted(changed=True) if guest := self.guests.get(event.vm):
+                disks, nics = wishes(event.disks, event.nics)
+                guest.asked = replace(guest.asked, disks=disks, nics=nics)
             case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
                 self._apply_migration(event)
             case VmStopped() | VmStartFailed():
@@ -185,7 +191,9 @@ class BalanceViews:
         are on both nodes. All else that the ledgers hold counts as kept."""
         open = {name: p for name, p in sorted(self.places.items()) if p.pcpus > 0 and online(name)}
         vms = [vm for _, guest in sorted(self.guests.items()) for vm in self._vms(guest, open, now_us)]
-        return ClusterLoad(nodes=tuple(self._node(name, place, vms) for name, place in open.items()), vms=tuple(vms))
+        used = sorted({name for vm in vms for name in vm.networks})
+        nodes = tuple(self._node(name, place, vms, used) for name, place in open.items())
+        return ClusterLoad(nodes=nodes, vms=tuple(vms))
 
     def under_way(self) -> tuple[str, ...]:
         """VMs that are being migrated, whoever wanted it."""
@@ -219,10 +227,10 @@ class BalanceViews:
             fixed=guest.fixed or (PINNED if asked.allotment.pins else rooted(asked.disks) or of_node),
             vcpus_per_pcpu=self.rules.ratio_of(asked.priority),
             pools=(*shared_with(asked.disks, place.pools), *((UEFI,) if asked.vm in self.uefi else ())),
-            bridges=tuple(sorted({n.bridge for n in asked.nics if n.kind is NicKind.BRIDGE})),
+            networks=self.networks.names(asked.nics),
         )
 
-    def _node(self, name: str, place: Place, vms: list[VmLoad]) -> NodeLoad:
+    def _node(self, name: str, place: Place, vms: list[VmLoad], used: list[str]) -> NodeLoad:
         here = [vm for vm in vms if vm.node == name]
         ratio = self.rules.ratio_on(name, {vm.priority for vm in here} if self.rules.classes else frozenset())
         return NodeLoad(
@@ -233,6 +241,6 @@ class BalanceViews:
             kept_mib=max(0, place.reserved_mib - sum(vm.memory_mib for vm in here)),
             kept_charged_mib=max(0, place.charged_mib - sum(vm.charged_mib for vm in here)),
             pools=place.pools,
-            bridges=place.bridges,
+            networks=self.networks.had(place.can, used) if place.can is not None else (),
             cordoned=place.cordoned or place.ill,
         )

@@ -75,7 +75,7 @@ def _unit(name: str, vms: Sequence[VmLoad]) -> VmLoad:
         priority=min((vm.priority for vm in vms), key=_CLASSES.index),
         apart=next((vm.apart for vm in vms if vm.apart), ""),
         pools=tuple(sorted({pool for vm in vms for pool in vm.pools})),
-        bridges=tuple(sorted({bridge for vm in vms for bridge in vm.bridges})),
+        networks=tuple(sorted({network for vm in vms for network in vm.networks})),
         vcpus_per_pcpu=min(limits, default=0.0),
         parts=tuple(vm.vm for vm in vms),
         counts_mib=sum(max(vm.memory_mib, vm.charged_mib) for vm in vms),

@@ -17,11 +17,13 @@ from proto.machine import (
     Firmware,
     MemoryBy,
     MemoryMib,
-    NicKind,
+    NicModel,
+    NicWish,
     Priority,
     Vcpus,
 )
 from proto.migration import MigrationDeadlineS
+from proto.networks import USER, Queues
 from proto.placement import Ratio, RatioOrNone, WeightSet
 from proto.vms import DeadlineS
 from services.gateway.alerts import Alert
@@ -35,7 +37,6 @@ Label = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9]
 VcpusMax = Annotated[int, msgspec.Meta(ge=0, le=512)]
 MemoryMaxMib = Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)]
 DiskMib = Annotated[int, msgspec.Meta(ge=0, le=64 * 1024 * 1024)]
-Bridge = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,15}$", max_length=15)]
 Iops = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Mibps = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 Argument = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
@@ -79,10 +80,15 @@ class NewDisk(Body):
 
 
 class NewNic(Body):
-    """kind `bridge` needs the name of a bridge that the node has."""
+    """network: one that exists, or `user`, which isolates the VM. queues: of a virtio NIC, so that several vCPUs send at once."""
 
-    kind: NicKind = NicKind.USER
-    bridge: Bridge = ""
+    network: Name = USER
+    model: NicModel = NicModel.VIRTIO
+    queues: Queues = 1
+
+    @property
+    def wish(self) -> NicWish:
+        return NicWish(network=self.network, model=self.model, queues=self.queues)
 
 
 class NewVm(Body):

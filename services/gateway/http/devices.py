@@ -6,18 +6,14 @@ from litestar import delete, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from libs.common.messages import Command
+from libs.common.messages import Command, Name
 from proto.io import AttachDisk, AttachNic, DetachDisk, DetachNic, LimitDisk, ResizeDisk, SetNic
-from proto.machine import DiskMib, NicModel
+from proto.machine import DiskMib
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway
 from services.gateway.http.bodies import Body, LimitsBody, NewDisk, NewNic
 from services.gateway.http.door import Asked, asker
-
-
-class AttachNicBody(NewNic):
-    model: NicModel = NicModel.VIRTIO
 
 
 class DiskBody(Body):
@@ -28,9 +24,10 @@ class DiskBody(Body):
 
 
 class NicBody(Body):
-    """link: whether the cable is in."""
+    """link: whether the cable is in; network: another for it, while the VM is at rest. What is left out stays."""
 
-    link: bool
+    link: bool | None = None
+    network: Name | None = None
 
 
 async def _tell(request: Asked, gateway: Gateway, vm: str, kind: str, command: Command) -> Accepted:
@@ -69,9 +66,9 @@ async def change_disk(
 
 @post("/{vm:str}/nics", action=Action.OPERATE, status_code=202, summary="Attach a NIC")
 async def attach_nic(
-    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[AttachNicBody]
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[NewNic]
 ) -> Accepted:
-    command = AttachNic(vm=vm, kind=data.kind, bridge=data.bridge, model=data.model)
+    command = AttachNic(vm=vm, network=data.network, model=data.model, queues=data.queues)
     return await _tell(request, gateway, vm, "attach-nic", command)
 
 
@@ -82,11 +79,11 @@ async def detach_nic(
     return await _tell(request, gateway, vm, "detach-nic", DetachNic(vm=vm, name=nic))
 
 
-@patch("/{vm:str}/nics/{nic:str}", action=Action.OPERATE, status_code=202, summary="Put a NIC's cable in, or pull it")
+@patch("/{vm:str}/nics/{nic:str}", action=Action.OPERATE, status_code=202, summary="Set a NIC's cable or network")
 async def set_nic(
     request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], nic: FromPath[str], data: JSONBody[NicBody]
 ) -> Accepted:
-    return await _tell(request, gateway, vm, "set-nic", SetNic(vm=vm, name=nic, link=data.link))
+    return await _tell(request, gateway, vm, "set-nic", SetNic(vm=vm, name=nic, link=data.link, network=data.network))
 
 
 HANDLERS = [attach_disk, detach_disk, change_disk, attach_nic, detach_nic, set_nic]

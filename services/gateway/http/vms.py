@@ -15,7 +15,7 @@ from libs.common.bus import BusError
 from libs.common.messages import Command, encode
 from proto import compute as c
 from proto.growth import ResizeVm
-from proto.machine import DiskWish, NicKind, NicWish
+from proto.machine import DiskWish, NicWish
 from proto.migration import CancelMigration, MigrateVm
 from proto.node import AskExec, AskInfo, ExecResult, VmInfo
 from services.gateway.asking import ask_node
@@ -101,11 +101,7 @@ def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
         disks.insert(0, DiskWish(image=data.image))
     for index, disk in enumerate(disks):
         _check_disk(gateway, who, index, disk)
-    for index, nic in enumerate(data.nics or ()):
-        if (nic.kind is NicKind.BRIDGE) != bool(nic.bridge):
-            text = "a bridge NIC names its bridge; a user NIC names none"
-            raise Problem(400, "BAD_BODY", f"nics[{index}]: {text}", field=f"nics[{index}].bridge")
-    nics = (NicWish(),) if data.nics is None else tuple(NicWish(kind=n.kind, bridge=n.bridge) for n in data.nics)
+    nics = (NicWish(),) if data.nics is None else tuple(nic.wish for nic in data.nics)
     return c.DefineVm(
         vm=data.name,
         vcpus=data.vcpus,

@@ -21,7 +21,7 @@ from services.gateway.words import count
 def tell(tasks: Tasks, recorded: Recorded, event: Any, project: str) -> None:
     """project: of the object the event speaks of."""
     story = _Story(tasks, recorded, event, project)
-    for told in (_start_begins, _start_goes_on, _migrates, _running_changes, _ends, devices, _images, _nodes, _node_leaves):
+    for told in TELLING:
         if told(story):
             return
 
@@ -223,6 +223,19 @@ def _images(s: _Story) -> bool:
     return True
 
 
+def _networks(s: _Story) -> bool:
+    match s.event:
+        case io.NetworkCreated(network=network):
+            s.at_once("create-network", network, f"NICs can be put into {network}")
+        case io.NetworkChanged(network=network):
+            s.at_once("set-network", network, f"{network} is so from now on; running VMs keep it as it was till they start or move")
+        case io.NetworkDeleted(network=network):
+            s.at_once("delete-network", network, f"{network} is gone")
+        case _:
+            return False
+    return True
+
+
 def _node_leaves(s: _Story) -> bool:
     match s.event:
         case c.NodeLeaveRequested(node=node):
@@ -295,3 +308,8 @@ def _to_go(fit: int, unfit: int) -> str:
     if not fit + unfit:
         return "no VM is there"
     return f"to go: {count(fit + unfit, 'VM')}" + (f", {unfit} of which fit nowhere" if unfit else "")
+
+
+TELLING = (
+    _start_begins, _start_goes_on, _migrates, _running_changes, _ends, devices, _images, _networks, _nodes, _node_leaves,
+)  # fmt: skip

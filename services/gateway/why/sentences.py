@@ -22,6 +22,7 @@ from proto.space import said as said_full
 from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
 from services.gateway.why.growing import of_growth
+from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
 from services.gateway.words import count
 
@@ -212,7 +213,7 @@ def _of_others(event: Any) -> str:
         case io.ImageRejected():
             return f"rejected: {event.sentence}"
         case _:
-            return _of_devices(event)
+            return of_network(event) or _of_devices(event)
 
 
 def _of_nodes(event: Any) -> str:

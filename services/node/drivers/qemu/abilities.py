@@ -70,7 +70,7 @@ def describe(
         cells_mib=tuple(cell.total_mib // share for cell in cells),
         cell_numbers=tuple(cell.number for cell in cells),
         pools=tuple(sorted(pools)),
-        bridges=tuple(b for b in network.bridges() if b in bridges),
+        bridges=tuple(b for b in network.bridges() if not bridges or b.name in bridges),
         hotplug=HOTPLUG,
         firmware=(Firmware.DIRECT, Firmware.BIOS, *((Firmware.UEFI,) if uefi else ())),
         not_enforced=(*_not_enforced(found, share, pools, direct, groups), *swap.unfit(swaps)),

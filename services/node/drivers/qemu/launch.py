@@ -206,9 +206,11 @@ def _boot_folder(host: Host, spec: MachineSpec, named: Mapping[str, str]) -> str
 
 def tap_of(host: Host, nic: Nic) -> int:
     """An open tap in the bridge of the NIC. Raises CannotStart."""
-    if nic.bridge not in host.bridges:
-        allowed = ", ".join(host.bridges) or "none"
+    if host.bridges and nic.bridge not in host.bridges:
+        allowed = ", ".join(host.bridges)
         raise CannotStart(f"NIC {nic.name} wants bridge {nic.bridge!r}; those allowed on {host.node}: {allowed}")
+    if nic.vlan or not nic.trusted:
+        raise CannotStart(f"NIC {nic.name} is to be kept to the VLAN and addresses of {nic.network}, which {host.node} cannot do")
     return open_tap(nic.bridge)
 
 
