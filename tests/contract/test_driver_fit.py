@@ -268,7 +268,7 @@ async def test_a_disk_does_what_it_may_at_most(real: Vm) -> None:
 async def test_beyond_its_ports_and_pools_is_told(real: Vm) -> None:
     has = await real.fit(
         disks=(*real.spec.disks, replace(DATA, slot=40), replace(DATA, name="far", slot=3, pool="far")),
-        nics=(*real.spec.nics, replace(LAN2, kind=NicKind.BRIDGE, bridge="br9")),
+        nics=(*real.spec.nics, replace(LAN2, kind=NicKind.BRIDGE, bridge="br9", trusted=True)),
     )
     said = {m.slot: m.sentence for m in has.misfits}
     assert (has.slots, set(said)) == ((0, 8), {40, 3, 2})
