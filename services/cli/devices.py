@@ -26,11 +26,17 @@ def _limits(iops: int, mibps: int, iops_burst: int, mibps_burst: int) -> dict[st
 
 
 def _list(vm: str, kind: str, heads: tuple[str, ...], row: Callable[[dict[str, Any]], tuple[object, ...]]) -> None:
-    found = client().get(path("vms", vm)).get(kind) or []
+    whole = client().get(path("vms", vm))
+    found = whole.get(kind) or []
     if wants_json():
         show.as_json(found)
         return
-    show.table(heads, [row(each) for each in found], "it has none (before its first start)")
+    rows = [(*row(each), "") for each in found]
+    for one in whole.get("unplugging") or ():
+        if one["name"].startswith(kind[:-1]):  # disk0 of disks, nic0 of nics
+            state = "unplug pending" if one.get("pending") else "unplugging"
+            rows.append((one["name"], *[""] * (len(heads) - 1), state))
+    show.table((*heads, "STATE"), rows, "it has none (before its first start)")
 
 
 @disk.command("ls")

@@ -47,6 +47,7 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("boot id", vm.get("boot_id")),
             ("project", vm.get("project")),
             ("otherwise than ordered", [_drift(drift) for drift in vm.get("drifts") or ()]),
+            ("unplug pending", [_unplugging(one) for one in vm.get("unplugging") or () if one.get("pending")]),
             ("changed", show.when(vm.get("changed_us")) if vm.get("changed_us") else ""),
         ]
     )
@@ -68,6 +69,11 @@ def print_vm(vm: dict[str, Any]) -> None:
         print(
             f"{show.when(reason.get('at_us') if told else None)}  {show.clean(reason.get('text') if told else reason)}"
         )
+
+
+def _unplugging(one: dict[str, Any]) -> str:
+    said = f"{one.get('name')} since {show.when(one.get('since_us'))}: {one.get('sentence')}"
+    return f"{said}; it is asked again, and lets go when it restarts at the latest"
 
 
 def _drift(drift: dict[str, Any]) -> str:

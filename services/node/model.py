@@ -228,6 +228,8 @@ class Agent:
             moving.changed(vm, change)
         else:
             space.changed(vm, change, self.pools, now_us)
+            if change.was_reset:
+                fitting.reset(vm, now_us)
         return self._changed(vm)
 
     def on_pools(self, pools: Iterable[PoolNow], now_us: int) -> list[NodeEffect]:

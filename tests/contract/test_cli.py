@@ -157,6 +157,21 @@ def test_a_schedule_shows_both_levels_and_why(ctl: Ctl, gateway: Canned) -> None
     assert gateway.posted == []
 
 
+def test_an_unplug_that_is_pending_is_shown(ctl: Ctl, gateway: Canned) -> None:
+    gateway.vms["web-1"] |= {
+        "unplugging": [{"name": "disk1", "slot": 2, "since_us": 1_700_000_000_000_000, "pending": True, "sentence": "held"}],
+        "drifts": [{"what": "nic", "name": "nic0", "sentence": "nic0 has its cable out", "slot": 1, "repaired": True}],
+    }
+    for disk in gateway.vms["web-1"]["disks"]:
+        disk |= {"pool": "default", "serial": "s"}
+    shown = ctl("vm", "show", "web-1").out
+    assert "unplug pending" in shown and "disk1 since 2023-11-1" in shown and "when it restarts at the latest" in shown
+    assert "otherwise than ordered  nic0 has its cable out (being set right)" in shown
+    listed = ctl("disk", "ls", "web-1").out.splitlines()
+    assert listed[0].endswith("STATE") and listed[2].split() == ["disk1", *["-"] * 6, "unplug", "pending"]
+    assert [d["name"] for d in json.loads(ctl("disk", "ls", "web-1", "--json").out)] == ["disk0"]
+
+
 def test_io_shows_devices_disks_and_nics_in_a_hundred_columns(ctl: Ctl, gateway: Canned) -> None:
     said = ctl("vm", "io", "web-1")
     assert said.code == 0 and gateway.io_looks == 2, "a first look has no rates: a second one follows"

@@ -10,6 +10,7 @@ from proto.compute import Seen
 from proto.hardware import Hardware, Misfit
 from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.node import Want
+from services.node.drivers import MachineChanged
 from services.node.fitting import AGAIN_US
 from tests.model.test_agent import SHAPE, Node, machine, order
 
@@ -80,6 +81,17 @@ def test_a_reset_guest_is_asked_at_once() -> None:
     fitted(node, PENDING, slots=(2,))
     node.order(order(version=7, resets=1, spec=wish(leaving=(2,))))
     assert node.acts == ["start", "fit", "reset", "fit"]
+
+
+def test_a_guest_that_restarts_by_itself_is_asked_at_once_too() -> None:
+    node = Node("fit").order(order(spec=wish(disks=(DISK,)))).order(order(version=6, spec=wish(leaving=(2,))))
+    fitted(node, PENDING, slots=(2,))
+    restarted = MachineChanged("a", 1, "running", sentence="the guest was reset (guest-reset)", was_reset=True)
+    node.do(node.agent.on_change(restarted, node.now_us))
+    assert node.acts == ["start", "fit", "fit"]
+    fitted(node).tick(1000)
+    node.do(node.agent.on_change(restarted, node.now_us))
+    assert node.acts == ["start", "fit", "fit"], "nothing is pending"
 
 
 def test_what_cannot_be_had_is_not_asked_for_again() -> None:

@@ -16,6 +16,7 @@ from proto.machine import Allotment, Disk, DiskWish, MemoryBy, Nic, NicWish
 from proto.node import Sending
 from proto.space import FullDisk, VmRanOutOfSpace, VmSpaceRegained
 from proto.space import said as said_full
+from services.gateway.views import unplugging
 
 REASONS_MAX = 8
 """How many of its latest reasons an object keeps."""
@@ -35,7 +36,8 @@ class Vm(msgspec.Struct):
     disks and nics: as io granted them (empty before the first start). placement: how its node was chosen last. migrating_to: where
     it is on its way to; `node` is where it runs; disks_there: as they are granted to that node. hardware: what it
     was last seen to have. sending: how far, as its node says right now. full: disks whose pools have no room: it stands still since
-    full_us. drifts: what its process has otherwise than ordered."""
+    full_us. drifts: what its process has otherwise than ordered; unplugging: what
+    its guest is still to let go of."""
 
     name: str
     project: str
@@ -73,6 +75,7 @@ class Vm(msgspec.Struct):
     full: tuple[FullDisk, ...] = ()
     full_us: int = 0
     drifts: tuple[Drift, ...] = ()
+    unplugging: tuple[unplugging.Unplugging, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,6 +91,7 @@ class VmsView:
         vm = self.all.get(getattr(event, "vm", ""))
         if vm is None:
             return
+        vm.unplugging = unplugging.after(vm.unplugging, event, recorded.at_us)
         if isinstance(event, c.VmDeleted):
             del self.all[vm.name]
         elif isinstance(event, g.VmReshaped):

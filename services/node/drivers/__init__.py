@@ -119,8 +119,8 @@ SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
 
 class MachineChanged(msgspec.Struct, frozen=True):
     """status as in Machine, or `gone` with its cause. Sent for every change that the driver did not make by a verb, and for
-    every end of a process. full: as in Machine. unsent: sending ended without success, and why. With `sent`: what it took, and
-    the host's clock when the guest stopped."""
+    every end of a process. full: as in Machine. was_reset: its guest began anew. unsent: sending ended without success, and why.
+    With `sent`: what it took, and the host's clock when the guest stopped."""
 
     vm: str
     generation: int
@@ -132,6 +132,7 @@ class MachineChanged(msgspec.Struct, frozen=True):
     total_ms: int = 0
     paused_us: int = 0
     full: tuple[int, ...] = ()
+    was_reset: bool = False
 
 
 class Console(Protocol):

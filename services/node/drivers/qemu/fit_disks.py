@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from services.node.drivers.qemu.launch import Host
     from services.node.drivers.qemu.machine import RunningVm
 
+CLEAR_S_MAX = 1.0
+AGAIN_S = 0.01
 _DEVICE = re.compile(r"disk([0-9]+)-dev")
 _NODE = re.compile(r"disk([0-9]+)")
 
@@ -29,9 +31,9 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
     """Raises DriverError where QEMU cannot be asked what there is."""
     there = _slots(await vm.fitting.devices())
     wanted = {d.slot: d for d in spec.disks}
-    for slot in sorted(there.intersection(spec.leaving)):
+    for slot in sorted(set(spec.leaving)):
         async with misfits(found, "disk", slot):
-            await _unplug(vm, slot, found)
+            await _unplug(vm, slot, found, there=slot in there)
     sizes = await sizes_mib(vm)
     ports = argv.ports(spec)
     for slot, disk in sorted(wanted.items()):
@@ -127,18 +129,26 @@ async def _give(vm: RunningVm, name: str, fd: int) -> None:
         os.close(fd)
 
 
-async def _unplug(vm: RunningVm, slot: int, found: list[Misfit]) -> None:
-    said = await vm.fitting.unplug(device_id(disk_id(slot)))
-    if said:
+async def _unplug(vm: RunningVm, slot: int, found: list[Misfit], *, there: bool) -> None:
+    """Also where the device alone is gone: with its guest's restart, or because an agent died behind it."""
+    said = await vm.fitting.unplug(device_id(disk_id(slot))) if there else ""
+    if said := said or await _clear(vm, slot):
         found.append(Misfit(what="disk", slot=slot, sentence=said, pending=True))
-        return
-    await _clear(vm, slot)
 
 
-async def _clear(vm: RunningVm, slot: int) -> None:
-    """What is below a disk, and beside it, of which no device is left."""
-    id = disk_id(slot)
+async def _clear(vm: RunningVm, slot: int) -> str:
+    """What is below a disk, and beside it, of which no device is left. What of it is still there; "": nothing. QEMU lets go of the
+    nodes a moment after their device has gone, and says nothing of that."""
+    id, said = disk_id(slot), ""
     if f"{id}-bus" in await vm.fitting.devices():
-        await vm.fitting.unplug(f"{id}-bus")
-    for node in (id, f"{id}-file", f"{id}-base", f"{id}-base-file"):
-        await vm.fitting.away("blockdev-del", {"node-name": node})
+        said = await vm.fitting.unplug(f"{id}-bus")
+    end = asyncio.get_running_loop().time() + CLEAR_S_MAX
+    while True:
+        for node in (id, f"{id}-file", f"{id}-base", f"{id}-base-file"):
+            await vm.fitting.away("blockdev-del", {"node-name": node})
+        there = {str(n["node-name"]) for n in await vm.do("query-named-block-nodes", {"flat": True})}
+        if id not in there and f"{id}-file" not in there:
+            return said
+        if asyncio.get_running_loop().time() >= end:
+            return said or "QEMU has not let go of its file yet"
+        await asyncio.sleep(AGAIN_S)

@@ -25,9 +25,9 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
     """Raises DriverError where QEMU cannot be asked what there is."""
     there = await slots(vm)
     wanted = {n.slot: n for n in spec.nics}
-    for slot in sorted(there.intersection(spec.leaving)):
+    for slot in sorted(set(spec.leaving)):
         async with misfits(found, "nic", slot):
-            if said := await vm.fitting.unplug(device_id(nic_id(slot))):
+            if said := (await vm.fitting.unplug(device_id(nic_id(slot))) if slot in there else ""):
                 found.append(Misfit(what="nic", slot=slot, sentence=said, pending=True))
             else:
                 await vm.fitting.away("netdev_del", {"id": nic_id(slot)})

@@ -313,10 +313,11 @@ class RunningVm:
         now = asyncio.get_running_loop().time()
         if now - self._reset_at >= RESET_QUIET_S:
             self._why += f"the guest was reset ({reason})"
-            self.become(self.status)
+            self.become(self.status, was_reset=True)
         self._reset_at = now
 
-    def become(self, status: str, cause: GoneCause = GoneCause.UNKNOWN) -> None:
+    def become(self, status: str, cause: GoneCause = GoneCause.UNKNOWN, *, was_reset: bool = False) -> None:
         self.status, why, self._why = status, self._why, ""
         if self._verbs == 0 or status == NO_SPACE:
-            self.tell(MachineChanged(self.record.vm, self.record.generation, status, cause, why, full=self._full()))
+            vm, generation = self.record.vm, self.record.generation
+            self.tell(MachineChanged(vm, generation, status, cause, why, full=self._full(), was_reset=was_reset))
