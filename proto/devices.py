@@ -7,6 +7,7 @@ from enum import StrEnum
 from libs.common.messages import Value
 from proto.machine import DiskWish, NicWish
 from proto.networks import Network
+from proto.pools import PoolRoom
 
 
 class VmPhase(StrEnum):
@@ -27,7 +28,8 @@ class Known(Value):
     disks, nics: the wishes of its definition, from which a VM that was never
     started gets its devices first; sizes_mib: of the images it and the command name, those that are there; pool_ids: of the node
     that it is on (Disk.pool_id); uefi: it has such firmware. networks: those that they name, as far as there are such; others:
-    names of networks there are, where one was named that is not. vcpus_max: of its definition."""
+    names of networks there are, where one was named that is not. vcpus_max: of its definition. rooms: the pools that the change is
+    about, where they are known."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     disks: tuple[DiskWish, ...] = ()
@@ -38,6 +40,7 @@ class Known(Value):
     networks: tuple[Network, ...] = ()
     others: tuple[str, ...] = ()
     vcpus_max: int = 0
+    rooms: tuple[PoolRoom, ...] = ()
 
 
 class ChangeKind(StrEnum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import balance, cluster, compute, drain, io, ioview, mapping, memory, node, plan
+from proto import balance, cluster, compute, drain, io, ioview, mapping, memory, node, plan, pools
 from proto.upcasts import UPCASTS
 
 
@@ -91,6 +91,7 @@ FAMILIES: dict[str, Family] = {
                 Stream("devices", members(io.DevicesCommand), members(io.DevicesEvent)),
                 Stream("image", members(io.ImageCommand), members(io.ImageEvent)),
                 Stream("network", members(io.NetworkCommand), members(io.NetworkEvent)),
+                Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
             ),
         ),
         Family(
@@ -102,7 +103,7 @@ FAMILIES: dict[str, Family] = {
             | {ioview.AskIo: ioview.VmIo}
             | {node.AskScreenshot: node.Screenshot, plan.AskSchedule: plan.VmSchedule}
             | {mapping.AskTranslate: mapping.Translation, mapping.AskMemory: mapping.MemoryUse},
-            telemetry=(node.Beat, node.MemoryBeat, plan.CpuBeat),
+            telemetry=(node.Beat, node.MemoryBeat, plan.CpuBeat, pools.PoolsBeat),
         ),
     )
 }

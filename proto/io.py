@@ -42,6 +42,7 @@ from proto.networks import NetworkCreated as NetworkCreated
 from proto.networks import NetworkDeleted as NetworkDeleted
 from proto.networks import NetworkEvent as NetworkEvent
 from proto.networks import SetNetwork as SetNetwork
+from proto.pools import PoolRoom
 
 
 class Refusal(StrEnum):
@@ -63,6 +64,8 @@ class Refusal(StrEnum):
     NETWORK_KNOWN = "NETWORK_KNOWN"
     NETWORK_IN_USE = "NETWORK_IN_USE"
     BAD_NETWORK = "BAD_NETWORK"
+    POOL_FULL = "POOL_FULL"
+    POOL_UNKNOWN = "POOL_UNKNOWN"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------
@@ -74,7 +77,8 @@ class GrantDevices(Command):
     found running under that generation after a restore, with has_disks and has_nics where these are known. copied: pools that are
     not those of the node it comes from: its disks in them go along, under new file names. sizes_mib: of images, image_ids:
     of the pools that they are in; pool_ids: of the node's pools (Disk.pool_id). uefi: the VM has such firmware. networks: those
-    that its NICs name, as they are now; others: names of networks there are, where one is missing."""
+    that its NICs name, as they are now; others: names of networks there are, where one is missing. rooms: those pools, where they
+    are known."""
 
     vm: Name
     node: NodeId
@@ -91,6 +95,7 @@ class GrantDevices(Command):
     uefi: bool = False
     networks: tuple[Network, ...] = ()
     others: tuple[str, ...] = ()
+    rooms: tuple[PoolRoom, ...] = ()
 
 
 class RevokeDevices(Command):

@@ -18,9 +18,17 @@ class PoolKind(StrEnum):
     RBD = "rbd"
 
 
+class FileNow(Value):
+    """A disk's file, and what it takes of its pool by now."""
+
+    file: str
+    used_mib: int
+
+
 class PoolNow(Value):
     """A pool as a node sees it. free_mib: what VMs may still write, without what the file system keeps for root; sizes are -1 where
-    nobody says. error: why nothing is known."""
+    nobody says. error: why nothing is known. disks_mib, images_mib, files: what is in it, where that was looked at; not all files
+    where there are many."""
 
     name: str
     id: str = ""
@@ -28,6 +36,9 @@ class PoolNow(Value):
     size_mib: int = -1
     free_mib: int = -1
     error: str = ""
+    disks_mib: int = -1
+    images_mib: int = -1
+    files: tuple[FileNow, ...] = ()
 
 
 class FullDisk(Value):

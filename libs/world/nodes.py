@@ -23,6 +23,7 @@ from proto.node import (
     OrderVm,
 )
 from proto.plan import OrderPlan, PlanFault
+from proto.pools import PoolsBeat
 from services.node.chores import Chores, Work
 from services.node.cpu import Meter
 from services.node.drivers import NO_SPACE, BadImage, DriverError, Machine, NoSuchVm
@@ -145,6 +146,8 @@ class NodeProcess:
     def _beat(self) -> None:
         beat = encode(Beat(self.name, self.host.boot_id, self.now_us, 0, 0.0))
         self.world.telemetry(self.name, f"tel.{self.name}.beat", beat)
+        pools = PoolsBeat(self.name, self.host.boot_id, self.now_us, (self.host.pool.now(files=True),))
+        self.world.telemetry(self.name, f"tel.{self.name}.pools", encode(pools))
         fared = self.meter.look(self.host.cpu_times(self.now_us), (0, 0), self.now_us)
         if fared is not None:
             self.world.telemetry(self.name, f"tel.{self.name}.cpu", encode(fared))

@@ -28,6 +28,7 @@ GROUPS = {
     "network": "network:app",
     "memory": "memory:app",
     "image": "image:app",
+    "pool": "pool:app",
     "task": "task:app",
     "token": "token:app",
     "cluster": "cluster:app",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
+from msgspec.structs import replace
 
+from proto.pools import short
 from proto.space import said
 from services.gateway.model import ReadModel
+from services.gateway.pools import Pool
 
 ALERTS_MAX = 1000
 
 
 class Alert(msgspec.Struct):
-    """kind: `out-of-space`. object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch."""
+    """kind: `out-of-space`, `pool-full`, `pool-away`. object: what it is about, as `vm/web-1`. since_us: microseconds since the
+    epoch; 0: nobody knows."""
 
     kind: str
     object: str
@@ -22,9 +26,9 @@ class Alert(msgspec.Struct):
     remedy: str
 
 
-def alerts(model: ReadModel, sees: Callable[[str], bool]) -> list[Alert]:
+def alerts(model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool]) -> list[Alert]:
     """The oldest first; sees: whether objects of a project are told."""
-    found = sorted(_out_of_space(model, sees), key=lambda alert: (alert.since_us, alert.object))
+    found = sorted((*_out_of_space(model, sees), *_pools(pools)), key=lambda alert: (alert.since_us, alert.object))
     return found[:ALERTS_MAX]
 
 
@@ -39,3 +43,15 @@ def _out_of_space(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Ale
                 sentence=f"{vm.name} on {vm.node} stands still: {said(vm.full)}",
                 remedy=f"free space in pool {pools}, or make it larger; the VM loses nothing and goes on by itself",
             )
+
+
+def _pools(pools: Iterable[Pool]) -> Iterator[Alert]:
+    for pool in pools:
+        object = f"pool/{pool.id or pool.name}"
+        if pool.error:
+            remedy = f"see that {', '.join(pool.nodes)} reach it"
+            yield Alert("pool-away", object, 0, f"pool {pool.name} cannot be looked at: {pool.error}", remedy)
+        said, remedy = short(replace(pool.room, rules=replace(pool.rules, over=0.0)), 1)
+        if said:
+            where = pool.nodes[0] if len(pool.nodes) == 1 else f"{len(pool.nodes)} nodes"
+            yield Alert("pool-full", object, 0, f"{said} (on {where})", remedy)

@@ -37,6 +37,7 @@ class Action(StrEnum):
     BALANCE = "balance"
     PLACEMENT = "placement"
     NETWORKS = "networks"
+    POOLS = "pools"
 
 
 LEAST: dict[Action, Role] = {
@@ -54,10 +55,13 @@ LEAST: dict[Action, Role] = {
     Action.BALANCE: Role.ADMIN,
     Action.PLACEMENT: Role.ADMIN,
     Action.NETWORKS: Role.ADMIN,
+    Action.POOLS: Role.ADMIN,
 }
 """The least role for each action."""
 
-CLUSTER_WIDE = frozenset({Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS})
+CLUSTER_WIDE = frozenset(
+    {Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS}
+)
 """Actions on what belongs to no project: the token must be good for all projects."""
 
 _RANK = {role: rank for rank, role in enumerate(Role)}

@@ -10,19 +10,22 @@ import msgspec
 from libs.common.bus import Bus, Incoming
 from libs.common.clock import Clock
 from proto.node import Beat, MemoryBeat
+from proto.pools import SILENCE_US_MAX, PoolNow, PoolsBeat
 
 _log = logging.getLogger(__name__)
 
 FRESH_S = 5.0
 """A node that was silent for longer is shown as offline, and what it said is not shown: five beats."""
+POOLS_FRESH_S = SILENCE_US_MAX / 1e6
 NODES_MAX = 10_000
 
 
 class Latest[T]:
     """The latest word of each node on one kind of subject."""
 
-    def __init__(self, clock: Clock, kind: type[T]) -> None:
+    def __init__(self, clock: Clock, kind: type[T], fresh_s: float = FRESH_S) -> None:
         self._clock = clock
+        self._fresh_s = fresh_s
         self._kind = kind
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self._heard: dict[str, tuple[float, T]] = {}
@@ -39,7 +42,7 @@ class Latest[T]:
     def fresh(self, node: str) -> T | None:
         """None: nothing was heard lately."""
         at, said = self._heard.get(node, (0.0, None))
-        return said if self._clock.monotonic() - at <= FRESH_S else None
+        return said if self._clock.monotonic() - at <= self._fresh_s else None
 
 
 class Beats:
@@ -48,10 +51,12 @@ class Beats:
     def __init__(self, clock: Clock) -> None:
         self._alive = Latest(clock, Beat)
         self._memory = Latest(clock, MemoryBeat)
+        self._pools = Latest(clock, PoolsBeat, POOLS_FRESH_S)
 
     async def open(self, bus: Bus) -> None:
         await bus.serve("tel.*.beat", self._alive.hear)
         await bus.serve("tel.*.memory", self._memory.hear)
+        await bus.serve("tel.*.pools", self._pools.hear)
 
     def online(self, node: str) -> bool:
         return self._alive.fresh(node) is not None
@@ -59,3 +64,8 @@ class Beats:
     def memory(self, node: str) -> MemoryBeat | None:
         """None: nothing was heard lately."""
         return self._memory.fresh(node)
+
+    def pools(self, node: str) -> tuple[PoolNow, ...]:
+        """What it told lately of its pools."""
+        told = self._pools.fresh(node)
+        return told.pools if told is not None else ()

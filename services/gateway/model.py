@@ -14,6 +14,7 @@ from proto.io import DevicesEvent, ImageEvent, NetworkEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
+from proto.pools import PoolEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
@@ -21,6 +22,7 @@ from services.gateway.views.images import ImagesView
 from services.gateway.views.ledgers import LedgersView
 from services.gateway.views.networks import NetworksView
 from services.gateway.views.nodes import NodesView
+from services.gateway.views.pools import PoolsView
 from services.gateway.views.reclaims import ReclaimsView
 from services.gateway.views.vms import VmsView
 
@@ -28,7 +30,7 @@ EVENTS = Registry(
     c
     for union in (
         VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent, NetworkEvent,
+        ImageEvent, NetworkEvent, PoolEvent,
     )
     for c in members(union)
 )
@@ -46,6 +48,7 @@ class ReadModel:
     reclaims: ReclaimsView = field(default_factory=ReclaimsView)
     images: ImagesView = field(default_factory=ImagesView)
     networks: NetworksView = field(default_factory=NetworksView)
+    pools: PoolsView = field(default_factory=PoolsView)
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
@@ -66,4 +69,5 @@ class ReadModel:
         self.reclaims.apply(recorded, event, self.vms.all)
         self.images.apply(recorded, event)
         self.networks.apply(recorded, event)
+        self.pools.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

@@ -18,12 +18,12 @@ from proto import space
 from services.gateway import model, reclaim, scopes, tasks, words
 from services.gateway.model import EVENTS, ReadModel
 from services.gateway.tasks import stories
-from services.gateway.views import images, ledgers, networks, nodes, reclaims, vms
+from services.gateway.views import images, ledgers, networks, nodes, pools, reclaims, vms
 
 _log = logging.getLogger(__name__)
 
 NAME = "gateway"
-FOLDING = (model, scopes, tasks, stories, space, words, reclaim, images, networks, ledgers, nodes, reclaims, vms)
+FOLDING = (model, scopes, tasks, stories, space, words, reclaim, images, networks, ledgers, nodes, pools, reclaims, vms)
 
 _encode = msgspec.msgpack.Encoder().encode
 

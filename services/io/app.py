@@ -9,10 +9,11 @@ from services.io.images import IMAGE
 from services.io.model import DEVICES
 from services.io.networks import NETWORK
 from services.io.phases import PHASES
+from services.io.pools import POOL
 
 SERVICE = Service(
     "io",
-    deciders=(DEVICES, IMAGE, NETWORK),
+    deciders=(DEVICES, IMAGE, NETWORK, POOL),
     follows=(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped),
         *PHASES,
@@ -21,6 +22,6 @@ SERVICE = Service(
     views=views.Views,
     enrich=views.enrich,
     orders=react.orders,
-    telemetry=("tel.*.beat",),
+    telemetry=("tel.*.beat", "tel.*.pools"),
     hear=views.hear,
 )

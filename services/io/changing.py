@@ -30,7 +30,7 @@ from proto.io import (
 )
 from proto.machine import SLOTS_MAX, Disk, DiskWish, Nic
 from proto.models import DISKS
-from services.io import nics
+from services.io import nics, pools
 from services.io.devices import DISKS_MAX, NICS_MAX, SLOT_FIRST, make_disk, make_disks
 from services.io.states import Granted, Made, NoDevices, Removing, Revoked, State
 
@@ -114,6 +114,7 @@ def _attach_disk(command: AttachDisk, made: Granted | Revoked) -> DevicesChanged
         said = f"{wish.size_mib} MiB asked for; its image {wish.image} is of {least} MiB"
         raise Refused(Refusal.BAD_DEVICE, said, f"at least {least} MiB, or leave the size out")
     disk = make_disk(made.vm, wish, sizes_mib, made.disks_made, _slot(made))
+    pools.check(command.known.rooms, disk.pool, disk.size_mib)
     there = command.known.pool_ids.get(disk.pool, "") if isinstance(made, Granted) else ""
     disk = replace(disk, pool_id=there)
     change = Change(kind=ChangeKind.ATTACH_DISK, name=disk.name, slot=disk.slot, file=disk.file, pool=disk.pool)
@@ -142,6 +143,7 @@ def _resize_disk(command: ResizeDisk, made: Granted | Revoked) -> Sequence[Devic
     if size_mib == disk.size_mib:
         return ()
     _check_there(made, disk.name, disk.slot)
+    pools.check(command.known.rooms, disk.pool, size_mib - disk.size_mib)
     if isinstance(made, Granted) and not DISKS[disk.bus].grows:
         said = f"{disk.name} is an {disk.bus} disk: its guest would not see {size_mib} MiB in place of {disk.size_mib}"
         raise Refused(Refusal.NOT_STOPPED, said, f"stop {made.vm} first")

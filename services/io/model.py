@@ -52,7 +52,7 @@ from proto.io import (
 )
 from proto.machine import Disk, ports
 from services.io import nics as cards
-from services.io import seeing
+from services.io import pools, seeing
 from services.io.changing import change
 from services.io.devices import make_disks, named_anew
 from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked, more_unwanted
@@ -109,6 +109,9 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
         moves = isinstance(devices, Granted)  # a grant on top of another
         nics = tuple(cards.resolved(nic, networks, runs=moves) for nic in nics)
     disks = tuple(_at(disk, command) for disk in disks)
+    there = devices.disks if isinstance(devices, Made) else ()
+    if not command.running and (said := pools.lacking(command.rooms, disks, there)):
+        return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
     return [DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
 
 

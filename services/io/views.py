@@ -44,13 +44,16 @@ from proto.io import (
 from proto.machine import Disk, DiskWish, Firmware, Nic, NicWish
 from proto.networks import NAMED_MAX, USER, Network, network_of
 from proto.node import Beat
+from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
 from services.io import networks as own_networks
 from services.io.phases import PHASES
+from services.io.pools import PoolViews, one_for_all
 
 SILENCE_US_MAX = 5_000_000
 """A node not heard for longer is asked only where no other can be."""
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
+_decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
 
 
 @dataclass(slots=True)
@@ -87,6 +90,7 @@ class Views:
     disks: dict[str, Held] = field(default_factory=dict)
     vms: dict[str, VmView] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
+    pools: PoolViews = field(default_factory=PoolViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -97,15 +101,20 @@ class Views:
                 node.pools, node.pool_ids = event.capabilities.pools, event.capabilities.pool_ids
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
+                self.pools.seen.pop(event.node, None)
+            case PoolSet():
+                self.pools.rules[event.pool] = event.rules
             case ImageImported():
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
             case DevicesGranted() | DevicesChanged():
                 self.disks[event.vm] = Held(event.node, event.disks, event.nics)
+                self.pools.has(event.vm, event.disks)
             case DevicesReturned():
                 held = self.disks.get(event.vm)
                 self.disks[event.vm] = Held(event.node, event.disks, held.nics if held else ())
+                self.pools.has(event.vm, event.disks)
             case NetworkCreated() | NetworkChanged():
                 self.networks[event.network] = network_of(event)
             case NetworkDeleted():
@@ -121,6 +130,7 @@ class Views:
                 self.vms.pop(event.vm, None)
             case DevicesRemoved():
                 self.disks.pop(event.vm, None)
+                self.pools.has(event.vm, ())
             case _ if type(event) in PHASES and event.vm in self.vms:
                 self.vms[event.vm].phase = PHASES[type(event)]
 
@@ -169,15 +179,19 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             vm, held = views.vms.get(command.vm), views.disks.get(command.vm)
             wanted = [nic.network for nic in command.nics] + [nic.network for nic in (held.nics if held else ())]
             networks, others = views.named(wanted)
+            disks = held.disks if held else command.disks
             return replace(
                 command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {}, image_ids=image_ids,
                 uefi=vm is not None and vm.uefi, networks=networks, others=others,
+                rooms=views.pools.rooms(command.node, (d.pool for d in disks), now_us),
             )  # fmt: skip
+        case SetPool():
+            return replace(command, known=tuple(sorted({pool for node in views.nodes.values() for pool in node.pools})))
         case ReportImage():
             there = views.nodes.get(command.node)
             return replace(command, pool_ids=there.pool_ids if there else {})
         case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
-            return replace(command, known=_known(command, views))
+            return replace(command, known=_known(command, views, now_us))
         case CreateNetwork():
             wish = Network(name=command.network, bridge=command.bridge, vlan=command.vlan)
             return replace(command, others=views.alike(wish))
@@ -201,7 +215,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return command
 
 
-def _known(command: ChangeCommand, views: Views) -> Known:
+def _known(command: ChangeCommand, views: Views, now_us: int) -> Known:
     vm = views.vms.get(command.vm)
     if vm is None:
         return Known()
@@ -213,12 +227,29 @@ def _known(command: ChangeCommand, views: Views) -> Known:
     networks, others = views.named([asked, *(nic.network for nic in vm.nics)])
     return Known(
         phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}, uefi=vm.uefi,
-        networks=networks, others=others, vcpus_max=vm.vcpus_max,
+        networks=networks, others=others, vcpus_max=vm.vcpus_max, rooms=_rooms(command, views, held, now_us),
     )  # fmt: skip
 
 
+def _rooms(command: ChangeCommand, views: Views, held: Held | None, now_us: int) -> tuple[PoolRoom, ...]:
+    """Of the pool that is to hold more. A VM that was on no node yet may come to any: then only one that all share is known."""
+    if isinstance(command, AttachDisk):
+        pool = command.disk.pool
+    elif isinstance(command, ResizeDisk):
+        pool = next((d.pool for d in held.disks if d.name == command.name), "") if held else ""
+    else:
+        return ()
+    node = held.node if held and held.node else one_for_all({name: n.pool_ids for name, n in views.nodes.items()}, pool)
+    return views.pools.rooms(node, [pool], now_us) if pool and node else ()
+
+
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
-    """`tel.NODE.beat`. Only a node that joined, and only in its own name."""
+    """`tel.NODE.beat`, `tel.NODE.pools`. Only a node that joined, and only in its own name."""
+    if subject.endswith(".pools"):
+        told = _decode_pools(data)
+        if told.node in views.nodes and subject == f"tel.{told.node}.pools":
+            views.pools.hear(told, now_us)
+        return
     beat = _decode_beat(data)
     node = views.nodes.get(beat.node)
     if node is not None and subject == f"tel.{beat.node}.beat":

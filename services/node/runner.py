@@ -72,7 +72,7 @@ class AgentRunner:
         self._requests_lost = 0
         self.leave_asked = asyncio.Event()
         """the node is to be removed (leaving.py)"""
-        self.pools = PoolWatch(driver, self.agent, clock, self._do)
+        self.pools = PoolWatch(node, boot_id, driver, self.agent, bus, clock, self._do)
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
         self.planning = Planning(
             node, driver, bus, clock, lambda effect: self._do((effect,)), self._tasks.start, self._machines

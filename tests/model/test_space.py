@@ -221,13 +221,13 @@ def test_it_is_shown_as_what_it_is_and_is_an_alert_while_it_lasts() -> None:
     vm = log.model.vms.all["a"]
     assert (vm.state, vm.full) == ("out-of-space", FULL)
     assert vm.reason == f"stands still: {said(FULL)}"
-    (alert,) = alerts(log.model, lambda project: True)
+    (alert,) = alerts(log.model, (), lambda project: True)
     assert (alert.kind, alert.object) == ("out-of-space", "vm/a")
     assert "pool far has no room" in alert.sentence and "free space in pool far" in alert.remedy
-    assert alerts(log.model, lambda project: False) == []
+    assert alerts(log.model, (), lambda project: False) == []
     log.add(VmSpaceRegained(vm=VM, node=NodeId("n1"), generation=1))
     assert (vm.state, vm.full, vm.full_us) == ("running", (), 0)
-    assert alerts(log.model, lambda project: True) == []
+    assert alerts(log.model, (), lambda project: True) == []
 
 
 def test_file_systems_that_others_may_have_mounted_are_known_by_their_type() -> None:

@@ -10,9 +10,10 @@ from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.bodies import Alerts
 from services.gateway.http.door import Asked
+from services.gateway.http.pools import found
 
 
 @get("/v1/alerts", action=Action.READ, summary="What is to be looked at now", tags=["Cluster"])
 async def list_alerts(request: Asked, gateway: NamedDependency[Gateway]) -> Alerts:
     """Those about objects of the token's projects, the oldest first."""
-    return Alerts(alerts(gateway.model, request.user.sees))
+    return Alerts(alerts(gateway.model, found(request, gateway), request.user.sees))

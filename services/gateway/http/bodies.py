@@ -25,8 +25,10 @@ from proto.machine import (
 from proto.migration import MigrationDeadlineS
 from proto.networks import USER, Queues
 from proto.placement import Ratio, RatioOrNone, WeightSet
+from proto.pools import KeepFreePct, Over
 from proto.vms import DeadlineS
 from services.gateway.alerts import Alert
+from services.gateway.pools import Pool
 from services.gateway.tasks import Task
 from services.gateway.views.images import Image
 from services.gateway.views.nodes import Node
@@ -242,8 +244,19 @@ class Nodes(msgspec.Struct):
     items: list[Node]
 
 
+class PoolBody(Body):
+    """What is not said stays. over: its disks are at most so many times its size, 0: no limit."""
+
+    over: Over | None = None
+    keep_free_pct: KeepFreePct | None = None
+
+
 class Alerts(msgspec.Struct):
     items: list[Alert]
+
+
+class Pools(msgspec.Struct):
+    items: list[Pool]
 
 
 class Images(msgspec.Struct):

@@ -12,6 +12,7 @@ from proto import io, ladder, memory
 from proto import migration as m
 from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized, PlacementSet
+from proto.pools import PoolSet
 from services.gateway.tasks import Task, Tasks, step
 from services.gateway.tasks.devices import devices
 from services.gateway.why.growing import cost
@@ -283,6 +284,8 @@ def _nodes(s: _Story) -> bool:
             s.at_once(f"memory-{cause.value}", node, f"{node} may promise {s.event.capacity_mib - s.event.share_mib} MiB to starts")
         case ClusterFinalized(protocol=protocol):
             s.at_once("finalize", "cluster", f"all speak protocol {protocol}")
+        case PoolSet(pool=pool):
+            s.at_once("pool", pool, f"the pool {pool} has its new rules")
         case PlacementSet():
             s.at_once("placement", "cluster", "placement has its new rules")
         case BalanceSet(mode=mode):

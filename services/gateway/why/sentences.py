@@ -17,6 +17,7 @@ from proto.nodes import (
     NodeReported,
     NodeUncordoned,
 )
+from proto.pools import PoolSet
 from proto.space import VmRanOutOfSpace, VmSpaceRegained
 from proto.space import said as said_full
 from services.gateway import reclaim
@@ -156,6 +157,9 @@ def _of_migrations(event: Any) -> str:
 
 def _of_others(event: Any) -> str:
     match event:
+        case PoolSet(pool=pool, rules=rules):
+            over = f"disks of at most {rules.over:g} times its size" if rules.over else "disks of any size together"
+            return f"the pool {pool} may hold {over}, and takes none with less than {rules.keep_free_pct} % free"
         case memory.MemoryReserved():
             sums = f"{event.reserved_mib} are guaranteed now, and {event.charged_mib} taken by nominal sizes"
             of = f"of {event.capacity_mib} MiB, {sums}"

@@ -240,8 +240,8 @@ class Driver(Protocol):
         """The guest's screen as PNG, at most SCREENSHOT_BYTES_MAX. Raises NoSuchVm, DriverError."""
         ...
 
-    async def pools(self) -> tuple[PoolNow, ...]:
-        """What they hold now. One that does not answer is in it, with its error."""
+    async def pools(self, files: bool = False) -> tuple[PoolNow, ...]:
+        """What they hold now; files: with what is in each. One that does not answer is in it, with its error."""
         ...
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import Disk, MachineSpec
-from proto.space import PoolNow
+from proto.pools import FILES_MAX
+from proto.space import FileNow, PoolNow
 from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move
 from services.node.drivers.simmeet import Meeting
 
@@ -84,8 +87,13 @@ class SimPool:
             known=self.known, lost_opens=self.lost_opens,
         )  # fmt: skip
 
-    def now(self) -> PoolNow:
-        return PoolNow(name="default", id=self.id, size_mib=self.size_mib, free_mib=self.free_mib)
+    def now(self, files: bool = False) -> PoolNow:
+        """Simulated disks take nothing."""
+        now = PoolNow(name="default", id=self.id, size_mib=self.size_mib, free_mib=self.free_mib)
+        if not files:
+            return now
+        named = tuple(FileNow(file=key.rpartition("/")[2], used_mib=0) for key in sorted(self.disks)[:FILES_MAX])
+        return replace(now, disks_mib=0, images_mib=sum(info.size_mib for info in self.images.values()), files=named)
 
     def come(self, spec: MachineSpec, move: Move) -> None:
         """Empty disks for those that the guest brings; the others are there. Raises CannotStart."""

@@ -196,8 +196,8 @@ class SimulatedDriver:
         self._find(vm)
         return _one_dark_pixel()
 
-    async def pools(self) -> tuple[PoolNow, ...]:
-        return (self.host.pool.now(),)
+    async def pools(self, files: bool = False) -> tuple[PoolNow, ...]:
+        return (self.host.pool.now(files),)
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         self.host.pool.remove(disks)

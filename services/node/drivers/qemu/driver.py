@@ -275,8 +275,8 @@ class QemuDriver:
 
     # --- files ----------------------------------------------------------------------------------------------------
 
-    async def pools(self) -> tuple[PoolNow, ...]:
-        return await self._figures.all()
+    async def pools(self, files: bool = False) -> tuple[PoolNow, ...]:
+        return await self._figures.all(files)
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         async with self._fleet.lock(vm):
