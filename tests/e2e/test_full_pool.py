@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,43 @@ def test_a_guest_waits_for_room_and_loses_nothing(small: tuple[EmbeddedCluster, 
     assert cluster.json("alerts") == []
     assert "there was room again" in cluster.ctl("why", "vm/hog")
     cluster.ctl("vm", "stop", "hog", "--force", "--wait")
+
+
+@pytest.mark.timeout(300)
+def test_pools_are_told_of_and_hold_no_more_than_their_rules_say(small: tuple[EmbeddedCluster, dict[str, SmallPool]]) -> None:
+    cluster, pools = small
+
+    def told() -> list[dict[str, Any]] | None:
+        found: list[dict[str, Any]] = cluster.json("pool", "ls")
+        return found if len(found) == 4 and all(pool["size_mib"] > 0 for pool in found) else None
+
+    found = cluster.until(told, "all pools to be told of")
+    assert [(p["name"], p["kind"], len(p["nodes"])) for p in found] == [("default", "shared", 3), *[("local", "local", 1)] * 3]
+    assert {p["size_mib"] for p in found if p["name"] == "local"} == {SIZE_MIB}
+
+    cluster.ctl("vm", "create", "saver", *TINY)
+    boot_id(cluster, "saver")
+    here = node(cluster, "saver")
+    code, no = cluster.refused("pool", "set", "fast", "--over", "2")
+    assert code == 1 and "there are default, local" in no
+    cluster.ctl("pool", "set", "local", "--over", "1.5", "--keep-free", "25%", "--wait")
+    cluster.ctl("disk", "attach", "saver", "--size", "40MiB", "--pool", "local", "--wait")
+    code, no = cluster.refused("disk", "attach", "saver", "--size", "40MiB", "--pool", "local")
+    assert code == 1 and f"{SIZE_MIB} MiB and disks of 40 MiB in it; 40 more make 80, and 72 are the most" in no
+    code, no = cluster.refused("disk", "resize", "saver", "disk1", "80MiB")
+    assert code == 1 and "and 72 are the most" in no and "at most 32 MiB more" in no
+    pools[here].fill(leave_kib=8 * 1024)
+    (alert,) = cluster.until(lambda: cluster.json("alerts") or None, "the alert about a pool that is nearly full")
+    assert alert["kind"] == "pool-full" and "below 12 MiB (25 %)" in alert["sentence"] and here in alert["sentence"]
+    code, no = cluster.refused("disk", "attach", "saver", "--size", "8MiB", "--pool", "local")
+    assert code == 1 and "below 12 MiB (25 %) it takes no more" in no
+    (one,) = (p for p in cluster.json("pool", "show", "local") if p["nodes"] == [here])
+    assert (one["provisioned_mib"], one["ratio"], one["rules"]) == (40, 0.833, {"over": 1.5, "keep_free_pct": 25})
+    assert [(d["vm"], d["disk"], d["size_mib"]) for d in one["disks"]] == [("saver", "disk1", 40)]
+    assert 0 <= one["disks"][0]["used_mib"] < 40
+    shown = cluster.ctl("pool", "show", one["id"])
+    assert "at most 1.5 times its size" in shown and "saver-disk1.qcow2" in shown
+    cluster.ctl("vm", "stop", "saver", "--force", "--wait")
 
 
 def state(cluster: EmbeddedCluster) -> str:

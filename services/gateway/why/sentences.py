@@ -17,20 +17,18 @@ from proto.nodes import (
     NodeReported,
     NodeUncordoned,
 )
-from proto.pools import PoolSet
-from proto.space import VmRanOutOfSpace, VmSpaceRegained
-from proto.space import said as said_full
 from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
 from services.gateway.why.growing import of_growth
 from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
+from services.gateway.why.pools import of_pools
 from services.gateway.words import count
 
 
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
-    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes, of_growth, of_balance):
+    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes, of_growth, of_balance, of_pools):
         if said := say(event):
             return said
     return kind.replace("_", " ")
@@ -79,10 +77,6 @@ def _of_lives(event: Any) -> str:
             return "it was ordered to go on"
         case c.VmResumed():
             return "seen running again"
-        case VmRanOutOfSpace():
-            return f"{event.node} saw it stand still: {said_full(event.disks)}"
-        case VmSpaceRegained():
-            return "there was room again, and it was seen to go on"
         case c.VmResetRequested():
             return f"reset {event.resets} was ordered"
         case c.VmReset():
@@ -157,9 +151,6 @@ def _of_migrations(event: Any) -> str:
 
 def _of_others(event: Any) -> str:
     match event:
-        case PoolSet(pool=pool, rules=rules):
-            over = f"disks of at most {rules.over:g} times its size" if rules.over else "disks of any size together"
-            return f"the pool {pool} may hold {over}, and takes none with less than {rules.keep_free_pct} % free"
         case memory.MemoryReserved():
             sums = f"{event.reserved_mib} are guaranteed now, and {event.charged_mib} taken by nominal sizes"
             of = f"of {event.capacity_mib} MiB, {sums}"
