@@ -83,6 +83,8 @@ def test_disks_and_nics_come_and_go_while_it_runs(cluster: EmbeddedCluster) -> N
     before = writes(cluster, "disk1")
     assert guest(cluster, "plug", "/bin/sh", "-c", written) == "written"
     assert writes(cluster, "disk1") == before + 16
+    told = {each["type"]: each["asked_by"] for each in cluster.json("vm", "history", "plug")}
+    assert {told[type] for type in ("devices_changed", "device_attached", "disk_resized")} == {"user:admin"}
     cluster.ctl("nic", "attach", "plug", "--wait")
     mac = cluster.json("nic", "ls", "plug")[1]["mac"]
     looks(cluster, "cat /sys/class/net/eth1/address", mac)

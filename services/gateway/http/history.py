@@ -47,12 +47,14 @@ async def history(
     request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], size: OfSize = False
 ) -> History:
     await gateway.vm(request.user, vm)
+    """Of the VM itself and of its devices."""
     try:
-        rows = await ask.read_newest(gateway.log, f"vm-{vm}")
+        read = [await ask.read_newest(gateway.log, stream) for stream in (f"vm-{vm}", f"devices-{vm}")]
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
+    rows = sorted((row for rows in read for row in rows), key=lambda row: row.position)
     items = told([ask.known(row) for row in rows])
-    return History([i for i in items if not size or i.type in SIZE], rows[0].version - 1 if rows else 0)
+    return History([i for i in items if not size or i.type in SIZE], sum(rows[0].version - 1 for rows in read if rows))
 
 
 def told(events: list[Known]) -> list[Happened]:
