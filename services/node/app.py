@@ -45,7 +45,7 @@ def make_driver(config: NodeConfig) -> Driver:
 
         return QemuDriver(
             config.node, config.state, config.pool_folders(), share=config.share, memory_mib=config.memory_mib,
-            bridges=config.bridges,
+            bridges=config.bridges, network_namespace=config.network_namespace,
             moves_at=config.migration_address, control_plane=config.control_plane_group,
         )  # fmt: skip
     if config.driver == "simulated":

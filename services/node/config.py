@@ -18,7 +18,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     what its VMs and its agent hold is counted against it. gateway and join_token_file: where and with what one-time token to
     join, the first time only.
     nats_url: overrides the address that the join answered. driver: `qemu` or `simulated`. bridges: of this node, that VMs
-    may be plugged into. migration_address: of this node, where guests and their disks come in from other hosts, encrypted; none:
+    may be plugged into; none: all that there are. network_namespace: in which they are (a file such as /run/netns/NAME); none: the
+    host's. migration_address: of this node, where guests and their disks come in from other hosts, encrypted; none:
     only from nodes on this very host.
     control_plane_group: the control group that the cluster's control plane stands in, where it runs on this host.
     swap: what the agent makes for VMs: `zram`, `disk` (encrypted), `auto` (zram, or else disk); none: nothing. swap_mib: how much,
@@ -34,6 +35,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int = 0
     driver: str = "qemu"
     bridges: tuple[str, ...] = ()
+    network_namespace: Path | None = None
     migration_address: str = ""
     control_plane_group: Path | None = None
     swap: str = ""
@@ -54,6 +56,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         device = self.swap_device
         if device is not None and not (str(device).startswith("/dev/") and device.is_block_device()):
             raise ValueError(f"ASV_SWAP_DEVICE: {device} is no block device below /dev")
+        if self.network_namespace is not None and not self.network_namespace.exists():
+            raise ValueError(f"ASV_NETWORK_NAMESPACE: there is no {self.network_namespace}")
         if self.control_plane_group is not None and not self.control_plane_group.is_dir():
             raise ValueError(f"ASV_CONTROL_PLANE_GROUP: there is no folder {self.control_plane_group}")
 

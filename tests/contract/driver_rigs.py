@@ -167,9 +167,14 @@ class QemuRig:
         self.pool = top / "pool"
         shutil.copytree(tiny, self.pool / "images" / "tiny")
 
-    def driver(self, node: str = "n1", bridges: tuple[str, ...] = (), moves_at: str = "") -> QemuDriver:
+    def driver(
+        self, node: str = "n1", bridges: tuple[str, ...] = (), moves_at: str = "", namespace: Path | None = None
+    ) -> QemuDriver:
         probes = self.top.parent / "probes"
-        return QemuDriver(node, self.top / node, {"default": self.pool}, share=2, cache=probes, bridges=bridges, moves_at=moves_at)
+        return QemuDriver(
+            node, self.top / node, {"default": self.pool}, share=2, cache=probes, bridges=bridges, moves_at=moves_at,
+            network_namespace=namespace,
+        )  # fmt: skip
 
     def pool_of(self, node: str) -> Path:
         return self.top / f"pool-{node}" if (self.top / f"pool-{node}").exists() else self.pool

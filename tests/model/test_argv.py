@@ -47,14 +47,14 @@ DATA = Disk(
     name="data", pool="fast", file="web-1-data.raw", size_mib=64, format=DiskFormat.RAW, serial="s-data", slot=9
 )
 USER = Nic(name="lan", kind=NicKind.USER, mac="52:54:00:aa:bb:01", slot=8)
-BRIDGED = Nic(name="wan", kind=NicKind.BRIDGE, mac="52:54:00:aa:bb:02", slot=17, bridge="br0")
+BRIDGED = Nic(name="wan", kind=NicKind.BRIDGE, mac="52:54:00:aa:bb:02", slot=17, bridge="br0", mtu=1400, queues=2)
 PLACE = Place(
     accelerator="tcg",
     pools={"default": "/pools/default", "fast": "/proc/self/fd/9"},
     direct=frozenset({"default"}),
     bases={"tiny": Backing("images/tiny/disk.qcow2", DiskFormat.QCOW2)},
     boot_folder="/pools/default/images/tiny",
-    taps={"wan": 12},
+    taps={"wan": (12, 13)},
 )
 MINIMAL = MachineSpec(vm="web-1", generation=1, shape=SHAPE, boot=TINY, boot_image="tiny")
 FULL = MachineSpec(

@@ -20,6 +20,7 @@ from libs.common.clock import Clock, SystemClock
 from proto.compute import Capabilities
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, Firmware, MachineSpec
+from proto.networks import Bridge
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
@@ -99,6 +100,8 @@ class SimulatedDriver:
             driver="simulated",
             cells=self.host.params.pcpus_of_cells,
             pools=("default",),
+            bridges=(Bridge(name="lan"),),
+            tap_filter=True,
             not_enforced=("everything: VMs are simulated", *swap.unfit(self.host.swaps)),
             swap_mib=swap_mib,
             swap_memory_mib=swap_memory_mib,

@@ -13,8 +13,9 @@ import msgspec
 from proto.compute import Capabilities
 from proto.machine import Firmware
 from services.node.drivers import DriverError
+from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
-from services.node.host import accel, areas, cgroup_class, cgroup_memory, cpu, memory, network, swap
+from services.node.host import accel, areas, cgroup_class, cgroup_memory, cpu, memory, swap
 from services.node.host.cgroup import Groups
 from services.node.host.qemu import VERSION_S_MAX, QemuUnusable, version
 
@@ -46,7 +47,7 @@ def describe(
     memory_mib: int = 0,
     pools: Mapping[str, Path],
     direct: frozenset[str],
-    bridges: tuple[str, ...],
+    networks: NodeNetworks,
     groups: Groups,
     control_plane: bool = False,
     uefi: bool = False,
@@ -58,6 +59,7 @@ def describe(
     cells = [cell for cell in memory.cells() if set(cell.pcpus) & set(usable)]
     swaps = swap.swaps()
     swap_mib, swap_memory_mib = swap.for_vms(swaps)
+    bridges = networks.bridges()
     return Capabilities(
         accelerator=found.accelerator.name,
         cpu_model=found.accelerator.cpu_model,
@@ -70,10 +72,13 @@ def describe(
         cells_mib=tuple(cell.total_mib // share for cell in cells),
         cell_numbers=tuple(cell.number for cell in cells),
         pools=tuple(sorted(pools)),
-        bridges=tuple(b for b in network.bridges() if not bridges or b.name in bridges),
+        bridges=bridges,
+        tap_filter=networks.may_filter(bridges),
         hotplug=HOTPLUG,
         firmware=(Firmware.DIRECT, Firmware.BIOS, *((Firmware.UEFI,) if uefi else ())),
-        not_enforced=(*_not_enforced(found, share, pools, direct, groups), *swap.unfit(swaps)),
+        not_enforced=(
+            *_not_enforced(found, share, pools, direct, groups), *networks.not_enforced(bridges), *swap.unfit(swaps),
+        ),
         share=share,
         swap_mib=swap_mib // share,
         balloon=True,

@@ -44,7 +44,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     pools    folder of each pool; direct: the pools whose file system can do O_DIRECT
     bases    what each image is, by image name: a disk with `image` in qcow2 format stands on it
-    *_fd     numbers of the listening sockets and of tap devices (by NIC name), as the process inherits them
+    *_fd     numbers of the listening sockets and of the queues of tap devices (by NIC name), as the process inherits them
     """
 
     accelerator: str
@@ -55,7 +55,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     monitor_fd: int = 3
     agent_fd: int = 4
     serial_fd: int = 5
-    taps: dict[str, int] = {}
+    taps: dict[str, tuple[int, ...]] = {}
     firmware_code: str = ""
     firmware_vars: str = ""
     """of UEFI: the host's, and the VM's own"""
@@ -249,8 +249,8 @@ def _disk(disk: Disk, place: Place) -> list[str]:
 
 
 def _nic(nic: Nic, place: Place) -> list[str]:
-    tap = str(place.taps[nic.name]) if nic.kind is NicKind.BRIDGE else ""
-    backend = devices.nic_backend(nic, tap)
+    queues = [str(queue) for queue in place.taps[nic.name]] if nic.kind is NicKind.BRIDGE else []
+    backend = devices.nic_backend(nic, queues)
     net = ",".join([str(backend.pop("type")), *(f"{key}={_word(value)}" for key, value in backend.items())])
     return ["-netdev", net, *_each("-device", [devices.nic_device(nic)])]
 

@@ -6,6 +6,7 @@ characters, the first of them a letter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -79,18 +80,24 @@ def flash_nodes(id: str, path: str, *, read_only: bool) -> list[Words]:
     return [file, {"driver": "raw", "node-name": id, "file": f"{id}-file", "read-only": read_only}]
 
 
-def nic_backend(nic: Nic, tap: str = "") -> Words:
-    """tap: what the tap's open file is called."""
+def nic_backend(nic: Nic, queues: Sequence[str] = ()) -> Words:
+    """queues: what the tap's open files are called."""
     if nic.kind is NicKind.USER:
         # restrict: DHCP and nothing else, neither the host (10.0.2.2 is its loopback) nor the world behind it.
         return {"type": "user", "id": nic_id(nic.slot), "restrict": True, "ipv6": False}
-    return {"type": "tap", "id": nic_id(nic.slot), "fd": tap, "vhost": False}
+    fds = {"fd": queues[0]} if len(queues) == 1 else {"fds": ":".join(queues)}
+    return {"type": "tap", "id": nic_id(nic.slot), **fds, "vhost": False}
 
 
 def nic_device(nic: Nic) -> Words:
     id = nic_id(nic.slot)
     driver = "virtio-net-pci" if nic.model is NicModel.VIRTIO else "e1000e"
     own: Words = {"id": device_id(id), "bus": f"port{nic.slot}", "netdev": id, "mac": nic.mac, "romfile": ""}
+    if nic.model is NicModel.VIRTIO:
+        if nic.queues > 1:  # an interrupt for each queue, one for its configuration, one to spare
+            own |= {"mq": True, "vectors": 2 * nic.queues + 2}
+        if nic.mtu:
+            own["host_mtu"] = nic.mtu
     return {"driver": driver, **own}
 
 

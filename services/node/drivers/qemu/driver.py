@@ -45,6 +45,7 @@ from services.node.drivers.qemu.fleet import Fleet, with_direct
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
 from services.node.drivers.qemu.launch import Host, Maker
 from services.node.drivers.qemu.memory import QemuMemory
+from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.host import areas, cgroup_left, ovmf
@@ -56,7 +57,8 @@ from services.node.host.threads import affinity
 class QemuDriver:
     """See the module. share: how many embedded nodes divide this host's CPUs and memory; memory_mib: what of its memory
     this one may use, where that is stated (0: it is not). accelerator: `kvm` or `tcg`; what a
-    probe at `open` found where nothing is said. bridges: those that VMs may be put into. cache: where the probe's verdict
+    probe at `open` found where nothing is said. bridges: those that VMs may be put into (none
+    named: all), network_namespace: in which they are; None: the host's. cache: where the probe's verdict
     is kept (`state` where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control
     plane stands in, where it runs on this host."""
 
@@ -76,6 +78,7 @@ class QemuDriver:
         cache: Path | None = None,
         moves_at: str = "",
         control_plane: Path | None = None,
+        network_namespace: Path | None = None,
     ) -> None:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
@@ -95,7 +98,7 @@ class QemuDriver:
             state=state,
             pools=dict(pools),
             direct=frozenset(),
-            bridges=tuple(bridges),
+            networks=NodeNetworks(bridges, network_namespace),
             maker=maker or self._image_tool,
             groups=groups,
             control_plane=control_plane,
@@ -118,6 +121,7 @@ class QemuDriver:
 
     async def close(self) -> None:
         await self._fleet.close()
+        self._fleet.host.networks.close()
         self._changes.end()
 
     async def changes(self) -> AsyncIterator[MachineChanged]:
@@ -134,7 +138,7 @@ class QemuDriver:
             memory_mib=self._memory_mib,
             pools=host.pools,
             direct=host.direct,
-            bridges=host.bridges,
+            networks=host.networks,
             groups=host.groups,
             control_plane=host.control_plane is not None,
             uefi=host.ovmf is not None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from proto.hardware import Misfit
 from proto.machine import MachineSpec, Nic, NicKind
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import argv, devices, launch
+from services.node.drivers.qemu import argv, devices
 from services.node.drivers.qemu.devices import device_id, nic_id
 from services.node.drivers.qemu.fitting import misfits
 
@@ -53,18 +53,25 @@ async def slots(vm: RunningVm) -> set[int]:
 
 async def _plug(vm: RunningVm, host: Host, nic: Nic) -> None:
     """Raises DriverError, OSError; then nothing of it is left."""
-    id, tap = nic_id(nic.slot), ""
-    if nic.kind is NicKind.BRIDGE:
-        tap = f"tap-{id}"
-        fd = await asyncio.to_thread(launch.tap_of, host, nic)
-        try:
-            await vm.give(tap, fd)
-        finally:
-            os.close(fd)
+    id = nic_id(nic.slot)
+    queues = await _tap(vm, host, nic) if nic.kind is NicKind.BRIDGE else []
     await vm.fitting.away("netdev_del", {"id": id})  # of a try that was cut short
-    await vm.do("netdev_add", devices.nic_backend(nic, tap))
+    await vm.do("netdev_add", devices.nic_backend(nic, queues))
     try:
         await vm.do("device_add", devices.nic_device(nic))
     except DriverError:
         await vm.fitting.away("netdev_del", {"id": id})
         raise
+
+
+async def _tap(vm: RunningVm, host: Host, nic: Nic) -> list[str]:
+    """The queues of a new tap, as QEMU is to call them. Raises DriverError, OSError."""
+    fds = await asyncio.to_thread(host.networks.open_tap, nic)
+    names = [f"tap-{nic_id(nic.slot)}-{number}" for number in range(len(fds))]
+    try:
+        for name, fd in zip(names, fds, strict=True):
+            await vm.give(name, fd)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return names

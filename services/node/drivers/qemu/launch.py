@@ -15,14 +15,14 @@ from typing import Protocol
 
 import msgspec
 
-from proto.machine import Disk, DiskFormat, MachineSpec, Nic, NicKind
+from proto.machine import Disk, DiskFormat, MachineSpec, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
 from services.node.drivers.qemu import argv, disks, firmware, lease
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
+from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.process import enterable, host_boot_id, spawn, start_ticks, uid_for
-from services.node.drivers.qemu.tap import open_tap
 from services.node.host import cgroup_memory
 from services.node.host.areas import area_of, make_expendable
 from services.node.host.cgroup import Groups
@@ -47,7 +47,7 @@ class Maker(Protocol):
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What of this node a birth needs. direct: pools that take O_DIRECT; bridges: those NICs may be put into. moves_at: the address
+    """What of this node a birth needs. direct: pools that take O_DIRECT; networks: what NICs may be put into. moves_at: the address
     (of this node) where processes wait for guests, encrypted; none: unix sockets, so that guests come from nodes on this very host
     only. control_plane: its group on this host, whose limits this node sets. ovmf: UEFI firmware, where there is any."""
 
@@ -57,7 +57,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     state: Path
     pools: Mapping[str, Path]
     direct: frozenset[str]
-    bridges: tuple[str, ...]
+    networks: NodeNetworks
     maker: Maker
     groups: Groups
     moves_at: str = ""
@@ -93,8 +93,11 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 make(host, disk, bases.get(disk.image), uid)
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
-        taps = {nic.name: _kept(open_files, tap_of(host, nic)) for nic in spec.nics if nic.kind is NicKind.BRIDGE}
-        inherit += taps.values()
+        taps = {
+            nic.name: tuple(_kept(open_files, queue) for queue in host.networks.open_tap(nic))
+            for nic in spec.nics if nic.kind is NicKind.BRIDGE
+        }  # fmt: skip
+        inherit += [fd for queues in taps.values() for fd in queues]
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
         boot_folder = _boot_folder(host, spec, named)
         folder = Folder(host.state, spec.vm)
@@ -202,16 +205,6 @@ def _boot_folder(host: Host, spec: MachineSpec, named: Mapping[str, str]) -> str
     where = ", ".join(str(host.pools[name]) for name in named)
     files = f"{spec.boot.kernel} and {spec.boot.initrd}"
     raise CannotStart(f"image {spec.boot_image!r} with {files} is not in {where}; import it first")
-
-
-def tap_of(host: Host, nic: Nic) -> int:
-    """An open tap in the bridge of the NIC. Raises CannotStart."""
-    if host.bridges and nic.bridge not in host.bridges:
-        allowed = ", ".join(host.bridges)
-        raise CannotStart(f"NIC {nic.name} wants bridge {nic.bridge!r}; those allowed on {host.node}: {allowed}")
-    if nic.vlan or not nic.trusted:
-        raise CannotStart(f"NIC {nic.name} is to be kept to the VLAN and addresses of {nic.network}, which {host.node} cannot do")
-    return open_tap(nic.bridge)
 
 
 def _find(host: Host, disk: Disk) -> None:
