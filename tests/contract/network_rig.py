@@ -44,7 +44,7 @@ class Wire:
         """What comes in, until nothing comes for FRAME_S_MAX (TimeoutError)."""
         while True:
             frame, extra, _, address = self.socket.recvmsg(65536, 256)
-            if address[2] == socket.PACKET_OUTGOING:  # type: ignore[attr-defined]
+            if address[2] == socket.PACKET_OUTGOING:
                 continue
             vlan = 0
             for level, kind, data in extra:

@@ -11,6 +11,7 @@ from proto.hardware import Misfit
 from proto.machine import MachineSpec, Nic, NicKind
 from services.node.drivers import DriverError
 from services.node.drivers.qemu import argv, devices
+from services.node.drivers.qemu.announce import announce
 from services.node.drivers.qemu.devices import device_id, nic_id
 from services.node.drivers.qemu.fitting import misfits
 
@@ -62,6 +63,7 @@ async def _plug(vm: RunningVm, host: Host, nic: Nic) -> None:
     except DriverError:
         await vm.fitting.away("netdev_del", {"id": id})
         raise
+    await announce(vm, id)
 
 
 async def _tap(vm: RunningVm, host: Host, nic: Nic) -> list[str]:

@@ -23,6 +23,7 @@ import msgspec
 from proto.compute import GoneCause
 from services.node.drivers import NO_SPACE, SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
 from services.node.drivers.qemu import fit_emulated
+from services.node.drivers.qemu.announce import announce
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
@@ -145,6 +146,7 @@ class RunningVm:
         with self.by_verb():
             await self.qmp.execute("cont")
             self.status = "running"
+        await announce(self)
 
     async def pause(self) -> None:
         if self.status == "running":
@@ -158,6 +160,7 @@ class RunningVm:
         if self.status != "running":
             with self.by_verb():
                 await self._cont()
+            await announce(self)
 
     async def _cont(self) -> None:
         """It may have stopped for want of room again before QEMU has answered."""

@@ -13,6 +13,7 @@ import msgspec
 from proto.node import Sending
 from services.node.drivers import AT_HAND, CannotMove, DriverError, MachineChanged, Move
 from services.node.drivers.qemu import moving, secrecy
+from services.node.drivers.qemu.announce import announce
 from services.node.drivers.qemu.launch import NOWHERE, Host
 from services.node.drivers.qemu.mirrors import Mirrors
 from services.node.drivers.qemu.qmp import QmpError, QmpEvent
@@ -252,6 +253,7 @@ class Mover:
         with vm.by_verb():
             await vm.do("cont")
             vm.status = "running"
+        await announce(vm)  # the other process may have done so already
 
     # --- what the monitor says ------------------------------------------------------------------------------------
 
