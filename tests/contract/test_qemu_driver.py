@@ -287,7 +287,7 @@ async def test_a_nic_in_a_bridge_lives_as_long_as_its_process(rig: QemuRig) -> N
     try:
         for driver in (closed, opened):
             await driver.open()
-        with pytest.raises(CannotStart, match="allowed on n1: other"):
+        with pytest.raises(CannotStart, match="allowed here: other"):
             await closed.start(spec)
         assert [b.name for b in (await opened.capabilities()).bridges] == [bridge]
         await opened.start(msgspec.structs.replace(spec, generation=2))

@@ -93,11 +93,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 make(host, disk, bases.get(disk.image), uid)
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
-        taps = {
-            nic.name: tuple(_kept(open_files, queue) for queue in host.networks.open_tap(nic))
-            for nic in spec.nics if nic.kind is NicKind.BRIDGE
-        }  # fmt: skip
-        inherit += [fd for queues in taps.values() for fd in queues]
+        taps = _taps(host, spec, inherit, open_files)
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
         boot_folder = _boot_folder(host, spec, named)
         folder = Folder(host.state, spec.vm)
@@ -205,6 +201,14 @@ def _boot_folder(host: Host, spec: MachineSpec, named: Mapping[str, str]) -> str
     where = ", ".join(str(host.pools[name]) for name in named)
     files = f"{spec.boot.kernel} and {spec.boot.initrd}"
     raise CannotStart(f"image {spec.boot_image!r} with {files} is not in {where}; import it first")
+
+
+def _taps(host: Host, spec: MachineSpec, inherit: list[int], open_files: ExitStack) -> dict[str, tuple[int, ...]]:
+    """The queues of each NIC that is in a bridge. Raises CannotStart."""
+    bridged = (nic for nic in spec.nics if nic.kind is NicKind.BRIDGE)
+    taps = {nic.name: tuple(_kept(open_files, queue) for queue in host.networks.open_tap(nic)) for nic in bridged}
+    inherit += [queue for queues in taps.values() for queue in queues]
+    return taps
 
 
 def _find(host: Host, disk: Disk) -> None:
