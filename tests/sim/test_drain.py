@@ -31,8 +31,9 @@ def drained(seed: int, faults: int) -> World:
         world.ask("compute", f"vm-vm-{n}", StartVm(vm=f"vm-{n}", node="n1"))
     world.run(5.0)
     assert len(world.agents["n1"].host.vms) == VMS
-    world.net.weather = Weather(late=0.05, lost=0.1, twice=0.1)
     asked = world.ask("compute", "drain-n1", DrainNode(node="n1"))
+    world.run(0.1)  # asked of a compute that begins just then, and has heard no node yet, it would be refused
+    world.net.weather = Weather(late=0.05, lost=0.1, twice=0.1)
     processes: list[HostProcess | NodeProcess] = [*world.services.values(), *world.agents.values()]
     for _ in range(faults):
         process = random.choice(processes)
