@@ -23,13 +23,20 @@ class VmPhase(StrEnum):
     MIGRATING = "migrating"
 
 
+class IsoAt(Value):
+    """Where an ISO is (as Disk.pool and pool_id)."""
+
+    pool: str
+    pool_id: str = ""
+
+
 class Known(Value):
     """What io's own view knew of the VM when it decided; ignored from outside.
     disks, nics: the wishes of its definition, from which a VM that was never
     started gets its devices first; sizes_mib: of the images it and the command name, those that are there; pool_ids: of the node
     that it is on (Disk.pool_id); uefi: it has such firmware. networks: those that they name, as far as there are such; others:
     names of networks there are, where one was named that is not. vcpus_max: of its definition. rooms: the pools that the change is
-    about, where they are known."""
+    about, where they are known. isos: images that CD drives read."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     disks: tuple[DiskWish, ...] = ()
@@ -41,6 +48,7 @@ class Known(Value):
     others: tuple[str, ...] = ()
     vcpus_max: int = 0
     rooms: tuple[PoolRoom, ...] = ()
+    isos: dict[str, IsoAt] = {}
 
 
 class ChangeKind(StrEnum):
@@ -50,6 +58,7 @@ class ChangeKind(StrEnum):
     DETACH_DISK = "detach-disk"
     RESIZE_DISK = "resize-disk"
     LIMIT_DISK = "limit-disk"
+    SET_MEDIUM = "set-medium"
     ATTACH_NIC = "attach-nic"
     DETACH_NIC = "detach-nic"
     SET_NIC = "set-nic"

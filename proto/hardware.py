@@ -32,7 +32,7 @@ class Hardware(Value):
     """vcpus: those the guest may use (online inside, where its agent answers; else plugged); plugged_vcpus: those that QEMU has
     made, which an emulated CPU keeps; memory_mib: what the guest was given; slots: the PCI slots in which a disk or NIC is, the
     ones on their way out included; disk_mib: slot and size of each disk; dimms_mib: the memory modules plugged since its birth,
-    in order."""
+    in order; media: of each CD drive its slot, and the image in it ("": none)."""
 
     vcpus: int
     plugged_vcpus: int
@@ -41,6 +41,7 @@ class Hardware(Value):
     disk_mib: tuple[tuple[int, int], ...] = ()
     misfits: tuple[Misfit, ...] = ()
     dimms_mib: tuple[int, ...] = ()
+    media: tuple[tuple[int, str], ...] = ()
 
 
 def ordered(spec: MachineSpec) -> Hardware:
@@ -50,6 +51,7 @@ def ordered(spec: MachineSpec) -> Hardware:
         plugged_vcpus=max(spec.shape.vcpus, spec.plugged_vcpus),
         memory_mib=spec.shape.memory_mib,
         slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
-        disk_mib=tuple(sorted((d.slot, d.size_mib) for d in spec.disks)),
+        disk_mib=tuple(sorted((d.slot, d.size_mib) for d in spec.disks if not d.bus.is_cd)),
+        media=tuple(sorted((d.slot, d.image) for d in spec.disks if d.bus.is_cd)),
         dimms_mib=spec.dimms_mib,
     )

@@ -13,7 +13,7 @@ from proto.machine import DirectBoot, DiskFormat, FileName, Firmware, Sha256
 
 class ImageFormat(StrEnum):
     """What a file is that comes in. Raw and qcow2 are kept as they are; of all others a qcow2 is made. ova: an appliance, of which
-    one disk is taken."""
+    one disk is taken. iso: what CD drives read; no disk stands on it."""
 
     RAW = "raw"
     QCOW2 = "qcow2"
@@ -22,16 +22,17 @@ class ImageFormat(StrEnum):
     VDI = "vdi"
     VHD = "vhd"
     OVA = "ova"
+    ISO = "iso"
 
     @property
     def kept(self) -> DiskFormat:
         """How it lies in the pool."""
-        return DiskFormat.RAW if self is ImageFormat.RAW else DiskFormat.QCOW2
+        return DiskFormat.RAW if self in (ImageFormat.RAW, ImageFormat.ISO) else DiskFormat.QCOW2
 
     @property
     def stays(self) -> bool:
         """It is kept as it came."""
-        return self in (ImageFormat.RAW, ImageFormat.QCOW2)
+        return self in (ImageFormat.RAW, ImageFormat.QCOW2, ImageFormat.ISO)
 
 
 DiskOfMany = Annotated[str, msgspec.Meta(max_length=128)]
@@ -81,6 +82,10 @@ class ImageInfo(Value):
     sha256: Sha256
     source: ImageFormat | None = None
     suggests: Suggestion | None = None
+
+    @property
+    def is_iso(self) -> bool:
+        return self.source is ImageFormat.ISO
 
 
 class ReportImage(Fact):

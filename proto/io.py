@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+import msgspec
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
 from proto.devices import Change as Change
 from proto.devices import ChangeKind as ChangeKind
+from proto.devices import IsoAt as IsoAt
 from proto.devices import Known as Known
 from proto.devices import VmPhase as VmPhase
 from proto.hardware import Hardware
@@ -170,6 +174,17 @@ class LimitDisk(Command):
     known: Known = Known()
 
 
+class SetMedium(Command):
+    """What is to lie in a CD drive from now on; image "": nothing. name "": its first drive. force: out with what is there,
+    even where the guest holds the drive locked."""
+
+    vm: Name
+    name: Annotated[str, msgspec.Meta(max_length=63)] = ""
+    image: Annotated[str, msgspec.Meta(max_length=63)] = ""
+    force: bool = False
+    known: Known = Known()
+
+
 class AttachNic(Command):
     """As NicWish."""
 
@@ -245,6 +260,17 @@ class DiskResized(Event):
     size_mib: int
 
 
+class MediumChanged(Event):
+    """Seen in the drive (image ""; it is seen empty); with a sentence: the VM ended before, and has it at its next start."""
+
+    vm: VmId
+    generation: int
+    name: str
+    slot: int
+    image: str = ""
+    sentence: str = ""
+
+
 class DeviceMisfit(Event):
     """What is wanted of a device could not be had. pending: the guest was asked and may still do it."""
 
@@ -313,7 +339,7 @@ class DevicesRemoved(Event):
     vm: VmId
 
 
-ChangeCommand = AttachDisk | DetachDisk | ResizeDisk | LimitDisk | AttachNic | DetachNic | SetNic
+ChangeCommand = AttachDisk | DetachDisk | ResizeDisk | LimitDisk | SetMedium | AttachNic | DetachNic | SetNic
 """changes of one VM's devices"""
 DevicesCommand = (
     GrantDevices
@@ -326,6 +352,7 @@ DevicesCommand = (
     | DetachDisk
     | ResizeDisk
     | LimitDisk
+    | SetMedium
     | AttachNic
     | DetachNic
     | SetNic
@@ -343,6 +370,7 @@ DevicesEvent = (
     | DeviceDetached
     | DiskResized
     | DeviceMisfit
+    | MediumChanged
     | DiskFilesRemoved
     | DisksSettled
 )

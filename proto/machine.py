@@ -64,6 +64,13 @@ class DiskBus(StrEnum):
     VIRTIO_BLK = "virtio-blk"
     VIRTIO_SCSI = "virtio-scsi"
     NVME = "nvme"
+    CDROM = "cdrom"
+    SATA_CDROM = "sata-cdrom"
+
+    @property
+    def is_cd(self) -> bool:
+        """A drive: it has no file of its own, and its image (an ISO) is what lies in it, if anything."""
+        return self in (DiskBus.CDROM, DiskBus.SATA_CDROM)
 
 
 class NicModel(StrEnum):
@@ -96,7 +103,8 @@ class DiskLimits(Value):
 
 
 class DiskWish(Value):
-    """A disk as asked for: an overlay on an image, or a blank one. size_mib 0: as large as the image."""
+    """A disk as asked for: an overlay on an image, or a blank one. size_mib 0: as large as the image. Or a CD drive, empty or with
+    an image in it. first: the guest is started from it before all others."""
 
     size_mib: Annotated[int, msgspec.Meta(ge=0, le=64 * 1024 * 1024)] = 0
     image: str = ""
@@ -104,6 +112,7 @@ class DiskWish(Value):
     pool: Name = "default"
     bus: DiskBus = DiskBus.VIRTIO_BLK
     limits: DiskLimits = DiskLimits()
+    first: bool = False
 
 
 class NicWish(Value):
@@ -118,7 +127,8 @@ class Disk(Value):
     """A disk as it is: `file` lies in the pool's `disks` folder; `serial` is what the guest sees; `slot` is its PCI root port.
     pool_id: which pool it is, as nodes may have others of that name (Capabilities.pool_ids); empty: not known. made: a guest has
     run with it: where its file is not, nothing is made in its place. vars: the file, beside it, in which UEFI firmware keeps its
-    variables: of the first disk of a VM that has that firmware."""
+    variables: of the first disk of a VM that has that firmware. A CD drive has no file and no size of its own; force: what is in
+    it comes out even where the guest holds the drive locked. first: started from before all others."""
 
     name: str
     pool: str
@@ -133,6 +143,8 @@ class Disk(Value):
     pool_id: str = ""
     made: bool = False
     vars: str = ""
+    force: bool = False
+    first: bool = False
 
 
 class Nic(Value):
@@ -289,11 +301,9 @@ def _words(spec: MachineSpec) -> Iterator[_Word]:
 
 
 def _disk_words(disk: Disk) -> Iterator[_Word]:
-    yield from (
-        ("disk name", DNS_LABEL, disk.name),
-        ("pool", DNS_LABEL, disk.pool),
-        ("disk file", FILE_NAME, disk.file),
-    )
+    yield from (("disk name", DNS_LABEL, disk.name), ("pool", DNS_LABEL, disk.pool))
+    if not disk.bus.is_cd:
+        yield "disk file", FILE_NAME, disk.file
     if disk.vars:
         yield "file of variables", FILE_NAME, disk.vars
     if disk.image:

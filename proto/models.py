@@ -13,7 +13,8 @@ class Model(Value):
     """driver: QEMU's name of it. paravirtual: the guest knows that it is a VM, and speaks to QEMU by shared rings; else a real
     device is emulated, and each access to its registers leaves the guest. grows: a larger size is seen while the guest runs.
     moves: QEMU can send its state, so that a running VM which has it can go to another node. waits_for_space: a write that its pool
-    has no room for stops the guest until it has; else the guest is told of an error."""
+    has no room for stops the guest until it has; else the guest is told of an error. plugs: it comes and goes while it
+    runs."""
 
     driver: str
     kind: str
@@ -24,6 +25,7 @@ class Model(Value):
     grows: bool = True
     moves: bool = True
     waits_for_space: bool = True
+    plugs: bool = True
 
 
 DISKS: Final[Mapping[DiskBus, Model]] = {
@@ -53,6 +55,27 @@ DISKS: Final[Mapping[DiskBus, Model]] = {
         grows=False,
         moves=False,
         waits_for_space=False,
+    ),
+    DiskBus.CDROM: Model(
+        driver="scsi-cd",
+        kind="cd",
+        paravirtual=True,
+        emulates="a SCSI CD drive behind a paravirtual controller of its own",
+        costs="one PCI slot per drive",
+        choose="always, unless the guest (a Windows installer) has no driver for virtio-scsi",
+        grows=False,
+        waits_for_space=False,
+    ),
+    DiskBus.SATA_CDROM: Model(
+        driver="ide-cd",
+        kind="cd",
+        paravirtual=False,
+        emulates="a SATA CD drive on the board's AHCI controller",
+        costs="several exits per command; there at the guest's start only",
+        choose="for guests that know no virtio-scsi: installers of Windows",
+        grows=False,
+        waits_for_space=False,
+        plugs=False,
     ),
 }
 NICS: Final[Mapping[NicModel, Model]] = {

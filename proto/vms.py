@@ -28,7 +28,7 @@ DeadlineS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
 class ImageFacts(Value):
     """What compute's view knew of the images when it decided: those it has, by name, with size and boot files. firmware: what
     the first disk's image suggests. missing: images that are not there; likewise missing_networks, and then networks: the names
-    of those there are."""
+    of those there are. isos: images that CD drives read."""
 
     missing: tuple[str, ...] = ()
     missing_networks: tuple[str, ...] = ()
@@ -37,6 +37,7 @@ class ImageFacts(Value):
     boot: DirectBoot | None = None
     boot_image: str = ""
     firmware: Firmware | None = None
+    isos: tuple[str, ...] = ()
 
 
 class DefineVm(Command):

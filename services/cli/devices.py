@@ -27,7 +27,7 @@ def _limits(iops: int, mibps: int, iops_burst: int, mibps_burst: int) -> dict[st
 
 def _list(vm: str, kind: str, heads: tuple[str, ...], row: Callable[[dict[str, Any]], tuple[object, ...]]) -> None:
     whole = client().get(path("vms", vm))
-    found = whole.get(kind) or []
+    found = [d for d in whole.get(kind) or [] if not str(d.get("bus", "")).endswith("cdrom")]
     if wants_json():
         show.as_json(found)
         return

@@ -19,6 +19,7 @@ UPLOAD_WAIT_S = 600.0
 QCOW2_MAGIC = b"QFI\xfb"
 SUFFIXES = {
     ".raw": "raw", ".qcow2": "qcow2", ".vmdk": "vmdk", ".vhdx": "vhdx", ".vdi": "vdi", ".vhd": "vhd", ".vpc": "vhd", ".ova": "ova",
+    ".iso": "iso",
 }  # fmt: skip
 """others (.img is used for raw and for qcow2) say nothing"""
 
@@ -34,7 +35,7 @@ def ls(_json: AsJson = False) -> None:
         (
             i.get("name"),
             i.get("state"),
-            i.get("format"),
+            "iso" if i.get("source") == "iso" else i.get("format"),
             units.size(i.get("size_mib")),
             str(i.get("sha256") or "")[:12],
             i.get("reason"),
@@ -82,7 +83,7 @@ def import_(
     name: Name,
     file: Annotated[Path, typer.Option(help="The image file.", exists=True, dir_okay=False, readable=True)],
     format: Annotated[
-        str, typer.Option(help="raw, qcow2, vmdk, vhdx, vdi, vhd or ova; by default what the file's name says.")
+        str, typer.Option(help="raw, qcow2, vmdk, vhdx, vdi, vhd, ova or iso; by default what the file's name says.")
     ] = "",
     disk: Annotated[str, typer.Option(help="Of an OVA: which of its disks; by default its first.")] = "",
     sha256: Annotated[str, typer.Option(help="Refuse the file when it has another digest.")] = "",

@@ -26,6 +26,7 @@ GROUPS = {
     "disk": "devices:disk",
     "nic": "devices:nic",
     "network": "network:app",
+    "cd": "cd:app",
     "memory": "memory:app",
     "image": "image:app",
     "pool": "pool:app",

@@ -35,6 +35,8 @@ def create(
     apart: allotment.Apart = "",
     one_cell: allotment.OneCell = False,
     firmware: guest_options.Firmware = "",
+    cd: guest_options.Cds = None,
+    boot_cd: guest_options.BootCd = False,
     project: Annotated[str, typer.Option(help="The project it belongs to.")] = "",
     no_start: Annotated[bool, typer.Option("--no-start", help="Only define it.")] = False,
     waiting: Wait = False,
@@ -49,7 +51,7 @@ def create(
         "vcpus": vcpus,
         "memory_mib": memory,
         "image": image,
-        "disks": [machine.disk(text) for text in disk or ()],
+        "disks": [*(machine.disk(text) for text in disk or ()), *guest_options.drives(cd, boot_cd)],
         "nics": [] if no_nic else [units.nic(text) for text in nic or ["user"]],
         "priority": priority,
         "start": not no_start,
@@ -59,7 +61,7 @@ def create(
     optional |= {"memory_by": memory_by, "firmware": firmware}
     api = client()
     accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
-    if not (image or disk):
+    if not (image or disk or cd):
         show.note(f"{name} has no disk to start from; --image NAME gives it one (`asvctl image ls`)")
     if not waiting:
         task.finish(api, accepted, f"create {name}", False, timeout_s)

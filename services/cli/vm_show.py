@@ -52,6 +52,9 @@ def print_vm(vm: dict[str, Any]) -> None:
         ]
     )
     for disk in vm.get("disks") or vm.get("disk_wishes") or ():
+        if str(disk.get("bus", "")).endswith("cdrom"):
+            print("cd    " + "  ".join(show.clean(part) for part in (disk.get("name", ""), disk.get("image") or "empty") if part))
+            continue
         made = [
             disk.get("name"),
             units.size(disk.get("size_mib")),

@@ -64,7 +64,8 @@ def _home(views: Views, vm: VmDefined, along: bool) -> Iterator[tuple[str, str]]
     if not along and (home := views.homes.at.get(vm.vm)):
         yield from home.items()
         return
-    for name in {vm.boot_image} if along else {disk.image for disk in vm.disks}:
+    cds = {disk.image for disk in vm.disks if disk.bus.is_cd}
+    for name in {vm.boot_image, *cds} if along else {disk.image for disk in vm.disks}:
         if image := views.images.get(name):
             yield image.pool, image.pool_id
 
@@ -149,5 +150,6 @@ def known(views: Views, command: DefineVm) -> ImageFacts:
         sizes_mib={n: views.images[n].info.size_mib for n in names if n in views.images},
         boot=boot,
         boot_image=first.image if first and boot else "",
+        isos=tuple(n for n in names if n in views.images and views.images[n].info.is_iso),
         firmware=first.info.suggests.firmware if first and first.info.suggests else None,
     )

@@ -79,6 +79,7 @@ def rooted(disks: Iterable[Disk | DiskWish]) -> str:
 def wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, ...], tuple[NicWish, ...]]:
     """As a definition would ask for them."""
     wished = tuple(
-        DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits) for d in disks
+        DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits, first=d.first)
+        for d in disks
     )
     return wished, tuple(NicWish(network=n.network, model=n.model, queues=n.queues) for n in nics)

@@ -8,7 +8,7 @@ from hashlib import sha256
 from libs.common.decider import Refused
 from libs.common.messages import DNS_LABEL, VmId
 from proto.compute import DefineVm, ImageFacts, Refusal, VmDefined
-from proto.machine import Allotment, DiskFormat, Firmware, NicModel, NicWish, Shape
+from proto.machine import Allotment, DiskFormat, DiskWish, Firmware, NicModel, NicWish, Shape
 from proto.networks import USER, known_names
 
 MACHINE = "pc-q35-7.2"
@@ -80,6 +80,9 @@ def _check_devices(command: DefineVm, known: ImageFacts) -> None:
         raise _bad(f"{len(command.nics)} NICs asked for", f"at most {NICS_MAX}")
     for i, disk in enumerate(command.disks):
         image_mib = known.sizes_mib.get(disk.image, 0)
+        if disk.bus.is_cd or disk.image in known.isos:
+            _check_cd(i, disk, known)
+            continue
         if not disk.image and not disk.size_mib:
             raise _bad(f"disk {i} has neither a size nor an image", "give it one of them")
         if disk.image and disk.format is not DiskFormat.QCOW2:
@@ -111,6 +114,13 @@ def _check_queues(number: int, nic: NicWish, vcpus_max: int) -> None:
         raise _bad(said, f"at most {vcpus_max}: each is served by a vCPU")
 
 
+def _check_cd(i: int, disk: DiskWish, known: ImageFacts) -> None:
+    if not disk.bus.is_cd:
+        raise _bad(f"disk {i} stands on {disk.image}, which is an ISO", f"put it into a CD drive: --cd {disk.image}")
+    if disk.image and disk.image not in known.isos:
+        raise _bad(f"{disk.image}, for a CD drive, is the image of a disk", "an image that was imported as iso")
+
+
 def check_allotment(wish: Allotment, vcpus: int, memory_mib: int) -> None:
     """Whether it agrees with itself and with the VM's size. Raises Refused: BAD_SHAPE."""
     if wish.memory_reserved_mib > memory_mib:
@@ -137,7 +147,7 @@ def _firmware(command: DefineVm, known: ImageFacts) -> Firmware:
     firmware = command.firmware or usual
     if firmware is Firmware.DIRECT and known.boot is None:
         raise _bad("firmware direct needs an image that brings its kernel along", "bios, or uefi")
-    if firmware is Firmware.UEFI and not command.disks:
+    if firmware is Firmware.UEFI and all(disk.bus.is_cd for disk in command.disks):
         raise _bad("firmware uefi keeps its variables beside the first disk, and there is none", "give it a disk, or bios")
     return firmware
 

@@ -25,12 +25,13 @@ from proto.io import (
     LimitDisk,
     Refusal,
     ResizeDisk,
+    SetMedium,
     SetNic,
     VmPhase,
 )
 from proto.machine import SLOTS_MAX, Disk, DiskWish, Nic
 from proto.models import DISKS
-from services.io import nics, pools
+from services.io import drives, nics, pools
 from services.io.devices import DISKS_MAX, NICS_MAX, SLOT_FIRST, make_disk, make_disks
 from services.io.states import Granted, Made, NoDevices, Removing, Revoked, State
 
@@ -56,6 +57,8 @@ def change(command: ChangeCommand, state: State) -> Sequence[DevicesEvent]:
             if disk.limits == command.limits:
                 return ()
             return [_disk_changed(made, ChangeKind.LIMIT_DISK, replace(disk, limits=command.limits))]
+        case SetMedium():
+            return drives.set_medium(command, made)
         case AttachNic():
             return [_attach_nic(command, made)]
         case DetachNic():
@@ -107,14 +110,19 @@ def _attach_disk(command: AttachDisk, made: Granted | Revoked) -> DevicesChanged
         said = f"{made.vm} has {len(made.disks)} disks; a VM has at most {DISKS_MAX}"
         raise Refused(Refusal.TOO_MANY, said, "detach one first")
     _check_images(made.vm, (wish,), sizes_mib)
-    if not wish.size_mib and not wish.image:
+    if isinstance(made, Granted) and not DISKS[wish.bus].plugs:
+        said = f"a {wish.bus} is on a controller of the board, which nothing is plugged into while {made.vm} runs"
+        raise Refused(Refusal.NOT_STOPPED, said, f"stop {made.vm} first, or take another bus")
+    drives.check_kind(wish, command.known)
+    if not wish.size_mib and not wish.image and not wish.bus.is_cd:
         raise Refused(Refusal.BAD_DEVICE, "a disk of neither size nor image is asked for", "give a size, an image or both")
     least = sizes_mib.get(wish.image, 0)
     if 0 < wish.size_mib < least:
         said = f"{wish.size_mib} MiB asked for; its image {wish.image} is of {least} MiB"
         raise Refused(Refusal.BAD_DEVICE, said, f"at least {least} MiB, or leave the size out")
     disk = make_disk(made.vm, wish, sizes_mib, made.disks_made, _slot(made))
-    pools.check(command.known.rooms, disk.pool, disk.size_mib)
+    if not disk.bus.is_cd:
+        pools.check(command.known.rooms, disk.pool, disk.size_mib)
     there = command.known.pool_ids.get(disk.pool, "") if isinstance(made, Granted) else ""
     disk = replace(disk, pool_id=there)
     change = Change(kind=ChangeKind.ATTACH_DISK, name=disk.name, slot=disk.slot, file=disk.file, pool=disk.pool)
@@ -123,20 +131,25 @@ def _attach_disk(command: AttachDisk, made: Granted | Revoked) -> DevicesChanged
 
 def _detach_disk(command: DetachDisk, made: Granted | Revoked) -> DevicesChanged:
     disk = _disk(made, command.name)
-    if disk is made.disks[0]:
+    if disk is made.disks[0] and not disk.bus.is_cd:
         raise Refused(
             Refusal.BOOT_DISK, f"{disk.name} is what {made.vm} boots from: it stays", "delete the VM to be rid of it"
         )
     _check_there(made, disk.name, disk.slot)
+    if isinstance(made, Granted) and not DISKS[disk.bus].plugs:
+        said = f"{disk.name} is on a controller of the board, which nothing is unplugged from while {made.vm} runs"
+        raise Refused(Refusal.NOT_STOPPED, said, f"stop {made.vm} first; what is in it can be ejected")
     change = Change(
         kind=ChangeKind.DETACH_DISK, name=disk.name, slot=disk.slot,
-        file=disk.file, pool=disk.pool, delete=command.delete,
+        file=disk.file, pool=disk.pool, delete=command.delete and not disk.bus.is_cd,
     )  # fmt: skip
     return _changed(replace(made, disks=tuple(d for d in made.disks if d is not disk)), change)
 
 
 def _resize_disk(command: ResizeDisk, made: Granted | Revoked) -> Sequence[DevicesChanged]:
     disk, size_mib = _disk(made, command.name), command.size_mib
+    if disk.bus.is_cd:
+        raise Refused(Refusal.BAD_DEVICE, f"{disk.name} of {made.vm} is a CD drive, and has no size", "name a disk")
     if size_mib < disk.size_mib:
         said = f"{size_mib} MiB asked for; {disk.name} of {made.vm} has {disk.size_mib} MiB, and disks only grow"
         raise Refused(Refusal.SHRINKING, said, f"at least {disk.size_mib} MiB")

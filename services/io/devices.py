@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from msgspec.structs import replace
 
-from proto.machine import Disk, DiskWish
+from proto.machine import Disk, DiskFormat, DiskWish
 
 SLOT_FIRST = 1
 """Slots are PCI root ports, counted from here: disks first, NICs behind them, so that a later hot-plug takes the next."""
@@ -22,12 +22,16 @@ def make_disks(
     """Sizes in MiB; a wish of size 0 is as large as its image, and none is smaller than that. first: the number of the first.
     uefi: beside the first are the variables of its firmware."""
     disks = tuple(make_disk(vm, w, sizes_mib, first + i, SLOT_FIRST + i) for i, w in enumerate(wishes))
-    if not uefi or not disks:
-        return disks
-    return (replace(disks[0], vars=f"{vm}-{disks[0].name}-vars.fd"), *disks[1:])
+    holder = next((disk for disk in disks if uefi and not disk.bus.is_cd), None)
+    return tuple(replace(d, vars=f"{vm}-{d.name}-vars.fd") if d is holder else d for d in disks)
 
 
 def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int, slot: int) -> Disk:
+    if wish.bus.is_cd:
+        return Disk(
+            name=f"cd{number}", pool=wish.pool, file="", size_mib=1, format=DiskFormat.RAW, serial=serial_of(vm, number),
+            slot=slot, image=wish.image, bus=wish.bus, first=wish.first,
+        )  # fmt: skip
     return Disk(
         name=f"disk{number}",
         pool=wish.pool,
@@ -39,6 +43,7 @@ def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int
         image=wish.image,
         bus=wish.bus,
         limits=wish.limits,
+        first=wish.first,
     )
 
 

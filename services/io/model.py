@@ -47,6 +47,7 @@ from proto.io import (
     ResizeDisk,
     ReturnDevices,
     RevokeDevices,
+    SetMedium,
     SetNic,
     SettleDisks,
 )
@@ -76,7 +77,7 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
             return _report(command, devices)
         case NoteHardware():
             return seeing.note(command, devices)
-        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
+        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium() | AttachNic() | DetachNic() | SetNic():
             return change(command, devices)
 
 
@@ -119,6 +120,10 @@ def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
     """Why the node cannot have them; empty: it can."""
     for disk in disks:
         there = command.pool_ids.get(disk.pool, "")
+        lies = command.image_ids.get(disk.image, there) if disk.bus.is_cd and disk.image else there
+        if lies and there and lies != there:
+            node = command.node
+            return f"{disk.name} of {command.vm} holds the ISO {disk.image}, which {node} does not reach: eject it first"
         if disk.made and disk.pool_id and there and there != disk.pool_id and disk.pool not in command.copied:
             node = command.node
             return f"{disk.name} of {command.vm} lies in the pool {disk.pool} {disk.pool_id}; that of {node} is {there}"
@@ -128,6 +133,8 @@ def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
 def _at(disk: Disk, command: GrantDevices) -> Disk:
     """As that node is to have it."""
     there = command.pool_ids.get(disk.pool, "")
+    if disk.bus.is_cd:
+        return replace(disk, pool_id=there if disk.image else "")
     anew = not disk.made and disk.pool_id and there and there != disk.pool_id
     if disk.pool in command.copied and command.image_ids.get(disk.image, there) != there:
         disk = replace(disk, image="")  # all that the guest sees goes along: what it stands on is not there
@@ -155,7 +162,7 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
                 events.append(DevicesRevoked(vm=devices.vm, generation=devices.generation))
             node = NodeId(command.node) if command.node else devices.node
             going = (o.disk for o in devices.leaving if o.delete and o.disk) if isinstance(devices, Granted) else ()
-            disks = (*devices.disks, *going)
+            disks = tuple(d for d in (*devices.disks, *going) if not d.bus.is_cd)
             asked = DisksRemovalRequested(vm=devices.vm, node=node, disks=disks)
             return [*events, asked if disks else DevicesRemoved(vm=devices.vm)]
         case _:
@@ -165,10 +172,10 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
 def _settle(command: SettleDisks, devices: Devices) -> Sequence[DevicesEvent]:
     if not isinstance(devices, Granted) or command.generation != devices.holder:
         return ()
-    if all(disk.made for disk in devices.disks) and not devices.before:
+    if all(disk.made or disk.bus.is_cd for disk in devices.disks) and not devices.before:
         return ()
     here = {disk.file for disk in devices.disks}
-    left = tuple(disk for disk in devices.before if disk.file not in here)
+    left = tuple(disk for disk in devices.before if disk.file not in here and not disk.bus.is_cd)
     return [DisksSettled(vm=devices.vm, generation=command.generation, source=devices.source, left=left)]
 
 
@@ -270,8 +277,8 @@ def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Gr
     slots = (*(d.slot for d in event.disks), *(n.slot for n in event.nics))
     made = devices if isinstance(devices, Made) else None
     files = {disk.file for disk in event.disks}
-    old = tuple(d for d in made.disks if d.file not in files) if made else ()
-    before = devices if old and isinstance(devices, Granted) and not all(d.made for d in event.disks) else None
+    old = tuple(d for d in made.disks if d.file not in files and not d.bus.is_cd) if made else ()
+    before = devices if old and isinstance(devices, Granted) and not all(d.made or d.bus.is_cd for d in event.disks) else None
     same = incarnation_of(event.generation) == incarnation_of(devices.generation)
     tried = tuple(d for d in old if same and isinstance(devices, Revoked) and not d.made)
     disks_made = max([devices.first, *(_number(d.name) + 1 for d in event.disks)])
@@ -304,7 +311,7 @@ def _evolve_returned(devices: Granted, event: DevicesReturned, version: int) -> 
 
 
 def _evolve_settled(devices: Granted, event: DisksSettled, version: int) -> Granted:
-    disks = tuple(replace(disk, made=True) for disk in devices.disks)
+    disks = tuple(replace(disk, made=not disk.bus.is_cd) for disk in devices.disks)
     unwanted = more_unwanted(devices, event.source, event.left, version)
     return replace(devices, disks=disks, source=NodeId(""), before=(), unwanted=unwanted, version=version)
 

@@ -72,7 +72,7 @@ class PoolViews:
             self.provisioned[key] -= size_mib
             if not self.provisioned[key]:
                 del self.provisioned[key]
-        if now := tuple((_key(disk), disk.size_mib) for disk in disks):
+        if now := tuple((_key(disk), disk.size_mib) for disk in disks if not disk.bus.is_cd):
             self.disks[vm] = now
         for key, size_mib in now:
             self.provisioned[key] = self.provisioned.get(key, 0) + size_mib

@@ -16,6 +16,7 @@ from proto.io import (
     DevicesChanged,
     DevicesEvent,
     DiskResized,
+    MediumChanged,
     NoteHardware,
 )
 from services.io.states import Coming, Devices, Granted, Leaving, Made, Revoked, more_unwanted
@@ -34,7 +35,7 @@ def note(command: NoteHardware, state: Devices) -> Sequence[DevicesEvent]:
         fault = faults.get(one.slot)
         if fault is not None and not fault.pending:
             events.append(_misfit(state, one.name, fault))
-            if not one.size_mib:
+            if not one.size_mib and one.medium is None:
                 undone.append(one)
         elif fault is None and (done := _arrived(state, one, seen)) is not None:
             events.append(done)
@@ -76,12 +77,19 @@ def _undo(state: Granted, undone: Sequence[Coming], left: set[int]) -> Sequence[
 def _arrived(state: Granted, one: Coming, seen: Hardware) -> DevicesEvent | None:
     if one.slot not in seen.slots:
         return None
+    if one.medium is not None:
+        return _medium(state, one) if dict(seen.media).get(one.slot, "") == one.medium else None
     if not one.size_mib:
         return DeviceAttached(vm=state.vm, generation=state.holder, name=one.name, slot=one.slot)
     size_mib = dict(seen.disk_mib).get(one.slot, 0)
     if size_mib < one.size_mib:
         return None
     return DiskResized(vm=state.vm, generation=state.holder, name=one.name, size_mib=size_mib)
+
+
+def _medium(state: Granted, one: Coming, sentence: str = "") -> MediumChanged:
+    image = one.medium or ""
+    return MediumChanged(vm=state.vm, generation=state.holder, name=one.name, slot=one.slot, image=image, sentence=sentence)
 
 
 def _detached(state: Granted, going: Leaving) -> DeviceDetached:
@@ -101,7 +109,9 @@ def ended(state: Granted) -> Sequence[DevicesEvent]:
     """No process is left: what was leaving is gone, what was coming is there at the next start."""
     gone: list[DevicesEvent] = [_detached(state, going) for going in state.leaving]
     for one in state.coming:
-        if one.size_mib:
+        if one.medium is not None:
+            gone.append(_medium(state, one, NEXT_START))
+        elif one.size_mib:
             gone.append(DiskResized(vm=state.vm, generation=state.holder, name=one.name, size_mib=one.size_mib))
         else:
             gone.append(
@@ -127,9 +137,9 @@ def evolve(state: Made, event: DevicesEvent, version: int) -> Made:
             return after if disk is None else replace(after, unwanted=more_unwanted(state, state.node, (disk,), version))
         case DeviceAttached(slot=slot) if isinstance(state, Granted):
             made = not event.sentence
-            disks = tuple(replace(d, made=True) if made and d.slot == slot else d for d in state.disks)
+            disks = tuple(replace(d, made=not d.bus.is_cd) if made and d.slot == slot else d for d in state.disks)
             return replace(state, coming=tuple(one for one in state.coming if one.slot != slot), disks=disks)
-        case DiskResized(name=name) if isinstance(state, Granted):
+        case DiskResized(name=name) | MediumChanged(name=name) if isinstance(state, Granted):
             return replace(state, coming=tuple(one for one in state.coming if one.name != name))
         case DeviceMisfit(slot=slot, sentence=said, pending=pending) if isinstance(state, Granted):
             coming = state.coming if pending else tuple(one for one in state.coming if one.slot != slot)
@@ -159,6 +169,10 @@ def _evolve_changed(state: Made, event: DevicesChanged, version: int) -> Made:
             return replace(after, leaving=(*after.leaving, going))
         if change.kind in (ChangeKind.ATTACH_DISK, ChangeKind.ATTACH_NIC):
             return replace(after, coming=(*after.coming, Coming(name=change.name, slot=change.slot)))
+        if change.kind is ChangeKind.SET_MEDIUM:
+            medium = next(d.image for d in event.disks if d.name == change.name)
+            rest = tuple(one for one in after.coming if one.name != change.name)
+            return replace(after, coming=(*rest, Coming(name=change.name, slot=change.slot, medium=medium)))
         if change.kind is ChangeKind.RESIZE_DISK:
             size_mib = next(d.size_mib for d in event.disks if d.name == change.name)
             return replace(after, coming=(*after.coming, Coming(name=change.name, slot=change.slot, size_mib=size_mib)))

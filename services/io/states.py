@@ -30,11 +30,13 @@ class NoDevices(State, kw_only=True):
 
 
 class Coming(Value):
-    """Asked of a running VM and not seen yet. size_mib: a disk that is to become so large; 0: it is to appear."""
+    """Asked of a running VM and not seen yet. size_mib: a disk that is to become so large; 0: it is to appear. medium: what is to
+    lie in a drive."""
 
     name: str
     slot: int
     size_mib: int = 0
+    medium: str | None = None
 
 
 class Leaving(Value):
@@ -91,6 +93,7 @@ class Removing(State, kw_only=True):
 
 def more_unwanted(state: State, node: str, disks: tuple[Disk, ...], version: int) -> tuple[Unwanted, ...]:
     """`state.unwanted`, with these."""
+    disks = tuple(disk for disk in disks if not disk.bus.is_cd)
     if not disks:
         return state.unwanted
     known = tuple(d for one in state.unwanted if one.node == node for d in one.disks)

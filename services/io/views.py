@@ -16,6 +16,7 @@ from proto.io import (
     AttachDisk,
     AttachNic,
     ChangeCommand,
+    ChangeKind,
     CreateNetwork,
     DeleteImage,
     DeleteNetwork,
@@ -29,14 +30,17 @@ from proto.io import (
     ImageDeleteRequested,
     ImageImported,
     ImportImage,
+    IsoAt,
     Known,
     LimitDisk,
+    MediumChanged,
     NetworkChanged,
     NetworkCreated,
     NetworkDeleted,
     RemoveDevices,
     ReportImage,
     ResizeDisk,
+    SetMedium,
     SetNetwork,
     SetNic,
     VmPhase,
@@ -91,6 +95,8 @@ class Views:
     vms: dict[str, VmView] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     pools: PoolViews = field(default_factory=PoolViews)
+    lying: dict[str, dict[str, str]] = field(default_factory=dict)
+    """VM -> CD drive -> the ISO that was to come out of it, and has not been seen out"""
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -108,7 +114,10 @@ class Views:
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
+            case MediumChanged():
+                self.lying.get(event.vm, {}).pop(event.name, None)
             case DevicesGranted() | DevicesChanged():
+                self._keep_lying(event)
                 self.disks[event.vm] = Held(event.node, event.disks, event.nics)
                 self.pools.has(event.vm, event.disks)
             case DevicesReturned():
@@ -131,11 +140,22 @@ class Views:
             case DevicesRemoved():
                 self.disks.pop(event.vm, None)
                 self.pools.has(event.vm, ())
+                self.lying.pop(event.vm, None)
             case _ if type(event) in PHASES and event.vm in self.vms:
                 self.vms[event.vm].phase = PHASES[type(event)]
 
     def used_by(self, image: str) -> tuple[str, ...]:
-        return tuple(sorted(vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)))
+        wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
+        return tuple(sorted(wanted.union(vm for vm, lying in self.lying.items() if image in lying.values())))
+
+    def _keep_lying(self, event: DevicesGranted | DevicesChanged) -> None:
+        """A running guest may hold its drive: what is to come out lies in it until it was seen out."""
+        if not isinstance(event, DevicesChanged) or not event.generation:
+            self.lying.pop(event.vm, None)
+        elif event.change.kind is ChangeKind.SET_MEDIUM and (held := self.disks.get(event.vm)):
+            image = next((d.image for d in held.disks if d.name == event.change.name), "")
+            if image:
+                self.lying.setdefault(event.vm, {}).setdefault(event.change.name, image)
 
     def in_network(self, network: str) -> tuple[str, ...]:
         """VMs with a NIC in it: as they have them, or, before they have any, as they are defined."""
@@ -190,7 +210,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case ReportImage():
             there = views.nodes.get(command.node)
             return replace(command, pool_ids=there.pool_ids if there else {})
-        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | AttachNic() | DetachNic() | SetNic():
+        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium() | AttachNic() | DetachNic() | SetNic():
             return replace(command, known=_known(command, views, now_us))
         case CreateNetwork():
             wish = Network(name=command.network, bridge=command.bridge, vlan=command.vlan)
@@ -204,7 +224,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             grant = views.disks.get(command.vm)
             if grant is None or not grant.disks:
                 return command
-            return replace(command, node=views.node_with({d.pool: d.pool_id for d in grant.disks}, now_us, grant.node))
+            pools = {d.pool: d.pool_id for d in grant.disks if not d.bus.is_cd}
+            return replace(command, node=views.node_with(pools, now_us, grant.node))
         case ImportImage(node=""):
             return replace(command, node=views.node_with({command.pool: ""}, now_us))
         case DeleteImage():
@@ -220,7 +241,9 @@ def _known(command: ChangeCommand, views: Views, now_us: int) -> Known:
     if vm is None:
         return Known()
     wishes = (*vm.disks, *((command.disk,) if isinstance(command, AttachDisk) else ()))
-    sizes_mib = {i: views.images[i].info.size_mib for i in sorted({w.image for w in wishes}) if i in views.images}
+    names = sorted({w.image for w in wishes}.union({command.image} if isinstance(command, SetMedium) else ()))
+    images = {i: views.images[i] for i in names if i in views.images}
+    sizes_mib = {i: image.info.size_mib for i, image in images.items()}
     held = views.disks.get(command.vm)
     on = views.nodes.get(held.node) if held else None
     asked = command.network if isinstance(command, AttachNic | SetNic) and command.network else USER
@@ -228,6 +251,7 @@ def _known(command: ChangeCommand, views: Views, now_us: int) -> Known:
     return Known(
         phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}, uefi=vm.uefi,
         networks=networks, others=others, vcpus_max=vm.vcpus_max, rooms=_rooms(command, views, held, now_us),
+        isos={i: IsoAt(pool=at.pool, pool_id=at.pool_id) for i, at in images.items() if at.info.is_iso},
     )  # fmt: skip
 
 

@@ -104,6 +104,10 @@ def _of_disk(disk: Disk, seen: DiskPresent | None) -> Iterator[Drift]:
     if seen.model != model.driver:
         yield drift(f"is a {seen.model} in place of a {model.driver}; restart the VM")
         return
+    if disk.bus.is_cd:
+        if seen.medium != disk.image:
+            yield drift(f"holds {seen.medium or 'nothing'} in place of {disk.image or 'nothing'}", True)
+        return
     if seen.file and seen.file != disk.file:
         yield drift(f"stands on {seen.file} in place of {disk.file}; restart the VM")
     if seen.size_mib > disk.size_mib:

@@ -51,7 +51,7 @@ def way(order: OrderVm) -> Move:
     """What goes along, and what keeps it secret."""
     disks = order.spec.disks if order.spec is not None else ()
     return Move(
-        disks=tuple(disk for disk in disks if disk.pool in order.copied),
+        disks=tuple(disk for disk in disks if disk.pool in order.copied and not disk.bus.is_cd),
         pool_ids=order.copied,
         incoming=order.incoming or order.generation,
         peer_key=order.peer_key,

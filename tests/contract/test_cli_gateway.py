@@ -56,8 +56,10 @@ type Ctl = Callable[..., Awaitable[Said]]
 class TakesAll(dict[str, SimFile]):
     """A simulated pool's incoming folder that finds every upload there and acceptable."""
 
+    format = ImageFormat.RAW
+
     def get(self, name: str, default: Any = None) -> SimFile:
-        return SimFile(ImageFormat.RAW, 1, hashlib.sha256(FILE).hexdigest())
+        return SimFile(self.format, 1, hashlib.sha256(FILE).hexdigest())
 
     def __getitem__(self, name: str) -> SimFile:
         return self.get(name)

@@ -152,7 +152,7 @@ async def _moved(vm: Vm, grown: MachineSpec) -> Vm:
     return Vm(vm.rig, there, spec)
 
 
-@pytest.mark.parametrize("bus", list(DiskBus))
+@pytest.mark.parametrize("bus", [bus for bus in DiskBus if not bus.is_cd])
 async def test_a_disk_is_plugged_grown_and_unplugged(vm: Vm, bus: DiskBus) -> None:
     root = vm.spec.disks[0]
     disk = replace(DATA, bus=bus)

@@ -11,6 +11,7 @@ from proto.machine import (
     Born,
     DirectBoot,
     Disk,
+    DiskBus,
     DiskFormat,
     Firmware,
     MachineSpec,
@@ -52,7 +53,7 @@ PLACE = Place(
     accelerator="tcg",
     pools={"default": "/pools/default", "fast": "/proc/self/fd/9"},
     direct=frozenset({"default"}),
-    bases={"tiny": Backing("images/tiny/disk.qcow2", DiskFormat.QCOW2)},
+    bases={"tiny": Backing("images/tiny/disk.qcow2", DiskFormat.QCOW2), "iso": Backing("images/iso/disk.raw", DiskFormat.RAW)},
     boot_folder="/pools/default/images/tiny",
     taps={"wan": (12, 13)},
 )
@@ -85,6 +86,19 @@ UEFI = msgspec.structs.replace(
     disks=(msgspec.structs.replace(ROOT, vars="web-1-root-vars.fd"), DATA),
     shape=msgspec.structs.replace(SHAPE, firmware=Firmware.UEFI),
 )
+DRIVE = Disk(
+    name="cd2", pool="default", file="", size_mib=1, format=DiskFormat.RAW, serial="s-cd", slot=2, image="iso", bus=DiskBus.CDROM,
+)  # fmt: skip
+MEDIA = msgspec.structs.replace(
+    BIOS,
+    disks=(
+        ROOT,
+        msgspec.structs.replace(DRIVE, first=True),
+        msgspec.structs.replace(DRIVE, slot=3, image="", pool="nowhere"),
+        msgspec.structs.replace(DRIVE, slot=4, bus=DiskBus.SATA_CDROM, image=""),
+        msgspec.structs.replace(DRIVE, slot=5, bus=DiskBus.SATA_CDROM),
+    ),
+)
 FLASH = msgspec.structs.replace(
     PLACE,
     firmware_code="/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -93,7 +107,7 @@ FLASH = msgspec.structs.replace(
 
 @pytest.mark.parametrize(
     ("name", "spec"),
-    [("minimal", MINIMAL), ("full", FULL), ("bios", BIOS), ("modules", MODULES), ("uefi", UEFI)],
+    [("minimal", MINIMAL), ("full", FULL), ("bios", BIOS), ("modules", MODULES), ("uefi", UEFI), ("media", MEDIA)],
 )
 def test_the_same_spec_gives_the_same_words(name: str, spec: MachineSpec) -> None:
     words = build("qemu-system-x86_64", spec, FLASH)
@@ -131,6 +145,7 @@ def bad(**changes: object) -> MachineSpec:
         (bad(disks=(msgspec.structs.replace(ROOT, slot=SLOTS_MAX),)), "0..63"),
         (bad(disks=(msgspec.structs.replace(ROOT, serial="x" * 21),)), "20 characters"),
         (bad(disks=(msgspec.structs.replace(ROOT, pool="slow"),)), "'slow'"),
+        (bad(disks=tuple(msgspec.structs.replace(DRIVE, slot=i, bus=DiskBus.SATA_CDROM) for i in range(1, 9)), nics=()), "6 ports"),
         (bad(nics=(msgspec.structs.replace(BRIDGED, name="lost"),)), "br0"),
         (msgspec.structs.replace(MODULES, dimms_mib=(128,)), "by modules of"),
     ],

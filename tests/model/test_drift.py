@@ -72,6 +72,12 @@ def test_each_difference_is_found_once(present: Present, what: str, name: str, r
     assert drift.repaired or "resize" in drift.sentence or "restart" in drift.sentence, "what stays says what would help"
 
 
+def test_another_disc_in_a_drive_is_set_right() -> None:
+    spec = replace(SPEC, disks=(replace(DISK, bus=DiskBus.CDROM, file="", image="red"),))
+    for medium, repaired in (("red", []), ("", [("disk", "disk1", True)]), ("blue", [("disk", "disk1", True)])):
+        assert found(replace(AS_ORDERED, disks=(DiskPresent(2, "scsi-cd", medium=medium),)), spec) == repaired
+
+
 def test_what_is_known_to_be_missing_or_leaving_is_no_drift() -> None:
     pending = replace(ordered(SPEC), misfits=(Misfit(what="disk", slot=2, sentence="no room"),))
     assert found(replace(AS_ORDERED, disks=()), hardware=pending) == []
@@ -89,12 +95,13 @@ devices = st.lists(st.sampled_from(range(8)), unique=True, max_size=6)
 
 @given(devices, devices, st.booleans())
 def test_a_machine_that_is_as_ordered_never_differs_whatever_it_is(disks: list[int], nics: list[int], link: bool) -> None:
-    wanted = [replace(DISK, name=f"disk{s}", slot=s, bus=list(DiskBus)[s % 3], size_mib=8 + s) for s in disks]
+    kinds = list(DiskBus)
+    wanted = [replace(DISK, name=f"disk{s}", slot=s, bus=kinds[s % len(kinds)], size_mib=8 + s, image="x") for s in disks]
     cards = [replace(NIC, name=f"nic{s}", slot=s + 8, model=list(NicModel)[s % 2], link=link) for s in nics]
     spec = replace(SPEC, disks=tuple(wanted), nics=tuple(cards))
     present = Present(
         1, 256,
-        tuple(DiskPresent(d.slot, DISKS[d.bus].driver, d.size_mib, d.file, d.limits) for d in wanted),
+        tuple(DiskPresent(d.slot, DISKS[d.bus].driver, d.size_mib, d.file, d.limits, "x" if d.bus.is_cd else "") for d in wanted),
         tuple(NicPresent(n.slot, NICS[n.model].driver, n.mac, n.link) for n in cards),
     )  # fmt: skip
     assert found(present, spec) == []

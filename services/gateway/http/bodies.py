@@ -64,7 +64,8 @@ class LimitsBody(Body):
 
 
 class NewDisk(Body):
-    """size_mib 0: as large as its image; without an image: a blank disk, which needs a size."""
+    """size_mib 0: as large as its image; without an image: a blank disk, which needs a size. bus `cdrom`, `sata-cdrom`: a drive,
+    with the ISO that lies in it. first: the guest is started from it before all others."""
 
     size_mib: DiskMib = 0
     image: Label = ""
@@ -72,12 +73,13 @@ class NewDisk(Body):
     pool: Name = "default"
     bus: DiskBus = DiskBus.VIRTIO_BLK
     limits: LimitsBody = msgspec.field(default_factory=LimitsBody)
+    first: bool = False
 
     @property
     def wish(self) -> DiskWish:
         return DiskWish(
             size_mib=self.size_mib, image=self.image, format=self.format, pool=self.pool, bus=self.bus,
-            limits=self.limits.limits,
+            limits=self.limits.limits, first=self.first,
         )  # fmt: skip
 
 

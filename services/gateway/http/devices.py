@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from litestar import delete, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from libs.common.messages import Command, Name
-from proto.io import AttachDisk, AttachNic, DetachDisk, DetachNic, LimitDisk, ResizeDisk, SetNic
-from proto.machine import DiskMib
+from proto.io import AttachDisk, AttachNic, DetachDisk, DetachNic, LimitDisk, ResizeDisk, SetMedium, SetNic
+from proto.machine import DiskBus, DiskFormat, DiskMib, DiskWish
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway
-from services.gateway.http.bodies import Body, LimitsBody, NewDisk, NewNic
+from services.gateway.http.bodies import Body, Label, LimitsBody, NewDisk, NewNic
 from services.gateway.http.door import Asked, asker
+from services.gateway.problems import Problem
 
 
 class DiskBody(Body):
@@ -21,6 +24,20 @@ class DiskBody(Body):
 
     size_mib: DiskMib | None = None
     limits: LimitsBody | None = None
+
+
+class NewCdBody(Body):
+    """A drive, with the ISO that is to lie in it."""
+
+    image: Label = ""
+    bus: Literal["cdrom", "sata-cdrom"] = "cdrom"
+
+
+class MediumBody(Body):
+    """image "": nothing is to lie in it. force: out with what is there, even where the guest holds the drive locked."""
+
+    image: Label = ""
+    force: bool = False
 
 
 class NicBody(Body):
@@ -64,6 +81,32 @@ async def change_disk(
     return await _tell(request, gateway, vm, "resize-disk", ResizeDisk(vm=vm, name=disk, size_mib=data.size_mib or 1))
 
 
+@post("/{vm:str}/cds", action=Action.OPERATE, status_code=202, summary="Attach a CD drive")
+async def attach_cd(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[NewCdBody]
+) -> Accepted:
+    wish = DiskWish(image=data.image, format=DiskFormat.RAW, pool=_pool_of(request, gateway, data.image), bus=DiskBus(data.bus))
+    return await _tell(request, gateway, vm, "attach-disk", AttachDisk(vm=vm, disk=wish))
+
+
+@patch("/{vm:str}/cds/{drive:str}", action=Action.OPERATE, status_code=202, summary="Put an ISO into a CD drive, or take it out")
+async def set_medium(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], drive: FromPath[str], data: JSONBody[MediumBody]
+) -> Accepted:
+    """drive `-`: the VM's first."""
+    _pool_of(request, gateway, data.image)
+    command = SetMedium(vm=vm, name="" if drive == "-" else drive, image=data.image, force=data.force)
+    return await _tell(request, gateway, vm, "set-medium", command)
+
+
+def _pool_of(request: Asked, gateway: Gateway, name: str) -> str:
+    """An image of a project that the token does not see is as unknown as one that does not exist."""
+    image = gateway.model.images.all.get(name)
+    if image is not None and not request.user.sees(image.project):
+        raise Problem(409, "NO_IMAGE", f"there is no image `{name}` that this token may see", "list the images first")
+    return image.pool if image is not None else "default"
+
+
 @post("/{vm:str}/nics", action=Action.OPERATE, status_code=202, summary="Attach a NIC")
 async def attach_nic(
     request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[NewNic]
@@ -86,4 +129,4 @@ async def set_nic(
     return await _tell(request, gateway, vm, "set-nic", SetNic(vm=vm, name=nic, link=data.link, network=data.network))
 
 
-HANDLERS = [attach_disk, detach_disk, change_disk, attach_nic, detach_nic, set_nic]
+HANDLERS = [attach_disk, detach_disk, change_disk, attach_cd, set_medium, attach_nic, detach_nic, set_nic]

@@ -96,11 +96,13 @@ async def create_vm(request: Asked, gateway: NamedDependency[Gateway], data: JSO
 
 
 def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
-    disks = [disk.wish for disk in data.disks or ()]
+    disks = sorted((disk.wish for disk in data.disks or ()), key=lambda disk: disk.bus.is_cd)
     if data.image and all(disk.image != data.image for disk in disks):
         disks.insert(0, DiskWish(image=data.image))
     for index, disk in enumerate(disks):
         _check_disk(gateway, who, index, disk)
+        if disk.bus.is_cd and (iso := gateway.model.images.all.get(disk.image)) is not None:
+            disks[index] = msgspec.structs.replace(disk, pool=iso.pool)
     nics = (NicWish(),) if data.nics is None else tuple(nic.wish for nic in data.nics)
     return c.DefineVm(
         vm=data.name,
@@ -121,7 +123,7 @@ def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
 def _check_disk(gateway: Gateway, who: Principal, index: int, disk: DiskWish) -> None:
     """An image of a project that the token does not see is as unknown as one that does not exist."""
     if not disk.image:
-        if disk.size_mib == 0:
+        if disk.size_mib == 0 and not disk.bus.is_cd:
             text = f"disks[{index}]: a blank disk needs a size"
             raise Problem(400, "BAD_BODY", text, "give size_mib, or an image", field=f"disks[{index}].size_mib")
         return

@@ -31,6 +31,8 @@ def devices(s: _Story) -> bool:
             s.done(KIND, f"{vm}/{name}", f"{vm} has {name} no more")
         case io.DiskResized(vm=vm, name=name, size_mib=size_mib):
             s.done(KIND, f"{vm}/{name}", f"{name} of {vm} has {size_mib} MiB")
+        case io.MediumChanged(vm=vm, name=name, image=image, sentence=said):
+            s.done(KIND, f"{vm}/{name}", said or f"{name} of {vm} {f'holds {image}' if image else 'is empty'}")
         case io.DeviceMisfit(vm=vm, name=name, sentence=said, pending=True):
             s.step(KIND, f"{vm}/{name}", f"pending: {said}")
         case io.DeviceMisfit(vm=vm, name=name, sentence=said):

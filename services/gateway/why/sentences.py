@@ -260,6 +260,9 @@ def _of_devices(event: Any) -> str:
             return f"{event.name} is detached" + (f"; its file {event.file} is left" if event.file and not event.delete else "")
         case io.DiskResized():
             return f"{event.name} has {event.size_mib} MiB"
+        case io.MediumChanged():
+            has = f"holds {event.image}" if event.image else "is empty"
+            return f"{event.name} {has}" + (f": {event.sentence}" if event.sentence else "")
         case io.DeviceMisfit():
             return f"{event.name}: {event.sentence}" + (" (pending)" if event.pending else "")
         case io.DiskFilesRemoved():

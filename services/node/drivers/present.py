@@ -8,13 +8,15 @@ from proto.machine import DiskLimits
 
 
 class DiskPresent(msgspec.Struct, frozen=True):
-    """model: QEMU's name of its device; file: without its folder, "" where it is none; limits None: of a kind that no order has."""
+    """model: QEMU's name of its device; file: without its folder, "" where it is none; limits None: of a kind that no order has.
+    medium: of a CD drive, the image that lies in it."""
 
     slot: int
     model: str
     size_mib: int = 0
     file: str = ""
     limits: DiskLimits | None = DiskLimits()
+    medium: str = ""
 
 
 class NicPresent(msgspec.Struct, frozen=True):

@@ -44,7 +44,10 @@ def look(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
     present = Present(
         vcpus=max(vm.plugged_vcpus, spec.plugged_vcpus, spec.shape.vcpus),
         memory_mib=spec.shape.memory_mib,
-        disks=tuple(DiskPresent(d.slot, DISKS[d.bus].driver, d.size_mib, d.file, d.limits) for d in spec.disks),
+        disks=tuple(
+            DiskPresent(d.slot, DISKS[d.bus].driver, d.size_mib, d.file, d.limits, d.image if d.bus.is_cd else "")
+            for d in spec.disks
+        ),
         nics=tuple(NicPresent(n.slot, NICS[n.model].driver, n.mac, n.link) for n in spec.nics),
         foreign=vm.foreign,
     )
@@ -87,6 +90,9 @@ def _plug(host: SimHost, vm: SimVm, wish: MachineSpec, found: list[Misfit]) -> N
     nics = {n.slot: n for n in vm.spec.nics}
     for disk in wish.disks:
         if disk.slot in nics:
+            continue
+        if disk.bus.is_cd:
+            disks[disk.slot] = disk
             continue
         if (was := disks.get(disk.slot)) is not None:
             disks[disk.slot] = _grown(was, disk, found)

@@ -6,7 +6,7 @@ two processes had one disk: what a test of the other two rings looks at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +98,7 @@ class SimPool:
     def come(self, spec: MachineSpec, move: Move) -> None:
         """Empty disks for those that the guest brings; the others are there. Raises CannotStart."""
         coming = {d.name for d in move.disks}
-        for disk in spec.disks:
+        for disk in _stored(spec):
             if disk.name not in coming:
                 if self.meeting is None and _key(disk) not in self.disks:
                     raise CannotStart(f"{disk.file} is not in pool {disk.pool!r}")
@@ -109,7 +109,7 @@ class SimPool:
 
     def find(self, spec: MachineSpec) -> None:
         """Raises CannotStart where a disk that a guest has run with is not there."""
-        for disk in spec.disks:
+        for disk in _stored(spec):
             if disk.made and self.meeting is None and _key(disk) not in self.disks:
                 raise CannotStart(f"{disk.file} is not there (any more), in pool {disk.pool!r}")
 
@@ -130,7 +130,7 @@ class SimPool:
 
     def open(self, spec: MachineSpec, holder: Holder) -> None:
         """Lock all, make missing disks. Raises Locked, and then holds none."""
-        wanted = [f"vm {spec.vm}", *(_key(d) for d in spec.disks)]
+        wanted = [f"vm {spec.vm}", *(_key(d) for d in _stored(spec))]
         others = [(key, other) for key in wanted for other in self.holders.get(key, ()) if other != holder]
         if others and self.locking:
             key, other = others[0]
@@ -139,7 +139,7 @@ class SimPool:
         for key in wanted:
             if holder not in self.holders.setdefault(key, []):
                 self.holders[key].append(holder)
-        for disk in spec.disks:
+        for disk in _stored(spec):
             there = self.disks.setdefault(_key(disk), f"{self.id}/{disk.file}/{spec.generation}")
             if self.known.get((spec.vm, disk.name), there) != there:
                 self.lost_opens.append((_key(disk), holder))
@@ -190,13 +190,18 @@ class SimPool:
             raise BadImage(f"{file} stands on backing file {found.backing!r}; flatten it first")
         if sha256 and found.sha256 != sha256:
             raise BadImage(f"{file} has sha256 {found.sha256}, not {sha256}")
-        source = None if format.stays else format
+        source = None if format.value == format.kept.value else format
         return self.images.setdefault(
             f"{pool}/{image}", ImageInfo(format=format.kept, size_mib=found.size_mib, sha256=found.sha256, source=source)
         )
 
     def remove_image(self, pool: str, image: str) -> None:
         self.images.pop(f"{pool}/{image}", None)
+
+
+def _stored(spec: MachineSpec) -> Iterable[Disk]:
+    """Those with files."""
+    return (disk for disk in spec.disks if not disk.bus.is_cd)
 
 
 def _key(disk: Disk) -> str:

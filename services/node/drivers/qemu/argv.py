@@ -18,7 +18,19 @@ from typing import Any
 import msgspec
 
 from proto import machine
-from proto.machine import DIMMS_MAX, SLOTS_MAX, Disk, DiskFormat, Firmware, MachineSpec, MemoryBy, Nic, NicKind, birth
+from proto.machine import (
+    DIMMS_MAX,
+    SLOTS_MAX,
+    Disk,
+    DiskBus,
+    DiskFormat,
+    Firmware,
+    MachineSpec,
+    MemoryBy,
+    Nic,
+    NicKind,
+    birth,
+)
 from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.devices import Backing as Backing
 
@@ -31,6 +43,7 @@ SERIAL_LENGTH_MAX = 20
 TB_MIB = 64
 """Translated code kept by TCG. QEMU's own choice is up to 1 GiB per VM."""
 FIRMWARE_CODE, FIRMWARE_VARS = "firmware-code", "firmware-vars"
+SATA_PORTS = 6
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -75,7 +88,8 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
         *_devices(),
         *_growth(spec),
         *_ports(spec),
-        *[word for disk in spec.disks for word in _disk(disk, place)],
+        *[word for disk in spec.disks if not disk.bus.is_cd for word in _disk(disk, place)],
+        *_cds(spec, place),
         *[word for nic in spec.nics for word in _nic(nic, place)],
         *_boot(spec, place),
         *(("-incoming", "defer") if place.incoming else ()),
@@ -108,8 +122,10 @@ def check(spec: MachineSpec, place: Place) -> None:
             raise BadSpec(
                 f"{spec.vm}: serial {disk.serial!r} is longer than the {SERIAL_LENGTH_MAX} characters a guest sees"
             )
-        if disk.pool not in place.pools:
+        if disk.pool not in place.pools and (disk.image or not disk.bus.is_cd):
             raise BadSpec(f"{spec.vm}: disk {disk.name} lies in pool {disk.pool!r}, which this node does not have")
+    if sum(disk.bus is DiskBus.SATA_CDROM for disk in spec.disks) > SATA_PORTS:
+        raise BadSpec(f"{spec.vm}: the board's SATA controller has {SATA_PORTS} ports: no more such CD drives than that")
     for nic in spec.nics:
         if nic.kind is NicKind.BRIDGE and nic.name not in place.taps:
             raise BadSpec(f"{spec.vm}: NIC {nic.name} wants bridge {nic.bridge!r}, which this node does not have")
@@ -246,6 +262,17 @@ def _disk(disk: Disk, place: Place) -> list[str]:
     nodes = devices.disk_nodes(disk, place.pools[disk.pool], disk.pool in place.direct, base)
     made = devices.disk_devices(disk)
     return [*_each("-blockdev", nodes), *_each("-device", made)]
+
+
+def _cds(spec: MachineSpec, place: Place) -> list[str]:
+    words: list[str] = []
+    on_board = [disk.slot for disk in spec.disks if disk.bus is DiskBus.SATA_CDROM]
+    for disk in (disk for disk in spec.disks if disk.bus.is_cd):
+        if disk.image:
+            words += _each("-blockdev", devices.medium_nodes(disk, place.pools[disk.pool], place.bases[disk.image]))
+        number = on_board.index(disk.slot) if disk.slot in on_board else 0
+        words += _each("-device", devices.cd_devices(disk, number))
+    return words
 
 
 def _nic(nic: Nic, place: Place) -> list[str]:

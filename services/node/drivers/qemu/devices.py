@@ -7,6 +7,7 @@ characters, the first of them a letter.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ def disk_nodes(disk: Disk, folder: str, direct: bool, base: Backing | None) -> l
 def disk_devices(disk: Disk) -> list[Words]:
     """What the guest sees of it, in the order in which it is made; the last one has the disk."""
     id, port = disk_id(disk.slot), f"port{disk.slot}"
-    own: Words = {"id": device_id(id), "drive": id, "serial": disk.serial, "bootindex": disk.slot + 1}
+    own: Words = {"id": device_id(id), "drive": id, "serial": disk.serial, "bootindex": boot_index(disk)}
     if DISKS[disk.bus].waits_for_space:  # a full pool stops the guest, which goes on once there is room; other errors it is told of
         own |= {"werror": "enospc", "rerror": "report"}
     match disk.bus:
@@ -72,6 +73,36 @@ def disk_devices(disk: Disk) -> list[Words]:
         case DiskBus.VIRTIO_SCSI:  # a controller of its own: one queue lock, and one slot, for each disk
             controller: Words = {"driver": "virtio-scsi-pci", "id": f"{id}-bus", "bus": port}
             return [controller, {"driver": "scsi-hd", "bus": f"{id}-bus.0", "write-cache": "on", **own}]
+        case DiskBus.CDROM | DiskBus.SATA_CDROM:
+            raise ValueError(f"{disk.name} is a CD drive")
+
+
+def boot_index(disk: Disk) -> int:
+    return 0 if disk.first else disk.slot + 1
+
+
+def medium_id(slot: int, image: str) -> str:
+    """The block node of what lies in a drive: another for each image, so that one is known from the next."""
+    return f"cd{slot}-{sha256(image.encode()).hexdigest()[:12]}"
+
+
+def medium_nodes(disk: Disk, folder: str, iso: Backing) -> list[Words]:
+    """In the order in which they are made. Through the host's cache: several guests may read the same ISO."""
+    id = medium_id(disk.slot, disk.image)
+    file = _file(f"{id}-file", f"{folder}/{iso.file}", direct=False, read_only=True)
+    return [file, {"driver": "raw", "node-name": id, "file": f"{id}-file", "read-only": True}]
+
+
+def cd_devices(disk: Disk, number: int) -> list[Words]:
+    """A drive, with what lies in it. number: of those on the board's own controller."""
+    id = disk_id(disk.slot)
+    own: Words = {"id": device_id(id), "serial": disk.serial, "bootindex": boot_index(disk)}
+    if disk.image:
+        own["drive"] = medium_id(disk.slot, disk.image)
+    if disk.bus is DiskBus.SATA_CDROM:
+        return [{"driver": "ide-cd", "bus": f"ide.{number}", **own}]
+    controller: Words = {"driver": "virtio-scsi-pci", "id": f"{id}-bus", "bus": f"port{disk.slot}"}
+    return [controller, {"driver": "scsi-cd", "bus": f"{id}-bus.0", **own}]
 
 
 def flash_nodes(id: str, path: str, *, read_only: bool) -> list[Words]:

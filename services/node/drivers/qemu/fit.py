@@ -1,6 +1,7 @@
 """A running VM is made like its specification: what is missing is plugged, what is too much unplugged, the rest set.
 
     fit ─┬─ disks   unplug · file, nodes, device · size · limits        fit_disks.py
+         ├─ media   tray, node, medium of CD drives                     fit_cds.py
          ├─ NICs    unplug · backend, device · link                     fit_nics.py
          ├─ memory  virtio-mem's requested size, or DIMMs               fit_memory.py
          └─ vCPUs   the lowest free core first, and online inside       fit_cpus.py; emulated ones: fit_emulated.py
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from proto.hardware import Hardware, Misfit
 from proto.machine import DiskLimits, MachineSpec
-from services.node.drivers.qemu import fit_cpus, fit_disks, fit_memory, fit_nics, io_count
+from services.node.drivers.qemu import fit_cds, fit_cpus, fit_disks, fit_memory, fit_nics, io_count
 from services.node.drivers.qemu.fitting import misfits
 from services.node.drivers.qemu.launch import Host
 
@@ -51,11 +52,13 @@ async def look(vm: RunningVm, found: tuple[Misfit, ...] = ()) -> Hardware:
     """What it has now. Raises DriverError."""
     plugged, usable = await fit_cpus.count(vm)
     disk_mib, nics = await fit_disks.sizes_mib(vm), await fit_nics.slots(vm)
+    there = await fit_disks.slots(vm)
     return Hardware(
         vcpus=usable,
         plugged_vcpus=plugged,
         memory_mib=await fit_memory.size_mib(vm),
-        slots=tuple(sorted({*disk_mib, *nics})),
+        slots=tuple(sorted({*there, *nics})),
+        media=await fit_cds.media(vm),
         disk_mib=tuple(sorted(disk_mib.items())),
         misfits=found,
         dimms_mib=await fit_memory.dimms_mib(vm),

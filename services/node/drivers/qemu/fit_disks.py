@@ -7,11 +7,13 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from proto.hardware import Misfit
 from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.models import DISKS
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import argv, devices, disks, io_count, launch, lease
+from services.node.drivers.qemu import argv, devices, disks, fit_cds, io_count, launch, lease
 from services.node.drivers.qemu.argv import MIB
 from services.node.drivers.qemu.devices import LIMIT_KEYS, device_id, disk_id
 from services.node.drivers.qemu.fitting import PERIPHERAL, misfits
@@ -38,6 +40,9 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
     ports = argv.ports(spec)
     for slot, disk in sorted(wanted.items()):
         async with misfits(found, "disk", slot):
+            if disk.bus.is_cd and slot in there:
+                await _change_medium(vm, host, spec, disk, found)
+                continue
             if slot not in there:
                 if slot not in ports:
                     raise DriverError(f"{spec.vm} has no free PCI port {slot}; it gets more at its next restart")
@@ -46,7 +51,13 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
                 if not DISKS[disk.bus].grows:
                     raise DriverError(f"the guest does not see a larger {disk.bus} disk while it runs; it does after a restart")
                 await vm.do("block_resize", {"node-name": disk_id(slot), "size": disk.size_mib * MIB})
-            await limit(vm, disk)
+            if not disk.bus.is_cd:
+                await limit(vm, disk)
+
+
+async def slots(vm: RunningVm) -> set[int]:
+    """In which a disk or a CD drive is. Raises DriverError."""
+    return _slots(await vm.fitting.devices())
 
 
 async def sizes_mib(vm: RunningVm) -> dict[int, int]:
@@ -87,6 +98,9 @@ def _slots(names: set[str]) -> set[int]:
 
 async def _plug(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> None:
     """Raises DriverError, OSError; then its nodes are taken away again (its file stays: it may hold data)."""
+    if disk.bus.is_cd:
+        await _plug_cd(vm, host, spec, disk)
+        return
     folder = await _reach(vm, host, spec, disk)
     base = disks.base_of(host.pools[disk.pool], disk.image) if disk.image and disk.format is DiskFormat.QCOW2 else None
     await asyncio.to_thread(launch.make, host, disk, base, uid_for(spec.vm))
@@ -100,6 +114,25 @@ async def _plug(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> Non
     except DriverError:
         await _clear(vm, disk.slot)
         raise
+
+
+async def _plug_cd(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> None:
+    """A drive; what is to lie in it is put in afterwards, as at any time. Raises DriverError, OSError."""
+    if not DISKS[disk.bus].plugs:
+        raise DriverError(f"a {disk.bus} is on a controller of the board: {spec.vm} has it after its next restart")
+    await _clear(vm, disk.slot)
+    try:
+        for device in devices.cd_devices(msgspec.structs.replace(disk, image=""), 0):
+            await vm.do("device_add", device)
+    except DriverError:
+        await _clear(vm, disk.slot)
+        raise
+    await _change_medium(vm, host, spec, disk, [])
+
+
+async def _change_medium(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk, found: list[Misfit]) -> None:
+    folder = await _reach(vm, host, spec, disk) if disk.image else ""
+    await fit_cds.change(vm, host, disk, folder, found)
 
 
 async def _reach(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> str:
@@ -146,6 +179,7 @@ async def _clear(vm: RunningVm, slot: int) -> str:
     while True:
         for node in (id, f"{id}-file", f"{id}-base", f"{id}-base-file"):
             await vm.fitting.away("blockdev-del", {"node-name": node})
+        await fit_cds.clear(vm, slot)
         there = {str(n["node-name"]) for n in await vm.do("query-named-block-nodes", {"flat": True})}
         if id not in there and f"{id}-file" not in there:
             return said

@@ -27,6 +27,7 @@ from services.node.drivers.qemu import converting, qcow2
 from services.node.drivers.qemu.qemu_img import QemuImg, sync
 
 SECTOR = 512
+ISO_AT = 16 * 2048 + 1
 CHUNK_BYTES = 1 << 20
 BOOT_BYTES_MAX = 1 << 30
 MANIFEST_BYTES_MAX = 64 << 10
@@ -109,13 +110,21 @@ def _import(pool: Path, wish: Wish, tool: QemuImg) -> ImageInfo:
             )
         suggests = None if came == disk else converting.convert(came, wish.format, wish.disk, disk, tool)
         info = _inspect(disk, wish.format.kept, tool, digest)
-        if came != disk:
+        if wish.format is ImageFormat.ISO:
+            _check_iso(disk)
+        if wish.format.value != info.format.value:
             info = msgspec.structs.replace(info, source=wish.format, suggests=suggests)
         _take_boot(pool, wish.boot, made, (disk.name, "manifest.json"))
         manifest = Manifest(wish.image, info.format, info.size_mib, digest, wish.boot, info.source, info.suggests)
         (made / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
         _publish(made, images / _plain(wish.image))
     return info
+
+
+def _check_iso(disk: Path) -> None:
+    with _opened(disk) as fd:
+        if os.pread(fd, 5, ISO_AT) != b"CD001":
+            raise BadImage("the file is no ISO 9660 image (nor a UDF one with such a bridge): name its true format")
 
 
 def _take_boot(pool: Path, boot: DirectBoot | None, made: Path, taken: tuple[str, ...]) -> None:

@@ -84,7 +84,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
         if incoming:
             open_files.push(lambda kind, *_: _drop(host, spec, coming) if kind else None)
-        for disk in spec.disks:
+        for disk in (disk for disk in spec.disks if not disk.bus.is_cd):
             if disk.name in coming:
                 _come(host, disk, bases.get(disk.image), uid, move.pool_ids)
             elif incoming:
@@ -181,7 +181,7 @@ def _limits(spec: MachineSpec) -> Limits:
 
 def _pools(host: Host, spec: MachineSpec) -> dict[str, Path]:
     """The pools that the VM has to do with, by name; for one without disks, where its image lies. Raises CannotStart."""
-    names = sorted({d.pool for d in spec.disks})
+    names = sorted({d.pool for d in spec.disks if d.image or not d.bus.is_cd})
     missing = [name for name in names if name not in host.pools]
     if missing:
         raise CannotStart(f"{spec.vm} has disks in pool {missing[0]!r}; this node has {', '.join(sorted(host.pools))}")

@@ -15,6 +15,7 @@ from proto.machine import DiskLimits
 from services.node.drivers.present import DiskPresent, NicPresent, Present
 from services.node.drivers.qemu.argv import MEMORY_DEVICE, MIB
 from services.node.drivers.qemu.devices import BYTES, LIMIT_KEYS
+from services.node.drivers.qemu.fit_cds import image_in
 from services.node.drivers.qemu.fitting import PERIPHERAL
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 DEVICE_CONFIG = 0x2000
 """where in a modern virtio card's BAR 4 its own configuration begins: six bytes of MAC, then the status"""
 LINK_UP = 1
+CDS = ("scsi-cd", "ide-cd")
 _DISK, _NIC = re.compile(r"disk([0-9]+)-dev"), re.compile(r"nic([0-9]+)-dev")
 _OURS = re.compile(
     rf"vga|channels|agent0|balloon|rng|watchdog|panic|{MEMORY_DEVICE}|port[0-9]+|vcpu[0-9]+|dimm[0-9]+|disk[0-9]+-(?:dev|bus)|nic[0-9]+-dev"
@@ -73,6 +75,8 @@ async def _memory_mib(vm: RunningVm, models: dict[str, str]) -> int:
 
 
 def _disk(slot: int, model: str, inserted: dict[str, Any]) -> DiskPresent:
+    if model in CDS:
+        return DiskPresent(slot, model, medium=image_in(inserted))
     image = inserted.get("image") or {}
     size_mib = -(-int(image.get("virtual-size", 0)) // MIB)
     return DiskPresent(slot, model, size_mib, _file(str(image.get("filename", ""))), _limits(inserted))
