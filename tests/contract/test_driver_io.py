@@ -37,7 +37,7 @@ def machine(rig: Rig) -> MachineSpec:
             name=f"disk{slot}", pool="default", file=f"web-1-disk{slot}.qcow2", size_mib=64, format=DiskFormat.QCOW2,
             serial=f"data-{slot}", slot=slot, bus=bus,
         )
-        for slot, bus in enumerate(DiskBus, 1)
+        for slot, bus in enumerate((bus for bus in DiskBus if not bus.is_cd), 1)
     ]
     e1000e = Nic(name="lan2", kind=NicKind.USER, mac="52:54:00:aa:bb:02", slot=4, model=NicModel.E1000E)
     return replace(spec, disks=(*spec.disks, *more), nics=(*spec.nics, e1000e))
