@@ -90,6 +90,7 @@ class Filter(StrEnum):
     source      the VM is to leave it
     never-reported  it joined, and its agent has not said hello
     health      its health is too low for new VMs
+    pool-full   a pool that new disks of the VM would be in has no room (beside what it keeps free)
     network     it has not all networks that the VM's NICs are in
     firmware    it does not have the VM's firmware
     apart       a VM of the same `apart` group runs there
@@ -109,6 +110,7 @@ class Filter(StrEnum):
     CORDONED = "cordoned"
     HEALTH = "health"
     POOL = "pool"
+    POOL_FULL = "pool-full"
     NETWORK = "network"
     FIRMWARE = "firmware"
     APART = "apart"

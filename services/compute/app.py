@@ -11,6 +11,7 @@ from proto.io import (
     NetworkEvent,
 )
 from proto.memory import LedgerEvent
+from proto.pools import PoolSet
 from services.compute import enriching, hearing, queries, react, views
 from services.compute.balance.model import BALANCE
 from services.compute.cluster import CLUSTER
@@ -24,14 +25,14 @@ SERVICE = Service(
     deciders=(VM, NODE, CLUSTER, PLAN, BALANCE, DRAIN),
     follows=(
         *members(LedgerEvent), *members(NetworkEvent),
-        *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested),
+        *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested, PoolSet),
     ),
     react=react.react,
     views=views.Views,
     enrich=enriching.enrich,
     orders=react.orders,
     ticks=react.ticks,
-    telemetry=("tel.*.beat", "tel.*.cpu"),
+    telemetry=("tel.*.beat", "tel.*.cpu", "tel.*.pools"),
     hear=hearing.hear,
     query=queries.query,
 )

@@ -16,6 +16,7 @@ from proto.networks import NAMED_MAX
 from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.policy import Wishes, vcpus_max
 from services.compute.reach import needed, ways
+from services.compute.rooms import new_disks
 from services.compute.views import Views, promise_to, share_of
 
 
@@ -55,7 +56,13 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         apart=allotment.apart,
         one_cell=allotment.one_cell,
         lasts=views.fleet.lasts(life.kind),
+        new_disks=new_disks(vm, views.homes.at.get(vm.vm, {}), _ids(views, quest.source) if quest.along else None),
     )
+
+
+def _ids(views: Views, node: str) -> dict[str, str]:
+    can = views.can(node)
+    return can.pool_ids if can is not None else {}
 
 
 def _home(views: Views, vm: VmDefined, along: bool) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,9 @@ Column = NDArray[Any]
 CODE = {filter: code for code, filter in enumerate(Filter, 1)}
 """A filter as a small number; 0: none removed the node."""
 
+ROOMY = 2**52
+"""MiB of a pool of which nothing is known"""
+
 REACH_MAX = 256
 """Different sets of pools or networks of which it is kept what each node lacks."""
 
@@ -62,6 +65,8 @@ class Columns:
         self.rows: dict[str, int] = {}
         self.facts: dict[str, NodeFacts] = {}
         self.groups: dict[tuple[str, str], set[str]] = {}
+        self.rooms: dict[str, Column] = {}
+        """by pool; ROOMY where a node has not told"""
         self.numbers = 0
         self.loads = self.cells = self.ill = 0
         self.sums = [0, 0, 0, 0, 0]
@@ -118,6 +123,15 @@ class Columns:
             self._ratio[priority] = int(row[0]) if len(row) and (row == row[0]).all() else 0
         return self._ratio[priority] or self.ratios[PRIORITIES.index(priority)]
 
+    def _room(self, row: int, f: NodeFacts, before: NodeFacts | None) -> None:
+        if before is not None and before.pool_rooms == f.pool_rooms:
+            return
+        rooms = dict(f.pool_rooms)
+        for pool in rooms.keys() - self.rooms.keys():
+            self.rooms[pool] = np.full(len(self.names), ROOMY, np.int64)
+        for pool, column in self.rooms.items():
+            column[row] = rooms.get(pool, ROOMY)
+
     def with_group(self, kind: str, group: str) -> Column:
         """Rows of the nodes on which VMs of that group run."""
         return np.array([self.rows[n] for n in self.groups.get((kind, group), ())], np.int64)
@@ -147,6 +161,7 @@ class Columns:
         if before is None or before.ratios_pct != f.ratios_pct:
             self.ratios[:, row] = f.ratios_pct
             self._ratio.clear()
+        self._room(row, f, before)
         self.real[:, row] = f.pcpus, f.vcpus_per_pcpu, f.health, f.load, f.ready_pct, f.steal_pct
         if f.cells or (before is not None and before.cells):
             self.left[:, :, row] = 0
@@ -185,6 +200,9 @@ class Columns:
             after = np.zeros((*before.shape[:-1], len(names)), before.dtype)
             after[..., there] = before[..., here]
             setattr(self, attribute, after)
+        for pool, before in self.rooms.items():
+            self.rooms[pool] = np.full(len(names), ROOMY, np.int64)
+            self.rooms[pool][there] = before[here]
         self.names, self.rows = names, {n: row for row, n in enumerate(names)}
         self._reach.clear()
         self._ratio.clear()

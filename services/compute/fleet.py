@@ -71,6 +71,8 @@ class NodeView:
     planned: dict[str, Planned] = field(default_factory=dict)
     spoken: int = 1
     """the latest incarnation of the log in which it told all that it runs"""
+    pool_rooms: tuple[tuple[str, int], ...] = ()
+    """as in NodeFacts"""
     vms: dict[str, Share] = field(default_factory=dict)
 
 
@@ -212,6 +214,7 @@ class Fleet:
             ready_pct=ready_pct,
             steal_pct=steal_pct,
             ends=self._outlook.ends(name) if self._outlook is not None else (),
+            pool_rooms=node.pool_rooms,
         )
 
     def cells_for(self, name: str, vm: str) -> tuple[tuple[int, int], ...]:

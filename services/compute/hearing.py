@@ -7,20 +7,28 @@ import msgspec
 
 from proto.node import Beat
 from proto.plan import CpuBeat
+from proto.pools import PoolsBeat
 from services.compute.cells import MEASURED_STEP_MIB
 from services.compute.fleet import LOAD_STEPS
 from services.compute.views import Views
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 _decode_cpu = msgspec.msgpack.Decoder(CpuBeat).decode
+_decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
-    """`tel.NODE.beat`, `tel.NODE.cpu`. Only a node that joined, and only in its own name."""
+    """`tel.NODE.beat`, `tel.NODE.cpu`, `tel.NODE.pools`. Only a node that joined, and only in its own name."""
     if subject.endswith(".cpu"):
         views.plans.hear(subject, data, now_us)
         views.balance.hear(subject, data, now_us)
         _hear_cpu(subject, _decode_cpu(data), now_us, views)
+        return
+    if subject.endswith(".pools"):
+        told = _decode_pools(data)
+        if told.node in views.nodes and subject == f"tel.{told.node}.pools":
+            views.rooms.hear(told.node, told.pools)
+            views.roomy(told.node)
         return
     beat = _decode_beat(data)
     node = views.nodes.get(beat.node)

@@ -14,7 +14,7 @@ from libs.common.messages import NodeId
 from proto.compute import Candidate, Filter, Placement, Rejected
 from proto.placement import Removed, bitset
 from services.compute import policy
-from services.compute.columns import CODE, Column, Columns
+from services.compute.columns import CODE, ROOMY, Column, Columns
 from services.compute.policy import (
     CANDIDATES_MAX,
     CHANCE,
@@ -104,6 +104,9 @@ class NodeIndex:
         c = self._columns
         if wish.pools:
             yield Filter.POOL, c.missing("pools", wish.pools) > 0
+        if wish.new_disks and c.rooms:
+            needed, free = self._pool_fit(wish)
+            yield Filter.POOL_FULL, needed > free
         if wish.networks:
             yield Filter.NETWORK, c.missing("networks", wish.networks) > 0
         if wish.firmware:
@@ -120,6 +123,19 @@ class NodeIndex:
         lack = self._lack(wish)[2]
         yield Filter.MEMORY, lack > c.ha
         yield Filter.HA_RESERVE, lack > 0
+
+    def _pool_fit(self, wish: Wishes) -> tuple[Column, Column]:
+        """As policy.pool_fit: needed and free, of each node."""
+        c = self._columns
+        needed, free = np.zeros(len(c.names), np.int64), np.zeros(len(c.names), np.int64)
+        worst = np.full(len(c.names), -ROOMY, np.int64)
+        for pool, mib, home in wish.new_disks:
+            if (room := c.rooms.get(pool)) is not None:
+                worse = (room != ROOMY) & (mib - room > worst)
+                if home:
+                    worse &= c.missing("pools", (f"{pool}@{home}",)) > 0
+                needed[worse], free[worse], worst[worse] = mib, room[worse], mib - room[worse]
+        return needed, free
 
     def _vcpus_free(self, wish: Wishes) -> Column:
         """By the node's limit, or by that of the VM's class where that is lower."""
@@ -208,6 +224,9 @@ class NodeIndex:
         """What a filter with numbers needed of these nodes, and what each has of it."""
         c = self._columns
         match filter:
+            case Filter.POOL_FULL:
+                needed, free = self._pool_fit(wish)
+                return needed[rows], np.maximum(0, free[rows])
             case Filter.CPU_LIMIT:
                 return np.full(len(rows), wish.vcpus), np.maximum(0, self._vcpus_free(wish)[rows])
             case Filter.CPU:

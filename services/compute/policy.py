@@ -86,7 +86,9 @@ class Wishes(Value):
     """What a VM needs of a node. guaranteed_mib: what of its memory, QEMU's own included, is never taken back; 0: all of it.
     node: only there, if given; source: the node that it is to leave. one_cell: all of it in one NUMA cell. vcpus_per_pcpu: the
     limit of its class; 0: that of the node. together, apart: group names; with_group: all of its `together` group is to follow it.
-    lasts: the chance that it still runs at each of the horizons, weighted with the time since the one before; empty: unknown."""
+    lasts: the chance that it still runs at each of the horizons, weighted with the time since the one before; empty: unknown.
+    new_disks: pools in which it is to have new ones, each once; MiB that they need there, beside what the pool keeps free; the word
+    of the one pool of that name in which they need none."""
 
     vcpus: int
     memory_mib: int
@@ -104,6 +106,7 @@ class Wishes(Value):
     with_group: bool = False
     one_cell: bool = False
     lasts: tuple[int, ...] = ()
+    new_disks: tuple[tuple[str, int, str], ...] = ()
 
 
 class NodeFacts(Value):
@@ -119,6 +122,7 @@ class NodeFacts(Value):
     health          100 healthy … 0 not to be used, as last reported; health_reason: why it is less than 100
     load            pCPUs that are wanted there: runnable threads of the host, or what its VMs use and wait for; 0: not known
     ready_pct       of the CPU time that its VMs wanted, what they waited for; steal_pct: of the host's, what its own host took
+    pool_rooms      of each pool that it told of lately: MiB that are free beside what the pool keeps; negative: less than that
     ends            the chance that all VMs of today have ended by each of the horizons; empty: that it is empty already
     """
 
@@ -149,6 +153,7 @@ class NodeFacts(Value):
     steal_pct: int = 0
     reported: bool = True
     ends: tuple[int, ...] = ()
+    pool_rooms: tuple[tuple[str, int], ...] = ()
 
 
 def vcpus_max(node: NodeFacts, of_class: float = 0.0) -> int:
@@ -225,6 +230,7 @@ def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -
     yield Filter.CORDONED, 0, -1 if node.cordoned else 0
     yield Filter.HEALTH, HEALTH_PCT_MIN, node.health
     yield Filter.POOL, len(set(wish.pools) - set(node.pools)), 0
+    yield Filter.POOL_FULL, *pool_fit(wish, node)
     yield Filter.NETWORK, len(lacks(wish.networks, node.bridges, node.tap_filter)), 0
     yield Filter.FIRMWARE, len(set(wish.firmware) - set(node.firmware)), 0
     yield Filter.APART, 0, -1 if wish.apart and wish.apart in node.apart else 0
@@ -238,6 +244,14 @@ def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -
     yield (Filter.MEMORY if needed_mib > free_mib + node.memory_ha_mib else Filter.HA_RESERVE), needed_mib, free_mib
 
 
+def pool_fit(wish: Wishes, node: NodeFacts) -> tuple[int, int]:
+    """Needed and free MiB, of the pool that is nearest to lack room for the VM's new disks; the first of equals."""
+    rooms = dict(node.pool_rooms)
+    wanted = ((pool, mib) for pool, mib, home in wish.new_disks if not home or f"{pool}@{home}" not in node.pools)
+    fits = [(mib, rooms[pool]) for pool, mib in wanted if pool in rooms]
+    return max(fits, key=lambda fit: fit[0] - fit[1], default=(0, 0))
+
+
 def memory_fit(wish: Wishes, node: NodeFacts) -> tuple[int, int]:
     """Needed and free MiB, of the limit of the ledger that is nearer to break."""
     guaranteed = wish.guaranteed_mib or wish.memory_mib
@@ -249,7 +263,7 @@ def memory_fit(wish: Wishes, node: NodeFacts) -> tuple[int, int]:
     return guaranteed, free_guaranteed
 
 
-WITH_NUMBERS = (Filter.CPU_LIMIT, Filter.CPU, Filter.MEMORY, Filter.HA_RESERVE)
+WITH_NUMBERS = (Filter.POOL_FULL, Filter.CPU_LIMIT, Filter.CPU, Filter.MEMORY, Filter.HA_RESERVE)
 NAMES_MAX = 5
 """Nodes named in one sentence."""
 

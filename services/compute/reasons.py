@@ -18,6 +18,7 @@ _SAID = {
     Filter.CORDONED: "cordoned",
     Filter.HEALTH: "not healthy enough for a start",
     Filter.POOL: "without a storage pool it needs (its disks are only where it ran last)",
+    Filter.POOL_FULL: "with a full pool where it is to have new disks",
     Filter.NETWORK: "without a network it needs",
     Filter.FIRMWARE: "without UEFI firmware",
     Filter.APART: "with a VM that it is to be apart from",
@@ -28,7 +29,8 @@ _SAID = {
     Filter.MEMORY: "short of memory",
     Filter.HA_RESERVE: "short of memory beside what is kept for a failed node's VMs",
 }
-_UNIT = {Filter.CPU_LIMIT: "vCPUs", Filter.CPU: "% of a pCPU", Filter.MEMORY: "MiB", Filter.HA_RESERVE: "MiB"}
+_UNIT = {Filter.CPU_LIMIT: "vCPUs", Filter.CPU: "% of a pCPU"}
+_UNIT |= dict.fromkeys((Filter.POOL_FULL, Filter.MEMORY, Filter.HA_RESERVE), "MiB")
 
 
 def chosen(choice: Placement | None, asked: str, unknown: str) -> Placement:
@@ -70,6 +72,9 @@ def _named(row: Rejected, unit: str | None) -> str:
 
 def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
     """The smallest change that would let one node pass; the nearest miss first."""
+    if rows := groups[Filter.POOL_FULL]:
+        best = min(rows, key=lambda r: (r.needed - r.available, r.node))
+        return f"free {max(1, best.needed - best.available)} MiB in the pool on {best.node}, or take another pool (asvctl pool ls)"
     for filter in (Filter.HA_RESERVE, Filter.MEMORY, Filter.CPU, Filter.CPU_LIMIT):
         if rows := groups[filter]:
             best = min(rows, key=lambda r: (r.needed - r.available, r.node))

@@ -37,6 +37,7 @@ from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigr
 from proto.nodes import Capabilities
 from proto.placement import PlacementRules
 from proto.plan import PlanMade
+from proto.pools import PoolSet
 from services.compute.balance.facts import BalanceViews
 from services.compute.cells import Planned
 from services.compute.devices import wishes
@@ -47,6 +48,7 @@ from services.compute.plan_views import PlanViews
 from services.compute.policy import WEIGHTS, NodeFacts, Weights
 from services.compute.pressed import Stilled
 from services.compute.reach import Homes
+from services.compute.rooms import PoolRooms
 
 
 class _Derived:
@@ -78,6 +80,7 @@ class Views(_Derived):
     plans: PlanViews = field(default_factory=PlanViews)
     stilled: Stilled = field(default_factory=Stilled)
     homes: Homes = field(default_factory=Homes)
+    rooms: PoolRooms = field(default_factory=PoolRooms)
     networks: Networks = field(default_factory=Networks)
     incarnation: int = 1
     finalized: int = 1
@@ -139,10 +142,21 @@ class Views(_Derived):
                 self.rules = event.rules
                 self.fleet.ruled(event.rules)
                 self._look_out(recorded.at_us)
+            case PoolSet():
+                self.rooms.rules[event.pool] = event.rules
+                for name in self.nodes:
+                    self.roomy(name)
             case ImageImported():
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
+
+    def roomy(self, node: str) -> None:
+        """Its pools, or their rules, may be others than they were."""
+        view, rooms = self.nodes.get(node), self.rooms.of(node)
+        if view is not None and view.pool_rooms != rooms:
+            view.pool_rooms = rooms
+            self.fleet.changed(node)
 
     def _apply_definition(
         self, recorded: Recorded, event: VmDefined | VmAllotted | VmReshaped | VmResized | VmDevicesNoted | VmDeleted
@@ -179,6 +193,7 @@ class Views(_Derived):
     ) -> None:
         if isinstance(event, NodeRemoved):
             self.nodes.pop(event.node, None)
+            self.rooms.told.pop(event.node, None)
             self.fleet.changed(event.node)
             return
         spoken = event.incarnation if isinstance(event, NodeJoined) else 1

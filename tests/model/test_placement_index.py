@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +20,13 @@ from services.compute.policy import CANDIDATES_MAX, CHANCE, PACK, SPREAD, NodeFa
 from services.compute.reasons import explain
 
 HORIZONS = 3
-POOLS = st.sampled_from([(), ("default",), ("default", "fast")])
+POOLS = st.sampled_from([(), ("default",), ("default", "fast"), ("default", "default@a")])
+ROOM = st.integers(-50, 150)
+ROOMS = st.dictionaries(st.sampled_from(["default", "fast"]), ROOM).map(lambda rooms: tuple(sorted(rooms.items())))
+NEW_DISKS = st.just(()) | st.lists(
+    st.tuples(st.sampled_from(["default", "fast", "unheard"]), st.integers(1, 200), st.sampled_from(["", "a"])),
+    unique_by=lambda new: new[0], max_size=3,
+).map(tuple)  # fmt: skip
 FIRMWARE = st.sampled_from([(), (), ("uefi",)])
 BRIDGES = st.sampled_from([(), (Bridge(name="br0"),), (Bridge(name="br0", mtu=9000), Bridge(name="br1"))])
 NETWORKS = st.sampled_from(
@@ -49,7 +56,7 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
         health=st.sampled_from([100, 100, 100, 70, 25, 24, 0]), health_reason=st.sampled_from(["", "a disk is slow"]),
         load=st.sampled_from([0.0, 0.0, 0.7, 5.3]), ready_pct=st.sampled_from([0, 0, 35]), steal_pct=st.sampled_from([0, 0, 45]),
         reported=st.integers(0, 9).map(bool),
-        firmware=FIRMWARE, ends=st.just(()) | st.tuples(*[st.integers(0, CHANCE)] * HORIZONS),
+        pool_rooms=ROOMS, firmware=FIRMWARE, ends=st.just(()) | st.tuples(*[st.integers(0, CHANCE)] * HORIZONS),
     )  # fmt: skip
     return [msgspec.structs.replace(draw(node), node=NodeId(f"n{n}"), number=n) for n in numbers]
 
@@ -60,7 +67,7 @@ wishes = st.builds(
     node=st.sampled_from(["", "", "", "n3", "nowhere"]), source=st.sampled_from(["", "", "n2", "gone"]),
     vcpus_per_pcpu=st.sampled_from([0.0, 0.0, 0.3, 2.0]), with_group=st.booleans(),
     cpu_reserved_pct=st.sampled_from([0, 0, 150]), together=GROUP, apart=GROUP, one_cell=st.booleans(),
-    firmware=FIRMWARE, lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
+    new_disks=NEW_DISKS, firmware=FIRMWARE, lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
 )  # fmt: skip
 tried = st.lists(st.sampled_from(["n1", "n2", "n3", "gone"]), unique=True)
 weights = st.sampled_from([SPREAD, PACK, MIXED])
@@ -91,6 +98,24 @@ def test_it_follows_the_facts(
     if known:
         numbers = 1 + max(n.number for n in (*before, *after))
         assert index.place(wish, (), weights, numbers) == place(wish, known.values(), (), weights, numbers)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(POOLS, ROOMS), min_size=1, max_size=6), st.lists(st.tuples(POOLS, ROOMS), max_size=6), NEW_DISKS)
+def test_room_in_pools_is_looked_at_alike(
+    before: list[tuple[Any, Any]], after: list[tuple[Any, Any]], new_disks: Any
+) -> None:
+    """Where nothing else stands in the way; also after pools have other room, or are told of for the first time."""
+    wish, index = Wishes(vcpus=1, memory_mib=1, new_disks=new_disks), NodeIndex(horizons=HORIZONS)
+    known: dict[str, NodeFacts] = {}
+    for told in (before, after):
+        for n, (pools, rooms) in enumerate(told):
+            known[f"n{n}"] = NodeFacts(
+                node=NodeId(f"n{n}"), online=True, cordoned=False, pcpus=4.0, vcpus_promised=0, memory_capacity_mib=1000,
+                memory_reserved_mib=0, number=n, pools=pools, pool_rooms=rooms,
+            )  # fmt: skip
+        index.put(*known.values())
+        assert index.place(wish) == place(wish, known.values())
 
 
 @settings(max_examples=150, deadline=None)

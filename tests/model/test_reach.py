@@ -6,14 +6,17 @@ import pytest
 from msgspec.structs import replace
 
 from libs.common.messages import Event, NodeId, Recorded, VmId, encode, tag_of
-from proto.compute import NodeJoined, NodeReported, VmDevicesNoted, VmStarted
+from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDevicesNoted, VmStarted
 from proto.io import ImageImported, ImageInfo
 from proto.machine import DiskFormat, DiskWish
 from proto.memory import CapacitySet
 from proto.migration import VmMigrated, VmMigrationRequested
 from proto.placement import Filter, Placement, removed_by
+from proto.pools import PoolNow, PoolRules, PoolsBeat, PoolSet
 from services.compute.choosing import choose, choose_move
+from services.compute.hearing import hear
 from services.compute.reach import shared_with
+from services.compute.reasons import explain
 from services.compute.views import Views
 from services.io.devices import make_disks, named_anew
 from tests.model.test_compute import DEFINED, REQUESTED
@@ -109,3 +112,47 @@ def test_a_rebalancer_moves_only_where_the_disks_are_the_same() -> None:
     there = ("default", "local", "default@shared", "local@own")
     assert shared_with((DiskWish(pool="default"),), there) == ("default", "default@shared")
     assert shared_with((DiskWish(pool="default"), DiskWish(pool="local")), there) == tuple(sorted(there))
+
+
+# --- room in the pools -----------------------------------------------------------------------------------------------
+
+
+def told(views: Views, node: str, free_mib: int, size_mib: int = 1000) -> None:
+    now = PoolNow(name="default", id=IDS[node], size_mib=size_mib, free_mib=free_mib)
+    hear(f"tel.{node}.pools", encode(PoolsBeat(node, "b", 1, (now,))), NOW_US, views)
+
+
+def test_a_first_start_is_only_where_the_pool_of_its_disks_has_room(views: Views) -> None:
+    for node, free_mib in (("n1", 500), ("n2", 500), ("n3", 5)):
+        told(views, node, free_mib)
+    choice = choose(views, "a", NOW_US)
+    assert names(choice) == {"n1", "n2"}
+    assert choice is not None
+    assert [(r.node, r.filter, r.needed, r.available) for r in choice.rejected] == [("n3", Filter.POOL_FULL, 1, 0)]
+    tell(views, PoolSet(pool="default", rules=PoolRules(keep_free_pct=60)))
+    choice = choose(views, "a", NOW_US)
+    assert names(choice) == set()
+    assert choice is not None
+    said, remedy = explain(choice)
+    assert "with a full pool where it is to have new disks: n1 (0 of 1 MiB free)" in said
+    assert "MiB in the pool on" in remedy
+    tell(views, PoolSet(pool="default", rules=PoolRules(keep_free_pct=0)))
+    assert names(choose(views, "a", NOW_US)) == {"n1", "n2", "n3"}
+
+
+def test_a_vm_whose_disks_are_there_starts_again_in_a_full_pool_and_its_nodes_pools_are_forgotten_with_it(views: Views) -> None:
+    runs(views, "n3")
+    told(views, "n3", 0)
+    assert names(choose(views, "a", NOW_US)) == {"n3"}
+    tell(views, NodeRemoved(node=NodeId("n3")))
+    assert views.rooms.told == {}
+
+
+def test_disks_go_along_only_where_there_is_room_for_all_of_them(views: Views) -> None:
+    runs(views, "n3")
+    told(views, "n1", 105)
+    told(views, "n2", 115)
+    choice, _ = choose_move(views, "a", NOW_US, "n3")
+    assert names(choice) == {"n2"}
+    assert choice is not None
+    assert [(r.needed, r.available) for r in choice.rejected if r.filter is Filter.POOL_FULL] == [(100, 95)]

@@ -12,6 +12,7 @@ NODES_MAX = 8
 """nodes told in the evidence of one choice; `why-not --node` answers for each"""
 
 _UNITS = {Filter.CPU_LIMIT: "vCPUs", Filter.CPU: "% of a pCPU", Filter.MEMORY: "MiB", Filter.HA_RESERVE: "MiB"}
+_UNITS[Filter.POOL_FULL] = "MiB"
 _UNITS[Filter.HEALTH] = "% health"
 
 _WORDS = {
