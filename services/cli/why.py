@@ -10,8 +10,8 @@ from services.cli import show
 from services.cli.client import path
 from services.cli.session import AsJson, client, wants_json
 
-KINDS = ("vm", "image", "node")
-Object = Annotated[str, typer.Argument(metavar="KIND/NAME", help="vm/web-1, node/n1, image/tiny.")]
+KINDS = ("vm", "image", "node", "network")
+Object = Annotated[str, typer.Argument(metavar="KIND/NAME", help="vm/web-1, node/n1, image/tiny, network/blue.")]
 
 
 def why(

@@ -11,7 +11,7 @@ import sys
 import time
 from signal import SIGKILL, SIGTERM
 
-from services.cluster import control, groups, leave, processes, record, screen, vms
+from services.cluster import control, groups, leave, networks, processes, record, screen, vms
 from services.cluster.layout import CHECKOUT, NODES, Layout, default_home
 from services.cluster.places import NoPlace
 from services.cluster.plan import log_tail
@@ -77,6 +77,8 @@ def _explain(layout: Layout) -> int:
 def down(layout: Layout) -> int:
     """Ends all processes but the VMs. The state stays."""
     stop(layout)
+    if not vms.running(layout):
+        networks.remove(layout.home)
     say(f"The cluster is down; its state stays in {layout.home}.")
     say(screen.still_running(layout))
     return 0
@@ -114,6 +116,7 @@ def destroy(layout: Layout, sure: bool) -> int:
     vms.kill(killed)
     if killed:
         say(f"killed {', '.join(vm.vm for vm in killed)}")
+    networks.remove(layout.home)
     for said in leave.all_nodes(layout):
         say(said)
     if not groups.remove_within([*layout.nodes.glob("*/groups"), layout.groups], GROUPS_S_MAX):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
-from services.cluster import nats, postgres
+from services.cluster import nats, networks, postgres
 from services.cluster.child import Spec
 from services.cluster.identities import Identities
 from services.cluster.layout import CHECKOUT, NODES, Layout
@@ -122,6 +122,8 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, stan
     }
     if node == NODES[0] and standing.control_plane is not None:
         settings["ASV_CONTROL_PLANE_GROUP"] = str(standing.control_plane)
+    if record.driver != "simulated" and (namespace := networks.namespace(layout.home, node)) is not None:
+        settings["ASV_NETWORK_NAMESPACE"] = str(namespace)
     settings |= {key: os.environ[key] for key in ("ASV_SWAP", "ASV_SWAP_MIB") if key in os.environ}
     return replace(_python(layout, node, ("services.node",), settings), group=standing.agents.get(node))
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from services.cluster import api, vms
+from services.cluster import api, networks, vms
 from services.cluster.api import ApiRefused
 from services.cluster.layout import Layout
 from services.cluster.plan import api_url
@@ -38,6 +38,8 @@ def status(layout: Layout, record: Record) -> tuple[str, bool]:
         lines += [f"API        {api_url(record)}", processes(record)]
     count = len(vms.running(layout))
     lines.append(f"VMs        {count} running")
+    if runs:
+        lines.append(f"networks   {networks.said(layout.home)}")
     return "\n".join(lines), well
 
 
@@ -50,6 +52,7 @@ def welcome(layout: Layout, record: Record) -> str:
         f"API         {api_url(record)}   (its page: {api_url(record)}/schema)",
         f"token       {layout.admin_token}",
         f"state       {layout.home}",
+        f"networks    {networks.said(layout.home)}",
         "",
         "Try:",
         f"  {asvctl} node ls",

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import IO
 
 from libs.common.clock import SystemClock
-from services.cluster import bring_up, groups, identities, nats, plan, ports, postgres, record
+from services.cluster import bring_up, groups, identities, nats, networks, plan, ports, postgres, record
 from services.cluster.child import Child, Spec, end_leftovers, trim
 from services.cluster.control import Control
 from services.cluster.cut import Line
@@ -106,6 +106,8 @@ class Supervisor:
         await self._start_engines(engines, known)
         await self._ready_all(plan.control_specs(self.layout, self.record, engines, known))
         self.lines = await self._open_lines()
+        if why := await asyncio.to_thread(networks.make, self.layout.home):
+            log.info("nodes have no networks of their own: %s", why)
         await self._ready_all([
             bring_up.with_join_token(
                 self.layout, self.record, plan.agent_spec(self.layout, self.record, engines, node, self.standing)

@@ -31,6 +31,7 @@ from services.node.join import JoinRefused, credentials
 from services.node.keep import Keep
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
+from services.node.network_watch import NetworkWatch
 from services.node.runner import AgentRunner
 from services.node.swapping import Swapping, Wish
 
@@ -106,10 +107,13 @@ async def run(config: NodeConfig) -> None:
     await IoAsks(node, driver, bus, clock, lambda: runner.agent.vms).start()
     watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met, runner.renew)
     await watch.start()
+    networks = NetworkWatch(driver, runner.renew)
+    await networks.start()
     log.info("%s: ready", config.node)
     if config.ready is not None:
         config.ready.touch()
     leaves = await asked_to_leave(runner, node, stop)
+    await networks.stop()
     await watch.stop()
     await asks.stop()
     await runner.stop()

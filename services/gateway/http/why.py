@@ -23,7 +23,7 @@ from services.gateway.why.not_reclaimed import not_reclaimed
 from services.gateway.why.not_so import WhyNot, not_on_node, not_started
 from services.gateway.why.tree import Known
 
-KINDS = ("vm", "image", "node")
+KINDS = ("vm", "image", "node", "network")
 
 NodeName = Annotated[str, QueryParameter(description="why the VM is not on this node")]
 Started = Annotated[bool, QueryParameter(description="why the VM is not started")]
@@ -41,6 +41,8 @@ async def why(request: Asked, gateway: NamedDependency[Gateway], kind: FromPath[
     if kind == "node":
         await gateway.node(name)
         beside = reclaims.nodes.get(name, [])
+    elif kind == "network":
+        await gateway.network(name)
     else:
         beside = reclaims.vms.get(name, []) if kind == "vm" else []
         project = gateway.model.scopes.at(stream, gateway.follower.position)

@@ -25,6 +25,7 @@ from proto.compute import Capabilities, GoneCause
 from proto.hardware import Hardware
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
+from proto.networks import Bridge
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
@@ -157,6 +158,10 @@ class Driver(Protocol):
         ...
 
     async def capabilities(self) -> Capabilities: ...
+
+    async def bridges(self) -> tuple[Bridge, ...]:
+        """Those that VMs may be put into, and how they lead out, as of now."""
+        ...
 
     async def start(self, spec: MachineSpec) -> Machine:
         """Make missing disks that no guest has run with (Disk.made), take the lease (compare-and-swap on vm + generation), spawn,

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from proto.compute import GoneCause
 from proto.machine import MachineSpec
+from proto.networks import Bridge
 from proto.node import SwapNow
 from proto.plan import PlanFault, VmPlan
 from services.node.drivers import (
@@ -76,6 +77,7 @@ class SimHost:
         self.boots = 1
         self.cpu = SimCpu(params.pcpus_of_cells)
         self.swaps: tuple[SwapNow, ...] = ()
+        self.bridges: tuple[Bridge, ...] = (Bridge(name="lan"),)
         self.random = random
         self._heap: list[Due] = []
         self._serial = 0

@@ -100,7 +100,7 @@ class SimulatedDriver:
             driver="simulated",
             cells=self.host.params.pcpus_of_cells,
             pools=("default",),
-            bridges=(Bridge(name="lan"),),
+            bridges=self.host.bridges,
             tap_filter=True,
             not_enforced=("everything: VMs are simulated", *swap.unfit(self.host.swaps)),
             swap_mib=swap_mib,
@@ -110,6 +110,9 @@ class SimulatedDriver:
             pool_ids={"default": self.host.pool.id},
             firmware=tuple(Firmware),
         )
+
+    async def bridges(self) -> tuple[Bridge, ...]:
+        return self.host.bridges
 
     async def start(self, spec: MachineSpec) -> Machine:
         return await self._machine(SimAct(spec.vm, "start", spec))

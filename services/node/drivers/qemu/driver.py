@@ -20,6 +20,7 @@ from libs.memory.areas import STORAGE
 from proto.compute import Capabilities
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
+from proto.networks import Bridge
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
@@ -146,6 +147,9 @@ class QemuDriver:
         ids = {name: await asyncio.to_thread(pool_files.id_of, pool) for name, pool in host.pools.items()}
         key = secrecy.public(await asyncio.to_thread(secrecy.own_key, host.state / "keys"))
         return msgspec.structs.replace(can, pool_ids=ids, move_key=key)
+
+    async def bridges(self) -> tuple[Bridge, ...]:
+        return await asyncio.to_thread(self._fleet.host.networks.bridges)
 
     # --- verbs ----------------------------------------------------------------------------------------------------
 
