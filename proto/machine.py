@@ -102,9 +102,17 @@ class DiskLimits(Value):
     mibps_burst: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
 
 
+class Seed(Value):
+    """What cloud-init in a guest begins with: where it lies, never what it says, which may hold passwords. file: in the `incoming`
+    folder of the pool of its drive; sha256: of that file."""
+
+    file: FileName
+    sha256: Sha256
+
+
 class DiskWish(Value):
     """A disk as asked for: an overlay on an image, or a blank one. size_mib 0: as large as the image. Or a CD drive, empty or with
-    an image in it. first: the guest is started from it before all others."""
+    an image in it, or with the VM's seed. first: the guest is started from it before all others."""
 
     size_mib: Annotated[int, msgspec.Meta(ge=0, le=64 * 1024 * 1024)] = 0
     image: str = ""
@@ -113,6 +121,7 @@ class DiskWish(Value):
     bus: DiskBus = DiskBus.VIRTIO_BLK
     limits: DiskLimits = DiskLimits()
     first: bool = False
+    seed: Seed | None = None
 
 
 class NicWish(Value):
@@ -128,7 +137,8 @@ class Disk(Value):
     pool_id: which pool it is, as nodes may have others of that name (Capabilities.pool_ids); empty: not known. made: a guest has
     run with it: where its file is not, nothing is made in its place. vars: the file, beside it, in which UEFI firmware keeps its
     variables: of the first disk of a VM that has that firmware. A CD drive has no file and no size of its own; force: what is in
-    it comes out even where the guest holds the drive locked. first: started from before all others."""
+    it comes out even where the guest holds the drive locked. first: started from before all others. seed: an ISO is made
+    of it, `file`, which lies in the drive."""
 
     name: str
     pool: str
@@ -145,6 +155,7 @@ class Disk(Value):
     vars: str = ""
     force: bool = False
     first: bool = False
+    seed: Seed | None = None
 
 
 class Nic(Value):
@@ -302,8 +313,10 @@ def _words(spec: MachineSpec) -> Iterator[_Word]:
 
 def _disk_words(disk: Disk) -> Iterator[_Word]:
     yield from (("disk name", DNS_LABEL, disk.name), ("pool", DNS_LABEL, disk.pool))
-    if not disk.bus.is_cd:
+    if disk.file or not disk.bus.is_cd:
         yield "disk file", FILE_NAME, disk.file
+    if disk.seed is not None:
+        yield "seed", FILE_NAME, disk.seed.file
     if disk.vars:
         yield "file of variables", FILE_NAME, disk.vars
     if disk.image:

@@ -25,7 +25,10 @@ def ls(vm: Vm, _json: AsJson = False) -> None:
     if wants_json():
         show.as_json(found)
         return
-    rows = [(d["name"], d["bus"], d.get("image", ""), "yes" if d.get("first") else "") for d in found]
+    rows = [
+        (d["name"], d["bus"], "(cloud-init)" if d.get("seed") else d.get("image", ""), "yes" if d.get("first") else "")
+        for d in found
+    ]
     show.table(("NAME", "BUS", "IMAGE", "BOOTS FIRST"), rows, f"it has none: `asvctl cd attach {vm}` gives it one")
 
 

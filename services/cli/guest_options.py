@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,33 @@ import typer
 Cds = Annotated[list[str] | None, typer.Option("--cd", metavar="ISO", help="A CD drive with this ISO in it; may be repeated.")]
 BootCd = Annotated[bool, typer.Option("--boot-cd", help="Start from the first CD, even where a disk could be started from.")]
 Firmware = Annotated[str, typer.Option(help="uefi, bios, or direct (the image's own kernel). Default: what suits the image.")]
+UserData = Annotated[
+    Path | None, typer.Option(help="For cloud-init, as it reads it.", exists=True, dir_okay=False, readable=True, metavar="FILE")
+]
+NetworkConfig = Annotated[
+    Path | None, typer.Option(help="For cloud-init: networks.", exists=True, dir_okay=False, readable=True, metavar="FILE")
+]
+SshKeys = Annotated[
+    list[Path] | None,
+    typer.Option("--ssh-key", help="Public keys for cloud-init; may be repeated.", exists=True, dir_okay=False, metavar="FILE"),
+]
+Hostname = Annotated[str, typer.Option(help="For cloud-init; by default the VM's name.")]
+
+
+def seed(user_data: Path | None, ssh_keys: list[Path] | None, hostname: str, network: Path | None) -> dict[str, Any]:
+    """As the API wants it; {}: none. Raises typer.BadParameter."""
+    if not (user_data or ssh_keys or hostname or network):
+        return {}
+    keys = [line.strip() for file in ssh_keys or () for line in _text(file).splitlines()]
+    said = {"user_data": _text(user_data) if user_data else "", "network_config": _text(network) if network else ""}
+    return said | {"hostname": hostname, "ssh_keys": [key for key in keys if key and not key.startswith("#")]}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{file} is not text in UTF-8") from error
 
 
 def drives(isos: list[str] | None, boot_cd: bool, bus: str = "cdrom") -> list[dict[str, Any]]:

@@ -37,6 +37,10 @@ def create(
     firmware: guest_options.Firmware = "",
     cd: guest_options.Cds = None,
     boot_cd: guest_options.BootCd = False,
+    user_data: guest_options.UserData = None,
+    ssh_key: guest_options.SshKeys = None,
+    hostname: guest_options.Hostname = "",
+    network_config: guest_options.NetworkConfig = None,
     project: Annotated[str, typer.Option(help="The project it belongs to.")] = "",
     no_start: Annotated[bool, typer.Option("--no-start", help="Only define it.")] = False,
     waiting: Wait = False,
@@ -59,6 +63,7 @@ def create(
     share = allotment.body(cpu_weight, cpu_cap, cpu_reserved, memory_reserved, pin, together, apart, one_cell)
     optional = {"allotment": share, "vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
     optional |= {"memory_by": memory_by, "firmware": firmware}
+    optional["seed"] = guest_options.seed(user_data, ssh_key, hostname, network_config)
     api = client()
     accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
     if not (image or disk or cd):

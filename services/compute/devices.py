@@ -79,7 +79,9 @@ def rooted(disks: Iterable[Disk | DiskWish]) -> str:
 def wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, ...], tuple[NicWish, ...]]:
     """As a definition would ask for them."""
     wished = tuple(
-        DiskWish(size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits, first=d.first)
+        DiskWish(
+            size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits, first=d.first, seed=d.seed
+        )
         for d in disks
     )
     return wished, tuple(NicWish(network=n.network, model=n.model, queues=n.queues) for n in nics)

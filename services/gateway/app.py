@@ -19,6 +19,7 @@ from libs.common.bus import Bus, Incoming
 from libs.common.clock import Clock
 from libs.common.log import EventLog
 from libs.common.protocol import OURS
+from services.gateway import seeds
 from services.gateway.beats import Beats
 from services.gateway.chores import sweep_blobs
 from services.gateway.commands import REQUEST_S, Commands
@@ -133,7 +134,8 @@ async def _watch_tokens(gateway: Gateway) -> None:
 
 def _sweep(gateway: Gateway) -> None:
     images = gateway.model.images.all.values()
-    gateway.uploads.sweep({image.file for image in images if image.state == "importing"})
+    wanted = {image.file for image in images if image.state == "importing"} | seeds.wanted(gateway)
+    gateway.uploads.sweep(wanted, gateway.clock.now_us())
 
 
 def _tidier(gateway: Gateway) -> Callable[[str], None]:

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 1024 * 1024
 BYTES_MAX = 64 * 1024**3
+SEED = ".seed"
+SEED_US_MIN = 600_000_000
 UPLOADS_MAX = 8
 """uploads at the same time"""
 
@@ -80,6 +82,19 @@ class Uploads:
             await asyncio.to_thread(_write_all, file.fileno(), b"".join(held))
         return size
 
+    def keep_seed(self, pool: str, data: bytes) -> str:
+        """What a guest is to begin with. Gives its name; it stays until its VM is removed. Raises Problem."""
+        folder = self.folder(pool)
+        name = f"{secrets.token_hex(16)}{SEED}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _created(folder / name) as file:
+                _write_all(file.fileno(), data)
+        except OSError as error:
+            self.drop(pool, name)
+            raise _cannot_store(error) from error
+        return name
+
     def drop(self, pool: str, name: str) -> None:
         """Remove a part; fine when it is gone already."""
         try:
@@ -99,16 +114,24 @@ class Uploads:
             await asyncio.gather(*removing)  # what is done already is awaited without a turn of the loop: it has to be let go here
             self._removing.difference_update(removing)
 
-    def sweep(self, wanted: set[str]) -> None:
-        """Remove the parts that no import waits for: what a killed gateway left behind."""
+    def sweep(self, wanted: set[str], now_us: int = 0) -> None:
+        """Remove the parts that no import waits for, and the seeds of no VM: what a killed gateway left behind."""
         for pool in self.pools:
-            for path in self.folder(pool).glob("*.part"):
-                if path.name not in wanted:
+            for path in (*self.folder(pool).glob("*.part"), *self.folder(pool).glob(f"*{SEED}")):
+                if path.name not in wanted and not _just_made(path, now_us):
                     self.drop(pool, path.name)
 
     def _too_large(self, size: int) -> Problem:
         text = f"the file has {size} bytes or more; {self.bytes_max} are allowed"
         return Problem(413, "TOO_LARGE", text, "send a smaller file, or qcow2 instead of raw")
+
+
+def _just_made(path: Path, now_us: int) -> bool:
+    """A seed that another gateway is about to name in a command."""
+    try:
+        return path.suffix == SEED and now_us - path.stat().st_mtime_ns // 1000 < SEED_US_MIN
+    except OSError:
+        return True
 
 
 def _created(path: Path) -> FileIO:

@@ -141,7 +141,7 @@ def _detach_disk(command: DetachDisk, made: Granted | Revoked) -> DevicesChanged
         raise Refused(Refusal.NOT_STOPPED, said, f"stop {made.vm} first; what is in it can be ejected")
     change = Change(
         kind=ChangeKind.DETACH_DISK, name=disk.name, slot=disk.slot,
-        file=disk.file, pool=disk.pool, delete=command.delete and not disk.bus.is_cd,
+        file=disk.file, pool=disk.pool, delete=(command.delete and not disk.bus.is_cd) or disk.seed is not None,
     )  # fmt: skip
     return _changed(replace(made, disks=tuple(d for d in made.disks if d is not disk)), change)
 

@@ -29,8 +29,9 @@ def make_disks(
 def make_disk(vm: str, wish: DiskWish, sizes_mib: Mapping[str, int], number: int, slot: int) -> Disk:
     if wish.bus.is_cd:
         return Disk(
-            name=f"cd{number}", pool=wish.pool, file="", size_mib=1, format=DiskFormat.RAW, serial=serial_of(vm, number),
-            slot=slot, image=wish.image, bus=wish.bus, first=wish.first,
+            name=f"cd{number}", pool=wish.pool, file=f"{vm}-cd{number}.iso" if wish.seed else "", size_mib=1,
+            format=DiskFormat.RAW, serial=serial_of(vm, number),
+            slot=slot, image=wish.image, bus=wish.bus, first=wish.first, seed=wish.seed,
         )  # fmt: skip
     return Disk(
         name=f"disk{number}",

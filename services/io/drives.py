@@ -55,7 +55,7 @@ def set_medium(command: SetMedium, made: Granted | Revoked) -> Sequence[DevicesC
 
 
 def _drive(made: Granted | Revoked, name: str) -> Disk:
-    drives = [disk for disk in made.disks if disk.bus.is_cd]
+    drives = [disk for disk in made.disks if disk.bus.is_cd and disk.seed is None]
     found = next((disk for disk in drives if name in ("", disk.name)), None)
     if found is None:
         has = ", ".join(disk.name for disk in drives) or "none"

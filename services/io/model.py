@@ -121,6 +121,8 @@ def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
     for disk in disks:
         there = command.pool_ids.get(disk.pool, "")
         lies = command.image_ids.get(disk.image, there) if disk.bus.is_cd and disk.image else there
+        if disk.seed is not None and disk.pool_id and there and there != disk.pool_id:
+            return f"the seed of {command.vm} lies in the pool {disk.pool} {disk.pool_id}, which {command.node} does not reach"
         if lies and there and lies != there:
             node = command.node
             return f"{disk.name} of {command.vm} holds the ISO {disk.image}, which {node} does not reach: eject it first"
@@ -134,7 +136,7 @@ def _at(disk: Disk, command: GrantDevices) -> Disk:
     """As that node is to have it."""
     there = command.pool_ids.get(disk.pool, "")
     if disk.bus.is_cd:
-        return replace(disk, pool_id=there if disk.image else "")
+        return replace(disk, pool_id=there if disk.image or disk.file else "")
     anew = not disk.made and disk.pool_id and there and there != disk.pool_id
     if disk.pool in command.copied and command.image_ids.get(disk.image, there) != there:
         disk = replace(disk, image="")  # all that the guest sees goes along: what it stands on is not there
@@ -162,7 +164,7 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
                 events.append(DevicesRevoked(vm=devices.vm, generation=devices.generation))
             node = NodeId(command.node) if command.node else devices.node
             going = (o.disk for o in devices.leaving if o.delete and o.disk) if isinstance(devices, Granted) else ()
-            disks = tuple(d for d in (*devices.disks, *going) if not d.bus.is_cd)
+            disks = tuple(d for d in (*devices.disks, *going) if d.file)
             asked = DisksRemovalRequested(vm=devices.vm, node=node, disks=disks)
             return [*events, asked if disks else DevicesRemoved(vm=devices.vm)]
         case _:

@@ -93,7 +93,7 @@ class Removing(State, kw_only=True):
 
 def more_unwanted(state: State, node: str, disks: tuple[Disk, ...], version: int) -> tuple[Unwanted, ...]:
     """`state.unwanted`, with these."""
-    disks = tuple(disk for disk in disks if not disk.bus.is_cd)
+    disks = tuple(disk for disk in disks if disk.file)
     if not disks:
         return state.unwanted
     known = tuple(d for one in state.unwanted if one.node == node for d in one.disks)

@@ -26,6 +26,7 @@ from proto.migration import MigrationDeadlineS
 from proto.networks import USER, Queues
 from proto.placement import Ratio, RatioOrNone, WeightSet
 from proto.pools import KeepFreePct, Over
+from proto.seeds import KEYS_MAX, Hostname, NetworkConfig, SeedContent, SshKey, UserData
 from proto.vms import DeadlineS
 from services.gateway.alerts import Alert
 from services.gateway.pools import Pool
@@ -95,6 +96,23 @@ class NewNic(Body):
         return NicWish(network=self.network, model=self.model, queues=self.queues)
 
 
+class SeedBody(Body):
+    """What cloud-init in the guest begins with (NoCloud): an ISO with the label CIDATA in a drive of its own. It is kept out of the
+    log, as it may hold passwords. ssh_keys: lines of authorized_keys."""
+
+    user_data: UserData = ""
+    network_config: NetworkConfig = ""
+    hostname: Hostname = ""
+    ssh_keys: Annotated[list[SshKey], msgspec.Meta(max_length=KEYS_MAX)] = msgspec.field(default_factory=list)
+
+    def content(self, name: str) -> SeedContent:
+        """name: the host's, where none is said."""
+        said = {"user_data": self.user_data} if self.user_data else {}
+        return SeedContent(
+            network_config=self.network_config, hostname=self.hostname or name, ssh_keys=tuple(self.ssh_keys), **said
+        )
+
+
 class NewVm(Body):
     """vcpus_max, memory_max_mib 0: no head-room. image: its first disk is an overlay on it. disks: without an image, or to
     say more; nics: one in the isolated user network where nothing is said. start: true starts it as well. firmware: `uefi` where
@@ -114,6 +132,7 @@ class NewVm(Body):
     start: bool = False
     project: Label = ""
     firmware: Firmware | None = None
+    seed: SeedBody | None = None
 
 
 class StartVmBody(Body):

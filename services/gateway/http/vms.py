@@ -18,6 +18,7 @@ from proto.growth import ResizeVm
 from proto.machine import DiskWish, NicWish
 from proto.migration import CancelMigration, MigrateVm
 from proto.node import AskExec, AskInfo, ExecResult, VmInfo
+from services.gateway import seeds
 from services.gateway.asking import ask_node
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
@@ -84,9 +85,18 @@ async def create_vm(request: Asked, gateway: NamedDependency[Gateway], data: JSO
     project = in_project(who, data.project)
     _name_is_free(gateway, data.name, project)
     command = _definition(gateway, who, data)
+    if data.seed is not None:
+        command = await seeds.kept(gateway, command, data.seed)
+    try:
+        defined = await gateway.commands.ask(
+            ask, "compute", f"vm-{data.name}", command, project, id=f"{ask.id}.define" if data.start else ""
+        )
+    except Problem as problem:
+        if problem.body.status < 500:
+            seeds.drop(gateway, command)
+        raise
     if not data.start:
-        return await gateway.commands.ask(ask, "compute", f"vm-{data.name}", command, project)
-    await gateway.commands.ask(ask, "compute", f"vm-{data.name}", command, project, id=f"{ask.id}.define")
+        return defined
     try:
         return await gateway.commands.ask(ask, "compute", f"vm-{data.name}", c.StartVm(vm=data.name), project)
     except Problem as problem:

@@ -122,7 +122,7 @@ def check(spec: MachineSpec, place: Place) -> None:
             raise BadSpec(
                 f"{spec.vm}: serial {disk.serial!r} is longer than the {SERIAL_LENGTH_MAX} characters a guest sees"
             )
-        if disk.pool not in place.pools and (disk.image or not disk.bus.is_cd):
+        if disk.pool not in place.pools and (disk.image or disk.file):
             raise BadSpec(f"{spec.vm}: disk {disk.name} lies in pool {disk.pool!r}, which this node does not have")
     if sum(disk.bus is DiskBus.SATA_CDROM for disk in spec.disks) > SATA_PORTS:
         raise BadSpec(f"{spec.vm}: the board's SATA controller has {SATA_PORTS} ports: no more such CD drives than that")
@@ -268,8 +268,8 @@ def _cds(spec: MachineSpec, place: Place) -> list[str]:
     words: list[str] = []
     on_board = [disk.slot for disk in spec.disks if disk.bus is DiskBus.SATA_CDROM]
     for disk in (disk for disk in spec.disks if disk.bus.is_cd):
-        if disk.image:
-            words += _each("-blockdev", devices.medium_nodes(disk, place.pools[disk.pool], place.bases[disk.image]))
+        if disk.image or disk.file:
+            words += _each("-blockdev", devices.medium_nodes(disk, place.pools[disk.pool], place.bases.get(disk.image)))
         number = on_board.index(disk.slot) if disk.slot in on_board else 0
         words += _each("-device", devices.cd_devices(disk, number))
     return words

@@ -86,10 +86,12 @@ def medium_id(slot: int, image: str) -> str:
     return f"cd{slot}-{sha256(image.encode()).hexdigest()[:12]}"
 
 
-def medium_nodes(disk: Disk, folder: str, iso: Backing) -> list[Words]:
-    """In the order in which they are made. Through the host's cache: several guests may read the same ISO."""
-    id = medium_id(disk.slot, disk.image)
-    file = _file(f"{id}-file", f"{folder}/{iso.file}", direct=False, read_only=True)
+def medium_nodes(disk: Disk, folder: str, iso: Backing | None) -> list[Words]:
+    """In the order in which they are made. iso: of an image; else it is the drive's own file. Through the host's cache: several
+    guests may read the same ISO."""
+    id = medium_id(disk.slot, disk.image or disk.file)
+    path = iso.file if iso is not None else f"disks/{disk.file}"
+    file = _file(f"{id}-file", f"{folder}/{path}", direct=False, read_only=True)
     return [file, {"driver": "raw", "node-name": id, "file": f"{id}-file", "read-only": True}]
 
 
@@ -97,8 +99,8 @@ def cd_devices(disk: Disk, number: int) -> list[Words]:
     """A drive, with what lies in it. number: of those on the board's own controller."""
     id = disk_id(disk.slot)
     own: Words = {"id": device_id(id), "serial": disk.serial, "bootindex": boot_index(disk)}
-    if disk.image:
-        own["drive"] = medium_id(disk.slot, disk.image)
+    if disk.image or disk.file:
+        own["drive"] = medium_id(disk.slot, disk.image or disk.file)
     if disk.bus is DiskBus.SATA_CDROM:
         return [{"driver": "ide-cd", "bus": f"ide.{number}", **own}]
     controller: Words = {"driver": "virtio-scsi-pci", "id": f"{id}-bus", "bus": f"port{disk.slot}"}

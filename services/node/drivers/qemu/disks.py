@@ -101,6 +101,7 @@ def id_of(pool: Path) -> str:
 def remove(pool: Path, vm: str, disks: tuple[Disk, ...]) -> None:
     """Raises Locked when one is open, and then removes none. The lease record stays: a generation is never lowered."""
     paths = [pool / "disks" / file for disk in disks for file in (disk.file, disk.vars) if file]
+    paths += [pool / "incoming" / disk.seed.file for disk in disks if disk.seed is not None]
     for path in paths:
         if is_open(path):
             raise Locked(f"{path} is open: stop {vm} first, on whichever node it runs")

@@ -26,7 +26,7 @@ LOCKED = "the guest holds the drive locked (it uses what is in it): it was asked
 async def change(vm: RunningVm, host: Host, disk: Disk, folder: str, found: list[Misfit]) -> None:
     """Make the drive hold what is wanted. folder: of its pool, in QEMU's words. Raises DriverError, OSError."""
     drive = (await _drives(vm))[disk.slot]
-    wanted = medium_id(disk.slot, disk.image) if disk.image else ""
+    wanted = medium_id(disk.slot, disk.image or disk.file) if disk.image or disk.file else ""
     lies = str(drive.get("inserted", {}).get("node-name", ""))
     if lies == wanted and not (wanted and drive.get("tray_open")):
         return
@@ -40,7 +40,8 @@ async def change(vm: RunningVm, host: Host, disk: Disk, folder: str, found: list
             await vm.do("blockdev-remove-medium", {"id": id})
         await clear(vm, disk.slot)
         if wanted:
-            for node in devices.medium_nodes(disk, folder, disks.base_of(host.pools[disk.pool], disk.image)):
+            iso = disks.base_of(host.pools[disk.pool], disk.image) if disk.image else None
+            for node in devices.medium_nodes(disk, folder, iso):
                 await vm.do("blockdev-add", node)
             await vm.do("blockdev-insert-medium", {"id": id, "node-name": wanted})
     await vm.do("blockdev-close-tray", {"id": id})

@@ -122,7 +122,7 @@ async def _plug_cd(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> 
         raise DriverError(f"a {disk.bus} is on a controller of the board: {spec.vm} has it after its next restart")
     await _clear(vm, disk.slot)
     try:
-        for device in devices.cd_devices(msgspec.structs.replace(disk, image=""), 0):
+        for device in devices.cd_devices(msgspec.structs.replace(disk, image="", file=""), 0):
             await vm.do("device_add", device)
     except DriverError:
         await _clear(vm, disk.slot)
@@ -131,7 +131,7 @@ async def _plug_cd(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> 
 
 
 async def _change_medium(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk, found: list[Misfit]) -> None:
-    folder = await _reach(vm, host, spec, disk) if disk.image else ""
+    folder = await _reach(vm, host, spec, disk) if disk.image or disk.file else ""
     await fit_cds.change(vm, host, disk, folder, found)
 
 

@@ -18,7 +18,7 @@ import msgspec
 from proto.machine import Disk, DiskFormat, MachineSpec, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
-from services.node.drivers.qemu import argv, disks, firmware, lease
+from services.node.drivers.qemu import argv, disks, firmware, lease, seed
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.node_networks import NodeNetworks
@@ -91,6 +91,11 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 _find(host, disk)
             else:
                 make(host, disk, bases.get(disk.image), uid)
+        for disk in (disk for disk in spec.disks if disk.seed is not None):
+            if incoming:
+                _find(host, disk)
+            else:
+                seed.make(host.pools[disk.pool], disk, spec.shape.uuid, uid)
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
         taps = _taps(host, spec, inherit, open_files)
@@ -181,7 +186,7 @@ def _limits(spec: MachineSpec) -> Limits:
 
 def _pools(host: Host, spec: MachineSpec) -> dict[str, Path]:
     """The pools that the VM has to do with, by name; for one without disks, where its image lies. Raises CannotStart."""
-    names = sorted({d.pool for d in spec.disks if d.image or not d.bus.is_cd})
+    names = sorted({d.pool for d in spec.disks if d.image or d.file})
     missing = [name for name in names if name not in host.pools]
     if missing:
         raise CannotStart(f"{spec.vm} has disks in pool {missing[0]!r}; this node has {', '.join(sorted(host.pools))}")
