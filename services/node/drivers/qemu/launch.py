@@ -91,11 +91,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 _find(host, disk)
             else:
                 make(host, disk, bases.get(disk.image), uid)
-        for disk in (disk for disk in spec.disks if disk.seed is not None):
-            if incoming:
-                _find(host, disk)
-            else:
-                seed.make(host.pools[disk.pool], disk, spec.shape.uuid, uid)
+        _seeds(host, spec, uid, incoming=incoming)
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
         taps = _taps(host, spec, inherit, open_files)
@@ -233,6 +229,15 @@ def _come(host: Host, disk: Disk, base: Backing | None, uid: int | None, ids: Ma
         raise Locked(f"{file} is open")
     file.unlink(missing_ok=True)
     make(host, disk, base, uid)
+
+
+def _seeds(host: Host, spec: MachineSpec, uid: int | None, *, incoming: bool) -> None:
+    """What cloud-init begins with. Raises CannotStart."""
+    for disk in (disk for disk in spec.disks if disk.seed is not None):
+        if incoming:
+            _find(host, disk)
+        else:
+            seed.make(host.pools[disk.pool], disk, spec.shape.uuid, uid)
 
 
 def _variables(host: Host, ovmf: Ovmf, disk: Disk, uid: int | None, *, incoming: bool, comes: bool) -> None:
