@@ -290,11 +290,14 @@ class DiskFilesRemoved(Event):
 
 
 class DevicesGranted(Event):
+    """spare: how many PCI ports beside theirs a process that is started with them has."""
+
     vm: VmId
     node: NodeId
     generation: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    spare: int = 4
 
 
 class DevicesDenied(Event):

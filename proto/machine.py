@@ -226,11 +226,12 @@ class DirectBoot(Value):
 
 class Born(Value):
     """How a process was started. A VM that grew since is the same machine only in a process that was born like the first: with
-    these CPUs and this memory, with PCI ports for these slots, and the rest plugged."""
+    these CPUs and this memory, with PCI ports for these slots and `spare` more, and the rest plugged."""
 
     vcpus: int
     memory_mib: int
     slots: tuple[int, ...] = ()
+    spare: int = 4
 
 
 class MachineSpec(Value):
@@ -259,18 +260,23 @@ class MachineSpec(Value):
 def birth(spec: MachineSpec) -> Born:
     """How its process is, or would be, started."""
     slots = (*(d.slot for d in spec.disks), *(n.slot for n in spec.nics))
-    return spec.born or Born(vcpus=spec.shape.vcpus, memory_mib=spec.shape.memory_mib, slots=slots)
+    born = Born(vcpus=spec.shape.vcpus, memory_mib=spec.shape.memory_mib, slots=slots, spare=SPARE_PORTS)
+    return spec.born or born
 
 
 SLOTS_MAX = 64
-SPARE_PORTS = 4
+"""PCI ports of a VM at most: each disk and NIC has one of its own"""
+DISKS_MAX = 32
+NICS_MAX = 8
+SPARE_PORTS = 9
+"""Ports beside those in use. Slot 0 is one of them, which no device takes: 8 more disks and NICs until the next restart. A port
+costs some 18 ms of CPU time at each boot (emulated)."""
 
 
-def ports(slots: Iterable[int]) -> set[int]:
-    """The slots that have a PCI port in a process born with these used: those, a few more, function 0 of each group."""
+def ports(slots: Iterable[int], spare: int) -> set[int]:
+    """The slots that have a PCI port in a process born with these used: those, `spare` more, function 0 of each group."""
     used = set(slots)
-    spare = [s for s in range(SLOTS_MAX) if s not in used][:SPARE_PORTS]
-    every = used.union(spare)
+    every = used.union([s for s in range(SLOTS_MAX) if s not in used][:spare])
     return every | {s - s % 8 for s in every}
 
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from libs.common.decider import Refused
 from libs.common.messages import DNS_LABEL, VmId
 from proto.compute import DefineVm, ImageFacts, Refusal, VmDefined
-from proto.machine import Allotment, DiskFormat, DiskWish, Firmware, NicModel, NicWish, Shape
+from proto.machine import DISKS_MAX, NICS_MAX, Allotment, DiskFormat, DiskWish, Firmware, NicModel, NicWish, Shape
 from proto.networks import USER, known_names
 
 MACHINE = "pc-q35-7.2"
@@ -25,10 +25,6 @@ HEADROOM = 4
 
 HEADROOM_VCPUS_MAX = 16
 """Default head-room ends here; who wants more says so."""
-
-DISKS_MAX = 8
-NICS_MAX = 4
-"""Each disk and NIC takes a PCI root port; these leave ports spare for hot-plug."""
 
 _GROUP = re.compile(DNS_LABEL)
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")

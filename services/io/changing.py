@@ -29,10 +29,10 @@ from proto.io import (
     SetNic,
     VmPhase,
 )
-from proto.machine import SLOTS_MAX, Disk, DiskWish, Nic
+from proto.machine import DISKS_MAX, NICS_MAX, SLOTS_MAX, Disk, DiskWish, Nic
 from proto.models import DISKS
 from services.io import drives, nics, pools
-from services.io.devices import DISKS_MAX, NICS_MAX, SLOT_FIRST, make_disk, make_disks
+from services.io.devices import SLOT_FIRST, make_disk, make_disks
 from services.io.states import Granted, Made, NoDevices, Removing, Revoked, State
 
 AT_REST = (VmPhase.STOPPED, VmPhase.RUNNING)

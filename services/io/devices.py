@@ -11,9 +11,6 @@ from proto.machine import Disk, DiskFormat, DiskWish
 
 SLOT_FIRST = 1
 """Slots are PCI root ports, counted from here: disks first, NICs behind them, so that a later hot-plug takes the next."""
-DISKS_MAX = 8
-NICS_MAX = 4
-"""of one VM, as of its definition"""
 
 
 def make_disks(

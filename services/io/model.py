@@ -51,7 +51,7 @@ from proto.io import (
     SetNic,
     SettleDisks,
 )
-from proto.machine import Disk, ports
+from proto.machine import SPARE_PORTS, Disk, ports
 from services.io import nics as cards
 from services.io import pools, seeing
 from services.io.changing import change
@@ -113,7 +113,7 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     there = devices.disks if isinstance(devices, Made) else ()
     if not command.running and (said := pools.lacking(command.rooms, disks, there)):
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
-    return [DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
+    return [DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics, spare=SPARE_PORTS)]
 
 
 def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
@@ -296,7 +296,7 @@ def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Gr
         disks_made=max(disks_made, made.disks_made) if made else disks_made,
         nics_made=max(nics_made, made.nics_made) if made else nics_made,
         unwanted=more_unwanted(devices, made.node if made else "", tried, version),
-        ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots))),
+        ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots, event.spare))),
         source=before.node if before else NodeId(""),
         before=before.disks if before else (),
     )

@@ -46,7 +46,7 @@ from proto.io import (
     SettleDisks,
     Suggestion,
 )
-from proto.machine import DirectBoot, DiskFormat, DiskWish, NicWish
+from proto.machine import SPARE_PORTS, DirectBoot, DiskFormat, DiskWish, NicWish
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.devices import make_disks, named_anew
 from services.io.images import IMAGE, Deleting, Image, Imported, Importing, NoImage
@@ -70,7 +70,7 @@ GRANT = GrantDevices(
 )
 DISKS = make_disks("a", GRANT.disks, SIZES)
 NICS = make_nics("a", GRANT.nics, 2, {})
-GRANTED = DevicesGranted(vm=A, node=N1, generation=1, disks=DISKS, nics=NICS)
+GRANTED = DevicesGranted(vm=A, node=N1, generation=1, disks=DISKS, nics=NICS, spare=SPARE_PORTS)
 REVOKED = DevicesRevoked(vm=A, generation=1)
 ASKED = DisksRemovalRequested(vm=A, node=N1, disks=DISKS)
 REMOVED = DevicesRemoved(vm=A)
@@ -384,10 +384,11 @@ def test_evolve_never_raises_whatever_the_order(of_devices: list[DevicesEvent], 
 
 AT_N1, AT_N2 = {"default": "one"}, {"default": "two"}
 MADE_1 = tuple(replace(disk, pool_id="one", made=True) for disk in DISKS)
-FIRST = DevicesGranted(vm=A, node=N1, generation=1, disks=tuple(replace(disk, pool_id="one") for disk in DISKS), nics=())
+ONE = tuple(replace(disk, pool_id="one") for disk in DISKS)
+FIRST = DevicesGranted(vm=A, node=N1, generation=1, disks=ONE, nics=(), spare=SPARE_PORTS)
 SETTLED = DisksSettled(vm=A, generation=1)
 ALONG = tuple(named_anew("a", disk, 2, "two") for disk in MADE_1)
-MOVING = DevicesGranted(vm=A, node=N2, generation=2, disks=ALONG, nics=())
+MOVING = DevicesGranted(vm=A, node=N2, generation=2, disks=ALONG, nics=(), spare=SPARE_PORTS)
 MOVED = DisksSettled(vm=A, generation=2, source="n1", left=MADE_1)
 BACK = DevicesReturned(vm=A, node=N1, generation=2, holder=1, disks=MADE_1)
 devices_of = Spec(DEVICES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId
@@ -9,6 +10,7 @@ from proto.hardware import Hardware, Misfit
 from proto.io import (
     AttachDisk,
     AttachNic,
+    ChangeCommand,
     ChangeKind,
     DetachDisk,
     DetachNic,
@@ -32,7 +34,7 @@ from proto.io import (
     SetNic,
     VmPhase,
 )
-from proto.machine import DiskBus, DiskLimits, DiskWish
+from proto.machine import DISKS_MAX, DiskBus, DiskLimits, DiskWish
 from services.io.model import DEVICES
 from services.io.react import orders
 from services.io.states import Granted, Revoked
@@ -142,11 +144,16 @@ def test_what_cannot_be_is_refused_with_numbers() -> None:
 
 def test_only_so_many() -> None:
     story: tuple[DevicesEvent, ...] = (GRANTED,)
+    for _ in range(8):
+        story = (*story, *after(*story, command=ATTACH))
+    devices.given(*story).when(ATTACH).refused(Refusal.TOO_MANY)  # ports 1..11 of a process born with 1..3
+    older = replace(GRANTED, spare=4)
+    story = (older,)
     for _ in range(3):
         story = (*story, *after(*story, command=ATTACH))
-    devices.given(*story).when(ATTACH).refused(Refusal.TOO_MANY)  # ports 1..6 of a process born with 1..3
+    devices.given(*story).when(ATTACH).refused(Refusal.TOO_MANY)  # 1..6, as its process was born before there were more
     story = (GRANTED, REVOKED)
-    for _ in range(6):
+    for _ in range(DISKS_MAX - 2):
         story = (*story, *after(*story, command=replace(ATTACH, known=RESTS)))
     devices.given(*story).when(replace(ATTACH, known=RESTS)).refused(Refusal.TOO_MANY)
 
@@ -205,3 +212,24 @@ def test_a_migration_keeps_the_ports_of_the_birth() -> None:
     moved = (*SEEN, *after(*SEEN, command=GrantDevices(vm="a", node=NodeId("n2"), generation=2)))
     state = DEVICES.fold(moved)
     assert isinstance(state, Granted) and state.ports == DEVICES.fold((GRANTED,)).ports  # type: ignore[union-attr]
+
+
+CHANGES = (
+    ATTACH,
+    DetachDisk(vm="a", name="disk1"),
+    ResizeDisk(vm="a", name="disk1", size_mib=128),
+    LimitDisk(vm="a", name="disk1", limits=DiskLimits(iops=1)),
+    AttachNic(vm="a"),
+    DetachNic(vm="a", name="nic0"),
+    SetNic(vm="a", name="nic0", link=False),
+)
+
+
+@pytest.mark.parametrize("command", CHANGES, ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("phase", [p for p in VmPhase if p not in (VmPhase.RUNNING, VmPhase.STOPPED, VmPhase.UNKNOWN)])
+def test_while_a_vm_starts_stops_moves_or_stands_still_nothing_of_its_devices_is_changed(
+    command: ChangeCommand, phase: VmPhase
+) -> None:
+    for story in ((GRANTED,), (GRANTED, REVOKED)):
+        devices.given(*story).when(replace(command, known=Known(phase=phase))).refused(Refusal.BUSY)
+    devices.given(GRANTED).when(replace(command, known=Known())).refused(Refusal.NOT_DEFINED)

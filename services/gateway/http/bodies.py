@@ -125,8 +125,8 @@ class NewVm(Body):
     memory_max_mib: MemoryMaxMib = 0
     memory_by: MemoryBy = MemoryBy.VIRTIO_MEM
     image: Label = ""
-    disks: Annotated[list[NewDisk], msgspec.Meta(max_length=24)] | None = None
-    nics: Annotated[list[NewNic], msgspec.Meta(max_length=8)] | None = None
+    disks: Annotated[list[NewDisk], msgspec.Meta(max_length=64)] | None = None
+    nics: Annotated[list[NewNic], msgspec.Meta(max_length=16)] | None = None
     priority: Priority = Priority.NORMAL
     allotment: Allotment = Allotment()
     start: bool = False

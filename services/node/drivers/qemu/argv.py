@@ -242,7 +242,8 @@ def _devices() -> list[str]:
 
 def ports(spec: MachineSpec) -> set[int]:
     """The slots that have a PCI port: those used at its birth, a few more, and function 0 of each group."""
-    return machine.ports(birth(spec).slots)
+    born = birth(spec)
+    return machine.ports(born.slots, born.spare)
 
 
 def _ports(spec: MachineSpec) -> list[str]:
