@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from proto.hardware import Drift, Hardware
-from proto.machine import DiskBus, DiskLimits, MachineSpec, birth
+from proto.machine import DiskLimits, MachineSpec, birth
 from services.node.drift import differences
 from services.node.drivers import Driver, NoSuchVm
 from services.node.drivers.qemu.driver import QemuDriver
@@ -65,7 +65,7 @@ async def test_a_start_gives_limits_and_cables_too(driver: Driver, spec: Machine
     assert await seen(driver, spec) == ()
     present = (await driver.look("web-1")).present
     assert present is not None
-    assert {d.limits for d in present.disks} == {LIMITS} and len(present.disks) == 1 + len(DiskBus)
+    assert {d.limits for d in present.disks} == {LIMITS} and len(present.disks) == len(spec.disks)
     assert {n.slot: n.link for n in present.nics}[8] is False
     assert [d.file for d in present.disks] == [d.file for d in spec.disks]
 
