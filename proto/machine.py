@@ -51,6 +51,14 @@ class Firmware(StrEnum):
     UEFI = "uefi"
 
 
+class System(StrEnum):
+    """What runs inside, as far as the board is made for it."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+    OTHER = "other"
+
+
 class NicKind(StrEnum):
     """`user`: isolated user-mode network; `bridge`: a tap in a bridge of the node, and in its VLAN."""
 
@@ -188,6 +196,7 @@ class Shape(Value):
     firmware: Firmware
     uuid: str
     memory_by: MemoryBy = MemoryBy.VIRTIO_MEM
+    system: System = System.LINUX
 
 
 class Allotment(Value):

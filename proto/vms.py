@@ -18,6 +18,7 @@ from proto.machine import (
     Nic,
     NicWish,
     Priority,
+    System,
     Vcpus,
 )
 from proto.placement import Placement
@@ -58,6 +59,7 @@ class DefineVm(Command):
     uuid: str = ""
     known: ImageFacts | None = None
     firmware: Firmware | None = None
+    system: System = System.LINUX
 
 
 class StartVm(Command):

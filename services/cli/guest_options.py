@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 Cds = Annotated[list[str] | None, typer.Option("--cd", metavar="ISO", help="A CD drive with this ISO in it; may be repeated.")]
 BootCd = Annotated[bool, typer.Option("--boot-cd", help="Start from the first CD, even where a disk could be started from.")]
 Firmware = Annotated[str, typer.Option(help="uefi, bios, or direct (the image's own kernel). Default: what suits the image.")]
+System = Annotated[
+    Literal["linux", "windows", "other"] | None,
+    typer.Option("--os", help="What runs inside; windows: local time, Hyper-V enlightenments on KVM, SATA CD drives."),
+]
+Pci = Annotated[list[str] | None, typer.Option("--pci", hidden=True)]
+SecurityGroups = Annotated[list[str] | None, typer.Option("--security-group", hidden=True)]
 UserData = Annotated[
     Path | None, typer.Option(help="For cloud-init, as it reads it.", exists=True, dir_okay=False, readable=True, metavar="FILE")
 ]
@@ -39,8 +45,9 @@ def _text(file: Path) -> str:
         raise typer.BadParameter(f"{file} is not text in UTF-8") from error
 
 
-def drives(isos: list[str] | None, boot_cd: bool, bus: str = "cdrom") -> list[dict[str, Any]]:
-    """As the API wants them. Raises typer.BadParameter."""
+def drives(isos: list[str] | None, boot_cd: bool, system: str | None) -> list[dict[str, Any]]:
+    """As the API wants them; Windows' installer reads SATA drives only. Raises typer.BadParameter."""
+    bus = "sata-cdrom" if system == "windows" else "cdrom"
     if boot_cd and not isos:
         raise typer.BadParameter("--boot-cd starts from a CD; name one by --cd")
     return [

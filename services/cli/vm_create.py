@@ -35,6 +35,9 @@ def create(
     apart: allotment.Apart = "",
     one_cell: allotment.OneCell = False,
     firmware: guest_options.Firmware = "",
+    system: guest_options.System = None,
+    pci: guest_options.Pci = None,
+    security_group: guest_options.SecurityGroups = None,
     cd: guest_options.Cds = None,
     boot_cd: guest_options.BootCd = False,
     user_data: guest_options.UserData = None,
@@ -50,20 +53,16 @@ def create(
     """Create a VM and start it."""
     if nic and no_nic:
         raise typer.BadParameter("--nic and --no-nic exclude each other")
-    body: dict[str, Any] = {
-        "name": name,
-        "vcpus": vcpus,
-        "memory_mib": memory,
-        "image": image,
-        "disks": [*(machine.disk(text) for text in disk or ()), *guest_options.drives(cd, boot_cd)],
+    body: dict[str, Any] = {"name": name, "vcpus": vcpus, "memory_mib": memory, "image": image, "priority": priority}
+    body |= {
+        "disks": [*(machine.disk(text) for text in disk or ()), *guest_options.drives(cd, boot_cd, system)],
         "nics": [] if no_nic else [units.nic(text) for text in nic or ["user"]],
-        "priority": priority,
         "start": not no_start,
     }
     share = allotment.body(cpu_weight, cpu_cap, cpu_reserved, memory_reserved, pin, together, apart, one_cell)
     optional = {"allotment": share, "vcpus_max": vcpus_max, "memory_max_mib": memory_max or 0, "project": project}
-    optional |= {"memory_by": memory_by, "firmware": firmware}
-    optional["seed"] = guest_options.seed(user_data, ssh_key, hostname, network_config)
+    optional |= {"memory_by": memory_by, "firmware": firmware, "pci": pci, "security_groups": security_group}
+    optional |= {"system": system, "seed": guest_options.seed(user_data, ssh_key, hostname, network_config)}
     api = client()
     accepted = api.post("/v1/vms", body | {k: v for k, v in optional.items() if v})
     if not (image or disk or cd):

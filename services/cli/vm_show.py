@@ -43,6 +43,7 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("priority", vm.get("priority")),
             ("allotment", _allotment(vm.get("allotment") or {})),
             ("machine", " ".join(str(vm[k]) for k in ("machine", "cpu_model", "firmware") if vm.get(k))),
+            ("system", vm.get("system") if vm.get("system") != "linux" else ""),
             ("generation", vm.get("generation")),
             ("boot id", vm.get("boot_id")),
             ("project", vm.get("project")),

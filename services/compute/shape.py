@@ -165,6 +165,7 @@ def _shape(command: DefineVm, generation: int, firmware: Firmware) -> Shape:
         machine=MACHINE,
         cpu_model=CPU_MODEL,
         firmware=firmware,
+        system=command.system,
         uuid=command.uuid or _uuid_of(command.vm, generation),
         memory_by=command.memory_by,
     )

@@ -71,6 +71,12 @@ async def test_what_does_not_belong_into_a_drive_is_refused(ctl: Ctl) -> None:
         said = await ctl(*words)
         assert said.code == 1 and reason in said.err, (words, said)
     assert (await ctl("vm", "create", "b", "--boot-cd")).code == 2
+    for option, text in (("--pci", "PCI passthrough is not offered"), ("--security-group", "security groups are not offered")):
+        said = await ctl("vm", "create", "b", option, "0000:01:00.0")
+        assert said.code == 2 and text in said.err and "what would help" in said.err, said
+    assert (await ctl("vm", "create", "win", "--os", "windows", "--cd", "red", "--no-start", "--wait")).code == 0
+    win = (await ctl("vm", "show", "win", "--json")).json
+    assert (win["system"], [d["bus"] for d in win["disk_wishes"]]) == ("windows", ["sata-cdrom"])
     assert (await ctl("cd", "attach", "web-1", "--wait")).code == 0
     assert (await ctl("cd", "insert", "web-1", "cd1", "--image", "red", "--wait")).code == 0
     assert (await ctl("image", "delete", "red")).code == 1

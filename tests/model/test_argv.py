@@ -19,6 +19,7 @@ from proto.machine import (
     Nic,
     NicKind,
     Shape,
+    System,
 )
 from services.node.drivers.qemu.argv import Backing, BadSpec, Place, build
 
@@ -99,6 +100,11 @@ MEDIA = msgspec.structs.replace(
         msgspec.structs.replace(DRIVE, slot=5, bus=DiskBus.SATA_CDROM),
     ),
 )
+WINDOWS = msgspec.structs.replace(
+    MEDIA,
+    disks=(msgspec.structs.replace(ROOT, vars="web-1-root-vars.fd"), msgspec.structs.replace(DRIVE, bus=DiskBus.SATA_CDROM)),
+    shape=msgspec.structs.replace(SHAPE, firmware=Firmware.UEFI, system=System.WINDOWS),
+)
 FLASH = msgspec.structs.replace(
     PLACE,
     firmware_code="/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -107,10 +113,19 @@ FLASH = msgspec.structs.replace(
 
 @pytest.mark.parametrize(
     ("name", "spec"),
-    [("minimal", MINIMAL), ("full", FULL), ("bios", BIOS), ("modules", MODULES), ("uefi", UEFI), ("media", MEDIA)],
+    [
+        ("minimal", MINIMAL),
+        ("full", FULL),
+        ("bios", BIOS),
+        ("modules", MODULES),
+        ("uefi", UEFI),
+        ("media", MEDIA),
+        ("windows", WINDOWS),
+    ],
 )
 def test_the_same_spec_gives_the_same_words(name: str, spec: MachineSpec) -> None:
-    words = build("qemu-system-x86_64", spec, FLASH)
+    place = msgspec.structs.replace(FLASH, accelerator="kvm") if spec is WINDOWS else FLASH
+    words = build("qemu-system-x86_64", spec, place)
     lines = "\n".join(words) + "\n"
     golden = GOLDEN / f"{name}.argv"
     if os.environ.get("ASV_GOLDEN") == "write":

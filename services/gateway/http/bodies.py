@@ -20,6 +20,7 @@ from proto.machine import (
     NicModel,
     NicWish,
     Priority,
+    System,
     Vcpus,
 )
 from proto.migration import MigrationDeadlineS
@@ -132,6 +133,9 @@ class NewVm(Body):
     start: bool = False
     project: Label = ""
     firmware: Firmware | None = None
+    system: System = System.LINUX
+    pci: Annotated[list[str], msgspec.Meta(max_length=32)] = msgspec.field(default_factory=list)
+    security_groups: Annotated[list[str], msgspec.Meta(max_length=32)] = msgspec.field(default_factory=list)
     seed: SeedBody | None = None
 
 

@@ -84,6 +84,7 @@ async def create_vm(request: Asked, gateway: NamedDependency[Gateway], data: JSO
     who, ask = request.user, asker(request, gateway)
     project = in_project(who, data.project)
     _name_is_free(gateway, data.name, project)
+    _is_offered(data)
     command = _definition(gateway, who, data)
     if data.seed is not None:
         command = await seeds.kept(gateway, command, data.seed)
@@ -126,8 +127,19 @@ def _definition(gateway: Gateway, who: Principal, data: NewVm) -> c.DefineVm:
         priority=data.priority,
         allotment=data.allotment,
         firmware=data.firmware,
+        system=data.system,
         uuid=gateway.clock.new_id(),
     )
+
+
+def _is_offered(data: NewVm) -> None:
+    """What is refused in writing (docs/decisions/0020): asked for, it is answered, not overlooked."""
+    if data.pci:
+        text = "PCI passthrough is not offered: such a VM could neither move nor give its memory back"
+        raise Problem(400, "NOT_OFFERED", text, "use a virtio disk or NIC; docs/decisions/0020 says why", field="pci")
+    if data.security_groups:
+        text = "security groups are not offered: networks keep guests to their own addresses, and filter nothing else"
+        raise Problem(400, "NOT_OFFERED", text, "filter in the guest or at the network's router", field="security_groups")
 
 
 def _check_disk(gateway: Gateway, who: Principal, index: int, disk: DiskWish) -> None:

@@ -66,6 +66,7 @@ class Vm(msgspec.Struct):
     addresses: tuple[str, ...] = ()
     boot_id: str = ""
     reason: str = ""
+    system: str = "linux"
     reasons: list[Reason] = []
     placement: c.Placement | None = None
     hardware: Hardware | None = None
@@ -127,6 +128,7 @@ def _defined(recorded: Recorded, event: c.VmDefined) -> Vm:
         machine=shape.machine,
         cpu_model=shape.cpu_model,
         firmware=shape.firmware,
+        system=shape.system,
         uuid=shape.uuid,
         defined_us=recorded.at_us,
         changed_us=recorded.at_us,

@@ -106,6 +106,7 @@ def _not_enforced(
     said = []
     if found.accelerator.name != "kvm":
         said.append(found.accelerator.reason)
+        said.append("Windows guests are emulated without Hyper-V enlightenments: they are slower, and tell of no blue screen")
     if share > 1:
         said.append(f"{share} nodes divide this host: its CPUs and memory are counted once, not kept apart")
     said += groups.ability().not_enforced

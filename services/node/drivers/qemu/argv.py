@@ -29,6 +29,7 @@ from proto.machine import (
     MemoryBy,
     Nic,
     NicKind,
+    System,
     birth,
 )
 from services.node.drivers.qemu import devices
@@ -44,6 +45,11 @@ TB_MIB = 64
 """Translated code kept by TCG. QEMU's own choice is up to 1 GiB per VM."""
 FIRMWARE_CODE, FIRMWARE_VARS = "firmware-code", "firmware-vars"
 SATA_PORTS = 6
+HYPER_V = (
+    *("hv-relaxed=on", "hv-vapic=on", "hv-spinlocks=0x1fff", "hv-vpindex=on", "hv-runtime=on", "hv-time=on", "hv-synic=on"),
+    *("hv-stimer=on", "hv-frequencies=on", "hv-ipi=on", "hv-tlbflush=on"),
+    "hv-crash=on",  # a blue screen tells QEMU its stop code before it is painted
+)
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -83,7 +89,7 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
         qemu,
         *_board(spec, place),
         *_firmware(spec, place),
-        *_cpu_and_memory(spec),
+        *_cpu_and_memory(spec, place),
         *_channels(place),
         *_devices(),
         *_growth(spec),
@@ -148,7 +154,7 @@ def _board(spec: MachineSpec, place: Place) -> list[str]:
         *("-accel", accelerator),
         # The process outlives a guest's power-off and panic, so that an agent that was away still learns the cause.
         *("-action", "shutdown=pause,panic=pause,watchdog=reset"),
-        *("-rtc", "base=utc,driftfix=slew"),
+        *("-rtc", f"base={'localtime' if spec.shape.system is System.WINDOWS else 'utc'},driftfix=slew"),
     ]
 
 
@@ -160,13 +166,18 @@ def _firmware(spec: MachineSpec, place: Place) -> list[str]:
     return _each("-blockdev", [*nodes, *devices.flash_nodes(FIRMWARE_VARS, place.firmware_vars, read_only=False)])
 
 
-def _cpu_and_memory(spec: MachineSpec) -> list[str]:
+def _enlightened(spec: MachineSpec, place: Place) -> tuple[str, ...]:
+    """What Windows knows of running on a hypervisor. Only KVM answers it: emulated, such a guest runs without."""
+    return HYPER_V if spec.shape.system is System.WINDOWS and place.accelerator == "kvm" else ()
+
+
+def _cpu_and_memory(spec: MachineSpec, place: Place) -> list[str]:
     shape, born = spec.shape, birth(spec)
     vcpus = f"cpus={born.vcpus},maxcpus={shape.vcpus_max},sockets=1,cores={shape.vcpus_max},threads=1"
     memory = f"size={born.memory_mib}M"
     if shape.memory_max_mib > born.memory_mib:
         memory += f",slots={DIMMS_MAX},maxmem={shape.memory_max_mib}M"
-    return ["-cpu", shape.cpu_model, "-smp", vcpus, "-m", memory]
+    return ["-cpu", ",".join([shape.cpu_model, *_enlightened(spec, place)]), "-smp", vcpus, "-m", memory]
 
 
 def growth_mib(spec: MachineSpec) -> int:

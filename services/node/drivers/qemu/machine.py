@@ -22,7 +22,7 @@ import msgspec
 
 from proto.compute import GoneCause
 from services.node.drivers import NO_SPACE, SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
-from services.node.drivers.qemu import fit_emulated
+from services.node.drivers.qemu import fit_emulated, panics
 from services.node.drivers.qemu.announce import announce
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
@@ -303,6 +303,7 @@ class RunningVm:
             case "RESUME" if self.status != "running":
                 self.become("running")
             case "GUEST_PANICKED":
+                self._why += panics.sentence(event.data)
                 self.become("panicked")
             case "WATCHDOG":
                 self._why = "the watchdog ran out; "
