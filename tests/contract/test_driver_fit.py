@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from proto.hardware import Hardware
 from proto.machine import Disk, DiskBus, DiskFormat, DiskLimits, MachineSpec, MemoryBy, Nic, NicKind, NicModel, birth
 from proto.models import DISKS
-from services.node.drivers import Driver, NoSuchVm
+from services.node.drivers import CannotStart, Driver, NoSuchVm
 from services.node.drivers.qemu import fitting
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimParams, SimulatedDriver
@@ -263,6 +263,16 @@ async def test_a_disk_does_what_it_may_at_most(real: Vm) -> None:
     await real.sees(timed, "1")
     await real.fit(disks=(root, DATA))
     await real.sees(timed, "0")
+
+
+async def test_a_nic_goes_only_into_a_bridge_that_is_there(vm: Vm) -> None:
+    lost = replace(LAN2, kind=NicKind.BRIDGE, bridge="br9", network="far")
+    has = await vm.fit(nics=(*vm.spec.nics, lost))
+    (said,) = [m.sentence for m in has.misfits if m.slot == lost.slot]
+    assert lost.slot not in has.slots and "br9" in said
+    await vm.driver.kill("web-1")
+    with pytest.raises(CannotStart, match="br9"):
+        await vm.driver.start(replace(vm.spec, generation=2, nics=(lost,), born=None))
 
 
 async def test_beyond_its_ports_and_pools_is_told(real: Vm) -> None:

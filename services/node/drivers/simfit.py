@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from proto.hardware import Hardware, Misfit, ordered
 from proto.machine import Disk, MachineSpec, Nic
 from proto.models import DISKS, NICS
-from services.node.drivers import CannotMove, Locked, Machine, NoSuchVm
+from services.node.drivers import CannotMove, CannotStart, Locked, Machine, NoSuchVm, simnet
 from services.node.drivers.present import DiskPresent, NicPresent, Present
 from services.node.drivers.simpool import Holder
 from services.node.drivers.simvm import Due, SimDone, SimVm
@@ -103,7 +103,15 @@ def _plug(host: SimHost, vm: SimVm, wish: MachineSpec, found: list[Misfit]) -> N
             found.append(Misfit(what="disk", slot=disk.slot, sentence=str(locked)))
             continue
         disks[disk.slot] = disk
-    nics |= {n.slot: n for n in wish.nics if n.slot not in disks}
+    for nic in wish.nics:
+        try:
+            if nic.slot not in nics:
+                simnet.check((nic,), host.bridges)
+        except CannotStart as refused:
+            found.append(Misfit(what="nic", slot=nic.slot, sentence=str(refused)))
+            continue
+        if nic.slot not in disks:
+            nics[nic.slot] = nic
     vm.spec = replace(vm.spec, disks=_sorted(disks), nics=_sorted(nics))
 
 

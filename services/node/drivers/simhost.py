@@ -34,6 +34,7 @@ from services.node.drivers import (
     NoSuchVm,
     VmCpu,
     simfit,
+    simnet,
 )
 from services.node.drivers import simmoves as moves
 from services.node.drivers.simcpu import SimCpu, SimWish
@@ -265,6 +266,7 @@ class SimHost:
             self.pool.take(spec, self.node)
             if self.random.random() < self.params.start_fails:
                 raise CannotStart(f"QEMU ended at once: {due.vm}: simulated failure")
+            simnet.check(spec.nics, self.bridges)
             self.pool.find(spec)
             self.pool.open(spec, Holder(self.node, spec.vm, spec.generation))
         except CannotStart as refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.node.drivers import CannotMove, CannotStart, DriverError, MachineChanged, NoSuchVm
+from services.node.drivers import CannotMove, CannotStart, DriverError, MachineChanged, NoSuchVm, simnet
 from services.node.drivers.simmeet import Guest
 from services.node.drivers.simpool import Holder
 from services.node.drivers.simvm import Due, SimDone, SimVm
@@ -24,6 +24,7 @@ def receive(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
         return SimDone(due.vm, "receive", CannotStart(said))
     try:
         host.pool.judge(spec, host.node)
+        simnet.check(spec.nics, host.bridges)
         host.pool.come(spec, due.move)
         if host.random.random() < host.params.start_fails:
             raise CannotStart(f"QEMU ended at once: {due.vm}: simulated failure")
