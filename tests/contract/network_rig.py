@@ -18,6 +18,8 @@ from services.node.host.netns import NetworkRoom
 
 BRIDGE = "lan"
 MTU = 1600
+FORWARDS = "0x4008"
+"""control frames that the bridges let pass: 01:80:c2:00:00:03 and :0e, which they would drop by themselves, beside :00"""
 SOL_PACKET, PACKET_AUXDATA, ETH_P_ALL, VLAN_VALID = 263, 8, 3, 1 << 4
 FRAME_S_MAX = 20.0
 BROADCAST = b"\xff" * 6
@@ -73,7 +75,7 @@ class TwoNodes:
         _ip("-n", switch, "link", "add", "switch", "type", "bridge")
         _ip("-n", switch, "link", "set", "switch", "mtu", str(MTU), "up")
         for number, name in enumerate(self.names[:2]):
-            _ip("-n", name, "link", "add", BRIDGE, "type", "bridge")
+            _ip("-n", name, "link", "add", BRIDGE, "type", "bridge", "group_fwd_mask", FORWARDS)
             peer = ("peer", "name", f"n{number + 1}", "netns", switch)
             _ip("-n", name, "link", "add", "up0", "mtu", str(MTU), "type", "veth", *peer)
             _ip("-n", switch, "link", "set", f"n{number + 1}", "mtu", str(MTU), "master", "switch", "up")
