@@ -13,6 +13,7 @@ console are listening sockets that the agent made and hands over by number.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from proto.machine import (
 )
 from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.devices import Backing as Backing
+from services.node.drivers.qemu.stores.settings import Remote
 
 MEMORY_UNIT_MIB = 2
 """memory by virtio-mem comes and goes in multiples of it"""
@@ -61,13 +63,15 @@ class BadSpec(ValueError):
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where things are on this node, named as the QEMU process is to name them.
 
-    pools    folder of each pool; direct: the pools whose file system can do O_DIRECT
+    pools    folder of each pool; remotes: of those that are no folder, where their disks are
+    direct   the pools whose file system can do O_DIRECT
     bases    what each image is, by image name: a disk with `image` in qcow2 format stands on it
     *_fd     numbers of the listening sockets and of the queues of tap devices (by NIC name), as the process inherits them
     """
 
     accelerator: str
     pools: dict[str, str]
+    remotes: Mapping[str, Remote] = {}
     direct: frozenset[str] = frozenset()
     bases: dict[str, Backing] = {}
     boot_folder: str = ""
@@ -130,6 +134,8 @@ def check(spec: MachineSpec, place: Place) -> None:
             )
         if disk.pool not in place.pools and (disk.image or disk.file):
             raise BadSpec(f"{spec.vm}: disk {disk.name} lies in pool {disk.pool!r}, which this node does not have")
+        if disk.bus.is_cd and disk.image and disk.pool in place.remotes:
+            raise BadSpec(f"{spec.vm}: the CD {disk.image} is in pool {disk.pool!r}, which is no folder: CDs are files")
     if sum(disk.bus is DiskBus.SATA_CDROM for disk in spec.disks) > SATA_PORTS:
         raise BadSpec(f"{spec.vm}: the board's SATA controller has {SATA_PORTS} ports: no more such CD drives than that")
     for nic in spec.nics:
@@ -270,8 +276,10 @@ def _ports(spec: MachineSpec) -> list[str]:
 
 
 def _disk(disk: Disk, place: Place) -> list[str]:
-    base = place.bases[disk.image] if disk.image and disk.format is DiskFormat.QCOW2 else None
-    nodes = devices.disk_nodes(disk, place.pools[disk.pool], disk.pool in place.direct, base)
+    base = place.bases.get(disk.image) if disk.format is DiskFormat.QCOW2 else None
+    remote = place.remotes.get(disk.pool)
+    base = None if remote else base
+    nodes = devices.disk_nodes(disk, place.pools[disk.pool], disk.pool in place.direct, base, remote)
     made = devices.disk_devices(disk)
     return [*_each("-blockdev", nodes), *_each("-device", made)]
 

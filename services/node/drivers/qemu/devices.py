@@ -14,6 +14,8 @@ import msgspec
 
 from proto.machine import Disk, DiskBus, DiskFormat, Nic, NicKind, NicModel
 from proto.models import DISKS
+from services.node.drivers.qemu.stores import settings
+from services.node.drivers.qemu.stores.settings import Remote
 
 type Words = dict[str, Any]
 
@@ -41,9 +43,11 @@ def device_id(id: str) -> str:
     return f"{id}-dev"
 
 
-def disk_nodes(disk: Disk, folder: str, direct: bool, base: Backing | None) -> list[Words]:
-    """The block nodes below a disk, in the order in which they are made."""
+def disk_nodes(disk: Disk, folder: str, direct: bool, base: Backing | None, remote: Remote | None = None) -> list[Words]:
+    """The block nodes below a disk, in the order in which they are made. remote: its pool is no folder."""
     id = disk_id(disk.slot)
+    if remote is not None:
+        return settings.disk_nodes(disk, id, remote)
     top: Words = {"driver": disk.format.value, "node-name": id, "file": f"{id}-file"}
     top |= {"read-only": False, "discard": "unmap"}
     nodes: list[Words] = []

@@ -26,10 +26,12 @@ from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
 from services.node.drivers import (
     AT_HAND,
+    BadImage,
     CannotStart,
     Console,
     DriverError,
     GuestSilent,
+    Locked,
     Machine,
     MachineChanged,
     Move,
@@ -49,6 +51,8 @@ from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
+from services.node.drivers.qemu.stores import Store
+from services.node.drivers.qemu.stores.settings import Remote
 from services.node.host import areas, cgroup_left, ovmf
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_cpu import lift
@@ -58,7 +62,8 @@ from services.node.host.threads import affinity
 class QemuDriver:
     """See the module. share: how many embedded nodes divide this host's CPUs and memory; memory_mib: what of its memory
     this one may use, where that is stated (0: it is not). accelerator: `kvm` or `tcg`; what a
-    probe at `open` found where nothing is said. bridges: those that VMs may be put into (none
+    probe at `open` found where nothing is said. remotes: of pools that are no folder,
+    where their disks are; `pools` names the folder of their leases. bridges: those that VMs may be put into (none
     named: all), network_namespace: in which they are; None: the host's. cache: where the probe's verdict
     is kept (`state` where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control
     plane stands in, where it runs on this host."""
@@ -80,6 +85,7 @@ class QemuDriver:
         moves_at: str = "",
         control_plane: Path | None = None,
         network_namespace: Path | None = None,
+        remotes: Mapping[str, Remote] | None = None,
     ) -> None:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
@@ -105,9 +111,10 @@ class QemuDriver:
             control_plane=control_plane,
             moves_at=moves_at,
             ovmf=ovmf.find(),
+            remotes=dict(remotes or {}),
         )
         self._fleet = Fleet(host, self._changes.put)
-        self._figures = PoolFigures(host.pools)
+        self._figures = PoolFigures(host.pools, host.remotes)
         self.memory = QemuMemory(self._fleet, memory_mib)
 
     # --- coming and going -----------------------------------------------------------------------------------------
@@ -290,18 +297,29 @@ class QemuDriver:
         async with self._fleet.lock(vm):
             for pool in {d.pool for d in disks}:
                 own = tuple(d for d in disks if d.pool == pool)
-                await asyncio.to_thread(pool_files.remove, self._pool(pool), vm, own)
+                folder = self._pool(pool)
+                if pool in self._fleet.host.remotes:
+                    await asyncio.to_thread(_remove, self._fleet.host.store(pool), vm, own)
+                    own = tuple(msgspec.structs.replace(d, file="") for d in own if d.vars)
+                await asyncio.to_thread(pool_files.remove, folder, vm, own)
 
     async def import_image(
         self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
         disk: str = "",
     ) -> ImageInfo:  # fmt: skip
+        self._takes_images(pool)
         return await images.import_image(self._pool(pool), image, file, format, sha256, boot, disk, self._image_tool)
 
     async def remove_image(self, pool: str, image: str) -> None:
         await images.remove_image(self._pool(pool), image)
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _takes_images(self, pool: str) -> None:
+        """Raises BadImage."""
+        remote = self._fleet.host.remotes.get(pool)
+        if remote is not None:
+            raise BadImage(f"pool {pool} is {remote.kind}: images are imported into pools that are folders")
 
     def _pool(self, name: str) -> Path:
         pools = self._fleet.host.pools
@@ -316,10 +334,19 @@ def _same(running: int, vm: str, wanted: int) -> None:
         raise NoSuchVm(f"generation {running} of {vm} runs here, not {wanted}")
 
 
+def _remove(store: Store, vm: str, disks: tuple[Disk, ...]) -> None:
+    """Raises Locked when one is open, and then removes none."""
+    for disk in disks:
+        if store.is_open(disk):
+            raise Locked(f"{store.place(disk)} is open: stop {vm} first, on whichever node it runs")
+    for disk in disks:
+        store.remove(disk)
+
+
 def _prepare(host: Host) -> frozenset[str]:
     """Make the folders; the names of the pools that take O_DIRECT."""
     (host.state / "vms").mkdir(parents=True, exist_ok=True)
     cgroup_left.remember(host.state, host.groups.folders)
     for pool in host.pools.values():
         pool_files.make_pool(pool)
-    return frozenset(name for name, pool in host.pools.items() if pool_files.can_direct(pool))
+    return frozenset(name for name, pool in host.pools.items() if name in host.remotes or pool_files.can_direct(pool))

@@ -102,11 +102,13 @@ async def _plug(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> Non
         await _plug_cd(vm, host, spec, disk)
         return
     folder = await _reach(vm, host, spec, disk)
-    base = disks.base_of(host.pools[disk.pool], disk.image) if disk.image and disk.format is DiskFormat.QCOW2 else None
+    remote = host.remotes.get(disk.pool)
+    on_file = disk.image and disk.format is DiskFormat.QCOW2 and remote is None
+    base = disks.base_of(host.pools[disk.pool], disk.image) if on_file else None
     await asyncio.to_thread(launch.make, host, disk, base, uid_for(spec.vm))
     await _clear(vm, disk.slot)
     try:
-        for node in devices.disk_nodes(disk, folder, disk.pool in host.direct, base):
+        for node in devices.disk_nodes(disk, folder, disk.pool in host.direct, base, remote):
             await vm.do("blockdev-add", node)
         for device in devices.disk_devices(disk):
             await vm.do("device_add", device)
@@ -146,6 +148,8 @@ async def _reach(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> st
         wanted = lease.Lease(spec.vm, vm.record.generation, host.node, host_boot_id())
         await asyncio.to_thread(lease.take, pool, wanted)
         await _give(vm, f"running-{disk.pool}", await asyncio.to_thread(lease.hold, pool, spec.vm))
+    if disk.pool in host.remotes:
+        return ""  # of its folder, QEMU needs only the lock
     return await asyncio.to_thread(launch.seen_by, pool, pid, uid_for(spec.vm)) or await _open_pool(vm, disk.pool, pool)
 
 

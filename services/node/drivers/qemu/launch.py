@@ -11,11 +11,10 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
-from proto.machine import Disk, DiskFormat, MachineSpec, NicKind
+from proto.machine import Disk, MachineSpec, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
 from services.node.drivers.qemu import argv, disks, firmware, lease, seed
@@ -23,6 +22,10 @@ from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.process import enterable, host_boot_id, spawn, start_ticks, uid_for
+from services.node.drivers.qemu.stores import Store
+from services.node.drivers.qemu.stores.choosing import store_of
+from services.node.drivers.qemu.stores.folder import Maker as Maker
+from services.node.drivers.qemu.stores.settings import Remote
 from services.node.host import cgroup_memory
 from services.node.host.areas import area_of, make_expendable
 from services.node.host.cgroup import Groups
@@ -36,14 +39,6 @@ OVERHEAD_MIB = 512
 """QEMU's own: about 100 MiB of code, boot files and buffers, and up to argv.TB_MIB of translated code (measured with TCG)."""
 THREADS_MAX = 256
 """I/O workers and the like, beside one thread for each vCPU."""
-
-
-class Maker(Protocol):
-    """Makes disk files (images.py). Both raise DriverError or OSError and then leave nothing."""
-
-    def overlay(self, file: Path, base: Path, base_format: DiskFormat, format: DiskFormat, size_mib: int) -> None: ...
-
-    def blank(self, file: Path, format: DiskFormat, size_mib: int) -> None: ...
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +58,10 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     moves_at: str = ""
     control_plane: Path | None = None
     ovmf: Ovmf | None = None
+    remotes: Mapping[str, Remote] = {}
+
+    def store(self, pool: str) -> Store:
+        return store_of(pool, self.pools, self.remotes, self.maker)
 
 
 def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = AT_HAND) -> Record:
@@ -71,7 +70,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
     uid = uid_for(spec.vm)
     coming = {disk.name for disk in move.disks}
     pools = _pools(host, spec)
-    bases = {d.image: disks.base_of(host.pools[d.pool], d.image) for d in spec.disks if d.image}
+    bases = {d.image: disks.base_of(host.pools[d.pool], d.image) for d in spec.disks if d.image and d.pool not in host.remotes}
     uefi = firmware.needed(spec, host.ovmf, host.node)
     with ExitStack() as open_files:
         inherit: list[int] = []
@@ -106,6 +105,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
             place = Place(
                 accelerator=host.accelerator,
                 pools=named,
+                remotes=host.remotes,
                 direct=host.direct,
                 bases=bases,
                 boot_folder=boot_folder,
@@ -214,7 +214,7 @@ def _taps(host: Host, spec: MachineSpec, inherit: list[int], open_files: ExitSta
 
 def _find(host: Host, disk: Disk) -> None:
     """A guest brings no disk with it. Raises CannotStart."""
-    if not (host.pools[disk.pool] / "disks" / disk.file).is_file():
+    if not host.store(disk.pool).exists(disk):
         where = f"pool {disk.pool!r} of {host.node}"
         raise CannotStart(f"{disk.file} is not in {where}: a guest moves only between nodes that both reach its disks")
 
@@ -224,10 +224,10 @@ def _come(host: Host, disk: Disk, base: Backing | None, uid: int | None, ids: Ma
     pool = host.pools[disk.pool]
     if disks.id_of(pool) == ids.get(disk.pool):
         raise CannotStart(f"pool {disk.pool!r} of {host.node} is the very one that the disk {disk.name} comes from")
-    file = pool / "disks" / disk.file
-    if disks.is_open(file):
-        raise Locked(f"{file} is open")
-    file.unlink(missing_ok=True)
+    store = host.store(disk.pool)
+    if store.is_open(disk):
+        raise Locked(f"{store.place(disk)} is open")
+    store.remove(disk)
     make(host, disk, base, uid)
 
 
@@ -253,12 +253,12 @@ def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:
     """What was made for a guest that will not come."""
     for disk in spec.disks:
         if disk.name in coming:
-            for file in (disk.file, disk.vars):
-                if file:
-                    (host.pools[disk.pool] / "disks" / file).unlink(missing_ok=True)
+            host.store(disk.pool).remove(disk)
+            if disk.vars:
+                (host.pools[disk.pool] / "disks" / disk.vars).unlink(missing_ok=True)
 
 
-def _lost(host: Host, disk: Disk, file: Path) -> str:
+def _lost(host: Host, disk: Disk, file: str) -> str:
     """Why a disk of which a guest knows is not there, as far as that can be said."""
     pool, here = host.pools[disk.pool], disks.id_of(host.pools[disk.pool])
     if disk.pool_id and disk.pool_id != here:
@@ -267,17 +267,13 @@ def _lost(host: Host, disk: Disk, file: Path) -> str:
 
 
 def make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:
-    """The disk's file, where it is missing and no guest has run with it, and its owner. Raises DriverError, OSError."""
-    pool = host.pools[disk.pool]
-    file = pool / "disks" / disk.file
-    if not file.exists():
+    """The disk, where it is missing and no guest has run with it, ready for its VM's user. Raises DriverError, OSError."""
+    store = host.store(disk.pool)
+    if not store.exists(disk):
         if disk.made:
-            raise CannotStart(_lost(host, disk, file))
-        if base is not None:
-            host.maker.overlay(file, pool / base.file, base.format, disk.format, disk.size_mib)
-        else:
-            host.maker.blank(file, disk.format, disk.size_mib)
-    disks.own(pool, disk, uid)
+            raise CannotStart(_lost(host, disk, store.place(disk)))
+        store.make(disk, base)
+    store.ready(disk, uid)
 
 
 def _named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStack) -> str:

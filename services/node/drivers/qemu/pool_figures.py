@@ -12,6 +12,7 @@ import msgspec
 from proto.pools import FILES_MAX
 from proto.space import FileNow, PoolNow
 from services.node.drivers.qemu import disks
+from services.node.drivers.qemu.stores.settings import Remote
 from services.node.host.mounts import kind_of
 
 MIB = 1 << 20
@@ -23,8 +24,9 @@ LOOK_S_MAX = 2.0
 class PoolFigures:
     """One look of a kind at a pool at a time, however often is asked: a thread that waits for a file server is not called back."""
 
-    def __init__(self, pools: Mapping[str, Path]) -> None:
+    def __init__(self, pools: Mapping[str, Path], remotes: Mapping[str, Remote] | None = None) -> None:
         self._pools = pools
+        self._remotes = remotes or {}
         self._looks: dict[tuple[str, bool], asyncio.Future[PoolNow]] = {}
 
     async def all(self, files: bool) -> tuple[PoolNow, ...]:
@@ -34,7 +36,7 @@ class PoolFigures:
         key = name, files
         look = self._looks.get(key)
         if look is None:
-            look = self._looks[key] = asyncio.ensure_future(asyncio.to_thread(figures, name, self._pools[name], files))
+            look = self._looks[key] = asyncio.ensure_future(asyncio.to_thread(self._figures, name, files))
             look.add_done_callback(lambda done: self._looked(key, done))
         try:
             return await asyncio.wait_for(asyncio.shield(look), LOOK_S_MAX)
@@ -42,6 +44,12 @@ class PoolFigures:
             return PoolNow(name=name, error=f"{self._pools[name]} has not answered for {LOOK_S_MAX:g} s")
         except OSError as error:
             return PoolNow(name=name, error=f"{self._pools[name]}: {error.strerror or error}")
+
+    def _figures(self, name: str, files: bool) -> PoolNow:
+        """Of one that is no folder nobody says what it holds: its folder has the leases only."""
+        if (remote := self._remotes.get(name)) is None:
+            return figures(name, self._pools[name], files)
+        return PoolNow(name=name, id=disks.id_of(self._pools[name]), kind=remote.kind)
 
     def _looked(self, key: tuple[str, bool], done: asyncio.Future[PoolNow]) -> None:
         self._looks.pop(key, None)

@@ -1,0 +1,131 @@
+"""Stores that disks can be in, as far as they run on this machine: files, exports of an NBD server, images of a Ceph cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from services.node.drivers.qemu.stores.settings import Remote, parse
+
+START_S_MAX = 10.0
+
+
+class StoreRig(Protocol):
+    """pools, remotes: as the driver is to have them; the pool of the store is `other`."""
+
+    kind: str
+
+    def pools(self) -> dict[str, Path]: ...
+    def remotes(self) -> dict[str, Remote]: ...
+
+
+class FolderRig:
+    kind = "folder"
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+
+    def pools(self) -> dict[str, Path]:
+        return {"other": self._top / "other"}
+
+    def remotes(self) -> dict[str, Remote]:
+        return {}
+
+
+class NbdRig:
+    """qemu-storage-daemon on loopback; each export is a file of `files`."""
+
+    kind = "nbd"
+
+    def __init__(self, top: Path, exports: Sequence[str], size_mib: int, files: Path | None = None) -> None:
+        program = shutil.which("qemu-storage-daemon")
+        if program is None:
+            pytest.skip("qemu-storage-daemon is not installed")
+        self.leases = top / "leases"
+        self.leases.mkdir()
+        files = files or top / "exports"
+        files.mkdir(exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        words = [program, "--nbd-server", f"addr.type=inet,addr.host=127.0.0.1,addr.port={self.port}"]
+        for n, name in enumerate(exports):
+            with (files / name).open("wb") as file:
+                file.truncate(size_mib << 20)
+            words += ["--blockdev", f"file,node-name=f{n},filename={files / name},discard=unmap"]
+            words += ["--blockdev", f"raw,node-name=d{n},file=f{n},discard=unmap"]
+            words += ["--export", f"nbd,id=e{n},node-name=d{n},name={name},writable=on"]
+        self._words = words
+        self._server = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(self._words)
+        end = time.monotonic() + START_S_MAX
+        while time.monotonic() < end:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+                return server
+            except OSError:
+                time.sleep(0.02)  # it says nothing when it is ready
+        server.kill()
+        raise AssertionError("qemu-storage-daemon does not listen")
+
+    def pools(self) -> dict[str, Path]:
+        return {"other": parse("other", self._url)[0]}
+
+    def remotes(self) -> dict[str, Remote]:
+        return {"other": parse("other", self._url)[1]}
+
+    @property
+    def _url(self) -> str:
+        return f"nbd://127.0.0.1:{self.port}?leases={self.leases}"
+
+    def restart(self) -> None:
+        """As after a crash of the server."""
+        self._server.kill()
+        self._server.wait()
+        self._server = self._start()
+
+    def end(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+
+class RbdRig:
+    """A pool of a real cluster: ASV_TEST_RBD=rbd://POOL?conf=…&user=…"""
+
+    kind = "rbd"
+
+    def __init__(self, top: Path) -> None:
+        url = os.environ.get("ASV_TEST_RBD", "")
+        if not url or shutil.which("rbd") is None:
+            pytest.skip("no Ceph cluster: name a pool in ASV_TEST_RBD, with the package ceph-common and QEMU's rbd driver")
+        leases = top / "leases"
+        leases.mkdir()
+        self._parsed = parse("other", f"{url}{'&' if '?' in url else '?'}leases={leases}")
+
+    def pools(self) -> dict[str, Path]:
+        return {"other": self._parsed[0]}
+
+    def remotes(self) -> dict[str, Remote]:
+        return {"other": self._parsed[1]}
+
+
+@contextmanager
+def store_rig(kind: str, top: Path, exports: Sequence[str], size_mib: int, files: Path | None = None) -> Iterator[StoreRig]:
+    if kind == "nbd":
+        rig = NbdRig(top, exports, size_mib, files)
+        try:
+            yield rig
+        finally:
+            rig.end()
+    else:
+        yield RbdRig(top) if kind == "rbd" else FolderRig(top)
