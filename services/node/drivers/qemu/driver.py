@@ -299,8 +299,9 @@ class QemuDriver:
                 own = tuple(d for d in disks if d.pool == pool)
                 folder = self._pool(pool)
                 if pool in self._fleet.host.remotes:
-                    await asyncio.to_thread(_remove, self._fleet.host.store(pool), vm, own)
-                    own = tuple(msgspec.structs.replace(d, file="") for d in own if d.vars)
+                    far = tuple(d for d in own if not d.bus.is_cd)
+                    await asyncio.to_thread(_remove, self._fleet.host.store(pool), vm, far)
+                    own = tuple(msgspec.structs.replace(d, file="") if d in far else d for d in own)
                 await asyncio.to_thread(pool_files.remove, folder, vm, own)
 
     async def import_image(
