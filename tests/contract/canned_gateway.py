@@ -48,6 +48,16 @@ NODE = {
         "hotplug": ["cpu"], "not_enforced": ["cgroup"],
     },
 }  # fmt: skip
+POOL = {
+    "name": "local", "id": "9f12", "kind": "local", "nodes": ["n1"], "size_mib": 1000, "free_mib": 40, "provisioned_mib": 1500,
+    "ratio": 1.5, "disks_mib": 900, "images_mib": -1, "rules": {"over": 2.0, "keep_free_pct": 5}, "error": HOSTILE,
+    "images": ["tiny"], "others": 2,
+    "disks": [{"vm": "web-1", "disk": "disk1", "file": "web-1-disk1.qcow2", "size_mib": 1024, "used_mib": 900}],
+}  # fmt: skip
+ALERT = {
+    "kind": "out-of-space", "object": "vm/web-1", "since_us": AT_US, "sentence": "web-1 on n1 stands still: " + HOSTILE,
+    "remedy": "free space in pool local",
+}  # fmt: skip
 IMAGE = {"name": "tiny", "state": "ready", "format": "raw", "size_mib": 32, "sha256": "ab" * 32, "reason": ""}
 TOKEN = {"id": "t1", "name": "ann", "role": "viewer", "projects": ["*"], "expires_us": 0, "revoked": False}
 CLUSTER = {
@@ -167,10 +177,14 @@ class Canned:
                     "nodes": {"items": [NODE]},
                     "images": {"items": [IMAGE]},
                     "networks": {"items": [NETWORK]},
+                    "pools": {"items": [POOL]},
+                    "alerts": {"items": [ALERT]},
                     "tokens": {"items": [TOKEN]},
                     "cluster": CLUSTER,
                 }
                 return 200, known[kind]
+            case "GET", ["pools", "local"]:
+                return 200, {"items": [POOL]}
             case "GET", ["networks", "blue"]:
                 return 200, NETWORK
             case "GET", ["nodes", "n1"]:
