@@ -41,6 +41,7 @@ from proto.nodes import RemoveNode as RemoveNode
 from proto.nodes import ReportLeft as ReportLeft
 from proto.nodes import ReportNode as ReportNode
 from proto.nodes import UncordonNode as UncordonNode
+from proto.panics import PanicEvent as PanicEvent
 from proto.placement import Candidate as Candidate
 from proto.placement import Filter as Filter
 from proto.placement import Placement as Placement
@@ -293,4 +294,5 @@ VmEvent = (
     | GrowthEvent
     | MigrationEvent
     | SpaceEvent
+    | PanicEvent
 )

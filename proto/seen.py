@@ -41,7 +41,8 @@ class ReportVm(Fact):
     unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
     on disk; sent_mib, total_ms: what it took. paused_us, resumed_us: the node's clock when the guest stopped and went on.
 
-    full: it is seen paused, as these disks could not be written for want of room; nobody asked for that."""
+    full: it is seen paused, as these disks could not be written for want of room; nobody asked for that. panic: its guest died, and
+    said this; its process stands still."""
 
     vm: Name
     generation: int
@@ -68,3 +69,4 @@ class ReportVm(Fact):
     paused_us: int = 0
     resumed_us: int = 0
     full: tuple[FullDisk, ...] = ()
+    panic: str = ""

@@ -33,6 +33,7 @@ def print_vm(vm: dict[str, Any]) -> None:
         [
             ("name", vm.get("name")),
             ("state", vm.get("state")),
+            ("its guest died", vm.get("panic")),
             ("waits for", "; ".join(waiting(disk) for disk in vm.get("full") or ())),
             ("node", vm.get("node")),
             ("migrating to", migrating(vm)),

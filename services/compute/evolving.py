@@ -44,8 +44,9 @@ from proto.migration import (
     VmRecallRequested,
     VmSendRequested,
 )
+from proto.panics import VmPanicked, VmPanicOver
 from proto.space import VmRanOutOfSpace, VmSpaceRegained
-from services.compute import devices, drifting, growth, space
+from services.compute import devices, drifting, growth, panics, space
 from services.compute.states import (
     Absent,
     Arriving,
@@ -265,6 +266,8 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
             return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
         case VmRanOutOfSpace() | VmSpaceRegained():
             return space.evolve(vm, event)
+        case VmPanicked() | VmPanicOver():
+            return panics.evolve(vm, event)
         case VmAllotmentRequested():
             return replace(vm, wish=event)
         case VmAllotmentDenied():

@@ -19,7 +19,7 @@ from proto.compute import (
     VmStarted,
     VmStopped,
 )
-from services.compute import drifting, growth, migration, restored, space
+from services.compute import drifting, growth, migration, panics, restored, space
 from services.compute.starting import fail
 from services.compute.states import (
     Absent,
@@ -103,7 +103,8 @@ def _report_running(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
         resumed = vm.paused and not vm.pause_wanted and (fact.seen is Seen.RUNNING or bool(fact.full))
         if resumed:
             events.append(VmResumed(vm=vm.id, generation=vm.generation))
-    return [*events, *space.report(fact, vm, resumed=resumed), *growth.report(fact, vm), *drifting.report(fact, vm)]
+    events += [*space.report(fact, vm, resumed=resumed), *panics.report(fact, vm)]
+    return [*events, *growth.report(fact, vm), *drifting.report(fact, vm)]
 
 
 def _resets(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:

@@ -125,6 +125,7 @@ class Running(Placed, kw_only=True):
     growing: bool = False
     growth_version: int = 0
     full: tuple[FullDisk, ...] = ()
+    panic: str = ""
     drifts: tuple[Drift, ...] = ()
 
 

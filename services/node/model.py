@@ -29,7 +29,7 @@ from proto.node import Heard, OrderGreeting, OrderVm, Want
 from proto.space import PoolNow
 from services.node import drift, fitting, moving, space
 from services.node.compare import next_step
-from services.node.drivers import AT_HAND, NO_SPACE, Machine, MachineChanged
+from services.node.drivers import AT_HAND, NO_SPACE, PANICKED, Machine, MachineChanged
 from services.node.effects import NODE_RECORD as NODE_RECORD
 from services.node.effects import Act as Act
 from services.node.effects import AnswerOrder as AnswerOrder
@@ -203,6 +203,8 @@ class Agent:
                 moving.done(vm, verb, error, machine)
             case "reset" if not error:
                 vm.resets += 1
+                if vm.machine is not None and vm.machine.status == PANICKED:
+                    vm.machine = msgspec.structs.replace(vm.machine, status="running")
                 space.went_on(vm, now_us)
                 fitting.reset(vm, now_us)
         if (stalled := space.taken(vm)) is not None:
@@ -228,6 +230,8 @@ class Agent:
             moving.changed(vm, change)
         else:
             space.changed(vm, change, self.pools, now_us)
+            if change.status == PANICKED:
+                vm.panic = change.sentence
             if change.was_reset:
                 fitting.reset(vm, now_us)
         return self._changed(vm)

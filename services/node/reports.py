@@ -5,7 +5,7 @@ from __future__ import annotations
 from libs.common.messages import NodeId
 from proto.compute import ReportVm, Seen
 from services.node import moving
-from services.node.drivers import NO_SPACE
+from services.node.drivers import NO_SPACE, PANICKED
 from services.node.vm import Vm
 
 SEEN = {"paused": Seen.PAUSED, NO_SPACE: Seen.PAUSED, "incoming": Seen.INCOMING, "sent": Seen.PAUSED}
@@ -37,5 +37,6 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         disks=vm.kept.disks if lost else (),
         nics=vm.kept.nics if lost else (),
         full=vm.full if machine is not None and machine.status == NO_SPACE else (),
+        panic=(vm.panic or "the guest panicked") if machine is not None and machine.status == PANICKED else "",
     )
     return moving.told(fact, vm)

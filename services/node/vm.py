@@ -59,6 +59,8 @@ class Vm:
     """how it was sent"""
     resumed_us: int = 0
     """when a guest that came in went on"""
+    panic: str = ""
+    """what its guest said when it died last"""
     full: tuple[FullDisk, ...] = ()
     """disks for whose writes there is no room: it stands still (space.py)"""
     stalls: int = 0

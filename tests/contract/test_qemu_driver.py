@@ -78,7 +78,8 @@ async def test_a_panic_is_told_and_a_reset_heals_it(rig: QemuRig, driver: QemuDr
     await guest_up(driver)
     first = (await driver.info("web-1")).boot_id
     crash = asyncio.create_task(driver.exec("web-1", ("/bin/sh", "-c", "echo c > /proc/sysrq-trigger"), b"", 5.0))
-    assert (await told(changes, "panicked")).generation == 1
+    change = await told(changes, "panicked")
+    assert (change.generation, change.sentence) == (1, "the guest panicked")
     assert [m.status for m in await driver.open()] == ["panicked"]
     with pytest.raises(GuestSilent):
         await crash

@@ -14,6 +14,7 @@ from proto import migration as m
 from proto.hardware import Drift, Hardware
 from proto.machine import Allotment, Disk, DiskWish, MemoryBy, Nic, NicWish
 from proto.node import Sending
+from proto.panics import VmPanicked, VmPanicOver
 from proto.space import FullDisk, VmRanOutOfSpace, VmSpaceRegained
 from proto.space import said as said_full
 from services.gateway.views import unplugging
@@ -67,6 +68,7 @@ class Vm(msgspec.Struct):
     boot_id: str = ""
     reason: str = ""
     system: str = "linux"
+    panic: str = ""
     reasons: list[Reason] = []
     placement: c.Placement | None = None
     hardware: Hardware | None = None
@@ -213,8 +215,12 @@ def _migrating(vm: Vm, event: Any) -> bool:
 
 
 def _waiting(vm: Vm, event: Any, at_us: int) -> bool:
-    """For room in a pool. True when the event was one of these."""
+    """For room in a pool, or for somebody who looks at what its guest died of. True when the event was one of these."""
     match event:
+        case VmPanicked():
+            vm.panic = event.sentence
+        case VmPanicOver():
+            vm.panic = ""
         case VmRanOutOfSpace():
             vm.state, vm.full, vm.full_us = "out-of-space", event.disks, vm.full_us or at_us
         case VmSpaceRegained():
@@ -225,7 +231,7 @@ def _waiting(vm: Vm, event: Any, at_us: int) -> bool:
 
 
 def _nowhere(vm: Vm) -> None:
-    vm.full, vm.full_us = (), 0
+    vm.full, vm.full_us, vm.panic = (), 0, ""
     vm.migrating_to, vm.disks_there, vm.drifts = "", (), ()
     vm.state, vm.node, vm.boot_id, vm.pcpus, vm.addresses = "stopped", "", "", (), ()
 
@@ -259,6 +265,10 @@ def _reason(event: Any) -> str:
             return "all of its process is as ordered again"
         case g.VmResizeDenied(sentence=said):
             return f"not resized: {said}"
+        case VmPanicked():
+            return f"{event.sentence}; `asvctl vm reset` brings it back"
+        case VmPanicOver():
+            return "it runs again"
         case VmRanOutOfSpace():
             return f"stands still: {said_full(event.disks)}"
         case VmSpaceRegained():

@@ -6,6 +6,7 @@ from typing import Any
 
 from proto import growth as g
 from proto.hardware import Hardware
+from proto.panics import VmPanicked, VmPanicOver
 
 
 def of_growth(event: Any) -> str:
@@ -24,6 +25,10 @@ def of_growth(event: Any) -> str:
             return f"its size stayed as it was: {event.sentence}"
         case g.VmHardwareSeen(hardware=has):
             return _hardware(has)
+        case VmPanicked():
+            return f"{event.node} saw its guest die: {event.sentence}"
+        case VmPanicOver():
+            return "its guest was seen to run again"
         case g.VmDrifted(drifts=drifts):
             told = [drift.sentence + (" (its agent sets it right)" if drift.repaired else "") for drift in drifts]
             return f"its process on {event.node} was seen otherwise than ordered: {'; '.join(told)}"

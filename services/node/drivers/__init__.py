@@ -83,6 +83,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 NO_SPACE = "no-space"
 """a machine's status"""
+PANICKED = "panicked"
 
 
 class VmCpu(msgspec.Struct, frozen=True):
