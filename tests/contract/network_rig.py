@@ -43,8 +43,11 @@ class Wire:
         self.socket.send(frame[:12] + tag + frame[12:])
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
-        """What comes in, until nothing comes for FRAME_S_MAX (TimeoutError)."""
+        """What comes in, for FRAME_S_MAX (TimeoutError)."""
+        end = time.monotonic() + FRAME_S_MAX
         while True:
+            if time.monotonic() > end:
+                raise TimeoutError("what was waited for did not come")
             frame, extra, _, address = self.socket.recvmsg(65536, 256)
             if address[2] == socket.PACKET_OUTGOING:
                 continue

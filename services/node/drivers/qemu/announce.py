@@ -17,9 +17,9 @@ TIMES: Final = {"initial": 50, "max": 550, "rounds": 5, "step": 100}
 """ms: before the second, at most between two, more between each two; so five times in a second"""
 
 
-async def announce(vm: RunningVm, *backends: str) -> None:
-    """All its NICs, or those on the network backends of these names. Where QEMU cannot be asked, it is found by what it sends."""
-    only = {"interfaces": list(backends)} if backends else {}
+async def announce(vm: RunningVm, *devices: str) -> None:
+    """All its NICs, or those of these ids. Where QEMU cannot be asked, it is found by what it sends."""
+    only = {"interfaces": list(devices)} if devices else {}
     try:
         await vm.do("announce-self", {**TIMES, **only})
     except DriverError:

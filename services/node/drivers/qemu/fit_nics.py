@@ -63,7 +63,7 @@ async def _plug(vm: RunningVm, host: Host, nic: Nic) -> None:
     except DriverError:
         await vm.fitting.away("netdev_del", {"id": id})
         raise
-    await announce(vm, id)
+    await announce(vm, device_id(id))
 
 
 async def _tap(vm: RunningVm, host: Host, nic: Nic) -> list[str]:
