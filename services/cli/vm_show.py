@@ -55,7 +55,8 @@ def print_vm(vm: dict[str, Any]) -> None:
     )
     for disk in vm.get("disks") or vm.get("disk_wishes") or ():
         if str(disk.get("bus", "")).endswith("cdrom"):
-            print("cd    " + "  ".join(show.clean(part) for part in (disk.get("name", ""), disk.get("image") or "empty") if part))
+            lies = disk.get("image") or ("cloud-init" if disk.get("seed") else "empty")
+            print(f"cd    {show.clean(disk.get('name', ''))}  {show.clean(lies)}".replace("cd      ", "cd    "))
             continue
         made = [
             disk.get("name"),
