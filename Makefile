@@ -8,7 +8,7 @@ PY := .venv/bin/python
 CLUSTER := $(PY) -m services.cluster
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup up down status logs destroy test check bench test-compose test-kvm lock prove
+.PHONY: help setup up down status logs destroy test chaos check bench test-compose test-kvm lock prove
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ test: setup ## models, contracts, simulated worlds, real guests
 
 prove: setup ## a million random lives of a memory ledger, every step held against its invariants (some minutes)
 	@$(PY) -m tests.prove
+
+chaos: setup ## 200 random changes of a real guest's hardware by a seed, agents killed among them (SEED=1 STEPS=200; minutes)
+	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --steps $(or $(STEPS),200)
 
 check: setup ## style, types, walls between the rooms, message compatibility
 	@$(PY) -m infra.check

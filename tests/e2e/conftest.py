@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,9 @@ class EmbeddedCluster:
         )
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[EmbeddedCluster]:
-    """Up once for all journeys; its VMs are killed and its folder is removed at the end."""
+@contextmanager
+def embedded() -> Iterator[EmbeddedCluster]:
+    """Up until the block ends; then its VMs are killed and its folder is removed."""
     home = Path(tempfile.mkdtemp(prefix="asv e2e "))  # with spaces, as users have them
     home.chmod(0o755)
     one = EmbeddedCluster(home)
@@ -97,3 +98,10 @@ def cluster() -> Iterator[EmbeddedCluster]:
     finally:
         one.cluster("destroy", "--yes")
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[EmbeddedCluster]:
+    """One for all journeys."""
+    with embedded() as one:
+        yield one

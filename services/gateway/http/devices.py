@@ -75,8 +75,10 @@ async def detach_disk(
 async def change_disk(
     request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], disk: FromPath[str], data: JSONBody[DiskBody]
 ) -> Accepted:
-    """One of the two; with both, the size."""
-    if data.size_mib is None and data.limits is not None:
+    """One of the two."""
+    if (data.size_mib is None) is (data.limits is None):
+        raise Problem(400, "BAD_BODY", "one of size_mib and limits is to be named", "one request for each")
+    if data.limits is not None:
         return await _tell(request, gateway, vm, "limit-disk", LimitDisk(vm=vm, name=disk, limits=data.limits.limits))
     return await _tell(request, gateway, vm, "resize-disk", ResizeDisk(vm=vm, name=disk, size_mib=data.size_mib or 1))
 
