@@ -188,5 +188,5 @@ async def _clear(vm: RunningVm, slot: int) -> str:
         if id not in there and f"{id}-file" not in there:
             return said
         if asyncio.get_running_loop().time() >= end:
-            return said or "QEMU has not let go of its file yet"
+            return said or "its guest has let it go, but QEMU has not closed its file: stop and start the VM"
         await asyncio.sleep(AGAIN_S)
