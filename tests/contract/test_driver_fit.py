@@ -168,6 +168,7 @@ async def test_a_disk_is_plugged_grown_and_unplugged(vm: Vm, bus: DiskBus) -> No
     else:
         assert (dict(has.disk_mib)[1], [m.slot for m in has.misfits]) == (64, [1])
         assert "restart" in has.misfits[0].sentence
+    assert await vm.driver.memory.regions("web-1"), "a look that must not hold on to what was mapped"
     has = await vm.fit(disks=(root,), leaving=(1,))
     assert (has.slots, has.misfits) == ((0, 8), ())
     await vm.sees(f"ls /sys/block | grep -c {name}", "0")

@@ -13,32 +13,32 @@ from hypothesis import strategies as st
 
 from proto.mapping import Backing, Region
 from services.node.drivers.memory import canonical
-from services.node.drivers.qemu.flat_view import Range, at, parse, regions
+from services.node.drivers.qemu.memory_tree import Range, at, parse, regions
 from services.node.drivers.qemu.page_walk import Tables, Walked, parse_dumped, parse_registers, walk
 from services.node.host.memory_now import memory_now, parse_pressure
 from services.node.host.pages import HUGE, PAGE, NeedsRoot, look, parse_entry
 from services.node.host.process_memory import parse_numa_maps, parse_smaps, parse_status
 
-VIEW = """FlatView #0
- AS "I/O", root: io
- Root memory region: io
-  0000000000000000-0000000000000007 (prio 0, i/o): dma-chan
+VIEW = """address-space: I/O
+  0000000000000000-000000000000ffff (prio 0, i/o): io
+    0000000000000000-0000000000000007 (prio 0, i/o): dma-chan
 
-FlatView #1
- AS "memory", root: system
- AS "cpu-memory-0", root: system
- Root memory region: system
-  0000000000000000-000000000009ffff (prio 0, ram): pc.ram KVM
-  00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem
-  00000000000c0000-00000000000c9fff (prio 0, rom): pc.ram @00000000000c0000 KVM
-  00000000000ca000-000000007fffffff (prio 0, ram): pc.ram @00000000000ca000
-  00000000fd000000-00000000fdffffff (prio 1, ram): vga.vram
-  0000000100000000-000000013fffffff (prio 0, ram): pc.ram @0000000080000000
-  0000000140000000-000000014fffffff (prio 0, ram): m1
+address-space: cpu-memory-0
+address-space: memory
+  0000000000000000-ffffffffffffffff (prio 0, i/o): system
+    0000000000000000-000000007fffffff (prio 0, ram): alias ram-below-4g @pc.ram 0000000000000000-000000007fffffff
+    0000000000000000-ffffffffffffffff (prio -1, i/o): pci
+      00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem
+      00000000fd000000-00000000fdffffff (prio 1, ram): vga.vram
+    00000000000a0000-00000000000bffff (prio 1, i/o): alias smram-region @pci 00000000000a0000-00000000000bffff
+    00000000000c0000-00000000000c3fff (prio 1, ram): alias pam-rom @pc.ram 00000000000c0000-00000000000c3fff
+    00000000000c0000-00000000000c3fff (prio 1, ram): alias pam-pci @pci 00000000000c0000-00000000000c3fff [disabled]
+    0000000100000000-000000013fffffff (prio 0, ram): alias ram-above-4g @pc.ram 0000000080000000-00000000bfffffff
+    0000000140000000-00000001ffffffff (prio 0, i/o): device-memory
+      0000000140000000-000000014fffffff (prio 0, ram): m1
 
-FlatView #2
- AS "cpu-smm-0", root: memory
-  0000000000000000-000000007fffffff (prio 0, ram): pc.ram
+memory-region: pc.ram
+  0000000000000000-00000000bfffffff (prio 0, ram): pc.ram
 """
 BACKENDS: list[dict[str, Any]] = [
     {"id": "pc.ram", "host-nodes": []},
@@ -48,10 +48,14 @@ BACKENDS: list[dict[str, Any]] = [
 
 def test_the_view_of_the_guest_and_no_other() -> None:
     view = parse(VIEW)
-    assert len(view) == 7
-    assert view[2] == Range(0xC0000, 0xC9FFF, "rom", "pc.ram", 0xC0000)
-    assert at(view, 0xB8000) == Range(0xA0000, 0xBFFFF, "i/o", "vga-lowmem", 0)
-    assert at(view, 0x90000000) is None
+    assert len(view) == 9
+    assert at(view, 0xC0000) == Range(0xC0000, 0xC3FFF, "ram", "pc.ram", 0xC0000, (1,))
+    assert at(view, 0xB8000) == Range(0xA0000, 0xBFFFF, "i/o", "pci", 0xA0000, (1,)), "the window lies above the memory"
+    assert at(view, 0x100000) == Range(0, 0x7FFFFFFF, "ram", "pc.ram", 0, (0,))
+    assert at(view, 0x100000000) == Range(4 << 30, (5 << 30) - 1, "ram", "pc.ram", 2 << 30, (0,))
+    assert at(view, 0x140000000) == Range(5 << 30, (5 << 30) + (256 << 20) - 1, "ram", "m1", 0, (0, 0))
+    hole = at(view, 0x90000000)
+    assert hole is not None and not hole.is_memory
     assert parse("") == ()
 
 

@@ -15,7 +15,7 @@ from proto.mapping import CellUse, GroupUse, GuestMemory, MemoryUse, Region, Tra
 from proto.memory import Area
 from proto.node import VmMemory
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import flat_view
+from services.node.drivers.qemu import memory_tree
 from services.node.drivers.qemu.fleet import Fleet
 from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.machine import RunningVm
@@ -49,10 +49,10 @@ class QemuMemory:
 
     async def regions(self, vm: str) -> tuple[Region, ...]:
         running = self._fleet.find(vm)
-        view = await running.ask("human-monitor-command", {"command-line": "info mtree -f"})
+        view = await running.ask("human-monitor-command", {"command-line": "info mtree"})
         backends = await running.ask("query-memdev")
         migration = await running.ask("query-migrate")
-        found = flat_view.regions(flat_view.parse(str(view)), backends, migration.get("status") in TRACKING)
+        found = memory_tree.regions(memory_tree.parse(str(view)), backends, migration.get("status") in TRACKING)
         return _given(found, await running.ask("query-memory-devices"))
 
     async def translate(self, vm: str, gva: int, pid: int) -> Translation:

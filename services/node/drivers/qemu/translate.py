@@ -1,7 +1,7 @@
 """An address of a guest, followed to the machine's memory, on a running VM:
 
     guest-virtual ──(guest's page tables: the vCPU's, or a process's by the guest agent)──▶ guest-physical
-    guest-physical ──(QEMU's flat view, gpa2hva)──▶ host-virtual ──(/proc/PID/pagemap)──▶ machine
+    guest-physical ──(QEMU's tree of memory, gpa2hva)──▶ host-virtual ──(/proc/PID/pagemap)──▶ machine
 
 Nothing is stopped meanwhile: the guest and the host may move the page between two steps, so an answer holds for that moment.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from proto.mapping import Space, Step, Translation, WhyNot
 from services.node.drivers import DriverError
 from services.node.drivers.memory import Untranslatable, canonical, not_canonical
-from services.node.drivers.qemu import flat_view, guest_pages, page_walk
+from services.node.drivers.qemu import guest_pages, memory_tree, page_walk
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.host import pages, process_memory
 
@@ -102,8 +102,8 @@ class _Way:
         return page_walk.parse_dumped(await self._human(f"xp /1gx {gpa:#x}"))
 
     async def guest_physical(self, gpa: int) -> Step:
-        view = flat_view.parse(await self._human("info mtree -f"))
-        found = flat_view.at(view, gpa)
+        view = memory_tree.parse(await self._human("info mtree"))
+        found = memory_tree.at(view, gpa)
         if found is None or not found.is_memory:
             what = f"{found.name} ({found.kind})" if found else "nothing"
             raise Untranslatable(
@@ -111,7 +111,7 @@ class _Way:
                 f"guest-physical {gpa:#x} is {what}: no memory lies behind it",
                 "give an address of memory",
             )
-        regions = flat_view.regions(view, await self._running.ask("query-memdev"), False)
+        regions = memory_tree.regions(view, await self._running.ask("query-memdev"), False)
         for region in regions:
             last = region.guest_address + (region.size_mib << 20) - 1
             if region.guest_address <= gpa <= last:

@@ -1,6 +1,7 @@
-"""What QEMU says of the guest's physical address space (`info mtree -f`), and which of it is the VM's memory. Pure.
+"""What QEMU says of the guest's physical address space (`info mtree`), and which of it is the VM's memory. Pure.
 
-A VM's memory is few runs of addresses, but the view shows each hole: pieces of one block at one distance are one region.
+The flattened view (`info mtree -f`) would be easier to read, and is not asked for: each time it is, QEMU 7.2 keeps a reference to
+every device that the guest has mapped, so that one unplugged later never lets go of its disk.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ import msgspec
 
 from proto.mapping import REGIONS_MAX, Backing, Region
 
-SYSTEM = '"memory"'
+SPACE = "address-space: memory"
 GIB4 = 4 << 30
-_LINE = re.compile(
-    r"^\s+([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, ([^)]+)\): (.*?)(?: @([0-9a-f]{16}))?(?: KVM)?\s*$"
-)
+_LINE = re.compile(r"^( +)([0-9a-f]{16})-([0-9a-f]{16}) \(prio (-?\d+), ([^)]+)\): (.*?)\s*$")
+_ALIAS = re.compile(r"^alias \S.*? @(\S.*?) ([0-9a-f]{16})-[0-9a-f]{16}$")
+_INDENT = 2
 
 
 class Range(msgspec.Struct, frozen=True):
-    """first to last; kind: `ram`, `rom`, `i/o` …; name: of the block; offset: of `first` in it."""
+    """first to last; kind: `ram`, `rom`, `i/o` …; name: of the block; offset: of `first` in it. rank: its priority, below those of
+    all that it lies in: of several at one address the highest counts."""
 
     first: int
     last: int
     kind: str
     name: str
     offset: int
+    rank: tuple[int, ...] = ()
 
     @property
     def is_memory(self) -> bool:
@@ -35,24 +38,28 @@ class Range(msgspec.Struct, frozen=True):
 
 
 def parse(text: str) -> tuple[Range, ...]:
-    """The flat view of the address space `memory`; none where it is not in the text."""
+    """What lies in the address space `memory` and is not disabled; nothing where that is not in the text."""
     found: list[Range] = []
-    here = False
-    for line in text.splitlines():
-        if line.startswith("FlatView"):
-            if found:
-                break
-            here = False
-        elif f"AS {SYSTEM}," in line:
-            here = True
-        elif here and (match := _LINE.match(line)) is not None:
-            first, last, kind, name, offset = match.groups()
-            found.append(Range(int(first, 16), int(last, 16), kind, name, int(offset or "0", 16)))
+    ranks: list[int] = []
+    lines = iter(text.splitlines())
+    if not any(line.rstrip() == SPACE for line in lines):
+        return ()
+    for line in lines:
+        if (match := _LINE.match(line)) is None:
+            break
+        indent, first, last, priority, kind, name = match.groups()
+        depth = len(indent) // _INDENT
+        ranks[depth - 1 :] = [int(priority)]
+        if name.endswith("[disabled]") or depth == 1:
+            continue
+        alias = _ALIAS.match(name)
+        block, offset = (alias[1], int(alias[2], 16)) if alias else (name, 0)
+        found.append(Range(int(first, 16), int(last, 16), kind, block, offset, tuple(ranks[1:])))
     return tuple(found)
 
 
 def at(view: Sequence[Range], address: int) -> Range | None:
-    return next((r for r in view if r.first <= address <= r.last), None)
+    return max((r for r in view if r.first <= address <= r.last), key=lambda r: r.rank, default=None)
 
 
 def regions(view: Sequence[Range], backends: Sequence[Mapping[str, Any]], dirty_tracking: bool) -> tuple[Region, ...]:
