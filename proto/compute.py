@@ -19,6 +19,7 @@ from proto.machine import (
     NicWish,
     Priority,
     Shape,
+    Taking,
 )
 from proto.migration import MigrationCommand as MigrationCommand
 from proto.migration import MigrationEvent as MigrationEvent
@@ -89,6 +90,7 @@ class Refusal(StrEnum):
     CPU_SHORT = "CPU_SHORT"
     CELL_SHORT = "CELL_SHORT"
     PROTOCOL = "PROTOCOL"
+    HAS_SNAPSHOTS = "HAS_SNAPSHOTS"
 
 
 class VmDefined(Event):
@@ -133,6 +135,7 @@ class VmDevicesNoted(Event):
     nics: tuple[Nic, ...]
     leaving: tuple[int, ...] = ()
     changed: bool = False
+    taking: Taking | None = None
 
 
 class VmLaunchRequested(Event):

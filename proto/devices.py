@@ -52,7 +52,8 @@ class Known(Value):
 
 
 class ChangeKind(StrEnum):
-    """undo: an attachment that failed is taken out of the set again."""
+    """undo: an attachment that failed is taken out of the set again. Of snapshots, by whose name the change goes: take; drop:
+    it could not be taken; delete: its layers are leaving, merged: and were seen gone; revert."""
 
     ATTACH_DISK = "attach-disk"
     DETACH_DISK = "detach-disk"
@@ -63,6 +64,11 @@ class ChangeKind(StrEnum):
     DETACH_NIC = "detach-nic"
     SET_NIC = "set-nic"
     UNDO = "undo"
+    TAKE_SNAPSHOT = "take-snapshot"
+    DROP_SNAPSHOT = "drop-snapshot"
+    DELETE_SNAPSHOT = "delete-snapshot"
+    MERGED = "merged"
+    REVERT = "revert"
 
 
 class Change(Value):

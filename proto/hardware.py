@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from libs.common.messages import Value
-from proto.machine import MachineSpec
+from proto.machine import Disk, MachineSpec
 
 
 class Misfit(Value):
@@ -28,11 +30,32 @@ class Drift(Value):
     repaired: bool = False
 
 
+class Consistency(StrEnum):
+    """What is in a snapshot: file systems that stood still; what a power cut would leave; all of a VM that did not run."""
+
+    FILESYSTEM = "filesystem"
+    CRASH = "crash"
+    STOPPED = "stopped"
+
+
+class Took(Value):
+    """How the latest attempt to take a snapshot ended. failed: nothing was taken, and sentence says why; else sentence says why
+    the guest's file systems did not stand still, where they did not. frozen_ms: how long they did; took_ms: all of it."""
+
+    token: str
+    failed: bool = False
+    consistency: Consistency = Consistency.CRASH
+    frozen_ms: int = 0
+    took_ms: int = 0
+    sentence: str = ""
+
+
 class Hardware(Value):
     """vcpus: those the guest may use (online inside, where its agent answers; else plugged); plugged_vcpus: those that QEMU has
     made, which an emulated CPU keeps; memory_mib: what the guest was given; slots: the PCI slots in which a disk or NIC is, the
     ones on their way out included; disk_mib: slot and size of each disk; dimms_mib: the memory modules plugged since its birth,
-    in order; media: of each CD drive its slot, and the image in it ("": none)."""
+    in order; media: of each CD drive its slot, and the image in it ("": none); chains: of each disk that is to have layers, its
+    slot and the files that it stands on, itself first, the image left out."""
 
     vcpus: int
     plugged_vcpus: int
@@ -42,6 +65,18 @@ class Hardware(Value):
     misfits: tuple[Misfit, ...] = ()
     dimms_mib: tuple[int, ...] = ()
     media: tuple[tuple[int, str], ...] = ()
+    chains: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    took: Took | None = None
+
+
+def chain(disk: Disk) -> tuple[str, ...]:
+    """The files that it is to have, once what is leaving is merged."""
+    return disk.file, *(layer.file for layer in disk.layers if not layer.leaving)
+
+
+def leaving(disk: Disk) -> bool:
+    """Something beneath it is to be merged."""
+    return any(layer.leaving for layer in disk.layers)
 
 
 def ordered(spec: MachineSpec) -> Hardware:
@@ -54,4 +89,5 @@ def ordered(spec: MachineSpec) -> Hardware:
         disk_mib=tuple(sorted((d.slot, d.size_mib) for d in spec.disks if not d.bus.is_cd)),
         media=tuple(sorted((d.slot, d.image) for d in spec.disks if d.bus.is_cd)),
         dimms_mib=spec.dimms_mib,
+        chains=tuple(sorted((d.slot, chain(d)) for d in spec.disks if d.layers and not leaving(d))),
     )

@@ -36,6 +36,7 @@ from proto.machine import (
     Nic,
     NicModel,
     NicWish,
+    Taking,
 )
 from proto.networks import USER, Network, Queues
 from proto.networks import CreateNetwork as CreateNetwork
@@ -47,6 +48,16 @@ from proto.networks import NetworkDeleted as NetworkDeleted
 from proto.networks import NetworkEvent as NetworkEvent
 from proto.networks import SetNetwork as SetNetwork
 from proto.pools import PoolRoom
+from proto.snapshots import SnapshotCommand as SnapshotCommand
+from proto.snapshots import SnapshotDeleted as SnapshotDeleted
+from proto.snapshots import SnapshotDeleteRequested as SnapshotDeleteRequested
+from proto.snapshots import SnapshotEvent as SnapshotEvent
+from proto.snapshots import SnapshotFailed as SnapshotFailed
+from proto.snapshots import SnapshotFound as SnapshotFound
+from proto.snapshots import SnapshotRequested as SnapshotRequested
+from proto.snapshots import SnapshotReverted as SnapshotReverted
+from proto.snapshots import SnapshotTaken as SnapshotTaken
+from proto.snapshots import SnapshotWish as SnapshotWish
 
 
 class Refusal(StrEnum):
@@ -70,6 +81,11 @@ class Refusal(StrEnum):
     BAD_NETWORK = "BAD_NETWORK"
     POOL_FULL = "POOL_FULL"
     POOL_UNKNOWN = "POOL_UNKNOWN"
+    SNAPSHOT_KNOWN = "SNAPSHOT_KNOWN"
+    SNAPSHOT_UNKNOWN = "SNAPSHOT_UNKNOWN"
+    NOTHING_NEW = "NOTHING_NEW"
+    HAS_SNAPSHOTS = "HAS_SNAPSHOTS"
+    NOT_CONFIRMED = "NOT_CONFIRMED"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------
@@ -230,6 +246,7 @@ class DevicesChanged(Event):
     nics: tuple[Nic, ...]
     leaving: tuple[int, ...]
     change: Change
+    taking: Taking | None = None
 
 
 class DeviceAttached(Event):
@@ -360,6 +377,7 @@ DevicesCommand = (
     | DetachNic
     | SetNic
     | NoteHardware
+    | SnapshotWish
 )
 DevicesEvent = (
     DevicesGranted
@@ -376,4 +394,5 @@ DevicesEvent = (
     | MediumChanged
     | DiskFilesRemoved
     | DisksSettled
+    | SnapshotEvent
 )

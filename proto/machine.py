@@ -140,13 +140,42 @@ class NicWish(Value):
     queues: Queues = 1
 
 
+LAYERS_MAX = 16
+"""files beneath one disk, and snapshots of one VM"""
+
+
+class Layer(Value):
+    """A file beneath a disk, which nobody writes any more. leaving: it is to be merged into the file above it, or was already: that
+    one's header says which."""
+
+    file: str
+    format: DiskFormat
+    leaving: bool = False
+
+
+class Freeze(StrEnum):
+    """Whether a guest's file systems stand still while a snapshot is taken. auto: if its agent answers in time."""
+
+    AUTO = "auto"
+    REQUIRE = "require"
+    NO = "no"
+
+
+class Taking(Value):
+    """A snapshot that a running VM is to take now. token: which attempt it is; each is made once."""
+
+    token: str
+    freeze: Freeze = Freeze.AUTO
+
+
 class Disk(Value):
     """A disk as it is: `file` lies in the pool's `disks` folder; `serial` is what the guest sees; `slot` is its PCI root port.
     pool_id: which pool it is, as nodes may have others of that name (Capabilities.pool_ids); empty: not known. made: a guest has
     run with it: where its file is not, nothing is made in its place. vars: the file, beside it, in which UEFI firmware keeps its
     variables: of the first disk of a VM that has that firmware. A CD drive has no file and no size of its own; force: what is in
     it comes out even where the guest holds the drive locked. first: started from before all others. seed: an ISO is made
-    of it, `file`, which lies in the drive."""
+    of it, `file`, which lies in the drive. layers: what `file` stands on, the newest first; the image, if any, is beneath the
+    last."""
 
     name: str
     pool: str
@@ -164,6 +193,7 @@ class Disk(Value):
     force: bool = False
     first: bool = False
     seed: Seed | None = None
+    layers: tuple[Layer, ...] = ()
 
 
 class Nic(Value):
@@ -248,7 +278,8 @@ class MachineSpec(Value):
     allotment: at its birth; what is changed later comes with the node's plan. born: None: now, as it is wanted (of one that runs:
     it is not known, and its size is left alone). plugged_vcpus: how many CPUs a process that takes the guest over has to have,
     where that is more than the shape says. leaving: slots whose disk or NIC is to be unplugged. dimms_mib: the modules that it was
-    given since its birth, in order; its memory is that of its birth and these, where it grows by modules."""
+    given since its birth, in order; its memory is that of its birth and these, where it grows by modules. taking: how the newest
+    snapshot is to be taken, where a disk does not stand on its first layer yet."""
 
     vm: str
     generation: int
@@ -264,6 +295,7 @@ class MachineSpec(Value):
     plugged_vcpus: int = 0
     leaving: tuple[int, ...] = ()
     dimms_mib: tuple[int, ...] = ()
+    taking: Taking | None = None
 
 
 def birth(spec: MachineSpec) -> Born:
@@ -334,5 +366,6 @@ def _disk_words(disk: Disk) -> Iterator[_Word]:
         yield "seed", FILE_NAME, disk.seed.file
     if disk.vars:
         yield "file of variables", FILE_NAME, disk.vars
+    yield from (("disk file", FILE_NAME, layer.file) for layer in disk.layers)
     if disk.image:
         yield "image", DNS_LABEL, disk.image

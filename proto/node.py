@@ -65,6 +65,16 @@ class OrderDisksRemoval(Message):
     incarnation: int = 1
 
 
+class OrderDisksMerge(Message):
+    """Of a VM at rest: layers that are leaving go up into the files above them."""
+
+    vm: Name
+    version: int
+    disks: tuple[Disk, ...]
+    correlation: str = ""
+    incarnation: int = 1
+
+
 class OrderImageImport(Message):
     image: Name
     version: int
@@ -126,7 +136,10 @@ class OrderMemory(Message):
     incarnation: int = 1
 
 
-Order = OrderVm | OrderDisksRemoval | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory | OrderPlan | OrderLeave
+Order = (
+    OrderVm | OrderDisksRemoval | OrderDisksMerge | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory | OrderPlan
+    | OrderLeave
+)  # fmt: skip
 
 
 class Heard(Value):

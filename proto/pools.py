@@ -47,6 +47,7 @@ class PoolRoom(Value):
     free_mib: int = -1
     provisioned_mib: int = 0
     rules: PoolRules = PoolRules()
+    kind: PoolKind = PoolKind.LOCAL
 
     @property
     def kept_mib(self) -> int:

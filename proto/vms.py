@@ -19,6 +19,7 @@ from proto.machine import (
     NicWish,
     Priority,
     System,
+    Taking,
     Vcpus,
 )
 from proto.placement import Placement
@@ -135,3 +136,4 @@ class NoteDevices(Command):
     leaving: tuple[int, ...] = ()
     changed: bool = False
     incarnation: int = 1
+    taking: Taking | None = None

@@ -15,6 +15,7 @@ from proto.node import (
     Beat,
     Heard,
     Order,
+    OrderDisksMerge,
     OrderDisksRemoval,
     OrderGreeting,
     OrderImageImport,
@@ -24,6 +25,7 @@ from proto.node import (
 )
 from proto.plan import OrderPlan, PlanFault
 from proto.pools import PoolsBeat
+from proto.snapshots import ReportDisksMerged
 from services.node.chores import Chores, Work
 from services.node.cpu import Meter
 from services.node.drivers import NO_SPACE, BadImage, DriverError, Machine, NoSuchVm
@@ -231,6 +233,11 @@ class NodeProcess:
                 case OrderDisksRemoval():
                     pool.remove(chore.disks)
                     fact = ReportDisksRemoved(
+                        node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
+                    )
+                case OrderDisksMerge():
+                    pool.merge_at_rest(chore.vm, chore.disks)
+                    fact = ReportDisksMerged(
                         node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
                     )
                 case OrderImageImport():

@@ -27,6 +27,7 @@ GROUPS = {
     "nic": "devices:nic",
     "network": "network:app",
     "cd": "cd:app",
+    "snapshot": "snapshot:app",
     "memory": "memory:app",
     "image": "image:app",
     "pool": "pool:app",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from proto.compute import NoteDevices, VmDefined, VmDevicesNoted, VmEvent
+from proto.hardware import chain, leaving
 from proto.machine import Disk, DiskWish, Nic, NicWish
 from proto.models import DISKS
 from services.compute.ending import failed
@@ -19,7 +20,7 @@ def note(command: NoteDevices, vm: Defined) -> Sequence[VmEvent]:
     """In every state; a migration that has only begun to reserve ends, for its target was to be made with other devices."""
     noted = VmDevicesNoted(
         vm=vm.id, generation=command.generation, disks=command.disks, nics=command.nics,
-        leaving=command.leaving, changed=True,
+        leaving=command.leaving, changed=True, taking=command.taking,
     )  # fmt: skip
     wanted = wishes(command.disks, command.nics)
     if wanted == (vm.definition.disks, vm.definition.nics) and _has(vm, noted):
@@ -35,7 +36,8 @@ def _has(vm: Defined, noted: VmDevicesNoted) -> bool:
     if not isinstance(running, Running | Launching) or running.generation != noted.generation:
         return True
     spec = running.spec
-    return (spec.disks, spec.nics, spec.leaving) == (noted.disks, noted.nics, noted.leaving)
+    has = (spec.disks, spec.nics, spec.leaving, spec.taking)
+    return has == (noted.disks, noted.nics, noted.leaving, noted.taking)
 
 
 def evolve(vm: Defined, event: VmDevicesNoted) -> Defined:
@@ -48,7 +50,7 @@ def evolve(vm: Defined, event: VmDevicesNoted) -> Defined:
         to_come = Devices(disks=event.disks, nics=event.nics) if event.generation == vm.incoming else after.devices
         return replace(after, running=running, devices=to_come)
     if isinstance(after, Running | Launching) and after.generation == event.generation:
-        spec = replace(after.spec, disks=event.disks, nics=event.nics, leaving=event.leaving)
+        spec = replace(after.spec, disks=event.disks, nics=event.nics, leaving=event.leaving, taking=event.taking)
         return replace(after, spec=spec)
     return after
 
@@ -64,6 +66,11 @@ def unsettled(vm: Running) -> str:
         missing = [name for slot, name in named if slot not in there]
         if missing:
             return f"{', '.join(missing)} of {vm.id} is being attached"
+    for disk in vm.spec.disks:
+        if leaving(disk):
+            return f"a snapshot of {vm.id} is being deleted"
+        if disk.layers and vm.hardware is not None and dict(vm.hardware.chains).get(disk.slot) != chain(disk):
+            return f"a snapshot of {vm.id} is being taken"
     return ""
 
 

@@ -111,6 +111,10 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
     choice = chosen(command.choice, command.node, f"placement has not heard of {vm.id} yet")
     wanted = vm.definition
     way = next((way for way in command.ways if way.node == choice.candidates[0].node), Way())
+    if tied := [disk.name for disk in vm.spec.disks if disk.layers and disk.pool in way.copied]:
+        said = f"{', '.join(tied)} of {vm.id} would be copied to {way.node}, and snapshots do not go along"
+        remedy = f"delete them first (asvctl snapshot ls {vm.id}), or name a node of the same pool"
+        raise Refused(Refusal.HAS_SNAPSHOTS, said, remedy)
     return [
         VmMigrationRequested(
             vm=vm.id,

@@ -75,7 +75,7 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [
                 NoteDevices(
                     vm=vm, node=node, generation=generation, granted=True, disks=event.disks, nics=event.nics,
-                    leaving=event.leaving, changed=True,
+                    leaving=event.leaving, changed=True, taking=event.taking,
                 )
             ]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):

@@ -178,7 +178,7 @@ class Migrating(Placed, kw_only=True):
         more = plugged if plugged > running.spec.shape.vcpus else 0
         has = self.devices or running.spec
         return replace(
-            running.spec, generation=self.incoming, plugged_vcpus=more, leaving=(), disks=has.disks, nics=has.nics,
+            running.spec, generation=self.incoming, plugged_vcpus=more, leaving=(), taking=None, disks=has.disks, nics=has.nics,
             priority=worth.priority, allotment=worth.allotment,
         )  # fmt: skip
 

@@ -24,6 +24,7 @@ from services.gateway.views.networks import NetworksView
 from services.gateway.views.nodes import NodesView
 from services.gateway.views.pools import PoolsView
 from services.gateway.views.reclaims import ReclaimsView
+from services.gateway.views.snapshots import SnapshotsView
 from services.gateway.views.vms import VmsView
 
 EVENTS = Registry(
@@ -49,6 +50,7 @@ class ReadModel:
     images: ImagesView = field(default_factory=ImagesView)
     networks: NetworksView = field(default_factory=NetworksView)
     pools: PoolsView = field(default_factory=PoolsView)
+    snapshots: SnapshotsView = field(default_factory=SnapshotsView)
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
@@ -70,4 +72,5 @@ class ReadModel:
         self.images.apply(recorded, event)
         self.networks.apply(recorded, event)
         self.pools.apply(recorded, event)
+        self.snapshots.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

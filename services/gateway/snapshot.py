@@ -17,13 +17,17 @@ from libs.common.log import Snapshot
 from proto import space
 from services.gateway import model, reclaim, scopes, tasks, words
 from services.gateway.model import EVENTS, ReadModel
+from services.gateway.tasks import snapshots as of_snapshots
 from services.gateway.tasks import stories
-from services.gateway.views import images, ledgers, networks, nodes, pools, reclaims, vms
+from services.gateway.views import images, ledgers, networks, nodes, pools, reclaims, snapshots, vms
 
 _log = logging.getLogger(__name__)
 
 NAME = "gateway"
-FOLDING = (model, scopes, tasks, stories, space, words, reclaim, images, networks, ledgers, nodes, pools, reclaims, vms)
+FOLDING = (
+    model, scopes, tasks, stories, of_snapshots, space, words, reclaim, images, networks, ledgers, nodes, pools, reclaims,
+    snapshots, vms,
+)  # fmt: skip
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -27,13 +27,14 @@ from proto.io import (
     ResizeDisk,
     SetMedium,
     SetNic,
+    SnapshotCommand,
     VmPhase,
 )
 from proto.machine import DISKS_MAX, NICS_MAX, SLOTS_MAX, Disk, DiskWish, Nic
 from proto.models import DISKS
-from services.io import drives, nics, pools
+from services.io import drives, nics, pools, snapshots
 from services.io.devices import SLOT_FIRST, make_disk, make_disks
-from services.io.states import Granted, Made, NoDevices, Removing, Revoked, State
+from services.io.states import Granted, Made, NoDevices, Removing, Revoked, SnapshotState, State
 
 AT_REST = (VmPhase.STOPPED, VmPhase.RUNNING)
 REMEDIES = {
@@ -44,7 +45,9 @@ REMEDIES = {
 
 def change(command: ChangeCommand, state: State) -> Sequence[DevicesEvent]:
     """Raises Refused."""
-    made = _made(command, state)
+    made = made_of(command, state)
+    if any(s.state is not SnapshotState.TAKEN for s in made.snapshots):
+        snapshots.check_idle(made)
     match command:
         case AttachDisk():
             return [_attach_disk(command, made)]
@@ -75,7 +78,7 @@ def change(command: ChangeCommand, state: State) -> Sequence[DevicesEvent]:
             return [_changed(replace(made, nics=tuple(after if n is nic else n for n in made.nics)), change)]
 
 
-def _made(command: ChangeCommand, state: State) -> Granted | Revoked:
+def made_of(command: ChangeCommand | SnapshotCommand, state: State) -> Granted | Revoked:
     """What there is to change; of a VM that was never started, what its definition wishes."""
     vm, known = VmId(command.vm), command.known
     if isinstance(state, Removing) or known.phase is VmPhase.UNKNOWN:
@@ -139,6 +142,9 @@ def _detach_disk(command: DetachDisk, made: Granted | Revoked) -> DevicesChanged
     if isinstance(made, Granted) and not DISKS[disk.bus].plugs:
         said = f"{disk.name} is on a controller of the board, which nothing is unplugged from while {made.vm} runs"
         raise Refused(Refusal.NOT_STOPPED, said, f"stop {made.vm} first; what is in it can be ejected")
+    if disk.layers and not command.delete:
+        said = f"{disk.name} is in {len(disk.layers)} snapshots of {made.vm}: its file alone would be of no use"
+        raise Refused(Refusal.HAS_SNAPSHOTS, said, "delete those first, or detach it with --delete: it leaves them, too")
     change = Change(
         kind=ChangeKind.DETACH_DISK, name=disk.name, slot=disk.slot,
         file=disk.file, pool=disk.pool, delete=(command.delete and not disk.bus.is_cd) or disk.seed is not None,

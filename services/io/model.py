@@ -52,9 +52,10 @@ from proto.io import (
     SettleDisks,
 )
 from proto.machine import SPARE_PORTS, Disk, ports
+from proto.snapshots import DeleteSnapshot, ReportDisksMerged, RevertSnapshot, TakeSnapshot
+from services.io import layers, pools, seeing, snapshots
 from services.io import nics as cards
-from services.io import pools, seeing
-from services.io.changing import change
+from services.io.changing import change, made_of
 from services.io.devices import make_disks, named_anew
 from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked, more_unwanted
 
@@ -79,6 +80,10 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
             return seeing.note(command, devices)
         case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium() | AttachNic() | DetachNic() | SetNic():
             return change(command, devices)
+        case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot():
+            return snapshots.decide(command, made_of(command, devices))
+        case ReportDisksMerged():
+            return snapshots.report(command, devices) if isinstance(devices, Made) else ()
 
 
 def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -101,7 +106,7 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
         nics = cards.make_nics(vm, command.nics, len(disks), networks)
     else:
         disks, nics = devices.disks, devices.nics
-    if not command.running and (said := _out_of_reach(disks, command)):
+    if not command.running and (said := _out_of_reach(disks, command) or _left_behind(disks, command)):
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
     if not command.running:
         if lacking := cards.missing(nics, networks):
@@ -113,7 +118,8 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     there = devices.disks if isinstance(devices, Made) else ()
     if not command.running and (said := pools.lacking(command.rooms, disks, there)):
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
-    return [DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics, spare=SPARE_PORTS)]
+    granted = DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics, spare=SPARE_PORTS)
+    return [granted, *layers.lost(vm, devices.snapshots if isinstance(devices, Made) else (), disks)]
 
 
 def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
@@ -126,9 +132,18 @@ def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
         if lies and there and lies != there:
             node = command.node
             return f"{disk.name} of {command.vm} holds the ISO {disk.image}, which {node} does not reach: eject it first"
-        if disk.made and disk.pool_id and there and there != disk.pool_id and disk.pool not in command.copied:
+        known = disk.made or disk.layers
+        if known and disk.pool_id and there and there != disk.pool_id and disk.pool not in command.copied:
             node = command.node
             return f"{disk.name} of {command.vm} lies in the pool {disk.pool} {disk.pool_id}; that of {node} is {there}"
+    return ""
+
+
+def _left_behind(disks: Sequence[Disk], command: GrantDevices) -> str:
+    """What would not go along to another pool; empty: nothing."""
+    for disk in disks:
+        if disk.layers and disk.pool in command.copied:
+            return f"{disk.name} of {command.vm} has snapshots, which do not go along to the pool {disk.pool} of {command.node}"
     return ""
 
 
@@ -137,12 +152,14 @@ def _at(disk: Disk, command: GrantDevices) -> Disk:
     there = command.pool_ids.get(disk.pool, "")
     if disk.bus.is_cd:
         return replace(disk, pool_id=there if disk.image or disk.file else "")
-    anew = not disk.made and disk.pool_id and there and there != disk.pool_id
+    anew = not disk.made and not disk.layers and disk.pool_id and there and there != disk.pool_id
     if disk.pool in command.copied and command.image_ids.get(disk.image, there) != there:
         disk = replace(disk, image="")  # all that the guest sees goes along: what it stands on is not there
     if anew or disk.pool in command.copied:
         return named_anew(command.vm, disk, command.generation, there)
-    return replace(disk, pool_id=disk.pool_id if disk.made and disk.pool_id else there, made=disk.made or command.running)
+    known = disk.made or disk.layers
+    made = disk.made or (command.running and not disk.layers)
+    return replace(disk, pool_id=disk.pool_id if known and disk.pool_id else there, made=made)
 
 
 def _return(command: ReturnDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -296,6 +313,7 @@ def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Gr
         disks_made=max(disks_made, made.disks_made) if made else disks_made,
         nics_made=max(nics_made, made.nics_made) if made else nics_made,
         unwanted=more_unwanted(devices, made.node if made else "", tried, version),
+        snapshots=layers.kept(made.snapshots if made else (), event.disks),
         ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots, event.spare))),
         source=before.node if before else NodeId(""),
         before=before.disks if before else (),
@@ -330,6 +348,7 @@ def _evolve_revoked(devices: Granted, event: DevicesRevoked, version: int) -> Re
         disks_made=devices.disks_made,
         nics_made=devices.nics_made,
         unwanted=devices.unwanted,
+        snapshots=devices.snapshots,
     )
 
 

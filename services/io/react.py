@@ -18,10 +18,11 @@ from proto.compute import (
     VmStopped,
 )
 from proto.growth import VmHardwareSeen
+from proto.hardware import leaving
 from proto.io import GrantDevices, NoteHardware, RemoveDevices, ReturnDevices, RevokeDevices, SettleDisks
 from proto.machine import Disk
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
-from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.images import Deleting, Importing
 from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 
@@ -53,7 +54,7 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
 def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | None:
     match state:
         case NoDevices() | Granted() | Revoked() | Removing():
-            return _removals(stream, state, version)
+            return [*_removals(stream, state, version), *_merges(stream, state, version)]
         case Importing(wish=wish):
             message = OrderImageImport(
                 image=wish.image,
@@ -71,6 +72,15 @@ def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | N
             return Order(state.node, OrderImageRemoval(image=image, version=version, pool=state.pool))
         case _:
             return None
+
+
+def _merges(stream: str, state: Devices, version: int) -> Sequence[Order]:
+    """Of a VM that runs its agent does it as a part of fitting it."""
+    if not isinstance(state, Revoked) or not state.node:
+        return ()
+    disks = tuple(disk for disk in state.disks if leaving(disk))
+    vm = stream.removeprefix("devices-")
+    return [Order(state.node, OrderDisksMerge(vm=vm, version=version, disks=disks))] if disks else []
 
 
 def _removals(stream: str, state: Devices, version: int) -> Sequence[Order]:

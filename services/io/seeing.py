@@ -19,6 +19,7 @@ from proto.io import (
     MediumChanged,
     NoteHardware,
 )
+from services.io import layers, snapshots
 from services.io.states import Coming, Devices, Granted, Leaving, Made, Revoked, more_unwanted
 
 NEXT_START = "it ended before that was seen; its next start has it"
@@ -49,7 +50,7 @@ def note(command: NoteHardware, state: Devices) -> Sequence[DevicesEvent]:
         if slot in names and slot not in told and (slot, fault.sentence) not in state.faults:
             events.append(_misfit(state, names[slot], fault))
     left = {one.slot for one in state.leaving} - {e.slot for e in events if isinstance(e, DeviceDetached)}
-    return [*events, *_undo(state, undone, left)]
+    return [*events, *_undo(state, undone, left), *snapshots.note(command, state)]
 
 
 def _undo(state: Granted, undone: Sequence[Coming], left: set[int]) -> Sequence[DevicesEvent]:
@@ -119,7 +120,7 @@ def ended(state: Granted) -> Sequence[DevicesEvent]:
                     vm=state.vm, generation=state.holder, name=one.name, slot=one.slot, sentence=NEXT_START
                 )
             )
-    return gone
+    return [*gone, *snapshots.ended(state)]
 
 
 # --- how it leads on -----------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def evolve(state: Made, event: DevicesEvent, version: int) -> Made:
             coming = state.coming if pending else tuple(one for one in state.coming if one.slot != slot)
             return replace(state, coming=coming, faults=(*_without(state, slot), (slot, said)))
         case _:
-            return state
+            return layers.evolve(state, event, version)
 
 
 def _without(state: Granted, slot: int) -> tuple[tuple[int, str], ...]:
@@ -157,6 +158,7 @@ def _evolve_changed(state: Made, event: DevicesChanged, version: int) -> Made:
     old = next((d for d in state.disks if d.slot == change.slot and d.name == change.name), None)
     after: Made = replace(
         state,
+        snapshots=layers.without(state.snapshots, event.disks),
         disks=event.disks,
         nics=event.nics,
         disks_made=state.disks_made + (change.kind is ChangeKind.ATTACH_DISK),

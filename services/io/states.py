@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from libs.common.messages import NodeId, Value, VmId
 from proto.machine import Disk, Nic
+from proto.snapshots import Held
 
 
 class Unwanted(Value):
@@ -49,8 +52,25 @@ class Leaving(Value):
     said: str = ""
 
 
+class SnapshotState(StrEnum):
+    TAKING = "taking"
+    TAKEN = "taken"
+    DELETING = "deleting"
+
+
+class Snapshot(Value):
+    """strict: its file systems have to stand still. asked_version: the stream's version at the wish to delete it."""
+
+    name: str
+    token: str
+    disks: tuple[Held, ...]
+    state: SnapshotState
+    strict: bool = False
+    asked_version: int = 0
+
+
 class Made(State, kw_only=True):
-    """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice."""
+    """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice. snapshots: the oldest first."""
 
     vm: VmId
     node: NodeId
@@ -58,6 +78,7 @@ class Made(State, kw_only=True):
     nics: tuple[Nic, ...] = ()
     disks_made: int = 0
     nics_made: int = 0
+    snapshots: tuple[Snapshot, ...] = ()
 
 
 class Granted(Made, kw_only=True):

@@ -43,12 +43,14 @@ from proto.io import (
     SetMedium,
     SetNetwork,
     SetNic,
+    SnapshotCommand,
     VmPhase,
 )
 from proto.machine import Disk, DiskWish, Firmware, Nic, NicWish
 from proto.networks import NAMED_MAX, USER, Network, network_of
 from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
+from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
@@ -212,6 +214,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, pool_ids=there.pool_ids if there else {})
         case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium() | AttachNic() | DetachNic() | SetNic():
             return replace(command, known=_known(command, views, now_us))
+        case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot():
+            return replace(command, known=_known(command, views, now_us))
         case CreateNetwork():
             wish = Network(name=command.network, bridge=command.bridge, vlan=command.vlan)
             return replace(command, others=views.alike(wish))
@@ -236,7 +240,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return command
 
 
-def _known(command: ChangeCommand, views: Views, now_us: int) -> Known:
+def _known(command: ChangeCommand | SnapshotCommand, views: Views, now_us: int) -> Known:
     vm = views.vms.get(command.vm)
     if vm is None:
         return Known()
@@ -255,12 +259,14 @@ def _known(command: ChangeCommand, views: Views, now_us: int) -> Known:
     )  # fmt: skip
 
 
-def _rooms(command: ChangeCommand, views: Views, held: Held | None, now_us: int) -> tuple[PoolRoom, ...]:
+def _rooms(command: ChangeCommand | SnapshotCommand, views: Views, held: Held | None, now_us: int) -> tuple[PoolRoom, ...]:
     """Of the pool that is to hold more. A VM that was on no node yet may come to any: then only one that all share is known."""
     if isinstance(command, AttachDisk):
         pool = command.disk.pool
     elif isinstance(command, ResizeDisk):
         pool = next((d.pool for d in held.disks if d.name == command.name), "") if held else ""
+    elif isinstance(command, TakeSnapshot) and held and held.node:
+        return views.pools.rooms(held.node, [disk.pool for disk in held.disks], now_us)
     else:
         return ()
     node = held.node if held and held.node else one_for_all({name: n.pool_ids for name, n in views.nodes.items()}, pool)

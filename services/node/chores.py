@@ -1,4 +1,5 @@
-"""Orders that are done once and reported: removing disks, importing and removing images. A stepper beside model.Agent.
+"""Orders that are done once and reported: removing disks, merging their layers at rest, importing and removing images. A stepper
+beside model.Agent.
 
     unknown --order(version)--> doing --done--> reported, repeated until heard --> forgotten at the next version
 
@@ -10,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Reply
-from proto.node import Heard, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from proto.node import Heard, OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.node.model import AnswerOrder, SendFact
 from services.node.vm import REPORT_MAX_US, REPORT_US
 
-type Chore = OrderDisksRemoval | OrderImageImport | OrderImageRemoval
+type Chore = OrderDisksRemoval | OrderDisksMerge | OrderImageImport | OrderImageRemoval
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,13 @@ class _Entry:
 
 
 def key_of(chore: Chore) -> str:
-    return f"disks-{chore.vm}" if isinstance(chore, OrderDisksRemoval) else f"image-{chore.image}"
+    match chore:
+        case OrderDisksRemoval():
+            return f"disks-{chore.vm}"
+        case OrderDisksMerge():
+            return f"layers-{chore.vm}"
+        case OrderImageImport() | OrderImageRemoval():
+            return f"image-{chore.image}"
 
 
 def _stamp(chore: Chore) -> tuple[int, int]:

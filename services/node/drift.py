@@ -108,7 +108,8 @@ def _of_disk(disk: Disk, seen: DiskPresent | None) -> Iterator[Drift]:
         if seen.medium != disk.image:
             yield drift(f"holds {seen.medium or 'nothing'} in place of {disk.image or 'nothing'}", True)
         return
-    if seen.file and seen.file != disk.file:
+    untaken = disk.layers[0].file if disk.layers else ""  # a snapshot that is not, or could not be, taken yet
+    if seen.file and seen.file not in (disk.file, untaken):
         yield drift(f"stands on {seen.file} in place of {disk.file}; restart the VM")
     if seen.size_mib > disk.size_mib:
         yield drift(f"has {seen.size_mib} MiB in place of {disk.size_mib}; disks only grow: resize it to that")

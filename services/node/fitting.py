@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proto.hardware import ordered
+from proto.hardware import leaving, ordered
 from proto.machine import MachineSpec
 from proto.node import OrderVm, Want
 from services.node import drift
@@ -27,6 +27,8 @@ AGAIN_MAX_US = 300_000_000
 def born(vm: Vm, spec: MachineSpec | None, machine: Machine | None, now_us: int) -> None:
     """It was started, and is as its order said."""
     vm.fitted, vm.refit_us, vm.refits = spec, 0, 0
+    if spec is not None and any(leaving(disk) for disk in spec.disks):
+        vm.refit_us = 1  # no start merges layers
     vm.hardware = None if spec is None or machine is None else ordered(spec)
     vm.drifts, vm.look_us, vm.repairs, vm.repair_us = None, now_us + drift.LOOK_US, 0, 0
 
@@ -42,15 +44,23 @@ def wanted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> bool:
 
 def done(vm: Vm, machine: Machine | None, now_us: int) -> None:
     """The driver has fitted it, as far as it could."""
+    soon, vm.stirred = vm.stirred, False
     vm.fitted, vm.refit_us, vm.look_us = vm.fitting, 0, now_us + drift.SOON_US
     if machine is None or machine.hardware is None:
         return
     vm.hardware = machine.hardware
     if any(misfit.pending for misfit in machine.hardware.misfits):
-        vm.refit_us = now_us + min(AGAIN_US << min(vm.refits, 10), AGAIN_MAX_US)
+        vm.refit_us = now_us + (0 if soon else min(AGAIN_US << min(vm.refits, 10), AGAIN_MAX_US))
         vm.refits += 1
     else:
         vm.refits = 0
+
+
+def stirred(vm: Vm, now_us: int) -> None:
+    """What was pending may be done."""
+    vm.stirred = vm.busy == "fit"
+    if vm.refit_us:
+        vm.refit_us = now_us
 
 
 def reset(vm: Vm, now_us: int) -> None:
@@ -60,4 +70,5 @@ def reset(vm: Vm, now_us: int) -> None:
 
 
 def _hardware(spec: MachineSpec) -> tuple[object, ...]:
-    return spec.shape.vcpus, spec.shape.memory_mib, spec.disks, spec.nics, spec.leaving, spec.born, spec.dimms_mib
+    shape = spec.shape
+    return shape.vcpus, shape.memory_mib, spec.disks, spec.nics, spec.leaving, spec.born, spec.dimms_mib, spec.taking

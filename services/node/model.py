@@ -234,6 +234,8 @@ class Agent:
                 vm.panic = change.sentence
             if change.was_reset:
                 fitting.reset(vm, now_us)
+        if change.stirred:
+            fitting.stirred(vm, now_us)
         return self._changed(vm)
 
     def on_pools(self, pools: Iterable[PoolNow], now_us: int) -> list[NodeEffect]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from proto.machine import fault_of
-from proto.node import Order, OrderDisksRemoval, OrderVm
+from proto.node import Order, OrderDisksMerge, OrderDisksRemoval, OrderVm
 
 _decode = msgspec.msgpack.Decoder(Order).decode
 
@@ -19,6 +19,6 @@ def read_order(data: bytes) -> Order | str:
     fault = ""
     if isinstance(order, OrderVm) and order.spec is not None:
         fault = fault_of(order.spec)
-    elif isinstance(order, OrderDisksRemoval):
+    elif isinstance(order, OrderDisksRemoval | OrderDisksMerge):
         fault = fault_of(order.disks)
     return f"not an order: {fault}" if fault else order

@@ -51,6 +51,8 @@ class Vm:
     repair_us: int = 0
     """it is not set right again before"""
     repairs: int = 0
+    stirred: bool = False
+    """while it was fitted, something that was pending may have been done"""
     sending_us: int = 0
     """since when the guest is being sent, as the latest order wants"""
     unsent: str = ""

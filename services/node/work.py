@@ -6,7 +6,8 @@ import logging
 
 from libs.common.messages import Fact, NodeId
 from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
-from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from proto.snapshots import ReportDisksMerged
 from services.node.chores import Chore
 from services.node.drivers import BadImage, Driver, DriverError
 
@@ -19,6 +20,11 @@ async def fact_of(driver: Driver, node: NodeId, chore: Chore) -> Fact | None:
             case OrderDisksRemoval():
                 await driver.remove_disks(chore.vm, chore.disks)
                 return ReportDisksRemoved(
+                    node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
+                )
+            case OrderDisksMerge():
+                await driver.merge_layers(chore.vm, chore.disks)
+                return ReportDisksMerged(
                     node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
                 )
             case OrderImageImport():

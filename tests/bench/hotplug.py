@@ -150,7 +150,7 @@ class ByHand:
                 path = self.rig.pool / "disks" / self.file
                 path.unlink(missing_ok=True)
                 await asyncio.to_thread(self._blank, path)
-                for node in devices.disk_nodes(disk, str(self.rig.pool), True, None):
+                for node in devices.disk_nodes(disk, str(self.rig.pool), True, ()):
                     await say("blockdev-add", node)
                 for device in devices.disk_devices(disk):
                     await say("device_add", device)

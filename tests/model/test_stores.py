@@ -92,7 +92,7 @@ def test_qemus_command_line_of_disks_that_are_no_files_word_for_word() -> None:
 
 
 def test_a_hot_plug_says_the_same_and_a_socket_is_named_as_one() -> None:
-    below, top = disk_nodes(DISK, "", False, None, Nbd(socket="/run/nbd.sock"))
+    below, top = disk_nodes(DISK, "", False, (), Nbd(socket="/run/nbd.sock"))
     assert below["server"] == {"type": "unix", "path": "/run/nbd.sock"} and below["export"] == "web-1-disk0.raw"
     assert (below["node-name"], top["node-name"], top["file"], top["driver"]) == ("disk1-file", "disk1", "disk1-file", "raw")
 

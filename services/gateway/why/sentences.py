@@ -23,6 +23,7 @@ from services.gateway.why.growing import of_growth
 from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
 from services.gateway.why.pools import of_pools
+from services.gateway.why.snapshots import change_of_snapshot, of_snapshots
 from services.gateway.words import count
 
 
@@ -266,9 +267,9 @@ def _of_devices(event: Any) -> str:
         case io.DeviceMisfit():
             return f"{event.name}: {event.sentence}" + (" (pending)" if event.pending else "")
         case io.DiskFilesRemoved():
-            return f"files of detached disks are removed: {', '.join(event.files)}"
+            return f"files of no use any more are removed: {', '.join(event.files)}"
         case _:
-            return ""
+            return of_snapshots(event)
 
 
 def _device_change(change: io.Change) -> str:
@@ -282,4 +283,4 @@ def _device_change(change: io.Change) -> str:
         case io.ChangeKind.UNDO:
             return f"{change.name} could not be attached and is taken out again"
         case _:
-            return f"{change.name} is changed: {change.kind}"
+            return change_of_snapshot(change) or f"{change.name} is changed: {change.kind}"

@@ -122,7 +122,7 @@ SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
 class MachineChanged(msgspec.Struct, frozen=True):
     """status as in Machine, or `gone` with its cause. Sent for every change that the driver did not make by a verb, and for
     every end of a process. full: as in Machine. was_reset: its guest began anew. unsent: sending ended without success, and why.
-    With `sent`: what it took, and the host's clock when the guest stopped."""
+    With `sent`: what it took, and the host's clock when the guest stopped. stirred: what `fit` left pending may be done by now."""
 
     vm: str
     generation: int
@@ -135,6 +135,7 @@ class MachineChanged(msgspec.Struct, frozen=True):
     paused_us: int = 0
     full: tuple[int, ...] = ()
     was_reset: bool = False
+    stirred: bool = False
 
 
 class Console(Protocol):
@@ -187,9 +188,10 @@ class Driver(Protocol):
 
     async def fit(self, spec: MachineSpec) -> Machine:
         """Make the running VM like this: unplug what is `leaving`, plug disks, NICs, memory and vCPUs that are missing, set sizes,
-        limits and links. Returns, with its hardware, once the guest has taken it, or its time is up; what could not be had is in
-        `misfits`, all else holds. May be said again at any time, also where an earlier agent was cut short. Raises NoSuchVm,
-        also where another generation runs."""
+        limits and links; put disks on top of their first layer (a snapshot, of all of them at once), begin to merge those that
+        leave. Returns, with its hardware, once the guest has taken it, or its time is up; what could not be had is in `misfits`,
+        all else holds. May be said again at any time, also where an earlier agent was cut short. Raises NoSuchVm, also where
+        another generation runs."""
         ...
 
     async def look(self, vm: str) -> Machine:
@@ -252,6 +254,10 @@ class Driver(Protocol):
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         """Raises Locked when one is open. Missing files are fine."""
+        ...
+
+    async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        """Of a VM at rest: layers that are leaving go up into the files above them. Raises Locked when it runs, anywhere."""
         ...
 
     async def import_image(

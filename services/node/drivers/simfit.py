@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from proto.hardware import Hardware, Misfit, ordered
 from proto.machine import Disk, MachineSpec, Nic
 from proto.models import DISKS, NICS
-from services.node.drivers import CannotMove, CannotStart, Locked, Machine, NoSuchVm, simnet
+from services.node.drivers import CannotMove, CannotStart, Locked, NoSuchVm, simlayers, simnet
 from services.node.drivers.present import DiskPresent, NicPresent, Present
 from services.node.drivers.simpool import Holder
 from services.node.drivers.simvm import Due, SimDone, SimVm
@@ -29,12 +29,14 @@ def fit(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
     found: list[Misfit] = []
     keeps = host.random.random() < host.params.ignores_unplug
     _unplug(host, vm, wish, keeps, found)
+    chains = simlayers.fit(host, vm, wish, due.at_us)
     _plug(host, vm, wish, found)
     if wish.born is not None:
         shape = replace(vm.spec.shape, vcpus=wish.shape.vcpus, memory_mib=wish.shape.memory_mib)
         vm.spec = replace(vm.spec, shape=shape, dimms_mib=wish.dimms_mib)
         vm.plugged_vcpus = max(vm.plugged_vcpus, shape.vcpus)
-    return SimDone(due.vm, "fit", machine=_machine(vm, found))
+    hardware = replace(_hardware(vm, tuple(found)), chains=chains, took=vm.took if wish.taking is not None else None)
+    return SimDone(due.vm, "fit", machine=replace(vm.machine(), hardware=hardware))
 
 
 def look(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
@@ -59,11 +61,7 @@ def emptied(host: SimHost, vm: SimVm) -> None:
     _unplug(host, vm, replace(vm.spec, leaving=tuple(sorted(vm.held))), False, [])
 
 
-def _machine(vm: SimVm, found: list[Misfit]) -> Machine:
-    return replace(vm.machine(), hardware=hardware(vm, tuple(found)))
-
-
-def hardware(vm: SimVm, found: tuple[Misfit, ...] = ()) -> Hardware:
+def _hardware(vm: SimVm, found: tuple[Misfit, ...] = ()) -> Hardware:
     return replace(ordered(replace(vm.spec, plugged_vcpus=vm.plugged_vcpus)), misfits=found)
 
 
@@ -95,7 +93,8 @@ def _plug(host: SimHost, vm: SimVm, wish: MachineSpec, found: list[Misfit]) -> N
             disks[disk.slot] = disk
             continue
         if (was := disks.get(disk.slot)) is not None:
-            disks[disk.slot] = _grown(was, disk, found)
+            as_wanted = disk if was.file == disk.file else replace(disk, file=was.file, layers=was.layers)
+            disks[disk.slot] = _grown(was, as_wanted, found)
             continue
         try:
             host.pool.open(replace(vm.spec, disks=(disk,)), Holder(host.node, vm.spec.vm, vm.spec.generation))

@@ -58,6 +58,8 @@ class SimPool:
     """what is open: `disk POOL/FILE`, or `vm NAME` for the machine itself"""
     disks: dict[str, str] = field(default_factory=dict)
     """disk → what is on it: a word of its own since it was made, which goes along when it is copied"""
+    beneath: dict[str, str] = field(default_factory=dict)
+    """disk → the one that its file stands on"""
     incoming: dict[str, SimFile] = field(default_factory=dict)
     images: dict[str, ImageInfo] = field(default_factory=dict)
     double_opens: list[tuple[str, Holder, Holder]] = field(default_factory=list)
@@ -108,8 +110,12 @@ class SimPool:
             self.disks[_key(disk)] = "nothing yet"
 
     def find(self, spec: MachineSpec) -> None:
-        """Raises CannotStart where a disk that a guest has run with is not there."""
+        """Raises CannotStart where a disk that a guest has run with is not there, or is a layer of another."""
         for disk in _stored(spec):
+            if _key(disk) in self.beneath.values():
+                raise CannotStart(f"{disk.file} is a layer of a snapshot, of which the log knows nothing")
+            if disk.layers and _key(disk) not in self.disks:
+                self.top(disk)
             if disk.made and self.meeting is None and _key(disk) not in self.disks:
                 raise CannotStart(f"{disk.file} is not there (any more), in pool {disk.pool!r}")
 
@@ -131,6 +137,7 @@ class SimPool:
     def open(self, spec: MachineSpec, holder: Holder) -> None:
         """Lock all, make missing disks. Raises Locked, and then holds none."""
         wanted = [f"vm {spec.vm}", *(_key(d) for d in _stored(spec))]
+        wanted += [f"disk {d.pool}/{file}" for d in _stored(spec) for file in self.chain(d)[1:]]
         others = [(key, other) for key in wanted for other in self.holders.get(key, ()) if other != holder]
         if others and self.locking:
             key, other = others[0]
@@ -143,6 +150,44 @@ class SimPool:
             there = self.disks.setdefault(_key(disk), f"{self.id}/{disk.file}/{spec.generation}")
             if self.known.get((spec.vm, disk.name), there) != there:
                 self.lost_opens.append((_key(disk), holder))
+
+    # --- layers: what a file stands on is in its header, whatever is ordered ---------------------------------------------
+
+    def top(self, disk: Disk) -> None:
+        """The disk's file on its first layer, where it is missing. Raises CannotStart."""
+        key, first = _key(disk), f"disk {disk.pool}/{disk.layers[0].file}"
+        if key in self.disks:
+            return
+        if first not in self.disks:
+            raise CannotStart(f"{disk.layers[0].file} is not there (any more), and {disk.name} is to stand on it")
+        self.disks[key], self.beneath[key] = self.disks[first], first
+
+    def chain(self, disk: Disk) -> tuple[str, ...]:
+        """The files that it stands on, itself first."""
+        files, key = [], _key(disk)
+        while key:
+            files.append(key.rpartition("/")[2])
+            key = self.beneath.get(key, "")
+        return tuple(files)
+
+    def merge(self, disk: Disk, holder: Holder | None = None) -> None:
+        """What is leaving goes up; holder: who has them open."""
+        leaving = {f"disk {disk.pool}/{layer.file}" for layer in disk.layers if layer.leaving}
+        key = _key(disk)
+        while key:
+            while (below := self.beneath.get(key, "")) in leaving:
+                self.beneath[key] = self.beneath.get(below, "")
+                if holder is not None:
+                    self.holders.get(below, [holder]).remove(holder)
+            key = below
+
+    def merge_at_rest(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        """Raises Locked, CannotStart."""
+        if held := self.holders.get(f"vm {vm}"):
+            raise Locked(f"{vm} runs on {held[0].node}")
+        for disk in disks:
+            self.top(disk)
+            self.merge(disk)
 
     def on(self, disk: Disk) -> str:
         """What is on it."""
@@ -161,7 +206,8 @@ class SimPool:
 
     def close(self, holder: Holder, disks_only: bool = False, only: Sequence[Disk] | None = None) -> None:
         """disks_only: the process goes on, and holds the VM itself still; only: these disks."""
-        keys = list(self.holders) if only is None else [key for disk in only if (key := _key(disk)) in self.holders]
+        files = (f"disk {disk.pool}/{file}" for disk in only or () for file in self.chain(disk))
+        keys = list(self.holders) if only is None else [key for key in files if key in self.holders]
         for key in keys:
             if disks_only and not key.startswith("disk "):
                 continue
@@ -170,12 +216,16 @@ class SimPool:
                 del self.holders[key]
 
     def remove(self, disks: tuple[Disk, ...]) -> None:
-        """Raises Locked when one is open, and then removes none."""
-        for disk in disks:
-            if held := self.holders.get(_key(disk)):
-                raise Locked(f"{_key(disk)} is open: {held[0].vm} on {held[0].node}")
-        for disk in disks:
-            self.disks.pop(_key(disk), None)
+        """With their layers. Raises Locked when one is open, or is stood on, and then removes none."""
+        keys = {f"disk {disk.pool}/{file}" for disk in disks for file in (disk.file, *(one.file for one in disk.layers))}
+        for key in sorted(keys):
+            if held := self.holders.get(key):
+                raise Locked(f"{key} is open: {held[0].vm} on {held[0].node}")
+        if above := [key for key, below in self.beneath.items() if below in keys and key not in keys]:
+            raise Locked(f"{above[0]} stands on a file that is to be removed")
+        for key in keys:
+            self.disks.pop(key, None)
+            self.beneath.pop(key, None)
 
     def import_image(self, pool: str, image: str, file: str, format: ImageFormat, sha256: str) -> ImageInfo:
         """Raises BadImage."""

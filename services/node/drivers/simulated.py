@@ -208,6 +208,9 @@ class SimulatedDriver:
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         self.host.pool.remove(disks)
 
+    async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        self.host.pool.merge_at_rest(vm, disks)
+
     async def import_image(
         self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
         disk: str = "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from proto.hardware import Took
 from proto.machine import Disk, MachineSpec
 from services.node.drivers import AT_HAND, NO_SPACE, DriverError, Machine, Move
 from services.node.drivers.simpool import SimPool
@@ -51,6 +52,7 @@ class SimVm:
     """slots whose device it was asked to let go, and has not"""
     foreign: tuple[tuple[str, str], ...] = ()
     """devices that somebody plugged by hand: id and model"""
+    took: Took | None = None
 
     def machine(self) -> Machine:
         sending = bool(self.sent_to) and self.status != "sent"

@@ -66,6 +66,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     pools    folder of each pool; remotes: of those that are no folder, where their disks are
     direct   the pools whose file system can do O_DIRECT
     bases    what each image is, by image name: a disk with `image` in qcow2 format stands on it
+    layers   of disks with layers, by their name: what their file stands on, the image included
     *_fd     numbers of the listening sockets and of the queues of tap devices (by NIC name), as the process inherits them
     """
 
@@ -74,6 +75,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     remotes: Mapping[str, Remote] = {}
     direct: frozenset[str] = frozenset()
     bases: dict[str, Backing] = {}
+    layers: dict[str, tuple[Backing, ...]] = {}
     boot_folder: str = ""
     monitor_fd: int = 3
     agent_fd: int = 4
@@ -276,10 +278,10 @@ def _ports(spec: MachineSpec) -> list[str]:
 
 
 def _disk(disk: Disk, place: Place) -> list[str]:
-    base = place.bases.get(disk.image) if disk.format is DiskFormat.QCOW2 else None
     remote = place.remotes.get(disk.pool)
-    base = None if remote else base
-    nodes = devices.disk_nodes(disk, place.pools[disk.pool], disk.pool in place.direct, base, remote)
+    image = place.bases.get(disk.image) if disk.format is DiskFormat.QCOW2 and remote is None else None
+    beneath = place.layers[disk.name] if disk.layers else (image,) if image is not None else ()
+    nodes = devices.disk_nodes(disk, place.pools[disk.pool], disk.pool in place.direct, beneath, remote)
     made = devices.disk_devices(disk)
     return [*_each("-blockdev", nodes), *_each("-device", made)]
 

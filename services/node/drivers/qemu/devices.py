@@ -23,6 +23,10 @@ BYTES = 1024 * 1024
 LIMIT_KEYS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 
 
+LAYERS = "disks/"
+"""the folder of a pool in which disks and their layers lie; images lie in another"""
+
+
 class Backing(msgspec.Struct, frozen=True):
     """The file an overlay stands on, below its pool's folder, and its declared format."""
 
@@ -43,24 +47,40 @@ def device_id(id: str) -> str:
     return f"{id}-dev"
 
 
-def disk_nodes(disk: Disk, folder: str, direct: bool, base: Backing | None, remote: Remote | None = None) -> list[Words]:
-    """The block nodes below a disk, in the order in which they are made. remote: its pool is no folder."""
+def disk_nodes(
+    disk: Disk, folder: str, direct: bool, beneath: Sequence[Backing], remote: Remote | None = None
+) -> list[Words]:
+    """The block nodes below a disk, in the order in which they are made. beneath: what its file stands on, the image last; remote:
+    its pool is no folder."""
     id = disk_id(disk.slot)
     if remote is not None:
         return settings.disk_nodes(disk, id, remote)
-    top: Words = {"driver": disk.format.value, "node-name": id, "file": f"{id}-file"}
-    top |= {"read-only": False, "discard": "unmap"}
     nodes: list[Words] = []
+    below: str | None = None
+    for depth, base in reversed(tuple(enumerate(beneath))):
+        layer = base.file.startswith(LAYERS)
+        name = f"{id}-l{depth}" if layer else f"{id}-base"
+        nodes.append(_file(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=not layer, opens_late=layer))
+        node: Words = {"driver": base.format.value, "node-name": name, "file": f"{name}-file", "read-only": True}
+        if layer and base.format is DiskFormat.QCOW2:
+            node["backing"] = below
+        nodes.append(node)
+        below = name
+    return [*nodes, *top_nodes(disk, folder, direct, id, below)]
+
+
+def top_nodes(disk: Disk, folder: str, direct: bool, name: str, below: str | None) -> list[Words]:
+    """The disk's own file, as the guest writes it."""
+    top: Words = {"driver": disk.format.value, "node-name": name, "file": f"{name}-file"}
+    top |= {"read-only": False, "discard": "unmap"}
     if disk.format is DiskFormat.QCOW2:
-        top["backing"] = None
-        if base is not None:
-            name = f"{id}-base"
-            nodes.append(_file(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=True))
-            nodes.append(
-                {"driver": base.format.value, "node-name": name, "file": f"{name}-file", "read-only": True}
-            )
-            top["backing"] = name
-    return [*nodes, _file(f"{id}-file", f"{folder}/disks/{disk.file}", direct=direct, read_only=False), top]
+        top["backing"] = below
+    return [_file(f"{name}-file", f"{folder}/{LAYERS}{disk.file}", direct=direct, read_only=False), top]
+
+
+def over_id(slot: int, token: str) -> str:
+    """The block node of a file that is put on top while the VM runs."""
+    return f"{disk_id(slot)}-s{token}"
 
 
 def disk_devices(disk: Disk) -> list[Words]:
@@ -150,14 +170,15 @@ def limits(disk: Disk) -> Words:
     return words
 
 
-def _file(name: str, path: str, *, direct: bool, read_only: bool) -> Words:
+def _file(name: str, path: str, *, direct: bool, read_only: bool, opens_late: bool = False) -> Words:
+    """opens_late: for writing only while a layer beneath it is merged into it."""
     return {
         "driver": "file",
         "node-name": name,
         "filename": path,
         "locking": "on",
         "read-only": read_only,
-        "auto-read-only": False,
+        "auto-read-only": opens_late,
         "cache": {"direct": direct, "no-flush": False},
         "discard": "unmap",
         "aio": "threads",

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from proto.machine import Disk, DiskFormat
 from services.node.drivers import CannotStart, Locked
+from services.node.drivers.qemu import layers
 from services.node.drivers.qemu.argv import Backing
 
 LOCK_BASE = 100
@@ -54,13 +55,18 @@ def base_of(pool: Path, image: str) -> Backing:
 
 
 def own(pool: Path, disk: Disk, uid: int | None) -> None:
-    """Hand the file to its VM's user. Raises CannotStart when it is not a plain file."""
+    """Hand the file to its VM's user. Raises CannotStart when it is not a plain file, or is a layer."""
     own_file(pool / "disks" / disk.file, uid)
 
 
 def own_file(path: Path, uid: int | None) -> None:
     """As `own`."""
     seen = path.lstat()
+    if stat.S_IMODE(seen.st_mode) == layers.READ_ONLY:
+        raise CannotStart(
+            f"{path} is a layer of a snapshot, on which a newer file stands; the log knows nothing of it. "
+            f"Where what was written since is not wanted, chmod 600 makes it a disk again"
+        )
     if not stat.S_ISREG(seen.st_mode):
         raise CannotStart(f"{path} is not a plain file; a disk must be one")
     if uid is not None and (seen.st_uid, seen.st_gid) != (uid, uid):
@@ -99,8 +105,12 @@ def id_of(pool: Path) -> str:
 
 
 def remove(pool: Path, vm: str, disks: tuple[Disk, ...]) -> None:
-    """Raises Locked when one is open, and then removes none. The lease record stays: a generation is never lowered."""
-    paths = [pool / "disks" / file for disk in disks for file in (disk.file, disk.vars) if file]
+    """With all their layers. Raises Locked when one is open, or another file stands on it, and then removes none. The lease record
+    stays: a generation is never lowered."""
+    files = {file for d in disks for file in (d.file, d.vars, *(layer.file for layer in d.layers)) if file}
+    if above := layers.stood_on(pool, vm, files):
+        raise Locked(f"{above} stands on a file of {vm} that is to be removed")
+    paths = [pool / "disks" / file for file in sorted(files)]
     paths += [pool / "incoming" / disk.seed.file for disk in disks if disk.seed is not None]
     for path in paths:
         if is_open(path):

@@ -40,7 +40,7 @@ from services.node.drivers import (
 )
 from services.node.drivers.changes import Changes
 from services.node.drivers.io import IoCount
-from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, look, secrecy
+from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, look, merging, secrecy
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fit import fit
@@ -303,6 +303,13 @@ class QemuDriver:
                     await asyncio.to_thread(_remove, self._fleet.host.store(pool), vm, far)
                     own = tuple(msgspec.structs.replace(d, file="") if d in far else d for d in own)
                 await asyncio.to_thread(pool_files.remove, folder, vm, own)
+
+    async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        async with self._fleet.lock(vm):
+            try:
+                await asyncio.to_thread(merging.merge, self._fleet.host, vm, disks)
+            except OSError as error:
+                raise DriverError(f"layers of {vm} cannot be merged: {error}") from error
 
     async def import_image(
         self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,

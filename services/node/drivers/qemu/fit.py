@@ -1,6 +1,7 @@
 """A running VM is made like its specification: what is missing is plugged, what is too much unplugged, the rest set.
 
     fit ─┬─ disks   unplug · file, nodes, device · size · limits        fit_disks.py
+         ├─ layers  snapshots taken, layers merged                      fit_layers.py
          ├─ media   tray, node, medium of CD drives                     fit_cds.py
          ├─ NICs    unplug · backend, device · link                     fit_nics.py
          ├─ memory  virtio-mem's requested size, or DIMMs               fit_memory.py
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from proto.hardware import Hardware, Misfit
 from proto.machine import DiskLimits, MachineSpec
-from services.node.drivers.qemu import fit_cds, fit_cpus, fit_disks, fit_memory, fit_nics, io_count
+from services.node.drivers.qemu import fit_cds, fit_cpus, fit_disks, fit_layers, fit_memory, fit_nics, io_count
 from services.node.drivers.qemu.fitting import misfits
 from services.node.drivers.qemu.launch import Host
 
@@ -28,13 +31,16 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec) -> Hardware:
     """See the module. Raises DriverError where QEMU cannot be asked at all."""
     found: list[Misfit] = []
     await fit_disks.fit(vm, host, spec, found)
+    chains = await fit_layers.fit(vm, host, spec, found)
     await fit_nics.fit(vm, host, spec, found)
     if spec.born is not None:
         async with misfits(found, "memory"):
             await fit_memory.fit(vm, spec, found)
         async with misfits(found, "vcpus"):
             await fit_cpus.fit(vm, spec, found)
-    return await look(vm, tuple(found))
+    has = await look(vm, tuple(found))
+    took = vm.record.took if spec.taking is not None else None
+    return msgspec.structs.replace(has, chains=tuple(sorted(chains.items())), took=took)
 
 
 async def born(vm: RunningVm, spec: MachineSpec) -> None:

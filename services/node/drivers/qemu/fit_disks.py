@@ -13,7 +13,7 @@ from proto.hardware import Misfit
 from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.models import DISKS
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import argv, devices, disks, fit_cds, io_count, launch, lease
+from services.node.drivers.qemu import argv, chains, devices, disks, fit_cds, io_count, launch, lease, making
 from services.node.drivers.qemu.argv import MIB
 from services.node.drivers.qemu.devices import LIMIT_KEYS, device_id, disk_id
 from services.node.drivers.qemu.fitting import PERIPHERAL, misfits
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 CLEAR_S_MAX = 1.0
 AGAIN_S = 0.01
 _DEVICE = re.compile(r"disk([0-9]+)-dev")
-_NODE = re.compile(r"disk([0-9]+)")
 
 
 async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit]) -> None:
@@ -50,7 +49,8 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
             elif sizes.get(slot, disk.size_mib) < disk.size_mib:
                 if not DISKS[disk.bus].grows:
                     raise DriverError(f"the guest does not see a larger {disk.bus} disk while it runs; it does after a restart")
-                await vm.do("block_resize", {"node-name": disk_id(slot), "size": disk.size_mib * MIB})
+                top = (await chains.chains(vm))[slot].nodes[0]
+                await vm.do("block_resize", {"node-name": top, "size": disk.size_mib * MIB})
             if not disk.bus.is_cd:
                 await limit(vm, disk)
 
@@ -62,10 +62,13 @@ async def slots(vm: RunningVm) -> set[int]:
 
 async def sizes_mib(vm: RunningVm) -> dict[int, int]:
     """Of the disk in each slot that has one. Raises DriverError."""
-    there = _slots(await vm.fitting.devices())
-    nodes = await vm.do("query-named-block-nodes", {"flat": True})
-    sizes = {str(n["node-name"]): -(-int(n["image"]["virtual-size"]) // MIB) for n in nodes}
-    return {slot: sizes[disk_id(slot)] for slot in sorted(there) if disk_id(slot) in sizes}
+    sizes = {}
+    for block in await vm.do("query-block"):
+        inserted: dict[str, Any] = block.get("inserted") or {} if "tray_open" not in block else {}
+        for word in str(block.get("qdev", "")).split("/") if inserted else ():
+            if m := _DEVICE.fullmatch(word):
+                sizes[int(m[1])] = -(-int(inserted["image"]["virtual-size"]) // MIB)
+    return dict(sorted(sizes.items()))
 
 
 async def limit(vm: RunningVm, disk: Disk) -> None:
@@ -105,10 +108,14 @@ async def _plug(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> Non
     remote = host.remotes.get(disk.pool)
     on_file = disk.image and disk.format is DiskFormat.QCOW2 and remote is None
     base = disks.base_of(host.pools[disk.pool], disk.image) if on_file else None
-    await asyncio.to_thread(launch.make, host, disk, base, uid_for(spec.vm))
+    if disk.layers:
+        beneath = await asyncio.to_thread(making.ready, host, disk, base, uid_for(spec.vm))
+    else:
+        await asyncio.to_thread(making.make, host, disk, base, uid_for(spec.vm))
+        beneath = (base,) if base is not None else ()
     await _clear(vm, disk.slot)
     try:
-        for node in devices.disk_nodes(disk, folder, disk.pool in host.direct, base, remote):
+        for node in devices.disk_nodes(disk, folder, disk.pool in host.direct, beneath, remote):
             await vm.do("blockdev-add", node)
         for device in devices.disk_devices(disk):
             await vm.do("device_add", device)
@@ -181,11 +188,10 @@ async def _clear(vm: RunningVm, slot: int) -> str:
         said = await vm.fitting.unplug(f"{id}-bus")
     end = asyncio.get_running_loop().time() + CLEAR_S_MAX
     while True:
-        for node in (id, f"{id}-file", f"{id}-base", f"{id}-base-file"):
+        for node in await chains.left(vm, slot, None):
             await vm.fitting.away("blockdev-del", {"node-name": node})
         await fit_cds.clear(vm, slot)
-        there = {str(n["node-name"]) for n in await vm.do("query-named-block-nodes", {"flat": True})}
-        if id not in there and f"{id}-file" not in there:
+        if not await chains.left(vm, slot, None):
             return said
         if asyncio.get_running_loop().time() >= end:
             return said or "its guest has let it go, but QEMU has not closed its file: stop and start the VM"

@@ -149,6 +149,7 @@ class Fleet:
             except (QmpError, OSError):
                 running.status = "paused"  # alive but mute, so it does not run; asked again by the sweep
             self._watch(running)
+            running.freezer.see_to()
             if running.status == "prelaunch":
                 await self.kill(vm)
 

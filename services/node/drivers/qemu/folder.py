@@ -17,11 +17,14 @@ import os
 import shutil
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+
+from proto.hardware import Took
 
 LOG_BYTES_MAX = 256 * 1024
 TAIL_BYTES = 4096
@@ -32,7 +35,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A process. start_ticks: /proc/PID/stat's start time; boot_id: of the host; resets: system resets asked for by verb;
     cgroup: its group, empty where none could be made; former: those it was in before its class changed. incoming: where it waits
     for its guest, until that was activated; pools: those whose lease is to be taken then. plugging: a vCPU is being plugged, and
-    its guest may stand still for that (fit_emulated.py)."""
+    its guest may stand still for that (fit_emulated.py). frozen: its file systems may stand still (freezer.py); took: how
+    the latest snapshot went."""
 
     vm: str
     generation: int
@@ -45,6 +49,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
     plugging: bool = False
+    frozen: bool = False
+    took: Took | None = None
 
     @property
     def groups(self) -> str:
@@ -78,7 +84,7 @@ class Folder:
 
     def save(self, record: Record) -> None:
         """Atomic and durable: a record that is not there after a power cut would be harmless, half of one would not."""
-        draft = self.path / "record.draft"
+        draft = self.path / f"record.draft-{threading.get_ident()}"
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, msgspec.json.encode(record))

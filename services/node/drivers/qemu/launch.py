@@ -17,7 +17,7 @@ import msgspec
 from proto.machine import Disk, MachineSpec, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
-from services.node.drivers.qemu import argv, disks, firmware, lease, seed
+from services.node.drivers.qemu import argv, disks, firmware, layers, lease, making, seed
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.node_networks import NodeNetworks
@@ -89,7 +89,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
             elif incoming:
                 _find(host, disk)
             else:
-                make(host, disk, bases.get(disk.image), uid)
+                (making.ready if disk.layers else making.make)(host, disk, bases.get(disk.image), uid)
         _seeds(host, spec, uid, incoming=incoming)
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
@@ -108,6 +108,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 remotes=host.remotes,
                 direct=host.direct,
                 bases=bases,
+                layers={d.name: layers.beneath(host.pools[d.pool], d, bases.get(d.image)) for d in spec.disks if d.layers},
                 boot_folder=boot_folder,
                 monitor_fd=sockets[0],
                 agent_fd=sockets[1],
@@ -117,9 +118,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 firmware_code=str(uefi[0].code) if uefi else "",
                 firmware_vars=f"{named[uefi[1].pool]}/disks/{uefi[1].vars}" if uefi else "",
             )
-            waiting = tuple(pools) if incoming else ()
             words = argv.build(host.qemu, spec, place)
-            return _born(host, spec, folder, words, uid, [*inherit, *sockets], waiting)
+            return _born(host, spec, folder, words, uid, [*inherit, *sockets], tuple(pools) if incoming else ())
         except BaseException:
             folder.remove()
             raise
@@ -228,7 +228,7 @@ def _come(host: Host, disk: Disk, base: Backing | None, uid: int | None, ids: Ma
     if store.is_open(disk):
         raise Locked(f"{store.place(disk)} is open")
     store.remove(disk)
-    make(host, disk, base, uid)
+    making.make(host, disk, base, uid)
 
 
 def _seeds(host: Host, spec: MachineSpec, uid: int | None, *, incoming: bool) -> None:
@@ -256,24 +256,6 @@ def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:
             host.store(disk.pool).remove(disk)
             if disk.vars:
                 (host.pools[disk.pool] / "disks" / disk.vars).unlink(missing_ok=True)
-
-
-def _lost(host: Host, disk: Disk, file: str) -> str:
-    """Why a disk of which a guest knows is not there, as far as that can be said."""
-    pool, here = host.pools[disk.pool], disks.id_of(host.pools[disk.pool])
-    if disk.pool_id and disk.pool_id != here:
-        return f"{disk.file} lies in the pool {disk.pool} {disk.pool_id}; {pool} on {host.node} is another ({here}) of that name"
-    return f"{file} is not there (any more), and nothing is made in its place; bring the file back, or recover the VM from a backup"
-
-
-def make(host: Host, disk: Disk, base: Backing | None, uid: int | None) -> None:
-    """The disk, where it is missing and no guest has run with it, ready for its VM's user. Raises DriverError, OSError."""
-    store = host.store(disk.pool)
-    if not store.exists(disk):
-        if disk.made:
-            raise CannotStart(_lost(host, disk, store.place(disk)))
-        store.make(disk, base)
-    store.ready(disk, uid)
 
 
 def _named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStack) -> str:

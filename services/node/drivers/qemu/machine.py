@@ -27,8 +27,10 @@ from services.node.drivers.qemu.announce import announce
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
+from services.node.drivers.qemu.freezer import Freezer
 from services.node.drivers.qemu.full import Full
 from services.node.drivers.qemu.guest import GuestAgent
+from services.node.drivers.qemu.merges import Merges
 from services.node.drivers.qemu.mover import Mover
 from services.node.drivers.qemu.process import Process
 from services.node.drivers.qemu.qmp import Qmp, QmpError, QmpEvent
@@ -63,12 +65,15 @@ class RunningVm:
         self.mover = Mover(self)
         self.fitting = Fitting(self)
         self.full = Full()
+        self.merges = Merges(self)
+        self.freezer = Freezer(self)
         self.qmp = Qmp(self._hear)
         self.tell = tell
         self.grouping = asyncio.Lock()
         """held while its control group, or a limit of that, is changed"""
         self.still = False
         """its guest stands still for a moment, of which nobody is told"""
+        self._saving = asyncio.Lock()
         self._verbs = 0
         self._why = ""
         self._killed = False
@@ -111,6 +116,7 @@ class RunningVm:
         if self.status == NO_SPACE:
             await self.full.adopt(self)
         await self.mover.adopt()
+        await self.merges.adopt()
         await fit_emulated.over(self)
         await self.console.connect(lambda: self.folder.dial("serial"))
 
@@ -243,6 +249,7 @@ class RunningVm:
         """Let go of all connections; the process is not touched."""
         await self.qmp.close()
         await self.console.close()
+        self.freezer.close()
         self.agent.close()
         self.mover.close()
 
@@ -274,6 +281,12 @@ class RunningVm:
         except (QmpError, OSError) as error:
             raise DriverError(f"{self.record.vm}: {command}: {error}") from error
 
+    async def remember(self, **changes: Any) -> None:
+        """Of its record: what was changed meanwhile by others is written, too, and never undone."""
+        self.record = msgspec.structs.replace(self.record, **changes)
+        async with self._saving:
+            await asyncio.to_thread(self.folder.save, self.record)
+
     async def give(self, name: str, fd: int) -> None:
         """Raises DriverError."""
         try:
@@ -292,7 +305,7 @@ class RunningVm:
             self._verbs -= 1
 
     def _hear(self, event: QmpEvent) -> None:
-        if self.mover.hear(event):
+        if self.mover.hear(event) or self.merges.hear(event):
             return
         self.fitting.hear(event)
         match event.name:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from proto.machine import Disk, DiskFormat
 from services.node.drivers import CannotMove, Move
 from services.node.drivers.qemu import moving
+from services.node.drivers.qemu.chains import chains
 from services.node.drivers.qemu.qmp import QmpEvent
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Mirrors:
         over = disk.format is DiskFormat.QCOW2 and disk.image and not whole
         how = {"sync": "top" if over else "full", "copy-mode": "background"}
         fails = {"on-source-error": "report", "on-target-error": "report"}
-        await vm.do("blockdev-mirror", {"job-id": name, "device": f"disk{disk.slot}", "target": name, **how, **fails})
+        top = (await chains(vm))[disk.slot].nodes[0]
+        await vm.do("blockdev-mirror", {"job-id": name, "device": top, "target": name, **how, **fails})
 
     async def ready(self) -> None:
         """Returns once all are. Raises CannotMove."""

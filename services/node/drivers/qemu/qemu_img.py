@@ -158,6 +158,17 @@ class QemuImg:
             except Failed as error:
                 raise CannotStart(f"{file.name} cannot be made {size_mib} MiB: {error}") from error
 
+    def rebase(self, file: Path, base: str, base_format: DiskFormat | None) -> None:
+        """The same content on another base (named from the file's folder), or on none: what lies between is copied in, and then
+        the header is changed. A qcow2 that no VM has open. May be cut short, and done again. Raises DriverError."""
+        with _handed(file.parent) as (folder, fds):
+            onto = ["-b", base, *(("-F", base_format) if base_format else ())]
+            try:
+                words = ["rebase", "-q", "-f", DiskFormat.QCOW2, *onto, f"{folder}/{file.name}"]
+                self._run(words, fds, owner=file.stat().st_uid, limits=for_copy(_virtual_bytes(file)))
+            except Failed as error:
+                raise DriverError(f"what is beneath {file.name} cannot be merged into it: {error}") from error
+
     def _make(
         self, file: Path, words: _Words, fds: tuple[int, ...] = (), *, limits: Limits | None = None, bytes_max: int = 0
     ) -> None:
@@ -234,6 +245,12 @@ class QemuImg:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def _virtual_bytes(file: Path) -> int:
+    """Of a qcow2: what a run that fills it may copy."""
+    with file.open("rb") as opened:
+        return int.from_bytes(opened.read(32)[24:], "big")
 
 
 @contextmanager

@@ -12,11 +12,15 @@ from services.node.drivers.qemu.devices import Backing
 
 
 class Maker(Protocol):
-    """Makes disk files (qemu_img.py). Both raise DriverError or OSError and then leave nothing."""
+    """Makes disk files (qemu_img.py). The first two raise DriverError or OSError and then leave nothing."""
 
     def overlay(self, file: Path, base: Path, base_format: DiskFormat, format: DiskFormat, size_mib: int) -> None: ...
 
     def blank(self, file: Path, format: DiskFormat, size_mib: int) -> None: ...
+
+    def rebase(self, file: Path, base: str, base_format: DiskFormat | None) -> None:
+        """The same content on another base, or on none: what lies between is copied in. Raises DriverError."""
+        ...
 
 
 class Folder:
