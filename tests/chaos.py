@@ -87,6 +87,8 @@ class Chaos:
         self.told: list[str] = []
         self.counts: Counter[str] = Counter()
         self.sizes = 16
+        self.left: set[str] = set()
+        """disks whose unplug is not waited for any more"""
         self.base_mib = self.seen()[1] - self.shown()["memory_mib"]
 
     def shown(self) -> dict[str, Any]:
@@ -140,7 +142,13 @@ class Chaos:
         if found["state"] == "failed":
             self.told[-1] += f" (failed: {found['sentence']})"
             self.counts["ended short"] += 1
-        return bool(found["state"] != "running") or any(LEFT_OPEN in one["sentence"] for one in self.shown()["unplugging"])
+        if found["state"] == "running" and (left := self.left_open() - self.left):
+            self.left |= left
+            return True
+        return bool(found["state"] != "running")
+
+    def left_open(self) -> set[str]:
+        return {one["name"] for one in self.shown()["unplugging"] if LEFT_OPEN in one["sentence"]}
 
     def kill(self, node: str) -> None:
         """SIGKILL; the supervisor starts another agent, and nobody waits for that."""
