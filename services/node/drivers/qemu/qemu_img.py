@@ -46,7 +46,7 @@ class Limits(msgspec.Struct, frozen=True):
 def for_copy(file_bytes: int) -> Limits:
     """Of one that reads a whole file: that takes its time, at four MiB a second at the slowest."""
     mib = file_bytes >> 20
-    return Limits(cpu_s=60 + mib // 8, wall_s=120.0 + mib / 4)
+    return Limits(cpu_s=60 + mib // 8, memory_mib=2048, wall_s=120.0 + mib / 4)
 
 
 class Facts(msgspec.Struct, frozen=True, rename="kebab"):
@@ -221,7 +221,8 @@ class QemuImg:
                 user=user,
                 group=user,
                 extra_groups=None if user is None else [],
-                env={"PATH": os.defpath, "LC_ALL": "C"},
+                # an arena of each thread would take 64 MiB of address space, which is limited
+                env={"PATH": os.defpath, "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"},
                 start_new_session=True,
             )
             self._stand(process.pid)
