@@ -7,27 +7,35 @@ folds. Sentences are folded too, so the text counts. The log alone is the truth.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import logging
+import pkgutil
+from collections.abc import Iterator
 from functools import cache
+from types import ModuleType
 
 import msgspec
 
 from libs.common.log import Snapshot
 from proto import space
-from services.gateway import model, reclaim, scopes, tasks, words
+from services.gateway import model, reclaim, scopes, tasks, views, words
 from services.gateway.model import EVENTS, ReadModel
-from services.gateway.tasks import snapshots as of_snapshots
-from services.gateway.tasks import stories
-from services.gateway.views import images, ledgers, networks, nodes, pools, reclaims, snapshots, vms
+from services.gateway.why import growing
 
 _log = logging.getLogger(__name__)
 
 NAME = "gateway"
-FOLDING = (
-    model, scopes, tasks, stories, of_snapshots, space, words, reclaim, images, networks, ledgers, nodes, pools, reclaims,
-    snapshots, vms,
-)  # fmt: skip
+
+
+def _rooms(package: ModuleType) -> Iterator[ModuleType]:
+    """It and all modules in it, by name."""
+    yield package
+    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        yield importlib.import_module(f"{package.__name__}.{found.name}")
+
+
+FOLDING = (model, scopes, space, words, reclaim, growing, *_rooms(tasks), *_rooms(views))
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -41,8 +49,8 @@ def schema() -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
-def take(views: ReadModel) -> Snapshot:
-    return Snapshot(NAME, views.position, schema(), _encode(views))
+def take(read: ReadModel) -> Snapshot:
+    return Snapshot(NAME, read.position, schema(), _encode(read))
 
 
 def restore(snapshot: Snapshot | None, head: int) -> ReadModel | None:
