@@ -18,6 +18,7 @@ from proto.families import REGISTRY
 from proto.growth import ResizeVm
 from proto.io import AttachDisk, AttachNic, DetachDisk, DetachNic, LimitDisk, ResizeDisk, SetNic
 from proto.machine import DiskLimits, DiskWish, NicWish
+from proto.snapshots import DeleteSnapshot, TakeSnapshot
 from services.compute.model import VM
 from services.compute.states import Running
 from services.io.model import DEVICES
@@ -42,7 +43,11 @@ CHANGES: dict[str, tuple[tuple[str, str, Command], ...]] = {
         ("io", "devices-a", LimitDisk(vm="a", name="disk1", limits=DiskLimits(iops=100))),
         ("io", "devices-a", SetNic(vm="a", name="nic0", link=False)),
     ),
+    "take a snapshot": (("io", "devices-a", TakeSnapshot(vm="a", name="now")),),
+    "merge a snapshot": (("io", "devices-a", DeleteSnapshot(vm="a", name="old")),),
 }
+BEFORE = {"merge a snapshot": TakeSnapshot(vm="a", name="old")}
+"""what has to be there for a change"""
 
 
 def world(seed: int = 1, params: SimParams | None = None) -> World:
@@ -79,7 +84,7 @@ def agree(made: World) -> None:
     assert {d.slot for d in process(made).spec.disks} == {d.slot for d in granted.disks}
     assert {n.slot for n in process(made).spec.nics} == {n.slot for n in granted.nics}
     held = {key for key, holders in made.pool.holders.items() if holders and key.startswith("disk ")}
-    assert held == {f"disk {d.pool}/{d.file}" for d in granted.disks}
+    assert held == {f"disk {d.pool}/{file}" for d in granted.disks for file in (d.file, *(layer.file for layer in d.layers))}
 
 
 def fold(made: World, stream: str) -> Any:
@@ -120,6 +125,9 @@ def test_an_agent_killed_at_each_step_twice_converges(name: str) -> None:
     reached = 0
     for step in range(1, STEPS_MAX):
         made = world(step)
+        if (before := BEFORE.get(name)) is not None:
+            made.ask("io", "devices-a", before)
+            made.run(CHANGE_S)
         killer = Killer(made, step)
         for service, stream, command in CHANGES[name]:
             made.ask(service, stream, command)
@@ -190,10 +198,11 @@ def test_a_difference_is_known_after_its_agent_was_killed_too() -> None:
 
 def test_nothing_is_told_of_a_machine_that_nobody_touched() -> None:
     made = world()
-    for changes in CHANGES.values():
-        for service, stream, command in changes:
+    for name, changes in CHANGES.items():
+        before = [("io", "devices-a", BEFORE[name])] if name in BEFORE else []
+        for service, stream, command in (*before, *changes):
             made.ask(service, stream, command)
-        made.run(LOOK_S)
+            made.run(LOOK_S)
     assert not {"vm_drifted", "vm_agreed"} & set(types(made))
     agree(made)
 
