@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
-
-import msgspec
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
+from proto.changes import AttachDisk as AttachDisk
+from proto.changes import AttachNic as AttachNic
+from proto.changes import ChangeCommand as ChangeCommand
+from proto.changes import DetachDisk as DetachDisk
+from proto.changes import DetachNic as DetachNic
+from proto.changes import LimitDisk as LimitDisk
+from proto.changes import ReattachDisk as ReattachDisk
+from proto.changes import ResizeDisk as ResizeDisk
+from proto.changes import SetMedium as SetMedium
+from proto.changes import SetNic as SetNic
 from proto.devices import Change as Change
 from proto.devices import ChangeKind as ChangeKind
 from proto.devices import IsoAt as IsoAt
@@ -30,17 +37,14 @@ from proto.images import ReportImageRemoved as ReportImageRemoved
 from proto.images import Suggestion as Suggestion
 from proto.machine import (
     Disk,
-    DiskLimits,
-    DiskMib,
     DiskWish,
     Nic,
-    NicModel,
     NicWish,
     Taking,
 )
-from proto.networks import USER, Network, Queues
 from proto.networks import CreateNetwork as CreateNetwork
 from proto.networks import DeleteNetwork as DeleteNetwork
+from proto.networks import Network
 from proto.networks import NetworkChanged as NetworkChanged
 from proto.networks import NetworkCommand as NetworkCommand
 from proto.networks import NetworkCreated as NetworkCreated
@@ -155,76 +159,6 @@ class ReportDisksRemoved(Fact):
     order_version: int
     order_incarnation: int = 1
     incarnation: int = 1
-
-
-class AttachDisk(Command):
-    """A new disk: an overlay on an image, or a blank one. size_mib 0: as large as the image."""
-
-    vm: Name
-    disk: DiskWish
-    known: Known = Known()
-
-
-class DetachDisk(Command):
-    """delete: its file is removed, once the guest has let go of it; else the file stays in its pool."""
-
-    vm: Name
-    name: Name
-    delete: bool = False
-    known: Known = Known()
-
-
-class ResizeDisk(Command):
-    """Disks only grow."""
-
-    vm: Name
-    name: Name
-    size_mib: DiskMib
-    known: Known = Known()
-
-
-class LimitDisk(Command):
-    vm: Name
-    name: Name
-    limits: DiskLimits
-    known: Known = Known()
-
-
-class SetMedium(Command):
-    """What is to lie in a CD drive from now on; image "": nothing. name "": its first drive. force: out with what is there,
-    even where the guest holds the drive locked."""
-
-    vm: Name
-    name: Annotated[str, msgspec.Meta(max_length=63)] = ""
-    image: Annotated[str, msgspec.Meta(max_length=63)] = ""
-    force: bool = False
-    known: Known = Known()
-
-
-class AttachNic(Command):
-    """As NicWish."""
-
-    vm: Name
-    network: Name = USER
-    model: NicModel = NicModel.VIRTIO
-    queues: Queues = 1
-    known: Known = Known()
-
-
-class DetachNic(Command):
-    vm: Name
-    name: Name
-    known: Known = Known()
-
-
-class SetNic(Command):
-    """link: the cable is in; network: another for it. What is None stays."""
-
-    vm: Name
-    name: Name
-    link: bool | None = None
-    network: Name | None = None
-    known: Known = Known()
 
 
 class NoteHardware(Command):
@@ -359,8 +293,6 @@ class DevicesRemoved(Event):
     vm: VmId
 
 
-ChangeCommand = AttachDisk | DetachDisk | ResizeDisk | LimitDisk | SetMedium | AttachNic | DetachNic | SetNic
-"""changes of one VM's devices"""
 DevicesCommand = (
     GrantDevices
     | RevokeDevices
@@ -369,6 +301,7 @@ DevicesCommand = (
     | SettleDisks
     | ReportDisksRemoved
     | AttachDisk
+    | ReattachDisk
     | DetachDisk
     | ResizeDisk
     | LimitDisk

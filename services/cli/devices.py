@@ -36,6 +36,9 @@ def _list(vm: str, kind: str, heads: tuple[str, ...], row: Callable[[dict[str, A
         if one["name"].startswith(kind[:-1]):  # disk0 of disks, nic0 of nics
             state = "unplug pending" if one.get("pending") else "unplugging"
             rows.append((one["name"], *[""] * (len(heads) - 1), state))
+    for one in (whole.get("left") or ()) if kind == "disks" else ():
+        blank = [""] * (len(heads) - 4)
+        rows.append((one["name"], units.size(one["size_mib"]), "", one["pool"], *blank, "detached, its file left"))
     show.table((*heads, "STATE"), rows, "it has none (before its first start)")
 
 
@@ -65,11 +68,19 @@ def disk_attach(
     mibps: Mibps = 0,
     iops_burst: Burst = 0,
     mibps_burst: Burst = 0,
+    again: Annotated[str, typer.Option(metavar="NAME", help="One that was detached from it, with its file left.")] = "",
     waiting: Wait = False,
     timeout_s: TimeoutS = 60.0,
     _json: AsJson = False,
 ) -> None:
     """Give a VM one more disk; a running guest has it in a second."""
+    if again:
+        if size or image:
+            raise typer.BadParameter("--again takes a disk as it was; --size and --image are of new ones")
+        api = client()
+        accepted = api.post(path("vms", vm, "disks", again, "attach"), {})
+        task.finish(api, accepted, f"attach {again} to {vm} again", waiting, timeout_s)
+        return
     body = {"size_mib": size or 0, "image": image, "pool": pool, "bus": bus}
     api = client()
     accepted = api.post(path("vms", vm, "disks"), body | {"limits": _limits(iops, mibps, iops_burst, mibps_burst)})

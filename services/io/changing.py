@@ -23,6 +23,7 @@ from proto.io import (
     DevicesChanged,
     DevicesEvent,
     LimitDisk,
+    ReattachDisk,
     Refusal,
     ResizeDisk,
     SetMedium,
@@ -32,7 +33,7 @@ from proto.io import (
 )
 from proto.machine import DISKS_MAX, NICS_MAX, SLOTS_MAX, Disk, DiskWish, Nic
 from proto.models import DISKS
-from services.io import drives, nics, pools, snapshots
+from services.io import drives, keeping, nics, pools, snapshots
 from services.io.devices import SLOT_FIRST, make_disk, make_disks
 from services.io.states import Granted, Made, NoDevices, Removing, Revoked, SnapshotState, State
 
@@ -51,6 +52,10 @@ def change(command: ChangeCommand, state: State) -> Sequence[DevicesEvent]:
     match command:
         case AttachDisk():
             return [_attach_disk(command, made)]
+        case ReattachDisk():
+            disk = keeping.again(command, made, _slot(made))
+            _check_count(made)
+            return [_attached(disk, made)]
         case DetachDisk():
             return [_detach_disk(command, made)]
         case ResizeDisk():
@@ -109,9 +114,7 @@ def _check_images(vm: str, wishes: Sequence[DiskWish], sizes_mib: dict[str, int]
 
 def _attach_disk(command: AttachDisk, made: Granted | Revoked) -> DevicesChanged:
     wish, sizes_mib = command.disk, command.known.sizes_mib
-    if len(made.disks) >= DISKS_MAX:
-        said = f"{made.vm} has {len(made.disks)} disks; a VM has at most {DISKS_MAX}"
-        raise Refused(Refusal.TOO_MANY, said, "detach one first")
+    _check_count(made)
     _check_images(made.vm, (wish,), sizes_mib)
     if isinstance(made, Granted) and not DISKS[wish.bus].plugs:
         said = f"a {wish.bus} is on a controller of the board, which nothing is plugged into while {made.vm} runs"
@@ -127,7 +130,16 @@ def _attach_disk(command: AttachDisk, made: Granted | Revoked) -> DevicesChanged
     if not disk.bus.is_cd:
         pools.check(command.known.rooms, disk.pool, disk.size_mib)
     there = command.known.pool_ids.get(disk.pool, "") if isinstance(made, Granted) else ""
-    disk = replace(disk, pool_id=there)
+    return _attached(replace(disk, pool_id=there), made)
+
+
+def _check_count(made: Made) -> None:
+    if len(made.disks) >= DISKS_MAX:
+        said = f"{made.vm} has {len(made.disks)} disks; a VM has at most {DISKS_MAX}"
+        raise Refused(Refusal.TOO_MANY, said, "detach one first")
+
+
+def _attached(disk: Disk, made: Granted | Revoked) -> DevicesChanged:
     change = Change(kind=ChangeKind.ATTACH_DISK, name=disk.name, slot=disk.slot, file=disk.file, pool=disk.pool)
     return _changed(replace(made, disks=(*made.disks, disk)), change)
 

@@ -41,6 +41,7 @@ from proto.io import (
     GrantDevices,
     LimitDisk,
     NoteHardware,
+    ReattachDisk,
     Refusal,
     RemoveDevices,
     ReportDisksRemoved,
@@ -78,7 +79,10 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
             return _report(command, devices)
         case NoteHardware():
             return seeing.note(command, devices)
-        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium() | AttachNic() | DetachNic() | SetNic():
+        case (
+            AttachDisk() | ReattachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium()
+            | AttachNic() | DetachNic() | SetNic()
+        ):  # fmt: skip
             return change(command, devices)
         case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot():
             return snapshots.decide(command, made_of(command, devices))
@@ -314,6 +318,7 @@ def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Gr
         nics_made=max(nics_made, made.nics_made) if made else nics_made,
         unwanted=more_unwanted(devices, made.node if made else "", tried, version),
         snapshots=layers.kept(made.snapshots if made else (), event.disks),
+        kept=made.kept if made else (),
         ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots, event.spare))),
         source=before.node if before else NodeId(""),
         before=before.disks if before else (),
@@ -349,6 +354,7 @@ def _evolve_revoked(devices: Granted, event: DevicesRevoked, version: int) -> Re
         nics_made=devices.nics_made,
         unwanted=devices.unwanted,
         snapshots=devices.snapshots,
+        kept=devices.kept,
     )
 
 

@@ -19,7 +19,7 @@ from proto.io import (
     MediumChanged,
     NoteHardware,
 )
-from services.io import layers, snapshots
+from services.io import keeping, layers, snapshots
 from services.io.states import Coming, Devices, Granted, Leaving, Made, Revoked, more_unwanted
 
 NEXT_START = "it ended before that was seen; its next start has it"
@@ -64,7 +64,7 @@ def _undo(state: Granted, undone: Sequence[Coming], left: set[int]) -> Sequence[
         leaving = [*leaving, one.slot]
         change = Change(
             kind=ChangeKind.UNDO, name=one.name, slot=one.slot, file=disk.file if disk else "",
-            pool=disk.pool if disk else "", delete=disk is not None,
+            pool=disk.pool if disk else "", delete=disk is not None and not disk.made,
         )  # fmt: skip
         events.append(
             DevicesChanged(
@@ -134,8 +134,11 @@ def evolve(state: Made, event: DevicesEvent, version: int) -> Made:
             going = next((one for one in state.leaving if one.slot == slot), None)
             after = replace(state, leaving=tuple(one for one in state.leaving if one.slot != slot))
             after = replace(after, faults=_without(state, slot))
-            disk = going.disk if going is not None and going.delete else None
-            return after if disk is None else replace(after, unwanted=more_unwanted(state, state.node, (disk,), version))
+            if going is None or going.disk is None:
+                return after
+            if not going.delete:
+                return replace(after, kept=keeping.left(after.kept, going.disk))
+            return replace(after, unwanted=more_unwanted(state, state.node, (going.disk,), version))
         case DeviceAttached(slot=slot) if isinstance(state, Granted):
             made = not event.sentence
             disks = tuple(replace(d, made=not d.bus.is_cd) if made and d.slot == slot else d for d in state.disks)
@@ -159,6 +162,7 @@ def _evolve_changed(state: Made, event: DevicesChanged, version: int) -> Made:
     after: Made = replace(
         state,
         snapshots=layers.without(state.snapshots, event.disks),
+        kept=keeping.without(state.kept, event.disks),
         disks=event.disks,
         nics=event.nics,
         disks_made=state.disks_made + (change.kind is ChangeKind.ATTACH_DISK),
@@ -179,6 +183,8 @@ def _evolve_changed(state: Made, event: DevicesChanged, version: int) -> Made:
             size_mib = next(d.size_mib for d in event.disks if d.name == change.name)
             return replace(after, coming=(*after.coming, Coming(name=change.name, slot=change.slot, size_mib=size_mib)))
         return after
-    if removes and change.delete and old is not None and isinstance(after, Revoked) and state.node:
+    if removes and not change.delete:
+        return replace(after, kept=keeping.left(after.kept, old))
+    if removes and old is not None and isinstance(after, Revoked) and state.node:
         return replace(after, unwanted=more_unwanted(state, state.node, (old,), version))
     return after

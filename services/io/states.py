@@ -70,7 +70,8 @@ class Snapshot(Value):
 
 
 class Made(State, kw_only=True):
-    """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice. snapshots: the oldest first."""
+    """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice. snapshots: the oldest
+    first. kept: disks that were detached, with their files left (keeping.py)."""
 
     vm: VmId
     node: NodeId
@@ -79,6 +80,7 @@ class Made(State, kw_only=True):
     disks_made: int = 0
     nics_made: int = 0
     snapshots: tuple[Snapshot, ...] = ()
+    kept: tuple[Disk, ...] = ()
 
 
 class Granted(Made, kw_only=True):

@@ -37,6 +37,7 @@ from proto.io import (
     NetworkChanged,
     NetworkCreated,
     NetworkDeleted,
+    ReattachDisk,
     RemoveDevices,
     ReportImage,
     ResizeDisk,
@@ -99,6 +100,8 @@ class Views:
     pools: PoolViews = field(default_factory=PoolViews)
     lying: dict[str, dict[str, str]] = field(default_factory=dict)
     """VM -> CD drive -> the ISO that was to come out of it, and has not been seen out"""
+    left: dict[str, dict[str, str]] = field(default_factory=dict)
+    """VM -> file of a disk that was detached and left -> the image that it stands on"""
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -120,6 +123,7 @@ class Views:
                 self.lying.get(event.vm, {}).pop(event.name, None)
             case DevicesGranted() | DevicesChanged():
                 self._keep_lying(event)
+                self._keep_left(event)
                 self.disks[event.vm] = Held(event.node, event.disks, event.nics)
                 self.pools.has(event.vm, event.disks)
             case DevicesReturned():
@@ -139,6 +143,7 @@ class Views:
                 self.vms[event.vm].vcpus_max = event.shape.vcpus_max
             case VmDeleted():
                 self.vms.pop(event.vm, None)
+                self.left.pop(event.vm, None)
             case DevicesRemoved():
                 self.disks.pop(event.vm, None)
                 self.pools.has(event.vm, ())
@@ -148,7 +153,22 @@ class Views:
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
-        return tuple(sorted(wanted.union(vm for vm, lying in self.lying.items() if image in lying.values())))
+        beside = (*self.lying.items(), *self.left.items())
+        return tuple(sorted(wanted.union(vm for vm, images in beside if image in images.values())))
+
+    def _keep_left(self, event: DevicesGranted | DevicesChanged) -> None:
+        """A disk that was left still stands on its image."""
+        left = self.left.setdefault(event.vm, {})
+        change = event.change if isinstance(event, DevicesChanged) else None
+        if change and change.kind in (ChangeKind.DETACH_DISK, ChangeKind.UNDO) and not change.delete:
+            held = self.disks.get(event.vm)
+            gone = next((d for d in held.disks if d.name == change.name), None) if held else None
+            if gone and gone.image:
+                left[gone.file] = gone.image
+        for disk in event.disks:
+            left.pop(disk.file, None)
+        if not left:
+            del self.left[event.vm]
 
     def _keep_lying(self, event: DevicesGranted | DevicesChanged) -> None:
         """A running guest may hold its drive: what is to come out lies in it until it was seen out."""
@@ -212,7 +232,10 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case ReportImage():
             there = views.nodes.get(command.node)
             return replace(command, pool_ids=there.pool_ids if there else {})
-        case AttachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium() | AttachNic() | DetachNic() | SetNic():
+        case (
+            AttachDisk() | ReattachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium()
+            | AttachNic() | DetachNic() | SetNic()
+        ):  # fmt: skip
             return replace(command, known=_known(command, views, now_us))
         case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot():
             return replace(command, known=_known(command, views, now_us))

@@ -97,6 +97,13 @@ def test_disks_and_nics_come_and_go_while_it_runs(cluster: EmbeddedCluster) -> N
     cluster.kill(other)
     cluster.ctl("nic", "detach", "plug", "nic1", "--wait")
     looks(cluster, "ls /sys/class/net | grep -c eth", "1")
+    cluster.ctl("disk", "detach", "plug", "disk1", "--wait")
+    looks(cluster, "ls /sys/block | grep -c vdb || true", "0")
+    assert "detached, its file left" in cluster.ctl("disk", "ls", "plug")
+    cluster.ctl("disk", "attach", "plug", "--again", "disk1", "--wait")
+    looks(cluster, "head -c4 /dev/vdb", "kept")
+    code, said = cluster.refused("disk", "attach", "plug", "--again", "disk1")
+    assert code == 1 and "is attached" in said
     cluster.ctl("disk", "detach", "plug", "disk1", "--delete", "--wait")
     looks(cluster, "ls /sys/block | grep -c vdb || true", "0")
     assert guest(cluster, "plug", "cat", "/proc/sys/kernel/random/boot_id") == boot

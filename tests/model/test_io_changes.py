@@ -19,6 +19,7 @@ from proto.io import (
     DeviceMisfit,
     DevicesChanged,
     DevicesEvent,
+    DevicesGranted,
     DevicesRevoked,
     DiskFilesRemoved,
     DiskResized,
@@ -26,6 +27,7 @@ from proto.io import (
     Known,
     LimitDisk,
     NoteHardware,
+    ReattachDisk,
     Refusal,
     RemoveDevices,
     ReportDisksRemoved,
@@ -90,6 +92,42 @@ def test_a_detached_disk_leaves_its_slot_when_seen_and_its_file_goes_only_where_
             devices.given(*story).when(replace(report, node=NodeId("n2"))).nothing()
         else:
             devices.given(*story).when(report).nothing()
+
+
+def test_a_disk_that_was_left_is_attached_again_once_and_only_to_its_vm() -> None:
+    detach = DetachDisk(vm="a", known=RUNS, name="disk2")
+    again = ReattachDisk(vm="a", known=RUNS, name="disk2")
+    going = (*SEEN, *after(*SEEN, command=detach))
+    devices.given(*going).when(again).refused(Refusal.DEVICE_UNKNOWN)  # its guest has not let go of it
+    left = (*going, *after(*going, command=sees(1, 2)))
+    (event,) = devices.given(*left).when(again).events
+    assert isinstance(event, DevicesChanged)
+    had = next(d for e in reversed(SEEN) if isinstance(e, DevicesChanged) for d in e.disks if d.name == "disk2")
+    has = event.disks[-1]
+    assert (has.name, has.file, has.serial, has.made) == ("disk2", had.file, had.serial, True)
+    attached = (*left, event)
+    devices.given(*attached).when(again).refused(Refusal.DEVICE_UNKNOWN)
+    fault = Misfit(what="disk", slot=has.slot, sentence="its pool is not here")
+    undone = after(*attached, command=sees(1, 2, misfits=(fault,)))
+    change = next(e.change for e in undone if isinstance(e, DevicesChanged))
+    assert change.kind is ChangeKind.UNDO and not change.delete, "what a guest wrote is not removed as its disk could not be had"
+    back = (*attached, *undone, *after(*attached, *undone, command=sees(1, 2)))
+    assert devices.given(*back).when(again).events
+    elsewhere = replace(again, known=replace(RUNS, pool_ids={"default": "other"}))
+    here = (e for e in left if isinstance(e, DevicesChanged | DevicesGranted))
+    placed: tuple[DevicesEvent, ...] = tuple(replace(e, disks=tuple(replace(d, pool_id="here") for d in e.disks)) for e in here)
+    placed = (*placed, *(e for e in left if isinstance(e, DeviceDetached)))
+    devices.given(*placed).when(elsewhere).refused(Refusal.BAD_DEVICE)
+
+
+def test_at_rest_too() -> None:
+    stopped = replace(RUNS, phase=VmPhase.STOPPED)
+    story = (*SEEN, DevicesRevoked(vm=A, generation=1))
+    gone = after(*story, command=DetachDisk(vm="a", known=stopped, name="disk2"))
+    (event,) = devices.given(*story, *gone).when(ReattachDisk(vm="a", known=stopped, name="disk2")).events
+    assert isinstance(event, DevicesChanged) and event.disks[-1].name == "disk2"
+    removed = after(*story, command=DetachDisk(vm="a", known=stopped, name="disk2", delete=True))
+    devices.given(*story, *removed).when(ReattachDisk(vm="a", known=stopped, name="disk2")).refused(Refusal.DEVICE_UNKNOWN)
 
 
 def test_names_macs_and_serials_are_never_given_twice_but_slots_are() -> None:

@@ -9,7 +9,17 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from libs.common.messages import Command, Name
-from proto.io import AttachDisk, AttachNic, DetachDisk, DetachNic, LimitDisk, ResizeDisk, SetMedium, SetNic
+from proto.io import (
+    AttachDisk,
+    AttachNic,
+    DetachDisk,
+    DetachNic,
+    LimitDisk,
+    ReattachDisk,
+    ResizeDisk,
+    SetMedium,
+    SetNic,
+)
 from proto.machine import DiskBus, DiskFormat, DiskMib, DiskWish
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
@@ -61,6 +71,14 @@ async def attach_disk(
     request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], data: JSONBody[NewDisk]
 ) -> Accepted:
     return await _tell(request, gateway, vm, "attach-disk", AttachDisk(vm=vm, disk=data.wish))
+
+
+@post("/{vm:str}/disks/{disk:str}/attach", action=Action.OPERATE, status_code=202, summary="Attach a disk again")
+async def reattach_disk(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], disk: FromPath[str]
+) -> Accepted:
+    """One that was detached from this VM, and whose file was left in its pool."""
+    return await _tell(request, gateway, vm, "attach-disk", ReattachDisk(vm=vm, name=disk))
 
 
 @delete("/{vm:str}/disks/{disk:str}", action=Action.OPERATE, status_code=202, summary="Detach a disk")
@@ -131,4 +149,4 @@ async def set_nic(
     return await _tell(request, gateway, vm, "set-nic", SetNic(vm=vm, name=nic, link=data.link, network=data.network))
 
 
-HANDLERS = [attach_disk, detach_disk, change_disk, attach_cd, set_medium, attach_nic, detach_nic, set_nic]
+HANDLERS = [attach_disk, reattach_disk, detach_disk, change_disk, attach_cd, set_medium, attach_nic, detach_nic, set_nic]

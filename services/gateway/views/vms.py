@@ -17,7 +17,7 @@ from proto.node import Sending
 from proto.panics import VmPanicked, VmPanicOver
 from proto.space import FullDisk, VmRanOutOfSpace, VmSpaceRegained
 from proto.space import said as said_full
-from services.gateway.views import unplugging
+from services.gateway.views import left, unplugging
 
 REASONS_MAX = 8
 """How many of its latest reasons an object keeps."""
@@ -79,6 +79,7 @@ class Vm(msgspec.Struct):
     full_us: int = 0
     drifts: tuple[Drift, ...] = ()
     unplugging: tuple[unplugging.Unplugging, ...] = ()
+    left: tuple[left.LeftDisk, ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,6 +95,7 @@ class VmsView:
         vm = self.all.get(getattr(event, "vm", ""))
         if vm is None:
             return
+        vm.left = left.after(vm.left, vm.disks, event)
         vm.unplugging = unplugging.after(vm.unplugging, event, recorded.at_us)
         if isinstance(event, c.VmDeleted):
             del self.all[vm.name]
