@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Value
-from proto.machine import DirectBoot, DiskFormat, FileName, Firmware, Sha256
+from proto.machine import DirectBoot, Disk, DiskFormat, FileName, Firmware, Sha256
+from proto.pools import PoolKind
 
 
 class ImageFormat(StrEnum):
@@ -51,6 +52,41 @@ class ImportImage(Command):
     sha256: Sha256 | None = None
     boot: DirectBoot | None = None
     disk: DiskOfMany = ""
+
+
+class DiskSource(Value):
+    """A VM's disk that an image is made of. disk: as it is to be read, with the layers beneath; it is not written meanwhile.
+    resting: it is the file that the VM's guest writes, so the VM must not run. boot_image: whose boot files go along; empty:
+    none."""
+
+    vm: Name
+    disk: Disk
+    resting: bool = False
+    boot_image: str = ""
+
+
+class TemplateKnown(Value):
+    """By io's own view, of the VM that an image is to be made of. defined: there is such a VM; node: that reaches the disk's pool,
+    by disk; snapshots: those taken, with the files that they hold."""
+
+    defined: bool = False
+    running: bool = False
+    disks: tuple[Disk, ...] = ()
+    nodes: dict[str, str] = {}
+    kinds: dict[str, PoolKind] = {}
+    snapshots: dict[str, tuple[str, ...]] = {}
+    boot: DirectBoot | None = None
+    boot_image: str = ""
+
+
+class MakeImage(Command):
+    """Of a disk of a VM that is stopped, or of what a snapshot holds of it. disk: empty: the VM's first."""
+
+    image: Name
+    vm: Name
+    disk: DiskOfMany = ""
+    snapshot: Annotated[str, msgspec.Meta(max_length=63)] = ""
+    known: TemplateKnown = TemplateKnown()
 
 
 class DeleteImage(Command):
@@ -109,6 +145,8 @@ class ReportImageRemoved(Fact):
 
 
 class ImageImportRequested(Event):
+    """source: it is made of a disk of a VM, and `file` is that disk's."""
+
     image: str
     node: NodeId
     pool: str
@@ -117,6 +155,7 @@ class ImageImportRequested(Event):
     sha256: str = ""
     boot: DirectBoot | None = None
     disk: str = ""
+    source: DiskSource | None = None
 
 
 class ImageImported(Event):
@@ -144,5 +183,5 @@ class ImageDeleted(Event):
     image: str
 
 
-ImageCommand = ImportImage | DeleteImage | ReportImage | ReportImageRemoved
+ImageCommand = ImportImage | MakeImage | DeleteImage | ReportImage | ReportImageRemoved
 ImageEvent = ImageImportRequested | ImageImported | ImageRejected | ImageDeleteRequested | ImageDeleted

@@ -32,6 +32,7 @@ from proto.images import ImageImportRequested as ImageImportRequested
 from proto.images import ImageInfo as ImageInfo
 from proto.images import ImageRejected as ImageRejected
 from proto.images import ImportImage as ImportImage
+from proto.images import MakeImage as MakeImage
 from proto.images import ReportImage as ReportImage
 from proto.images import ReportImageRemoved as ReportImageRemoved
 from proto.images import Suggestion as Suggestion

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from libs.common.messages import Message, Name, Value
-from proto.images import ImageFormat
+from proto.images import DiskSource, ImageFormat
 from proto.ioview import AskIo
 from proto.machine import DirectBoot, Disk, FileName, MachineSpec
 from proto.mapping import AskMemory, AskTranslate
@@ -84,6 +84,7 @@ class OrderImageImport(Message):
     sha256: str = ""
     boot: DirectBoot | None = None
     disk: str = ""
+    source: DiskSource | None = None
     correlation: str = ""
     incarnation: int = 1
 

@@ -241,7 +241,10 @@ class NodeProcess:
                         node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
                     )
                 case OrderImageImport():
-                    info = pool.import_image(chore.pool, chore.image, chore.file, chore.format, chore.sha256)
+                    if chore.source is not None:
+                        info = pool.make_image(chore.pool, chore.image, chore.source)
+                    else:
+                        info = pool.import_image(chore.pool, chore.image, chore.file, chore.format, chore.sha256)
                     fact = ReportImage(
                         node=node,
                         image=chore.image,

@@ -107,6 +107,22 @@ def import_(
     task.finish(client(), accepted, f"import {name}", waiting, timeout_s)
 
 
+@app.command("create")
+def create(
+    name: Name,
+    vm: Annotated[str, typer.Option("--from-vm", help="The VM whose disk it is made of.")],
+    disk: Annotated[str, typer.Option(help="Which of its disks; by default its first.")] = "",
+    snapshot: Annotated[str, typer.Option(help="As a snapshot holds it; without one the VM must be stopped.")] = "",
+    waiting: Wait = False,
+    timeout_s: TimeoutS = 600.0,
+    _json: AsJson = False,
+) -> None:
+    """Make an image of a VM's disk: a template for more of its kind."""
+    api = client()
+    accepted = api.post(path("images", name=name, from_vm=vm, disk=disk, snapshot=snapshot))
+    task.finish(api, accepted, f"create {name}", waiting, timeout_s)
+
+
 def _guessed(file: Path) -> str:
     """By its name; where that says nothing, raw or qcow2 by its first bytes."""
     kind, why = SUFFIXES.get(file.suffix.lower(), ""), "its name"

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from libs.common.decider import Decider, Refused
 from libs.common.messages import NodeId, Value
+from proto.images import MakeImage
 from proto.io import (
     DeleteImage,
     ImageCommand,
@@ -30,6 +31,7 @@ from proto.io import (
     ReportImage,
     ReportImageRemoved,
 )
+from services.io import templates
 
 NAMES_MAX = 5
 """VMs named in one sentence."""
@@ -71,6 +73,8 @@ def decide(command: ImageCommand, image: Image) -> Sequence[ImageEvent]:
     match command:
         case ImportImage():
             return _import(command, image)
+        case MakeImage():
+            return _make(command, image)
         case DeleteImage():
             return _delete(command, image)
         case ReportImage():
@@ -97,15 +101,29 @@ def _import(command: ImportImage, image: Image) -> Sequence[ImageEvent]:
                 return ()
             raise _busy(command.image, "imported")
         case Imported():
-            raise Refused(
-                Refusal.IMAGE_KNOWN,
-                f"the image {command.image} exists",
-                "take another name, or delete that image first",
-            )
+            raise _known(command.image)
         case Deleting():
             raise _busy(command.image, "deleted")
         case _:
             assert_never(image)
+
+
+def _make(command: MakeImage, image: Image) -> Sequence[ImageEvent]:
+    match image:
+        case NoImage():
+            return [templates.wish(command)]
+        case Importing():
+            raise _busy(command.image, "made" if image.wish.source is not None else "imported")
+        case Imported():
+            raise _known(command.image)
+        case Deleting():
+            raise _busy(command.image, "deleted")
+        case _:
+            assert_never(image)
+
+
+def _known(image: str) -> Refused:
+    return Refused(Refusal.IMAGE_KNOWN, f"the image {image} exists", "take another name, or delete that image first")
 
 
 def _wish(command: ImportImage, node: str) -> ImageImportRequested:

@@ -65,6 +65,7 @@ def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | N
                 sha256=wish.sha256,
                 boot=wish.boot,
                 disk=wish.disk,
+                source=wish.source,
             )
             return Order(wish.node, message)
         case Deleting():

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from libs.common.messages import Recorded
 from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
 from proto.growth import VmReshaped
+from proto.images import MakeImage, TemplateKnown
 from proto.io import (
     AttachDisk,
     AttachNic,
@@ -22,10 +23,12 @@ from proto.io import (
     DeleteNetwork,
     DetachDisk,
     DetachNic,
+    DeviceAttached,
     DevicesChanged,
     DevicesGranted,
     DevicesRemoved,
     DevicesReturned,
+    DisksSettled,
     GrantDevices,
     ImageDeleteRequested,
     ImageImported,
@@ -45,9 +48,10 @@ from proto.io import (
     SetNetwork,
     SetNic,
     SnapshotCommand,
+    SnapshotTaken,
     VmPhase,
 )
-from proto.machine import Disk, DiskWish, Firmware, Nic, NicWish
+from proto.machine import DirectBoot, Disk, DiskWish, Firmware, Nic, NicWish
 from proto.networks import NAMED_MAX, USER, Network, network_of
 from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
@@ -55,6 +59,7 @@ from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
+from services.io.taken import TakenViews
 
 SILENCE_US_MAX = 5_000_000
 """A node not heard for longer is asked only where no other can be."""
@@ -72,11 +77,15 @@ class NodeView:
 
 @dataclass(slots=True)
 class VmView:
+    """boot, boot_image: as it was defined."""
+
     phase: VmPhase = VmPhase.STOPPED
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     uefi: bool = False
     vcpus_max: int = 0
+    boot: DirectBoot | None = None
+    boot_image: str = ""
 
 
 @dataclass(slots=True)
@@ -98,12 +107,14 @@ class Views:
     vms: dict[str, VmView] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     pools: PoolViews = field(default_factory=PoolViews)
+    snapshots: TakenViews = field(default_factory=TakenViews)
     lying: dict[str, dict[str, str]] = field(default_factory=dict)
     """VM -> CD drive -> the ISO that was to come out of it, and has not been seen out"""
     left: dict[str, dict[str, str]] = field(default_factory=dict)
     """VM -> file of a disk that was detached and left -> the image that it stands on"""
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        self.snapshots.apply(event)
         match event:
             case NodeJoined():
                 self.nodes.setdefault(event.node, NodeView())
@@ -130,6 +141,8 @@ class Views:
                 held = self.disks.get(event.vm)
                 self.disks[event.vm] = Held(event.node, event.disks, held.nics if held else ())
                 self.pools.has(event.vm, event.disks)
+            case DisksSettled() | SnapshotTaken() | DeviceAttached():
+                self._ran_with(event)
             case NetworkCreated() | NetworkChanged():
                 self.networks[event.network] = network_of(event)
             case NetworkDeleted():
@@ -137,7 +150,8 @@ class Views:
             case VmDefined():
                 shape = event.shape
                 self.vms[event.vm] = VmView(
-                    disks=event.disks, nics=event.nics, uefi=shape.firmware is Firmware.UEFI, vcpus_max=shape.vcpus_max
+                    disks=event.disks, nics=event.nics, uefi=shape.firmware is Firmware.UEFI, vcpus_max=shape.vcpus_max,
+                    boot=event.boot, boot_image=event.boot_image,
                 )
             case VmReshaped() if event.vm in self.vms:
                 self.vms[event.vm].vcpus_max = event.shape.vcpus_max
@@ -150,6 +164,19 @@ class Views:
                 self.lying.pop(event.vm, None)
             case _ if type(event) in PHASES and event.vm in self.vms:
                 self.vms[event.vm].phase = PHASES[type(event)]
+
+    def _ran_with(self, event: DisksSettled | SnapshotTaken | DeviceAttached) -> None:
+        """A guest has run with its disks, or with that in a slot: their files are there. As the devices' own state has it."""
+        if isinstance(event, SnapshotTaken) and not event.generation:
+            return
+        if isinstance(event, DeviceAttached) and event.sentence:
+            return
+        slot = event.slot if isinstance(event, DeviceAttached) else None
+        seen = not (isinstance(event, SnapshotTaken) and event.unseen)
+        if (held := self.disks.get(event.vm)) is not None:
+            held.disks = tuple(
+                d if d.bus.is_cd or slot not in (None, d.slot) else replace(d, made=seen) for d in held.disks
+            )
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
@@ -255,12 +282,27 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, node=views.node_with(pools, now_us, grant.node))
         case ImportImage(node=""):
             return replace(command, node=views.node_with({command.pool: ""}, now_us))
+        case MakeImage():
+            return replace(command, known=_template(command.vm, views, now_us))
         case DeleteImage():
             image = views.images.get(command.image)
             node = views.node_with({image.pool: ""}, now_us) if image else ""
             return replace(command, used_by=views.used_by(command.image), node=node)
         case _:
             return command
+
+
+def _template(name: str, views: Views, now_us: int) -> TemplateKnown:
+    vm, held = views.vms.get(name), views.disks.get(name)
+    if vm is None:
+        return TemplateKnown()
+    disks = tuple(disk for disk in (held.disks if held else ()) if not disk.bus.is_cd)
+    nodes = {d.name: views.node_with({d.pool: d.pool_id}, now_us, held.node if held else "") for d in disks}
+    return TemplateKnown(
+        defined=True, running=vm.phase is not VmPhase.STOPPED, disks=disks, nodes=nodes,
+        kinds={d.name: views.pools.room(nodes[d.name], d.pool, now_us).kind for d in disks if nodes[d.name]},
+        snapshots=views.snapshots.taken.get(name, {}), boot=vm.boot, boot_image=vm.boot_image,
+    )  # fmt: skip
 
 
 def _known(command: ChangeCommand | SnapshotCommand, views: Views, now_us: int) -> Known:

@@ -41,9 +41,12 @@ async def fact_of(driver: Driver, node: NodeId, chore: Chore) -> Fact | None:
 
 async def _import(driver: Driver, node: NodeId, chore: OrderImageImport) -> Fact:
     try:
-        info = await driver.import_image(
-            chore.pool, chore.image, chore.file, chore.format, chore.sha256, chore.boot, chore.disk
-        )
+        if chore.source is not None:
+            info = await driver.make_image(chore.pool, chore.image, chore.source, chore.boot)
+        else:
+            info = await driver.import_image(
+                chore.pool, chore.image, chore.file, chore.format, chore.sha256, chore.boot, chore.disk
+            )
     except BadImage as bad:
         return ReportImage(
             node=node,

@@ -218,6 +218,14 @@ def test_an_image_is_sent_with_its_digest_and_its_format(ctl: Ctl, gateway: Cann
     assert len(gateway.posted) == 4
 
 
+def test_an_image_is_made_of_a_disk(ctl: Ctl, gateway: Canned) -> None:
+    assert ctl("image", "create", "web", "--from-vm", "web-1").code == 0
+    assert ctl("image", "create", "web", "--from-vm", "web-1", "--disk", "disk1", "--snapshot", "s1").code == 0
+    asked = {"name": "web", "from_vm": "web-1"}
+    both = [("POST", "images", asked, b""), ("POST", "images", asked | {"disk": "disk1", "snapshot": "s1"}, b"")]
+    assert gateway.posted == both
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

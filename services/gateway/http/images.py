@@ -21,6 +21,7 @@ from services.gateway.views.images import Image
 QueryName = Annotated[str, QueryParameter(pattern=DNS_LABEL, max_length=63, description="a DNS label")]
 QueryProject = Annotated[str, QueryParameter(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$", max_length=63)]
 QuerySha = Annotated[str | None, QueryParameter(pattern=r"^[0-9a-f]{64}$", description="of the file, in hex")]
+QueryVm = Annotated[str, QueryParameter(pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$", max_length=63)]
 QueryDisk = Annotated[str, QueryParameter(max_length=128, description="of an appliance")]
 
 
@@ -45,14 +46,23 @@ async def import_image(
     disk: QueryDisk = "",
     pool: QueryName = "default",
     project: QueryProject = "",
+    from_vm: QueryVm = "",
+    snapshot: QueryVm = "",
 ) -> Accepted:
     """The file is inspected as exactly `format` by an agent; backing files and external data files are refused. Of what is neither
-    raw nor qcow2 a qcow2 is made. disk: which disk of an appliance (ova); its first, where none is named."""
+    raw nor qcow2 a qcow2 is made. disk: which disk of an appliance (ova); its first, where none is named.
+
+    from_vm: the image is made of a disk of that VM instead, and there is no body: of what a snapshot holds of it, or, where none is
+    named, of what is on it while the VM is stopped."""
     ask, target = asker(request, gateway), in_project(request.user, project)
     if name in gateway.model.images.all and gateway.model.images.all[name].state != "rejected":
         raise Problem(
             409, "IMAGE_KNOWN", f"there is an image `{name}`", "take another name, or delete that image first"
         )
+    if from_vm:
+        return await _make(request, gateway, io.MakeImage(image=name, vm=from_vm, disk=disk, snapshot=snapshot), target)
+    if snapshot:
+        raise Problem(400, "NO_VM", "a snapshot is named, and no VM", "name it: from_vm", field="from_vm")
     file = await gateway.uploads.take(pool, _length(request), request.stream())
     command = io.ImportImage(image=name, file=file, format=format, pool=pool, sha256=sha256, disk=disk)
     try:
@@ -65,6 +75,14 @@ async def import_image(
         gateway.uploads.drop(pool, file)
         gateway.unchanged(accepted.task, "import", name, target, "nothing had to change")
     return accepted
+
+
+async def _make(request: Asked, gateway: Gateway, command: io.MakeImage, project: str) -> Accepted:
+    if _length(request):
+        said = f"the image {command.image} is to be made of {command.vm}, and a body was sent"
+        raise Problem(400, "NO_BODY", said, "send no body, or leave from_vm out")
+    await gateway.vm(request.user, command.vm)
+    return await gateway.commands.ask(asker(request, gateway), "io", f"image-{command.image}", command, project)
 
 
 def _length(request: Asked) -> int | None:

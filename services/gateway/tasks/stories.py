@@ -209,6 +209,8 @@ def _ends(s: _Story) -> bool:
 
 def _images(s: _Story) -> bool:
     match s.event:
+        case io.ImageImportRequested(image=image, node=node, source=source) if source is not None:
+            s.begin("import", image, f"{node} makes it of {source.disk.file} of {source.vm}")
         case io.ImageImportRequested(image=image, node=node):
             s.begin("import", image, f"{node} inspects and copies it")
         case io.ImageImported(image=image, info=info):

@@ -66,7 +66,7 @@ def _importing(recorded: Recorded, event: io.ImageImportRequested) -> Image:
         state="importing",
         pool=event.pool,
         format=event.format,
-        file=event.file,
+        file="" if event.source else event.file,
         node=event.node,
         sha256=event.sha256,
         direct_boot=event.boot is not None,

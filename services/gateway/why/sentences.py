@@ -203,7 +203,7 @@ def _of_others(event: Any) -> str:
         case io.DisksSettled():
             return f"its disks came along; {', '.join(d.file for d in event.left)} on {event.source} can go"
         case io.ImageImportRequested():
-            return f"the import of {event.file} was ordered of {event.node}"
+            return _image_wish(event)
         case io.ImageImported():
             return f"found acceptable and imported: {event.info.format}, {event.info.size_mib} MiB"
         case io.ImageRejected():
@@ -249,6 +249,13 @@ def _of_nodes(event: Any) -> str:
 def _policy(policy: ladder.MemoryPolicy) -> str:
     classes = [f"{name} {pct} %" for name, pct in sorted(policy.class_ratio_pct.items())]
     return ", ".join([f"ratio {policy.ratio_pct} %", *classes])
+
+
+def _image_wish(event: io.ImageImportRequested) -> str:
+    if event.source is None:
+        return f"the import of {event.file} was ordered of {event.node}"
+    source = event.source
+    return f"{event.node} was told to make it of {source.disk.file}, {source.disk.name} of {source.vm}"
 
 
 def _of_devices(event: Any) -> str:

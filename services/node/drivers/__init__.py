@@ -23,6 +23,7 @@ import msgspec
 
 from proto.compute import Capabilities, GoneCause
 from proto.hardware import Hardware
+from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.networks import Bridge
@@ -268,6 +269,12 @@ class Driver(Protocol):
         a digest that differs (BadImage); copy or convert it, and the kernel and initrd that `boot` names in `incoming`, to
         `images/<image>/`, all or nothing. Where the image is there already with this digest: that one's answer. disk: which of
         an appliance's disks; "": its first."""
+        ...
+
+    async def make_image(self, pool: str, image: str, source: DiskSource, boot: DirectBoot | None = None) -> ImageInfo:
+        """An image of all that a disk holds; with the files that `boot` names in the folder of `source.boot_image`. What is read is
+        neither written nor removed meanwhile. All or nothing; said again it changes nothing. Raises BadImage, also where a VM at
+        rest is not; DriverError for what passes."""
         ...
 
     async def remove_image(self, pool: str, image: str) -> None: ...

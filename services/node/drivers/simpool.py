@@ -6,14 +6,16 @@ two processes had one disk: what a test of the other two rings looks at.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
 
+from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
-from proto.machine import Disk, MachineSpec
+from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.pools import FILES_MAX
 from proto.space import FileNow, PoolNow
 from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move
@@ -244,6 +246,22 @@ class SimPool:
         return self.images.setdefault(
             f"{pool}/{image}", ImageInfo(format=format.kept, size_mib=found.size_mib, sha256=found.sha256, source=source)
         )
+
+    def make_image(self, pool: str, image: str, source: DiskSource) -> ImageInfo:
+        """Raises BadImage."""
+        if source.resting and self.holders.get(f"vm {source.vm}"):
+            raise BadImage(f"{source.vm} runs: take a snapshot and name it")
+        if source.resting and _key(source.disk) in self.beneath.values():
+            raise BadImage(f"{source.disk.file} is stood on: it is not the newest of {source.vm}")
+        on = self.disks.get(_key(source.disk))
+        if on is None:
+            raise BadImage(f"{source.disk.file} of {source.vm} is not there (any more)")
+        digest = hashlib.sha256(on.encode()).hexdigest()
+        info = ImageInfo(format=DiskFormat.QCOW2, size_mib=source.disk.size_mib, sha256=digest)
+        if (there := self.images.get(f"{pool}/{image}", info)) != info:
+            raise BadImage(f"there is another image {image!r} (sha256 {there.sha256}): remove it first or take another name")
+        self.images[f"{pool}/{image}"] = info
+        return info
 
     def remove_image(self, pool: str, image: str) -> None:
         self.images.pop(f"{pool}/{image}", None)

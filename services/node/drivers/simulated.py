@@ -18,6 +18,7 @@ import msgspec
 
 from libs.common.clock import Clock, SystemClock
 from proto.compute import Capabilities
+from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, Firmware, MachineSpec
 from proto.networks import Bridge
@@ -216,6 +217,9 @@ class SimulatedDriver:
         disk: str = "",
     ) -> ImageInfo:  # fmt: skip
         return self.host.pool.import_image(pool, image, file, format, sha256)
+
+    async def make_image(self, pool: str, image: str, source: DiskSource, boot: DirectBoot | None = None) -> ImageInfo:
+        return self.host.pool.make_image(pool, image, source)
 
     async def remove_image(self, pool: str, image: str) -> None:
         self.host.pool.remove_image(pool, image)

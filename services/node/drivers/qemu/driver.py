@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from libs.memory.areas import STORAGE
 from proto.compute import Capabilities
+from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.networks import Bridge
@@ -40,7 +42,7 @@ from services.node.drivers import (
 )
 from services.node.drivers.changes import Changes
 from services.node.drivers.io import IoCount
-from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, look, merging, secrecy
+from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, look, merging, secrecy, templates
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fit import fit
@@ -317,6 +319,14 @@ class QemuDriver:
     ) -> ImageInfo:  # fmt: skip
         self._takes_images(pool)
         return await images.import_image(self._pool(pool), image, file, format, sha256, boot, disk, self._image_tool)
+
+    async def make_image(self, pool: str, image: str, source: DiskSource, boot: DirectBoot | None = None) -> ImageInfo:
+        self._takes_images(pool)
+        making = partial(templates.make, self._pool(pool), image, source, boot, self._image_tool)
+        if not source.resting:
+            return await asyncio.to_thread(making)
+        async with self._fleet.lock(source.vm):
+            return await asyncio.to_thread(making)
 
     async def remove_image(self, pool: str, image: str) -> None:
         await images.remove_image(self._pool(pool), image)

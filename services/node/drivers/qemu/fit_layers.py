@@ -45,7 +45,8 @@ async def fit(vm: RunningVm, host: Host, spec: MachineSpec, found: list[Misfit])
         there = await chains(vm)
     for disk in layered:
         if disk.slot in there:
-            async with misfits(found, "snapshot", disk.slot):
+            # pending: an image that is being made of a layer holds it for a while
+            async with misfits(found, "snapshot", disk.slot, pending=True):
                 await _merge(vm, host, disk, there[disk.slot], found)
     there = await chains(vm)
     return {d.slot: there[d.slot].files for d in layered if d.slot in there}

@@ -85,9 +85,9 @@ class Fitting:
 
 
 @asynccontextmanager
-async def misfits(into: list[Misfit], what: str, slot: int = -1) -> AsyncIterator[None]:
-    """What goes wrong inside becomes a Misfit about `what`."""
+async def misfits(into: list[Misfit], what: str, slot: int = -1, *, pending: bool = False) -> AsyncIterator[None]:
+    """What goes wrong inside becomes a Misfit about `what`; pending: it is tried again."""
     try:
         yield
     except (DriverError, OSError) as error:
-        into.append(Misfit(what=what, sentence=str(error), slot=slot))
+        into.append(Misfit(what=what, sentence=str(error), slot=slot, pending=pending))

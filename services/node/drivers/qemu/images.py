@@ -44,6 +44,8 @@ class Manifest(msgspec.Struct, frozen=True):
     boot: DirectBoot | None = None
     source: ImageFormat | None = None
     suggests: Suggestion | None = None
+    made_of: str = ""
+    """VM/disk/file that it was made of, where it did not come in"""
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 async def inspect(path: Path, format: ImageFormat, tool: QemuImg | None = None) -> ImageInfo:
     """What the file is, raw or qcow2, read as `format` and nothing else. Raises BadImage."""
-    return await asyncio.to_thread(_inspect, path, format.kept, tool or QemuImg(), "")
+    return await asyncio.to_thread(inspect_made, path, format.kept, tool or QemuImg())
 
 
 async def import_image(
@@ -80,7 +82,7 @@ async def remove_image(pool_dir: Path, image: str) -> None:
 def read_manifest(pool_dir: Path, image: str) -> Manifest | None:
     """What was imported under that name; None where nothing was."""
     try:
-        with (pool_dir / "images" / _plain(image) / "manifest.json").open("rb") as stream:
+        with (pool_dir / "images" / plain(image) / "manifest.json").open("rb") as stream:
             return msgspec.json.decode(stream.read(MANIFEST_BYTES_MAX), type=Manifest)
     except FileNotFoundError:
         return None
@@ -103,13 +105,13 @@ def _import(pool: Path, wish: Wish, tool: QemuImg) -> ImageInfo:
         made.mkdir(mode=0o755)
         disk = made / f"disk.{wish.format.kept}"
         came = disk if wish.format.stays else Path(aside) / "came"
-        digest = _copy(pool / "incoming" / _plain(wish.file), came, limit=qcow2.VIRTUAL_BYTES_MAX)
+        digest = copy(pool / "incoming" / plain(wish.file), came, limit=qcow2.VIRTUAL_BYTES_MAX)
         if wish.sha256 and wish.sha256 != digest:
             raise BadImage(
                 f"{wish.file} has sha256 {digest}, not {wish.sha256}: it was damaged on its way, or is another file"
             )
         suggests = None if came == disk else converting.convert(came, wish.format, wish.disk, disk, tool)
-        info = _inspect(disk, wish.format.kept, tool, digest)
+        info = inspect_made(disk, wish.format.kept, tool, digest)
         if wish.format is ImageFormat.ISO:
             _check_iso(disk)
         if wish.format.value != info.format.value:
@@ -117,7 +119,7 @@ def _import(pool: Path, wish: Wish, tool: QemuImg) -> ImageInfo:
         _take_boot(pool, wish.boot, made, (disk.name, "manifest.json"))
         manifest = Manifest(wish.image, info.format, info.size_mib, digest, wish.boot, info.source, info.suggests)
         (made / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-        _publish(made, images / _plain(wish.image))
+        publish(made, images / plain(wish.image))
     return info
 
 
@@ -129,7 +131,7 @@ def _check_iso(disk: Path) -> None:
 
 def _take_boot(pool: Path, boot: DirectBoot | None, made: Path, taken: tuple[str, ...]) -> None:
     for name in (boot.kernel, boot.initrd) if boot is not None else ():
-        _copy(pool / "incoming" / _plain(name, taken=taken), made / name, limit=BOOT_BYTES_MAX)
+        copy(pool / "incoming" / plain(name, taken=taken), made / name, limit=BOOT_BYTES_MAX)
 
 
 def _same(present: Manifest, wish: Wish) -> ImageInfo:
@@ -145,7 +147,7 @@ def _same(present: Manifest, wish: Wish) -> ImageInfo:
     )  # fmt: skip
 
 
-def _publish(made: Path, target: Path) -> None:
+def publish(made: Path, target: Path) -> None:
     for path in (*made.iterdir(), made):
         sync(path)
     try:
@@ -156,7 +158,7 @@ def _publish(made: Path, target: Path) -> None:
 
 
 def _remove(pool: Path, image: str) -> None:
-    folder = pool / "images" / _plain(image)
+    folder = pool / "images" / plain(image)
     with tempfile.TemporaryDirectory(prefix=".removing-", dir=folder.parent, ignore_cleanup_errors=True) as aside:
         try:
             # first out of sight as a whole, then file by file
@@ -166,7 +168,8 @@ def _remove(pool: Path, image: str) -> None:
         shutil.rmtree(Path(aside) / "image")
 
 
-def _inspect(path: Path, format: DiskFormat, tool: QemuImg, digest: str) -> ImageInfo:
+def inspect_made(path: Path, format: DiskFormat, tool: QemuImg, digest: str = "") -> ImageInfo:
+    """As `inspect`, blocking. digest: the sha256 that it is known to have."""
     with _opened(path) as fd:
         file_bytes = os.fstat(fd).st_size
         if file_bytes == 0:
@@ -197,7 +200,7 @@ def _confirm(path: Path, format: DiskFormat, virtual_bytes: int, tool: QemuImg) 
     tool.check(path, format)
 
 
-def _copy(source: Path, target: Path, *, limit: int) -> str:
+def copy(source: Path, target: Path, *, limit: int) -> str:
     """Copy, keeping holes; the sha256 of all. Raises BadImage."""
     digest = hashlib.sha256()
     with _opened(source) as fd, target.open("xb") as out:
@@ -241,7 +244,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _plain(name: str, taken: tuple[str, ...] = ()) -> str:
+def plain(name: str, taken: tuple[str, ...] = ()) -> str:
     """A name that stays inside its folder. Raises BadImage."""
     if not name or name[0] == "." or "/" in name or "\0" in name or len(name) > NAME_BYTES_MAX or name in taken:
         raise BadImage(f"{name!r} is no name for a file here: letters, digits, dots, dashes, not a dot at first")

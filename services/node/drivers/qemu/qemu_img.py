@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from proto.machine import DiskFormat
-from services.node.drivers import BadImage, CannotStart, DriverError
+from services.node.drivers import BadImage, CannotStart, DriverError, Locked
 
 type _Words = Callable[[str], list[str]]
 
@@ -31,6 +31,8 @@ CHECK_ENDS = (0, 2, 3)
 """exit codes of `qemu-img check` with a report: sound, damaged, sound but with leaked clusters"""
 
 
+LOCKED = "Failed to get"
+"""qemu-img's words where another process has the file open otherwise than it may be shared"""
 UNCHECKED = (DiskFormat.RAW, "vpc")
 """of which qemu-img has no tables to walk"""
 
@@ -137,6 +139,20 @@ class QemuImg:
         with _handed(file) as (source, fds):
             self._make(target, lambda draft: ["convert", "-q", "-f", format, "-O", target_format, source, draft], fds)
 
+    def flatten(self, file: Path, format: DiskFormat, target: Path) -> None:
+        """A qcow2 at `target`, on nothing, of all that `file` and the files beneath it hold; they are locked meanwhile. As the user
+        who owns them. Raises Locked where one is being written, BadImage; then nothing is left."""
+        owner, size = file.stat().st_uid, file.stat().st_size
+        limits = for_copy(_virtual_bytes(file) if format is DiskFormat.QCOW2 else size)
+        # by its folder, for it names what it stands on relative to that
+        with _handed(file.parent) as (folder, fds):
+            words: _Words = lambda draft: ["convert", "-q", "-f", format, "-O", "qcow2", f"{folder}/{file.name}", draft]  # noqa: E731
+            try:
+                self._make(target, words, fds, limits=limits, owner=owner)
+            except CannotStart as error:
+                kind = Locked if LOCKED in str(error) else BadImage
+                raise kind(f"{file.name} cannot be read whole: {error}") from error
+
     def take_in(self, file: Path, format: str, target: Path, bytes_max: int) -> None:
         """A qcow2 at `target` of a disk that came in another format (qemu-img's word), of no more than so many bytes.
         Raises BadImage; then nothing is left."""
@@ -170,8 +186,9 @@ class QemuImg:
                 raise DriverError(f"what is beneath {file.name} cannot be merged into it: {error}") from error
 
     def _make(
-        self, file: Path, words: _Words, fds: tuple[int, ...] = (), *, limits: Limits | None = None, bytes_max: int = 0
-    ) -> None:
+        self, file: Path, words: _Words, fds: tuple[int, ...] = (), *, limits: Limits | None = None, bytes_max: int = 0,
+        owner: int = NOBODY,
+    ) -> None:  # fmt: skip
         """Run with the name of a draft, then put the draft, durable, in the place of `file`."""
         if file.exists():
             raise CannotStart(f"{file} is there already: a disk is never overwritten")
@@ -180,9 +197,11 @@ class QemuImg:
         draft = Path(name)
         try:
             if os.geteuid() == 0:
-                os.chown(draft, NOBODY, NOBODY)
+                os.chown(draft, owner or NOBODY, owner or NOBODY)
             with _handed(draft) as (name, more):
-                self._run(words(name), (*fds, *more), limits=limits, bytes_max=bytes_max)
+                self._run(words(name), (*fds, *more), limits=limits, bytes_max=bytes_max, owner=owner)
+            if os.geteuid() == 0:
+                os.chown(draft, NOBODY, NOBODY)
             sync(draft)
             draft.rename(file)
             sync(file.parent)
