@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from libs.common.host.core import Host, state_bytes
 from libs.common.messages import Recorded, Reply
+from libs.common.registry import Registry
 from libs.memory.promise import promise_of
 from libs.memory.prove import Proof
 from proto.compute import VmDeleted
@@ -55,6 +56,8 @@ class Checker:
         self.stops: set[tuple[str, int]] = set()
         self.replies: dict[tuple[str, int], Reply] = {}
         self.short_us: dict[tuple[str, str], int] = {}
+        self.registries: dict[str, Registry] = {}
+        """kind of stream -> the events of its service; made once, for there are many"""
 
     def restored(self, position: int) -> None:
         """The log was cut there: what followed is forgotten, but for the generations that were given."""
@@ -136,10 +139,12 @@ class Checker:
 
     def _event(self, recorded: Recorded) -> Any:
         kind = recorded.stream.partition("-")[0]
-        for process in self.world.services.values():
-            if kind in {d.kind for d in process.service.deciders}:
-                return Host(process.service).events.event(recorded)
-        raise AssertionError(f"nobody owns {recorded.stream}")
+        if (known := self.registries.get(kind)) is None:
+            owner = next((p.service for p in self.world.services.values() if kind in {d.kind for d in p.service.deciders}), None)
+            if owner is None:
+                raise AssertionError(f"nobody owns {recorded.stream}")
+            known = self.registries[kind] = Host(owner).events
+        return known.event(recorded)
 
     def _ledger(self, position: int, event: Any) -> None:
         self.proof.look(position, event)
