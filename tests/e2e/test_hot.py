@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.e2e.conftest import EmbeddedCluster
@@ -43,7 +41,7 @@ def test_a_guest_grows_and_shrinks_and_keeps_its_size(cluster: EmbeddedCluster) 
     cluster.ctl("vm", "start", "grow", "--wait")
     again, _, other_boot = inside(cluster, "grow")
     assert again == 2 and other_boot != boot
-    told = [json.loads(line)["type"] for line in cluster.ctl("events", "--json").splitlines()]
+    told = [each["type"] for each in cluster.json("vm", "history", "grow")]
     assert told.count("vm_resized") == 2 and "vm_reshaped" in told
     sizes = cluster.json("vm", "history", "grow", "--size")
     assert [each["type"] for each in sizes].count("vm_resize_requested") == 2
