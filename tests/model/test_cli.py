@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from services.cli import machine, show, units
+from services.cli import machine, show, units, vm_clone
 from services.cli.client import path
 from services.cli.events import line, messages, speaks_of
 from services.cli.failure import DENIED, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, Failure, code_of
@@ -58,6 +58,19 @@ def test_disks_as_people_write_them() -> None:
     for wrong in ("64,slot=3", "64,iops=many", "64,bus=", "64,32"):
         with pytest.raises(typer.BadParameter, match="write a size, or KEY=VALUE with one of image, bus"):
             machine.disk(wrong)
+
+
+def test_a_clone_has_its_sources_definition_and_nothing_that_makes_it_that_one() -> None:
+    vm = {
+        "name": "a", "uuid": "u", "vcpus": 2, "memory_mib": 512, "vcpus_max": 8, "priority": "normal", "firmware": "direct",
+        "nics": [{"name": "nic0", "mac": "52:54:00:00:00:01", "network": "blue", "queues": 2, "slot": 2}], "node": "n1",
+    }  # fmt: skip
+    body = vm_clone.definition(vm, "b", [{"image": "b-disk0"}], start=True)
+    assert body == {
+        "name": "b", "vcpus": 2, "memory_mib": 512, "vcpus_max": 8, "priority": "normal", "disks": [{"image": "b-disk0"}],
+        "nics": [{"network": "blue", "queues": 2}], "start": True,
+    }  # fmt: skip
+    assert vm_clone.definition({**vm, "firmware": "uefi"}, "b", [], start=False)["firmware"] == "uefi"
 
 
 def test_parts_and_counts_for_people() -> None:
