@@ -31,8 +31,15 @@ logs: ## the newest lines of every process's log
 destroy: ## kill the cluster's VMs and remove its state
 	@$(CLUSTER) destroy --yes
 
+PURE := tests/model tests/sim
+REAL := tests/contract tests/e2e
+
+# What is pure takes one core and no guest; it runs beside the rest, with less right to the CPU, and is told when it is over.
 test: setup ## models, contracts, simulated worlds, real guests
-	@$(PY) -m pytest tests/model tests/contract tests/sim tests/e2e
+	@log=$$(mktemp); \
+	( nice $(PY) -m pytest $(PURE) >"$$log" 2>&1; code=$$?; cat "$$log"; rm -f "$$log"; exit $$code ) & pure=$$!; \
+	$(PY) -m pytest $(REAL); real=$$?; \
+	wait $$pure; pure=$$?; [ $$pure = 0 ] || echo "$(PURE) failed: see above"; exit $$((real ? real : pure))
 
 prove: setup ## a million random lives of a memory ledger, every step held against its invariants (some minutes)
 	@$(PY) -m tests.prove
