@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,8 +105,9 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     yield from rig_of(request.param, tmp_path)
 
 
-@pytest.fixture
-async def vm(rig: Rig) -> AsyncIterator[Vm]:
+@asynccontextmanager
+async def mounted(rig: Rig) -> AsyncIterator[Vm]:
+    """One that runs, with a file system on its second disk."""
     driver = rig.driver()
     await driver.open()
     spec = replace(rig.spec(), disks=(*rig.spec().disks, DATA))
@@ -115,6 +117,12 @@ async def vm(rig: Rig) -> AsyncIterator[Vm]:
     await vm.mounted()
     yield vm
     await vm.driver.close()
+
+
+@pytest.fixture
+async def vm(rig: Rig) -> AsyncIterator[Vm]:
+    async with mounted(rig) as running:
+        yield running
 
 
 def files(has: Hardware, slot: int) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ import pytest
 from msgspec.structs import replace
 
 from proto.images import DiskSource
-from proto.machine import DiskFormat, Freeze, birth
+from proto.machine import DiskFormat, Freeze
 from services.node.drivers import BadImage, Locked
 from services.node.drivers.qemu import disks
 from services.node.drivers.qemu.driver import QemuDriver
 from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of
-from tests.contract.test_driver_snapshots import DATA, Vm, leaving
+from tests.contract.test_driver_snapshots import DATA, Vm, leaving, mounted
 
 OPEN_S_MAX = 20.0
 
@@ -29,15 +29,8 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 
 @pytest.fixture
 async def vm(rig: Rig) -> AsyncIterator[Vm]:
-    driver = rig.driver()
-    await driver.open()
-    spec = replace(rig.spec(), disks=(*rig.spec().disks, DATA))
-    await driver.start(spec)
-    await guest_up(driver)
-    vm = Vm(rig, driver, replace(spec, born=birth(spec)))
-    await vm.mounted()
-    yield vm
-    await vm.driver.close()
+    async with mounted(rig) as running:
+        yield running
 
 
 def held(vm: Vm, number: int) -> DiskSource:

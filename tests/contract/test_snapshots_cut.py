@@ -10,12 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from proto.hardware import Consistency, Hardware
-from proto.machine import Disk, Freeze, MachineSpec, birth
+from proto.machine import Disk, Freeze, MachineSpec
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.freezer import Freezer
 from services.node.drivers.qemu.machine import RunningVm
-from tests.contract.driver_rigs import Rig, guest_up, rig_of
-from tests.contract.test_driver_snapshots import DATA, Vm, files, leaving
+from tests.contract.driver_rigs import Rig, rig_of
+from tests.contract.test_driver_snapshots import Vm, files, leaving, mounted
 
 STEPS = ("blockdev-add", "transaction", "block-stream", "blockdev-del", "make", "seal", "save")
 THAWED_S_MAX = 20.0
@@ -32,15 +32,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 @pytest.fixture
 async def vm(rig: Rig) -> AsyncIterator[Vm]:
-    driver = rig.driver()
-    await driver.open()
-    spec = replace(rig.spec(), disks=(*rig.spec().disks, DATA))
-    await driver.start(spec)
-    await guest_up(driver)
-    vm = Vm(rig, driver, replace(spec, born=birth(spec)))
-    await vm.mounted()
-    yield vm
-    await vm.driver.close()
+    async with mounted(rig) as running:
+        yield running
 
 
 def running(vm: Vm) -> RunningVm:
