@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,7 @@ def test_a_vm_goes_back_to_what_it_was(cluster: EmbeddedCluster) -> None:
     cluster.ctl("vm", "start", "snap", "--wait")
     mounted(cluster)
     assert sh(cluster, SUMS) == old
-    told = [json.loads(line)["type"] for line in cluster.ctl("events", "--json").splitlines()]
+    told = [each["type"] for each in cluster.json("vm", "history", "snap")]
     assert told.count("snapshot_taken") == 4 and told.count("snapshot_deleted") == 2
     cluster.ctl("vm", "stop", "snap", "--force", "--wait")
     cluster.ctl("vm", "delete", "snap", "--wait")
