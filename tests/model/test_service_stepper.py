@@ -152,6 +152,12 @@ def test_facts_and_ticks_that_decide_nothing_are_not_recorded() -> None:
     assert desk.replies["r"].status == "accepted" and desk.events() == []
 
 
+def test_what_the_process_itself_found_out_is_decided_at_once() -> None:
+    desk = Desk()
+    desk.do(desk.host.on_own([Raise(counter="a"), Raise(counter="a")], NOW, iter(["one", "two"])))
+    assert desk.total("a") == 2
+
+
 def test_one_append_per_stream_is_under_way_and_the_others_wait() -> None:
     desk = Desk()
     desk.hold = True

@@ -310,13 +310,22 @@ class Host:
     def on_tick(self, now_us: int, new_id: Iterable[str]) -> list[Effect]:
         """About once a second. `new_id` gives ids for the tick commands."""
         self.now_us = now_us
+        states = ((stream, slot.state) for stream, slot in sorted(self.slots.items()))
+        out = self._own(list(self.service.ticks(now_us, states)), now_us, new_id)
+        return self._finish(out + self._unpark())
+
+    def on_own(self, commands: Iterable[Command], now_us: int, new_id: Iterable[str]) -> list[Effect]:
+        """What this process itself has found out between two ticks, as when it carried out what was decided."""
+        self.now_us = now_us
+        return self._finish(self._own(commands, now_us, new_id))
+
+    def _own(self, commands: Iterable[Command], now_us: int, new_id: Iterable[str]) -> list[Effect]:
         out: list[Effect] = []
         ids = iter(new_id)
-        states = ((stream, slot.state) for stream, slot in sorted(self.slots.items()))
-        for command in list(self.service.ticks(now_us, states)):
+        for command in commands:
             envelope = Envelope(id=next(ids), data=NIL, actor=f"service:{self.service.name}", at_us=now_us)
             out += self._admit(self._job(command, envelope, None))
-        return self._finish(out + self._unpark())
+        return out
 
     def on_mark(self) -> list[Effect]:
         """Now and then: store the consumer position even where nothing had to be written."""

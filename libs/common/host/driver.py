@@ -20,7 +20,7 @@ from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, Se
 from libs.common.host.service import Service
 from libs.common.host.tasks import Tasks, answer
 from libs.common.log import Appended, EventLog, Fenced, LogError
-from libs.common.messages import Recorded, encode
+from libs.common.messages import Command, Recorded, encode
 from libs.common.registry import Downcast, Upcast
 from libs.common.telemetry import span
 
@@ -109,6 +109,10 @@ class Runner:
             return figures.of_service(self._process, self.host, self.counts)
         answer: msgspec.Struct = self.host.service.query(what, data, self.host.states(), self.host.views)
         return answer
+
+    def say(self, *commands: Command) -> None:
+        """This service's own commands, ticks among them, at once: what its process has found out. In the event loop only."""
+        self._do(self.host.on_own(commands, self._clock.now_us(), self._ids()))
 
     # --- in -------------------------------------------------------------------------------------------------------
 
