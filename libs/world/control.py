@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from libs.common.bus.permissions import matches
@@ -10,8 +11,10 @@ from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, Publish, Read, ReadStream, SaveMark, SendOrder
 from libs.common.host.relay import Relay
 from libs.common.host.service import Service
-from libs.common.log import LogError
+from libs.common.log import Head, LogError
 from libs.common.messages import Delivered, Recorded, Reply
+from libs.world.branch import branched
+from libs.world.decoding import registries
 from proto.node import Heard
 
 if TYPE_CHECKING:
@@ -20,6 +23,15 @@ if TYPE_CHECKING:
 TICK_US = 1_000_000
 POLL_US = 500_000
 AWAY_US = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A host that has folded the log up to a position, and has begun nothing. It is never run: branches of it are."""
+
+    incarnation: int
+    position: int
+    host: Host
 
 
 class HostProcess:
@@ -32,6 +44,9 @@ class HostProcess:
         self.host: Host | None = None
         self.life = 0
         self._ids = 0
+        self._polls = False
+        self._listens: dict[str, bool] = {}
+        self._snapshot: Kept | None = None
 
     def begin(self) -> None:
         world = self.world
@@ -41,14 +56,29 @@ class HostProcess:
             world.net.after(AWAY_US, self.begin)
             return
         self.life += 1
-        host = Host(self.service)
         head = world.log.head_now()
-        reacted = world.log.consumer_position_now(host.reactions.consumer)
-        host.fold(world.log.read_all_now(0, head.position), reacted)
-        self.host = host
+        self.host = host = self._folded(head)
         self._do(host.ready(head.incarnation, world.net.now_us))
+        self._polls = False
         self._later(TICK_US, self._tick)
-        self._later(POLL_US, self._poll)
+        self.wake()
+
+    def _folded(self, head: Head) -> Host:
+        """From the snapshot, where there is one of this incarnation, and the rest of the log."""
+        log, kept = self.world.log, self._snapshot
+        if kept is not None and kept.incarnation == head.incarnation:
+            host, start = branched(kept.host), kept.position
+        else:
+            host, start = Host(self.service, registries=registries(self.service)), 0
+        reacted = log.consumer_position_now(host.reactions.consumer)
+        host.fold(log.read_all_now(start, head.position), reacted)
+        return host
+
+    def keep(self) -> None:
+        """A snapshot of what the log has told so far, for those that crash later."""
+        head = self.world.log.head_now()
+        self._snapshot = None
+        self._snapshot = Kept(head.incarnation, head.position, self._folded(head))
 
     def crash(self) -> None:
         self.host = None
@@ -60,8 +90,14 @@ class HostProcess:
         if self.host is not None:
             self._do(self.host.on_command(answer, data, self.world.net.now_us, node, stream))
 
+    def listens(self, subject: str) -> bool:
+        """To this telemetry."""
+        if (known := self._listens.get(subject)) is None:
+            known = self._listens[subject] = any(matches(pattern, subject) for pattern in self.service.telemetry)
+        return known
+
     def telemetry(self, subject: str, data: bytes) -> None:
-        if self.host is not None and any(matches(pattern, subject) for pattern in self.service.telemetry):
+        if self.host is not None:
             self.host.on_telemetry(subject, data, self.world.net.now_us)
 
     def delivered(self, delivered: Delivered) -> None:
@@ -84,14 +120,22 @@ class HostProcess:
         assert self.host is not None
         self._do(self.host.on_events(records, self.world.net.now_us))
 
+    def wake(self) -> None:
+        """Something was committed that it has not heard of: unless the bus tells it, it looks by itself, as the driver does."""
+        if self.host is not None and not self._polls:
+            self._polls = True
+            self._later(POLL_US, self._poll)
+
     def _poll(self) -> None:
-        """The fall-back of a deaf bus, as the driver does it."""
         assert self.host is not None
+        self._polls = False
         try:
             self._hear(self.world.log.read_all_now(self.host.reactions.next_position - 1, 500))
+            behind = self.world.log.head_now().position >= self.host.reactions.next_position
         except LogError:
-            pass
-        self._later(POLL_US, self._poll)
+            behind = True
+        if behind:
+            self.wake()
 
     def _tick(self) -> None:
         assert self.host is not None
@@ -128,7 +172,7 @@ class HostProcess:
                     raise AssertionError(f"bug in {where}") from error
 
     def _delay_us(self) -> int:
-        return self.world.random.randint(*self.world.net.weather.commit_us)
+        return self.world.net.between(*self.world.net.weather.commit_us)
 
     def _append(self, effect: Append) -> None:
         """The commit happens whether or not the process lives to hear of it."""
@@ -141,6 +185,8 @@ class HostProcess:
                 said = str(error)
                 self._if(life, lambda: self._host().on_append_failed(effect.token, said), AWAY_US)
                 return
+            if result.positions:
+                world.committed()
             self._if(life, lambda: self._host().on_appended(effect.token, result), self._delay_us())
 
         world.net.after(self._delay_us(), commit)
@@ -182,6 +228,8 @@ class RelayProcess:
         self.world = world
         self.life = 0
         self.up = False
+        self._idle: Relay | None = None
+        """it has published all there is, and waits for the head to move"""
 
     def begin(self) -> None:
         if self.up:
@@ -196,7 +244,14 @@ class RelayProcess:
 
     def crash(self) -> None:
         self.up = False
+        self._idle = None
         self.life += 1
+
+    def wake(self) -> None:
+        """Something was committed."""
+        if (relay := self._idle) is not None:
+            self._idle = None
+            self._next(relay, [relay.start()], 500)
 
     def _run(self, relay: Relay) -> None:
         self._step(relay, relay.start())
@@ -207,8 +262,10 @@ class RelayProcess:
             match step:
                 case Read(after, limit):
                     records = world.log.read_all_now(after, limit)
-                    following = [relay.on_records(records)]
-                    self._next(relay, following, 500 if records else 10_000)
+                    if records:
+                        self._next(relay, [relay.on_records(records)], 500)
+                    else:
+                        self._idle = relay
                 case Publish(events):
                     for published in events:
                         world.publish(published)

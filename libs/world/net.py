@@ -1,4 +1,11 @@
-"""The world's time and its network: a heap of things to come, and messages that may be late, lost, said twice or cut off."""
+"""The world's time and its network: a heap of things to come, and messages that may be late, lost, said twice or cut off.
+
+Names on the network: `control` (all services), `bus`, `user`, each node's. A name in `cut` hears and says nothing; a pair
+(source, target) in `one_way` loses what goes that way alone, and (source, "") what goes from it to anybody.
+
+Each thing to come may have an owner, the process that does it (`ha`, `agent:n1`): while that is in `paused` (stopped, or in a
+collection of garbage that does not end) what is its own waits, messages to it too, and happens in its order when it goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 type Thunk = Callable[[], None]
+type _Due = tuple[int, int, str, str, str, Thunk]
 
 START_US = 1_700_000_000_000_000
 
@@ -28,38 +36,72 @@ class Weather:
 
 @dataclass(slots=True)
 class Net:
+    """steps: things that have happened; deliveries: those of them that were messages, and came to somebody."""
+
     random: Random
     now_us: int = START_US
     weather: Weather = field(default_factory=Weather)
     cut: set[str] = field(default_factory=set)
     """names that hear and say nothing"""
+    one_way: set[tuple[str, str]] = field(default_factory=set)
+    paused: dict[str, list[_Due]] = field(default_factory=dict)
     steps: int = 0
-    _heap: list[tuple[int, int, Thunk]] = field(default_factory=list)
+    deliveries: int = 0
+    _heap: list[_Due] = field(default_factory=list)
     _serial: int = 0
 
-    def after(self, delay_us: int, thunk: Thunk) -> None:
+    def after(self, delay_us: int, thunk: Thunk, owner: str = "") -> None:
         """Something local: it happens, at its time."""
         self._serial += 1
-        heapq.heappush(self._heap, (self.now_us + delay_us, self._serial, thunk))
+        heapq.heappush(self._heap, (self.now_us + delay_us, self._serial, "", "", owner, thunk))
 
-    def send(self, source: str, target: str, thunk: Thunk) -> None:
+    def between(self, least_us: int, most_us: int) -> int:
+        """By chance, both included."""
+        return least_us + int(self.random.random() * (most_us - least_us + 1))
+
+    def send(self, source: str, target: str, thunk: Thunk, owner: str = "") -> None:
         """A message: perhaps."""
-        w, r = self.weather, self.random
-        for _ in range(2 if r.random() < w.twice else 1):
-            if r.random() < w.lost:
+        w, chance = self.weather, self.random.random
+        for _ in range(2 if w.twice and chance() < w.twice else 1):
+            if w.lost and chance() < w.lost:
                 continue
-            delay_us = r.randint(*w.delay_us) + (r.randint(0, w.late_us) if r.random() < w.late else 0)
-            self.after(delay_us, lambda: self._deliver(source, target, thunk))
+            delay_us = self.between(*w.delay_us)
+            if w.late and chance() < w.late:
+                delay_us += self.between(0, w.late_us)
+            self._serial += 1
+            heapq.heappush(self._heap, (self.now_us + delay_us, self._serial, source, target, owner, thunk))
 
-    def _deliver(self, source: str, target: str, thunk: Thunk) -> None:
-        if source not in self.cut and target not in self.cut:
-            thunk()
+    def pause(self, owner: str) -> None:
+        self.paused.setdefault(owner, [])
+
+    def resume(self, owner: str) -> None:
+        """What waited happens now, one after the other."""
+        for _, _, source, target, _, thunk in self.paused.pop(owner, ()):
+            self._serial += 1
+            heapq.heappush(self._heap, (self.now_us, self._serial, source and "here", target, owner, thunk))
 
     def next_us(self) -> int | None:
         return self._heap[0][0] if self._heap else None
 
     def step(self) -> None:
-        at_us, _, thunk = heapq.heappop(self._heap)
+        due = heapq.heappop(self._heap)
+        at_us, _, source, target, owner, thunk = due
         self.now_us = max(self.now_us, at_us)
         self.steps += 1
+        if source:
+            if self.lost(source, target):
+                return
+            self.deliveries += 1
+        if owner in self.paused:
+            self.paused[owner].append(due)
+            self.deliveries -= bool(source)
+            return
         thunk()
+
+    def lost(self, source: str, target: str) -> bool:
+        """Whether a message is that would arrive now."""
+        if source == "here":
+            return False
+        one_way = self.one_way
+        gone = one_way and ((source, target) in one_way or (source, "") in one_way)
+        return source in self.cut or target in self.cut or bool(gone)

@@ -72,6 +72,7 @@ class NodeProcess:
         self.chores = Chores()
         self.plans = Plans(NodeId(self.name))
         self.meter = Meter(self.name)
+        self.world.checker.touched = True
         self.agent = Agent(NodeId(self.name), quiet=self.chores.quiet)
         kept = [self.disk[vm] for vm in sorted(self.disk)]
         self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
@@ -104,6 +105,7 @@ class NodeProcess:
 
     def power_off(self) -> None:
         self.crash()
+        self.world.checker.touched = True
         self.powered = False
         self.host.power_off()
 
@@ -159,6 +161,7 @@ class NodeProcess:
 
     def _look(self) -> None:
         """What the host has to tell by now; an agent that is dead hears nothing of it."""
+        self.world.checker.touched = True
         for said in self.host.due(self.now_us):
             if self.agent is None:
                 continue
@@ -223,7 +226,7 @@ class NodeProcess:
             assert self.agent is not None
             self._do(self.agent.on_persisted(kept))
 
-        self.world.net.after(self.world.random.randint(*PERSIST_US), written)
+        self.world.net.after(self.world.net.between(*PERSIST_US), written)
 
     def _work(self, work: Work) -> None:
         node, chore, pool = NodeId(self.name), work.chore, self.host.pool

@@ -130,9 +130,16 @@ class World:
         for process in self.services.values():
             self.net.send("bus", process.name, lambda p=process: p.delivered(delivered))  # type: ignore[misc]
 
+    def committed(self) -> None:
+        """There is something new in the log."""
+        self.checker.news = True
+        self.relay.wake()
+        for process in self.services.values():
+            process.wake()
+
     def telemetry(self, node: str, subject: str, data: bytes) -> None:
         for process in self.services.values():
-            if process.service.telemetry:
+            if process.listens(subject):
                 self.net.send(node, "control", lambda p=process: p.telemetry(subject, data))  # type: ignore[misc]
 
     def note_kept(self, node: str, before: Kept | None, after: Kept) -> None:

@@ -52,8 +52,9 @@ class Host:
 
     def __init__(
         self, service: Service, upcasts: dict[tuple[str, int], Upcast] | None = None,
-        downcasts: dict[tuple[str, int], Downcast] | None = None,
+        downcasts: dict[tuple[str, int], Downcast] | None = None, registries: tuple[Registry, Registry] | None = None,
     ) -> None:  # fmt: skip
+        """registries: of commands and of events, where they are there already: making them takes a while."""
         self.service = service
         self.views = service.views()
         self.slots = Slots(service.deciders)
@@ -61,8 +62,7 @@ class Host:
         self.incarnation = 0
         self.now_us = 0
         self._by_command: dict[type, Decider[Any, Any, Any]] = {c: d for d in service.deciders for c in d.commands}
-        self.commands = Registry([*self._by_command, Hello])
-        self.events = Registry([e for d in service.deciders for e in d.events] + list(service.follows), upcasts)
+        self.commands, self.events = registries or _registries(service, upcasts)
         self.writer = Writer(self.events, downcasts)
         self.reactions = Reactions(service.name, self._react_to, self._decide_reaction, self.slots.of, self._blocked)
         self._deaf = service.views is NoViews and service.react is no_react
@@ -364,6 +364,12 @@ class Host:
     def _token(self) -> int:
         self._tokens += 1
         return self._tokens
+
+
+def _registries(service: Service, upcasts: dict[tuple[str, int], Upcast] | None) -> tuple[Registry, Registry]:
+    commands = [command for decider in service.deciders for command in decider.commands]
+    events = [event for decider in service.deciders for event in decider.events]
+    return Registry([*commands, Hello]), Registry([*events, *service.follows], upcasts)
 
 
 def state_bytes(host: Host) -> bytes:

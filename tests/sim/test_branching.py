@@ -1,0 +1,87 @@
+"""A branched world is the same world, and another: what befalls one is nothing to the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+
+from libs.common.host.core import state_bytes
+from libs.world.branch import branched
+from libs.world.faults import Storm, story
+from libs.world.world import World
+from proto.compute import DefineVm, StartVm
+from proto.machine import DiskWish
+
+
+def start(world: World, n: int) -> None:
+    world.ask("compute", f"vm-vm-{n}", StartVm(vm=f"vm-{n}"))
+
+
+def booted(seed: int = 1) -> World:
+    world = World(seed)
+    world.begin()
+    world.run(6)
+    for n in range(5):
+        world.ask("compute", f"vm-vm-{n}", DefineVm(vm=f"vm-{n}", memory_mib=512, disks=(DiskWish(image="tiny"),)))
+        world.net.after(500_000, partial(start, world, n))
+    world.run(0.7)  # in the middle of the starts
+    return world
+
+
+def told(world: World) -> tuple[Any, ...]:
+    states = [state_bytes(p.host) for p in world.services.values() if p.host is not None]
+    return world.log.read_all_now(0, 10**6), states, world.net.steps, world.net.deliveries
+
+
+def test_both_go_on_alike() -> None:
+    first = booted()
+    second = branched(first)
+    for world in (first, second):
+        world.run(10)
+        world.agents["n1"].power_off()
+        world.run(10)
+    assert told(first) == told(second) == told(branched(second))
+
+
+def test_what_befalls_one_is_nothing_to_the_other() -> None:
+    first, alone = booted(), booted()
+    second = branched(first)
+    second.net.random.seed(9)
+    second.agents["n2"].power_off()
+    second.services["compute"].crash()
+    second.run(10)
+    first.run(10)
+    alone.run(10)
+    assert told(first) == told(alone) != told(second)
+
+
+def test_closures_cells_and_bound_methods_are_of_the_branch() -> None:
+    box: dict[str, Any] = {"n": [0]}
+
+    def more(by: int = 1) -> None:
+        box["n"].append(by)
+
+    box |= {"call": more, "bound": box["n"].append, "queue": deque([box["n"]]), "random": Random(3)}
+    other = branched(box)
+    other["call"]()
+    other["bound"](7)
+    assert (box["n"], other["n"]) == ([0], [0, 1, 7])
+    assert other["queue"][0] is other["n"] and other["random"].random() == box["random"].random()
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    with pytest.raises(TypeError, match="generator"):
+        branched({"ids": (n for n in range(3))})
+
+
+@pytest.mark.parametrize("seed", (3, 4))
+def test_checks_of_what_changed_find_what_checks_of_everything_find(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = story(seed, Storm(seconds=15))
+    monkeypatch.setattr("libs.world.checks.EVERYTHING", True)
+    whole = story(seed, Storm(seconds=15))
+    assert told(quick) == told(whole)
+    assert (quick.checker.position, quick.checker.generations) == (whole.checker.position, whole.checker.generations)
