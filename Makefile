@@ -45,7 +45,7 @@ prove: setup ## a million random lives of a memory ledger, every step held again
 	@$(PY) -m tests.prove
 
 chaos: setup ## 200 random changes of a real guest's hardware by a seed, agents killed among them (SEED=1 STEPS=200; minutes)
-	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --steps $(or $(STEPS),200)
+	@$(PY) -m tests.chaos.hardware --seed $(or $(SEED),1) --steps $(or $(STEPS),200)
 
 check: setup ## style, types, walls between the rooms, message compatibility
 	@$(PY) -m infra.check

@@ -1,10 +1,10 @@
-"""Random changes of a guest's hardware with its agent killed among them: the short form of `make chaos` (tests/chaos.py)."""
+"""Random changes of a guest's hardware with its agent killed among them: the short form of `make chaos` (tests.chaos.hardware)."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.chaos import CREATE, VM, Chaos
+from tests.chaos.hardware import CREATE, VM, Chaos
 from tests.e2e.conftest import EmbeddedCluster
 
 SEEDS = (1,)

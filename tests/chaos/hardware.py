@@ -1,6 +1,6 @@
 """Random changes of a running guest's hardware, with its agent killed among them, leave log, QEMU and guest in agreement.
 
-python -m tests.chaos [--seed N] [--steps N]
+python -m tests.chaos.hardware [--seed N] [--steps N]
 
 Each step plugs, unplugs, grows, limits or resizes something, pulls or puts in a cable; some agents are killed right behind. What
 a step may not do is refused, which is an answer too. Every LOOK_EVERY steps, and in the end, the log (`vm show`), QEMU (its agent's
@@ -275,7 +275,7 @@ CREATE = (
 def main() -> None:
     from tests.e2e.conftest import EmbeddedCluster, embedded
 
-    options = argparse.ArgumentParser(prog="python -m tests.chaos")
+    options = argparse.ArgumentParser(prog="python -m tests.chaos.hardware")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--steps", type=int, default=STEPS)
     asked = options.parse_args()
