@@ -65,7 +65,8 @@ class Granted(msgspec.Struct, frozen=True, array_like=True):
 
 class Sighting(msgspec.Struct, frozen=True, array_like=True):
     """A node's record in a pool's lease area, as another node read it past all caches. error: it could not be read, which proves
-    nothing. acknowledged: the letter that it answered last, done: VMs that it says it has ended since (process gone)."""
+    nothing. acknowledged: the letter that it answered last, done: VMs that it says it has ended since (process gone). lease_us: how
+    long that node lets a renewal count, by the newest grant that it has heard of; own: how its lease stands (as in LeaseBeat)."""
 
     pool: str
     node: str
@@ -75,6 +76,8 @@ class Sighting(msgspec.Struct, frozen=True, array_like=True):
     acknowledged: int = 0
     done: tuple[str, ...] = ()
     error: str = ""
+    lease_us: int = 0
+    own: str = ""
 
 
 class LeaseBeat(msgspec.Struct, frozen=True, array_like=True):

@@ -25,7 +25,9 @@ class Capabilities(Value):
     kernel, and from VMs; cells_mib: this node's memory by NUMA cell, in the order of cells; cell_numbers: the kernel's,
     likewise. pool_ids: of each pool a word that no other has: nodes whose words differ reach different disks; move_key: the public
     key that opens moves between hosts. firmware: what VMs may have there; empty: it did not say, so all but uefi. bridges: those
-    that VMs may be put into; tap_filter: what VMs send and hear there can be kept to their own VLAN and addresses."""
+    that VMs may be put into; tap_filter: what VMs send and hear there can be kept to their own VLAN and addresses.
+    watchdog: one runs, and guards (docs/watchdog.md): without one nothing there counts as protected. watch_at: `HOST:PORT` where it
+    answers probes. lease_pools: those where disks are locked and a lease can be renewed and its silence be proven."""
 
     accelerator: str
     cpu_model: str
@@ -55,6 +57,9 @@ class Capabilities(Value):
     cell_numbers: tuple[int, ...] = ()
     firmware: tuple[Firmware, ...] = ()
     tap_filter: bool = False
+    watchdog: bool = False
+    watch_at: str = ""
+    lease_pools: tuple[str, ...] = ()
 
 
 class JoinNode(Command):

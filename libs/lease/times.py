@@ -35,12 +35,12 @@ class Times(NamedTuple):
 
     @property
     def waited_us(self) -> int:
-        """After the last sign of life, by the observer's clock: the lease is spent, whatever the node's clock does within DRIFT_PCT."""
+        """After the last sign of life, by the observer's clock: the lease is spent, however the node's clock drifts (DRIFT_PCT)."""
         return drifted_us(self.lease_us) + MARGIN_US
 
     @property
     def successor_us(self) -> int:
-        """A new grantor counts no lease as spent before this, from its own start: another may have signed one G after its last check."""
+        """From its own start a new grantor counts no lease as spent before: another may have signed one G after its last check."""
         return self.sign_us + self.waited_us
 
     @property
@@ -54,12 +54,19 @@ def drifted_us(span_us: int) -> int:
     return span_us + -(-span_us * DRIFT_PCT // 100)
 
 
-FAST = Times("fast", 5_000_000, 3_000_000, 1_000_000, 1_000_000, 1_000_000, 2_000_000)
-TOLERANT = Times("tolerant", 30_000_000, 20_000_000, 3_000_000, 1_000_000, 1_000_000, 2_000_000)
+FAST = Times("fast", 5_000_000, 3_000_000, 1_000_000, 1_000_000, 1_000_000, 5_000_000)
+TOLERANT = Times("tolerant", 30_000_000, 20_000_000, 3_000_000, 1_000_000, 1_000_000, 5_000_000)
 
 
 def times(tolerant: bool) -> Times:
     return TOLERANT if tolerant else FAST
+
+
+def shrunk(profile: Times, lease_us: int) -> Times:
+    """The profile for a lease of that length: never a longer one. 0: as it is."""
+    if not 0 < lease_us < profile.lease_us:
+        return profile
+    return Times(profile.name, *(value * lease_us // profile.lease_us for value in profile[1:]))
 
 
 def scaled(profile: Times, percent: int) -> Times:

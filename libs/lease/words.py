@@ -1,0 +1,58 @@
+"""What agent and watchdog say to one another on `<state>/watchdog/socket`: one JSON object a line, `word` says which. The watchdog
+is the server; whoever connects last is its agent. Times are of CLOCK_BOOTTIME in microseconds.
+
+agent to watchdog
+    grant    term epoch sent_us lease_us pools refused tolerant       as the grantor answered (proto.lease.Granted)
+    learnt   number raised                                            to `learn`
+    begin    id vm       a start, an activation or a resume of a guarded VM is about to be made: `id`, why_not ("": it may)
+    over     vm          it has come to its end, whatever came of it
+    records  id nodes pools                                           `id`, sightings, error
+    letter   id node pools number term epoch vms                      `id`, error
+    probe    id addresses                                             `id`, answered_ms
+    hello    watch_at    where peers reach this watchdog is answered: `id` 0, watch_at, pools (words of those it reaches)
+
+watchdog to agent
+    state    own epoch term left_us guarded clean pools sightings slow     once a second, and when it changed
+    ask      ask for a grant now
+    learn    number vms                                               the generations of these VMs, of the control plane
+    …        the answers above, by `id`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+LINE_BYTES_MAX = 1 << 20
+SOCKET = "socket"
+FOLDER = "watchdog"
+"""below the node's state folder"""
+
+
+class BadWords(ValueError):
+    """What came is none of these words."""
+
+
+def line(word: str, **values: Any) -> bytes:
+    return json.dumps({"word": word, **values}, separators=(",", ":")).encode() + b"\n"
+
+
+class Lines:
+    """Bytes in, words out. Raises BadWords for what is too long or no object with a word; the connection is then of no use."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LINE_BYTES_MAX:
+            raise BadWords(f"a line of more than {LINE_BYTES_MAX} bytes")
+        for text in whole:
+            try:
+                found = json.loads(text)
+            except ValueError as error:
+                raise BadWords(f"no JSON: {error}") from None
+            if not isinstance(found, dict) or not isinstance(found.get("word"), str):
+                raise BadWords("no object with a word")
+            yield found
