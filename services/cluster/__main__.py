@@ -35,7 +35,8 @@ def up(layout: Layout, options: argparse.Namespace) -> int:
     if not layout.record.exists():
         record.save(layout.record, found)  # by which destroy knows a cluster's folder
     if not alive(found.supervisor):
-        chosen = ["--separate"] * options.separate + (["--driver", options.driver] if options.driver else [])
+        chosen = ["--separate"] * options.separate + ["--apart"] * options.apart
+        chosen += ["--driver", options.driver] if options.driver else []
         chosen += ["--memory-mib", str(options.memory_mib)] if options.memory_mib is not None else []
         if not _launch(layout, chosen):
             return 1
@@ -154,6 +155,7 @@ def daemon(layout: Layout, options: argparse.Namespace) -> int:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     chosen = record.load(layout.record)
     chosen.separate, chosen.driver = options.separate, options.driver or chosen.driver
+    chosen.apart = options.apart
     chosen.memory_mib = chosen.memory_mib if options.memory_mib is None else options.memory_mib
     try:
         supervisor.serve(layout, os.environ, chosen, lambda: _tell(options.bound_fd))
@@ -180,6 +182,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     for verb in ("up", "daemon"):
         one = verbs.add_parser(verb)
         one.add_argument("--separate", action="store_true", help="one process per service")
+        one.add_argument("--apart", action="store_true", help="each node in a network of its own, by a cable that can be cut")
         one.add_argument("--driver", choices=("qemu", "simulated"), default="", help="of the agents; kept")
         words_said = "what each node may use of this host's memory; kept; 0: its share"
         one.add_argument("--memory-mib", type=_mib, default=None, metavar="MIB", help=words_said)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGTERM, Signals
 
+from services.cluster.apart import enter
 from services.cluster.places import ServerUser
 from services.cluster.processes import Mark, alive, children_of, dies_with_parent, end, mark_of, send
 from services.cluster.record import ChildRecord
@@ -36,6 +37,7 @@ class Spec:
     ready       asked again and again while it starts; it may raise OSError, which means no
     ready_file  removed before every start; where there is no `ready`, its presence means yes
     prepare     awaited before every start
+    namespace   the network namespace it lives in; none: the supervisor's
     group       the control group it is born into, by the file that takes processes; none: the supervisor's
     death       the signal that the kernel sends it when the supervisor dies
     stop        the signal that ends it in good order, within stop_s_max
@@ -51,6 +53,7 @@ class Spec:
     prepare: Callable[[], Awaitable[None]] | None = None
     user: ServerUser | None = None
     group: Path | None = None
+    namespace: Path | None = None
     death: Signals = SIGKILL
     stop: Signals = SIGTERM
     stop_s_max: float = 10.0
@@ -177,6 +180,8 @@ def _before(spec: Spec) -> Callable[[], None]:
     def before() -> None:
         if spec.group is not None:
             join(spec.group)
+        if spec.namespace is not None:
+            enter(spec.namespace)
         arm()
 
     return before

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 from services.cluster.ports import LOOPBACK
 
@@ -22,16 +23,18 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER, on, zero seconds: close() sends R
 class Line:
     """One relay. `port` stays the same over cut and heal."""
 
-    def __init__(self, port: int, target: int) -> None:
+    def __init__(self, port: int, target: int, listening: Callable[[int], socket.socket] | None = None) -> None:
+        """listening: makes the socket for that port; none: of the loopback address."""
         self.port = port
         self._target = target
+        self._listening = listening or _loopback
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def heal(self) -> None:
         """Opens the port; nothing happens where it is open."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._carry, LOOPBACK, self.port, reuse_address=True)
+            self._server = await asyncio.start_server(self._carry, sock=self._listening(self.port))
 
     async def cut(self) -> None:
         """Closes the port and resets all connections through it."""
@@ -69,6 +72,12 @@ class Line:
             self._writers -= ends
             for writer in ends:
                 writer.close()
+
+
+def _loopback(port: int) -> socket.socket:
+    heard = socket.create_server((LOOPBACK, port), backlog=LINES_MAX)
+    heard.setblocking(False)
+    return heard
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
-from services.cluster import nats, networks, postgres
+from services.cluster import apart, nats, networks, postgres
 from services.cluster.child import Spec
 from services.cluster.identities import Identities
 from services.cluster.layout import CHECKOUT, NODES, Layout
@@ -108,11 +108,10 @@ def control_specs(layout: Layout, record: Record, engines: Engines, identities: 
 
 def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, standing: Standing) -> Spec:
     """The first node is the one whose ledger counts the control plane, and whose agent sets its limits."""
-    line = record.ports.get(f"line-{node}")
     settings = {
         "ASV_NODE": node,
-        "ASV_GATEWAY": api_url(record),
-        "ASV_NATS_URL": f"nats://{LOOPBACK}:{line}" if line else engines.nats_url,
+        "ASV_GATEWAY": f"http://{apart.HUB}:{record.ports['gateway']}" if record.apart else api_url(record),
+        "ASV_NATS_URL": _bus_of(record, engines, node),
         "ASV_JOIN_TOKEN_FILE": str(layout.node(node) / "join.token"),
         "ASV_SHARE": str(len(NODES)),
         "ASV_MEMORY_MIB": str(record.memory_mib),
@@ -125,7 +124,20 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, stan
     if record.driver != "simulated" and (namespace := networks.namespace(layout.home, node)) is not None:
         settings["ASV_NETWORK_NAMESPACE"] = str(namespace)
     settings |= {key: os.environ[key] for key in ("ASV_SWAP", "ASV_SWAP_MIB") if key in os.environ}
-    return replace(_python(layout, node, ("services.node",), settings), group=standing.agents.get(node))
+    spec = _python(layout, node, ("services.node",), settings)
+    return replace(spec, group=standing.agents.get(node), namespace=home_of(layout, record, node))
+
+
+def home_of(layout: Layout, record: Record, node: str) -> Path | None:
+    """The network namespace in which a node's processes live; None: the host's."""
+    return networks.namespace(layout.home, node) if record.apart else None
+
+
+def _bus_of(record: Record, engines: Engines, node: str) -> str:
+    if record.apart:
+        return f"nats://{apart.HUB}:{record.ports['nats']}"
+    line = record.ports.get(f"line-{node}")
+    return f"nats://{LOOPBACK}:{line}" if line else engines.nats_url
 
 
 def api_url(record: Record) -> str:

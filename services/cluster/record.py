@@ -22,12 +22,13 @@ class ChildRecord(msgspec.Struct, kw_only=True):
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """ports: by process name, kept over restarts; memory_mib: what each node may use of this host, 0: its share;
     outside: folders beyond the home, removed by destroy.
-    state: stopped, starting, healthy, stopping."""
+    apart: each node's processes live in its network namespace. state: stopped, starting, healthy, stopping."""
 
     ports: dict[str, int] = {}
     outside: list[str] = []
     state: str = "stopped"
     separate: bool = False
+    apart: bool = False
     driver: str = ""
     memory_mib: int = 0
     supervisor: Mark | None = None

@@ -16,10 +16,12 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import IO
 
 from libs.common.clock import SystemClock
-from services.cluster import bring_up, groups, identities, nats, networks, plan, ports, postgres, record
+from services.cluster import apart, bring_up, groups, identities, nats, networks, plan, ports, postgres, record
+from services.cluster.apart import Cable
 from services.cluster.child import Child, Spec, end_leftovers, trim
 from services.cluster.control import Control
 from services.cluster.cut import Line
@@ -49,7 +51,8 @@ class Supervisor:
         self.record = record
         self.standing = standing
         self.children: dict[str, Child] = {}
-        self.lines: dict[str, Line] = {}
+        self.lines: Mapping[str, Line | Cable] = {}
+        self.hub: list[Line] = []
         self.control = Control(layout)
         self.lab = Lab(self)
         self._stopping = asyncio.Event()
@@ -105,9 +108,12 @@ class Supervisor:
         known = await asyncio.to_thread(self._identities, engines)
         await self._start_engines(engines, known)
         await self._ready_all(plan.control_specs(self.layout, self.record, engines, known))
-        self.lines = await self._open_lines()
         if why := await asyncio.to_thread(networks.make, self.layout.home):
             log.info("nodes have no networks of their own: %s", why)
+            if self.record.apart:
+                self.control.say(f"nodes are not apart: {why}")
+            self.record.apart = False
+        self.lines = await self._open_lines()
         await self._ready_all([
             bring_up.with_join_token(
                 self.layout, self.record, plan.agent_spec(self.layout, self.record, engines, node, self.standing)
@@ -134,13 +140,24 @@ class Supervisor:
     async def _ready_all(self, specs: list[Spec]) -> None:
         await asyncio.gather(*(self._begin(spec).wait_ready() for spec in specs))
 
-    async def _open_lines(self) -> dict[str, Line]:
+    async def _open_lines(self) -> Mapping[str, Line | Cable]:
         if "nats" not in self.children:
+            self.record.apart = False
             return {}
+        if self.record.apart:
+            return await self._open_cables()
         lines = {node: Line(self.record.ports[f"line-{node}"], self.record.ports["nats"]) for node in NODES}
         for line in lines.values():
             await line.heal()
         return lines
+
+    async def _open_cables(self) -> dict[str, Cable]:
+        await asyncio.to_thread(apart.make, self.layout.home)
+        ports = (self.record.ports["nats"], self.record.ports["gateway"])
+        self.hub = [Line(port, port, partial(apart.listening, self.layout.home)) for port in ports]
+        for line in self.hub:
+            await line.heal()
+        return {node: Cable(self.layout.home, node) for node in NODES}
 
     async def _take_down(self) -> None:
         """Agents first, together; then the gateway, the services, the engines, each once those before it are gone."""
@@ -151,7 +168,7 @@ class Supervisor:
         services = [name for name in self.children if name not in (*NODES, "nats", "postgres", "gateway")]
         for stage in (agents, [name for name in ("gateway",) if name in self.children], services, engines):
             await asyncio.gather(*(self.children[name].stop() for name in stage))
-        for line in self.lines.values():
+        for line in (*self.lines.values(), *self.hub):
             await line.cut()
         self.record.state = "stopped"
         self.record.supervisor = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from services.cluster import networks
+from services.cluster import apart, networks
 from services.cluster.layout import NODES
 from services.node.host import network
 from services.node.host.netns import NetworkRoom
@@ -52,3 +53,35 @@ def test_they_go_without_a_trace_and_the_hosts_own_stay(home: Path) -> None:
 def test_half_made_ones_are_made_anew(home: Path) -> None:
     subprocess.run(["ip", "netns", "del", f"{networks.prefix(home)}{NODES[1]}"], check=True)
     assert networks.make(home) == "" and networks.namespace(home, NODES[1]) is not None
+
+
+def heard(home: Path, node: str, port: int, wait_s: float) -> bool:
+    """Whether somebody in the node's namespace reaches the hub."""
+
+    def dial() -> bool:
+        try:
+            socket.create_connection((apart.HUB, port), wait_s).close()
+        except OSError:
+            return False
+        return True
+
+    path = networks.namespace(home, node)
+    room = NetworkRoom(path)
+    try:
+        return room.call(dial)
+    finally:
+        room.close()
+
+
+def test_a_node_apart_reaches_the_hub_by_its_cable_until_that_is_pulled(home: Path) -> None:
+    apart.make(home)
+    apart.make(home)  # they are there
+    with apart.listening(home, 4222) as hub:
+        assert hub.getsockname() == (apart.HUB, 4222)
+        assert heard(home, "n1", 4222, 2.0) and heard(home, "n2", 4222, 2.0)
+        apart.plug(home, "n1", False)
+        assert not heard(home, "n1", 4222, 0.2) and heard(home, "n2", 4222, 2.0)
+        apart.plug(home, "n1", True)
+        assert heard(home, "n1", 4222, 2.0)
+    with pytest.raises(FileNotFoundError, match="namespace"):
+        apart.listening(home / "another", 4222)
