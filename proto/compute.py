@@ -42,6 +42,7 @@ from proto.nodes import RemoveNode as RemoveNode
 from proto.nodes import ReportLeft as ReportLeft
 from proto.nodes import ReportNode as ReportNode
 from proto.nodes import UncordonNode as UncordonNode
+from proto.panics import EndVm as EndVm
 from proto.panics import PanicEvent as PanicEvent
 from proto.placement import Candidate as Candidate
 from proto.placement import Filter as Filter
@@ -171,6 +172,7 @@ class VmStopRequested(Event):
     node: NodeId
     generation: int
     deadline_s: int
+    cause: GoneCause = GoneCause.ORDERED
 
 
 class VmStopped(Event):
@@ -258,6 +260,7 @@ VmCommand = (
     DefineVm
     | StartVm
     | StopVm
+    | EndVm
     | ResetVm
     | PauseVm
     | ResumeVm

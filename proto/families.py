@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import balance, cluster, compute, drain, guard, io, ioview, lease, mapping, memory, node, plan, pools
+from proto import balance, cluster, compute, drain, guard, io, ioview, lease, mapping, memory, node, plan, pools, vitals
 from proto.upcasts import UPCASTS
 
 
@@ -100,19 +100,21 @@ FAMILIES: dict[str, Family] = {
                 Stream("lease", members(lease.LeaseCommand), members(lease.LeaseEvent)),
                 Stream("ha", members(lease.HaCommand), members(lease.HaEvent)),
                 Stream("guard", members(guard.GuardCommand), members(guard.GuardEvent)),
+                Stream("verdict", members(vitals.VerdictCommand), members(vitals.VerdictEvent)),
             ),
         ),
         Family(
             service="node",
             orders=members(node.Order),
-            asks=(*members(node.Ask), lease.AskRecords, lease.AskLetter, lease.AskProbe),
+            asks=(*members(node.Ask), lease.AskRecords, lease.AskLetter, lease.AskProbe, vitals.AskPicture),
             answers=dict.fromkeys(members(node.Order), node.Heard)
             | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo}
             | {ioview.AskIo: ioview.VmIo}
+            | {vitals.AskPicture: node.Screenshot}
             | {node.AskScreenshot: node.Screenshot, plan.AskSchedule: plan.VmSchedule}
             | {lease.AskRecords: lease.Records, lease.AskLetter: lease.Records, lease.AskProbe: lease.Probes}
             | {mapping.AskTranslate: mapping.Translation, mapping.AskMemory: mapping.MemoryUse},
-            telemetry=(node.Beat, node.MemoryBeat, plan.CpuBeat, pools.PoolsBeat, lease.LeaseBeat),
+            telemetry=(node.Beat, node.MemoryBeat, plan.CpuBeat, pools.PoolsBeat, lease.LeaseBeat, vitals.VitalsBeat),
         ),
     )
 }

@@ -39,11 +39,14 @@ class Then(StrEnum):
 
 class Guard(Value):
     """after: VMs that are to run before it is restarted. hangs: a hang is treated, too (two independent signs). failures_max within
-    window_s: further ones lead to `then`. grace_s: from its start on no hang is looked for."""
+    window_s: further ones lead to `then`. grace_s: from its start on no hang is looked for. panics: a panic is treated, after
+    panic_wait_s, in which somebody may look at it or dump its memory."""
 
     mode: Mode = Mode.AUTO
     after: tuple[str, ...] = ()
     hangs: bool = True
+    panics: bool = True
+    panic_wait_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0
     failures_max: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
     window_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 1800
     then: Then = Then.ELSEWHERE
@@ -58,6 +61,8 @@ class SetGuard(Command):
     mode: Mode | None = None
     after: tuple[Name, ...] | None = None
     hangs: bool | None = None
+    panics: bool | None = None
+    panic_wait_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] | None = None
     failures_max: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
     window_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] | None = None
     then: Then | None = None

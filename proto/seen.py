@@ -8,6 +8,7 @@ from libs.common.messages import Fact, Name
 from proto.hardware import Drift, Hardware
 from proto.machine import Disk, Nic
 from proto.space import FullDisk
+from proto.vitals import Screen
 
 
 class Seen(StrEnum):
@@ -22,12 +23,15 @@ class Seen(StrEnum):
 
 
 class GoneCause(StrEnum):
-    """Why a VM's process ended. `migrated`: its guest was sent whole to another node."""
+    """Why a VM's process ended. `migrated`: its guest was sent whole to another node. panic, hang: it was ended, as its guest was
+    found dead."""
 
     ORDERED = "ordered"
     GUEST = "guest-shutdown"
     CRASHED = "crashed"
     MIGRATED = "migrated"
+    PANIC = "panic"
+    HANG = "hang"
     UNKNOWN = "unknown"
 
 
@@ -42,7 +46,7 @@ class ReportVm(Fact):
     on disk; sent_mib, total_ms: what it took. paused_us, resumed_us: the node's clock when the guest stopped and went on.
 
     full: it is seen paused, as these disks could not be written for want of room; nobody asked for that. panic: its guest died, and
-    said this; its process stands still."""
+    said this; its process stands still, and its screen showed that."""
 
     vm: Name
     generation: int
@@ -70,3 +74,4 @@ class ReportVm(Fact):
     resumed_us: int = 0
     full: tuple[FullDisk, ...] = ()
     panic: str = ""
+    screen: Screen | None = None

@@ -12,6 +12,7 @@ from proto.io import (
 )
 from proto.memory import LedgerEvent
 from proto.pools import PoolSet
+from proto.vitals import VerdictReached
 from services.compute import enriching, hearing, queries, react, views
 from services.compute.balance.model import BALANCE
 from services.compute.cluster import CLUSTER
@@ -25,7 +26,7 @@ SERVICE = Service(
     deciders=(VM, NODE, CLUSTER, PLAN, BALANCE, DRAIN),
     follows=(
         *members(LedgerEvent), *members(NetworkEvent),
-        *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested, PoolSet),
+        *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested, PoolSet, VerdictReached),
     ),
     react=react.react,
     views=views.Views,

@@ -106,8 +106,9 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             )
         case VmStopRequested():
             after = Stopping(
-                definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s
-            )
+                definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s,
+                cause=event.cause,
+            )  # fmt: skip
         case _ if isinstance(vm, Migrating):
             after = _evolve_migration(vm, event)
         case _ if isinstance(vm, Running):

@@ -25,6 +25,8 @@ from proto.compute import (
     AbandonStart,
     DefineVm,
     DeleteVm,
+    EndVm,
+    GoneCause,
     NoteAllotment,
     NoteDevices,
     NoteMemory,
@@ -48,7 +50,7 @@ from proto.compute import (
 from proto.growth import NoteResize, ResizeVm
 from proto.migration import CancelMigration, MigrateVm
 from proto.space import said
-from services.compute import devices, growth, migration, reports, restored, space, starting
+from services.compute import devices, growth, migration, panics, reports, restored, space, starting
 from services.compute.allot import allot, note
 from services.compute.evolving import evolve
 from services.compute.shape import defined
@@ -80,6 +82,8 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return ()
         case NoteAllotment(), _:
             return note(command, vm)
+        case EndVm(), _:
+            return panics.end(command, vm)
         case _, Absent():
             raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
         case NoteDevices(changed=True), _:
@@ -138,12 +142,13 @@ def _stop(command: StopVm, vm: Defined) -> Sequence[VmEvent]:
         case Reserving():
             sentence, tried = "stopped before it was launched", (*vm.tried, vm.node)
             return [VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)]
-        case Stopping() if command.deadline_s >= vm.deadline_s:
+        case Stopping() if command.deadline_s >= vm.deadline_s and vm.cause is GoneCause.ORDERED:
             return ()
         case Migrating() | Arriving():
             return migration.stop(command, vm)
         case Launching() | Running() | Stopping():
-            return [VmStopRequested(vm=vm.id, node=vm.node, generation=vm.generation, deadline_s=command.deadline_s)]
+            deadline_s = min(command.deadline_s, vm.deadline_s) if isinstance(vm, Stopping) else command.deadline_s
+            return [VmStopRequested(vm=vm.id, node=vm.node, generation=vm.generation, deadline_s=deadline_s)]
         case _:
             assert_never(vm)
 

@@ -32,7 +32,8 @@ from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
 from proto.nodes import OrderLeave
 from proto.plan import MakePlan, ReviewPlan
-from services.compute import plan, pressed
+from proto.vitals import VerdictReached
+from services.compute import panics, plan, pressed
 from services.compute.balance import wiring
 from services.compute.drain import Draining
 from services.compute.nodes import Joined, Member
@@ -80,6 +81,8 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             ]
         case DevicesDenied(vm=vm, node=node, generation=generation, sentence=said):
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
+        case VerdictReached():
+            return panics.react(event)
         case NodeReported() | VmStarted() | VmFound() | VmStopped():
             return [MakePlan(node=event.node)]
         case NodeDrainRequested():

@@ -114,4 +114,6 @@ def _resets(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
 
 
 def _stopped(fact: ReportVm, vm: Launching | Running | Stopping) -> VmStopped:
-    return VmStopped(vm=vm.id, node=vm.node, generation=vm.generation, cause=fact.cause, sentence=fact.sentence)
+    upon_verdict = isinstance(vm, Stopping) and vm.cause in panics.VERDICTS and fact.cause is GoneCause.ORDERED
+    cause = vm.cause if isinstance(vm, Stopping) and upon_verdict else fact.cause
+    return VmStopped(vm=vm.id, node=vm.node, generation=vm.generation, cause=cause, sentence=fact.sentence)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from libs.common.messages import NodeId, Value, VmId
 from proto.compute import (
     Filter,
+    GoneCause,
     Placement,
     VmAllotmentRequested,
     VmDefined,
@@ -130,10 +131,12 @@ class Running(Placed, kw_only=True):
 
 
 class Stopping(Placed, kw_only=True):
-    """The agent is ordered to end it: by the guest's own shutdown within deadline_s, else by power-off."""
+    """The agent is ordered to end it: by the guest's own shutdown within deadline_s, else by power-off. cause: panic or hang upon a
+    verdict."""
 
     word = "stopping"
     deadline_s: int
+    cause: GoneCause = GoneCause.ORDERED
 
 
 class Phase(StrEnum):

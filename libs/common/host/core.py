@@ -311,7 +311,8 @@ class Host:
         """About once a second. `new_id` gives ids for the tick commands."""
         self.now_us = now_us
         states = ((stream, slot.state) for stream, slot in sorted(self.slots.items()))
-        out = self._own(list(self.service.ticks(now_us, states)), now_us, new_id)
+        commands = [*self.service.ticks(now_us, states), *self.service.look(now_us, self.views)]
+        out = self._own(commands, now_us, new_id)
         return self._finish(out + self._unpark())
 
     def on_own(self, commands: Iterable[Command], now_us: int, new_id: Iterable[str]) -> list[Effect]:

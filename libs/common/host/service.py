@@ -9,6 +9,7 @@ react     (event, recorded, views) -> own commands; for events of any service, o
 orders    (stream, state, version) -> what the agents are to be told as long as the stream is in this state: an order, one for
           each of several nodes, or None. The host repeats an order until it is acknowledged; a new version replaces the older.
 ticks     (now_us, states) -> commands; called about once a second with (stream, state) pairs.
+look      (now_us, views) -> commands; called beside ticks: what telemetry has shown of streams that may not have begun.
 hear      (subject, data, now_us, views) for telemetry subjects named in `telemetry`; changes the views only.
 query     (what, data, states, views) -> an answer as a Struct for `query.<service>.<what>`; raises KeyError for unknown words.
 """
@@ -59,6 +60,10 @@ def no_ticks(now_us: int, states: Iterator[tuple[str, Any]]) -> Iterable[Command
     return ()
 
 
+def no_look(now_us: int, views: Any) -> Iterable[Command]:
+    return ()
+
+
 def no_hear(subject: str, data: bytes, now_us: int, views: Any) -> None:
     return None
 
@@ -78,6 +83,7 @@ class Service:
     enrich: Callable[[Any, Any, int], Any] = no_enrich
     orders: Callable[[str, Any, int], Order | Sequence[Order] | None] = no_orders
     ticks: Callable[[int, Iterator[tuple[str, Any]]], Iterable[Command]] = no_ticks
+    look: Callable[[int, Any], Iterable[Command]] = no_look
     telemetry: tuple[str, ...] = ()
     hear: Callable[[str, bytes, int, Any], None] = no_hear
     query: Callable[[str, bytes, Mapping[str, Any], Any], Any] = no_query

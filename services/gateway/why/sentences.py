@@ -24,12 +24,14 @@ from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
 from services.gateway.why.pools import of_pools
 from services.gateway.why.snapshots import change_of_snapshot, of_snapshots
+from services.gateway.why.verdicts import of_verdicts
 from services.gateway.words import count
 
 
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
-    for say in (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes, of_growth, of_balance, of_pools):
+    own = (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes)
+    for say in (*own, of_growth, of_balance, of_pools, of_verdicts):
         if said := say(event):
             return said
     return kind.replace("_", " ")
@@ -63,6 +65,8 @@ def _of_starts(event: Any) -> str:
 
 def _of_lives(event: Any) -> str:
     match event:
+        case c.VmStopRequested(cause=c.GoneCause.PANIC | c.GoneCause.HANG):
+            return f"{event.node} was ordered to power it off, as its guest was found dead ({event.cause})"
         case c.VmStopRequested(deadline_s=0):
             return f"{event.node} was ordered to power it off"
         case c.VmStopRequested():
