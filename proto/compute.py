@@ -53,6 +53,12 @@ from proto.plan import SetAllotment as SetAllotment
 from proto.plan import VmAllotmentDenied as VmAllotmentDenied
 from proto.plan import VmAllotmentRequested as VmAllotmentRequested
 from proto.plan import VmAllotted as VmAllotted
+from proto.restart import LoseVm as LoseVm
+from proto.restart import RestartCommand as RestartCommand
+from proto.restart import RestartEvent as RestartEvent
+from proto.restart import RestartVm as RestartVm
+from proto.restart import VmLeftStopped as VmLeftStopped
+from proto.restart import VmRestartDenied as VmRestartDenied
 from proto.seen import GoneCause as GoneCause
 from proto.seen import ReportVm as ReportVm
 from proto.seen import Seen as Seen
@@ -108,7 +114,8 @@ class VmDefined(Event):
 
 class VmStartRequested(Event, omit_defaults=True):
     """A node was chosen; the memory ledger and io are asked. Raises the generation. The log's most frequent large event, so what
-    was not said is not written."""
+    was not said is not written. attempt: of its guard, which asked for it (0: somebody else did); failover: it may use the memory
+    that is kept for VMs of lost nodes."""
 
     vm: VmId
     node: NodeId
@@ -120,6 +127,8 @@ class VmStartRequested(Event, omit_defaults=True):
     disks: tuple[DiskWish, ...] = ()
     nics: tuple[NicWish, ...] = ()
     allotment: Allotment = ALL_BY_CLASS
+    attempt: int = 0
+    failover: bool = False
 
 
 class VmMemoryNoted(Event):
@@ -128,7 +137,8 @@ class VmMemoryNoted(Event):
 
 
 class VmDevicesNoted(Event):
-    """changed: io changed them, at rest (generation 0) or while it runs; its definition follows. leaving: slots to be unplugged."""
+    """changed: io changed them, at rest (generation 0) or while it runs; its definition follows. leaving: slots to be unplugged.
+    protected: other nodes reach all that it writes, so that it may start elsewhere (MachineSpec.protected)."""
 
     vm: VmId
     generation: int
@@ -137,6 +147,7 @@ class VmDevicesNoted(Event):
     leaving: tuple[int, ...] = ()
     changed: bool = False
     taking: Taking | None = None
+    protected: bool = True
 
 
 class VmLaunchRequested(Event):
@@ -148,11 +159,14 @@ class VmLaunchRequested(Event):
 
 
 class VmStarted(Event):
+    """epoch: of the lease that its node had then."""
+
     vm: VmId
     node: NodeId
     generation: int
     boot_id: str = ""
     pcpus: tuple[int, ...] = ()
+    epoch: int = 0
 
 
 class VmStartFailed(Event):
@@ -176,18 +190,22 @@ class VmStopRequested(Event):
 
 
 class VmStopped(Event):
-    """Seen: no process of this generation is left."""
+    """Seen, or proven: no process of this generation is left. unwished: it was to run on."""
 
     vm: VmId
     node: NodeId
     generation: int
     cause: GoneCause
     sentence: str = ""
+    unwished: bool = False
 
 
 class VmPauseRequested(Event):
+    """stilled: by the memory ladder, for want of memory; nobody wants it to stand still."""
+
     vm: VmId
     generation: int
+    stilled: bool = False
 
 
 class VmPaused(Event):
@@ -273,6 +291,7 @@ VmCommand = (
     | NoteAllotment
     | GrowthCommand
     | MigrationCommand
+    | RestartCommand
 )
 VmEvent = (
     VmDefined
@@ -301,4 +320,5 @@ VmEvent = (
     | MigrationEvent
     | SpaceEvent
     | PanicEvent
+    | RestartEvent
 )

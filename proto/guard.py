@@ -101,13 +101,16 @@ class VmOwed(Event):
 
 
 class RestartWanted(Event):
-    """Compute is asked to start it. node: there only (in place); empty: wherever it fits."""
+    """Compute is asked to start it. node: there only (in place); empty: wherever it fits, but not_node. failover: it may use the
+    memory that is kept for VMs of lost nodes. sentence: for what it did not wait any longer."""
 
     vm: VmId
     attempt: int
     at_us: int
     node: str = ""
     not_node: str = ""
+    failover: bool = False
+    sentence: str = ""
 
 
 class VmUnplaced(Event):

@@ -153,7 +153,7 @@ class VmMigrated(Event):
 
 class VmMigrationEnded(Event):
     """Seen: the guest runs on the target (or is there as paused as it was). downtime_ms: from the clock of the source to that of
-    the target; 0: not known."""
+    the target; 0: not known. epoch: of the lease that the target had."""
 
     vm: VmId
     node: NodeId
@@ -163,6 +163,7 @@ class VmMigrationEnded(Event):
     downtime_ms: int = 0
     total_ms: int = 0
     sent_mib: int = 0
+    epoch: int = 0
 
 
 MigrationCommand = MigrateVm | CancelMigration

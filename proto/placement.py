@@ -89,6 +89,7 @@ class Filter(StrEnum):
 
     source      the VM is to leave it
     never-reported  it joined, and its agent has not said hello
+    lost        it was declared lost, and has not come back
     health      its health is too low for new VMs
     pool-full   a pool that new disks of the VM would be in has no room (beside what it keeps free)
     network     it has not all networks that the VM's NICs are in
@@ -106,6 +107,7 @@ class Filter(StrEnum):
     SOURCE = "source"
     TRIED = "tried"
     NEVER_REPORTED = "never-reported"
+    LOST = "lost"
     OFFLINE = "offline"
     CORDONED = "cordoned"
     HEALTH = "health"
@@ -157,6 +159,7 @@ class Placement(Value):
     passed      how many nodes passed all filters, the candidates included
     nodes       how many numbers were given when the choice was made
     removed     in a large cluster, per filter, the numbers of all that it removed
+    relaxed     filters that it was let through, as nothing passed them
     """
 
     policy: str
@@ -165,6 +168,7 @@ class Placement(Value):
     passed: int = 0
     nodes: int = 0
     removed: tuple[Removed, ...] = ()
+    relaxed: tuple[Filter, ...] = ()
 
 
 def bitset(bits: bytes) -> str:

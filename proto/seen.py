@@ -24,7 +24,7 @@ class Seen(StrEnum):
 
 class GoneCause(StrEnum):
     """Why a VM's process ended. `migrated`: its guest was sent whole to another node. panic, hang: it was ended, as its guest was
-    found dead."""
+    found dead. `node-lost`: nobody saw it; NodeLost has what proves it."""
 
     ORDERED = "ordered"
     GUEST = "guest-shutdown"
@@ -32,6 +32,7 @@ class GoneCause(StrEnum):
     MIGRATED = "migrated"
     PANIC = "panic"
     HANG = "hang"
+    NODE_LOST = "node-lost"
     UNKNOWN = "unknown"
 
 
@@ -39,7 +40,7 @@ class ReportVm(Fact):
     """What the agent saw of one VM, repeated until it is answered. order_version: the latest order it has acted on;
     resets: how many resets it has carried out; failed: `sentence` says why it could not start. hardware: what it has, where that
     is known. disks, nics: what it was last ordered to have, where that was before the log's present incarnation. drifts: what of it
-    is otherwise than ordered; None: nobody looked yet.
+    is otherwise than ordered; None: nobody looked yet. epoch: of the lease that its node has.
 
     Of a migration: address: where an incoming process waits. sending: the guest is being sent, or was and may yet be recalled;
     unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
@@ -75,3 +76,4 @@ class ReportVm(Fact):
     full: tuple[FullDisk, ...] = ()
     panic: str = ""
     screen: Screen | None = None
+    epoch: int = 0

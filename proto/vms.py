@@ -86,7 +86,10 @@ class ResetVm(Command):
 
 
 class PauseVm(Command):
+    """stilled: from a reaction to the memory ladder."""
+
     vm: Name
+    stilled: bool = False
 
 
 class ResumeVm(Command):
@@ -124,7 +127,8 @@ class NoteMemory(Command):
 
 class NoteDevices(Command):
     """What io said to the devices of this generation: granted with all of them, or denied. changed: they are
-    others now, of a running VM (generation) or of one at rest (0); leaving: slots that are to be unplugged."""
+    others now, of a running VM (generation) or of one at rest (0); leaving: slots that are to be unplugged. protected: as
+    MachineSpec has it, filled in by compute's own view."""
 
     vm: Name
     node: NodeId
@@ -137,3 +141,4 @@ class NoteDevices(Command):
     changed: bool = False
     incarnation: int = 1
     taking: Taking | None = None
+    protected: bool = True

@@ -2,6 +2,7 @@
 
 from libs.common.host.service import Service
 from libs.common.registry import members
+from proto.guard import RestartWanted
 from proto.io import (
     DevicesChanged,
     DevicesDenied,
@@ -10,6 +11,7 @@ from proto.io import (
     ImageImported,
     NetworkEvent,
 )
+from proto.lease import HaSet, NodeLost, NodeReturned
 from proto.memory import LedgerEvent
 from proto.pools import PoolSet
 from proto.vitals import VerdictReached
@@ -27,6 +29,7 @@ SERVICE = Service(
     follows=(
         *members(LedgerEvent), *members(NetworkEvent),
         *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested, PoolSet, VerdictReached),
+        *(NodeLost, NodeReturned, HaSet, RestartWanted),
     ),
     react=react.react,
     views=views.Views,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from msgspec.structs import replace
 
 from libs.memory.promise import guaranteed_mib
 from proto.cluster import NodeUse
-from proto.compute import DefineVm, ImageFacts, Placement, VmDefined
+from proto.compute import DefineVm, Filter, ImageFacts, Placement, RestartVm, VmDefined
 from proto.machine import Firmware
 from proto.migration import Way
 from proto.networks import NAMED_MAX
 from services.compute.fleet import HINT_US_MAX, Hint
-from services.compute.policy import Wishes, vcpus_max
+from services.compute.policy import HEALTH_PCT_MIN, Wishes, vcpus_max
 from services.compute.reach import needed, ways
 from services.compute.rooms import new_disks
 from services.compute.views import Views, promise_to, share_of
@@ -84,6 +85,34 @@ def choose(views: Views, vm: str, now_us: int, quest: Quest = ANY) -> Placement 
         return None
     views.fleet.renew(views.lifetimes, now_us)
     return views.fleet.place(wish(views, wanted, now_us, quest), quest.tried, views.weights(wanted.priority), now_us, vm)
+
+
+HEALTHS = (100, HEALTH_PCT_MIN, 1)
+"""Where a VM is started by its guard: on a healthy node, else on one that does badly; and rather on one that takes no other VM than
+nowhere (0: not to be used at all)."""
+
+
+def restart(views: Views, command: RestartVm, now_us: int) -> Placement | None:
+    return restarted(views, command.vm, now_us, Quest(node=command.node, source=command.not_node), command.failover)
+
+
+def restarted(views: Views, vm: str, now_us: int, quest: Quest, failover: bool) -> Placement | None:
+    """As choose, for a start that its guard asked for: filters that it may do without are taken away one after another while
+    nothing passes, and what was taken away is said."""
+    wanted = views.vms.get(vm)
+    if wanted is None:
+        return None
+    views.fleet.renew(views.lifetimes, now_us)
+    asked = replace(wish(views, wanted, now_us, quest), failover=failover)
+    aparts = (asked.apart, "") if asked.apart and views.lost.relax_apart else (asked.apart,)
+    choice = Placement(policy="")
+    for apart, health in product(aparts, HEALTHS):
+        tried = replace(asked, apart=apart, health_min=health)
+        choice = views.fleet.place(tried, quest.tried, views.weights(wanted.priority), now_us, vm)
+        if choice.candidates:
+            gone = (Filter.APART,) * (apart != asked.apart) + (Filter.HEALTH,) * (health < HEALTH_PCT_MIN)
+            return replace(choice, relaxed=gone)
+    return choice
 
 
 def choose_move(

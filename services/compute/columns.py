@@ -45,6 +45,8 @@ def closed(f: NodeFacts) -> int:
     """The code of the filter that keeps every new VM away; 0: open."""
     if not f.reported:
         return CODE[Filter.NEVER_REPORTED]
+    if f.lost:
+        return CODE[Filter.LOST]
     if not f.online:
         return CODE[Filter.OFFLINE]
     if f.cordoned:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proto.compute import GoneCause, VmEvent, VmStopped
+from proto.compute import GoneCause, VmEvent
 from proto.migration import VmIncomingGone, VmMigrationFailed, VmRecallRequested
-from services.compute.states import Migrating, Phase
+from services.compute.states import Migrating, Phase, stopped
 
 
 def recall(vm: Migrating, sentence: str, target_gone: bool = False) -> VmRecallRequested:
@@ -48,14 +48,7 @@ def over(vm: Migrating, source_gone: bool = False, cause: str = "", sentence: st
     )
     if not (source_gone or vm.source_gone):
         return [gone]
-    stopped = VmStopped(
-        vm=vm.id,
-        node=vm.node,
-        generation=vm.generation,
-        cause=GoneCause(cause or vm.cause),
-        sentence=sentence or vm.sentence,
-    )
-    return [gone, stopped]
+    return [gone, stopped(vm, GoneCause(cause or vm.cause), sentence or vm.sentence)]
 
 
 def without_target(vm: Migrating, sentence: str) -> Sequence[VmEvent]:

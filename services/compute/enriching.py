@@ -12,10 +12,13 @@ from proto.compute import (
     DefineVm,
     DeleteVm,
     Filter,
+    LoseVm,
+    NoteDevices,
     NoteMemory,
     Placement,
     RemoveNode,
     ReportNode,
+    RestartVm,
     SetAllotment,
     StartVm,
 )
@@ -28,6 +31,7 @@ from services.compute import choosing, limits
 from services.compute.balance import wiring
 from services.compute.choosing import Quest
 from services.compute.preflight import advance, preflight
+from services.compute.reach import protected
 from services.compute.states import tried
 from services.compute.views import Views
 
@@ -57,8 +61,16 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case DeleteVm():
             unheard = views.unheard(command.incarnation)
             return command if command.unheard == unheard else replace(command, unheard=unheard)
+        case RestartVm():
+            choice = choosing.restart(views, command, now_us)
+            choosing.expect(views, command.vm, choice, now_us)
+            return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case NoteMemory(granted=False):
-            return replace(command, choice=_next_choice(command, views, now_us))
+            return replace(command, choice=_next_choice(views, command.vm, command.generation, now_us))
+        case LoseVm() if command.vm not in views.at:
+            return replace(command, choice=_next_choice(views, command.vm, 0, now_us))
+        case NoteDevices(granted=True):
+            return replace(command, protected=protected(command.disks, views.can(command.node), views.reports()))
         case ReportNode() if command.finalized != views.finalized:
             return replace(command, finalized=views.finalized)
         case FinalizeCluster():
@@ -81,12 +93,15 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return command
 
 
-def _next_choice(command: NoteMemory, views: Views, now_us: int) -> Placement | None:
-    """The ledger's denial says that the facts were old: choose afresh, without the nodes already tried. None, and with it the
-    recorded candidates, where the start asked for one node only or is not the latest."""
-    start = views.starts.get(command.vm)
-    if start is None or start.generation != command.generation:
+def _next_choice(views: Views, vm: str, generation: int, now_us: int) -> Placement | None:
+    """What was known at the choice is not so: choose afresh, without the nodes already tried. None, and with it the recorded
+    candidates, where the start asked for one node only or is not the latest. generation: of the start; 0: whichever it is."""
+    start = views.starts.get(vm)
+    if start is None or start.generation != (generation or start.generation):
         return None
     if removed_by(start.placement, Filter.NOT_ASKED):
         return None
-    return choosing.choose(views, command.vm, now_us, Quest(tried=(*tried(start.placement), start.node)))
+    quest = Quest(tried=(*tried(start.placement), start.node))
+    if start.attempt:
+        return choosing.restarted(views, vm, now_us, quest, start.failover)
+    return choosing.choose(views, vm, now_us, quest)

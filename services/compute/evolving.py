@@ -16,6 +16,7 @@ from proto.compute import (
     VmEvent,
     VmFound,
     VmLaunchRequested,
+    VmLeftStopped,
     VmMemoryNoted,
     VmPaused,
     VmPauseRequested,
@@ -103,11 +104,14 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
                 node=event.node,
                 sentence=event.sentence,
                 abandoned=isinstance(event, VmStartFailed) and event.abandoned,
+                unwished=event.unwished if isinstance(event, VmStopped) else _tried_again(vm),
             )
+        case VmLeftStopped() if isinstance(vm, Stopped):
+            after = replace(vm, unwished=False)
         case VmStopRequested():
             after = Stopping(
                 definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s,
-                cause=event.cause,
+                cause=event.cause, protected=isinstance(vm, Launching | Running | Arriving) and vm.spec.protected,
             )  # fmt: skip
         case _ if isinstance(vm, Migrating):
             after = _evolve_migration(vm, event)
@@ -117,6 +121,11 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = vm
     highest = max(vm.highest, after.highest)
     return replace(after, given=highest if highest > after.generation else 0, version=vm.version + 1)
+
+
+def _tried_again(vm: Vm) -> bool:
+    """A start that its guard asked for leaves it as it was: it is to run."""
+    return isinstance(vm, Reserving | Launching) and vm.attempt > 0
 
 
 def _evolve_start(
@@ -129,11 +138,13 @@ def _evolve_start(
                 generation=max(vm.generation, event.generation),
                 node=event.node,
                 placement=event.placement,
+                attempt=event.attempt,
+                failover=event.failover,
             )
         case VmMemoryNoted() if isinstance(vm, Migrating):
             return replace(vm, memory_noted=True)
         case VmDevicesNoted() if isinstance(vm, Migrating):
-            return replace(vm, devices=Devices(disks=event.disks, nics=event.nics))
+            return replace(vm, devices=_granted(event))
         case VmDevicesNoted() if isinstance(vm, Running):
             return replace(vm, spec=replace(vm.spec, disks=event.disks, nics=event.nics))
         case _ if not isinstance(vm, Reserving):
@@ -141,7 +152,7 @@ def _evolve_start(
         case VmMemoryNoted():
             return replace(vm, memory_noted=True)
         case VmDevicesNoted():
-            return replace(vm, devices=Devices(disks=event.disks, nics=event.nics))
+            return replace(vm, devices=_granted(event))
         case VmLaunchRequested():
             return Launching(
                 definition=vm.definition,
@@ -149,9 +160,15 @@ def _evolve_start(
                 node=event.node,
                 placement=vm.placement,
                 spec=event.spec,
+                attempt=vm.attempt,
+                failover=vm.failover,
             )
         case _:
             assert_never(event)
+
+
+def _granted(event: VmDevicesNoted) -> Devices:
+    return Devices(disks=event.disks, nics=event.nics, protected=event.protected)
 
 
 def _started(vm: Defined, event: VmStarted) -> Vm:
@@ -165,6 +182,7 @@ def _started(vm: Defined, event: VmStarted) -> Vm:
         boot_id=event.boot_id,
         pcpus=event.pcpus,
         hardware=None if vm.changed else ordered(vm.spec),
+        epoch=event.epoch,
     )
 
 
@@ -190,6 +208,7 @@ def _moved(vm: Migrating, event: VmMigrated) -> Arriving:
         node=event.node,
         spec=vm.spec,
         pause_wanted=vm.running.pause_wanted,
+        stilled=vm.running.stilled,
         boot_id=vm.running.boot_id,
         sent_mib=event.sent_mib,
         total_ms=event.total_ms,
@@ -207,16 +226,18 @@ def _arrived(vm: Arriving, event: VmMigrationEnded) -> Running:
         boot_id=event.boot_id or vm.boot_id,
         pcpus=event.pcpus,
         pause_wanted=vm.pause_wanted,
+        stilled=vm.stilled,
         paused=vm.pause_wanted,
         asked_version=vm.version + 1,
         hardware=ordered(vm.spec),
+        epoch=event.epoch,
     )
 
 
 def _evolve_migration(vm: Migrating, event: VmEvent) -> Migrating | Running:
     match event:
         case VmIncomingRequested():
-            return replace(vm, phase=Phase.PREPARING)
+            return replace(vm, phase=Phase.PREPARING, protected=event.spec.protected)
         case VmSendRequested():
             return replace(vm, phase=Phase.SENDING, address=event.address, asked_version=vm.version + 1)
         case VmRecallRequested(sentence=said):
@@ -254,11 +275,11 @@ def _found(vm: Stopped | Placed, event: VmFound) -> Running:
 def _evolve_running(vm: Running, event: VmEvent) -> Running:
     match event:
         case VmPauseRequested():
-            return replace(vm, pause_wanted=True, asked_version=vm.version + 1)
+            return replace(vm, pause_wanted=True, stilled=event.stilled, asked_version=vm.version + 1)
         case VmPaused():
             return replace(vm, paused=True)
         case VmResumeRequested():
-            return replace(vm, pause_wanted=False, asked_version=vm.version + 1)
+            return replace(vm, pause_wanted=False, stilled=False, asked_version=vm.version + 1)
         case VmResumed():
             return replace(vm, paused=False)
         case VmResetRequested():

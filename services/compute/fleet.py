@@ -69,6 +69,7 @@ class NodeView:
     health_pct: int = 100
     health_reason: str = ""
     planned: dict[str, Planned] = field(default_factory=dict)
+    lost: bool = False
     spoken: int = 1
     """the latest incarnation of the log in which it told all that it runs"""
     pool_rooms: tuple[tuple[str, int], ...] = ()
@@ -191,6 +192,7 @@ class Fleet:
             node=NodeId(name),
             online=node.heard_us > 0 and now_us - node.heard_us <= SILENCE_US_MAX,
             cordoned=node.cordoned,
+            lost=node.lost,
             pcpus=can.pcpus / max(1, can.share),
             vcpus_promised=sum([s.vcpus for s in shares]),
             memory_capacity_mib=node.capacity_mib,

@@ -80,6 +80,10 @@ class NodeIndex:
         """Of each node the code of the first filter that removes it, 0 for candidates; and how many those are."""
         c = self._columns
         codes = c.closed.copy()
+        if wish.health_min != HEALTH_PCT_MIN:
+            ill = c.health < wish.health_min
+            codes[(codes == CODE[Filter.HEALTH]) & ~ill] = 0
+            codes[(codes == 0) & ill] = CODE[Filter.HEALTH]
         for name in tried:
             if (row := c.rows.get(name)) is not None:
                 codes[row] = CODE[Filter.TRIED]
@@ -122,7 +126,8 @@ class NodeIndex:
             yield Filter.CPU, c.pct_free < wish.cpu_reserved_pct
         lack = self._lack(wish)[2]
         yield Filter.MEMORY, lack > c.ha
-        yield Filter.HA_RESERVE, lack > 0
+        if not wish.failover:
+            yield Filter.HA_RESERVE, lack > 0
 
     def _pool_fit(self, wish: Wishes) -> tuple[Column, Column]:
         """As policy.pool_fit: needed and free, of each node."""
@@ -234,7 +239,8 @@ class NodeIndex:
             case _:
                 guaranteed, charged, _ = self._lack(wish)
                 free = np.where(charged > guaranteed, c.charged_free, c.memory_free)
-                return (np.maximum(guaranteed, charged) + free)[rows], np.maximum(0, free[rows])
+                kept = c.ha if wish.failover else 0
+                return (np.maximum(guaranteed, charged) + free)[rows], np.maximum(0, (free + kept)[rows])
 
     def _rejected(self, wish: Wishes, row: int, code: int) -> Rejected:
         filter, name = _FILTERS[code - 1], self._columns.names[row]
@@ -247,7 +253,7 @@ class NodeIndex:
             return Rejected(node=name, filter=filter, needed=needed, reason=policy.reason_of(filter, wish, facts))
         if filter is Filter.HEALTH:
             return Rejected(
-                node=name, filter=filter, needed=HEALTH_PCT_MIN, available=facts.health, reason=facts.health_reason
+                node=name, filter=filter, needed=wish.health_min, available=facts.health, reason=facts.health_reason
             )
         return Rejected(node=name, filter=filter)
 

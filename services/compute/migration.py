@@ -28,10 +28,8 @@ from proto.compute import (
     ReportVm,
     Seen,
     StopVm,
-    VmDevicesNoted,
     VmEvent,
     VmMemoryNoted,
-    VmStopped,
     VmStopRequested,
 )
 from proto.migration import (
@@ -45,11 +43,11 @@ from proto.migration import (
     VmSendRequested,
     Way,
 )
-from services.compute import devices, restored, space
+from services.compute import devices, restored, space, starting
 from services.compute.allot import wishing
 from services.compute.ending import failed, recall, without_target
 from services.compute.reasons import chosen
-from services.compute.states import Absent, Arriving, Devices, Migrating, Phase, Running, Vm
+from services.compute.states import Absent, Arriving, Devices, Migrating, Phase, Running, Vm, stopped
 
 ENDED = (Seen.GONE, Seen.FAILED)
 CANCELLED = "it was cancelled"
@@ -175,8 +173,8 @@ def note(command: NoteMemory | NoteDevices, vm: Migrating) -> Sequence[VmEvent]:
             noted: VmEvent = VmMemoryNoted(vm=vm.id, generation=vm.incoming)
         case NoteDevices():
             known, other = vm.devices is not None, vm.memory_noted
-            noted = VmDevicesNoted(vm=vm.id, generation=vm.incoming, disks=command.disks, nics=command.nics)
-            vm = replace(vm, devices=Devices(disks=command.disks, nics=command.nics))
+            noted = starting.devices_noted(vm, vm.incoming, command)
+            vm = replace(vm, devices=Devices(disks=command.disks, nics=command.nics, protected=command.protected))
     if known:
         return ()
     return [noted, VmIncomingRequested(vm=vm.id, to=vm.to, spec=vm.spec)] if other else [noted]
@@ -253,7 +251,7 @@ def _source_ended(fact: ReportVm, vm: Migrating) -> Sequence[VmEvent]:
 
 def report_arriving(fact: ReportVm, vm: Arriving) -> Sequence[VmEvent]:
     if fact.seen in ENDED:
-        return [VmStopped(vm=vm.id, node=vm.node, generation=vm.generation, cause=fact.cause, sentence=fact.sentence)]
+        return [stopped(vm, fact.cause, fact.sentence)]
     if not fact.full and fact.seen is not (Seen.PAUSED if vm.pause_wanted else Seen.RUNNING):
         return ()
     known = not vm.pause_wanted and vm.paused_us and fact.resumed_us >= vm.paused_us
@@ -267,5 +265,6 @@ def report_arriving(fact: ReportVm, vm: Arriving) -> Sequence[VmEvent]:
             downtime_ms=-(-(fact.resumed_us - vm.paused_us) // 1000) if known else 0,
             total_ms=vm.total_ms,
             sent_mib=vm.sent_mib,
+            epoch=fact.epoch,
         )
     ]

@@ -10,7 +10,8 @@ Asked is not seen: only a report of the node and generation that the log names t
 nothing; where it speaks of a process that still runs, it is refused as NOT_YOURS, upon which the agent ends that process.
 FAILED and GONE are final for a generation: no process will come under it.
 A stop before the launch ends the start at once, for no agent was ordered yet; one during the launch is seen through.
-Moving to another node while it runs (Migrating, Arriving) is in migration.py.
+Moving to another node while it runs (Migrating, Arriving) is in migration.py; what becomes of it when its node is lost, and how it
+is started by its guard, in losing.py.
 After a restore of the database some of it is lost: what is found then, and when a start may be decided again, is in restored.py.
 Every state counts the events of its stream (`version`), so that a report that is older than the last wish is known as such.
 """
@@ -27,6 +28,7 @@ from proto.compute import (
     DeleteVm,
     EndVm,
     GoneCause,
+    LoseVm,
     NoteAllotment,
     NoteDevices,
     NoteMemory,
@@ -34,6 +36,7 @@ from proto.compute import (
     Refusal,
     ReportVm,
     ResetVm,
+    RestartVm,
     ResumeVm,
     SetAllotment,
     StartVm,
@@ -41,6 +44,7 @@ from proto.compute import (
     VmCommand,
     VmDeleted,
     VmEvent,
+    VmLeftStopped,
     VmPauseRequested,
     VmResetRequested,
     VmResumeRequested,
@@ -50,7 +54,7 @@ from proto.compute import (
 from proto.growth import NoteResize, ResizeVm
 from proto.migration import CancelMigration, MigrateVm
 from proto.space import said
-from services.compute import devices, growth, migration, panics, reports, restored, space, starting
+from services.compute import devices, growth, losing, migration, panics, reports, restored, space, starting
 from services.compute.allot import allot, note
 from services.compute.evolving import evolve
 from services.compute.shape import defined
@@ -76,6 +80,10 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
         case ReportVm(), _:
             return reports.report(command, vm)
+        case LoseVm(), _:
+            return losing.lose(command, vm)
+        case RestartVm(), _:
+            return losing.restart(command, vm)
         case AbandonStart(), _:
             return restored.abandon(command, vm)
         case ((NoteMemory() | NoteDevices() | NoteAllotment() | NoteResize()), Absent()):
@@ -138,10 +146,13 @@ def _define(command: DefineVm, vm: Absent) -> Sequence[VmEvent]:
 def _stop(command: StopVm, vm: Defined) -> Sequence[VmEvent]:
     match vm:
         case Stopped():
-            return ()
+            left = VmLeftStopped(vm=vm.id, node=vm.node, generation=vm.generation)
+            return [left] if vm.unwished else ()
         case Reserving():
             sentence, tried = "stopped before it was launched", (*vm.tried, vm.node)
-            return [VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)]
+            failed = VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)
+            left = VmLeftStopped(vm=vm.id, node=vm.node, generation=vm.generation)
+            return [failed, left] if vm.attempt else [failed]
         case Stopping() if command.deadline_s >= vm.deadline_s and vm.cause is GoneCause.ORDERED:
             return ()
         case Migrating() | Arriving():
@@ -156,7 +167,8 @@ def _stop(command: StopVm, vm: Defined) -> Sequence[VmEvent]:
 def _steer(command: PauseVm | ResumeVm | ResetVm, vm: Running) -> Sequence[VmEvent]:
     match command:
         case PauseVm():
-            return () if vm.pause_wanted else [VmPauseRequested(vm=vm.id, generation=vm.generation)]
+            pause = VmPauseRequested(vm=vm.id, generation=vm.generation, stilled=command.stilled)
+            return () if vm.pause_wanted else [pause]
         case ResumeVm() if vm.pause_wanted:
             return [VmResumeRequested(vm=vm.id, generation=vm.generation)]
         case ResumeVm() if vm.paused:

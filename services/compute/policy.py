@@ -88,7 +88,8 @@ class Wishes(Value):
     limit of its class; 0: that of the node. together, apart: group names; with_group: all of its `together` group is to follow it.
     lasts: the chance that it still runs at each of the horizons, weighted with the time since the one before; empty: unknown.
     new_disks: pools in which it is to have new ones, each once; MiB that they need there, beside what the pool keeps free; the word
-    of the one pool of that name in which they need none."""
+    of the one pool of that name in which they need none. failover: memory that is kept for VMs of lost nodes is for it. health_min:
+    how healthy a node is to be."""
 
     vcpus: int
     memory_mib: int
@@ -107,6 +108,8 @@ class Wishes(Value):
     one_cell: bool = False
     lasts: tuple[int, ...] = ()
     new_disks: tuple[tuple[str, int, str], ...] = ()
+    failover: bool = False
+    health_min: int = HEALTH_PCT_MIN
 
 
 class NodeFacts(Value):
@@ -115,6 +118,7 @@ class NodeFacts(Value):
 
     number          in the order of joining (proto/placement.py)
     reported        its agent has said hello; nothing is known of it before
+    lost            it was declared lost, and is not back
     vcpus_per_pcpu  the limit of over-allocation: the node's, or a lower one of a class of which there are VMs
     memory_ha_mib   beside the capacity, what is kept for the VMs of a failed node
     cells           what is left in each NUMA cell: vCPUs that may float there, MiB; empty: one cell, or not known
@@ -152,6 +156,7 @@ class NodeFacts(Value):
     ready_pct: int = 0
     steal_pct: int = 0
     reported: bool = True
+    lost: bool = False
     ends: tuple[int, ...] = ()
     pool_rooms: tuple[tuple[str, int], ...] = ()
 
@@ -165,7 +170,7 @@ def vcpus_max(node: NodeFacts, of_class: float = 0.0) -> int:
 
 def is_open(node: NodeFacts) -> bool:
     """It takes new VMs, as far as it is for itself to say."""
-    return node.reported and node.online and not node.cordoned and node.health >= HEALTH_PCT_MIN
+    return node.reported and node.online and not (node.lost or node.cordoned) and node.health >= HEALTH_PCT_MIN
 
 
 def reservable_pct(node: NodeFacts) -> int:
@@ -226,9 +231,10 @@ def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -
     yield Filter.SOURCE, 0, -1 if node.node == wish.source else 0
     yield Filter.TRIED, 0, -1 if node.node in tried else 0
     yield Filter.NEVER_REPORTED, 0, 0 if node.reported else -1
+    yield Filter.LOST, 0, -1 if node.lost else 0
     yield Filter.OFFLINE, 0, 0 if node.online else -1
     yield Filter.CORDONED, 0, -1 if node.cordoned else 0
-    yield Filter.HEALTH, HEALTH_PCT_MIN, node.health
+    yield Filter.HEALTH, wish.health_min, node.health
     yield Filter.POOL, len(set(wish.pools) - set(node.pools)), 0
     yield Filter.POOL_FULL, *pool_fit(wish, node)
     yield Filter.NETWORK, len(lacks(wish.networks, node.bridges, node.tap_filter)), 0
@@ -241,6 +247,9 @@ def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -
     if wish.cpu_reserved_pct:
         yield Filter.CPU, wish.cpu_reserved_pct, reservable_pct(node) - node.cpu_reserved_pct
     needed_mib, free_mib = memory_fit(wish, node)
+    if wish.failover:
+        yield Filter.MEMORY, needed_mib, free_mib + node.memory_ha_mib
+        return
     yield (Filter.MEMORY if needed_mib > free_mib + node.memory_ha_mib else Filter.HA_RESERVE), needed_mib, free_mib
 
 

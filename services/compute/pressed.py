@@ -39,7 +39,7 @@ def react(event: Any, stilled: Stilled) -> Sequence[Command]:
         case VmMoveWanted():
             return [MigrateVm(vm=event.vm, reason=event.sentence)]
         case VmPauseWanted():
-            return [PauseVm(vm=event.vm)]
+            return [PauseVm(vm=event.vm, stilled=True)]
         case LadderDescended():
             back = [step.vm for step in event.steps if step.rung is Rung.PAUSE]
             return [ResumeVm(vm=vm) for vm in back if vm in stilled.vms]

@@ -41,6 +41,19 @@ def shared_with(disks: Iterable[DiskWish], there: Sequence[str]) -> tuple[str, .
     return needed(disks, ((pool, id) for pool, _, id in parted))
 
 
+def protected(disks: Iterable[Disk], here: Capabilities | None, nodes: Iterable[Capabilities]) -> bool:
+    """Whether a guest on a node is guarded by its lease, and so may start elsewhere: all that it writes is in pools that two nodes
+    reach by the same word and in which a second writer is kept away, and the node has a watchdog."""
+    known = list(nodes)
+    written = {(disk.pool, disk.pool_id) for disk in disks if not disk.bus.is_cd}
+    shared = all(id and sum(_locks(can, pool, id) for can in known) > 1 for pool, id in written)
+    return shared and here is not None and here.watchdog and all(_locks(here, pool, id) for pool, id in written)
+
+
+def _locks(can: Capabilities, pool: str, id: str) -> bool:
+    return can.pool_ids.get(pool) == id and pool in can.lease_pools
+
+
 @dataclass(slots=True)
 class Homes:
     """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: as io gave them last to a

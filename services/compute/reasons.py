@@ -14,6 +14,7 @@ _SAID = {
     Filter.SOURCE: "which it is to leave",
     Filter.TRIED: "already tried in this start",
     Filter.NEVER_REPORTED: "joined, but never heard of",
+    Filter.LOST: "declared lost and not back yet",
     Filter.OFFLINE: "offline",
     Filter.CORDONED: "cordoned",
     Filter.HEALTH: "not healthy enough for a start",
@@ -86,6 +87,8 @@ def _remedy(groups: dict[Filter, list[Rejected]]) -> str:
         return f"add a node, or take it out of the group that keeps it from {rows[0].node}"
     if rows := groups[Filter.CORDONED]:
         return f"uncordon {rows[0].node}"
+    if rows := groups[Filter.LOST]:
+        return f"bring {rows[0].node} back: it serves again once it has ended what is no longer its own"
     if rows := groups[Filter.OFFLINE]:
         return f"bring {rows[0].node} back: its agent has not been heard for some seconds"
     if rows := groups[Filter.HEALTH]:

@@ -31,6 +31,7 @@ from services.compute.states import (
     Stopped,
     Stopping,
     Vm,
+    stopped,
 )
 
 
@@ -79,7 +80,9 @@ def _ended(fact: ReportVm) -> Sequence[VmEvent]:
 
 
 def _report_launching(fact: ReportVm, vm: Launching) -> Sequence[VmEvent]:
-    started = VmStarted(vm=vm.id, node=vm.node, generation=vm.generation, boot_id=fact.boot_id, pcpus=fact.pcpus)
+    started = VmStarted(
+        vm=vm.id, node=vm.node, generation=vm.generation, boot_id=fact.boot_id, pcpus=fact.pcpus, epoch=fact.epoch
+    )  # fmt: skip
     match fact.seen:
         case Seen.RUNNING | Seen.PAUSED:
             return [started]
@@ -115,5 +118,4 @@ def _resets(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
 
 def _stopped(fact: ReportVm, vm: Launching | Running | Stopping) -> VmStopped:
     upon_verdict = isinstance(vm, Stopping) and vm.cause in panics.VERDICTS and fact.cause is GoneCause.ORDERED
-    cause = vm.cause if isinstance(vm, Stopping) and upon_verdict else fact.cause
-    return VmStopped(vm=vm.id, node=vm.node, generation=vm.generation, cause=cause, sentence=fact.sentence)
+    return stopped(vm, vm.cause if isinstance(vm, Stopping) and upon_verdict else fact.cause, fact.sentence)

@@ -17,12 +17,13 @@ from proto.compute import (
     GoneCause,
     Refusal,
     ReportVm,
+    RestartVm,
     Seen,
     StartVm,
     VmEvent,
     VmFound,
+    VmRestartDenied,
     VmStartFailed,
-    VmStopped,
     VmStrangerGone,
     VmStrangerSeen,
 )
@@ -40,6 +41,7 @@ from services.compute.states import (
     Stopped,
     Stopping,
     Vm,
+    stopped,
 )
 
 NAMES_MAX = 5
@@ -58,7 +60,7 @@ def past(generation: int, incarnation: int) -> bool:
     return incarnation_of(generation) < incarnation
 
 
-def all_heard(command: StartVm | DeleteVm | MigrateVm) -> None:
+def all_heard(command: StartVm | DeleteVm | MigrateVm | RestartVm) -> None:
     """Raises RECONCILING while a node has not told what it runs."""
     if not command.unheard:
         return
@@ -74,14 +76,16 @@ def all_heard(command: StartVm | DeleteVm | MigrateVm) -> None:
 def abandon(command: AbandonStart, vm: Vm) -> Sequence[VmEvent]:
     if not isinstance(vm, Reserving) or vm.generation != command.generation:
         return ()
-    return [abandoned(vm)] if past(vm.generation, command.incarnation) else ()
+    return abandoned(vm) if past(vm.generation, command.incarnation) else ()
 
 
-def abandoned(vm: Reserving) -> VmStartFailed:
+def abandoned(vm: Reserving) -> Sequence[VmEvent]:
     tried = (*vm.tried, vm.node)
-    return VmStartFailed(
+    failed = VmStartFailed(
         vm=vm.id, node=vm.node, generation=vm.generation, sentence=ABANDONED, tried=tried, abandoned=True
     )
+    denied = VmRestartDenied(vm=vm.id, attempt=vm.attempt, sentence=ABANDONED)
+    return [failed, denied] if vm.attempt else [failed]
 
 
 def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
@@ -112,9 +116,7 @@ def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
         case Stopped():
             return [_found(fact, vm)] if runs else ()
         case Launching() | Running() | Stopping() | Arriving() if fact.node == vm.node:
-            ended = VmStopped(
-                vm=vm.id, node=vm.node, generation=vm.generation, cause=GoneCause.UNKNOWN, sentence=fact.sentence
-            )
+            ended = stopped(vm, GoneCause.UNKNOWN, fact.sentence)
             return [ended, _found(fact, vm)] if runs else [ended]
         case Migrating() if migrating:
             return None

@@ -21,6 +21,7 @@ from proto.compute import (
     VmEvent,
     VmLaunchRequested,
     VmMemoryNoted,
+    VmRestartDenied,
     VmStartFailed,
     VmStartRequested,
 )
@@ -47,7 +48,7 @@ def begin(command: StartVm, vm: Defined) -> Sequence[VmEvent]:
             restored.all_heard(command)
             unknown = f"{command.vm} was defined a moment ago and placement has not heard of it yet"
             choice = chosen(command.choice, command.node, unknown)
-            return [_requested(vm, choice, command.incarnation)]
+            return [requested(vm, choice, command.incarnation)]
         case Reserving() | Launching() | Running() | Migrating() | Arriving():
             return ()
         case Stopping():
@@ -56,7 +57,9 @@ def begin(command: StartVm, vm: Defined) -> Sequence[VmEvent]:
             assert_never(vm)
 
 
-def _requested(vm: Stopped | Reserving | Launching, choice: Placement, incarnation: int) -> VmStartRequested:
+def requested(
+    vm: Stopped | Reserving | Launching, choice: Placement, incarnation: int, attempt: int = 0, failover: bool = False
+) -> VmStartRequested:
     wanted = vm.definition
     return VmStartRequested(
         vm=vm.id,
@@ -69,6 +72,8 @@ def _requested(vm: Stopped | Reserving | Launching, choice: Placement, incarnati
         disks=wanted.disks,
         nics=wanted.nics,
         allotment=ALL_BY_CLASS if wanted.allotment == ALL_BY_CLASS else wanted.allotment,
+        attempt=attempt,
+        failover=failover,
     )
 
 
@@ -81,8 +86,9 @@ def fail(
     failed = VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)
     choice = _without(fresh or vm.placement, tried)
     if len(tried) >= ATTEMPTS_MAX or not choice.candidates or restored.past(vm.generation, incarnation):
-        return [failed]
-    return [failed, _requested(vm, choice, incarnation)]
+        denied = VmRestartDenied(vm=vm.id, attempt=vm.attempt, sentence=sentence)
+        return [failed, denied] if vm.attempt else [failed]
+    return [failed, requested(vm, choice, incarnation, vm.attempt, vm.failover)]
 
 
 def _without(placement: Placement, tried: Sequence[NodeId]) -> Placement:
@@ -99,7 +105,7 @@ def note(command: NoteMemory | NoteDevices, vm: Reserving) -> Sequence[VmEvent]:
     if command.generation != vm.generation or command.node != vm.node:
         return ()
     if restored.past(vm.generation, command.incarnation):
-        return [restored.abandoned(vm)]
+        return restored.abandoned(vm)
     match command:
         case NoteMemory() if vm.memory_noted:
             return ()
@@ -113,9 +119,15 @@ def note(command: NoteMemory | NoteDevices, vm: Reserving) -> Sequence[VmEvent]:
             noted: VmEvent = VmMemoryNoted(vm=vm.id, generation=vm.generation)
             return [noted] if vm.devices is None else [noted, _launch(vm, vm.devices)]
         case NoteDevices():
-            devices = Devices(disks=command.disks, nics=command.nics)
-            noted = VmDevicesNoted(vm=vm.id, generation=vm.generation, disks=devices.disks, nics=devices.nics)
+            devices = Devices(disks=command.disks, nics=command.nics, protected=command.protected)
+            noted = devices_noted(vm, vm.generation, command)
             return [noted, _launch(vm, devices)] if vm.memory_noted else [noted]
+
+
+def devices_noted(vm: Defined, generation: int, command: NoteDevices) -> VmDevicesNoted:
+    return VmDevicesNoted(
+        vm=vm.id, generation=generation, disks=command.disks, nics=command.nics, protected=command.protected
+    )  # fmt: skip
 
 
 def note_found(command: NoteDevices, vm: Running) -> Sequence[VmEvent]:
@@ -123,7 +135,7 @@ def note_found(command: NoteDevices, vm: Running) -> Sequence[VmEvent]:
     same = (vm.spec.disks, vm.spec.nics) == (command.disks, command.nics)
     if same or command.generation != vm.generation or command.node != vm.node:
         return ()
-    return [VmDevicesNoted(vm=vm.id, generation=vm.generation, disks=command.disks, nics=command.nics)]
+    return [devices_noted(vm, vm.generation, command)]
 
 
 def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
@@ -138,5 +150,6 @@ def _launch(vm: Reserving, devices: Devices) -> VmLaunchRequested:
         boot_image=wanted.boot_image,
         priority=wanted.priority,
         allotment=wanted.allotment,
+        protected=devices.protected,
     )
     return VmLaunchRequested(vm=vm.id, node=vm.node, spec=replace(made, born=birth(made)))

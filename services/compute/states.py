@@ -14,6 +14,7 @@ from proto.compute import (
     Placement,
     VmAllotmentRequested,
     VmDefined,
+    VmStopped,
 )
 from proto.growth import VmResizeRequested
 from proto.hardware import Drift, Hardware
@@ -25,6 +26,7 @@ from proto.space import FullDisk
 class Devices(Value):
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+    protected: bool = True
 
 
 class State(Value, tag=True, kw_only=True):
@@ -50,13 +52,15 @@ class Absent(State, kw_only=True):
 
 class Stopped(State, kw_only=True):
     """No process. node: where it last was, or was last tried; sentence: why it is here, if it did not go well. abandoned: its last
-    start was cut short by a restore, so that a process of this very generation may be found."""
+    start was cut short by a restore, so that a process of this very generation may be found. unwished: it is to run, as far as
+    anybody said."""
 
     word = "stopped"
     definition: VmDefined
     node: NodeId = NodeId("")
     sentence: str = ""
     abandoned: bool = False
+    unwished: bool = False
 
     @property
     def id(self) -> VmId:
@@ -75,12 +79,14 @@ class Placed(State, kw_only=True):
 
 
 class Reserving(Placed, kw_only=True):
-    """Memory and devices are asked for; no agent knows of it."""
+    """Memory and devices are asked for; no agent knows of it. attempt, failover: as in VmStartRequested."""
 
     word = "starting"
     placement: Placement
     memory_noted: bool = False
     devices: Devices | None = None
+    attempt: int = 0
+    failover: bool = False
 
     @property
     def tried(self) -> tuple[NodeId, ...]:
@@ -93,6 +99,8 @@ class Launching(Placed, kw_only=True):
     word = "starting"
     placement: Placement
     spec: MachineSpec
+    attempt: int = 0
+    failover: bool = False
 
     @property
     def changed(self) -> bool:
@@ -109,7 +117,8 @@ class Running(Placed, kw_only=True):
     """asked_version: the stream's version at the last pause or resume; reports on older orders say nothing about it. wish: what
     the ledger is asked for. hardware: what it was last seen to have. growth: the size it is to have, growing once that is
     ordered, at growth_version. full: it stands still, as these disks' pools are full. drifts:
-    what of it was last seen otherwise than ordered."""
+    what of it was last seen otherwise than ordered. stilled: it is the memory ladder that wants it paused. epoch: of the lease that
+    its node had when it was first seen running."""
 
     word = "running"
     spec: MachineSpec
@@ -128,15 +137,23 @@ class Running(Placed, kw_only=True):
     full: tuple[FullDisk, ...] = ()
     panic: str = ""
     drifts: tuple[Drift, ...] = ()
+    stilled: bool = False
+    epoch: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Somebody wants it paused."""
+        return self.pause_wanted and not self.stilled
 
 
 class Stopping(Placed, kw_only=True):
     """The agent is ordered to end it: by the guest's own shutdown within deadline_s, else by power-off. cause: panic or hang upon a
-    verdict."""
+    verdict. protected: as its spec is."""
 
     word = "stopping"
     deadline_s: int
     cause: GoneCause = GoneCause.ORDERED
+    protected: bool = False
 
 
 class Phase(StrEnum):
@@ -153,7 +170,7 @@ class Phase(StrEnum):
 class Migrating(Placed, kw_only=True):
     """On its way to `to` as `incoming`; `node` and `generation` are the source's. asked_version: the stream's version at the last
     wish to it. devices: as they are granted to the target; way: what goes along. target_gone: no process waits there any more.
-    source_gone: the guest's process ended, with `cause`."""
+    source_gone: the guest's process ended, with `cause`. protected: as the spec of the target's process is."""
 
     word = "migrating"
     running: Running
@@ -171,6 +188,7 @@ class Migrating(Placed, kw_only=True):
     source_gone: bool = False
     cause: str = ""
     way: Way = Way()
+    protected: bool = False
 
     @property
     def spec(self) -> MachineSpec:
@@ -183,6 +201,7 @@ class Migrating(Placed, kw_only=True):
         return replace(
             running.spec, generation=self.incoming, plugged_vcpus=more, leaving=(), taking=None, disks=has.disks, nics=has.nics,
             priority=worth.priority, allotment=worth.allotment,
+            protected=self.devices.protected if self.devices else running.spec.protected,
         )  # fmt: skip
 
 
@@ -192,6 +211,7 @@ class Arriving(Placed, kw_only=True):
     word = "migrating"
     spec: MachineSpec
     pause_wanted: bool = False
+    stilled: bool = False
     boot_id: str = ""
     sent_mib: int = 0
     total_ms: int = 0
@@ -200,6 +220,27 @@ class Arriving(Placed, kw_only=True):
 
 Defined = Stopped | Reserving | Launching | Running | Stopping | Migrating | Arriving
 Vm = Absent | Defined
+
+
+INTENDED = (GoneCause.ORDERED, GoneCause.GUEST, GoneCause.MIGRATED)
+
+
+def stopped(vm: Placed, cause: GoneCause, sentence: str = "") -> VmStopped:
+    """No process of its generation is left. A guest that somebody had paused was not to run on; nor is one that ended as it was
+    told to, or shut itself down."""
+    match vm:
+        case Running():
+            held = vm.held
+        case Migrating():
+            held = vm.running.held
+        case Arriving():
+            held = vm.pause_wanted and not vm.stilled
+        case _:
+            held = isinstance(vm, Stopping) and vm.cause is GoneCause.ORDERED
+    unwished = cause not in INTENDED and not held
+    return VmStopped(
+        vm=vm.id, node=vm.node, generation=vm.generation, cause=cause, sentence=sentence, unwished=unwished
+    )  # fmt: skip
 
 
 def tried(placement: Placement) -> tuple[NodeId, ...]:

@@ -43,6 +43,7 @@ from services.compute.cells import Planned
 from services.compute.devices import wishes
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
 from services.compute.lifetime_table import Life, LifetimeTable
+from services.compute.lost import LostNodes
 from services.compute.networks import Networks
 from services.compute.plan_views import PlanViews
 from services.compute.policy import WEIGHTS, NodeFacts, Weights
@@ -81,6 +82,7 @@ class Views(_Derived):
     stilled: Stilled = field(default_factory=Stilled)
     homes: Homes = field(default_factory=Homes)
     rooms: PoolRooms = field(default_factory=PoolRooms)
+    lost: LostNodes = field(default_factory=LostNodes)
     networks: Networks = field(default_factory=Networks)
     incarnation: int = 1
     finalized: int = 1
@@ -104,6 +106,7 @@ class Views(_Derived):
         if self.networks.apply(event):
             return
         self.stilled.apply(recorded, event)
+        self._lose(self.lost.apply(event))
         if vm := getattr(event, "vm", ""):
             self.homes.apply(event, vm in self.at and vm not in self.moves)
         match event:
@@ -150,6 +153,12 @@ class Views(_Derived):
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
+
+    def _lose(self, name: str) -> None:
+        """That node is lost, or back."""
+        if view := self.nodes.get(name):
+            view.lost = name in self.lost.nodes
+            self.fleet.changed(name)
 
     def roomy(self, node: str) -> None:
         """Its pools, or their rules, may be others than they were."""
@@ -317,6 +326,10 @@ class Views(_Derived):
         """What placement may know of every node that joined; asking: the VM that is to be placed."""
         self.fleet.expire(now_us)
         return [facts for name in self.nodes if (facts := self.fleet.facts(name, now_us, asking)) is not None]
+
+    def reports(self) -> list[Capabilities]:
+        """What nodes said of themselves."""
+        return [node.reported.capabilities for node in self.nodes.values() if node.reported is not None]
 
     def can(self, node: str) -> Capabilities | None:
         """What its agent last said of it."""

@@ -41,7 +41,7 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
         case NodeRemoved():
             return [NoteHost(node=event.node, memory_mib=0)]
         case VmStartRequested() | VmFound():
-            purpose = Purpose.FOUND if isinstance(event, VmFound) else Purpose.START
+            purpose = _purpose(event)
             promise = promise_of(event.memory_mib, event.priority, event.allotment)
             return [
                 ReserveMemory(
@@ -64,6 +64,12 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [ReleaseMemory(node=event.node, vm=event.vm, generation=event.generation)]
         case _:
             return ()
+
+
+def _purpose(event: VmStartRequested | VmFound) -> Purpose:
+    if isinstance(event, VmFound):
+        return Purpose.FOUND
+    return Purpose.FAILOVER if event.failover else Purpose.START
 
 
 def _allotted(event: VmAllotmentRequested, views: Any) -> ResizeMemory:

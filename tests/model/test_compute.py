@@ -363,7 +363,7 @@ def test_a_log_that_was_restored_condemns_nothing() -> None:
 
 
 def test_an_end_is_seen_with_its_cause() -> None:
-    crashed = msgspec.structs.replace(STOPPED, cause=GoneCause.CRASHED, sentence="signal 9")
+    crashed = msgspec.structs.replace(STOPPED, cause=GoneCause.CRASHED, sentence="signal 9", unwished=True)
     vm.given(*RUNNING).when(report(Seen.GONE, cause="crashed", sentence="signal 9")).then(crashed).twice()
 
 

@@ -308,7 +308,7 @@ def test_the_target_is_lost() -> None:
     assert [type(e) for e in events] == [VmMigrationFailed, VmIncomingGone, VmStopped]
     assert events[-1] == VmStopped(
         vm=A, node=N1, generation=1, cause=GoneCause.CRASHED,
-        sentence="its memory was lost with the process that waited on n2",
+        sentence="its memory was lost with the process that waited on n2", unwished=True,
     )  # fmt: skip
 
 
@@ -316,7 +316,7 @@ def test_the_source_is_lost_and_the_targets_end_is_waited_for() -> None:
     lost = msgspec.structs.replace(FAILED, sentence="power", source_gone=True, cause="unknown")
     gone = report(Seen.GONE, sentence="power")
     vm.given(*SENDING).when(gone).then(lost).twice()
-    stopped = VmStopped(vm=A, node=N1, generation=1, cause=GoneCause.UNKNOWN, sentence="power")
+    stopped = VmStopped(vm=A, node=N1, generation=1, cause=GoneCause.UNKNOWN, sentence="power", unwished=True)
     vm.given(*SENDING, lost).when(target(Seen.GONE)).then(OVER, stopped).twice()
     assert isinstance(VM.fold((*SENDING, lost, OVER, stopped)), Stopped)
     vm.given(*SENDING, lost).when(StopVm(vm="a")).refused(Refusal.BUSY)
@@ -325,7 +325,7 @@ def test_the_source_is_lost_and_the_targets_end_is_waited_for() -> None:
 
 def test_what_arrives_and_dies_is_stopped_there() -> None:
     vm.given(*ARRIVING).when(target(Seen.GONE, cause=GoneCause.CRASHED, sentence="oops")).then(
-        VmStopped(vm=A, node=N2, generation=2, cause=GoneCause.CRASHED, sentence="oops")
+        VmStopped(vm=A, node=N2, generation=2, cause=GoneCause.CRASHED, sentence="oops", unwished=True)
     )
 
 

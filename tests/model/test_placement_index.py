@@ -16,7 +16,17 @@ from proto.networks import Bridge, Network
 from proto.placement import Filter, filter_of, removed_by
 from services.compute.index import NodeIndex
 from services.compute.networks import Ground
-from services.compute.policy import CANDIDATES_MAX, CHANCE, PACK, SPREAD, NodeFacts, Weights, Wishes, place
+from services.compute.policy import (
+    CANDIDATES_MAX,
+    CHANCE,
+    HEALTH_PCT_MIN,
+    PACK,
+    SPREAD,
+    NodeFacts,
+    Weights,
+    Wishes,
+    place,
+)
 from services.compute.reasons import explain
 
 HORIZONS = 3
@@ -55,7 +65,7 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
         cells=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2000)), max_size=3).map(tuple), together=GROUPS, apart=GROUPS,
         health=st.sampled_from([100, 100, 100, 70, 25, 24, 0]), health_reason=st.sampled_from(["", "a disk is slow"]),
         load=st.sampled_from([0.0, 0.0, 0.7, 5.3]), ready_pct=st.sampled_from([0, 0, 35]), steal_pct=st.sampled_from([0, 0, 45]),
-        reported=st.integers(0, 9).map(bool),
+        reported=st.integers(0, 9).map(bool), lost=st.integers(0, 9).map(lambda n: n == 9),
         pool_rooms=ROOMS, firmware=FIRMWARE, ends=st.just(()) | st.tuples(*[st.integers(0, CHANCE)] * HORIZONS),
     )  # fmt: skip
     return [msgspec.structs.replace(draw(node), node=NodeId(f"n{n}"), number=n) for n in numbers]
@@ -67,6 +77,7 @@ wishes = st.builds(
     node=st.sampled_from(["", "", "", "n3", "nowhere"]), source=st.sampled_from(["", "", "n2", "gone"]),
     vcpus_per_pcpu=st.sampled_from([0.0, 0.0, 0.3, 2.0]), with_group=st.booleans(),
     cpu_reserved_pct=st.sampled_from([0, 0, 150]), together=GROUP, apart=GROUP, one_cell=st.booleans(),
+    failover=st.booleans(), health_min=st.sampled_from([HEALTH_PCT_MIN, HEALTH_PCT_MIN, 1, 100]),
     new_disks=NEW_DISKS, firmware=FIRMWARE, lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
 )  # fmt: skip
 tried = st.lists(st.sampled_from(["n1", "n2", "n3", "gone"]), unique=True)

@@ -46,7 +46,7 @@ def test_a_wish_to_move_is_a_migration_with_its_reason() -> None:
 
 
 def test_a_wish_to_pause_is_a_pause_and_ends_with_the_pressure() -> None:
-    assert react(VmPauseWanted(**WISH), Stilled()) == [PauseVm(vm="a")]
+    assert react(VmPauseWanted(**WISH), Stilled()) == [PauseVm(vm="a", stilled=True)]
     assert react(BACK, after((PAUSED, OURS))) == [ResumeVm(vm="a")]
 
 

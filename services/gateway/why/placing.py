@@ -17,6 +17,7 @@ _UNITS[Filter.HEALTH] = "% health"
 
 _WORDS = {
     Filter.SOURCE: "it is the node that the VM was to leave (the filter source)",
+    Filter.LOST: "it had been declared lost, and was not back (the filter lost)",
     Filter.NEVER_REPORTED: "it joined, but its agent had not said hello (the filter never-reported)",
 }
 

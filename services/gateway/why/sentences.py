@@ -20,6 +20,7 @@ from proto.nodes import (
 from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
 from services.gateway.why.growing import of_growth
+from services.gateway.why.losing import of_losing, of_start
 from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
 from services.gateway.why.pools import of_pools
@@ -31,7 +32,7 @@ from services.gateway.words import count
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
     own = (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes)
-    for say in (*own, of_growth, of_balance, of_pools, of_verdicts):
+    for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts):
         if said := say(event):
             return said
     return kind.replace("_", " ")
@@ -43,7 +44,8 @@ def _of_starts(event: Any) -> str:
             shape = event.shape
             return f"defined: {count(shape.vcpus, "vCPU")}, {shape.memory_mib} MiB, {event.priority}"
         case c.VmStartRequested():
-            return f"placed on {event.node} as generation {event.generation} by the policy {event.placement.policy}"
+            said = f"placed on {event.node} as generation {event.generation} by the policy {event.placement.policy}"
+            return said + of_start(event)
         case c.VmMemoryNoted():
             return "its memory is granted"
         case c.VmDevicesNoted(changed=True):

@@ -1,0 +1,80 @@
+"""What becomes of a VM whose node is lost, and the start that its guard asks for. Pure; a part of model.py.
+
+Nothing is taken to have ended that the proof does not cover: `everything` (power off, somebody's word), or what ran under the lease
+that was waited out (`protected`). What is not covered stays as the log has it, on the lost node, until that is back and says. A
+start of which no agent was told yet needs no proof: the next candidate is asked. While two processes have to do with a migration,
+each end is proven by itself: VmStopped comes after both.
+
+A proof is of the past: what was first seen running under a later lease is not covered by it, though compute hears of it late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libs.common.decider import Refused
+from proto.compute import GoneCause, LoseVm, RestartVm, VmEvent, VmRestartDenied
+from services.compute import ending, restored, starting
+from services.compute.reasons import explain
+from services.compute.states import (
+    Absent,
+    Arriving,
+    Launching,
+    Migrating,
+    Phase,
+    Reserving,
+    Running,
+    Stopped,
+    Stopping,
+    Vm,
+    stopped,
+)
+
+
+def lose(command: LoseVm, vm: Vm) -> Sequence[VmEvent]:
+    match vm:
+        case Migrating():
+            return _lose_move(command, vm)
+        case Reserving() if vm.node == command.node:
+            return starting.fail(vm, command.sentence, command.incarnation, command.choice)
+        case Running() if vm.node == command.node and vm.epoch <= command.epoch and _covers(command, vm.spec.protected):
+            return [stopped(vm, GoneCause.NODE_LOST, command.sentence)]
+        case Launching() | Arriving() if vm.node == command.node and _covers(command, vm.spec.protected):
+            return [stopped(vm, GoneCause.NODE_LOST, command.sentence)]
+        case Stopping() if vm.node == command.node and _covers(command, vm.protected):
+            return [stopped(vm, GoneCause.NODE_LOST, command.sentence)]
+        case _:
+            return ()
+
+
+def _covers(command: LoseVm, protected: bool) -> bool:
+    return command.everything or (command.guarded and protected)
+
+
+def _lose_move(command: LoseVm, vm: Migrating) -> Sequence[VmEvent]:
+    """The end that was there."""
+    if vm.to == command.node:
+        if vm.phase is Phase.RESERVING:
+            return ending.failed(vm, command.sentence)
+        return ending.without_target(vm, command.sentence) if _covers(command, vm.protected) else ()
+    running = vm.running
+    if vm.node != command.node or vm.source_gone or running.epoch > command.epoch:
+        return ()
+    if not _covers(command, running.spec.protected):
+        return ()
+    return ending.failed(vm, command.sentence, source_gone=True, cause=GoneCause.NODE_LOST)
+
+
+def restart(command: RestartVm, vm: Vm) -> Sequence[VmEvent]:
+    """Never refused: its guard hears of it from the log."""
+    if isinstance(vm, Absent) or not isinstance(vm, Stopped) or not vm.unwished:
+        return ()
+    try:
+        restored.all_heard(command)
+    except Refused as no:
+        return [VmRestartDenied(vm=vm.id, attempt=command.attempt, sentence=no.sentence, remedy=no.remedy)]
+    choice = command.choice
+    if choice is None or not choice.candidates:
+        said = explain(choice, command.node) if choice is not None else ("placement has not heard of it", "")
+        return [VmRestartDenied(vm=vm.id, attempt=command.attempt, sentence=said[0], remedy=said[1])]
+    return [starting.requested(vm, choice, command.incarnation, command.attempt, command.failover)]
