@@ -26,6 +26,8 @@ OLDEST, NEWEST = (3, 12), (3, 14)
 """Pythons for which the locked packages have wheels."""
 QEMU_PACKAGES = ("qemu-system-x86", "qemu-utils", "ovmf")
 OVMF = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+IPMI_PACKAGES = ("ipmitool", "openipmi")
+"""The first asks fence devices by IPMI, the second is a BMC for its tests."""
 WAIT_S_MAX = 1800
 
 
@@ -183,6 +185,20 @@ def qemu() -> None:
         raise Missing(wish)
 
 
+def ipmi() -> None:
+    """By apt when missing and allowed; all else goes on without."""
+    if (shutil.which("ipmitool") and shutil.which("ipmi_sim")) or os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    try:
+        with step("ipmitool and a BMC to test it with, by apt"):
+            run(
+                ["apt-get", "install", "-y", "-q", "--no-install-recommends", *IPMI_PACKAGES],
+                dict(os.environ, DEBIAN_FRONTEND="noninteractive"),
+            )
+    except Missing as error:
+        say(f"fence devices of kind ipmi cannot be asked here: {error}")
+
+
 def tiny_image() -> None:
     """The built-in guest image; its builder returns at once when it is there."""
     run([str(VENV / "bin" / "python"), "-m", "infra.guest.build", str(TINY)])
@@ -210,6 +226,7 @@ def main(args: list[str]) -> int:
                 return 0
             packages()
             qemu()
+            ipmi()
             tiny_image()
         except Missing as error:
             say(f"stopped: {error}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import balance, cluster, compute, drain, guard, io, ioview, lease, mapping, memory, node, plan, pools, vitals
+from proto import balance, cluster, compute, drain, fence, guard, io, ioview, lease, mapping, memory, node, plan, pools, vitals
 from proto.upcasts import UPCASTS
 
 
@@ -100,6 +100,7 @@ FAMILIES: dict[str, Family] = {
                 Stream("lease", members(lease.LeaseCommand), members(lease.LeaseEvent)),
                 Stream("ha", members(lease.HaCommand), members(lease.HaEvent)),
                 Stream("guard", members(guard.GuardCommand), members(guard.GuardEvent)),
+                Stream("fence", members(fence.FenceCommand), members(fence.FenceEvent)),
                 Stream("verdict", members(vitals.VerdictCommand), members(vitals.VerdictEvent)),
             ),
         ),
