@@ -12,7 +12,23 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
-from proto import balance, cluster, compute, drain, fence, guard, io, ioview, lease, mapping, memory, node, plan, pools, vitals
+from proto import (
+    balance,
+    cluster,
+    compute,
+    drain,
+    fence,
+    guard,
+    io,
+    ioview,
+    lease,
+    mapping,
+    memory,
+    node,
+    plan,
+    pools,
+    vitals,
+)
 from proto.upcasts import UPCASTS
 
 
