@@ -11,7 +11,17 @@ from typing import Annotated
 
 import msgspec
 
-from libs.common.messages import Command, Event, Fact, Message, Name, NodeId, Tick, Value
+from libs.common.messages import Command, Event, Fact, Name, NodeId, Tick, Value
+from proto.granting import AskGrant as AskGrant
+from proto.granting import AskLetter as AskLetter
+from proto.granting import AskProbe as AskProbe
+from proto.granting import AskRecords as AskRecords
+from proto.granting import Granted as Granted
+from proto.granting import LeaseBeat as LeaseBeat
+from proto.granting import Probes as Probes
+from proto.granting import Records as Records
+from proto.granting import Refuse as Refuse
+from proto.granting import Sighting as Sighting
 
 MAIN = "main"
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
@@ -21,114 +31,9 @@ class Refusal(StrEnum):
     NODE_UNKNOWN = "NODE_UNKNOWN"
     NODE_ALIVE = "NODE_ALIVE"
     NOT_LOST = "NOT_LOST"
+    BAD_PROOF = "BAD_PROOF"
+    OLD_TERM = "OLD_TERM"
     BAD_SETTINGS = "BAD_SETTINGS"
-
-
-# --- the lease: what nodes and their grantor say to one another (never recorded) ----------------------------------
-
-
-class Refuse(StrEnum):
-    """Why a lease is not renewed. lost: the node was declared lost in this epoch or a later one: what it guards is to be ended,
-    and it asks for the next epoch only then. not-leading: another process grants, or none may yet. stranger: no such node."""
-
-    LOST = "lost"
-    NOT_LEADING = "not-leading"
-    STRANGER = "stranger"
-
-
-class AskGrant(msgspec.Struct, frozen=True, array_like=True):
-    """`lease.<node>`, request and reply, once a second. epoch: of the lease that it has (0: none yet). sent_us: its own boot-time
-    clock when it sent this; comes back as it was. guarded: how many VMs it keeps under the lease. pools: shared pools that it
-    reaches, by their words (Capabilities.pool_ids)."""
-
-    node: str
-    boot_id: str
-    epoch: int
-    sent_us: int
-    term: int = 0
-    guarded: int = 0
-    pools: tuple[str, ...] = ()
-
-
-class Granted(msgspec.Struct, frozen=True, array_like=True):
-    """The lease ends lease_us after sent_us, by the node's own clock. term: a node refuses one below the highest it has seen.
-    pools: the only ones by which the node may renew it itself. refused: it is not renewed."""
-
-    term: int
-    epoch: int
-    sent_us: int
-    lease_us: int = 0
-    pools: tuple[str, ...] = ()
-    refused: str = ""
-    tolerant: bool = False
-
-
-class Sighting(msgspec.Struct, frozen=True, array_like=True):
-    """A node's record in a pool's lease area, as another node read it past all caches. error: it could not be read, which proves
-    nothing. acknowledged: the letter that it answered last, done: VMs that it says it has ended since (process gone). lease_us: how
-    long that node lets a renewal count, by the newest grant that it has heard of; own: how its lease stands (as in LeaseBeat)."""
-
-    pool: str
-    node: str
-    boot_id: str = ""
-    epoch: int = 0
-    sequence: int = -1
-    acknowledged: int = 0
-    done: tuple[str, ...] = ()
-    error: str = ""
-    lease_us: int = 0
-    own: str = ""
-
-
-class LeaseBeat(msgspec.Struct, frozen=True, array_like=True):
-    """`tel.<node>.leases`, once a second: what its watchdog saw of the others' records. own: how its own lease stands
-    (`held`, `paused`, `ended`, `none`), left_us: until it ends. slow: it was late itself, so that its word counts less."""
-
-    node: str
-    boot_id: str
-    at_us: int
-    own: str
-    epoch: int
-    left_us: int = 0
-    sightings: tuple[Sighting, ...] = ()
-    slow: bool = False
-
-
-class AskRecords(Message):
-    """Read these nodes' records now, past all caches, in these pools (by word), once this was heard."""
-
-    nodes: tuple[str, ...]
-    pools: tuple[str, ...]
-
-
-class Records(Value):
-    sightings: tuple[Sighting, ...] = ()
-    error: str = ""
-
-
-class AskLetter(Message):
-    """Put a letter into a node's mailbox beside its record, in each of these pools: it is to end these VMs (all that it guards
-    where none is named) and to say so in its record. number: rises by one with each letter to that node; term: the grantor's."""
-
-    node: Name
-    pools: tuple[str, ...]
-    number: int
-    term: int
-    epoch: int
-    vms: tuple[str, ...] = ()
-
-
-class AskProbe(Message):
-    """Try to reach these nodes directly, at the addresses where their watchdogs answer."""
-
-    addresses: dict[str, str]
-
-
-class Probes(Value):
-    """By node: the round trip in milliseconds; -1: no answer within a second."""
-
-    answered_ms: dict[str, float] = {}
-    error: str = ""
 
 
 # --- what is concluded -----------------------------------------------------------------------------------------
@@ -154,8 +59,8 @@ class Silence(Value):
 
 class ProofKind(StrEnum):
     """fence: a device confirmed that the power is off. lease: spent on both paths, and waited out. acknowledged: the node's own
-    word in its record that it ended them. operator: somebody's recorded word. clean: the node itself came back in another boot and
-    runs nothing."""
+    word in its record that it ended them (all that it had under the lease: it takes no other until it has come back). operator:
+    somebody's recorded word. clean: the node itself came back in another boot and runs nothing."""
 
     FENCE = "fence"
     LEASE = "lease"
@@ -186,6 +91,18 @@ class Proof(Value):
     @property
     def everything(self) -> bool:
         return self.kind in (ProofKind.FENCE, ProofKind.OPERATOR, ProofKind.CLEAN)
+
+
+class TakeLease(Tick):
+    """This grantor is about to grant more to that node than was recorded, or may count on less: its boot, the pools by which it may
+    renew, the length of its lease. Nothing that is not recorded is granted, so that a later grantor knows what to wait out."""
+
+    node: Name
+    term: int
+    boot_id: str
+    pools: tuple[str, ...] = ()
+    tolerant: bool = False
+    address: str = ""
 
 
 class SuspectNode(Tick):
@@ -219,17 +136,68 @@ class DeclareLost(Tick):
     proof: Proof
 
 
-class ConfirmOff(Command):
-    """An operator's word that this node is off, or that what it ran has ended."""
+class NotePaths(Tick):
+    """Of a node that is heard: shared pools (words) in which its record stands still while others' move, and what is wrong with its
+    bridges' ways out. Empty: all is well again."""
 
     node: Name
-    reason: str
+    pools: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+
+
+class ConfirmOff(Command):
+    """An operator's word that this node is off, or that what it ran has ended. known: it is a node; alive: what it showed of
+    itself just now; at_us. Filled in by ha's own view."""
+
+    node: Name
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    known: bool = False
+    alive: str = ""
+    at_us: int = 0
+
+
+class ForgetNode(Command):
+    """It was removed from the cluster, and had no VMs."""
+
+    node: Name
 
 
 class ReportReturned(Fact):
-    """The node has ended all that is no longer its own, and guards nothing: it may have a lease of the next epoch."""
+    """The node has ended all that is no longer its own, and guards nothing: it may have a lease of the next epoch. epoch: the one
+    that was ended. at_us: filled in by ha's own view."""
 
     boot_id: str
+    epoch: int
+    at_us: int = 0
+
+
+class LeaseTaken(Event):
+    """Who grants this node its lease from now on (an append to its stream, so that an earlier grantor's conclusions about it no
+    longer fit), and what may be in that node's hands: what a later grantor has to wait out, and to read.
+    address: where its watchdog answers probes."""
+
+    node: NodeId
+    term: int
+    boot_id: str
+    at_us: int
+    pools: tuple[str, ...] = ()
+    tolerant: bool = False
+    address: str = ""
+
+
+class NodePathsNoted(Event):
+    """Its lease goes on by the paths that are left. pools: those in which it cannot write its record. networks: sentences."""
+
+    node: NodeId
+    at_us: int
+    pools: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+
+
+class LeaseForgotten(Event):
+    """The node is none of the cluster any more. epoch: of the lease that it may have should it join again."""
+
+    node: NodeId
     epoch: int
 
 
@@ -333,11 +301,17 @@ class DisarmHa(Command):
 
 
 class ArmHa(Command):
-    pass
+    """Also somebody's word that the nodes which are silent by now are down indeed. at_us: filled in by ha's own view."""
+
+    at_us: int = 0
+
+
+class RearmHa(Tick):
+    """The time of the disarming is over."""
 
 
 class BeginTerm(Tick):
-    """A process has the grantor's lock. holder: who."""
+    """A process has the grantor's lock. holder: who, by a name that no other has, nor itself another time."""
 
     holder: str
 
@@ -359,9 +333,10 @@ class HaDisarmed(Event):
 
 
 class HaArmed(Event):
-    """over: the time of the disarming was over."""
+    """over: the time of the disarming was over; else it is somebody's word about all nodes that were silent at at_us."""
 
     over: bool = False
+    at_us: int = 0
 
 
 class TermBegan(Event):
@@ -382,7 +357,11 @@ class HaReleased(Event):
     pass
 
 
-LeaseCommand = SuspectNode | TrustNode | IsolateNode | DeclareLost | ConfirmOff | ReportReturned
-LeaseEvent = NodeSuspected | NodeTrusted | NodeIsolated | NodeLost | NodeReturned
-HaCommand = SetHa | DisarmHa | ArmHa | BeginTerm | HoldHa
+LeaseCommand = (
+    TakeLease | SuspectNode | TrustNode | IsolateNode | DeclareLost | NotePaths | ConfirmOff | ForgetNode | ReportReturned
+)
+LeaseEvent = (
+    LeaseTaken | NodeSuspected | NodeTrusted | NodeIsolated | NodeLost | NodeReturned | NodePathsNoted | LeaseForgotten
+)
+HaCommand = SetHa | DisarmHa | ArmHa | RearmHa | BeginTerm | HoldHa
 HaEvent = HaSet | HaDisarmed | HaArmed | TermBegan | HaHeld | HaReleased

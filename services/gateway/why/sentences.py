@@ -21,6 +21,7 @@ from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
 from services.gateway.why.fencing import of_fences
 from services.gateway.why.growing import of_growth
+from services.gateway.why.leases import of_leases
 from services.gateway.why.losing import of_losing, of_start
 from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
@@ -33,7 +34,7 @@ from services.gateway.words import count
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
     own = (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes)
-    for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts, of_fences):
+    for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts, of_fences, of_leases):
         if said := say(event):
             return said
     return kind.replace("_", " ")

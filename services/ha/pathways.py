@@ -1,0 +1,41 @@
+"""A node that is heard, and has lost its storage or a bridge's way out: noted and shown; nothing is done to its VMs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proto.lease import NotePaths
+from services.ha.signs import Node
+from services.ha.states import Lease, Lost
+
+if TYPE_CHECKING:
+    from services.ha.grantor import Grantor
+
+STUCK_US = 10_000_000
+"""how long a record stands still, of a node that is heard and in a pool that others read, before that is told"""
+HEARD_US = 2_500_000
+TELL_US = 1_000_000
+
+
+def notes(grantor: Grantor, now_us: int, wall_us: int) -> Sequence[NotePaths]:
+    """What has changed."""
+    out: list[NotePaths] = []
+    for name, member in sorted(grantor.picture.members.items()):
+        lease, node = grantor.picture.leases.get(name), grantor.node(name)
+        if lease is None or isinstance(lease, Lost) or now_us - node.asked_us > HEARD_US:
+            continue
+        pools = tuple(pool for pool in lease.pools if stuck(grantor, node, lease, pool, now_us))
+        if (pools, member.networks) != (lease.stuck, lease.networks) and node.due("paths", now_us, TELL_US):
+            out.append(NotePaths(node=name, now_us=wall_us, pools=pools, networks=member.networks))
+    return out
+
+
+def stuck(grantor: Grantor, node: Node, lease: Lease, pool: str, now_us: int) -> bool:
+    """Its record stands still in a pool that others read just now."""
+    record = node.record(pool)
+    read = now_us - record.newest_us <= HEARD_US and record.newest_us > 0
+    if not read:
+        return pool in lease.stuck
+    since_us = record.moved_us or grantor.born_us
+    return now_us - since_us > STUCK_US
