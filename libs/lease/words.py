@@ -7,12 +7,14 @@ agent to watchdog
     begin    id vm       a start, an activation or a resume of a guarded VM is about to be made: `id`, why_not ("": it may)
     over     vm          it has come to its end, whatever came of it
     records  id nodes pools                                           `id`, sightings, error
-    letter   id node pools number term epoch vms                      `id`, error
-    probe    id addresses                                             `id`, answered_ms
-    hello    watch_at    where peers reach this watchdog is answered: `id` 0, watch_at, pools (words of those it reaches)
+    letter   id node pools number term epoch vms                      `id`, sightings (none), error
+    probe    id addresses                                             `id`, answered_ms, error
+    hello    `state` is said at once
 
 watchdog to agent
-    state    own epoch term left_us guarded clean pools sightings slow     once a second, and when it changed
+    state    own epoch term left_us guarded doomed clean pools watch_at sightings slow     at first, once a second, and when it changed
+             doomed: VMs that are being killed; clean: it has ended, and nothing is left; pools: word by name, of those where
+             silence can be proven; sightings: what was read since the last time (proto.lease.Sighting)
     ask      ask for a grant now
     learn    number vms                                               the generations of these VMs, of the control plane
     …        the answers above, by `id`
