@@ -12,7 +12,7 @@ agent to watchdog
     hello    `state` is said at once
 
 watchdog to agent
-    state    own epoch term left_us guarded doomed clean pools watch_at sightings slow      at first, once a second, and upon change;
+    state    own epoch term left_us guarded doomed clean pools watch_at sightings slow   at first, once a second, upon change;
              doomed: VMs that are being killed; clean: it has ended, and nothing is left; pools: word by name, of those where
              silence can be proven; sightings: what was read since the last time (proto.lease.Sighting)
     ask      ask for a grant now
