@@ -130,10 +130,13 @@ class RemoveFence(Command):
 
 
 class FenceNode(Command):
-    """Somebody's order to cut the node's power. spoke_us: when it was heard last, now_us: what time it is; filled in by ha."""
+    """Somebody's order to cut the node's power. epoch, boot_id: of its lease now, spoke_us: when it was heard last, now_us: what
+    time it is; filled in by ha."""
 
     node: Name
     reason: Word = ""
+    epoch: int = 0
+    boot_id: str = ""
     spoke_us: int = 0
     now_us: int = 0
 
@@ -144,9 +147,12 @@ class PowerOnNode(Command):
 
 
 class OrderFence(Tick):
-    """The grantor's: the node is suspected. Where no device was tested well, nothing follows. sentence: why."""
+    """The grantor's: the node is suspected, in this epoch of its lease. Where no device was tested well, nothing follows. sentence:
+    why."""
 
     node: Name
+    epoch: int
+    boot_id: str
     sentence: str = ""
     spoke_us: int = 0
 
@@ -219,7 +225,8 @@ class FenceTested(Event):
 
 class FenceRequested(Event):
     """The power is to be cut (want off) or switched on. attempt: rises by one. apart_ms: the first and the last read of off are to
-    lie so far apart, the longer where the node was heard lately. identity: the machine that it may be done to."""
+    lie so far apart, the longer where the node was heard lately. identity: the machine that it may be done to. epoch, boot_id: of
+    its lease when it was asked for."""
 
     node: NodeId
     attempt: int
@@ -227,15 +234,19 @@ class FenceRequested(Event):
     at_us: int
     identity: str
     apart_ms: int
+    epoch: int = 0
+    boot_id: str = ""
     by: str = ""
     reason: str = ""
 
 
 class FenceConfirmed(Event):
-    """It is off. reads: what proves it, the last ones."""
+    """It is off. epoch, boot_id: of the lease that this ends. reads: what proves it, the last ones."""
 
     node: NodeId
     attempt: int
+    epoch: int
+    boot_id: str
     at_us: int
     ordered: Ordered
     identity: str

@@ -60,7 +60,9 @@ class Bench:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
         self.kinds = Kinds(rig.machines)
-        self.job = Job(attempt=1, want=Want.OFF, identity="", apart_ms=judge.APART_MS, at_us=0, due_us=0)
+        self.job = Job(
+            attempt=1, want=Want.OFF, identity="", apart_ms=judge.APART_MS, epoch=1, boot_id="b", at_us=0, due_us=0
+        )
 
     def asking(self, device: Device | None = None, password: str | None = None, try_s: float = 6.0) -> conduct.Asking:
         device = device or self.rig.device()

@@ -50,7 +50,9 @@ ME = "uuid 1111"
 BMC = Device(kind=DeviceKind.REDFISH, address="https://bmc1", user="asv", password=Secret(ref="0" * 32))
 SET = FenceSet(node=N1, device=BMC)
 TESTED = FenceTested(node=N1, number=1, ok=True, at_us=NOW, power=Power.ON, identity=ME)
-ASKED = FenceRequested(node=N1, attempt=1, want=Want.OFF, at_us=NOW, identity=ME, apart_ms=judge.APART_MS, by=GRANTOR)
+ASKED = FenceRequested(
+    node=N1, attempt=1, want=Want.OFF, at_us=NOW, identity=ME, apart_ms=judge.APART_MS, epoch=1, boot_id="b", by=GRANTOR
+)
 fence = Spec(FENCE)
 
 
@@ -81,8 +83,8 @@ def note(*reads: PowerRead, ordered: Ordered = Ordered.TAKEN, **more: Any) -> No
 
 def test_a_device_is_set_and_tested_before_it_is_believed() -> None:
     fence.given().when(SetFence(node="n1", device=BMC, known=True)).then(SET).twice()
-    fence.given(SET).when(FenceNode(node="n1", now_us=NOW)).refused(Refusal.NOT_TESTED)
-    fence.given(SET).when(OrderFence(node="n1", now_us=NOW)).nothing()
+    fence.given(SET).when(FenceNode(node="n1", epoch=1, boot_id="b", now_us=NOW)).refused(Refusal.NOT_TESTED)
+    fence.given(SET).when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW)).nothing()
     answer = NoteTest(node="n1", number=1, now_us=NOW, power=Power.ON, identity=ME)
     fence.given(SET).when(answer).then(TESTED).twice()
 
@@ -151,8 +153,8 @@ def test_no_device_of_an_unknown_node() -> None:
 def test_a_test_that_fails_is_an_alarm_and_proves_nothing(answer: NoteTest, word: str) -> None:
     (tested,) = fence.given(SET).when(answer).events
     assert isinstance(tested, FenceTested) and not tested.ok and word in tested.sentence and tested.remedy
-    fence.given(SET, tested).when(FenceNode(node="n1", now_us=NOW)).refused(Refusal.NOT_TESTED)
-    fence.given(SET, tested).when(OrderFence(node="n1", now_us=NOW)).nothing()
+    fence.given(SET, tested).when(FenceNode(node="n1", epoch=1, boot_id="b", now_us=NOW)).refused(Refusal.NOT_TESTED)
+    fence.given(SET, tested).when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW)).nothing()
 
 
 def test_a_device_that_answers_for_another_machine_later_is_not_believed_until_it_is_set_again() -> None:
@@ -190,14 +192,16 @@ def test_an_answer_of_the_device_before_this_one_counts_nothing() -> None:
 
 
 def test_the_grantor_and_an_operator_ask_it_once_at_a_time() -> None:
-    ready().when(OrderFence(node="n1", now_us=NOW)).then(ASKED).twice()
-    ready().when(FenceNode(node="n1", now_us=NOW, reason="hangs")).then(replace(ASKED, by="", reason="hangs")).twice()
+    ready().when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW)).then(ASKED).twice()
+    ready().when(FenceNode(node="n1", epoch=1, boot_id="b", now_us=NOW, reason="hangs")).then(
+        replace(ASKED, by="", reason="hangs")
+    ).twice()
     asked().when(PowerOnNode(node="n1", now_us=NOW)).refused(Refusal.BUSY)
     asked().when(SetFence(node="n1", device=replace(BMC, user="b"), known=True)).refused(Refusal.BUSY)
 
 
 def test_of_a_node_that_was_heard_just_now_the_reads_are_to_lie_further_apart() -> None:
-    outcome = ready().when(FenceNode(node="n1", now_us=NOW, spoke_us=NOW - S))
+    outcome = ready().when(FenceNode(node="n1", epoch=1, boot_id="b", now_us=NOW, spoke_us=NOW - S))
     outcome.then(replace(ASKED, by="", apart_ms=judge.APART_SPOKE_MS))
     soon = fence.given(SET, TESTED, replace(ASKED, apart_ms=judge.APART_SPOKE_MS))
     assert isinstance(soon.when(note(*PROOF)).events[0], FenceFailed)
@@ -230,6 +234,7 @@ def failed(sentence: str, tries: int = 1) -> FenceFailed:
 def test_ordered_off_and_read_as_off_twice_apart_is_confirmed() -> None:
     (confirmed,) = asked().when(note(*PROOF)).events
     assert isinstance(confirmed, FenceConfirmed)
+    assert (confirmed.epoch, confirmed.boot_id) == (1, "b"), "of the lease that it was asked for, and of no later one"
     assert confirmed.reads == PROOF[2:] and confirmed.identity == ME and "2 times within 300 ms" in confirmed.sentence
     off = fence.given(SET, TESTED, ASKED, confirmed)
     assert off.state.off_us == NOW + S and off.state.job is None
@@ -296,9 +301,9 @@ def test_an_attempt_has_three_tries_and_the_grantor_lets_it_cool() -> None:
     assert [(e.tries, e.last) for e in events if isinstance(e, FenceFailed)] == [(1, False), (2, False), (3, True)]
     assert given.state.job is None
     given.when(silent).nothing()
-    given.when(OrderFence(node="n1", now_us=NOW + 2 * S)).nothing()
+    given.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW + 2 * S)).nothing()
     later = NOW + S + COOLING_US
-    given.when(OrderFence(node="n1", now_us=later)).then(replace(ASKED, attempt=2, at_us=later))
+    given.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=later)).then(replace(ASKED, attempt=2, at_us=later))
 
 
 def test_an_attempt_that_is_over_has_no_late_confirmation() -> None:
@@ -307,7 +312,9 @@ def test_an_attempt_that_is_over_has_no_late_confirmation() -> None:
 
 
 def test_a_node_is_switched_on_again() -> None:
-    off = FenceConfirmed(node=N1, attempt=1, at_us=NOW, ordered=Ordered.TAKEN, identity=ME, reads=PROOF)
+    off = FenceConfirmed(
+        node=N1, attempt=1, epoch=1, boot_id="b", at_us=NOW, ordered=Ordered.TAKEN, identity=ME, reads=PROOF
+    )
     on = FenceRequested(node=N1, attempt=2, want=Want.ON, at_us=NOW, identity=ME, apart_ms=judge.APART_MS)
     fence.given(SET, TESTED, ASKED, off).when(PowerOnNode(node="n1", now_us=NOW)).then(on)
     asked_on = fence.given(SET, TESTED, ASKED, off, on)
@@ -321,11 +328,13 @@ def test_a_device_whose_word_did_not_hold_proves_nothing_until_somebody_tests_it
     doubt = FenceDoubted(node=N1, at_us=NOW, sentence="n1 was heard after")
     ready().when(DoubtFence(node="n1", now_us=NOW, sentence="n1 was heard after")).then(doubt).twice()
     doubted = fence.given(SET, TESTED, doubt)
-    doubted.when(OrderFence(node="n1", now_us=NOW)).nothing()
+    doubted.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW)).nothing()
     hourly = NoteTest(node="n1", number=1, now_us=NOW + 25 * 3600 * S, power=Power.ON, identity=ME)
     good = doubted.when(hourly).events
-    fence.given(SET, TESTED, doubt, *good).when(FenceNode(node="n1", now_us=NOW)).refused(Refusal.NOT_TESTED)
+    fence.given(SET, TESTED, doubt, *good).when(FenceNode(node="n1", epoch=1, boot_id="b", now_us=NOW)).refused(
+        Refusal.NOT_TESTED
+    )
     asked_for = FenceTestRequested(node=N1, number=2)
     doubted.when(TestFence(node="n1")).then(asked_for)
     again = fence.given(SET, TESTED, doubt, asked_for, replace(TESTED, number=2))
-    again.when(OrderFence(node="n1", now_us=NOW)).then(ASKED)
+    again.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW)).then(ASKED)

@@ -57,7 +57,9 @@ class DockerDevice:
         with self._engine() as api:
             mode = (api.inspect_container(self._device.system).get("HostConfig") or {}).get("PidMode")
             if mode:
-                said = f"the container {self._device.system} has the PID namespace `{mode}`: what it runs would outlive it"
+                said = (
+                    f"the container {self._device.system} has the PID namespace `{mode}`: what it runs would outlive it"
+                )
                 raise CannotSwitch(said, "a container with a PID namespace of its own")
 
     def _cut(self) -> None:

@@ -62,9 +62,9 @@ def decide(command: FenceCommand, fence: Fence) -> Sequence[FenceEvent]:
             _there(command.node, fence)
             return [FenceRemoved(node=NodeId(command.node))]
         case FenceNode():
-            return _ask(command.node, fence, Want.OFF, command.now_us, command.spoke_us, command.reason)
+            return _ask(command, fence, Want.OFF, command.reason)
         case PowerOnNode():
-            return _ask(command.node, fence, Want.ON, command.now_us)
+            return _ask(command, fence, Want.ON)
         case OrderFence():
             return _order(command, fence)
         case DropFence():
@@ -107,8 +107,9 @@ def _set(command: SetFence, fence: Fence) -> Sequence[FenceEvent]:
 
 
 def _ask(
-    node: str, fence: Fence, want: Want, now_us: int, spoke_us: int = 0, reason: str = "", by: str = ""
+    command: FenceNode | OrderFence | PowerOnNode, fence: Fence, want: Want, reason: str = "", by: str = ""
 ) -> Sequence[FenceEvent]:
+    node = command.node
     _there(node, fence)
     if fence.why_not:
         remedy = f"asvctl ha fence test {node}; what it says is believed once a test went well"
@@ -118,12 +119,14 @@ def _ask(
     if fence.job is not None:
         said = f"the device of {node} is being asked to switch {fence.job.want} (attempt {fence.job.attempt})"
         raise Refused(Refusal.BUSY, said, "wait until it is done")
-    return [
-        FenceRequested(
-            node=NodeId(node), attempt=fence.attempt + 1, want=want, at_us=now_us, identity=fence.identity,
-            apart_ms=judge.apart_ms(spoke_us, now_us), by=by, reason=reason,
-        )
-    ]  # fmt: skip
+    requested = FenceRequested(
+        node=NodeId(node), attempt=fence.attempt + 1, want=want, at_us=command.now_us, identity=fence.identity,
+        apart_ms=judge.APART_MS, by=by, reason=reason,
+    )  # fmt: skip
+    if isinstance(command, PowerOnNode):
+        return [requested]
+    apart_ms = judge.apart_ms(command.spoke_us, command.now_us)
+    return [replace(requested, apart_ms=apart_ms, epoch=command.epoch, boot_id=command.boot_id)]
 
 
 def _order(command: OrderFence, fence: Fence) -> Sequence[FenceEvent]:
@@ -131,7 +134,7 @@ def _order(command: OrderFence, fence: Fence) -> Sequence[FenceEvent]:
     cooling = fence.failed is not None and command.now_us - fence.failed.at_us < COOLING_US
     if not fence.ready or fence.job is not None or cooling:
         return ()
-    return _ask(command.node, fence, Want.OFF, command.now_us, command.spoke_us, command.sentence, GRANTOR)
+    return _ask(command, fence, Want.OFF, command.sentence, GRANTOR)
 
 
 def _tested(note: NoteTest, fence: Fence) -> Sequence[FenceEvent]:
@@ -199,8 +202,8 @@ def _tried(note: NoteFence, fence: Fence) -> Sequence[FenceEvent]:
     said = f"ordered off ({note.ordered}), then read as off {len(reads)} times within {reads[-1].after_ms - reads[0].after_ms} ms"
     return [
         FenceConfirmed(
-            node=node, attempt=job.attempt, at_us=note.now_us, ordered=note.ordered, identity=job.identity, reads=reads,
-            sentence=f"{said}, the last one {reads[-1].after_ms / 1000:.1f} s after the order",
+            node=node, attempt=job.attempt, epoch=job.epoch, boot_id=job.boot_id, at_us=note.now_us, ordered=note.ordered,
+            identity=job.identity, reads=reads, sentence=f"{said}, the last one {reads[-1].after_ms / 1000:.1f} s after the order",
         )
     ]  # fmt: skip
 
@@ -217,7 +220,7 @@ def evolve(fence: Fence, event: FenceEvent) -> Fence:
         case FenceRequested():
             job = Job(
                 attempt=event.attempt, want=event.want, identity=event.identity, apart_ms=event.apart_ms, at_us=event.at_us,
-                due_us=event.at_us, by=event.by,
+                due_us=event.at_us, by=event.by, epoch=event.epoch, boot_id=event.boot_id,
             )  # fmt: skip
             return replace(fence, attempt=event.attempt, job=job, off_us=0, failed=None)
         case FenceConfirmed():

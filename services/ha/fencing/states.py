@@ -26,6 +26,8 @@ class Job(Value):
     want: Want
     identity: str
     apart_ms: int
+    epoch: int
+    boot_id: str
     at_us: int
     due_us: int
     by: str = ""

@@ -1,0 +1,159 @@
+"""What ha knows beside its own decisions about fence devices: which nodes there are, when each was heard last, whose machine is
+whose. Folded from the log; beats from telemetry. Pure.
+
+enrich  who else has this device or this machine, when the node was heard, what time it is
+react   a device goes with its node; one that is asked in vain is left alone; of two for one machine the later one is doubted
+look    about once a second: a node that speaks on after its device said that it is off
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from libs.common.messages import Command, Recorded
+from proto.fence import (
+    DeviceKind,
+    DoubtFence,
+    DropFence,
+    FenceConfirmed,
+    FenceNode,
+    FenceTested,
+    NoteFence,
+    NoteTest,
+    OrderFence,
+    PowerOnNode,
+    RemoveFence,
+    SetFence,
+)
+from proto.lease import LeaseForgotten, NodeReturned, NodeTrusted
+from proto.node import Beat
+from proto.nodes import NodeJoined, NodeRemoved, NodeReported
+from services.ha.fencing.model import FENCE, GRANTOR
+from services.ha.fencing.states import Fence
+
+LATE_US = 1_500_000
+"""a beat that comes so much later was sent by a node that lives"""
+SAME_BOOT_US = 5_000_000
+"""containers share their host's boot: heard later than this after they were killed, they were started again"""
+FOLLOWS = (NodeJoined, NodeReported, NodeRemoved)
+"""events of others that this is made of"""
+TELEMETRY = ("tel.*.beat",)
+
+_decode = msgspec.msgpack.Decoder(Beat).decode
+
+
+@dataclass(slots=True)
+class FenceViews:
+    """drivers: of the nodes that there are; "": it has not said yet. spoke: when each was heard last, boots: in which boot.
+    off: the boot in which a node was, when its device said that it is off."""
+
+    fences: dict[str, Fence] = field(default_factory=dict)
+    drivers: dict[str, str] = field(default_factory=dict)
+    spoke: dict[str, int] = field(default_factory=dict)
+    boots: dict[str, str] = field(default_factory=dict)
+    off: dict[str, str] = field(default_factory=dict)
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case NodeJoined():
+                self.drivers.setdefault(event.node, "")
+            case NodeReported():
+                self.drivers[event.node] = event.capabilities.driver
+            case NodeRemoved():
+                for known in (self.drivers, self.spoke, self.boots, self.off):
+                    known.pop(event.node, None)
+            case _ if type(event) in FENCE.events:
+                self.fences[event.node] = FENCE.evolve(self.fences.get(event.node, FENCE.initial), event)
+                if isinstance(event, FenceConfirmed):
+                    self.off[event.node] = self.boots.get(event.node, "")
+
+    def hear(self, subject: str, data: bytes, now_us: int) -> None:
+        """`tel.NODE.beat`, only in the node's own name."""
+        beat = _decode(data)
+        if subject == f"tel.{beat.node}.beat":
+            self.spoke[beat.node] = now_us
+            self.boots[beat.node] = beat.boot_id
+
+    def device(self, node: str) -> str:
+        """For the grantor: the node's device, where it is in order; "": it has none that proves."""
+        fence = self.fences.get(node)
+        if fence is None or fence.device is None or not fence.ready:
+            return ""
+        return f"{fence.device.kind} {fence.device.address} {fence.device.system}".rstrip()
+
+    def twin_of_place(self, node: str, place: tuple[str, str, str]) -> str:
+        """Another node whose device is there."""
+        return next(
+            (
+                n
+                for n, f in sorted(self.fences.items())
+                if n != node and f.device is not None and f.device.place == place
+            ),
+            "",
+        )
+
+    def twin_of_machine(self, node: str, identity: str) -> str:
+        """Another node whose device answers for that machine."""
+        held = ((n, f) for n, f in sorted(self.fences.items()) if n != node and f.device is not None)
+        return next((n for n, f in held if identity and f.identity == identity), "")
+
+
+def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (0, "")) -> Any:
+    """lease: epoch and boot of the node's lease now."""
+    match command:
+        case SetFence():
+            node, driver = command.node, views.drivers.get(command.node)
+            twin = views.twin_of_place(node, command.device.place)
+            return replace(command, known=driver is not None, driver=driver or "", twin=twin)
+        case FenceNode():
+            epoch, boot_id = lease
+            spoke_us = views.spoke.get(command.node, 0)
+            return replace(command, spoke_us=spoke_us, now_us=now_us, epoch=epoch, boot_id=boot_id)
+        case PowerOnNode():
+            return replace(command, now_us=now_us)
+        case OrderFence():
+            return replace(command, spoke_us=views.spoke.get(command.node, 0))
+        case NoteTest():
+            twin = views.twin_of_machine(command.node, command.identity)
+            return replace(command, twin=twin, spoke_us=views.spoke.get(command.node, 0))
+        case NoteFence():
+            job = views.fences.get(command.node, FENCE.initial).job
+            twin = views.twin_of_machine(command.node, job.identity if job is not None else "")
+            return replace(command, twin=twin, spoke_us=views.spoke.get(command.node, 0))
+        case _:
+            return command
+
+
+def react(event: Any, recorded: Recorded, views: FenceViews) -> Sequence[Command]:
+    match event:
+        case NodeRemoved() if views.fences.get(event.node, FENCE.initial).device is not None:
+            return [RemoveFence(node=event.node)]
+        case NodeTrusted() | NodeReturned() | LeaseForgotten():
+            job = views.fences.get(event.node, FENCE.initial).job
+            said = f"{event.node} shows itself again"
+            return (
+                [DropFence(node=event.node, now_us=recorded.at_us, sentence=said)] if job and job.by == GRANTOR else ()
+            )
+        case FenceTested(ok=True) if twin := views.twin_of_machine(event.node, event.identity):
+            said = f"the device of {event.node} answers for {event.identity}, which is the machine of {twin}"
+            return [DoubtFence(node=event.node, now_us=recorded.at_us, sentence=said)]
+        case _:
+            return ()
+
+
+def look(now_us: int, views: FenceViews) -> Iterator[Command]:
+    for node, boot_id in views.off.items():
+        fence, spoke_us = views.fences[node], views.spoke.get(node, 0)
+        if not fence.off_us or fence.doubt or spoke_us <= fence.off_us + LATE_US or views.boots.get(node) != boot_id:
+            continue
+        shared = fence.device is None or fence.device.kind in (DeviceKind.DOCKER, DeviceKind.SIMULATED)
+        if shared and spoke_us > fence.off_us + SAME_BOOT_US:
+            continue
+        late_s = (spoke_us - fence.off_us) / 1e6
+        said = f"its device confirmed that {node} is off, and {node} was heard {late_s:.1f} s after: the device lies"
+        yield DoubtFence(node=node, now_us=now_us, sentence=said)
