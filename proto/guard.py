@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Event, Name, NodeId, Tick, Value, VmId
+from proto.machine import Priority
 
 
 class Refusal(StrEnum):
@@ -54,8 +55,8 @@ class Guard(Value):
 
 
 class SetGuard(Command):
-    """Change what is named; None stays. shared: whether other nodes reach all its disks; why_not: if not; known: all VMs there are,
-    circle: VMs that would wait for one another. Filled in by ha's own view."""
+    """Change what is named; None stays. defined: there is such a VM; why_not: why it cannot be started elsewhere, if not; unknown: of
+    those in `after`; circle: VMs that would wait for one another. Filled in by ha's own view."""
 
     vm: Name
     mode: Mode | None = None
@@ -75,7 +76,7 @@ class SetGuard(Command):
 
 class Cause(StrEnum):
     """Why a VM is owed. node-lost; died: its QEMU ended by itself; panic: the guest said so (pvpanic, crash notifier); hang: two
-    independent signs; start-failed: an earlier attempt of these did not come to run."""
+    independent signs."""
 
     NODE_LOST = "node-lost"
     DIED = "died"
@@ -89,7 +90,8 @@ class GuardSet(Event):
 
 
 class VmOwed(Event):
-    """It is to run and does not. node: where it was, generation: as which. elsewhere: not there again."""
+    """It is to run and does not. node: where it was, generation: as which. elsewhere: rather not there again. try_us: not before
+    then; failures: within its guard's window, this one counted."""
 
     vm: VmId
     cause: Cause
@@ -98,6 +100,9 @@ class VmOwed(Event):
     at_us: int
     elsewhere: bool = False
     sentence: str = ""
+    priority: Priority = Priority.NORMAL
+    try_us: int = 0
+    failures: int = 0
 
 
 class RestartWanted(Event):
@@ -130,15 +135,18 @@ class VmRecovered(Event):
 
 
 class GuardEnded(Event):
-    """It is owed no more without being restarted: given up (too many failures), stopped or deleted by somebody, guard off."""
+    """It is owed no more without being restarted: given up (too many failures), stopped or deleted by somebody, guard off.
+    generation: the last that ran, where it was given up."""
 
     vm: VmId
     sentence: str
     given_up: bool = False
+    generation: int = 0
 
 
 class OweVm(Command):
-    """From a reaction: what it ran is known to have ended."""
+    """From a reaction: what it ran is known to have ended. priority: its class; why_not: why it cannot be started elsewhere, if not.
+    Both are filled in by ha's own view."""
 
     vm: Name
     cause: Cause
@@ -146,18 +154,27 @@ class OweVm(Command):
     generation: int
     at_us: int
     sentence: str = ""
+    priority: Priority = Priority.NORMAL
+    why_not: str = ""
 
 
 class WantRestart(Tick):
-    """Its turn has come."""
+    """It may be its turn. Filled in by ha's own view: turn: it is; changed: something is other than when it last was tried; away: the
+    node where it was is lost; why_not: as in OweVm; sentence: for what it does not wait any longer."""
 
     vm: Name
+    turn: bool = False
+    changed: bool = False
+    away: bool = False
+    why_not: str = ""
+    sentence: str = ""
 
 
 class NoteRestart(Command):
-    """What became of it, from compute's events."""
+    """What became of it, from compute's events: it runs, or that attempt came to nothing."""
 
     vm: Name
+    attempt: int = 0
     generation: int = 0
     node: str = ""
     running: bool = False
@@ -171,6 +188,7 @@ class ReleaseVm(Command):
 
     vm: Name
     sentence: str
+    deleted: bool = False
 
 
 GuardCommand = SetGuard | OweVm | WantRestart | NoteRestart | ReleaseVm

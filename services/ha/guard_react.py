@@ -1,0 +1,140 @@
+"""What others' events mean for a VM's guard, and when the next may have its turn. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from msgspec.structs import replace
+
+from libs.common.messages import Command, Recorded
+from proto.compute import (
+    GoneCause,
+    VmDeleted,
+    VmFound,
+    VmLeftStopped,
+    VmRestartDenied,
+    VmStarted,
+    VmStartRequested,
+    VmStopped,
+    VmStopRequested,
+)
+from proto.guard import (
+    Cause,
+    GuardEnded,
+    NoteRestart,
+    OweVm,
+    ReleaseVm,
+    SetGuard,
+    VmOwed,
+    VmRecovered,
+    VmUnplaced,
+    WantRestart,
+)
+from proto.lease import HaArmed, HaReleased, HaSet, NodeReturned
+from services.ha.guard import Watch
+from services.ha.guard_views import ORDER, GuardViews
+
+TURNS_MAX = 256
+"""VMs looked at in one tick"""
+CAUSES = {
+    GoneCause.NODE_LOST: Cause.NODE_LOST,
+    GoneCause.PANIC: Cause.PANIC,
+    GoneCause.HANG: Cause.HANG,
+}
+FOLLOWS = (VmStartRequested, VmStopRequested, VmLeftStopped, VmRestartDenied)
+"""events of others beside those of the views"""
+
+
+def react(event: Any, recorded: Recorded, views: GuardViews) -> Sequence[Command]:
+    match event:
+        case VmStopped(unwished=True):
+            return [_owe(event, recorded)]
+        case VmOwed():
+            return [WantRestart(vm=event.vm, now_us=recorded.at_us)]
+        case VmUnplaced() | VmRecovered() | GuardEnded() | NodeReturned() | HaArmed() | HaReleased() | HaSet():
+            return list(_next(recorded.at_us, views))
+        case VmDeleted():
+            return [ReleaseVm(vm=event.vm, sentence="it was deleted", deleted=True)] if views.knows(event.vm) else ()
+        case _ if getattr(event, "vm", "") in views.owed:
+            return _of_owed(event, recorded)
+        case _:
+            return ()
+
+
+def _owe(event: VmStopped, recorded: Recorded) -> OweVm:
+    return OweVm(
+        vm=event.vm, cause=CAUSES.get(event.cause, Cause.DIED), node=event.node, generation=event.generation,
+        at_us=recorded.at_us, sentence=event.sentence,
+    )  # fmt: skip
+
+
+def _of_owed(event: Any, recorded: Recorded) -> Sequence[Command]:
+    match event:
+        case VmStarted() | VmFound():
+            return [
+                NoteRestart(
+                    vm=event.vm, generation=event.generation, node=event.node, running=True, at_us=recorded.at_us
+                )
+            ]
+        case VmRestartDenied():
+            return [
+                NoteRestart(
+                    vm=event.vm, attempt=event.attempt, sentence=event.sentence, remedy=event.remedy, at_us=recorded.at_us
+                )
+            ]
+        case VmStartRequested(attempt=0):
+            return [ReleaseVm(vm=event.vm, sentence=f"somebody started it, on {event.node}")]
+        case VmStopRequested(cause=GoneCause.ORDERED) | VmLeftStopped():
+            return [ReleaseVm(vm=event.vm, sentence="somebody wants it stopped")]
+        case _:
+            return ()
+
+
+def _next(now_us: int, views: GuardViews) -> Iterator[Command]:
+    for vm in views.turns(now_us):
+        yield WantRestart(vm=vm, now_us=now_us)
+
+
+def enrich(command: Any, views: GuardViews, now_us: int) -> Any:
+    """Overwrites what only ha's own views may say, whoever sent the command."""
+    match command:
+        case SetGuard(after=after):
+            return replace(
+                command,
+                defined=command.vm in views.priorities,
+                why_not=views.why_not(command.vm),
+                unknown=tuple(name for name in after or () if name not in views.priorities),
+                circle=views.circle(command.vm, after or ()),
+            )
+        case OweVm():
+            priority = views.priorities.get(command.vm, command.priority)
+            return replace(command, priority=priority, why_not=views.why_not(command.vm))
+        case WantRestart():
+            return _turn(command, views, now_us)
+        case _:
+            return command
+
+
+def _turn(command: WantRestart, views: GuardViews, now_us: int) -> WantRestart:
+    waiting = views.owed.get(command.vm)
+    said = views.turns(now_us)
+    return replace(
+        command,
+        now_us=now_us,
+        turn=command.vm in said,
+        changed=waiting is not None and bool(waiting.unplaced) and views.is_changed(waiting),
+        away=waiting is not None and waiting.node in views.lost,
+        why_not=views.why_not(command.vm),
+        sentence=said.get(command.vm, ""),
+    )
+
+
+def ticks(now_us: int, states: Iterable[tuple[str, Any]]) -> Iterable[Command]:
+    """Of those that wait, the first by class and time. The views say whose turn it is."""
+    waiting = [(stream, s.owed) for stream, s in states if isinstance(s, Watch) and s.owed is not None and not s.owed.asked]
+    waiting.sort(key=lambda one: (one[1].try_us > now_us, ORDER[one[1].priority], one[1].since_us, one[0]))
+    for stream, _ in islice(waiting, TURNS_MAX):
+        yield WantRestart(vm=stream.removeprefix("guard-"), now_us=now_us)
+

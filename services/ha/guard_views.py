@@ -1,0 +1,240 @@
+"""What is known of the VMs that are to run and do not, and of those they wait for: whose turn it is. Folded from the log. Pure.
+
+A turn comes by class, then by who is waiting longest; at most `starts_max` are asked for at once. A VM whose `after` names others
+waits until these run, or are no more to run, but not for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from libs.common.messages import Recorded
+from proto.compute import (
+    NodeHealthChanged,
+    NodeRemoved,
+    NodeReported,
+    NodeUncordoned,
+    VmAllotted,
+    VmDefined,
+    VmDeleted,
+    VmDevicesNoted,
+    VmFound,
+    VmStarted,
+    VmStartFailed,
+    VmStopped,
+)
+from proto.growth import VmReshaped
+from proto.guard import Guard, GuardEnded, GuardSet, RestartWanted, VmOwed, VmRecovered, VmUnplaced
+from proto.lease import HaArmed, HaDisarmed, HaHeld, HaReleased, HaSet, HaSettings, NodeLost, NodeReturned, NodeTrusted
+from proto.machine import Priority
+from proto.memory import CapacitySet
+from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded
+from proto.pools import PoolSet
+from services.ha.guard import can_move
+
+AFTER_US_MAX = 300_000_000
+"""how long a VM waits for those in its `after`"""
+CHANGED_US_MIN = 2_000_000
+"""how soon after an attempt that came to nothing a change leads to the next; an eighth of the pause where that is longer"""
+ORDER = {priority: place for place, priority in enumerate(Priority)}
+
+CHANGES = (
+    *(VmStopped, VmDeleted, VmStartFailed, VmAllotted, VmReshaped, VmIncomingGone, VmMigrationEnded),
+    *(NodeReported, NodeReturned, NodeTrusted, NodeUncordoned, NodeHealthChanged, CapacitySet, PoolSet, HaSet),
+)
+"""upon which a VM that fitted nowhere may fit"""
+FOLLOWS = (
+    *CHANGES, VmDefined, VmDevicesNoted, VmStarted, VmFound, VmMigrated, NodeRemoved,
+)  # fmt: skip
+"""events of others that this is made of (ha's own among CHANGES aside)"""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A VM that is owed. at: the position of its last event here."""
+
+    node: str
+    since_us: int
+    priority: Priority
+    try_us: int
+    at: int
+    tried_us: int = 0
+    asked: bool = False
+    unplaced: str = ""
+    remedy: str = ""
+
+
+class _Derived:
+    """Beside the fields of the views, which go into snapshots: what is made of them."""
+
+    __slots__ = ("told",)
+    told: tuple[int, dict[str, str]]
+
+
+@dataclass(slots=True)
+class GuardViews(_Derived):
+    """runs: VM -> its node, from when it was seen running until its end. disks: what it writes, as (pool, word); no word: not known
+    yet. reach: node -> pool -> word. changed: the position of the last of CHANGES."""
+
+    guards: dict[str, Guard] = field(default_factory=dict)
+    priorities: dict[str, Priority] = field(default_factory=dict)
+    owed: dict[str, Waiting] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+    disks: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    reach: dict[str, dict[str, str]] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    settings: HaSettings = field(default_factory=HaSettings)
+    disarmed: bool = False
+    disarmed_until_us: int = 0
+    held: bool = False
+    changed: int = 0
+
+    def __post_init__(self) -> None:
+        self.told = (-1, {})  # type: ignore[misc]  # mypy sees own slots only
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        self.told = (-1, {})  # type: ignore[misc]
+        if isinstance(event, CHANGES):
+            self.changed = recorded.position
+        match event:
+            case GuardSet():
+                self.guards[event.vm] = event.guard
+            case VmOwed() | RestartWanted() | VmUnplaced() | VmRecovered() | GuardEnded():
+                self._own(recorded, event)
+            case HaSet() | HaDisarmed() | HaArmed() | HaHeld() | HaReleased() | NodeLost() | NodeReturned():
+                self._whole(event)
+            case NodeReported():
+                self.reach[event.node] = dict(event.capabilities.pool_ids)
+            case NodeRemoved():
+                self.reach.pop(event.node, None)
+                self.lost.discard(event.node)
+            case _:
+                self._others(event)
+
+    def _own(self, recorded: Recorded, event: VmOwed | RestartWanted | VmUnplaced | VmRecovered | GuardEnded) -> None:
+        before = self.owed.get(event.vm)
+        match event:
+            case VmOwed():
+                since_us = before.since_us if before else event.at_us
+                self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
+            case RestartWanted() if before is not None:
+                before.asked, before.at, before.tried_us = True, recorded.position, recorded.at_us
+            case VmUnplaced() if before is not None:
+                before.asked, before.at, before.try_us = False, recorded.position, event.try_us
+                before.unplaced, before.remedy = event.sentence, event.remedy
+            case VmRecovered() | GuardEnded():
+                self.owed.pop(event.vm, None)
+
+    def _whole(self, event: Any) -> None:
+        match event:
+            case HaSet():
+                self.settings = event.settings
+            case HaDisarmed():
+                self.disarmed, self.disarmed_until_us = True, event.until_us
+            case HaArmed():
+                self.disarmed = False
+            case HaHeld() | HaReleased():
+                self.held = isinstance(event, HaHeld)
+            case NodeLost():
+                self.lost.add(event.node)
+            case NodeReturned():
+                self.lost.discard(event.node)
+
+    def _others(self, event: Any) -> None:
+        match event:
+            case VmDefined():
+                self.priorities[event.vm] = event.priority
+                self.disks[event.vm] = tuple(sorted({(d.pool, "") for d in event.disks if not d.bus.is_cd}))
+            case VmAllotted():
+                self.priorities[event.vm] = event.priority
+            case VmDevicesNoted():
+                self.disks[event.vm] = tuple(sorted({(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd}))
+            case VmStarted() | VmFound() | VmMigrated():
+                self.runs[event.vm] = event.node
+            case VmStopped():
+                self.runs.pop(event.vm, None)
+            case VmDeleted():
+                for of_vm in (self.priorities, self.disks, self.runs, self.guards):
+                    of_vm.pop(event.vm, None)
+
+    # --- what a decision is to know -----------------------------------------------------------------------------------
+
+    def why_not(self, vm: str) -> str:
+        """Why it cannot be started elsewhere than where its disks are; empty: it can. Nodes that are lost reach what they reached."""
+        for pool, word in self.disks.get(vm, ()):
+            words = [ids.get(pool, "") for ids in self.reach.values()]
+            most = words.count(word) if word else max((words.count(w) for w in set(words) if w), default=0)
+            if most < 2:
+                where = f"pool {pool} {word}" if word else f"pool {pool}"
+                return f"it has a disk in the {where}, which one node alone reaches"
+        return ""
+
+    def circle(self, vm: str, after: tuple[str, ...]) -> tuple[str, ...]:
+        """VMs that would wait for one another if `vm` waited for these; the first is `vm`. Empty: none."""
+        seen: set[str] = set()
+        ways: list[tuple[str, ...]] = [(vm, name) for name in sorted(after)]
+        while ways:
+            way = ways.pop()
+            if way[-1] == vm:
+                return way[:-1]
+            if way[-1] not in seen:
+                seen.add(way[-1])
+                ways += [(*way, name) for name in sorted(self.guards.get(way[-1], Guard()).after)]
+        return ()
+
+    def armed(self, now_us: int) -> bool:
+        """Something may be restarted."""
+        over = 0 < self.disarmed_until_us <= now_us
+        return not self.held and (not self.disarmed or over)
+
+    def awaits(self, vm: str) -> list[str]:
+        """Those of its `after` that are to run and do not, or whose node is lost."""
+        named = self.guards.get(vm, Guard()).after
+        return [name for name in named if name in self.owed or self.runs.get(name, "") in self.lost]
+
+    def knows(self, vm: str) -> bool:
+        """There is something of it that its deletion ends."""
+        return vm in self.owed or self.guards.get(vm, Guard()) != Guard()
+
+    def is_changed(self, waiting: Waiting) -> bool:
+        return self.changed > waiting.at
+
+    def due(self, waiting: Waiting, now_us: int) -> bool:
+        """Its pause is over, or something changed since it was tried."""
+        if now_us >= waiting.try_us:
+            return True
+        soon_us = max(CHANGED_US_MIN, (waiting.try_us - waiting.tried_us) // 8)
+        return bool(waiting.unplaced) and self.is_changed(waiting) and now_us >= waiting.tried_us + soon_us
+
+    def turns(self, now_us: int) -> dict[str, str]:
+        """VMs that may be asked for now, in their order; for each, for whom it does not wait any longer."""
+        if self.told[0] != now_us:
+            self.told = (now_us, dict(self._turns(now_us)))  # type: ignore[misc]
+        return self.told[1]
+
+    def _turns(self, now_us: int) -> Iterator[tuple[str, str]]:
+        if not self.armed(now_us):
+            return
+        free = self.settings.starts_max - sum(waiting.asked for waiting in self.owed.values())
+        for vm in sorted(self.owed, key=self._rank) if free > 0 else ():
+            waiting = self.owed[vm]
+            if waiting.asked or not self.due(waiting, now_us):
+                continue
+            stuck = waiting.node in self.lost and not self._moves(vm)
+            awaited = self.awaits(vm)
+            if stuck or (awaited and now_us < waiting.since_us + AFTER_US_MAX):
+                continue
+            said = f"it waited {AFTER_US_MAX // 60_000_000} minutes for {', '.join(awaited)}, and does not any longer"
+            yield vm, said if awaited else ""
+            free -= 1
+            if free <= 0:
+                return
+
+    def _rank(self, vm: str) -> tuple[int, int, str]:
+        waiting = self.owed[vm]
+        return ORDER[waiting.priority], waiting.since_us, vm
+
+    def _moves(self, vm: str) -> bool:
+        return can_move(self.guards.get(vm, Guard()), self.why_not(vm))
