@@ -55,8 +55,8 @@ class Guard(Value):
 
 
 class SetGuard(Command):
-    """Change what is named; None stays. defined: there is such a VM; why_not: why it cannot be started elsewhere, if not; unknown: of
-    those in `after`; circle: VMs that would wait for one another. Filled in by ha's own view."""
+    """Change what is named; None stays. defined: there is such a VM; why_not: why it cannot be started elsewhere, if not;
+    unknown: of those in `after`; circle: VMs that would wait for one another. Filled in by ha's own view."""
 
     vm: Name
     mode: Mode | None = None
@@ -145,8 +145,8 @@ class GuardEnded(Event):
 
 
 class OweVm(Command):
-    """From a reaction: what it ran is known to have ended. priority: its class; why_not: why it cannot be started elsewhere, if not.
-    Both are filled in by ha's own view."""
+    """From a reaction: what it ran is known to have ended. priority: its class; why_not: why it cannot be started elsewhere, if
+    not. Both are filled in by ha's own view."""
 
     vm: Name
     cause: Cause
@@ -159,7 +159,7 @@ class OweVm(Command):
 
 
 class WantRestart(Tick):
-    """It may be its turn. Filled in by ha's own view: turn: it is; changed: something is other than when it last was tried; away: the
+    """It may be its turn. Filled in by ha's own view: turn: it is; changed: something is other than when it was last tried; away: the
     node where it was is lost; why_not: as in OweVm; sentence: for what it does not wait any longer."""
 
     vm: Name

@@ -6,10 +6,10 @@
        │               │ └── unplaced, for a while ◀────┘ NoteRestart: came to nothing
        └── GuardEnded ─┘    somebody stopped, started or deleted it; it failed too often; the guard was switched off
 
-What was stopped by somebody is never owed: compute says of each end whether the VM was to run on (VmStopped.unwished), and starts
-nothing else upon RestartWanted. A lost node's VM is started elsewhere where other nodes reach its disks, else there once that node is
-back. One that failed by itself is started where it was, after a pause that doubles with each failure; when it failed more often than
-its guard allows, elsewhere, and when it fails there as well, not again.
+What somebody stopped is never owed: compute says of each end whether the VM was to run on (VmStopped.unwished), and starts nothing
+else upon RestartWanted. A lost node's VM is started elsewhere where other nodes reach its disks, else there once that node is back.
+One that failed by itself is started where it was, after a pause that doubles with each failure; when it failed more often than its
+guard allows, elsewhere, and when it fails there as well, not again.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Owed(Value):
 
 
 class Watch(Value, tag=True):
-    """failures: when it failed by itself, as far as that counts. moved_us: when it was sent elsewhere for failing, 0: not. last: the
+    """failures: when it failed by itself, as far as that counts. moved_us: when it was sent elsewhere for that, 0: never. last: the
     latest generation that was owed."""
 
     guard: Guard = Guard()

@@ -22,11 +22,10 @@ from proto.compute import (
     VmDevicesNoted,
     VmFound,
     VmStarted,
-    VmStartFailed,
     VmStopped,
 )
 from proto.growth import VmReshaped
-from proto.guard import Guard, GuardEnded, GuardSet, RestartWanted, VmOwed, VmRecovered, VmUnplaced
+from proto.guard import Guard, GuardEnded, GuardSet, Mode, RestartWanted, VmOwed, VmRecovered, VmUnplaced
 from proto.lease import HaArmed, HaDisarmed, HaHeld, HaReleased, HaSet, HaSettings, NodeLost, NodeReturned, NodeTrusted
 from proto.machine import Priority
 from proto.memory import CapacitySet
@@ -41,7 +40,7 @@ CHANGED_US_MIN = 2_000_000
 ORDER = {priority: place for place, priority in enumerate(Priority)}
 
 CHANGES = (
-    *(VmStopped, VmDeleted, VmStartFailed, VmAllotted, VmReshaped, VmIncomingGone, VmMigrationEnded),
+    *(VmStopped, VmDeleted, VmAllotted, VmReshaped, VmIncomingGone, VmMigrationEnded),
     *(NodeReported, NodeReturned, NodeTrusted, NodeUncordoned, NodeHealthChanged, CapacitySet, PoolSet, HaSet),
 )
 """upon which a VM that fitted nowhere may fit"""
@@ -75,12 +74,14 @@ class _Derived:
 
 @dataclass(slots=True)
 class GuardViews(_Derived):
-    """runs: VM -> its node, from when it was seen running until its end. disks: what it writes, as (pool, word); no word: not known
-    yet. reach: node -> pool -> word. changed: the position of the last of CHANGES."""
+    """coming: VMs that ended against their will, which are owed in a moment. runs: VM -> its node, from when it was seen running
+    until its end. disks: what it writes, as (pool, word); no word: not known yet. reach: node -> pool -> word. changed: the position
+    of the last of CHANGES."""
 
     guards: dict[str, Guard] = field(default_factory=dict)
     priorities: dict[str, Priority] = field(default_factory=dict)
     owed: dict[str, Waiting] = field(default_factory=dict)
+    coming: set[str] = field(default_factory=set)
     runs: dict[str, str] = field(default_factory=dict)
     disks: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     reach: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class GuardViews(_Derived):
 
     def _own(self, recorded: Recorded, event: VmOwed | RestartWanted | VmUnplaced | VmRecovered | GuardEnded) -> None:
         before = self.owed.get(event.vm)
+        self.coming.discard(event.vm)
         match event:
             case VmOwed():
                 since_us = before.since_us if before else event.at_us
@@ -153,16 +155,20 @@ class GuardViews(_Derived):
                 self.disks[event.vm] = tuple(sorted({(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd}))
             case VmStarted() | VmFound() | VmMigrated():
                 self.runs[event.vm] = event.node
+                self.coming.discard(event.vm)
             case VmStopped():
                 self.runs.pop(event.vm, None)
+                if event.unwished and self.guards.get(event.vm, Guard()).mode is not Mode.OFF:
+                    self.coming.add(event.vm)
             case VmDeleted():
                 for of_vm in (self.priorities, self.disks, self.runs, self.guards):
                     of_vm.pop(event.vm, None)
+                self.coming.discard(event.vm)
 
     # --- what a decision is to know -----------------------------------------------------------------------------------
 
     def why_not(self, vm: str) -> str:
-        """Why it cannot be started elsewhere than where its disks are; empty: it can. Nodes that are lost reach what they reached."""
+        """Why it cannot be started elsewhere than where its disks are; empty: it can. Lost nodes reach what they reached."""
         for pool, word in self.disks.get(vm, ()):
             words = [ids.get(pool, "") for ids in self.reach.values()]
             most = words.count(word) if word else max((words.count(w) for w in set(words) if w), default=0)
@@ -192,7 +198,8 @@ class GuardViews(_Derived):
     def awaits(self, vm: str) -> list[str]:
         """Those of its `after` that are to run and do not, or whose node is lost."""
         named = self.guards.get(vm, Guard()).after
-        return [name for name in named if name in self.owed or self.runs.get(name, "") in self.lost]
+        down = self.owed.keys() | self.coming
+        return [name for name in named if name in down or self.runs.get(name, "") in self.lost]
 
     def knows(self, vm: str) -> bool:
         """There is something of it that its deletion ends."""

@@ -27,7 +27,7 @@ from proto.upcasts import DOWNCASTS, UPCASTS
 from services.host.config import HostConfig
 
 log = logging.getLogger(__name__)
-NAMES = ("compute", "memory", "io", "relay")
+NAMES = ("compute", "memory", "io", "ha", "relay")
 
 
 def service(name: str) -> Service:

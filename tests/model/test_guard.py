@@ -195,7 +195,6 @@ def test_failures_are_forgotten_after_their_window() -> None:
 
 
 def test_a_lost_node_is_not_its_failure() -> None:
-    _, (owed,) = failed(3)
     events, _ = failed(3)
     (lost,) = vm.given(*events).when(owe(Cause.NODE_LOST, 50, 200 * S)).events
     assert isinstance(lost, VmOwed) and lost.try_us == 200 * S
