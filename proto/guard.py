@@ -159,8 +159,8 @@ class OweVm(Command):
 
 
 class WantRestart(Tick):
-    """It may be its turn. Filled in by ha's own view: turn: it is; changed: something is other than when it was last tried; away: the
-    node where it was is lost; why_not: as in OweVm; sentence: for what it does not wait any longer."""
+    """It may be its turn. Filled in by ha's own view: turn: it is; changed: something is other than when it was tried last; away:
+    the node where it was is lost; why_not: as in OweVm; sentence: for what it does not wait any longer."""
 
     vm: Name
     turn: bool = False

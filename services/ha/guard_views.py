@@ -75,8 +75,8 @@ class _Derived:
 @dataclass(slots=True)
 class GuardViews(_Derived):
     """coming: VMs that ended against their will, which are owed in a moment. runs: VM -> its node, from when it was seen running
-    until its end. disks: what it writes, as (pool, word); no word: not known yet. reach: node -> pool -> word. changed: the position
-    of the last of CHANGES."""
+    until its end. disks: what it writes, as (pool, word); no word: not known yet. reach: node -> pool -> word. changed: the
+    position of the last of CHANGES."""
 
     guards: dict[str, Guard] = field(default_factory=dict)
     priorities: dict[str, Priority] = field(default_factory=dict)
