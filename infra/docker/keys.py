@@ -19,7 +19,7 @@ from libs.common.clock import SystemClock
 from services.cluster.identities import OPERATOR
 
 STORE_MIB_MAX = 4096
-ROLES = {"compute": "asv_service", "memory": "asv_service", "io": "asv_service", "relay": "asv_service", "gateway": "asv_gateway"}
+ROLES = dict.fromkeys(places.SERVICES, "asv_service") | {"gateway": "asv_gateway"}
 
 
 def password(name: str) -> str:

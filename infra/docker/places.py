@@ -14,11 +14,11 @@ import os
 from pathlib import Path
 
 GROUP = 10000
-USERS = {"compute": 10001, "memory": 10002, "io": 10003, "relay": 10004, "gateway": 10005, "nats": 10006}
+USERS = {"compute": 10001, "memory": 10002, "io": 10003, "relay": 10004, "gateway": 10005, "nats": 10006, "ha": 10007}
 TINY = "tiny"
 TINY_USER = USERS["gateway"]
 """The job that brings in the image reads the gateway's admin token."""
-SERVICES = ("compute", "memory", "io", "relay")
+SERVICES = ("compute", "memory", "io", "ha", "relay")
 NODES = ("n1", "n2", "n3")
 
 KEYS = Path("/keys")

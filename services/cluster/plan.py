@@ -21,7 +21,7 @@ from services.cluster.ports import LOOPBACK
 from services.cluster.record import Record
 from services.cluster.standing import Standing
 
-SERVICES = ("compute", "memory", "io", "relay")
+SERVICES = ("compute", "memory", "io", "ha", "relay")
 HEALTH_S_MAX = 2.0
 POSTGRES_STOP_S_MAX = 30.0
 

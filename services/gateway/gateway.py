@@ -47,7 +47,7 @@ class Gateway:
     issuer: Issuer | None = None
     name: str = "asv"
     nats_url: str = ""
-    services: tuple[str, ...] = field(default=("compute", "memory", "io"))
+    services: tuple[str, ...] = field(default=("compute", "memory", "io", "ha"))
 
     @property
     def model(self) -> ReadModel:

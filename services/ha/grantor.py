@@ -28,6 +28,8 @@ from services.ha.taking import nameable, shared, take
 TICK_US = 50_000
 LATE_US = 4 * TICK_US
 """a tick that comes so much later than it should says that this process is too busy to judge others by their silence"""
+AWAY_US = 2_000_000
+"""and after one that comes so late nobody was silent: it could not hear"""
 TELL_US = 500_000
 ASKS_MAX = 1000
 
@@ -55,6 +57,7 @@ class Grantor:
     times_led: int = 0
     ticked_us: int = 0
     late_us: int = -(10**12)
+    awake_us: int = 0
     nodes: dict[str, Node] = field(default_factory=dict)
     asks: dict[int, Asked] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
@@ -99,7 +102,7 @@ class Grantor:
                 self.nodes[name] = Node(asked_us=self.ticked_us, slow_us=self.node(name).slow_us)
 
     def node(self, name: str) -> Node:
-        return self.nodes.setdefault(name, Node(asked_us=self.born_us))
+        return self.nodes.setdefault(name, Node())
 
     def floor_us(self, node: Node) -> int:
         assert self.began_us is not None
@@ -187,11 +190,11 @@ class Grantor:
 
     def tick(self, now_us: int, wall_us: int) -> list[Effect]:
         if not self.ticked_us:
-            self.born_us = self.ticked_us = now_us
-            for node in self.nodes.values():
-                node.asked_us = max(node.asked_us, now_us)
+            self.born_us = self.awake_us = self.ticked_us = now_us
         if now_us - self.ticked_us > LATE_US:
             self.late_us = now_us
+        if now_us - self.ticked_us > AWAY_US:
+            self.awake_us = now_us
         self.ticked_us = now_us
         if self.began_us is None or not rules.may_sign(now_us, self.checked_us):
             return []

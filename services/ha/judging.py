@@ -117,7 +117,7 @@ class Judge:
         return for_us if for_us > self.patience_us(name, lease) + lease.times.beat_us else None
 
     def _control(self, name: str, lease: Lease) -> Silence | None:
-        since_us = self.grantor.node(name).asked_us
+        since_us = max(self.grantor.node(name).asked_us, self.grantor.awake_us)
         for_us = self.now_us - since_us
         if for_us <= self.patience_us(name, lease):
             return None

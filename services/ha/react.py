@@ -1,21 +1,55 @@
-"""What ha makes of events, and what it adds to a command just before it is decided: each subject its own part."""
+"""What ha makes of events and of telemetry, and what it adds to a command just before it is decided: each subject its own part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from libs.common.messages import Command, Recorded
-from proto.vitals import JudgeVm
-from services.ha import guard_react, verdict_views
+from proto.fence import FenceCommand
+from proto.guard import GuardCommand
+from proto.vitals import VerdictCommand
+from services.ha import guard_react, node_views, verdict_views
+from services.ha.fencing import views as fence_views
 from services.ha.views import Views
 
 
 def react(event: Any, recorded: Recorded, views: Views) -> Sequence[Command]:
-    return [*guard_react.react(event, recorded, views.guards), *verdict_views.react(event, recorded)]
+    return [
+        *node_views.react(event),
+        *fence_views.react(event, recorded, views.fences),
+        *guard_react.react(event, recorded, views.guards),
+        *verdict_views.react(event, recorded),
+    ]
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:
-    if isinstance(command, JudgeVm):
-        return verdict_views.enrich(command, views.vitals, now_us)
-    return guard_react.enrich(command, views.guards, now_us)
+    match command:
+        case FenceCommand():
+            lease = views.nodes.leases.get(command.node, (0, ""))
+            return fence_views.enrich(command, views.fences, now_us, lease)
+        case GuardCommand():
+            return guard_react.enrich(command, views.guards, now_us)
+        case VerdictCommand():
+            return verdict_views.enrich(command, views.vitals, now_us)
+        case _:
+            return node_views.enrich(command, views.nodes, now_us)
+
+
+def look(now_us: int, views: Views) -> Iterator[Command]:
+    yield from verdict_views.look(now_us, views.vitals)
+    yield from fence_views.look(now_us, views.fences)
+
+
+def ticks(now_us: int, states: Iterable[tuple[str, Any]]) -> Iterable[Command]:
+    return guard_react.ticks(now_us, states)
+
+
+def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
+    match subject.rpartition(".")[2]:
+        case "leases":
+            views.nodes.hear(subject, data, now_us)
+        case "vitals":
+            views.vitals.hear(subject, data, now_us)
+        case "beat":
+            views.fences.hear(subject, data, now_us)

@@ -57,7 +57,7 @@ def _wanted(grantor: Grantor, name: str, lease: Lease, node: Node, now_us: int, 
     long = tolerant or (lease.tolerant and not _short_by_now(grantor, node, ask, now_us))
     return TakeLease(
         node=name, now_us=wall_us, term=grantor.term, boot_id=ask.boot_id, pools=tuple(sorted(named | held)), tolerant=long,
-        address=ask.address,
+        address=ask.address or grantor.picture.members[name].address,
     )  # fmt: skip
 
 

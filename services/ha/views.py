@@ -6,15 +6,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libs.common.messages import Recorded
+from services.ha.fencing.views import FenceViews
 from services.ha.guard_views import GuardViews
+from services.ha.node_views import NodeViews
 from services.ha.verdict_views import VitalsViews
 
 
 @dataclass(slots=True)
 class Views:
+    nodes: NodeViews = field(default_factory=NodeViews)
     guards: GuardViews = field(default_factory=GuardViews)
     vitals: VitalsViews = field(default_factory=VitalsViews)
+    fences: FenceViews = field(default_factory=FenceViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        self.nodes.apply(recorded, event)
         self.guards.apply(recorded, event)
         self.vitals.apply(recorded, event)
+        self.fences.apply(recorded, event)

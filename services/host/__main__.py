@@ -1,4 +1,4 @@
-"""`python -m services.host NAME…`: any of compute, memory, io, relay."""
+"""`python -m services.host NAME…`: any of compute, memory, io, ha, relay."""
 
 import sys
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from libs.common.bus.edge import Edge
 from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
 from libs.common.config import BadConfig, load
+from libs.common.host.beside import Companion, Place
 from libs.common.host.driver import Runner
 from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
@@ -33,6 +35,15 @@ NAMES = ("compute", "memory", "io", "ha", "relay")
 def service(name: str) -> Service:
     """The SERVICE of services.<name>.app; imported only when it is run here."""
     found: Service = importlib.import_module(f"services.{name}.app").SERVICE
+    return found
+
+
+def beside(name: str, place: Place) -> Sequence[Companion]:
+    """What services.<name>.beside has to run in the same process, where there is such a module."""
+    where = f"services.{name}.beside"
+    if importlib.util.find_spec(where) is None:
+        return ()
+    found: Sequence[Companion] = importlib.import_module(where).beside(place)
     return found
 
 
@@ -55,6 +66,14 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     ]
     for runner in runners:
         await runner.start()
+    companions = [
+        companion
+        for runner in runners
+        if isinstance(runner, Runner)
+        for companion in beside(runner.name, Place(runner, bus, clock, config.postgres_dsn, name))
+    ]
+    for companion in companions:
+        await companion.start()
     log.info("%s: ready", ", ".join(names))
     edge = Edge.to(config.nats_url, credentials, name=name)
     for runner in runners:
@@ -65,6 +84,8 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     fenced = await _ended(stop, [runner.fenced for runner in runners])
     log.info("%s: draining", ", ".join(names))
     await edge.stop()
+    for companion in reversed(companions):
+        await companion.stop()
     await _drain(runners, bus, events)
     telemetry.stop()
     if fenced:

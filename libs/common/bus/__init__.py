@@ -6,7 +6,8 @@ Subjects (a stream name never holds a dot):
     fact.<node>.<service>          fact, request/reply                       agent -> service; only <node>'s agent may
     order.<node>                   order, request/reply                      service -> agent
     console.<node>.<session>.out   console bytes from the VM; `.in`: to it   agent -> gateway; gateway -> agent
-    ask.<node>.<what>              exec, console … request/reply, unrecorded gateway -> agent
+    ask.<node>.<what>              exec, console … request/reply, unrecorded gateway -> agent; `lease`: ha -> agent
+    lease.<node>                   it wants its lease renewed, request/reply agent -> all of ha, of whom one answers
     query.<service>.<what>         question about a service, request/reply   gateway -> service
     evt.<kind>.<stream>.<type>     committed event (msgpack Delivered)       relay only; JetStream stream EVT
     tel.<node>.<what>              telemetry, never stored                   agent -> anyone

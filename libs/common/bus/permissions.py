@@ -3,8 +3,9 @@ in-memory bus checks.
 
     relay      publishes events, keeps the stream EVT; nobody else may do either
     service    its own cmd, fact and query subjects; commands to other services; orders; telemetry; reads events
+    ha         as a service; what nodes ask for their leases, and asks of nodes about leases
     gateway    commands, queries, asks and console of all; reads events
-    node       facts and telemetry of its own name, its own orders, asks and console; no JetStream, no other's inbox
+    node       facts, telemetry and lease of its own name, its own orders, asks and console; no JetStream, no other's inbox
 
 Everyone's answers arrive under `_INBOX.<name>.`, which nobody else may hear. Control-plane identities may publish to all
 inboxes, as they answer requests. An agent may only answer: the server lets it publish once to the reply subject of what it
@@ -38,6 +39,10 @@ class Grant(msgspec.Struct, frozen=True):
     def may_subscribe(self, subject: str) -> bool:
         """Also for a subject with wildcards: allowed when all that it could match is."""
         return any(matches(pattern, subject) for pattern in self.subscribe)
+
+
+SPECIAL = {"ha": Grant(publish=("ask.*.lease",), subscribe=("lease.*",))}
+"""what a service may beside what all services may"""
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -91,9 +96,10 @@ def relay(name: str = "relay") -> Grant:
 def service(name: str) -> Grant:
     """A service may send commands and orders to all: which ones it sends is its own rules' business. It reads events under
     its own name only."""
+    more = SPECIAL.get(name, Grant((), ()))
     return Grant(
-        publish=("cmd.>", "order.*", "query.>", "_INBOX.>", *reads_events(name)),
-        subscribe=(f"cmd.{name}.>", f"fact.*.{name}", f"query.{name}.>", "tel.>", f"{inbox(name)}.>"),
+        publish=("cmd.>", "order.*", "query.>", "_INBOX.>", *reads_events(name), *more.publish),
+        subscribe=(f"cmd.{name}.>", f"fact.*.{name}", f"query.{name}.>", "tel.>", f"{inbox(name)}.>", *more.subscribe),
         reads_events=True,
     )
 
@@ -109,7 +115,7 @@ def gateway(name: str = "gateway") -> Grant:
 def node(name: str) -> Grant:
     """`name` may be the server's template `{{name()}}`: then one grant serves all nodes."""
     return Grant(
-        publish=(f"fact.{name}.>", f"tel.{name}.>", f"console.{name}.*.out"),
+        publish=(f"fact.{name}.>", f"tel.{name}.>", f"lease.{name}", f"console.{name}.*.out"),
         subscribe=(f"order.{name}", f"ask.{name}.>", f"console.{name}.*.in", f"{inbox(name)}.>"),
         answers=True,
     )

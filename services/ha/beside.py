@@ -1,0 +1,13 @@
+"""What runs beside ha in its process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libs.common.host.beside import Companion, Place
+from libs.common.log.lock import SessionLock
+from services.ha.runner import LOCK, GrantorRunner
+
+
+def beside(place: Place) -> Sequence[Companion]:
+    return [GrantorRunner(place, SessionLock(place.dsn, LOCK))]

@@ -1,0 +1,136 @@
+"""What is known of nodes: who is a member and reaches what (from the log), and what was heard of each just now (from telemetry,
+which starts anew with the process). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from libs.common.messages import Command, Recorded
+from libs.lease.times import FAST
+from proto.compute import NodeJoined, NodeRemoved, NodeReported
+from proto.lease import (
+    ArmHa,
+    ConfirmOff,
+    ForgetNode,
+    LeaseBeat,
+    LeaseForgotten,
+    LeaseTaken,
+    NodeReturned,
+    ReportReturned,
+    SetHa,
+)
+from proto.networks import faults_of
+
+FOLLOWS = (NodeJoined, NodeReported, NodeRemoved)
+LIVES_US = 2 * FAST.suspect_us
+"""what showed itself so lately is not taken for off"""
+
+_decode = msgspec.msgpack.Decoder(LeaseBeat).decode
+
+
+@dataclass(slots=True)
+class MemberView:
+    """pools: words. networks: what is wrong with its bridges' ways out. address: of its watchdog."""
+
+    pools: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    address: str = ""
+    watched: bool = False
+
+
+@dataclass(slots=True)
+class Heard:
+    """By the service's wall clock: for people, never for a proof. moved: by pool, the last sequence and when it was first seen."""
+
+    control_us: int = 0
+    beat_us: int = 0
+    own: str = ""
+    left_us: int = 0
+    slow: bool = False
+    moved: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class NodeViews:
+    """version: changes with the members. leases: epoch and boot of each node's lease."""
+
+    members: dict[str, MemberView] = field(default_factory=dict)
+    version: int = 0
+    leases: dict[str, tuple[int, str]] = field(default_factory=dict)
+    heard: dict[str, Heard] = field(default_factory=dict)
+    now_us: int = 0
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case NodeJoined():
+                self.members.setdefault(event.node, MemberView())
+            case NodeReported(capabilities=can):
+                faults = tuple(said for bridge in can.bridges for said in faults_of(bridge))
+                words = tuple(sorted(set(can.pool_ids.values())))
+                self.members[event.node] = MemberView(words, faults, can.watch_at, can.watchdog)
+            case NodeRemoved():
+                self.members.pop(event.node, None)
+                self.heard.pop(event.node, None)
+            case LeaseTaken() | NodeReturned():
+                epoch = event.epoch if isinstance(event, NodeReturned) else self.leases.get(event.node, (1, ""))[0]
+                self.leases[event.node] = (epoch, event.boot_id)
+                return
+            case LeaseForgotten():
+                self.leases[event.node] = (event.epoch, "")
+                return
+            case _:
+                return
+        self.version = recorded.position
+
+    def asked(self, node: str, now_us: int) -> None:
+        """It wants its lease renewed."""
+        if node in self.members:
+            self.heard.setdefault(node, Heard()).control_us = now_us
+
+    def hear(self, subject: str, data: bytes, now_us: int) -> None:
+        """`tel.NODE.leases`, only in the node's own name."""
+        beat = _decode(data)
+        if subject != f"tel.{beat.node}.leases" or beat.node not in self.members:
+            return
+        own = self.heard.setdefault(beat.node, Heard())
+        own.beat_us, own.own, own.left_us, own.slow = now_us, beat.own, beat.left_us, beat.slow
+        for sighting in beat.sightings:
+            if sighting.error or sighting.node == beat.node or sighting.node not in self.members or sighting.sequence < 0:
+                continue
+            moved = self.heard.setdefault(sighting.node, Heard()).moved
+            if sighting.sequence != moved.get(sighting.pool, (-1, 0))[0]:
+                moved[sighting.pool] = (sighting.sequence, now_us)
+
+    def alive(self, node: str, now_us: int) -> str:
+        """What it showed of itself just now, in a sentence; "": nothing."""
+        heard = self.heard.get(node)
+        if heard is None:
+            return ""
+        signs = [("it asked for its lease", heard.control_us), ("its watchdog spoke", heard.beat_us)]
+        signs += [(f"its record in pool {pool} moved", at_us) for pool, (_, at_us) in sorted(heard.moved.items())]
+        for said, at_us in signs:
+            if at_us and now_us - at_us < LIVES_US:
+                return f"{said} {max(0, now_us - at_us) / 1e6:.1f} s ago"
+        return ""
+
+
+def react(event: Any) -> Sequence[Command]:
+    return [ForgetNode(node=event.node)] if isinstance(event, NodeRemoved) else ()
+
+
+def enrich(command: Any, views: NodeViews, now_us: int) -> Any:
+    """Overwrites what only ha's own views may say, whoever sent the command."""
+    match command:
+        case ConfirmOff(node=node):
+            return replace(command, known=node in views.members, alive=views.alive(node, now_us), at_us=now_us)
+        case ArmHa() | ReportReturned():
+            return replace(command, at_us=now_us)
+        case SetHa():
+            return replace(command, nodes=len(views.members))
+        case _:
+            return command
