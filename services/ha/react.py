@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from libs.common.messages import Command, Recorded
-from proto.fence import FenceCommand
-from proto.guard import GuardCommand
-from proto.vitals import VerdictCommand
+from proto.vitals import JudgeVm
 from services.ha import guard_react, node_views, verdict_views
 from services.ha.fencing import views as fence_views
+from services.ha.fencing.model import FENCE
+from services.ha.guard import GUARD
 from services.ha.views import Views
 
 
@@ -24,16 +24,14 @@ def react(event: Any, recorded: Recorded, views: Views) -> Sequence[Command]:
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:
-    match command:
-        case FenceCommand():
-            lease = views.nodes.leases.get(command.node, (0, ""))
-            return fence_views.enrich(command, views.fences, now_us, lease)
-        case GuardCommand():
-            return guard_react.enrich(command, views.guards, now_us)
-        case VerdictCommand():
-            return verdict_views.enrich(command, views.vitals, now_us)
-        case _:
-            return node_views.enrich(command, views.nodes, now_us)
+    if isinstance(command, JudgeVm):
+        return verdict_views.enrich(command, views.vitals, now_us)
+    if isinstance(command, FENCE.commands):
+        lease = views.nodes.leases.get(command.node, (0, ""))
+        return fence_views.enrich(command, views.fences, now_us, lease)
+    if isinstance(command, GUARD.commands):
+        return guard_react.enrich(command, views.guards, now_us)
+    return node_views.enrich(command, views.nodes, now_us)
 
 
 def look(now_us: int, views: Views) -> Iterator[Command]:
