@@ -68,6 +68,13 @@ def live_names(name: str) -> tuple[str, ...]:
     return tuple(f"{name}-live-{i}" for i in range(LIVE_FEEDS_MAX))
 
 
+def consumer(service: str, process: str) -> str:
+    """By which name a process reads events for a service. Where several processes run one service they are called `ha-1`, `ha-2`,
+    and each has a place of its own: two that shared one would take it from each other for ever."""
+    own = process.removeprefix(f"{service}-")
+    return process if own != process and own.isdigit() else service
+
+
 def reads_events(*consumers: str) -> tuple[str, ...]:
     """The JetStream requests of a reader: its own consumers of EVT and nothing else. (Few and short: all of an identity's
     permissions travel in its JWT, in one line of the protocol.)"""
@@ -93,12 +100,12 @@ def relay(name: str = "relay") -> Grant:
     )
 
 
-def service(name: str) -> Grant:
+def service(name: str, process: str = "") -> Grant:
     """A service may send commands and orders to all: which ones it sends is its own rules' business. It reads events under
     its own name only."""
     more = SPECIAL.get(name, Grant((), ()))
     return Grant(
-        publish=("cmd.>", "order.*", "query.>", "_INBOX.>", *reads_events(name), *more.publish),
+        publish=("cmd.>", "order.*", "query.>", "_INBOX.>", *reads_events(consumer(name, process)), *more.publish),
         subscribe=(f"cmd.{name}.>", f"fact.*.{name}", f"query.{name}.>", "tel.>", f"{inbox(name)}.>", *more.subscribe),
         reads_events=True,
     )
@@ -124,7 +131,7 @@ def node(name: str) -> Grant:
 def host(name: str, services: tuple[str, ...]) -> Grant:
     """Several services (and the relay, when it is among them) in one process under one identity: the sum of their rights,
     and the inbox of `name`."""
-    grants = [relay(one) if one == "relay" else service(one) for one in services]
+    grants = [relay(one) if one == "relay" else service(one, name) for one in services]
     publish = {subject for grant in grants for subject in grant.publish}
     subscribe = {subject for grant in grants for subject in grant.subscribe} | {f"{inbox(name)}.>"}
     return Grant(publish=tuple(sorted(publish)), subscribe=tuple(sorted(subscribe)), reads_events=True)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from libs.common.bus import Bus, BusError, Feed, Incoming
+from libs.common.bus.permissions import consumer
 from libs.common.clock import Clock
 from libs.common.host import figures, snapshots, status
 from libs.common.host.core import Host
@@ -76,7 +77,7 @@ class Runner:
         self._snapped = after
         self._do(host.ready(head.incarnation, self._clock.now_us()))
         name = host.service.name
-        self._feed = await self._bus.feed(host.reactions.consumer)
+        self._feed = await self._bus.feed(consumer(host.reactions.consumer, self._process))
         await self._bus.serve(f"cmd.{name}.*", self._command, queue=name)
         await self._bus.serve(f"fact.*.{name}", self._command, queue=name)
         for subject in host.service.telemetry:
