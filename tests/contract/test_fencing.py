@@ -33,7 +33,7 @@ from proto.fence import (
     Refusal,
     SetFence,
 )
-from proto.lease import NodeTrusted
+from proto.lease import BeginTerm, NodeLost, NodeReturned, NodeTrusted, ProofKind, TakeLease
 from proto.node import Beat
 from proto.nodes import Capabilities, NodeRemoved, NodeReported
 from services.ha.fencing import views
@@ -42,14 +42,16 @@ from services.ha.fencing.kinds import Kinds
 from services.ha.fencing.model import FENCE
 from services.ha.fencing.simulated import Machine, Quirk
 from services.ha.fencing.states import Fence
+from services.ha.lease import LEASE
+from services.ha.main import HA
 
 SERVICE = Service(
     "ha",
-    deciders=(FENCE,),
-    follows=(*views.FOLLOWS, NodeTrusted),
+    deciders=(FENCE, LEASE, HA),
+    follows=views.FOLLOWS,
     react=views.react,
     views=views.FenceViews,
-    enrich=lambda command, known, now_us: views.enrich(command, known, now_us, (3, "boot")),
+    enrich=views.enrich,
 )
 PASSWORD = "s3cret, of all"
 
@@ -174,11 +176,42 @@ async def test_a_device_is_tested_when_it_is_set_and_cuts_its_node_when_that_is_
     assert machine.on
 
 
-async def test_an_operator_cuts_a_node_in_the_epoch_of_its_lease(desk: Desk) -> None:
+def has_lease(desk: Desk, boot_id: str) -> None:
+    desk.say(BeginTerm(holder="one", now_us=desk.clock.now_us()))
+    desk.say(TakeLease(node="n1", term=1, boot_id=boot_id, now_us=desk.clock.now_us()))
+
+
+async def test_what_is_confirmed_off_is_lost_with_all_that_it_ran(desk: Desk) -> None:
     await desk.set("n1")
+    has_lease(desk, "b")
     assert desk.ask(FenceNode(node="n1", reason="it hangs")).status == "accepted"
+    await desk.until(lambda: bool(desk.told(NodeLost)))
+    (confirmed,), (lost,) = desk.told(FenceConfirmed), desk.told(NodeLost)
+    assert (confirmed.epoch, confirmed.boot_id) == (1, "b")
+    assert (lost.epoch, lost.proof.kind, lost.proof.everything) == (1, ProofKind.FENCE, True)
+    assert "bmc-n1" in lost.proof.device and lost.proof.sentence == confirmed.sentence
+
+
+async def test_a_confirmation_of_an_earlier_epoch_makes_nothing_lost(desk: Desk) -> None:
+    await desk.set("n1")
+    has_lease(desk, "b")
+    desk.executor.leads = lambda: False
+    desk.ask(FenceNode(node="n1"))
+    returned = NodeReturned(node=NodeId("n1"), boot_id="c", epoch=2)
+    desk.happens("lease-n1", "node_returned", returned)
+    desk.executor.leads = lambda: True
     await desk.until(lambda: bool(desk.told(FenceConfirmed)))
-    assert desk.told(FenceConfirmed)[0].epoch == 3
+    assert not desk.told(NodeLost)
+
+
+async def test_an_attempt_that_came_to_nothing_makes_nothing_lost(desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setattr("services.ha.fencing.model.BACKOFF_US", (50_000, 50_000))
+    machine = await desk.set("n1")
+    has_lease(desk, "b")
+    machine.quirk = Quirk.MUTE
+    desk.say(OrderFence(node="n1", epoch=1, boot_id="b", now_us=desk.clock.now_us()))
+    await desk.until(lambda: bool(desk.told(FenceFailed)) and desk.told(FenceFailed)[-1].last)
+    assert not desk.told(NodeLost)
 
 
 async def test_a_wrong_password_is_told_when_it_is_set_and_the_node_is_not_cut_by_it(desk: Desk) -> None:

@@ -2,7 +2,8 @@
 whose. Folded from the log; beats from telemetry. Pure.
 
 enrich  who else has this device or this machine, when the node was heard, what time it is
-react   a device goes with its node; one that is asked in vain is left alone; of two for one machine the later one is doubted
+react   what is confirmed off is lost, in the epoch in which it was asked for; a device goes with its node, and is asked nothing
+        any more for one that shows itself; of two for one machine the later one is doubted
 look    about once a second: a node that speaks on after its device said that it is off
 """
 
@@ -30,7 +31,16 @@ from proto.fence import (
     RemoveFence,
     SetFence,
 )
-from proto.lease import LeaseForgotten, NodeReturned, NodeTrusted
+from proto.lease import (
+    DeclareLost,
+    LeaseForgotten,
+    LeaseTaken,
+    NodeReturned,
+    NodeTrusted,
+    Proof,
+    ProofKind,
+    TermBegan,
+)
 from proto.node import Beat
 from proto.nodes import NodeJoined, NodeRemoved, NodeReported
 from services.ha.fencing.model import FENCE, GRANTOR
@@ -50,13 +60,16 @@ _decode = msgspec.msgpack.Decoder(Beat).decode
 @dataclass(slots=True)
 class FenceViews:
     """drivers: of the nodes that there are; "": it has not said yet. spoke: when each was heard last, boots: in which boot.
-    off: the boot in which a node was, when its device said that it is off."""
+    off: the boot in which a node was, when its device said that it is off. leases: epoch and boot of each node's; term: the
+    grantor's, as the log has them."""
 
     fences: dict[str, Fence] = field(default_factory=dict)
     drivers: dict[str, str] = field(default_factory=dict)
     spoke: dict[str, int] = field(default_factory=dict)
     boots: dict[str, str] = field(default_factory=dict)
     off: dict[str, str] = field(default_factory=dict)
+    leases: dict[str, tuple[int, str]] = field(default_factory=dict)
+    term: int = 0
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -67,6 +80,14 @@ class FenceViews:
             case NodeRemoved():
                 for known in (self.drivers, self.spoke, self.boots, self.off):
                     known.pop(event.node, None)
+            case TermBegan():
+                self.term = event.term
+            case LeaseTaken():
+                self.leases[event.node] = (self.lease(event.node)[0], event.boot_id)
+            case NodeReturned():
+                self.leases[event.node] = (event.epoch, event.boot_id)
+            case LeaseForgotten():
+                self.leases[event.node] = (event.epoch, "")
             case _ if type(event) in FENCE.events:
                 self.fences[event.node] = FENCE.evolve(self.fences.get(event.node, FENCE.initial), event)
                 if isinstance(event, FenceConfirmed):
@@ -78,6 +99,10 @@ class FenceViews:
         if subject == f"tel.{beat.node}.beat":
             self.spoke[beat.node] = now_us
             self.boots[beat.node] = beat.boot_id
+
+    def lease(self, node: str) -> tuple[int, str]:
+        """Epoch and boot."""
+        return self.leases.get(node, (1, ""))
 
     def device(self, node: str) -> str:
         """For the grantor: the node's device, where it is in order; "": it has none that proves."""
@@ -103,15 +128,14 @@ class FenceViews:
         return next((n for n, f in held if identity and f.identity == identity), "")
 
 
-def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (0, "")) -> Any:
-    """lease: epoch and boot of the node's lease now."""
+def enrich(command: Any, views: FenceViews, now_us: int) -> Any:
     match command:
         case SetFence():
             node, driver = command.node, views.drivers.get(command.node)
             twin = views.twin_of_place(node, command.device.place)
             return replace(command, known=driver is not None, driver=driver or "", twin=twin)
         case FenceNode():
-            epoch, boot_id = lease
+            epoch, boot_id = views.lease(command.node)
             spoke_us = views.spoke.get(command.node, 0)
             return replace(command, spoke_us=spoke_us, now_us=now_us, epoch=epoch, boot_id=boot_id)
         case PowerOnNode():
@@ -131,6 +155,15 @@ def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] 
 
 def react(event: Any, recorded: Recorded, views: FenceViews) -> Sequence[Command]:
     match event:
+        case FenceConfirmed():
+            device = views.device(event.node) or "fence device"
+            proof = Proof(
+                kind=ProofKind.FENCE, at_us=event.at_us, term=views.term, device=device, sentence=event.sentence
+            )
+            lost = DeclareLost(
+                node=event.node, boot_id=event.boot_id, epoch=event.epoch, proof=proof, now_us=recorded.at_us
+            )
+            return [lost]
         case NodeRemoved() if views.fences.get(event.node, FENCE.initial).device is not None:
             return [RemoveFence(node=event.node)]
         case NodeTrusted() | NodeReturned() | LeaseForgotten():
