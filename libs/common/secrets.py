@@ -10,6 +10,7 @@ what they hold.
     SecretError
       UnknownSecret   there is none under that reference
       BadKey          the key file is unusable, or the secret was made under a key that is not in it, or was tampered with
+      SecretsAway     their table cannot be read just now
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class UnknownSecret(SecretError):
 
 class BadKey(SecretError):
     """The key file is unusable, or it lacks the key, or the ciphertext was changed."""
+
+
+class SecretsAway(SecretError):
+    """The table cannot be reached; ask again."""
 
 
 class Secret(Value):

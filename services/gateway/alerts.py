@@ -16,7 +16,7 @@ ALERTS_MAX = 1000
 
 
 class Alert(msgspec.Struct):
-    """kind: `out-of-space`, `pool-full`, `pool-away`. object: what it is about, as `vm/web-1`. since_us: microseconds since the
+    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`. object: what it is about, as `vm/web-1`. since_us: microseconds since the
     epoch; 0: nobody knows."""
 
     kind: str
@@ -28,7 +28,7 @@ class Alert(msgspec.Struct):
 
 def alerts(model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool]) -> list[Alert]:
     """The oldest first; sees: whether objects of a project are told."""
-    found = sorted((*_out_of_space(model, sees), *_pools(pools)), key=lambda alert: (alert.since_us, alert.object))
+    found = sorted((*_out_of_space(model, sees), *_pools(pools), *_fences(model)), key=lambda alert: (alert.since_us, alert.object))
     return found[:ALERTS_MAX]
 
 
@@ -55,3 +55,11 @@ def _pools(pools: Iterable[Pool]) -> Iterator[Alert]:
         if said:
             where = pool.nodes[0] if len(pool.nodes) == 1 else f"{len(pool.nodes)} nodes"
             yield Alert("pool-full", object, 0, f"{said} (on {where})", remedy)
+
+
+def _fences(model: ReadModel) -> Iterator[Alert]:
+    """Devices that would prove nothing, told before they are needed."""
+    for node, fence in model.fences.all.items():
+        if fence.state in ("failing", "doubted"):
+            said = f"the fence device of {node} ({fence.kind} at {fence.address}) proves nothing: {fence.sentence}"
+            yield Alert("fence-device", f"node/{node}", fence.changed_us, said, fence.remedy)

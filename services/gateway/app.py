@@ -19,6 +19,7 @@ from libs.common.bus import Bus, Incoming
 from libs.common.clock import Clock
 from libs.common.log import EventLog
 from libs.common.protocol import OURS
+from libs.common.secrets import SecretStore
 from services.gateway import seeds
 from services.gateway.beats import Beats
 from services.gateway.chores import sweep_blobs
@@ -31,6 +32,7 @@ from services.gateway.http import (
     balance,
     cluster,
     events,
+    fences,
     images,
     ledgers,
     metrics,
@@ -77,6 +79,7 @@ def gateway(
     request_s: float = REQUEST_S,
     upload_bytes_max: int = BYTES_MAX,
     blobs: BlobStore | None = None,
+    secrets: SecretStore | None = None,
 ) -> Gateway:
     """All parts, nothing opened yet. request_s: how long a command's answer is waited for. blobs: in memory where none
     are given."""
@@ -93,6 +96,7 @@ def gateway(
         uploads=Uploads(pools or {}, bytes_max=upload_bytes_max),
         blobs=blobs or MemoryBlobs(clock.now_us),
         issuer=issuer,
+        secrets=secrets,
         name=name,
         nats_url=nats_url,
     )
@@ -173,7 +177,7 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
         cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, balance.set_balance,
         balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
         alerts.list_alerts, vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
-        images.router, networks.router, pools.router, tokens.router,
+        images.router, networks.router, pools.router, fences.router, tokens.router,
         events.events, events.list_tasks, events.show_task, why.why, why.why_not,
     ]  # fmt: skip
     app = Litestar(

@@ -38,6 +38,7 @@ class Action(StrEnum):
     PLACEMENT = "placement"
     NETWORKS = "networks"
     POOLS = "pools"
+    FENCES = "fences"
 
 
 LEAST: dict[Action, Role] = {
@@ -56,11 +57,12 @@ LEAST: dict[Action, Role] = {
     Action.PLACEMENT: Role.ADMIN,
     Action.NETWORKS: Role.ADMIN,
     Action.POOLS: Role.ADMIN,
+    Action.FENCES: Role.ADMIN,
 }
 """The least role for each action."""
 
 CLUSTER_WIDE = frozenset(
-    {Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS}
+    {Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS, Action.FENCES}
 )
 """Actions on what belongs to no project: the token must be good for all projects."""
 

@@ -20,6 +20,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     gateway_listen    HOST:PORT; `listen` is another name for it
     pools             NAME=PATH, comma-separated: where uploaded images go
     ready             a file that is touched once the gateway serves
+    secrets_key       the key file by which passwords of fence devices are kept (made where it is missing); ha has the same
     admin_token_file  where the first admin token is written when there is none yet; empty: nowhere
     """
 
@@ -36,6 +37,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     cluster_name: str = "asv"
     ready: Path | None = None
     admin_token_file: Path | None = None
+    secrets_key: Path | None = None
     log_level: str = "INFO"
     upload_bytes_max: int = 64 * 1024**3
     otlp_endpoint: str = ""

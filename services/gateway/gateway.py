@@ -9,6 +9,7 @@ from libs.common.bus import Bus
 from libs.common.clock import Clock
 from libs.common.log import EventLog, LogError
 from libs.common.messages import decode_reply
+from libs.common.secrets import SecretStore
 from services.gateway.auth import Principal
 from services.gateway.beats import Beats
 from services.gateway.commands import Commands
@@ -32,7 +33,7 @@ DEFAULT_PROJECT = "default"
 
 @dataclass(slots=True)
 class Gateway:
-    """name: the cluster's; nats_url: where agents are told to connect."""
+    """name: the cluster's; nats_url: where agents are told to connect; secrets: None where no key file was named."""
 
     log: EventLog
     bus: Bus
@@ -45,6 +46,7 @@ class Gateway:
     uploads: Uploads
     blobs: BlobStore
     issuer: Issuer | None = None
+    secrets: SecretStore | None = None
     name: str = "asv"
     nats_url: str = ""
     services: tuple[str, ...] = field(default=("compute", "memory", "io", "ha"))

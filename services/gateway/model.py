@@ -10,6 +10,7 @@ from proto.balance import BalanceEvent
 from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
+from proto.fence import FenceEvent
 from proto.io import DevicesEvent, ImageEvent, NetworkEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
@@ -18,6 +19,7 @@ from proto.pools import PoolEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
+from services.gateway.views.fences import FencesView
 from services.gateway.views.images import ImagesView
 from services.gateway.views.ledgers import LedgersView
 from services.gateway.views.networks import NetworksView
@@ -31,7 +33,7 @@ EVENTS = Registry(
     c
     for union in (
         VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent, NetworkEvent, PoolEvent,
+        ImageEvent, NetworkEvent, PoolEvent, FenceEvent,
     )
     for c in members(union)
 )
@@ -50,6 +52,7 @@ class ReadModel:
     images: ImagesView = field(default_factory=ImagesView)
     networks: NetworksView = field(default_factory=NetworksView)
     pools: PoolsView = field(default_factory=PoolsView)
+    fences: FencesView = field(default_factory=FencesView)
     snapshots: SnapshotsView = field(default_factory=SnapshotsView)
     tasks: Tasks = field(default_factory=Tasks)
 
@@ -72,5 +75,6 @@ class ReadModel:
         self.images.apply(recorded, event)
         self.networks.apply(recorded, event)
         self.pools.apply(recorded, event)
+        self.fences.apply(recorded, event)
         self.snapshots.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

@@ -25,6 +25,7 @@ from libs.common.bus.nats import NatsBus
 from libs.common.clock import Clock, SystemClock
 from libs.common.log import LogError
 from libs.common.log.postgres import PostgresLog
+from libs.common.secret_store import OwnSecrets
 from services.gateway.app import asgi, gateway, opened
 from services.gateway.config import GatewayConfig
 from services.gateway.first import ensure_admin_in
@@ -64,6 +65,7 @@ async def run(config: GatewayConfig) -> None:
     bus = await NatsBus.connect(config.nats_url, credentials, name=config.name)
     log = await PostgresLog.open(config.postgres_dsn)
     tokens = PostgresTokens(config.postgres_dsn)
+    secrets = OwnSecrets(config.postgres_dsn, config.secrets_key, make=True) if config.secrets_key else None
     blobs = PostgresBlobs(config.postgres_dsn, clock.now_us)
     try:
         if config.admin_token_file is not None:
@@ -79,6 +81,7 @@ async def run(config: GatewayConfig) -> None:
             nats_url=config.agents_nats_url or config.nats_url,
             upload_bytes_max=config.upload_bytes_max,
             blobs=blobs,
+            secrets=secrets,
         )
         async with opened(parts):
             served = uvicorn.Config(asgi(parts, open_it=False), **_options())
@@ -91,6 +94,8 @@ async def run(config: GatewayConfig) -> None:
         await bus.drain()
         await tokens.close()
         await blobs.close()
+        if secrets is not None:
+            await secrets.close()
         await log.close()
         telemetry.stop()
 

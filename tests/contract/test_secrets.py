@@ -11,6 +11,7 @@ import pytest
 
 from libs.common.log.migrate import migrate
 from libs.common.messages import Command, encode
+from libs.common.secret_store import OwnSecrets
 from libs.common.secrets import (
     SECRET_BYTES_MAX,
     BadKey,
@@ -19,6 +20,7 @@ from libs.common.secrets import (
     PostgresSecrets,
     Secret,
     SecretError,
+    SecretsAway,
     SecretStore,
     UnknownSecret,
 )
@@ -56,12 +58,17 @@ def write(path: Path, text: str) -> None:
 class Stores:
     """Opens a store on the same rows again and again, with the keys as they are in the file by then."""
 
-    def __init__(self, kind: str, keys: Path, pool: asyncpg.Pool[asyncpg.Record] | None) -> None:
+    def __init__(
+        self, kind: str, keys: Path, pool: asyncpg.Pool[asyncpg.Record] | None, own: OwnSecrets | None = None
+    ) -> None:
+        self._own = own
         self._keys = keys
         self._pool = pool
         self._rows: dict[str, tuple[str, bytes]] = {}
 
     def open(self) -> SecretStore:
+        if self._own is not None:
+            return self._own
         if self._pool is not None:
             return PostgresSecrets(self._pool, Keys.load(self._keys))
         store = MemorySecrets(Keys.load(self._keys))
@@ -84,7 +91,7 @@ class Stores:
         )  # fmt: skip
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(params=["memory", "postgres", "own"])
 async def stores(request: pytest.FixtureRequest, keys: Path) -> AsyncIterator[Stores]:
     if request.param == "memory":
         yield Stores("memory", keys, None)
@@ -93,8 +100,20 @@ async def stores(request: pytest.FixtureRequest, keys: Path) -> AsyncIterator[St
     await migrate(server.dsn())
     pool = await asyncpg.create_pool(server.dsn(role="asv_gateway"), min_size=1, max_size=2)
     await pool.execute("delete from asv.secrets")
-    yield Stores("postgres", keys, pool)
+    own = OwnSecrets(server.dsn(role="asv_gateway"), keys) if request.param == "own" else None
+    yield Stores("postgres", keys, pool, own)
+    if own is not None:
+        await own.close()
     await pool.close()
+
+
+async def test_secrets_are_away_with_their_database_and_made_where_that_is_wished(tmp_path: Path) -> None:
+    own = OwnSecrets("postgresql://asv@127.0.0.1:1/asv", tmp_path / "made.key", make=True)
+    with pytest.raises(SecretsAway):
+        await own.put(PLAIN, AT_US)
+    assert (tmp_path / "made.key").exists()
+    with pytest.raises(BadKey, match="cannot read"):
+        await OwnSecrets("postgresql://asv@127.0.0.1:1/asv", tmp_path / "none.key").put(PLAIN, AT_US)
 
 
 async def test_what_is_put_can_be_had_until_forgotten(stores: Stores) -> None:
