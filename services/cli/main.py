@@ -31,6 +31,7 @@ GROUPS = {
     "memory": "memory:app",
     "image": "image:app",
     "pool": "pool:app",
+    "ha": "ha:app",
     "task": "task:app",
     "token": "token:app",
     "cluster": "cluster:app",

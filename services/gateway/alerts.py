@@ -16,8 +16,8 @@ ALERTS_MAX = 1000
 
 
 class Alert(msgspec.Struct):
-    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`. object: what it is about, as `vm/web-1`. since_us: microseconds since the
-    epoch; 0: nobody knows."""
+    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`. object: what it is about, as `vm/web-1`. since_us:
+    microseconds since the epoch; 0: nobody knows."""
 
     kind: str
     object: str

@@ -37,6 +37,7 @@ from proto import compute as c
 from proto import io
 from proto.balance import BalanceCommand
 from proto.cluster import ClusterCommand
+from proto.fence import FenceCommand
 from proto.machine import Firmware, Priority, Shape
 from proto.memory import LedgerCommand
 from services.gateway.app import asgi, gateway
@@ -48,7 +49,7 @@ COMMANDS = Registry(
     k
     for union in (
         c.VmCommand, c.NodeCommand, ClusterCommand, BalanceCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand,
-        io.NetworkCommand,
+        io.NetworkCommand, FenceCommand,
     )
     for k in members(union)
 )
@@ -132,6 +133,7 @@ class Rig:
         self.tokens = MemoryTokens()
         self.compute = Service(self, "compute")
         self.io = Service(self, "io")
+        self.ha = Service(self, "ha")
         self.url = ""
         self.live = True
         self.gateway: Gateway = gateway(
@@ -187,6 +189,7 @@ async def rig(pool: Path, **settings: Any) -> AsyncIterator[Rig]:
     made = Rig({"default": pool}, **settings)
     await made.compute.open()
     await made.io.open()
+    await made.ha.open()
     sock = socket.socket(proto=socket.IPPROTO_TCP)  # named, so that asyncio turns Nagle off
     sock.bind(("127.0.0.1", 0))
     made.url = f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -51,7 +51,7 @@ SERVICE = Service(
     follows=views.FOLLOWS,
     react=views.react,
     views=views.FenceViews,
-    enrich=views.enrich,
+    enrich=lambda command, known, now_us: views.enrich(command, known, now_us, (1, "b")),
 )
 PASSWORD = "s3cret, of all"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from litestar import Router, delete, get, post, put
+from litestar import Router, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from libs.common.log import LogError
 from libs.common.messages import Command
 from libs.common.secrets import Secret, SecretError
 from proto.fence import (
@@ -79,7 +80,7 @@ async def _tell(request: Asked, gateway: Gateway, command: Command, node: str) -
     return await gateway.commands.ask(asker(request, gateway), "ha", f"fence-{node}", command, DEFAULT_PROJECT)
 
 
-@put("/{node:str}", action=Action.FENCES, status_code=202, summary="Give a node a fence device, and test it")
+@post("/{node:str}", action=Action.FENCES, status_code=202, summary="Give a node a fence device, and test it")
 async def set_fence(
     request: Asked, gateway: NamedDependency[Gateway], node: FromPath[str], data: JSONBody[FenceBody]
 ) -> Accepted:
@@ -110,7 +111,10 @@ async def _tidy(gateway: Gateway, node: str, *refs: str) -> None:
     """Passwords that the node's device does not have (any more), by the log: a refused one, and the one before."""
     if gateway.secrets is None:
         return
-    await gateway.follower.catch_up()
+    try:
+        await gateway.follower.catch_up()
+    except LogError:
+        return  # nobody knows which is in use
     now = gateway.model.fences.all.get(node)
     for ref in refs:
         if ref and (now is None or now.secret != ref):

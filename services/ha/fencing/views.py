@@ -34,7 +34,6 @@ from proto.fence import (
 from proto.lease import (
     DeclareLost,
     LeaseForgotten,
-    LeaseTaken,
     NodeReturned,
     NodeTrusted,
     Proof,
@@ -60,16 +59,16 @@ _decode = msgspec.msgpack.Decoder(Beat).decode
 @dataclass(slots=True)
 class FenceViews:
     """drivers: of the nodes that there are; "": it has not said yet. spoke: when each was heard last, boots: in which boot.
-    off: the boot in which a node was, when its device said that it is off. leases: epoch and boot of each node's; term: the
-    grantor's, as the log has them."""
+    off: the boot in which a node was, when its device said that it is off. term: the grantor's, as the log has it. version:
+    changes with the devices."""
 
     fences: dict[str, Fence] = field(default_factory=dict)
     drivers: dict[str, str] = field(default_factory=dict)
     spoke: dict[str, int] = field(default_factory=dict)
     boots: dict[str, str] = field(default_factory=dict)
     off: dict[str, str] = field(default_factory=dict)
-    leases: dict[str, tuple[int, str]] = field(default_factory=dict)
     term: int = 0
+    version: int = 0
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -82,14 +81,9 @@ class FenceViews:
                     known.pop(event.node, None)
             case TermBegan():
                 self.term = event.term
-            case LeaseTaken():
-                self.leases[event.node] = (self.lease(event.node)[0], event.boot_id)
-            case NodeReturned():
-                self.leases[event.node] = (event.epoch, event.boot_id)
-            case LeaseForgotten():
-                self.leases[event.node] = (event.epoch, "")
             case _ if type(event) in FENCE.events:
                 self.fences[event.node] = FENCE.evolve(self.fences.get(event.node, FENCE.initial), event)
+                self.version = recorded.position
                 if isinstance(event, FenceConfirmed):
                     self.off[event.node] = self.boots.get(event.node, "")
 
@@ -99,10 +93,6 @@ class FenceViews:
         if subject == f"tel.{beat.node}.beat":
             self.spoke[beat.node] = now_us
             self.boots[beat.node] = beat.boot_id
-
-    def lease(self, node: str) -> tuple[int, str]:
-        """Epoch and boot."""
-        return self.leases.get(node, (1, ""))
 
     def device(self, node: str) -> str:
         """For the grantor: the node's device, where it is in order; "": it has none that proves."""
@@ -128,14 +118,15 @@ class FenceViews:
         return next((n for n, f in held if identity and f.identity == identity), "")
 
 
-def enrich(command: Any, views: FenceViews, now_us: int) -> Any:
+def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (1, "")) -> Any:
+    """lease: epoch and boot of the node's, as the log has it."""
     match command:
         case SetFence():
             node, driver = command.node, views.drivers.get(command.node)
             twin = views.twin_of_place(node, command.device.place)
             return replace(command, known=driver is not None, driver=driver or "", twin=twin)
         case FenceNode():
-            epoch, boot_id = views.lease(command.node)
+            epoch, boot_id = lease
             spoke_us = views.spoke.get(command.node, 0)
             return replace(command, spoke_us=spoke_us, now_us=now_us, epoch=epoch, boot_id=boot_id)
         case PowerOnNode():
