@@ -16,6 +16,7 @@ from libs.common.bus.credentials import own_key, write_private
 from libs.common.bus.identity import ClusterIdentity, server_config
 from libs.common.bus.permissions import Grant
 from libs.common.clock import SystemClock
+from libs.common.secrets import Keys
 from services.cluster.identities import OPERATOR
 
 STORE_MIB_MAX = 4096
@@ -57,6 +58,13 @@ def databases() -> None:
     places.PASSWORD.chmod(0o444)  # the server's image reads it as its own user; the volume is mounted nowhere else
 
 
+def secrets_key() -> None:
+    """The gateway keeps passwords of fence devices by it, ha reads them."""
+    Keys.create(CLUSTER / "secrets.key")
+    for process in ("gateway", "ha"):
+        write_private(KEYS / process / "secrets.key", (CLUSTER / "secrets.key").read_bytes())
+
+
 def nats(cluster: ClusterIdentity) -> None:
     """The server's configuration: public JWTs only."""
     places.folder(places.NATS_CONFIG.parent, USERS["nats"])
@@ -77,6 +85,7 @@ def main() -> None:
     cluster = ClusterIdentity.create(CLUSTER, now_us)
     identities(cluster, now_us)
     databases()
+    secrets_key()
     nats(cluster)
     for process in [*USERS, places.TINY]:
         user = USERS.get(process, places.TINY_USER)

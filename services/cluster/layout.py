@@ -64,6 +64,11 @@ class Layout:
         return self.home / "keys"
 
     @property
+    def secrets_key(self) -> Path:
+        """By which passwords of fence devices are kept; the gateway makes it."""
+        return self.keys / "secrets.key"
+
+    @property
     def nodes(self) -> Path:
         return self.home / "nodes"
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from libs.common.host.beside import Companion, Place
 from libs.common.log.lock import SessionLock
+from services.ha.fencing.runner import FencingRunner
 from services.ha.runner import LOCK, GrantorRunner
 
 
 def beside(place: Place) -> Sequence[Companion]:
-    return [GrantorRunner(place, SessionLock(place.dsn, LOCK))]
+    grantor = GrantorRunner(place, SessionLock(place.dsn, LOCK))
+    return [grantor, FencingRunner(place, grantor.leads)]

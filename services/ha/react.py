@@ -27,7 +27,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
     if isinstance(command, JudgeVm):
         return verdict_views.enrich(command, views.vitals, now_us)
     if isinstance(command, FENCE.commands):
-        lease = views.nodes.leases.get(command.node, (0, ""))
+        lease = views.nodes.leases.get(command.node, (1, ""))
         return fence_views.enrich(command, views.fences, now_us, lease)
     if isinstance(command, GUARD.commands):
         return guard_react.enrich(command, views.guards, now_us)

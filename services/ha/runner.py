@@ -59,7 +59,7 @@ class GrantorRunner:
         self._now_us = now_us
         self._tasks = Tasks()
         self._members: Mapping[str, Member] = {}
-        self._version = -1
+        self._version = (-1, -1)
         self._stamp = -1
         self.grantor = Grantor(f"{place.name}-{place.clock.new_id()[-12:]}")
 
@@ -77,6 +77,9 @@ class GrantorRunner:
         self.grantor.unlocked()
         await self._tasks.stop()
         await self._lock.close()
+
+    def leads(self) -> bool:
+        return self.grantor.leads(self._now_us())
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -116,9 +119,9 @@ class GrantorRunner:
 
     def _see(self) -> None:
         """What the log says by now, where that is something new."""
-        nodes = self._views.nodes
-        if nodes.version != self._version:
-            self._version, self._stamp, self._members = nodes.version, -1, members(self._views)
+        version = (self._views.nodes.version, self._views.fences.version)
+        if version != self._version:
+            self._version, self._stamp, self._members = version, -1, members(self._views)
         slots = self._place.runner.host.slots
         own = {name: slots[name] for name in (MAIN, *(LEASE + node for node in self._members)) if name in slots}
         stamp = sum(slot.version for slot in own.values())

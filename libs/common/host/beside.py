@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from libs.common.bus import Bus
@@ -15,13 +16,14 @@ from libs.common.host.driver import Runner
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where it is to work. dsn: of the log's database; name: of the process."""
+    """Where it is to work. dsn: of the log's database; name: of the process; secrets_key: the key file, where one was named."""
 
     runner: Runner
     bus: Bus
     clock: Clock
     dsn: str
     name: str
+    secrets_key: Path | None = None
 
 
 class Companion(Protocol):
