@@ -60,6 +60,9 @@ class Client:
     def post(self, path: str, body: Any = None, *, timeout_s: float | None = None) -> Any:
         return self._call("POST", path, body, timeout_s)
 
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, body)
+
     def patch(self, path: str, body: Any) -> Any:
         return self._call("PATCH", path, body)
 

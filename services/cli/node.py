@@ -18,6 +18,7 @@ Name = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.")]
 
 def _state(node: dict[str, Any]) -> str:
     words = ["online" if node.get("online") else "offline"]
+    words += [node["standing"]] if node.get("standing") else []
     words += [word for word in ("cordoned", "leaving") if node.get(word)]
     return ", ".join(words)
 

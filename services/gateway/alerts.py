@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from proto.pools import short
 from proto.space import said
+from services.gateway import ha_alerts
 from services.gateway.model import ReadModel
 from services.gateway.pools import Pool
 
@@ -16,8 +17,8 @@ ALERTS_MAX = 1000
 
 
 class Alert(msgspec.Struct):
-    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`. object: what it is about, as `vm/web-1`. since_us:
-    microseconds since the epoch; 0: nobody knows."""
+    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, and those of ha_alerts. object: what it is about, as
+    `vm/web-1`. since_us: microseconds since the epoch; 0: nobody knows."""
 
     kind: str
     object: str
@@ -28,7 +29,8 @@ class Alert(msgspec.Struct):
 
 def alerts(model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool]) -> list[Alert]:
     """The oldest first; sees: whether objects of a project are told."""
-    found = sorted((*_out_of_space(model, sees), *_pools(pools), *_fences(model)), key=lambda alert: (alert.since_us, alert.object))
+    every = (*_out_of_space(model, sees), *_pools(pools), *_fences(model), *_ha(model))
+    found = sorted(every, key=lambda alert: (alert.since_us, alert.object))
     return found[:ALERTS_MAX]
 
 
@@ -43,6 +45,11 @@ def _out_of_space(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Ale
                 sentence=f"{vm.name} on {vm.node} stands still: {said(vm.full)}",
                 remedy=f"free space in pool {pools}, or make it larger; the VM loses nothing and goes on by itself",
             )
+
+
+def _ha(model: ReadModel) -> Iterator[Alert]:
+    for found in ha_alerts.said(model.ha):
+        yield Alert(*found)
 
 
 def _pools(pools: Iterable[Pool]) -> Iterator[Alert]:

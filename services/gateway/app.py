@@ -33,6 +33,7 @@ from services.gateway.http import (
     cluster,
     events,
     fences,
+    ha,
     images,
     ledgers,
     metrics,
@@ -177,7 +178,7 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
         cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, balance.set_balance,
         balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
         alerts.list_alerts, vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
-        images.router, networks.router, pools.router, fences.router, tokens.router,
+        images.router, networks.router, pools.router, fences.router, tokens.router, *ha.routes,
         events.events, events.list_tasks, events.show_task, why.why, why.why_not,
     ]  # fmt: skip
     app = Litestar(

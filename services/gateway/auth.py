@@ -39,6 +39,7 @@ class Action(StrEnum):
     NETWORKS = "networks"
     POOLS = "pools"
     FENCES = "fences"
+    HA = "high-availability"
 
 
 LEAST: dict[Action, Role] = {
@@ -58,11 +59,12 @@ LEAST: dict[Action, Role] = {
     Action.NETWORKS: Role.ADMIN,
     Action.POOLS: Role.ADMIN,
     Action.FENCES: Role.ADMIN,
+    Action.HA: Role.ADMIN,
 }
 """The least role for each action."""
 
 CLUSTER_WIDE = frozenset(
-    {Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS, Action.FENCES}
+    {Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS, Action.FENCES, Action.HA}
 )
 """Actions on what belongs to no project: the token must be good for all projects."""
 

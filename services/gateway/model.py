@@ -12,6 +12,7 @@ from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
 from proto.fence import FenceEvent
 from proto.io import DevicesEvent, ImageEvent, NetworkEvent
+from proto.lease import HaEvent, LeaseEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
@@ -20,6 +21,7 @@ from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
 from services.gateway.views.fences import FencesView
+from services.gateway.views.ha import HaView
 from services.gateway.views.images import ImagesView
 from services.gateway.views.ledgers import LedgersView
 from services.gateway.views.networks import NetworksView
@@ -33,7 +35,7 @@ EVENTS = Registry(
     c
     for union in (
         VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent, NetworkEvent, PoolEvent, FenceEvent,
+        ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent,
     )
     for c in members(union)
 )
@@ -54,6 +56,7 @@ class ReadModel:
     pools: PoolsView = field(default_factory=PoolsView)
     fences: FencesView = field(default_factory=FencesView)
     snapshots: SnapshotsView = field(default_factory=SnapshotsView)
+    ha: HaView = field(default_factory=HaView)
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
@@ -77,4 +80,5 @@ class ReadModel:
         self.pools.apply(recorded, event)
         self.fences.apply(recorded, event)
         self.snapshots.apply(recorded, event)
+        self.ha.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

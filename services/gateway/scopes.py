@@ -69,5 +69,5 @@ class Scopes:
         project = self.at(object, recorded.position)
         if project is not None:
             return project
-        kinds = ("node", "drain", "ledger", "cluster", "balance", "network", "pool")
+        kinds = ("node", "drain", "ledger", "cluster", "balance", "network", "pool", "lease", "ha")
         return CLUSTER if kind in kinds and not vm else decode_meta(recorded.meta).project

@@ -21,7 +21,7 @@ from libs.common.log import Snapshot
 from proto import space
 from services.gateway import model, reclaim, scopes, tasks, views, words
 from services.gateway.model import EVENTS, ReadModel
-from services.gateway.why import growing
+from services.gateway.why import growing, leases
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def _rooms(package: ModuleType) -> Iterator[ModuleType]:
         yield importlib.import_module(f"{package.__name__}.{found.name}")
 
 
-FOLDING = (model, scopes, space, words, reclaim, growing, *_rooms(tasks), *_rooms(views))
+FOLDING = (model, scopes, space, words, reclaim, growing, leases, *_rooms(tasks), *_rooms(views))
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -29,7 +29,9 @@ def _shown(gateway: Gateway, request: Asked, node: Node) -> Node:
     """With what heartbeats and the VMs' views add; VMs of other projects are not named."""
     vms = gateway.model.vms
     named = tuple(vm for vm in vms.on(node.name) if request.user.sees(vms.all[vm].project))
-    return msgspec.structs.replace(node, online=gateway.beats.online(node.name), vms=named)
+    known = gateway.model.ha.nodes.get(node.name)
+    standing = known.standing if known is not None and known.standing != "trusted" else ""
+    return msgspec.structs.replace(node, online=gateway.beats.online(node.name), vms=named, standing=standing)
 
 
 @get("", action=Action.READ, summary="List nodes")

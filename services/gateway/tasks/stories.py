@@ -16,6 +16,7 @@ from proto.pools import PoolSet
 from services.gateway.tasks import Task, Tasks, step
 from services.gateway.tasks.devices import devices
 from services.gateway.tasks.fencing import fencing
+from services.gateway.tasks.leases import leases
 from services.gateway.tasks.snapshots import snapshots
 from services.gateway.why.growing import cost
 from services.gateway.words import count
@@ -319,5 +320,5 @@ def _to_go(fit: int, unfit: int) -> str:
 
 TELLING = (
     _start_begins, _start_goes_on, _migrates, _running_changes, _ends, snapshots, devices, _images, _networks, _nodes,
-    _node_leaves, fencing,
+    _node_leaves, fencing, leases,
 )  # fmt: skip

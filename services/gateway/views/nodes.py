@@ -15,7 +15,8 @@ from proto import memory
 class Node(msgspec.Struct):
     """A node. Memory is what the ledger promised and may promise; `online`: a heartbeat came lately. vcpus: promised to VMs there,
     vcpus_max: that may be, -1: not known just now; over_limit: where more are promised, in a sentence. leaving: its
-    agent takes away what it made of its host, and then it is removed."""
+    agent takes away what it made of its host, and then it is removed. standing: `suspected`, `isolated` or `lost`; empty: it is
+    trusted, as far as it has a lease."""
 
     name: str
     key: str = ""
@@ -35,6 +36,7 @@ class Node(msgspec.Struct):
     vcpus_max: int = -1
     leaving: bool = False
     over_limit: str = ""
+    standing: str = ""
 
 
 @dataclass(slots=True)

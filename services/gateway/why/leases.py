@@ -45,12 +45,12 @@ def _of_node(event: Any) -> str:
             boot = f" (boot {event.boot_id[:8]}{renewed})" if event.boot_id else ""
             return f"the grantor of term {event.term} grants {event.node} its lease{boot}"
         case NodeSuspected():
-            return f"{event.node} is suspected: {_silences(event.silences)}; nothing is done to its VMs"
+            return f"{event.node} is suspected: {said_silences(event.silences)}; nothing is done to its VMs"
         case NodeTrusted():
             return f"{event.node} asks for its lease again"
         case NodeIsolated():
             then = f"its VMs are asked for by letter {event.letter}" if event.letter else "its VMs run on there"
-            return f"{event.node} lives and cannot be reached: {_silences(event.silences)}, and its record moves; {then}"
+            return f"{event.node} lives and cannot be reached: {said_silences(event.silences)}, and its record moves; {then}"
         case NodeLost():
             return f"{event.node} is lost, and its epoch {event.epoch} over: {PROVEN[event.proof.kind]} ({event.proof.sentence})"
         case NodeReturned():
@@ -66,7 +66,7 @@ def _of_node(event: Any) -> str:
             return ""
 
 
-def _silences(silences: tuple[Silence, ...]) -> str:
+def said_silences(silences: tuple[Silence, ...]) -> str:
     return "; ".join(silence.sentence or f"{silence.path} is silent" for silence in silences)
 
 

@@ -1,0 +1,102 @@
+"""The JSON bodies of /v1/ha."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from proto.lease import HaSettings, Isolated, Reserve, Seconds
+from services.gateway.http.bodies import Body
+
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class HaRules(msgspec.Struct):
+    """As proto.lease.HaSettings says."""
+
+    tolerant: bool
+    isolated: Isolated
+    isolated_s: float
+    reserve: Reserve
+    reserve_nodes: int
+    reserve_pct: int
+    lost_max: int
+    window_s: float
+    starts_max: int
+    relax_apart: bool
+
+    @classmethod
+    def of(cls, settings: HaSettings) -> HaRules:
+        return cls(**msgspec.structs.asdict(settings))
+
+
+class HaNode(msgspec.Struct):
+    """standing: `trusted`, `suspected`, `isolated`, `lost`; `none`: it never asked for a lease. Seconds: how long ago it was heard
+    by that path (-1: not since this process of ha began); storage_s by pool. own: how its watchdog says that its lease stands,
+    left_s: until that ends. granted: the grantor has taken its lease. watched: a watchdog runs there. faults: paths that are
+    gone."""
+
+    name: str
+    standing: str
+    since_us: int = 0
+    sentence: str = ""
+    epoch: int = 0
+    granted: bool = False
+    control_s: float = -1.0
+    storage_s: dict[str, float] = {}
+    watchdog_s: float = -1.0
+    own: str = ""
+    left_s: float = 0.0
+    slow: bool = False
+    watched: bool = False
+    pools: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+class Ha(msgspec.Struct):
+    """armed: nodes that are proven dead are declared lost. held: why not just now, though it is armed. heard: ha answered; else all
+    this is from the log, and says nothing of when nodes were heard."""
+
+    armed: bool
+    settings: HaRules
+    reason: str = ""
+    until_us: int = 0
+    held: str = ""
+    remedy: str = ""
+    term: int = 0
+    holder: str = ""
+    term_us: int = 0
+    heard: bool = True
+    nodes: list[HaNode] = []
+
+
+class HaBody(Body):
+    """What is not said stays."""
+
+    tolerant: bool | None = None
+    isolated: Isolated | None = None
+    isolated_s: Seconds | None = None
+    reserve: Reserve | None = None
+    reserve_nodes: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
+    reserve_pct: Annotated[int, msgspec.Meta(ge=0, le=90)] | None = None
+    lost_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    window_s: Seconds | None = None
+    starts_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    relax_apart: bool | None = None
+
+    def said(self) -> dict[str, Any]:
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+
+
+class DisarmBody(Body):
+    """for_s: armed again by itself after so long; 0: by hand."""
+
+    reason: Reason
+    for_s: Annotated[int, msgspec.Meta(ge=0, le=30 * 86_400)] = 0
+
+
+class OffBody(Body):
+    """Who gives his word for it will be named."""
+
+    reason: Reason

@@ -1,0 +1,95 @@
+"""High availability and the leases of nodes, as the events tell of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from libs.common.messages import Recorded
+from proto.lease import (
+    HaArmed,
+    HaDisarmed,
+    HaHeld,
+    HaReleased,
+    HaSet,
+    HaSettings,
+    LeaseForgotten,
+    NodeIsolated,
+    NodeLost,
+    NodePathsNoted,
+    NodeReturned,
+    NodeSuspected,
+    NodeTrusted,
+    TermBegan,
+)
+from services.gateway.why.leases import said_silences
+
+
+class Standing(msgspec.Struct):
+    """Of a node that has a lease, or had one. standing: `trusted`, `suspected`, `isolated`, `lost`. faults: what is wrong with its
+    paths, though it is heard, a sentence each."""
+
+    standing: str = "trusted"
+    since_us: int = 0
+    sentence: str = ""
+    epoch: int = 1
+    asked: bool = False
+    faults: tuple[str, ...] = ()
+    faults_us: int = 0
+
+
+@dataclass(slots=True)
+class HaView:
+    """changed_us: when it was armed, disarmed, held or released last."""
+
+    settings: HaSettings = field(default_factory=HaSettings)
+    armed: bool = True
+    reason: str = ""
+    until_us: int = 0
+    held: str = ""
+    remedy: str = ""
+    changed_us: int = 0
+    term: int = 0
+    holder: str = ""
+    term_us: int = 0
+    nodes: dict[str, Standing] = field(default_factory=dict)
+
+    def apply(self, recorded: Recorded, event: Any) -> None:
+        match event:
+            case HaSet():
+                self.settings = event.settings
+            case HaDisarmed():
+                self.armed, self.reason, self.until_us, self.changed_us = False, event.reason, event.until_us, recorded.at_us
+            case HaArmed():
+                self.armed, self.reason, self.until_us, self.changed_us = True, "", 0, recorded.at_us
+            case HaHeld():
+                self.held, self.remedy, self.changed_us = event.sentence, event.remedy, recorded.at_us
+            case HaReleased():
+                self.held, self.remedy, self.changed_us = "", "", recorded.at_us
+            case TermBegan():
+                self.term, self.holder, self.term_us = event.term, event.holder, event.at_us
+            case LeaseForgotten():
+                self.nodes.pop(event.node, None)
+            case NodeSuspected() | NodeTrusted() | NodeIsolated() | NodeLost() | NodeReturned() | NodePathsNoted():
+                self._node(self.nodes.setdefault(event.node, Standing()), event)
+
+    def _node(self, node: Standing, event: Any) -> None:
+        if isinstance(event, NodePathsNoted):
+            stuck = [f"it cannot write its record in pool {pool}: that path of its lease is gone" for pool in event.pools]
+            node.faults, node.faults_us = (*stuck, *event.networks), event.at_us
+            return
+        node.since_us, node.sentence, node.asked = event.at_us, "", False
+        match event:
+            case NodeSuspected():
+                node.standing, node.sentence = "suspected", said_silences(event.silences)
+            case NodeTrusted():
+                node.standing = "trusted"
+            case NodeIsolated():
+                node.standing, node.sentence = "isolated", said_silences(event.silences)
+                node.asked = bool(event.letter)
+            case NodeLost():
+                node.standing, node.sentence, node.epoch = "lost", event.proof.sentence, event.epoch
+            case NodeReturned():
+                node.standing, node.epoch = "trusted", event.epoch
