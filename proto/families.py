@@ -27,6 +27,7 @@ from proto import (
     node,
     plan,
     pools,
+    reserve,
     vitals,
 )
 from proto.upcasts import UPCASTS
@@ -116,6 +117,7 @@ FAMILIES: dict[str, Family] = {
                 Stream("lease", members(lease.LeaseCommand), members(lease.LeaseEvent)),
                 Stream("ha", members(lease.HaCommand), members(lease.HaEvent)),
                 Stream("guard", members(guard.GuardCommand), members(guard.GuardEvent)),
+                Stream("reserve", members(reserve.ReserveCommand), members(reserve.ReserveEvent)),
                 Stream("fence", members(fence.FenceCommand), members(fence.FenceEvent)),
                 Stream("verdict", members(vitals.VerdictCommand), members(vitals.VerdictEvent)),
             ),

@@ -114,6 +114,13 @@ class SetFailoverShare(Command):
     share_mib: Mib
 
 
+class KeepReserve(Command):
+    """From a reaction to ReserveSet: so much is to be kept beside, as far as it is free."""
+
+    node: Name
+    reserve_mib: Mib
+
+
 class SetMemoryPolicy(Command):
     """drain: where what is promised does not fit it, VMs are moved away first, and it holds once it does. Else that is refused."""
 
@@ -172,18 +179,19 @@ class ReportMemory(Fact):
 
 
 class CapacityCause(StrEnum):
-    """Why what may be promised changed. host: the node's own report."""
+    """Why what may be promised changed. host: the node's own report; reserve: what high availability keeps."""
 
     HOST = "host"
     AREAS = "areas"
     SHARE = "share"
+    RESERVE = "reserve"
     POLICY = "policy"
 
 
 class CapacitySet(Event):
     """What may be promised of this node from now on. capacity_mib: physical less areas; all but failover restarts are held to
     what is left of it without share_mib. areas_set: by command, not by policy. promised_mib, charged_mib: what was promised then.
-    """
+    share_mib is the larger of asked_mib, which a person asked to keep, and reserve_mib, which high availability keeps."""
 
     node: NodeId
     capacity_mib: int
@@ -199,6 +207,8 @@ class CapacitySet(Event):
     control_plane: bool = False
     promised_mib: int = 0
     charged_mib: int = 0
+    asked_mib: int = 0
+    reserve_mib: int = 0
 
 
 class CapacityExceeded(Event):
@@ -284,6 +294,7 @@ LedgerCommand = (
     NoteHost
     | SetAreas
     | SetFailoverShare
+    | KeepReserve
     | SetMemoryPolicy
     | AdvancePolicy
     | ReserveMemory

@@ -24,13 +24,15 @@ from services.compute.views import Views, promise_to, share_of
 @dataclass(frozen=True, slots=True)
 class Quest:
     """How a node is looked for. node: only that one; tried: not those; source: the node that the VM is to leave; with_group: all of
-    its `together` group is to follow; along: its disks may go with it to pools of the same names."""
+    its `together` group is to follow; along: its disks may go with it to pools of the same names; failover: as in
+    Wishes."""
 
     node: str = ""
     tried: tuple[str, ...] = ()
     source: str = ""
     with_group: bool = False
     along: bool = False
+    failover: bool = False
 
 
 ANY = Quest()
@@ -57,6 +59,7 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         apart=allotment.apart,
         one_cell=allotment.one_cell,
         lasts=views.fleet.lasts(life.kind),
+        failover=quest.failover,
         new_disks=new_disks(vm, views.homes.at.get(vm.vm, {}), _ids(views, quest.source) if quest.along else None),
     )
 
@@ -93,17 +96,18 @@ nowhere (0: not to be used at all)."""
 
 
 def restart(views: Views, command: RestartVm, now_us: int) -> Placement | None:
-    return restarted(views, command.vm, now_us, Quest(node=command.node, source=command.not_node), command.failover)
+    quest = Quest(node=command.node, source=command.not_node, failover=command.failover)
+    return restarted(views, command.vm, now_us, quest)
 
 
-def restarted(views: Views, vm: str, now_us: int, quest: Quest, failover: bool) -> Placement | None:
+def restarted(views: Views, vm: str, now_us: int, quest: Quest) -> Placement | None:
     """As choose, for a start that its guard asked for: filters that it may do without are taken away one after another while
     nothing passes, and what was taken away is said."""
     wanted = views.vms.get(vm)
     if wanted is None:
         return None
     views.fleet.renew(views.lifetimes, now_us)
-    asked = replace(wish(views, wanted, now_us, quest), failover=failover)
+    asked = wish(views, wanted, now_us, quest)
     aparts = (asked.apart, "") if asked.apart and views.lost.relax_apart else (asked.apart,)
     choice = Placement(policy="")
     for apart, health in product(aparts, HEALTHS):
@@ -116,17 +120,17 @@ def restarted(views: Views, vm: str, now_us: int, quest: Quest, failover: bool) 
 
 
 def choose_move(
-    views: Views, vm: str, now_us: int, source: str, node: str = "", with_group: bool = False
+    views: Views, vm: str, now_us: int, source: str, node: str = "", with_group: bool = False, failover: bool = False
 ) -> tuple[Placement | None, tuple[Way, ...]]:
     """As choose, for a VM that runs on `source`; and how it goes to each candidate. Only where no node that reaches its disks can
     have it do these go along; what is to be copied is then among a candidate's terms (copy_mib), which no weight counts."""
     wanted = views.vms.get(vm)
     if wanted is None:
         return None, ()
-    choice = choose(views, vm, now_us, Quest(node, (), source, with_group))
+    choice = choose(views, vm, now_us, Quest(node, (), source, with_group, failover=failover))
     if choice is None or choice.candidates:
         return choice, ways(wanted, source, choice, views.can)
-    further = choose(views, vm, now_us, Quest(node, (), source, with_group, along=True))
+    further = choose(views, vm, now_us, Quest(node, (), source, with_group, True, failover))
     found = ways(wanted, source, further, views.can)
     if further is None or not further.candidates:
         return further, ()

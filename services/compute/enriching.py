@@ -52,12 +52,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             choosing.expect(views, command.vm, choice, now_us)
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case MigrateVm():
-            here = views.at.get(command.vm)
-            choice = None
-            ways: tuple[Way, ...] = ()
-            if here:
-                choice, ways = choosing.choose_move(views, command.vm, now_us, here, command.node, command.with_group)
-            return replace(command, choice=choice, unheard=views.unheard(command.incarnation), ways=ways)
+            return _moved(command, views, now_us)
         case DeleteVm():
             unheard = views.unheard(command.incarnation)
             return command if command.unheard == unheard else replace(command, unheard=unheard)
@@ -93,6 +88,19 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return command
 
 
+def _moved(command: MigrateVm, views: Views, now_us: int) -> MigrateVm:
+    """A node that is being emptied is a loss that was planned: what is kept for its VMs is there for them."""
+    here = views.at.get(command.vm, "")
+    choice: Placement | None = None
+    ways: tuple[Way, ...] = ()
+    emptied = here in views.nodes and views.nodes[here].cordoned
+    if here:
+        choice, ways = choosing.choose_move(
+            views, command.vm, now_us, here, command.node, command.with_group, failover=emptied
+        )
+    return replace(command, choice=choice, unheard=views.unheard(command.incarnation), ways=ways, failover=emptied)
+
+
 def _next_choice(views: Views, vm: str, generation: int, now_us: int) -> Placement | None:
     """What was known at the choice is not so: choose afresh, without the nodes already tried. None, and with it the recorded
     candidates, where the start asked for one node only or is not the latest. generation: of the start; 0: whichever it is."""
@@ -101,7 +109,7 @@ def _next_choice(views: Views, vm: str, generation: int, now_us: int) -> Placeme
         return None
     if removed_by(start.placement, Filter.NOT_ASKED):
         return None
-    quest = Quest(tried=(*tried(start.placement), start.node))
+    quest = Quest(tried=(*tried(start.placement), start.node), failover=start.failover)
     if start.attempt:
-        return choosing.restarted(views, vm, now_us, quest, start.failover)
+        return choosing.restarted(views, vm, now_us, quest)
     return choosing.choose(views, vm, now_us, quest)

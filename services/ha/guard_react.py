@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -33,11 +32,8 @@ from proto.guard import (
     WantRestart,
 )
 from proto.lease import HaArmed, HaReleased, HaSet, NodeReturned
-from services.ha.guard import Watch
-from services.ha.guard_views import ORDER, GuardViews
+from services.ha.guard_views import GuardViews
 
-TURNS_MAX = 256
-"""VMs looked at in one tick"""
 CAUSES = {
     GoneCause.NODE_LOST: Cause.NODE_LOST,
     GoneCause.PANIC: Cause.PANIC,
@@ -131,10 +127,6 @@ def _turn(command: WantRestart, views: GuardViews, now_us: int) -> WantRestart:
     )
 
 
-def ticks(now_us: int, states: Iterable[tuple[str, Any]]) -> Iterable[Command]:
-    """Of those that wait, the first by class and time. The views say whose turn it is."""
-    waiting = [(stream, s.owed) for stream, s in states if isinstance(s, Watch) and s.owed is not None and not s.owed.asked]
-    waiting.sort(key=lambda one: (one[1].try_us > now_us, ORDER[one[1].priority], one[1].since_us, one[0]))
-    for stream, _ in islice(waiting, TURNS_MAX):
-        yield WantRestart(vm=stream.removeprefix("guard-"), now_us=now_us)
-
+def look(now_us: int, views: GuardViews) -> Iterator[Command]:
+    """Whose turn it is by now."""
+    yield from _next(now_us, views)

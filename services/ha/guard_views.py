@@ -6,6 +6,7 @@ waits until these run, or are no more to run, but not for ever.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,8 +69,9 @@ class Waiting:
 class _Derived:
     """Beside the fields of the views, which go into snapshots: what is made of them."""
 
-    __slots__ = ("told",)
+    __slots__ = ("counts", "told")
     told: tuple[int, dict[str, str]]
+    counts: dict[str, Counter[str]]
 
 
 @dataclass(slots=True)
@@ -94,6 +96,14 @@ class GuardViews(_Derived):
 
     def __post_init__(self) -> None:
         self.told = (-1, {})  # type: ignore[misc]  # mypy sees own slots only
+        self._count()
+
+    def _count(self) -> None:
+        """Of each pool, how many nodes reach it by which word."""
+        self.counts = {}  # type: ignore[misc]
+        for ids in self.reach.values():
+            for pool, word in ids.items():
+                self.counts.setdefault(pool, Counter())[word] += bool(word)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.told = (-1, {})  # type: ignore[misc]
@@ -108,8 +118,10 @@ class GuardViews(_Derived):
                 self._whole(event)
             case NodeReported():
                 self.reach[event.node] = dict(event.capabilities.pool_ids)
+                self._count()
             case NodeRemoved():
                 self.reach.pop(event.node, None)
+                self._count()
                 self.lost.discard(event.node)
             case _:
                 self._others(event)
@@ -170,9 +182,8 @@ class GuardViews(_Derived):
     def why_not(self, vm: str) -> str:
         """Why it cannot be started elsewhere than where its disks are; empty: it can. Lost nodes reach what they reached."""
         for pool, word in self.disks.get(vm, ()):
-            words = [ids.get(pool, "") for ids in self.reach.values()]
-            most = words.count(word) if word else max((words.count(w) for w in set(words) if w), default=0)
-            if most < 2:
+            words = self.counts.get(pool, Counter[str]())
+            if (words[word] if word else max(words.values(), default=0)) < 2:
                 where = f"pool {pool} {word}" if word else f"pool {pool}"
                 return f"it has a disk in the {where}, which one node alone reaches"
         return ""

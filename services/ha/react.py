@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.common.messages import Command, Recorded
+from proto.reserve import WeighReserve
 from proto.vitals import JudgeVm
 from services.ha import guard_react, node_views, verdict_views
 from services.ha.fencing import views as fence_views
@@ -31,16 +34,16 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         return fence_views.enrich(command, views.fences, now_us, lease)
     if isinstance(command, GUARD.commands):
         return guard_react.enrich(command, views.guards, now_us)
+    if isinstance(command, WeighReserve):
+        return replace(command, plan=views.reserve.weighed(views.guards))
     return node_views.enrich(command, views.nodes, now_us)
 
 
 def look(now_us: int, views: Views) -> Iterator[Command]:
     yield from verdict_views.look(now_us, views.vitals)
     yield from fence_views.look(now_us, views.fences)
-
-
-def ticks(now_us: int, states: Iterable[tuple[str, Any]]) -> Iterable[Command]:
-    return guard_react.ticks(now_us, states)
+    yield from guard_react.look(now_us, views.guards)
+    yield from views.reserve.look(now_us, views.guards)
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:

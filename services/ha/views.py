@@ -9,6 +9,7 @@ from libs.common.messages import Recorded
 from services.ha.fencing.views import FenceViews
 from services.ha.guard_views import GuardViews
 from services.ha.node_views import NodeViews
+from services.ha.reserve_views import ReserveViews
 from services.ha.verdict_views import VitalsViews
 
 
@@ -18,9 +19,11 @@ class Views:
     guards: GuardViews = field(default_factory=GuardViews)
     vitals: VitalsViews = field(default_factory=VitalsViews)
     fences: FenceViews = field(default_factory=FenceViews)
+    reserve: ReserveViews = field(default_factory=ReserveViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.nodes.apply(recorded, event)
         self.guards.apply(recorded, event)
         self.vitals.apply(recorded, event)
         self.fences.apply(recorded, event)
+        self.reserve.apply(event)

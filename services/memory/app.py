@@ -12,6 +12,7 @@ from proto.compute import (
 )
 from proto.growth import VmResized, VmResizeRequested
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
+from proto.reserve import ReserveSet
 from services.memory import queries, react, regions, views
 from services.memory.model import LEDGER
 
@@ -20,7 +21,7 @@ SERVICE = Service(
     deciders=(LEDGER, regions.REGIONS),
     follows=(
         *(NodeReported, NodeRemoved, VmStartRequested, VmStartFailed, VmStopped, VmFound, VmAllotmentRequested),
-        *(VmMigrationRequested, VmMigrated, VmIncomingGone, VmResizeRequested, VmResized),
+        *(VmMigrationRequested, VmMigrated, VmIncomingGone, VmResizeRequested, VmResized, ReserveSet),
     ),
     react=lambda event, recorded, views: [*react.react(event, recorded, views), *regions.react(event)],
     views=views.Views,

@@ -19,6 +19,7 @@ from proto.memory import (
     CapacityCause,
     CapacityExceeded,
     CapacitySet,
+    KeepReserve,
     LedgerEvent,
     NoteHost,
     Refusal,
@@ -84,7 +85,18 @@ def set_areas(command: SetAreas, account: Account) -> Sequence[LedgerEvent]:
 
 def set_share(command: SetFailoverShare, account: Account) -> Sequence[LedgerEvent]:
     ledger = known(command.node, account)
-    return changed(command.node, ledger, replace(ledger, share_mib=command.share_mib), CapacityCause.SHARE)
+    after = replace(ledger, asked_mib=command.share_mib, share_mib=max(command.share_mib, ledger.reserve_mib))
+    return changed(command.node, ledger, after, CapacityCause.SHARE)
+
+
+def keep_reserve(command: KeepReserve, account: Account) -> Sequence[LedgerEvent]:
+    """Never refused: what is promised already is not to be kept."""
+    if not isinstance(account, Ledger) or account.physical_mib <= 0:
+        return ()
+    free_mib = max(0, account.capacity_mib - max(account.reserved_mib, account.charged_mib))
+    reserve_mib = min(command.reserve_mib, free_mib)
+    after = replace(account, reserve_mib=reserve_mib, share_mib=max(account.asked_mib, reserve_mib))
+    return () if after == account else [set_to(command.node, after, CapacityCause.RESERVE)]
 
 
 def known(node: str, account: Account) -> Ledger:
@@ -128,6 +140,8 @@ def set_to(node: str, ledger: Ledger, cause: CapacityCause) -> CapacitySet:
         physical_mib=ledger.physical_mib,
         swap_mib=ledger.swap_mib,
         share_mib=ledger.share_mib,
+        asked_mib=ledger.asked_mib,
+        reserve_mib=ledger.reserve_mib,
         areas=ledger.areas,
         areas_set=ledger.areas_set,
         policy=ledger.policy,
@@ -147,6 +161,8 @@ def apply(account: Account, event: CapacitySet) -> Ledger:
         physical_mib=event.physical_mib,
         swap_mib=event.swap_mib,
         share_mib=event.share_mib,
+        asked_mib=event.asked_mib,
+        reserve_mib=event.reserve_mib,
         areas=event.areas,
         areas_set=event.areas_set,
         policy=event.policy,

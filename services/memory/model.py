@@ -24,6 +24,7 @@ from proto.memory import (
     AdvancePolicy,
     CapacityExceeded,
     CapacitySet,
+    KeepReserve,
     LedgerCommand,
     LedgerEvent,
     MemoryDenied,
@@ -62,6 +63,8 @@ def decide(command: LedgerCommand, account: Account) -> Sequence[LedgerEvent]:
             return capacity.set_areas(command, account)
         case SetFailoverShare():
             return capacity.set_share(command, account)
+        case KeepReserve():
+            return capacity.keep_reserve(command, account)
         case SetMemoryPolicy():
             return policy_wish.set_policy(command, account)
         case ReserveMemory():

@@ -23,8 +23,9 @@ from proto.compute import (
 )
 from proto.growth import VmResized, VmResizeRequested
 from proto.ladder import JudgeMemory
-from proto.memory import AdvancePolicy, NoteHost, Purpose, ReleaseMemory, ReserveMemory, ResizeMemory
+from proto.memory import AdvancePolicy, KeepReserve, NoteHost, Purpose, ReleaseMemory, ReserveMemory, ResizeMemory
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
+from proto.reserve import ReserveSet
 from services.memory import grips
 from services.memory.states import Ledger
 
@@ -38,6 +39,9 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
                 memory_areas=can.memory_areas, swap_memory_mib=can.swap_memory_mib, control_plane=can.control_plane,
             )  # fmt: skip
             return [host]
+        case ReserveSet(plan=plan):
+            kept = {node: plan.shares.get(node, 0) for node in {*views.nodes, *plan.shares}}
+            return [KeepReserve(node=node, reserve_mib=mib) for node, mib in sorted(kept.items())]
         case NodeRemoved():
             return [NoteHost(node=event.node, memory_mib=0)]
         case VmStartRequested() | VmFound():
@@ -56,7 +60,8 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [_sized(event)]
         case VmMigrationRequested(to=to, vm=vm, incoming=incoming):
             promise = promise_of(event.memory_mib, event.priority, event.allotment)
-            wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=Purpose.MIGRATION)
+            purpose = Purpose.FAILOVER if event.failover else Purpose.MIGRATION
+            wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=purpose)
             return [wish]
         case VmMigrated(source=source, vm=vm, source_generation=generation):
             return [ReleaseMemory(node=source, vm=vm, generation=generation)]

@@ -22,6 +22,10 @@ from services.gateway.why.growing import cost
 from services.gateway.words import count
 
 
+BY_ITSELF = (memory.CapacityCause.HOST, memory.CapacityCause.RESERVE)
+"""what of a node's memory changes without anybody's command"""
+
+
 def tell(tasks: Tasks, recorded: Recorded, event: Any, project: str) -> None:
     """project: of the object the event speaks of."""
     story = _Story(tasks, recorded, event, project)
@@ -285,7 +289,7 @@ def _nodes(s: _Story) -> bool:
             s.failed("memory-policy", node, sentence)
         case memory.CapacitySet(node=node, cause=memory.CapacityCause.POLICY) if s.tasks.opened(f"memory-policy:{node}"):
             s.done("memory-policy", node, f"{node} has its new policy: all that it promised fits")
-        case memory.CapacitySet(node=node, cause=cause) if cause is not memory.CapacityCause.HOST:
+        case memory.CapacitySet(node=node, cause=cause) if cause not in BY_ITSELF:
             s.at_once(f"memory-{cause.value}", node, f"{node} may promise {s.event.capacity_mib - s.event.share_mib} MiB to starts")
         case ClusterFinalized(protocol=protocol):
             s.at_once("finalize", "cluster", f"all speak protocol {protocol}")

@@ -7,6 +7,7 @@ from typing import Any
 from proto import guard as g
 from proto.compute import GoneCause, VmLeftStopped, VmRestartDenied, VmStartRequested, VmStopped
 from proto.placement import Filter
+from proto.reserve import ReserveSet
 
 _RELAXED = {
     Filter.APART: "beside a VM that it is to be apart from, as nothing else fits",
@@ -54,6 +55,9 @@ def _of_guard(event: Any) -> str:
             return f"its guard gave it up: {event.sentence}"
         case g.GuardEnded():
             return f"its guard let it go: {event.sentence}"
+        case ReserveSet(plan=plan):
+            kept = f"{sum(plan.shares.values())} MiB are kept free on {len(plan.shares)} nodes for VMs of lost ones"
+            return f"{kept}; {plan.sentence}" if plan.sentence else f"{kept}: {plan.covers} may be lost, whichever they are"
         case _:
             return ""
 

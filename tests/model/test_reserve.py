@@ -1,0 +1,270 @@
+"""The reserve for lost nodes: any N of them, by brute force; what is set and when; how ledgers keep it."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.common.messages import NodeId, Recorded, VmId
+from libs.common.testing import Spec
+from libs.memory.promise import promise_of
+from proto.compute import NodeCordoned, NodeReported, VmDefined
+from proto.guard import Cause, Guard, GuardSet, Mode, VmOwed
+from proto.lease import HaSet, HaSettings, NodeLost, NodeReturned, Proof, ProofKind, Reserve
+from proto.machine import Priority
+from proto.memory import (
+    CapacityCause,
+    CapacitySet,
+    KeepReserve,
+    MemoryDenied,
+    MemoryReleased,
+    MemoryReserved,
+    NoteHost,
+    Purpose,
+    ReserveMemory,
+    SetFailoverShare,
+)
+from proto.reserve import Plan, ReserveSet, WeighReserve
+from services.ha.reserve import LOWER_US, RESERVE
+from services.ha.reserve_rule import STEP_MIB, Room, covered, lacking, plan
+from services.ha.views import Views
+from services.memory.model import LEDGER
+from services.memory.react import react as memory_react
+from services.memory.views import Views as MemoryViews
+from tests.model.test_compute import DEFINED
+from tests.model.test_nodes import CAN
+
+N1 = NodeId("n1")
+ONE, TWO = HaSettings(), HaSettings(reserve_nodes=2)
+rooms = st.dictionaries(
+    st.sampled_from([f"n{i}" for i in range(7)]),
+    st.tuples(st.integers(0, 4000), st.integers(0, 4000)).map(lambda t: Room(4000, min(4000, t[0] + t[1]), t[0])),
+    min_size=1,
+)
+
+
+def fits(there: dict[str, Room], shares: dict[str, int], lost: tuple[str, ...], waiting: int = 0) -> bool:
+    kept = sum(mib for name, mib in shares.items() if name not in lost)
+    return kept >= sum(there[name].demand_mib for name in lost) + waiting
+
+
+@settings(max_examples=300, deadline=None)
+@given(rooms, st.integers(0, 4), st.sampled_from([0, 0, 300]))
+def test_whichever_nodes_are_lost_their_vms_fit_into_what_is_kept_on_the_others(
+    there: dict[str, Room], nodes: int, waiting: int
+) -> None:
+    found = plan(HaSettings(reserve_nodes=nodes), there, (), waiting)
+    assert found.shares.keys() == there.keys()
+    assert all(0 <= mib <= there[name].free_mib for name, mib in found.shares.items())
+    for lost in range(1, found.covers + 1):
+        assert all(fits(there, found.shares, which, waiting) for which in combinations(sorted(there), lost))
+    assert (found.covers < found.wanted) == bool(found.missing_mib and found.wanted) or len(there) <= nodes
+    if found.covers < found.wanted:
+        assert found.sentence
+        most = {name: room.free_mib for name, room in there.items()}
+        assert len(there) <= nodes or any(not fits(there, most, w, waiting) for w in combinations(sorted(there), found.wanted))
+
+
+@settings(max_examples=200, deadline=None)
+@given(rooms, st.integers(1, 3))
+def test_no_lower_level_would_do(there: dict[str, Room], nodes: int) -> None:
+    found = plan(HaSettings(reserve_nodes=nodes), there)
+    level = max(found.shares.values())
+    if found.covers < found.wanted or level <= STEP_MIB:
+        return
+    lower = {name: min(room.free_mib, (level - 1) // STEP_MIB * STEP_MIB) for name, room in there.items()}
+    assert lower == found.shares or lacking(there, lower, nodes) > 0
+
+
+def test_in_figures() -> None:
+    three = {f"n{i}": Room(1000, 400, 400, f"vm-{i}", 100) for i in (1, 2, 3)}
+    found = plan(ONE, three)
+    assert set(found.shares.values()) == {224} and (found.covers, found.missing_mib, found.demand_mib) == (1, 0, 400)
+    assert plan(TWO, three).covers == 1 and plan(TWO, three).missing_mib == 200
+    assert "no loss" not in plan(TWO, three).sentence and "1 of 2" in plan(TWO, three).sentence
+    full = {name: Room(1000, 900, 900, "big", 900) for name in three}
+    short = plan(ONE, full)
+    assert set(short.shares.values()) == {100} and short.covers == 0 and short.missing_mib == 700
+    assert short.sentence.startswith("no loss of a node is covered: 700 MiB are missing") and "big" in short.sentence
+
+
+def test_a_node_alone_keeps_nothing_for_others() -> None:
+    found = plan(ONE, {"n1": Room(1000, 400, 400)})
+    assert found.shares == {"n1": 0} and "1 node takes VMs" in found.sentence
+    assert plan(ONE, {}).shares == {}
+
+
+def test_what_is_lost_is_no_more_to_be_covered_and_its_vms_have_room() -> None:
+    two = {"n2": Room(1000, 300, 300), "n3": Room(1000, 300, 300)}
+    found = plan(ONE, two, ("n1",), 500)
+    assert (found.wanted, found.away) == (0, ("n1",)) and sum(found.shares.values()) >= 500
+    found = plan(TWO, two, ("n1",), 200)
+    assert found.wanted == 1 and all(fits(two, found.shares, (n,), 200) for n in two)
+
+
+def test_percent_and_none() -> None:
+    there = {"n1": Room(1000, 100, 100), "n2": Room(2000, 1900, 100)}
+    found = plan(HaSettings(reserve=Reserve.PERCENT, reserve_pct=20), there)
+    assert found.shares == {"n1": 200, "n2": 100} and found.missing_mib == 300 and "300 MiB" in found.sentence
+    none = plan(HaSettings(reserve=Reserve.NONE), there)
+    assert set(none.shares.values()) == {0} and not none.sentence
+    assert covered(there, found.shares) == 1
+
+
+# --- when it is set -----------------------------------------------------------------------------------------------------
+
+LOW, HIGH = Plan(shares={"n1": 100}), Plan(shares={"n1": 200})
+
+
+def weigh(plan: Plan | None, now_us: int = 0) -> WeighReserve:
+    return WeighReserve(now_us=now_us, plan=plan)
+
+
+def test_it_grows_at_once_and_shrinks_a_little_later() -> None:
+    reserve = Spec(RESERVE)
+    reserve.given().when(weigh(LOW)).then(ReserveSet(at_us=0, plan=LOW)).twice()
+    reserve.given(ReserveSet(at_us=0, plan=LOW)).when(weigh(HIGH, 1)).then(ReserveSet(at_us=1, plan=HIGH)).twice()
+    high = reserve.given(ReserveSet(at_us=0, plan=HIGH))
+    high.when(weigh(LOW, LOWER_US - 1)).nothing()
+    high.when(weigh(LOW, LOWER_US)).then(ReserveSet(at_us=LOWER_US, plan=LOW))
+    lost = msgspec.structs.replace(LOW, away=("n2",))
+    high.when(weigh(lost, 1)).then(ReserveSet(at_us=1, plan=lost))
+    high.when(weigh(None, 99 * LOWER_US)).nothing()
+
+
+# --- what it is made of -------------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    def __init__(self) -> None:
+        self.views, self.position = Views(), 0
+        shared = msgspec.structs.replace(CAN, pool_ids={"default": "w"})
+        for name in ("n1", "n2", "n3"):
+            self.tell(NodeReported(node=NodeId(name), capabilities=shared, boot_id="b"))
+            self.tell(CapacitySet(node=NodeId(name), capacity_mib=4000))
+
+    def tell(self, *events: Any) -> None:
+        for event in events:
+            self.position += 1
+            self.views.apply(Recorded(self.position, "s", 1, "t", 1, 0, b"", b""), event)
+
+    def start(self, vm: str, node: str, mib: int = 1000) -> None:
+        promise = promise_of(mib, Priority.CRITICAL)
+        total = sum(r.nominal_mib + r.overhead_mib for r in self.views.reserve.ledgers[node].vms.values()) + mib + promise.overhead_mib
+        defined: VmDefined = msgspec.structs.replace(DEFINED, vm=VmId(vm))
+        self.tell(defined, MemoryReserved(
+            node=NodeId(node), vm=VmId(vm), generation=1, memory_mib=mib, reserved_mib=total, charged_mib=total,
+            capacity_mib=4000, promise=promise,
+        ))  # fmt: skip
+
+    @property
+    def plan(self) -> Plan:
+        return self.views.reserve.weighed(self.views.guards)
+
+
+NEED = 1000 + promise_of(1000, Priority.CRITICAL).overhead_mib
+
+
+def test_it_follows_vms_and_nodes() -> None:
+    cluster = Cluster()
+    assert set(cluster.plan.shares.values()) == {0}
+    cluster.start("a", "n1")
+    assert cluster.plan.demand_mib == NEED and cluster.plan.covers == 1
+    cluster.tell(GuardSet(vm=VmId("a"), guard=Guard(mode=Mode.IN_PLACE)))
+    assert cluster.plan.demand_mib == 0, "it would not go elsewhere"
+    cluster.tell(GuardSet(vm=VmId("a"), guard=Guard()))
+    assert cluster.plan.demand_mib == NEED
+    cluster.tell(HaSet(settings=HaSettings(reserve=Reserve.NONE)))
+    assert set(cluster.plan.shares.values()) == {0}
+
+
+def test_a_lost_node_takes_nothing_and_what_it_had_is_waited_for() -> None:
+    cluster = Cluster()
+    cluster.start("a", "n1")
+    cluster.tell(NodeLost(node=N1, boot_id="b", epoch=1, at_us=0, proof=Proof(kind=ProofKind.LEASE, at_us=0)))
+    assert cluster.plan.away == ("n1",) and cluster.plan.shares.keys() == {"n2", "n3"}
+    assert (cluster.plan.wanted, cluster.plan.waiting_mib) == (0, NEED) and sum(cluster.plan.shares.values()) >= NEED
+    cluster.tell(MemoryReleased(node=N1, vm=VmId("a"), generation=1, memory_mib=1000))
+    assert cluster.plan.waiting_mib == 0
+    cluster.tell(VmOwed(vm=VmId("a"), cause=Cause.NODE_LOST, node=N1, generation=1, at_us=0))
+    assert cluster.plan.waiting_mib == NEED
+    cluster.start("a", "n2")
+    assert cluster.plan.waiting_mib == 0, "it holds its memory there"
+    cluster.tell(NodeReturned(node=N1, boot_id="b", epoch=2))
+    assert cluster.plan.wanted == 1 and cluster.plan.shares.keys() == {"n1", "n2", "n3"}
+
+
+def test_a_node_that_is_emptied_is_a_loss_that_was_planned() -> None:
+    cluster = Cluster()
+    cluster.start("a", "n1")
+    cluster.tell(NodeCordoned(node=N1, reason="a new disk"))
+    assert (cluster.plan.away, cluster.plan.wanted, cluster.plan.waiting_mib) == (("n1",), 0, NEED)
+    cluster.tell(MemoryReleased(node=N1, vm=VmId("a"), generation=1, memory_mib=1000))
+    assert (cluster.plan.away, cluster.plan.wanted) == ((), 1), "empty, it is no member any more"
+
+
+def test_it_is_known_after_a_snapshot() -> None:
+    cluster = Cluster()
+    cluster.start("a", "n1")
+    before = cluster.plan
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(cluster.views), type=Views)
+    assert again.reserve.weighed(again.guards) == before
+    again.reserve.stale = True
+    assert again.reserve.weighed(again.guards) == before
+
+
+# --- how ledgers keep it ------------------------------------------------------------------------------------------------
+
+ledger = Spec(LEDGER)
+HOST = NoteHost(node="n1", memory_mib=8000)
+
+
+def held(*commands: Any) -> Any:
+    state = LEDGER.fold(())
+    for command in commands:
+        state = LEDGER.fold(LEDGER.decide(command, state), state)
+    return state
+
+
+def test_a_ledger_keeps_what_is_free_and_what_was_asked_for() -> None:
+    state = held(HOST, KeepReserve(node="n1", reserve_mib=1000))
+    assert (state.share_mib, state.reserve_mib, state.asked_mib) == (1000, 1000, 0)
+    assert LEDGER.decide(KeepReserve(node="n1", reserve_mib=1000), state) == ()
+    state = held(HOST, KeepReserve(node="n1", reserve_mib=1000), SetFailoverShare(node="n1", share_mib=300))
+    assert state.share_mib == 1000
+    state = held(HOST, SetFailoverShare(node="n1", share_mib=300), KeepReserve(node="n1", reserve_mib=100))
+    assert (state.share_mib, state.reserve_mib) == (300, 100)
+    (event,) = LEDGER.decide(KeepReserve(node="n1", reserve_mib=0), held(HOST, KeepReserve(node="n1", reserve_mib=9)))
+    assert isinstance(event, CapacitySet) and event.cause is CapacityCause.RESERVE and event.share_mib == 0
+    promise = promise_of(6000, Priority.CRITICAL)
+    full = held(HOST, ReserveMemory(node="n1", vm="a", generation=1, promise=promise), KeepReserve(node="n1", reserve_mib=9000))
+    assert full.share_mib == full.capacity_mib - full.reserved_mib, "what is promised is not kept"
+    assert LEDGER.decide(KeepReserve(node="n1", reserve_mib=5), held()) == ()
+
+
+@pytest.mark.parametrize(("purpose", "denied"), [(Purpose.START, True), (Purpose.MIGRATION, True), (Purpose.FAILOVER, False)])
+def test_only_failovers_get_it(purpose: Purpose, denied: bool) -> None:
+    state = held(HOST, KeepReserve(node="n1", reserve_mib=9000))
+    wish = ReserveMemory(node="n1", vm="a", generation=1, promise=promise_of(512, Priority.NORMAL), purpose=purpose)
+    (event,) = LEDGER.decide(wish, state)
+    assert isinstance(event, MemoryDenied) is denied
+
+
+def test_not_even_a_failover_gets_what_areas_hold() -> None:
+    state = held(HOST, KeepReserve(node="n1", reserve_mib=9000))
+    wish = promise_of(8000, Priority.CRITICAL)
+    (event,) = LEDGER.decide(ReserveMemory(node="n1", vm="a", generation=1, promise=wish, purpose=Purpose.FAILOVER), state)
+    assert isinstance(event, MemoryDenied)
+
+
+def test_every_ledger_hears_of_a_plan() -> None:
+    views = MemoryViews()
+    for name in ("n1", "n2"):
+        views.apply(Recorded(1, "s", 1, "t", 1, 0, b"", b""), CapacitySet(node=NodeId(name), capacity_mib=10))
+    told = memory_react(ReserveSet(at_us=0, plan=Plan(shares={"n2": 5, "n3": 6})), Recorded(1, "s", 1, "t", 1, 0, b"", b""), views)
+    assert told == [KeepReserve(node=n, reserve_mib=mib) for n, mib in (("n1", 0), ("n2", 5), ("n3", 6))]
