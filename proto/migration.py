@@ -55,8 +55,8 @@ class CancelMigration(Command):
 
 
 class VmMigrationRequested(Event):
-    """A node was chosen; its ledger and io are asked for the incoming generation, beside what the source holds. failover: the source
-    is being emptied, so that the memory that is kept for its VMs may be used."""
+    """A node was chosen; its ledger and io are asked for the incoming generation, beside what the source holds. failover: the
+    source is being emptied, so that the memory that is kept for its VMs may be used."""
 
     vm: VmId
     node: NodeId

@@ -45,7 +45,7 @@ from proto.machine import Priority
 
 FAILED_AGAIN_US = 10_000_000
 """the pause before the second start within a window; the first is at once, each further one waits twice as long"""
-DENIED_US = 5_000_000
+DENIED_US = 2_000_000
 """until a start that came to nothing is tried again though nothing changed; each further time twice as long"""
 PAUSE_US_MAX = 300_000_000
 

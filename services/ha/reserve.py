@@ -11,8 +11,8 @@ from proto.lease import MAIN
 from proto.reserve import Plan, ReserveCommand, ReserveEvent, ReserveSet, WeighReserve
 
 LOWER_US = 10_000_000
-"""What is kept grows at once, and shrinks no sooner than this after it last changed: a VM that is started again at once, or goes from
-one node to another, moves nothing."""
+"""What is kept grows at once, and shrinks no sooner than this after it last changed: a VM that is started again at once, or goes
+from one node to another, moves nothing."""
 
 
 class Kept(Value, tag=True):

@@ -91,15 +91,14 @@ class ReserveViews:
         away = {name for name in there if name in guards.lost}
         away |= {name for name in there if name in self.cordoned and moving & there[name].vms.keys()}
         rooms = {name: _room(led, moving) for name, led in there.items() if name not in away | self.cordoned}
-        waiting = sum(_room(there[name], moving).demand_mib for name in away)
+        waiting = [mib for name in sorted(away) for mib in _room(there[name], moving).needs]
         held = {vm for name, ledger in there.items() if name not in guards.lost for vm in ledger.vms}
-        waiting += sum(self._owed(guards, held))
-        return plan(guards.settings, rooms, away, waiting)
+        return plan(guards.settings, rooms, away, [*waiting, *self._owed(guards, held)])
 
     def _owed(self, guards: GuardViews, held: set[str]) -> Iterator[int]:
         """What VMs would take that are owed, and hold nothing anywhere yet."""
         lost = {vm for name, ledger in self.ledgers.items() if name in guards.lost for vm in ledger.vms}
-        for vm in guards.owed:
+        for vm in sorted(guards.owed):
             promise = self.known.get(vm)
             if promise is not None and vm not in held and vm not in lost and _moves(vm, guards):
                 yield need_mib(promise, MemoryPolicy())
@@ -114,7 +113,7 @@ def _moves(vm: str, guards: GuardViews) -> bool:
 def _room(ledger: Ledger, moving: set[str]) -> Room:
     needs = {vm: need_mib(promise, ledger.policy) for vm, promise in ledger.vms.items() if vm in moving}
     largest = max(needs, key=lambda vm: (needs[vm], vm), default="")
-    return Room(ledger.capacity_mib, ledger.taken_mib, sum(needs.values()), largest, needs.get(largest, 0))
+    return Room(ledger.capacity_mib, ledger.taken_mib, tuple(needs.values()), largest)
 
 
 def need_mib(promise: Promise, policy: MemoryPolicy) -> int:

@@ -51,8 +51,8 @@ class Unset(State):
 
 
 class Ledger(State, omit_defaults=False):
-    """capacity_mib: physical less areas. share_mib: the larger of asked_mib (by command) and reserve_mib (by high availability). grips: VMs from which something is taken, by the ladder.
-    climbed_us, descended_us: when it last took, and last gave."""
+    """capacity_mib: physical less areas. share_mib: the larger of asked_mib (by command) and reserve_mib (by high availability).
+    grips: VMs from which something is taken, by the ladder. climbed_us, descended_us: when it last took, and last gave."""
 
     capacity_mib: int
     physical_mib: int = 0

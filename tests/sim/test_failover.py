@@ -14,6 +14,7 @@ from libs.common.messages import Command, Envelope, NodeId, Recorded, encode
 from libs.world.control import HostProcess, RelayProcess
 from libs.world.world import World
 from proto.compute import CordonNode, DefineVm, DeleteVm, StartVm, StopVm, UncordonNode
+from proto.drain import DrainNode
 from proto.guard import Mode, SetGuard
 from proto.lease import ArmHa, ConfirmOff, DisarmHa, ReportReturned, SetHa
 from proto.machine import Allotment, DiskWish, Priority
@@ -252,6 +253,42 @@ def test_a_guest_that_shuts_itself_down_is_left_alone() -> None:
     assert isinstance(cluster.state("vm"), Stopped) and not cluster.events("vm_owed")
 
 
+# --- the reserve ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_free_takes_the_vms_of_whichever_node_is_lost() -> None:
+    """Nodes are filled until starts are denied what is kept; then one is lost, and all its VMs find their place."""
+    cluster = Cluster()
+    ledgers = {e.node: e for e in cluster.decoded("capacity_set")}
+    mib = ledgers["n1"].capacity_mib // 8
+    refused = ""
+    for n in range(24):
+        define = DefineVm(vm=f"vm-{n}", memory_mib=mib, priority=Priority.CRITICAL, disks=(DiskWish(image="tiny"),))
+        cluster.ask("compute", f"vm-vm-{n}", define, 0.3)
+        reply = cluster.ask("compute", f"vm-vm-{n}", StartVm(vm=f"vm-{n}"), 3.0)
+        if reply.status == "refused":
+            refused = reply.sentence
+            break
+    assert "beside what is kept for a failed node's VMs" in refused
+    plan = cluster.decoded("reserve_set")[-1].plan
+    assert (plan.wanted, plan.covers, plan.sentence) == (1, 1, "")
+    largest = max(("n1", "n2", "n3"), key=lambda node: sum(cluster.at(f"vm-{i}") == node for i in range(n)))
+    cluster.lose(largest, 6.0)
+    assert all(cluster.at(f"vm-{i}") not in ("", largest) for i in range(n))
+    after = cluster.decoded("reserve_set")[-1].plan
+    assert (after.wanted, after.away, after.waiting_mib) == (0, (largest,), 0)
+
+
+def test_a_node_can_be_drained_into_what_is_kept_for_its_vms() -> None:
+    cluster = Cluster()
+    mib = {e.node: e for e in cluster.decoded("capacity_set")}["n1"].capacity_mib // 5
+    for n in range(6):
+        cluster.vm(f"vm-{n}", f"n{n % 3 + 1}", memory_mib=mib, priority=Priority.CRITICAL)
+    assert cluster.decoded("reserve_set")[-1].plan.covers == 1
+    assert cluster.ask("compute", "drain-n1", DrainNode(node="n1"), 60.0).status == "accepted"
+    assert cluster.events("node_drained") and "n1" not in {cluster.at(f"vm-{n}") for n in range(6)}
+
+
 # --- faults on the way ------------------------------------------------------------------------------------------------
 
 
@@ -268,8 +305,9 @@ def test_services_that_die_meanwhile_change_nothing(seed: int) -> None:
         world.net.after(at_us + world.random.randrange(100_000, 2_000_000), process.begin)
     cluster.lose(within_s=20.0)
     assert all(cluster.at(f"vm-{n}") in ("n2", "n3") for n in range(5))
-    wanted = cluster.events("restart_wanted")
-    assert len(wanted) == 5, "each is asked for once"
+    answers = len(cluster.events("vm_unplaced")) + len(cluster.events("vm_recovered"))
+    assert answers == len(cluster.events("restart_wanted")), "each wish has one answer"
+    assert len(cluster.events("vm_recovered")) == 5
     cluster.back()
     world.run(30.0)
     world.checker.settled()

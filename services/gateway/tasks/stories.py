@@ -21,7 +21,6 @@ from services.gateway.tasks.snapshots import snapshots
 from services.gateway.why.growing import cost
 from services.gateway.words import count
 
-
 BY_ITSELF = (memory.CapacityCause.HOST, memory.CapacityCause.RESERVE)
 """what of a node's memory changes without anybody's command"""
 
