@@ -8,10 +8,10 @@ from proto.lease import Reserve
 
 
 class Plan(Value):
-    """kind, nodes, pct: as set. away: nodes that are lost, or are being emptied: what was kept for them is for their VMs now. shares:
-    what is kept on each node. wanted: losses that are to be covered beside those; covers: that are; missing_mib: what would have
-    to be free beside for the rest. demand_mib: what the VMs of the largest of them take, waiting_mib: those that are owed already.
-    too_large: VMs that fit into no other node's share. sentence: what cannot be guaranteed; empty: all is."""
+    """kind, nodes, pct: as set. away: nodes that are lost, or are being emptied: what was kept for them is for their VMs now.
+    shares: what is kept on each node. wanted: losses that are to be covered beside those; covers: that are; missing_mib: what would
+    have to be free beside for the rest. demand_mib: what the VMs of the largest of them take, waiting_mib: those that are owed
+    already. too_large: VMs that fit into no other node's share. sentence: what cannot be guaranteed; empty: all is."""
 
     kind: Reserve = Reserve.NODES
     nodes: int = 0

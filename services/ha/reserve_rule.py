@@ -1,7 +1,8 @@
 """How much is to be kept free, and where. Pure.
 
 Any N nodes may be lost, and their VMs, which come one by one and in any order, have to fit into what is kept on the others. A node
-with a share s turns away a VM of at most m MiB only when more than s - m of it are in use, and holds at least s // m of them. So the VMs of the lost ones fit, however they are placed, if what they take is at most the sum of all s - m + 1 on the others, or if
+with a share s turns away a VM of at most m MiB only when more than s - m of it are in use, and holds at least s // m of them. So
+the VMs of the lost ones fit, however they are placed, if what they take is at most the sum of all s - m + 1 on the others, or if
 they are no more than the sum of all s // m. Both are sums of u(n) over the others, to be at least the sum of d(n) over the lost:
 
     sum of all u  >=  sum over the lost of (u + d)       and the worst are those with the largest u + d
