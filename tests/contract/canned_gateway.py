@@ -48,6 +48,11 @@ NODE = {
         "hotplug": ["cpu"], "not_enforced": ["cgroup"],
     },
 }  # fmt: skip
+FENCE = {
+    "node": "n1", "kind": "redfish", "address": "https://bmc1", "system": "437XR1138R2", "user": "asv", "call_s": 3.0,
+    "state": "failing", "sentence": "the device does not take the user asv with that password",
+    "remedy": "set it with the right ones", "power": "unknown", "tested_us": AT_US,
+}  # fmt: skip
 POOL = {
     "name": "local", "id": "9f12", "kind": "local", "nodes": ["n1"], "size_mib": 1000, "free_mib": 40, "provisioned_mib": 1500,
     "ratio": 1.5, "disks_mib": 900, "images_mib": -1, "rules": {"over": 2.0, "keep_free_pct": 5}, "error": HOSTILE,
@@ -185,6 +190,10 @@ class Canned:
                 return 200, known[kind]
             case "GET", ["pools", "local"]:
                 return 200, {"items": [POOL]}
+            case "GET", ["ha", "fences"]:
+                return 200, {"items": [FENCE]}
+            case "GET", ["ha", "fences", "n1"]:
+                return 200, FENCE
             case "GET", ["networks", "blue"]:
                 return 200, NETWORK
             case "GET", ["nodes", "n1"]:

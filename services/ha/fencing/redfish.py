@@ -7,6 +7,7 @@ may be taken when the node is to be cut. The library tries nothing twice here.
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,8 @@ from services.ha.fencing.threads import Threads
 
 BAD_REQUEST, CONFLICT = 400, 409
 NAMED_MAX = 5
+
+logging.getLogger("sushy").setLevel(logging.CRITICAL)  # what goes wrong is raised as well, and told once
 
 
 class RedfishDevice:
