@@ -88,7 +88,7 @@ class VitalsBeat(msgspec.Struct, frozen=True, array_like=True):
     vms: tuple[VmVitals, ...] = ()
 
 
-BEAT_S = 2.0
+BEAT_S = 3.0
 
 
 class Kind(StrEnum):

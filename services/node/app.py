@@ -32,6 +32,7 @@ from services.node.keep import Keep
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
 from services.node.network_watch import NetworkWatch
+from services.node.pictures import Pictures
 from services.node.runner import AgentRunner
 from services.node.swapping import Swapping, Wish
 
@@ -99,8 +100,9 @@ async def run(config: NodeConfig) -> None:
         log.info("%s: this agent stands in no memory area of its own", config.node)
     said = await asyncio.to_thread(make_swap, config)
     runner = AgentRunner(
-        node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, (*(() if who else OPEN), *said)
-    )
+        node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, (*(() if who else OPEN), *said),
+        Pictures(config.state / "pictures"),
+    )  # fmt: skip
     await runner.start()
     asks = Asks(node, driver, bus, clock)
     await asks.start()

@@ -8,7 +8,7 @@ from proto.compute import GoneCause
 from proto.node import OrderVm, Want
 from proto.space import PoolNow
 from services.node import drift, fitting, moving, space
-from services.node.drivers import NO_SPACE, Machine
+from services.node.drivers import NO_SPACE, PANICKED, Machine
 from services.node.effects import Kept
 from services.node.vm import Vm, stamp
 
@@ -20,6 +20,8 @@ def next_step(vm: Vm, now_us: int, pools: Mapping[str, PoolNow]) -> str | Kept:
         return "kill"
     if vm.disowned and machine is not None:
         return "kill"
+    if vm.unseen and machine is not None and machine.status == PANICKED:
+        return "witness"
     if order is None:
         return _reaped(vm, machine) if machine is not None else ""
     if machine is not None and machine.generation < order.generation:

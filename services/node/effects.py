@@ -47,8 +47,8 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset, fit, look; receive, activate, send, recall), then
-    `on_done(vm, verb, error, machine)`. address: where to send; move: what else a guest's way needs."""
+    """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset, fit, look, witness; receive, activate, send, recall),
+    then `on_done(vm, verb, error, machine)`. address: where to send; move: what else a guest's way needs."""
 
     vm: str
     verb: str

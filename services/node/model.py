@@ -79,11 +79,14 @@ class Agent:
         for machine in machines:
             vm = self.vms.setdefault(machine.vm, Vm(Kept(machine.vm, machine.generation, 0, launched=True)))
             vm.machine, vm.resets = machine, machine.resets
+            vm.unseen = machine.status == PANICKED
             if machine.status == NO_SPACE:
                 space.stopped(vm, self.pools, now_us)
         out: list[NodeEffect] = []
         for vm in self._sorted():
-            if vm.machine is not None or vm.kept.launched:
+            if vm.unseen:
+                out += self._reconcile(vm)
+            elif vm.machine is not None or vm.kept.launched:
                 out += self._changed(vm)
         return out
 
@@ -172,6 +175,9 @@ class Agent:
         self.now_us = now_us
         vm = self.vms[name]
         vm.busy = ""
+        if verb == "witness":
+            vm.unseen, vm.screen = False, machine.screen if machine is not None else None
+            return self._changed(vm)
         if verb == "look":
             return self._changed(vm) if drift.looked(vm, machine, now_us) else self._reconcile(vm)
         if error and verb not in ("start", "receive", "send"):
@@ -231,7 +237,9 @@ class Agent:
         else:
             space.changed(vm, change, self.pools, now_us)
             if change.status == PANICKED:
-                vm.panic = change.sentence
+                vm.panic, vm.screen, vm.unseen = change.sentence, None, True
+                if not vm.busy:  # what it shows is kept before anything is said, as it may be ended then
+                    return self._act(vm, "witness")
             if change.was_reset:
                 fitting.reset(vm, now_us)
         if change.stirred:

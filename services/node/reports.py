@@ -38,5 +38,6 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         nics=vm.kept.nics if lost else (),
         full=vm.full if machine is not None and machine.status == NO_SPACE else (),
         panic=(vm.panic or "the guest panicked") if machine is not None and machine.status == PANICKED else "",
+        screen=vm.screen if machine is not None and machine.status == PANICKED else None,
     )
     return moving.told(fact, vm)

@@ -25,11 +25,13 @@ from services.node.host.memory import available_of
 from services.node.keep import Keep
 from services.node.memory_keeper import MemoryKeeper
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
+from services.node.pictures import Pictures
 from services.node.plan import PLAN_KEY
 from services.node.planning import Planning
 from services.node.pool_watch import PoolWatch
 from services.node.reading import read_order
 from services.node.verbs import carried_out
+from services.node.vitals_watch import VitalsWatch
 from services.node.work import fact_of
 
 log = logging.getLogger(__name__)
@@ -49,11 +51,12 @@ type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
 
 class AgentRunner:
     """One node's agent on one bus and driver. `load` gives (free MiB, load average) for the heartbeat;
-    not_enforced: what is to be said beside the driver's own words."""
+    not_enforced: what is to be said beside the driver's own words; pictures: where those of guests that may be dead are kept."""
 
     def __init__(
         self, node: NodeId, boot_id: str, driver: Driver, keep: Keep, bus: Bus, clock: Clock,
         load: Callable[[], tuple[int, float]], not_enforced: tuple[str, ...] = (),
+        pictures: Pictures | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self.boot_id = boot_id
@@ -73,6 +76,7 @@ class AgentRunner:
         self.leave_asked = asyncio.Event()
         """the node is to be removed (leaving.py)"""
         self.pools = PoolWatch(node, boot_id, driver, self.agent, bus, clock, self._do)
+        self.vitals = VitalsWatch(node, boot_id, driver, bus, clock, lambda: self.agent.vms, pictures)
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
         self.planning = Planning(
             node, driver, bus, clock, lambda effect: self._do((effect,)), self._tasks.start, self._machines
@@ -88,6 +92,7 @@ class AgentRunner:
         await self._bus.serve(f"order.{self.node}", self._heard)
         await self._bus.serve(f"ask.{self.node}.metrics", self._figures)
         await self.planning.start()
+        await self.vitals.start()
         await self.pools.look()
         self._do(self.agent.on_open(kept, machines, self._now()))
         self.chores.incarnation = self.agent.incarnation
@@ -97,6 +102,7 @@ class AgentRunner:
         self._tasks.start(self._greet())
         self._tasks.start(self.memory.run())
         self._tasks.start(self.pools.run())
+        self._tasks.start(self.vitals.run())
 
     async def stop(self) -> None:
         """The VMs run on."""
@@ -258,7 +264,8 @@ class AgentRunner:
         begun = time.perf_counter()
         try:
             with span(f"agent {act.verb}", act.trace, vm=act.vm, node=self.node):
-                machine = await carried_out(self._driver, act)
+                witness = act.verb == "witness"
+                machine = await (self.vitals.witness(act.vm) if witness else carried_out(self._driver, act))
         except DriverError as failed:
             error = str(failed) or type(failed).__name__
             log.warning("%s: %s failed: %s", act.vm, act.verb, error)

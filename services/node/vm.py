@@ -9,6 +9,7 @@ from proto.hardware import Drift, Hardware
 from proto.machine import MachineSpec
 from proto.node import OrderVm
 from proto.space import FullDisk
+from proto.vitals import Screen
 from services.node.drivers import Machine, MachineChanged
 from services.node.effects import Kept, Stamp
 
@@ -63,6 +64,10 @@ class Vm:
     """when a guest that came in went on"""
     panic: str = ""
     """what its guest said when it died last"""
+    screen: Screen | None = None
+    """what it showed then"""
+    unseen: bool = False
+    """its screen is to be looked at, now that it died"""
     full: tuple[FullDisk, ...] = ()
     """disks for whose writes there is no room: it stands still (space.py)"""
     stalls: int = 0

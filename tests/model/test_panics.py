@@ -5,11 +5,14 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from proto.compute import ReportVm, Seen, VmReset
+from proto.node import Want
 from proto.panics import VmPanicked, VmPanicOver
+from proto.vitals import Screen
 from services.compute.model import VM
 from services.gateway.why.growing import of_growth
 from services.node.drivers import MachineChanged
-from tests.model.test_agent import Node, order
+from services.node.effects import Kept
+from tests.model.test_agent import Node, machine, order
 from tests.model.test_drift import SPEC, started
 from tests.model.test_growth import after, running, seen
 
@@ -47,10 +50,35 @@ def died(node: Node, sentence: str = SAID) -> Node:
 
 def test_the_agent_says_what_it_heard_and_leaves_the_vm_as_it_is() -> None:
     node = died(started())
-    assert (node.facts[-1].panic, node.facts[-1].seen, node.acts) == (SAID, Seen.RUNNING, ["start"])
+    assert (node.facts[-1].panic, node.facts[-1].seen, node.acts) == (SAID, Seen.RUNNING, ["start", "witness"])
     node.heard().order(order(spec=SPEC, version=8, resets=1))
-    assert node.acts == ["start", "reset"]
+    assert node.acts == ["start", "witness", "reset"]
     assert (node.facts[-1].panic, node.facts[-1].resets) == ("", 1)
+
+
+def test_its_screen_is_kept_before_anything_is_said_and_before_it_is_ended() -> None:
+    node = started()
+    node.slow = {"witness"}
+    said = len(node.facts)
+    died(node).order(order(version=8, want=Want.GONE))
+    assert (node.acts, len(node.facts)) == (["start", "witness"], said)
+    screen = Screen(digest="ab")
+    shown = replace(machine(status="panicked"), screen=screen)
+    node.do(node.agent.on_done("a", "witness", "", shown, node.now_us))
+    assert node.facts[said].screen == screen and node.acts == ["start", "witness", "kill"]
+
+
+def test_without_a_picture_it_is_told_all_the_same() -> None:
+    node = started()
+    node.slow = {"witness"}
+    node.do(died(node).agent.on_done("a", "witness", "internal error", None, node.now_us))
+    assert (node.facts[-1].panic, node.facts[-1].screen) == (SAID, None)
+
+
+def test_one_that_an_agent_finds_dead_is_looked_at_first() -> None:
+    node = Node("witness")
+    node.do(node.agent.on_open([Kept("a", 1, 5, launched=True)], [machine(status="panicked")], node.now_us))
+    assert (node.acts, node.facts) == (["witness"], [])
 
 
 def test_an_agent_that_comes_later_says_that_much() -> None:

@@ -152,7 +152,9 @@ class World:
         self, *findings: Finding, up_s: float = 500, hold: str = "", slow: bool = False, generation: int = 1
     ) -> World:
         vms = (VmVitals("web-1", generation, up_s, findings, hold),) if findings else ()
-        beat = VitalsBeat("n1", "b", self.now_us, 1, slow, vms)
+        return self.hears(VitalsBeat("n1", "b", self.now_us, 1, slow, vms))
+
+    def hears(self, beat: VitalsBeat) -> World:
         self.views.hear("tel.n1.vitals", encode(beat), self.now_us)
         return self.ticks()
 

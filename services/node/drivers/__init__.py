@@ -30,12 +30,14 @@ from proto.networks import Bridge
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
+from proto.vitals import Screen
 from services.node.drivers.present import Present
 from services.node.host.threads import ThreadTime
 
 if TYPE_CHECKING:
     from services.node.drivers.io import IoCount
     from services.node.drivers.memory import DriverMemory
+    from services.node.drivers.vitals import VitalCount
 
 
 class DriverError(Exception):
@@ -68,7 +70,7 @@ class Machine(msgspec.Struct, frozen=True):
     the process waits to be reaped), `incoming` (it waits for its guest at `address`, or has it and was not activated), `sent` (its
     guest was sent away whole; it has stopped), `no-space` (a disk could not be written for want of room; the write is kept, and
     done when the guest is resumed). full: the slots of those disks, as far as that is known. sending: the guest is being sent.
-    hardware: after `fit`; present: after `look`."""
+    hardware: after `fit`; present: after `look`; screen: after `witness`."""
 
     vm: str
     generation: int
@@ -80,6 +82,7 @@ class Machine(msgspec.Struct, frozen=True):
     hardware: Hardware | None = None
     full: tuple[int, ...] = ()
     present: Present | None = None
+    screen: Screen | None = None
 
 
 NO_SPACE = "no-space"
@@ -118,6 +121,7 @@ AT_HAND = Move()
 """to a process that reaches the same disks, on the same host"""
 
 SCREENSHOT_BYTES_MAX = 3 * 1024 * 1024
+FRAME_BYTES_MAX = 28 * 1024 * 1024
 
 
 class MachineChanged(msgspec.Struct, frozen=True):
@@ -247,6 +251,18 @@ class Driver(Protocol):
 
     async def screenshot(self, vm: str) -> bytes:
         """The guest's screen as PNG, at most SCREENSHOT_BYTES_MAX. Raises NoSuchVm, DriverError."""
+        ...
+
+    async def vitals(self, vm: str) -> VitalCount:
+        """Its guest's signs of life, by a few short questions, none of them to the guest. Raises NoSuchVm, DriverError."""
+        ...
+
+    async def ping(self, vm: str, timeout_s: float) -> bool:
+        """Whether its guest's agent answers in time. Raises NoSuchVm."""
+        ...
+
+    async def frame(self, vm: str) -> bytes:
+        """The guest's screen as PPM (P6), at most FRAME_BYTES_MAX. Raises NoSuchVm, DriverError."""
         ...
 
     async def pools(self, files: bool = False) -> tuple[PoolNow, ...]:

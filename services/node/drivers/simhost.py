@@ -7,7 +7,7 @@
     host.due(now_us)                what has ended or happened by then: SimDone (a verb) and MachineChanged, in order of time
 
 Processes belong to the host, not to the agent: `drop_agent` forgets verbs under way and nothing else, `adopt` is what the next
-agent finds. Faults come by chance (SimParams) or by hand: `crash`, `panic`, `freeze`/`thaw`, `power_off`/`power_on`.
+agent finds. Faults come by chance (SimParams) or by hand: `crash`, `panic`, `hang`, `freeze`/`thaw`, `power_off`/`power_on`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ from services.node.drivers import (
     VmCpu,
     simfit,
     simnet,
+    simpulse,
 )
 from services.node.drivers import simmoves as moves
 from services.node.drivers.simcpu import SimCpu, SimWish
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import Holder, SimPool
 from services.node.drivers.simvm import Due, SimDone, SimVm
+from services.node.drivers.vitals import VitalCount
 
 HOUR_US = 3_600_000_000
 
@@ -114,7 +116,7 @@ class SimHost:
             case "shutdown" if vm is not None and self.random.random() >= self.params.ignores_shutdown:
                 self.plan(now_us + self.params.shutdown_us, "guest-shutdown", act.vm, pid=vm.pid)
                 self.plan(now_us + self.params.verb_us, "shutdown", act.vm, agent=self._agent)
-            case "shutdown" | "pause" | "resume" | "reset" | "look" | "recall" | "activate":
+            case "shutdown" | "pause" | "resume" | "reset" | "look" | "recall" | "activate" | "witness":
                 self.plan(now_us + self.params.verb_us, act.verb, act.vm, agent=self._agent)
             case unknown:
                 raise ValueError(f"no such verb: {unknown!r}")
@@ -148,7 +150,8 @@ class SimHost:
         found = self.vms.get(vm)
         if found is None or found.starting:
             raise NoSuchVm(f"no process of {vm} on {self.node}")
-        return found.status == "running" and found.boots > 0 and now_us >= found.running_us + self.params.boot_us
+        lives = found.status == "running" and not found.hung_us and found.boots > 0
+        return lives and now_us >= found.running_us + self.params.boot_us
 
     # --- CPU time -------------------------------------------------------------------------------------------------
 
@@ -182,6 +185,15 @@ class SimHost:
     def panic(self, vm: str, now_us: int) -> None:
         """The guest's kernel panics; the process stays."""
         self.plan(now_us, "panic", vm, pid=self.vms[vm].pid)
+
+    def hang(self, vm: str, now_us: int) -> None:
+        """The guest answers nothing and does nothing any more but turn round, until it is reset or ended."""
+        self.vms[vm].hung_us = now_us
+
+    def vitals(self, vm: str, now_us: int) -> VitalCount:
+        """Raises NoSuchVm."""
+        booted = self.booted(vm, now_us)
+        return simpulse.count(self.vms[vm], booted, now_us)
 
     def write(self, vm: str, now_us: int) -> None:
         """The guest writes to its first disk: with no room in the pool it stands still."""
@@ -246,7 +258,7 @@ class SimHost:
             case "guest-shutdown" | "panic" if vm is not None and vm.status == "running":
                 vm.status = "panicked" if due.what == "panic" else "shutdown"
                 return [_changed(vm)]
-            case "shutdown" | "pause" | "resume" | "reset":
+            case "shutdown" | "pause" | "resume" | "reset" | "witness":
                 writes = vm is not None and vm.status == NO_SPACE and due.what == "resume"
                 done = self._verb(due, vm)
                 return [done, stalled(vm)] if vm is not None and writes and not self.pool.free_mib else [done]
@@ -302,9 +314,11 @@ class SimHost:
                 vm.status = "paused"
             case "resume" if vm.status in ("paused", NO_SPACE):
                 vm.status = "running"
+            case "witness":
+                return SimDone(due.vm, due.what, machine=vm.machine())
             case "reset":
                 vm.status = "paused" if vm.status == "paused" else "running"
-                vm.resets, vm.boots, vm.running_us = vm.resets + 1, vm.boots + 1, due.at_us
+                vm.resets, vm.boots, vm.running_us, vm.hung_us = vm.resets + 1, vm.boots + 1, due.at_us, 0
                 simfit.emptied(self, vm)
         return SimDone(due.vm, due.what)
 

@@ -25,7 +25,18 @@ from proto.networks import Bridge
 from proto.node import ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
-from services.node.drivers import AT_HAND, Console, GuestSilent, Machine, MachineChanged, Move, NoSuchVm, VmCpu, simio
+from services.node.drivers import (
+    AT_HAND,
+    Console,
+    GuestSilent,
+    Machine,
+    MachineChanged,
+    Move,
+    NoSuchVm,
+    VmCpu,
+    simio,
+    simpulse,
+)
 from services.node.drivers.changes import Changes
 from services.node.drivers.io import IoCount
 from services.node.drivers.sim_memory import SimMemory
@@ -33,6 +44,7 @@ from services.node.drivers.simhost import SimAct, SimHost
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simvm import SimDone, SimVm
+from services.node.drivers.vitals import VitalCount
 from services.node.host import swap
 
 __all__ = ["SimAct", "SimDone", "SimFile", "SimHost", "SimParams", "SimPool", "SimVm", "SimulatedDriver"]
@@ -202,6 +214,16 @@ class SimulatedDriver:
     async def screenshot(self, vm: str) -> bytes:
         self._find(vm)
         return _one_dark_pixel()
+
+    async def vitals(self, vm: str) -> VitalCount:
+        return self.host.vitals(vm, self._now_us())
+
+    async def ping(self, vm: str, timeout_s: float) -> bool:
+        return self.host.booted(vm, self._now_us()) and not self._find(vm).agentless
+
+    async def frame(self, vm: str) -> bytes:
+        self._find(vm)
+        return simpulse.DARK
 
     async def pools(self, files: bool = False) -> tuple[PoolNow, ...]:
         return (self.host.pool.now(files),)

@@ -53,6 +53,10 @@ class SimVm:
     foreign: tuple[tuple[str, str], ...] = ()
     """devices that somebody plugged by hand: id and model"""
     took: Took | None = None
+    hung_us: int = 0
+    """since when its guest hangs; 0: it does not"""
+    agentless: bool = False
+    idle: bool = False
 
     def machine(self) -> Machine:
         sending = bool(self.sent_to) and self.status != "sent"

@@ -160,8 +160,9 @@ def _board(spec: MachineSpec, place: Place) -> list[str]:
         # Pages are merged with those of others only where an order says so.
         *("-machine", f"{spec.shape.machine},dump-guest-core=off,mem-merge=off{flash}"),
         *("-accel", accelerator),
-        # The process outlives a guest's power-off and panic, so that an agent that was away still learns the cause.
-        *("-action", "shutdown=pause,panic=pause,watchdog=reset"),
+        # The process outlives a guest's power-off and panic, so that an agent that was away still learns the cause. A watchdog that
+        # ran out is one sign, upon which nothing is done without another (services/ha/verdict_rule.py).
+        *("-action", "shutdown=pause,panic=pause,watchdog=none"),
         *("-rtc", f"base={'localtime' if spec.shape.system is System.WINDOWS else 'utc'},driftfix=slew"),
     ]
 

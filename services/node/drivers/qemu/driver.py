@@ -42,7 +42,18 @@ from services.node.drivers import (
 )
 from services.node.drivers.changes import Changes
 from services.node.drivers.io import IoCount
-from services.node.drivers.qemu import abilities, cpu, grouping, images, io_count, look, merging, secrecy, templates
+from services.node.drivers.qemu import (
+    abilities,
+    cpu,
+    grouping,
+    images,
+    io_count,
+    look,
+    merging,
+    pulse,
+    secrecy,
+    templates,
+)
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.fit import fit
@@ -55,6 +66,7 @@ from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.drivers.qemu.stores import Store
 from services.node.drivers.qemu.stores.settings import Remote
+from services.node.drivers.vitals import VitalCount
 from services.node.host import areas, cgroup_left, ovmf
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_cpu import lift
@@ -289,6 +301,16 @@ class QemuDriver:
     async def screenshot(self, vm: str) -> bytes:
         async with self._fleet.lock(vm):
             return await self._fleet.find(vm).screenshot()
+
+    async def vitals(self, vm: str) -> VitalCount:
+        return await pulse.count(self._fleet.find(vm))
+
+    async def ping(self, vm: str, timeout_s: float) -> bool:
+        return await self._fleet.find(vm).agent.ping(timeout_s)
+
+    async def frame(self, vm: str) -> bytes:
+        async with self._fleet.lock(vm):
+            return await self._fleet.find(vm).frame()
 
     # --- files ----------------------------------------------------------------------------------------------------
 

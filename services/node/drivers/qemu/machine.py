@@ -21,7 +21,15 @@ from typing import Any
 import msgspec
 
 from proto.compute import GoneCause
-from services.node.drivers import NO_SPACE, SCREENSHOT_BYTES_MAX, CannotMove, DriverError, Machine, MachineChanged
+from services.node.drivers import (
+    FRAME_BYTES_MAX,
+    NO_SPACE,
+    SCREENSHOT_BYTES_MAX,
+    CannotMove,
+    DriverError,
+    Machine,
+    MachineChanged,
+)
 from services.node.drivers.qemu import fit_emulated, panics
 from services.node.drivers.qemu.announce import announce
 from services.node.drivers.qemu.console import SerialHub
@@ -33,6 +41,7 @@ from services.node.drivers.qemu.guest import GuestAgent
 from services.node.drivers.qemu.merges import Merges
 from services.node.drivers.qemu.mover import Mover
 from services.node.drivers.qemu.process import Process
+from services.node.drivers.qemu.pulse import Pulse
 from services.node.drivers.qemu.qmp import Qmp, QmpError, QmpEvent
 from services.node.host.threads import threads_of
 
@@ -66,6 +75,7 @@ class RunningVm:
         self.fitting = Fitting(self)
         self.full = Full()
         self.merges = Merges(self)
+        self.pulse = Pulse()
         self.freezer = Freezer(self)
         self.qmp = Qmp(self._hear)
         self.tell = tell
@@ -245,6 +255,14 @@ class RunningVm:
         except OSError as error:
             raise DriverError(f"{self.record.vm}: the screenshot cannot be read: {error.strerror or error}") from error
 
+    async def frame(self) -> bytes:
+        """The screen as PPM, pixel by pixel. Raises DriverError."""
+        await self.do("screendump", {"filename": SCREEN})
+        try:
+            return await asyncio.to_thread(self.folder.take_own, SCREEN, FRAME_BYTES_MAX)
+        except OSError as error:
+            raise DriverError(f"{self.record.vm}: its screen cannot be read: {error.strerror or error}") from error
+
     async def close(self) -> None:
         """Let go of all connections; the process is not touched."""
         await self.qmp.close()
@@ -305,6 +323,7 @@ class RunningVm:
             self._verbs -= 1
 
     def _hear(self, event: QmpEvent) -> None:
+        self.pulse.hear(event)
         if self.mover.hear(event) or self.merges.hear(event):
             return
         self.fitting.hear(event)

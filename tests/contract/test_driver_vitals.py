@@ -1,0 +1,121 @@
+"""Signs of life of guests: one suite for both drivers, and what real guests show: those that hang are found within 40 s, and none else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from libs.common.bus.memory import MemoryBus
+from libs.common.clock import SystemClock
+from libs.common.messages import NodeId
+from proto.vitals import Look, Sign, VmVitals
+from services.ha.verdict_rule import two_signs
+from services.node import screens
+from services.node.drivers import Driver, Machine, NoSuchVm
+from services.node.effects import Kept
+from services.node.pictures import Pictures
+from services.node.vitals_watch import VitalsWatch
+from services.node.vm import Vm
+from tests.contract.driver_rigs import GUEST_S_MAX, QemuRig, Rig, guest_up, rig_of
+
+ROUND_S = 3.0
+HANG_S_MAX = 40.0
+
+
+@pytest.fixture(params=["simulated", "qemu"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    yield from rig_of(request.param, tmp_path)
+
+
+@pytest.fixture
+async def driver(rig: Rig) -> AsyncIterator[Driver]:
+    made = rig.driver()
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_a_guest_that_is_up_shows_it(rig: Rig, driver: Driver) -> None:
+    await driver.start(rig.spec())
+    await guest_up(driver)
+    count = await driver.vitals("web-1")
+    assert (count.generation, count.status, count.channel, count.counted, count.hold) == (1, "running", True, True, "")
+    assert len(count.vcpus) == 1 and count.ran_out == 0
+    assert await driver.ping("web-1", 5.0)
+    assert screens.classify(screens.parse(await driver.frame("web-1")))[0] in (Look.BLACK, Look.OTHER)
+    await driver.pause("web-1")
+    assert (await driver.vitals("web-1")).status == "paused"
+    await driver.resume("web-1")
+    await driver.reset("web-1")
+    after = await driver.vitals("web-1")
+    assert after.began > count.began and not after.channel
+    for question in (driver.vitals("web-9"), driver.ping("web-9", 1.0), driver.frame("web-9")):
+        with pytest.raises(NoSuchVm):
+            await question
+
+
+class Watched:
+    """What an agent would tell of some VMs."""
+
+    def __init__(self, driver: Driver, folder: Path, *vms: str) -> None:
+        known = {vm: Vm(Kept(vm, 1, 1), machine=Machine(vm, 1, 1, "running")) for vm in vms}
+        self.pictures = Pictures(folder)
+        self.watch = VitalsWatch(NodeId("n1"), "b", driver, MemoryBus(), SystemClock(), lambda: known, self.pictures)
+
+    async def rounds(self, seconds: float) -> dict[str, float]:
+        """When each of them was found to hang, by the rule."""
+        begun, found = time.monotonic(), dict[str, float]()
+        while time.monotonic() - begun < seconds:
+            next_s = time.monotonic() + ROUND_S
+            await self.watch.look()
+            for told in self.told:
+                if two_signs(told.findings) and not told.hold:
+                    found.setdefault(told.vm, time.monotonic() - begun)
+            await asyncio.sleep(max(0.0, next_s - time.monotonic()))
+        return found
+
+    @property
+    def told(self) -> tuple[VmVitals, ...]:
+        return self.watch.vitals.told(round(time.monotonic() * 1e6))
+
+
+GUESTS = {
+    # its kernel has died, and nothing tells QEMU
+    "dead": "rmmod pvpanic_pci pvpanic_mmio pvpanic; (sleep 5; echo c > /proc/sysrq-trigger) &",
+    # it has nothing to do, and its agent is stuck
+    "stuck": "(sleep 5; killall -STOP qemu-ga) &",
+    # it writes all the time, and its agent is stuck
+    "writes": "(sleep 5; killall -STOP qemu-ga; while :; do dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync; sleep 1; done) &",
+    # nothing runs in it
+    "idle": "(sleep 5; killall qemu-ga) &",
+}
+
+
+async def test_a_guest_that_hangs_is_found_and_no_others(tmp_path: Path) -> None:
+    for rig in rig_of("qemu", tmp_path):
+        assert isinstance(rig, QemuRig)
+        driver = rig.driver()
+        await driver.open()
+        await asyncio.gather(*(begun(driver, rig, vm) for vm in GUESTS))
+        watched = Watched(driver, tmp_path / "pictures", *GUESTS)
+        await watched.rounds(2 * ROUND_S)
+        for vm, script in GUESTS.items():
+            quiet = f"{{ {script}\n}} > /dev/null 2>&1 < /dev/null"
+            assert (await driver.exec(vm, ("/bin/sh", "-c", quiet), b"", GUEST_S_MAX)).exit_code == 0
+        found = await watched.rounds(HANG_S_MAX)
+        await driver.close()
+        assert set(found) == {"dead"}
+        said = {told.vm: {f.sign: f.word for f in told.findings} for told in watched.told}
+        assert said["stuck"][Sign.AGENT] == "silent" and said["writes"][Sign.IO] == "moves" and "idle" not in said
+        (screen,) = (told.screen for told in watched.told if told.vm == "dead")
+        assert screen is not None and watched.pictures.get("dead", screen.digest)
+
+
+async def begun(driver: Driver, rig: Rig, vm: str) -> None:
+    await driver.start(rig.spec(vm))
+    await guest_up(driver, vm)
