@@ -10,9 +10,11 @@ import typer
 from services.cli import fence, show, task, units
 from services.cli.client import path
 from services.cli.session import AsJson, client, wants_json
+from services.cli.verdicts import verdicts
 
 app = typer.Typer(help="High availability: nodes that die, and what follows.", no_args_is_help=True)
 app.add_typer(fence.app, name="fence")
+app.command("verdicts")(verdicts)
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, for those who wonder later.")]
 TIMEOUT_S = 30.0

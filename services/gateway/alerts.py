@@ -17,8 +17,8 @@ ALERTS_MAX = 1000
 
 
 class Alert(msgspec.Struct):
-    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, and those of ha_alerts. object: what it is about, as
-    `vm/web-1`. since_us: microseconds since the epoch; 0: nobody knows."""
+    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, `panicked`, `found-dead`, and those of ha_alerts.
+    object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch; 0: nobody knows."""
 
     kind: str
     object: str
@@ -29,7 +29,7 @@ class Alert(msgspec.Struct):
 
 def alerts(model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool]) -> list[Alert]:
     """The oldest first; sees: whether objects of a project are told."""
-    every = (*_out_of_space(model, sees), *_pools(pools), *_fences(model), *_ha(model))
+    every = (*_out_of_space(model, sees), *_dead(model, sees), *_pools(pools), *_fences(model), *_ha(model))
     found = sorted(every, key=lambda alert: (alert.since_us, alert.object))
     return found[:ALERTS_MAX]
 
@@ -50,6 +50,22 @@ def _out_of_space(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Ale
 def _ha(model: ReadModel) -> Iterator[Alert]:
     for found in ha_alerts.said(model.ha):
         yield Alert(*found)
+
+
+def _dead(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Alert]:
+    """Guests that panicked and stand still, and verdicts upon which nothing is done, as long as they hold."""
+    for vm in model.vms.all.values():
+        if not sees(vm.project) or vm.state == "stopped":
+            continue
+        if vm.panic:
+            remedy = f"asvctl ha verdicts --vm {vm.name} says what is done; else: asvctl vm reset {vm.name}"
+            yield Alert("panicked", f"vm/{vm.name}", vm.panic_us, f"{vm.name} on {vm.node} stands still: {vm.panic}", remedy)
+        for verdict in model.verdicts.of(vm.name):
+            told = verdict.kind in ("hang", "watchdog") and verdict.generation == vm.generation
+            if told and not (verdict.treated or verdict.lifted):
+                sentence = f"{vm.name} on {vm.node}: {verdict.sentence}; nothing is done: {verdict.why_not}"
+                remedy = f"look at it: asvctl vm screenshot {vm.name}; then: asvctl vm reset {vm.name}"
+                yield Alert("found-dead", f"vm/{vm.name}", verdict.at_us, sentence, remedy)
 
 
 def _pools(pools: Iterable[Pool]) -> Iterator[Alert]:

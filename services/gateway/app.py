@@ -43,6 +43,7 @@ from services.gateway.http import (
     pools,
     schema,
     tokens,
+    verdicts,
     vms,
     why,
 )
@@ -57,6 +58,7 @@ from services.gateway.http.door import (
 )  # fmt: skip
 from services.gateway.http.watch import Watch
 from services.gateway.join import Issuer
+from services.gateway.pictures import keep_pictures
 from services.gateway.problems import Problem
 from services.gateway.tokens import Keyring, StoreAway, TokenStore
 from services.gateway.uploads import BYTES_MAX, Uploads
@@ -112,7 +114,8 @@ async def opened(gateway: Gateway) -> AsyncIterator[None]:
     await gateway.bus.serve("query.gateway.>", _answer)
     _sweep(gateway)
     gateway.follower.on_image = _tidier(gateway)
-    lasting = [asyncio.create_task(work) for work in (sweep_blobs(gateway.blobs, gateway.clock), _watch_tokens(gateway))]
+    chores = (sweep_blobs(gateway.blobs, gateway.clock), _watch_tokens(gateway), keep_pictures(gateway))
+    lasting = [asyncio.create_task(work) for work in chores]
     try:
         yield
     finally:
@@ -179,6 +182,7 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
         balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
         alerts.list_alerts, vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, networks.router, pools.router, fences.router, tokens.router, *ha.routes,
+        verdicts.list_verdicts,
         events.events, events.list_tasks, events.show_task, why.why, why.why_not,
     ]  # fmt: skip
     app = Litestar(

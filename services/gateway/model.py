@@ -17,6 +17,7 @@ from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
 from proto.pools import PoolEvent
+from proto.vitals import VerdictEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
@@ -29,13 +30,14 @@ from services.gateway.views.nodes import NodesView
 from services.gateway.views.pools import PoolsView
 from services.gateway.views.reclaims import ReclaimsView
 from services.gateway.views.snapshots import SnapshotsView
+from services.gateway.views.verdicts import VerdictsView
 from services.gateway.views.vms import VmsView
 
 EVENTS = Registry(
     c
     for union in (
         VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent,
+        ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent,
     )
     for c in members(union)
 )
@@ -57,6 +59,7 @@ class ReadModel:
     fences: FencesView = field(default_factory=FencesView)
     snapshots: SnapshotsView = field(default_factory=SnapshotsView)
     ha: HaView = field(default_factory=HaView)
+    verdicts: VerdictsView = field(default_factory=VerdictsView)
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
@@ -81,4 +84,5 @@ class ReadModel:
         self.fences.apply(recorded, event)
         self.snapshots.apply(recorded, event)
         self.ha.apply(recorded, event)
+        self.verdicts.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

@@ -43,6 +43,7 @@ from services.gateway.http.memory import memory_of_vm, translate_vm
 from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
 from services.gateway.http.snapshots import HANDLERS as SNAPSHOTS
+from services.gateway.http.verdicts import HANDLERS as VERDICTS
 from services.gateway.problems import Problem, not_running
 from services.gateway.views.vms import Vm
 
@@ -295,7 +296,7 @@ def _input(text: str) -> bytes:
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
-    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, *DEVICES, *SNAPSHOTS,
+    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, *DEVICES, *SNAPSHOTS, *VERDICTS,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

@@ -69,6 +69,7 @@ class Vm(msgspec.Struct):
     reason: str = ""
     system: str = "linux"
     panic: str = ""
+    panic_us: int = 0
     reasons: list[Reason] = []
     placement: c.Placement | None = None
     hardware: Hardware | None = None
@@ -220,7 +221,7 @@ def _waiting(vm: Vm, event: Any, at_us: int) -> bool:
     """For room in a pool, or for somebody who looks at what its guest died of. True when the event was one of these."""
     match event:
         case VmPanicked():
-            vm.panic = event.sentence
+            vm.panic, vm.panic_us = event.sentence, at_us
         case VmPanicOver():
             vm.panic = ""
         case VmRanOutOfSpace():
