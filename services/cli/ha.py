@@ -40,10 +40,11 @@ def status(_json: AsJson = False) -> None:
         return
     show.facts(_facts(found))
     rows = [
-        (n["name"], n["standing"], _ago(n.get("control_s")), _storage(n), _lease(n), n.get("epoch"), _remarks(n))
+        (n["name"], n["standing"], _ago(n.get("control_s")), _storage(n), _lease(n), n.get("epoch"), n.get("fence"), _remarks(n))
         for n in found["nodes"]
     ]
-    show.table(("NODE", "STANDING", "ASKED", "RECORD MOVED", "LEASE", "EPOCH", "REMARKS"), rows, "no nodes have joined yet")
+    heads = ("NODE", "STANDING", "ASKED", "RECORD MOVED", "LEASE", "EPOCH", "FENCE", "REMARKS")
+    show.table(heads, rows, "no nodes have joined yet")
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
@@ -87,6 +88,7 @@ def _lease(node: dict[str, Any]) -> str:
 def _remarks(node: dict[str, Any]) -> str:
     said = [node["sentence"]] if node.get("sentence") else []
     said += list(node.get("faults") or ())
+    said += ["its fence device proves nothing"] if node.get("fence") in ("untested", "failing", "doubted") else []
     said += ["no watchdog runs there"] if not node.get("watched") and node["standing"] != "lost" else []
     said += ["it says that it is slow"] if node.get("slow") else []
     return "; ".join(said)

@@ -59,6 +59,8 @@ async def test_a_device_is_set_tested_and_shown_without_its_password(world: Rig,
     assert (shown["state"], shown["power"], shown["identity"], shown["user"]) == ("ready", "on", "uuid 1111", "asv")
     listed = await viewer.get(AT)
     assert [one["node"] for one in listed.json()["items"]] == ["n1"]
+    (stands,) = (await viewer.get("/v1/ha")).json()["nodes"]
+    assert (stands["name"], stands["fence"]) == ("n1", "ready")
     ref = command.device.password.ref
     everything = listed.text + str(shown) + str([encode(one) for one in await world.log.read_all(0)])
     assert PASSWORD not in everything and ref not in listed.text + str(shown)

@@ -22,6 +22,14 @@ from services.gateway.views.ha import HaView, Standing
 @get("/v1/ha", action=Action.READ, summary="How nodes stand, and who watches them", tags=["High availability"])
 async def show_ha(gateway: NamedDependency[Gateway]) -> Ha:
     """While ha does not answer, what the log says."""
+    found = await _found(gateway)
+    for node in found.nodes:
+        if (device := gateway.model.fences.all.get(node.name)) is not None:
+            node.fence = device.state
+    return found
+
+
+async def _found(gateway: Gateway) -> Ha:
     view = gateway.model.ha
     try:
         shown = await ask_service(gateway.bus, "ha", "standing", HaShown)

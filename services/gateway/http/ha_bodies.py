@@ -35,7 +35,7 @@ class HaNode(msgspec.Struct):
     """standing: `trusted`, `suspected`, `isolated`, `lost`; `none`: it never asked for a lease. Seconds: how long ago it was heard
     by that path (-1: not since this process of ha began); storage_s by pool. own: how its watchdog says that its lease stands,
     left_s: until that ends. granted: the grantor has taken its lease. watched: a watchdog runs there. faults: paths that are
-    gone."""
+    gone. fence: the state of its fence device (/v1/ha/fences); empty: it has none."""
 
     name: str
     standing: str
@@ -52,6 +52,7 @@ class HaNode(msgspec.Struct):
     watched: bool = False
     pools: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    fence: str = ""
 
 
 class Ha(msgspec.Struct):
