@@ -40,7 +40,7 @@ async def why(request: Asked, gateway: NamedDependency[Gateway], kind: FromPath[
     reclaims, beside = gateway.model.reclaims, []
     if kind == "node":
         await gateway.node(name)
-        beside = reclaims.nodes.get(name, [])
+        beside = sorted([*reclaims.nodes.get(name, []), *gateway.model.ha.told.get(name, [])])
     elif kind == "network":
         await gateway.network(name)
     else:

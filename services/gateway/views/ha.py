@@ -26,6 +26,9 @@ from proto.lease import (
 )
 from services.gateway.why.leases import said_silences
 
+LEASE = "lease-"
+TOLD_MAX = 100
+
 
 class Standing(msgspec.Struct):
     """Of a node that has a lease, or had one. standing: `trusted`, `suspected`, `isolated`, `lost`. faults: what is wrong with its
@@ -55,8 +58,13 @@ class HaView:
     holder: str = ""
     term_us: int = 0
     nodes: dict[str, Standing] = field(default_factory=dict)
+    told: dict[str, list[int]] = field(default_factory=dict)
+    """by node, the positions of the newest events of its lease: they belong to its story"""
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        if recorded.stream.startswith(LEASE):
+            name = recorded.stream.removeprefix(LEASE)
+            self.told[name] = [*self.told.get(name, [])[1 - TOLD_MAX :], recorded.position]
         match event:
             case HaSet():
                 self.settings = event.settings
