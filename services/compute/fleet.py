@@ -68,6 +68,8 @@ class NodeView:
     """measured in each NUMA cell; empty: not told"""
     health_pct: int = 100
     health_reason: str = ""
+    no_storage: str = ""
+    """why it is not to be used though its agent is heard: it cannot write to a shared pool"""
     planned: dict[str, Planned] = field(default_factory=dict)
     lost: bool = False
     spoken: int = 1
@@ -210,8 +212,8 @@ class Fleet:
             cells=_cells(node, can, ratio, vms),
             together=tuple(sorted({s.together for s in shares if s.together})),
             apart=tuple(sorted({s.apart for s in shares if s.apart})),
-            health=node.health_pct,
-            health_reason=node.health_reason,
+            health=0 if node.no_storage else node.health_pct,
+            health_reason=node.no_storage or node.health_reason,
             load=max(node.load if can.share == 1 else 0.0, demand),
             ready_pct=ready_pct,
             steal_pct=steal_pct,

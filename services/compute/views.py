@@ -31,6 +31,7 @@ from proto.compute import (
 )
 from proto.growth import VmReshaped, VmResized
 from proto.io import ImageDeleteRequested, ImageImported
+from proto.lease import NodePathsNoted
 from proto.machine import Allotment, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
@@ -110,7 +111,10 @@ class Views(_Derived):
         if vm := getattr(event, "vm", ""):
             self.homes.apply(event, vm in self.at and vm not in self.moves)
         match event:
-            case NodeJoined() | NodeRemoved() | NodeReported() | NodeHealthChanged() | NodeCordoned() | NodeUncordoned():
+            case (
+                NodeJoined() | NodeRemoved() | NodeReported() | NodeHealthChanged() | NodeCordoned() | NodeUncordoned()
+                | NodePathsNoted()
+            ):  # fmt: skip
                 self._apply_node(event)
             case PlanMade() if view := self.nodes.get(event.node):
                 self._apply_plan(event, view)
@@ -198,8 +202,14 @@ class Views(_Derived):
             self.fleet.changed(event.node)
 
     def _apply_node(
-        self, event: NodeJoined | NodeRemoved | NodeReported | NodeHealthChanged | NodeCordoned | NodeUncordoned
+        self,
+        event: (
+            NodeJoined | NodeRemoved | NodeReported | NodeHealthChanged | NodeCordoned | NodeUncordoned | NodePathsNoted
+        ),
     ) -> None:
+        if isinstance(event, NodePathsNoted):
+            self._apply_paths(event)
+            return
         if isinstance(event, NodeRemoved):
             self.nodes.pop(event.node, None)
             self.rooms.told.pop(event.node, None)
@@ -218,6 +228,13 @@ class Views(_Derived):
             case NodeUncordoned():
                 node.cordoned = False
         self.fleet.changed(event.node)
+
+    def _apply_paths(self, event: NodePathsNoted) -> None:
+        """Its VMs run on; new ones go elsewhere. (Networks are looked at as nodes report them.)"""
+        if (node := self.nodes.get(event.node)) is not None:
+            stuck = ", ".join(event.pools)
+            node.no_storage = f"it cannot write its lease record in pool {stuck}" if stuck else ""
+            self.fleet.changed(event.node)
 
     def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
         if isinstance(event, MemoryReserved):

@@ -20,6 +20,7 @@ from proto.compute import (
     VmStartRequested,
     VmStopped,
 )
+from proto.lease import NodePathsNoted
 from proto.machine import Allotment
 from proto.memory import CapacitySet
 from proto.node import Beat
@@ -167,6 +168,18 @@ def test_groups_keep_vms_apart_and_together_from_the_choice_on() -> None:
     for node in NODES[:3]:
         story.beat(node)
     assert len(enrich(StartVm(vm=VMS[4]), story.views, story.now_us).choice.candidates) == 3
+
+
+def test_a_node_that_cannot_write_to_a_pool_gets_no_new_vms_until_it_can() -> None:
+    story = Story()
+    for node in NODES[:2]:
+        story.join(node)
+    story.define(VMS[0])
+    story.tell(NodePathsNoted(node=NODES[0], at_us=1, pools=("pool-1",)))
+    choice = enrich(StartVm(vm=VMS[0]), story.views, story.now_us).choice
+    assert rejections(choice) == {"n0": Filter.HEALTH} and "pool-1" in choice.rejected[0].reason
+    story.tell(NodePathsNoted(node=NODES[0], at_us=2, networks=("bond0 has no carrier",)))
+    assert rejections(enrich(StartVm(vm=VMS[0]), story.views, story.now_us).choice) == {}
 
 
 def test_numbers_are_in_the_order_of_joining_and_for_ever() -> None:
