@@ -4,7 +4,7 @@ is the server; whoever connects last is its agent. Times are of CLOCK_BOOTTIME i
 agent to watchdog
     grant    term epoch sent_us lease_us pools refused tolerant       as the grantor answered (proto.lease.Granted)
     learnt   number raised                                            to `learn`
-    begin    id vm       a start, an activation or a resume of a guarded VM is about to be made: `id`, why_not ("": it may)
+    begin    id vm start a start of a protected VM (or, else, something that lets one run) is to be done: `id`, why_not ("": it may)
     over     vm          it has come to its end, whatever came of it
     records  id nodes pools                                           `id`, sightings, error
     letter   id node pools number term epoch vms                      `id`, sightings (none), error

@@ -94,9 +94,11 @@ def kill(node: Node) -> None:
 
 
 @lab.command("freeze")
-def freeze(node: Node) -> None:
-    """Stop a node's processes without ending them."""
-    delegate("lab", "freeze", node)
+def freeze(
+    node: Node, all: Annotated[bool, typer.Option("--all", help="Its watchdog and its VMs, too, as on a suspended host.")] = False
+) -> None:
+    """Stop a node's agent without ending it; its VMs run on."""
+    delegate("lab", "freeze", node, *(["--all"] if all else []))
 
 
 @lab.command("cut")

@@ -11,7 +11,7 @@ import sys
 import time
 from signal import SIGKILL, SIGTERM
 
-from services.cluster import control, groups, leave, networks, processes, record, screen, vms
+from services.cluster import control, groups, leave, networks, processes, record, screen, vms, watchdogs
 from services.cluster.layout import CHECKOUT, NODES, Layout, default_home
 from services.cluster.places import NoPlace
 from services.cluster.plan import log_tail
@@ -78,6 +78,7 @@ def _explain(layout: Layout) -> int:
 def down(layout: Layout) -> int:
     """Ends all processes but the VMs. The state stays."""
     stop(layout)
+    watchdogs.end_idle(layout)
     if not vms.running(layout):
         networks.remove(layout.home)
     say(f"The cluster is down; its state stays in {layout.home}.")
@@ -115,6 +116,7 @@ def destroy(layout: Layout, sure: bool) -> int:
         outside = []
     killed = vms.running(layout)
     vms.kill(killed)
+    watchdogs.end_idle(layout, all=True)
     if killed:
         say(f"killed {', '.join(vm.vm for vm in killed)}")
     networks.remove(layout.home)
@@ -141,8 +143,8 @@ def logs(layout: Layout, names: list[str]) -> int:
     return 0
 
 
-def lab(layout: Layout, verb: str, node: str) -> int:
-    for said in control.ask(layout, "lab", verb, node):
+def lab(layout: Layout, verb: str, node: str, more: list[str]) -> int:
+    for said in control.ask(layout, "lab", verb, node, *more):
         say(said.text)
         return 0 if said.ok else 1
     return 1
@@ -194,6 +196,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     fault = verbs.add_parser("lab", help="play a fault on a node, or heal it")
     fault.add_argument("fault", choices=("kill", "freeze", "cut", "heal"))
     fault.add_argument("node", choices=NODES)
+    fault.add_argument("--all", action="store_true", help="freeze: the watchdog and the VMs, too")
     return parser.parse_args(words)
 
 
@@ -213,7 +216,7 @@ def main(words: list[str]) -> int:
             case "destroy":
                 return destroy(layout, options.yes)
             case "lab":
-                return lab(layout, options.fault, options.node)
+                return lab(layout, options.fault, options.node, ["all"] * options.all)
             case _:
                 return daemon(layout, options)
     except BrokenPipeError:

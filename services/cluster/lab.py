@@ -1,7 +1,7 @@
 """Faults to play with on an embedded cluster: `asvctl lab kill|freeze|cut|heal NODE`.
 
-kill     power loss: the agent and its VMs end at once and stay off
-freeze   the agent hangs (SIGSTOP); its VMs run on
+kill     power loss: the agent, the watchdog and the VMs end at once and stay off
+freeze   the agent hangs (SIGSTOP); watchdog and VMs run on. With --all they hang, too, as on a host that is suspended
 cut      the agent's line to NATS is closed and what runs through it reset; agent and VMs run on
 heal     undoes whichever of them was played
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from services.cluster import vms
 from services.cluster.layout import NODES
+from services.cluster.processes import send
 
 if TYPE_CHECKING:
     from services.cluster.supervisor import Supervisor
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 class Lab:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._suspended: set[str] = set()
 
-    async def play(self, verb: str, node: str) -> str:
+    async def play(self, verb: str, node: str, *, all: bool = False) -> str:
         """Returns what was done, as a sentence. Raises ValueError with one for what cannot be."""
-        plays = {"kill": self._kill, "freeze": self._freeze, "cut": self._cut, "heal": self._heal}
+        plays = {"kill": self._kill, "freeze": self._suspend if all else self._freeze, "cut": self._cut, "heal": self._heal}
         if verb not in plays:
             raise ValueError(f"{verb!r} is no fault; there are {', '.join(plays)}")
+        if all and verb != "freeze":
+            raise ValueError(f"{verb} concerns the whole node already: --all belongs to freeze")
         if node not in NODES:
             raise ValueError(f"{node!r} is no node of this cluster; there are {', '.join(NODES)}")
         if node not in self._supervisor.children:
@@ -37,6 +41,7 @@ class Lab:
         return sentence
 
     async def _kill(self, node: str) -> str:
+        await self._supervisor.wardens[node].off()
         await self._supervisor.children[node].off()
         hit = vms.running(self._supervisor.layout, node)
         await asyncio.to_thread(vms.kill, hit)
@@ -50,6 +55,15 @@ class Lab:
         child.record.state = "frozen"
         return f"the agent of {node} hangs"
 
+    async def _suspend(self, node: str) -> str:
+        said = await self._freeze(node)
+        self._suspended.add(node)
+        self._supervisor.wardens[node].signal(SIGSTOP)
+        hit = vms.running(self._supervisor.layout, node)
+        for vm in hit:
+            send(vm.mark, SIGSTOP)
+        return f"{said}, and so do its watchdog and its VMs ({', '.join(vm.vm for vm in hit) or 'none ran'})"
+
     async def _cut(self, node: str) -> str:
         line = self._supervisor.lines.get(node)
         if line is None:
@@ -62,6 +76,12 @@ class Lab:
         child = self._supervisor.children[node]
         if node in self._supervisor.lines:
             await self._supervisor.lines[node].heal()
+        self._supervisor.wardens[node].signal(SIGCONT)
+        if node in self._suspended:  # else one that stands still does so by its watchdog's hand
+            self._suspended.discard(node)
+            for vm in vms.running(self._supervisor.layout, node):
+                send(vm.mark, SIGCONT)
+        await self._supervisor.wardens[node].start()
         child.signal(SIGCONT)
         if child.record.state in ("frozen", "cut"):
             child.record.state = "ready"

@@ -117,7 +117,8 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, stan
         "ASV_JOIN_TOKEN_FILE": str(layout.node(node) / "join.token"),
         "ASV_SHARE": str(len(NODES)),
         "ASV_MEMORY_MIB": str(record.memory_mib),
-        "ASV_POOLS": f"default={layout.pool},local={layout.local(node)}",
+        "ASV_POOLS": pools_of(layout, node),
+        "ASV_WATCHDOG": "yes",
         "ASV_DRIVER": record.driver or "qemu",
         "ASV_STATE": str(layout.node(node)),
     }
@@ -128,6 +129,11 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, stan
     settings |= {key: os.environ[key] for key in ("ASV_SWAP", "ASV_SWAP_MIB") if key in os.environ}
     spec = _python(layout, node, ("services.node",), settings)
     return replace(spec, group=standing.agents.get(node), namespace=home_of(layout, record, node))
+
+
+def pools_of(layout: Layout, node: str) -> str:
+    """Of an agent and its watchdog."""
+    return f"default={layout.pool},local={layout.local(node)}"
 
 
 def home_of(layout: Layout, record: Record, node: str) -> Path | None:

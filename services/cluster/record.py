@@ -33,6 +33,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     memory_mib: int = 0
     supervisor: Mark | None = None
     children: dict[str, ChildRecord] = {}
+    watchdogs: dict[str, ChildRecord] = {}
+    """by node; not among the children, as they outlive the supervisor"""
 
 
 def load(path: Path) -> Record:

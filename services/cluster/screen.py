@@ -18,11 +18,12 @@ from services.cluster.record import Record
 def processes(record: Record) -> str:
     """One line per process: state, pid, how often it was started again, its last words if it is not well."""
     rows = []
-    for name, child in record.children.items():
+    watchdogs = {f"watchdog-{node}": child for node, child in record.watchdogs.items()}
+    for name, child in (record.children | watchdogs).items():
         pid = str(child.mark.pid) if alive(child.mark) and child.mark else "-"
         state = child.state if pid != "-" or child.state not in ("ready", "starting") else "gone"
         again = f"started again {child.restarts} times; {child.sentence}" if child.restarts else ""
-        rows.append(f"  {name:<10} {state:<9} {pid:>8}  {again}".rstrip())
+        rows.append(f"  {name:<11} {state:<9} {pid:>8}  {again}".rstrip())
     return "\n".join(rows)
 
 

@@ -20,7 +20,19 @@ from functools import partial
 from typing import IO
 
 from libs.common.clock import SystemClock
-from services.cluster import apart, bring_up, groups, identities, nats, networks, plan, ports, postgres, record
+from services.cluster import (
+    apart,
+    bring_up,
+    groups,
+    identities,
+    nats,
+    networks,
+    plan,
+    ports,
+    postgres,
+    record,
+    watchdogs,
+)
 from services.cluster.apart import Cable
 from services.cluster.child import Child, Spec, end_leftovers, trim
 from services.cluster.control import Control
@@ -31,6 +43,7 @@ from services.cluster.layout import NODES, Layout
 from services.cluster.processes import mark_of
 from services.cluster.record import ChildRecord, Record
 from services.cluster.standing import Standing, enter
+from services.cluster.watchdogs import Warden
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +64,7 @@ class Supervisor:
         self.record = record
         self.standing = standing
         self.children: dict[str, Child] = {}
+        self.wardens = {node: Warden(layout, record, standing, node, self.changed) for node in NODES}
         self.lines: Mapping[str, Line | Cable] = {}
         self.hub: list[Line] = []
         self.control = Control(layout)
@@ -114,6 +128,8 @@ class Supervisor:
                 self.control.say(f"nodes are not apart: {why}")
             self.record.apart = False
         self.lines = await self._open_lines()
+        self.record.watchdogs = {node: warden.record for node, warden in self.wardens.items()}
+        await watchdogs.start_all(self.wardens.values())
         await self._ready_all([
             bring_up.with_join_token(
                 self.layout, self.record, plan.agent_spec(self.layout, self.record, engines, node, self.standing)
@@ -168,6 +184,7 @@ class Supervisor:
         services = [name for name in self.children if name not in (*NODES, "nats", "postgres", "gateway")]
         for stage in (agents, [name for name in ("gateway",) if name in self.children], services, engines):
             await asyncio.gather(*(self.children[name].stop() for name in stage))
+        await asyncio.gather(*(warden.stop() for warden in self.wardens.values()))
         for line in (*self.lines.values(), *self.hub):
             await line.cut()
         self.record.state = "stopped"
@@ -222,10 +239,10 @@ class Supervisor:
             case ["stop"]:
                 self._stopping.set()
                 return "stopping"
-            case ["lab", verb, node]:
-                return await self.lab.play(verb, node)
+            case ["lab", verb, node, *more] if more in ([], ["all"]):
+                return await self.lab.play(verb, node, all=bool(more))
             case _:
-                raise ValueError(f"{' '.join(words)!r} is not understood; right are `stop` and `lab VERB NODE`")
+                raise ValueError(f"{' '.join(words)!r} is not understood; right are `stop` and `lab VERB NODE [all]`")
 
 
 def hold(layout: Layout) -> IO[str]:

@@ -101,7 +101,7 @@ async def run(config: NodeConfig) -> None:
     said = await asyncio.to_thread(make_swap, config)
     runner = AgentRunner(
         node, boot_id(), driver, Keep(config.state / "kept"), bus, clock, host_load, (*(() if who else OPEN), *said),
-        Pictures(config.state / "pictures"),
+        Pictures(config.state / "pictures"), config.state if config.watchdog else None,
     )  # fmt: skip
     await runner.start()
     asks = Asks(node, driver, bus, clock)

@@ -22,6 +22,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     or `simulated`. bridges: of this node, that VMs may be plugged into; none: all that there are. network_namespace: in which
     they are (a file such as /run/netns/NAME); none: the host's. migration_address: of this node, where guests and their disks
     come in from other hosts, encrypted; none: only from nodes on this very host.
+    watchdog: one runs beside this agent (docs/watchdog.md).
     control_plane_group: the control group that the cluster's control plane stands in, where it runs on this host.
     swap: what the agent makes for VMs: `zram`, `disk` (encrypted), `auto` (zram, or else disk); none: nothing. swap_mib: how much,
     0: as follows from the memory. swap_device: a partition for it; none: a file in `state`."""
@@ -39,6 +40,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     network_namespace: Path | None = None
     migration_address: str = ""
     control_plane_group: Path | None = None
+    watchdog: bool = False
     swap: str = ""
     swap_mib: int = 0
     swap_device: Path | None = None
@@ -52,7 +54,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         folders = self.pool_folders()
         for name in self.remote_pools():
             if not folders[name].is_dir():
-                raise ValueError(f"ASV_POOLS: {folders[name]}, for the leases of pool {name}, is no folder: is it mounted?")
+                raise ValueError(
+                    f"ASV_POOLS: {folders[name]}, for the leases of pool {name}, is no folder: is it mounted?"
+                )
         if self.swap not in SWAP_WORDS:
             raise ValueError(f"ASV_SWAP: {self.swap!r} is none of zram, disk, auto (or nothing, for no swap)")
         if self.swap_mib and not SWAP_MIB_MIN <= self.swap_mib <= SWAP_MIB_MAX:

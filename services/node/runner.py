@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 
@@ -23,6 +24,8 @@ from services.node.drivers import NO_SPACE, Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
 from services.node.host.memory import available_of
 from services.node.keep import Keep
+from services.node.lease_asks import LeaseAsks
+from services.node.leasing import Leasing, leased
 from services.node.memory_keeper import MemoryKeeper
 from services.node.model import Act, Agent, AnswerOrder, Greet, Kept, Persist, SendFact
 from services.node.pictures import Pictures
@@ -42,6 +45,7 @@ GUEST_S = 0.1
 """a guest that has booted answers in milliseconds; a report does not wait for one that has not"""
 FACT_TIMEOUT_S = 2.0
 RETRY_S = 1.0
+LEARN_S_MAX = 2.0
 SERVICES = ("compute", "memory", "io")
 """who orders agents: each is greeted after a start, and then repeats its orders"""
 
@@ -51,12 +55,13 @@ type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
 
 class AgentRunner:
     """One node's agent on one bus and driver. `load` gives (free MiB, load average) for the heartbeat;
-    not_enforced: what is to be said beside the driver's own words; pictures: where those of guests that may be dead are kept."""
+    not_enforced: what is to be said beside the driver's own words; pictures: where those of guests that may be dead are kept.
+    watchdog: the folder of the state that this node's has; None: there is none, so nothing here is guarded."""
 
     def __init__(
         self, node: NodeId, boot_id: str, driver: Driver, keep: Keep, bus: Bus, clock: Clock,
         load: Callable[[], tuple[int, float]], not_enforced: tuple[str, ...] = (),
-        pictures: Pictures | None = None,
+        pictures: Pictures | None = None, watchdog: Path | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self.boot_id = boot_id
@@ -75,6 +80,12 @@ class AgentRunner:
         self._requests_lost = 0
         self.leave_asked = asyncio.Event()
         """the node is to be removed (leaving.py)"""
+        self._replied = asyncio.Event()
+        self.leasing = (
+            Leasing(node, boot_id, watchdog, bus, self._learn, self._to_ha, lambda: self._tasks.start(self.renew()))
+            if watchdog is not None
+            else None
+        )
         self.pools = PoolWatch(node, boot_id, driver, self.agent, bus, clock, self._do)
         self.vitals = VitalsWatch(node, boot_id, driver, bus, clock, lambda: self.agent.vms, pictures)
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
@@ -88,6 +99,9 @@ class AgentRunner:
         """Adopt what runs, then hear orders. Raises DriverError, BusError, msgspec.DecodeError (a damaged record)."""
         machines = await self._driver.open()
         kept = self._keep.load()
+        if self.leasing is not None:
+            await self.leasing.start()
+            await LeaseAsks(self.node, self.leasing.line, self._bus).start()
         self._capabilities = await self._able()
         await self._bus.serve(f"order.{self.node}", self._heard)
         await self._bus.serve(f"ask.{self.node}.metrics", self._figures)
@@ -107,6 +121,8 @@ class AgentRunner:
     async def stop(self) -> None:
         """The VMs run on."""
         await self._tasks.stop()
+        if self.leasing is not None:
+            await self.leasing.stop()
         await self._driver.close()
 
     # --- in -------------------------------------------------------------------------------------------------------
@@ -156,7 +172,8 @@ class AgentRunner:
         async for change in self._driver.changes():
             if change.status == NO_SPACE:
                 await self.pools.look()
-            self._do(self.agent.on_change(change, self._now()))
+            explained = self.leasing.explained(change) if self.leasing is not None else change
+            self._do(self.agent.on_change(explained, self._now()))
 
     async def _tick(self) -> None:
         while True:
@@ -201,11 +218,17 @@ class AgentRunner:
     def _report(self, greeting: int = 0) -> ReportNode:
         assert self._capabilities is not None
         return ReportNode(
-            node=self.node, capabilities=self._capabilities, boot_id=self.boot_id, greeting=greeting, heard=self.agent.met
+            node=self.node,
+            capabilities=self._capabilities,
+            boot_id=self.boot_id,
+            greeting=greeting,
+            heard=self.agent.met,
         )
 
     async def renew(self) -> bool:
         """Something of this host may be another than it was: say so where it is. False: nobody heard. Raises DriverError."""
+        if self._capabilities is None:
+            return False  # it was not said at all yet
         found = await self._able()
         if found == self._capabilities:
             return True
@@ -217,7 +240,8 @@ class AgentRunner:
 
     async def _able(self) -> Capabilities:
         found = await self._driver.capabilities()
-        return msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced)
+        found = msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced)
+        return self.leasing.able(found) if self.leasing is not None else msgspec.structs.replace(found, lease_pools=())
 
     async def _told(self, service: str, fact: Fact) -> bool:
         reply = await self._request(service, fact, "", "")
@@ -264,8 +288,7 @@ class AgentRunner:
         begun = time.perf_counter()
         try:
             with span(f"agent {act.verb}", act.trace, vm=act.vm, node=self.node):
-                witness = act.verb == "witness"
-                machine = await (self.vitals.witness(act.vm) if witness else carried_out(self._driver, act))
+                machine = await leased(self.leasing, act, lambda: self._carried_out(act))
         except DriverError as failed:
             error = str(failed) or type(failed).__name__
             log.warning("%s: %s failed: %s", act.vm, act.verb, error)
@@ -275,13 +298,16 @@ class AgentRunner:
         self._verbs.note(act.verb, bool(error), time.perf_counter() - begun)
         self._do(self.agent.on_done(act.vm, act.verb, error, machine, self._now()))
 
+    async def _carried_out(self, act: Act) -> Machine | None:
+        return await (self.vitals.witness(act.vm) if act.verb == "witness" else carried_out(self._driver, act))
+
     async def _work(self, work: Work) -> None:
         fact = await fact_of(self._driver, self.node, work.chore)
         self._do(self.chores.on_done(work.key, work.chore.version, fact, self._now()))
 
     async def _send(self, effect: SendFact) -> None:
         fact = effect.fact
-        if isinstance(fact, ReportVm) and fact.pid:
+        if isinstance(fact, ReportVm):
             fact = await self._filled(fact)
         reply = await self._request(effect.service, fact, effect.correlation, effect.trace)
         if reply is None:
@@ -290,11 +316,16 @@ class AgentRunner:
             self.planning.plans.on_reply(effect.serial, reply)
         elif effect.service == "compute":
             self._do(self.agent.on_reply(effect.key, effect.serial, reply, self._now()))
+            self._replied.set()
         else:
             self.chores.on_reply(effect.key, effect.serial, reply)
 
     async def _filled(self, fact: ReportVm) -> ReportVm:
-        """With what the driver can say at once; the report does not wait for a guest that is still booting."""
+        """With the lease's epoch, and what the driver can say at once; a guest that is still booting is not waited for."""
+        if self.leasing is not None:
+            fact = msgspec.structs.replace(fact, epoch=self.leasing.epoch)
+        if not fact.pid:
+            return fact
         try:
             info = await asyncio.wait_for(self._driver.info(fact.vm, GUEST_S), 1.0)
         except (DriverError, TimeoutError):
@@ -316,6 +347,24 @@ class AgentRunner:
         except msgspec.MsgspecError as bad:
             log.error("%s answered what is no reply: %s", service, bad)
             return None
+
+    async def _learn(self, vms: dict[str, int]) -> tuple[str, ...] | None:
+        """Those of these VMs that the log has given to another: each is reported anew. None: not all were answered."""
+        if any((vm := self.agent.vms.get(name)) is None or vm.busy for name in vms):
+            return None
+        self._do(self.agent.on_connected())
+        serials = {name: self.agent.vms[name].serial for name in vms}
+        try:
+            async with asyncio.timeout(LEARN_S_MAX):
+                while any(self.agent.vms[name].heard < serial for name, serial in serials.items()):
+                    self._replied.clear()
+                    await self._replied.wait()
+        except TimeoutError:
+            return None
+        return tuple(sorted(name for name in vms if self.agent.vms[name].disowned))
+
+    async def _to_ha(self, fact: Fact) -> Reply | None:
+        return await self._request("ha", msgspec.structs.replace(fact, heard=self.agent.met), "", "")
 
     async def _to_memory(self, fact: Fact) -> Reply | None:
         return await self._request("memory", msgspec.structs.replace(fact, heard=self.agent.met), "", "")

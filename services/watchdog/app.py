@@ -268,7 +268,7 @@ class Watchdog:
             case "learnt":
                 self._do(self.holder.learnt(at_us, int(said["number"]), tuple(map(str, said["raised"]))))
             case "begin":
-                self._line.say("begin", id=said["id"], why_not=self.holder.begun(str(said["vm"]), at_us))
+                self._begin(int(said["id"]), str(said["vm"]), bool(said["start"]), at_us)
             case "over":
                 self._overs.append((self._table.ask(), str(said["vm"])))
             case "records":
@@ -279,6 +279,11 @@ class Watchdog:
                 self._errands.probe(said, at_us)
             case "hello":
                 self._tell(at_us)
+
+    def _begin(self, id: int, vm: str, start: bool, at_us: int) -> None:
+        """What is not guarded may do as it likes."""
+        guarded = start or vm in self.holder.vms
+        self._line.say("begin", id=id, why_not=self.holder.begun(vm, at_us) if guarded else "")
 
     def _left(self) -> None:
         """What it had begun is over once what came of it is seen."""

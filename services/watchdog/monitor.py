@@ -22,6 +22,7 @@ SOCKETS = ("guard", "monitor")
 """the monitor of its own, and, of a process that was started without, the agent's, which answers while no agent has it"""
 LINE_BYTES_MAX = 1 << 20
 ASKED = b'{"execute":"qmp_capabilities"}{"execute":"query-status","id":"was"}{"execute":"stop","id":"stop"}\n'
+STOP = b'{"execute":"stop","id":"stop"}\n'
 CONT = b'{"execute":"cont","id":"cont"}\n'
 RAN = "running"
 
@@ -115,6 +116,8 @@ class Still:
             said: dict[str, Any] = json.loads(line)
         except ValueError:
             return
+        if said.get("event") == "RESUME" and not self.resumed and self._sock is not None:
+            self._sock.send(STOP)  # somebody let it go on who does not know of the lease
         match said.get("id"):
             case "was" if self.ran is None:
                 self.ran = said.get("return", {}).get("status") == RAN

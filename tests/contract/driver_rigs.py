@@ -35,6 +35,7 @@ def machine_spec(vm: str = "web-1", generation: int = 1, boot: DirectBoot | None
     return MachineSpec(
         vm=vm,
         generation=generation,
+        protected=False,
         shape=Shape(
             vcpus=1,
             memory_mib=160,

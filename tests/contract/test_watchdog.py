@@ -187,11 +187,13 @@ def test_what_appears_after_the_end_is_killed(rig: Rig) -> None:
     rig.vm()
     until(lambda: not rig.runs(), "it is killed")
     rig.grant()
-    rig.say("begin", id=7, vm="web-2")
+    rig.say("begin", id=7, vm="web-2", start=True)
     assert "holds no lease" in rig.answer("begin", 7)["why_not"]
     rig.grant(epoch=2)
     until(lambda: rig.state_now()["own"] == "held", "the next epoch has begun")
-    rig.say("begin", id=8, vm="web-2")
+    rig.say("begin", id=9, vm="local", start=False)
+    assert rig.answer("begin", 9)["why_not"] == ""
+    rig.say("begin", id=8, vm="web-2", start=True)
     assert rig.answer("begin", 8)["why_not"] == ""
 
 

@@ -46,10 +46,11 @@ class Rig:
     def __init__(self, folder: Path, node: str = "n1", pool: Path | None = None, **settings: str) -> None:
         self.node = node
         self.state = folder / node
-        self.state.mkdir(parents=True)
+        self.state.mkdir(parents=True, exist_ok=True)
         self.pool = pool or folder / "pool"
         self.pool.mkdir(exist_ok=True)
-        (self.pool / "id").write_text("5a5a5a5a\n")
+        if not (self.pool / "id").exists():
+            (self.pool / "id").write_text("5a5a5a5a\n")
         self.settings = settings
         self.vms: dict[str, subprocess.Popen[bytes]] = {}
         self.process: subprocess.Popen[bytes] | None = None

@@ -121,6 +121,7 @@ class SimulatedDriver:
             balloon=True,
             memory_areas="v2",
             pool_ids={"default": self.host.pool.id},
+            lease_pools=("default",),
             firmware=tuple(Firmware),
         )
 

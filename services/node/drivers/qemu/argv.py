@@ -80,10 +80,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     monitor_fd: int = 3
     agent_fd: int = 4
     serial_fd: int = 5
+    guard_fd: int = 6
     taps: dict[str, tuple[int, ...]] = {}
     firmware_code: str = ""
     firmware_vars: str = ""
     """of UEFI: the host's, and the VM's own"""
+    firmware_direct: bool = False
+    """the pool of these variables can do O_DIRECT"""
     incoming: bool = False
     """it waits for its guest from another process"""
 
@@ -171,8 +174,9 @@ def _firmware(spec: MachineSpec, place: Place) -> list[str]:
     """Two flash chips: code that is never written, and variables."""
     if spec.shape.firmware is not Firmware.UEFI:
         return []
-    nodes = devices.flash_nodes(FIRMWARE_CODE, place.firmware_code, read_only=True)
-    return _each("-blockdev", [*nodes, *devices.flash_nodes(FIRMWARE_VARS, place.firmware_vars, read_only=False)])
+    code = devices.flash_nodes(FIRMWARE_CODE, place.firmware_code, read_only=True)
+    own = devices.flash_nodes(FIRMWARE_VARS, place.firmware_vars, read_only=False, direct=place.firmware_direct)
+    return _each("-blockdev", [*code, *own])
 
 
 def _enlightened(spec: MachineSpec, place: Place) -> tuple[str, ...]:
@@ -240,6 +244,8 @@ def _channels(place: Place) -> list[str]:
     return [
         *listening("monitor", place.monitor_fd),
         *("-mon", "chardev=monitor,mode=control"),
+        *listening("guard", place.guard_fd),
+        *("-mon", "chardev=guard,mode=control"),
         *listening("serial", place.serial_fd),
         *("-serial", "chardev:serial"),
         *listening("agent", place.agent_fd),

@@ -131,9 +131,10 @@ def cd_devices(disk: Disk, number: int) -> list[Words]:
     return [controller, {"driver": "scsi-cd", "bus": f"{id}-bus.0", **own}]
 
 
-def flash_nodes(id: str, path: str, *, read_only: bool) -> list[Words]:
-    """The block nodes below a flash chip, in the order in which they are made. Through the host's cache: it is seldom written."""
-    file = _file(f"{id}-file", path, direct=False, read_only=read_only)
+def flash_nodes(id: str, path: str, *, read_only: bool, direct: bool = False) -> list[Words]:
+    """The block nodes below a flash chip, in the order in which they are made. direct: past the host's cache, as all that is
+    written into a pool: what a killed QEMU left in the cache would land there after its lock is gone."""
+    file = _file(f"{id}-file", path, direct=direct, read_only=read_only)
     return [file, {"driver": "raw", "node-name": id, "file": f"{id}-file", "read-only": read_only}]
 
 

@@ -167,7 +167,8 @@ class QemuDriver:
         )
         ids = {name: await asyncio.to_thread(pool_files.id_of, pool) for name, pool in host.pools.items()}
         key = secrecy.public(await asyncio.to_thread(secrecy.own_key, host.state / "keys"))
-        return msgspec.structs.replace(can, pool_ids=ids, move_key=key)
+        locked = tuple(sorted(name for name in host.direct if name not in host.remotes))
+        return msgspec.structs.replace(can, pool_ids=ids, move_key=key, lease_pools=locked)
 
     async def bridges(self) -> tuple[Bridge, ...]:
         return await asyncio.to_thread(self._fleet.host.networks.bridges)
@@ -206,6 +207,8 @@ class QemuDriver:
             running = self._fleet.find(spec.vm)
             _same(running.record.generation, spec.vm, spec.generation)
             hardware = await fit(running, self._fleet.host, spec)
+            if running.record.protected != spec.protected:
+                await running.remember(protected=spec.protected)
             return msgspec.structs.replace(running.machine(), hardware=hardware)
 
     async def look(self, vm: str) -> Machine:

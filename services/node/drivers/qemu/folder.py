@@ -2,7 +2,8 @@
 
     record    who it is: VM, generation, process id and start time (a process id alone may be reused). Not QEMU's own
               -pidfile: that one it resolves by its full path, which its user may not be able to pass
-    monitor, agent, serial    listening unix sockets, made by the agent and inherited by QEMU
+    monitor, agent, serial, guard    listening unix sockets, made by the agent and inherited by QEMU; guard: a second monitor, that
+            of the node's watchdog, which finds the processes that it guards by these records
     log       what QEMU said on stdout and stderr, cut by the agent to LOG_BYTES_MAX
     own/      QEMU's working folder, the only one it may write to: `vnc` (unix socket), for a moment `screen.png`
 
@@ -36,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: its group, empty where none could be made; former: those it was in before its class changed. incoming: where it waits
     for its guest, until that was activated; pools: those whose lease is to be taken then. plugging: a vCPU is being plugged, and
     its guest may stand still for that (fit_emulated.py). frozen: its file systems may stand still (freezer.py); took: how
-    the latest snapshot went."""
+    the latest snapshot went. protected: it may start elsewhere when this node's lease is spent, so it may not outlive that here."""
 
     vm: str
     generation: int
@@ -51,6 +52,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     plugging: bool = False
     frozen: bool = False
     took: Took | None = None
+    protected: bool = False
 
     @property
     def groups(self) -> str:

@@ -33,6 +33,7 @@ from services.node.host.cgroup_tree import Limits
 from services.node.host.ovmf import Ovmf
 
 IMAGE_POOL = "default"
+CHANNELS = ("monitor", "agent", "serial", "guard")
 NOWHERE = "nowhere yet"
 """where a process waits for its guest before it listens"""
 OVERHEAD_MIB = 512
@@ -99,9 +100,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
         folder = Folder(host.state, spec.vm)
         folder.make(uid)
         try:
-            sockets = [
-                open_files.enter_context(folder.listen(name)).fileno() for name in ("monitor", "agent", "serial")
-            ]
+            sockets = [open_files.enter_context(folder.listen(name)).fileno() for name in CHANNELS]
             place = Place(
                 accelerator=host.accelerator,
                 pools=named,
@@ -113,10 +112,12 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 monitor_fd=sockets[0],
                 agent_fd=sockets[1],
                 serial_fd=sockets[2],
+                guard_fd=sockets[3],
                 taps=taps,
                 incoming=incoming,
                 firmware_code=str(uefi[0].code) if uefi else "",
                 firmware_vars=f"{named[uefi[1].pool]}/disks/{uefi[1].vars}" if uefi else "",
+                firmware_direct=uefi is not None and uefi[1].pool in host.direct,
             )
             words = argv.build(host.qemu, spec, place)
             return _born(host, spec, folder, words, uid, [*inherit, *sockets], tuple(pools) if incoming else ())
@@ -147,6 +148,7 @@ def _born(
             cgroup=group,
             incoming=NOWHERE if waiting else "",
             pools=waiting,
+            protected=spec.protected,
         )
         folder.save(record)
         records.append(record)
@@ -186,6 +188,9 @@ def _pools(host: Host, spec: MachineSpec) -> dict[str, Path]:
     missing = [name for name in names if name not in host.pools]
     if missing:
         raise CannotStart(f"{spec.vm} has disks in pool {missing[0]!r}; this node has {', '.join(sorted(host.pools))}")
+    if spec.protected and (cached := [name for name in names if name not in host.direct]):
+        said = f"the file system of pool {cached[0]!r} has no O_DIRECT: what a killed process wrote could land there later"
+        raise CannotStart(f"{spec.vm} may start elsewhere when this node is lost, and {said}")
     if not names:
         names = [IMAGE_POOL if IMAGE_POOL in host.pools else min(host.pools)]
     return {name: host.pools[name] for name in names}
