@@ -255,6 +255,9 @@ class LyingProxy:
         self.ordered += 1
         if self.quirk not in (Quirk.LIAR, Quirk.DEAF, Quirk.FLICKER):
             self.ask(to.path, body)
+        if self.quirk == Quirk.LATE:
+            self.released.wait(20)
+            return
         self._answer(to, 204, b"")
 
     @staticmethod
@@ -310,6 +313,7 @@ if [ $verb = get ]; then
 else
   touch ordered
   case $quirk in liar|deaf|flicker) ;; *) echo $2 > power;; esac
+  [ $quirk = late ] && hang
 fi
 exit 0
 """
@@ -361,7 +365,7 @@ class IpmiRig:
 
     def device(self) -> Device:
         port = self.ports[1 if self._quirk == Quirk.STRANGER else 0]
-        call_s = 1.0 if self._quirk in (Quirk.SILENT, Quirk.MUTE) else 3.0
+        call_s = 1.0 if self._quirk in (Quirk.SILENT, Quirk.MUTE, Quirk.LATE) else 3.0
         return Device(
             kind=DeviceKind.IPMI, address=f"127.0.0.1:{port}", user=USER, password=REF, cipher=3, call_s=call_s
         )

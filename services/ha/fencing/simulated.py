@@ -13,8 +13,8 @@ from services.ha.fencing.device import NoSuchSystem, Seen, TimedOut, WrongCreden
 
 class Quirk(StrEnum):
     """liar: says off once it was ordered, and switches nothing. deaf: takes the order, and switches nothing. flicker: says off once
-    and then on. silent: answers nothing. mute: takes orders and switches, and then answers nothing. stranger: answers for another
-    machine."""
+    and then on. silent: answers nothing. mute: takes orders and switches, and then answers nothing. late: switches, and never
+    answers the order; answers all else. stranger: answers for another machine."""
 
     NONE = "none"
     LIAR = "liar"
@@ -22,6 +22,7 @@ class Quirk(StrEnum):
     FLICKER = "flicker"
     SILENT = "silent"
     MUTE = "mute"
+    LATE = "late"
     STRANGER = "stranger"
 
 
@@ -64,6 +65,8 @@ class Machine:
         if self.quirk not in (Quirk.LIAR, Quirk.DEAF, Quirk.FLICKER) and self.on != on:
             self.on = on
             self.left = self.delay_looks
+        if self.quirk == Quirk.LATE:
+            raise TimedOut("no answer to the order within its time")
 
 
 class Machines:
