@@ -64,11 +64,28 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("held", held),
         ("grants leases", grantor),
         ("leases", "30 s (tolerant)" if rules["tolerant"] else "5 s"),
-        ("reserve", room),
+        ("reserve", room + _kept(found.get("reserve"))),
+        ("owed", _owed(found.get("reserve"))),
         ("isolated", f"VMs of nodes that live and cannot be reached are {away}"),
         ("bounds", f"{rules['lost_max']} nodes lost within {rules['window_s']:g} s, {rules['starts_max']} restarts at once"),
         ("attention", "" if found["heard"] else "ha does not answer: this is what the log says"),
     ]
+
+
+def _kept(kept: dict[str, Any] | None) -> str:
+    if not kept:
+        return ""
+    free = units.size(sum(kept["shares"].values()) or 0) if any(kept["shares"].values()) else "nothing"
+    away = f", {', '.join(kept['away'])} being gone" if kept["away"] else ""
+    covers = f"any {units.count(kept['covers'], 'node')} may be lost{away}" if kept["covers"] else f"no loss is covered{away}"
+    return f": {free} is kept free, {kept['sentence'] or covers}"
+
+
+def _owed(kept: dict[str, Any] | None) -> str:
+    if not kept or not kept["owed"]:
+        return ""
+    nowhere = f", {kept['unplaced']} of them fit nowhere by now" if kept["unplaced"] else ""
+    return f"{units.count(kept['owed'], 'VM')} to be started{nowhere} (asvctl vm show NAME)"
 
 
 def _ago(seconds: float | None) -> str:

@@ -12,6 +12,7 @@ from services.cli.client import path
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 from services.cli.vm_clone import clone
 from services.cli.vm_create import create
+from services.cli.vm_guard import guard
 from services.cli.vm_history import history
 from services.cli.vm_io import io
 from services.cli.vm_migrate import migrate
@@ -35,6 +36,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The VM's name.", auto
 
 app.command("create")(create)
 app.command("clone")(clone)
+app.command("guard")(guard)
 app.command("history")(history)
 app.command("io")(io)
 app.command("migrate")(migrate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.cli import show, units
+from services.cli import show, units, vm_guard
 from services.cli.session import wants_json
 
 
@@ -35,7 +35,9 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("state", vm.get("state")),
             ("its guest died", vm.get("panic")),
             ("waits for", "; ".join(waiting(disk) for disk in vm.get("full") or ())),
+            ("owed", vm_guard.owed(vm.get("owed"))),
             ("node", vm.get("node")),
+            ("its node is lost", _node_lost(vm)),
             ("migrating to", migrating(vm)),
             ("pcpus", ", ".join(map(str, vm.get("pcpus") or ()))),
             ("addresses", ", ".join(vm.get("addresses") or ())),
@@ -43,6 +45,8 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("memory", _memory(vm)),
             ("priority", vm.get("priority")),
             ("allotment", _allotment(vm.get("allotment") or {})),
+            ("guard", vm_guard.brief(vm)),
+            ("let go", vm.get("let_go")),
             ("machine", " ".join(str(vm[k]) for k in ("machine", "cpu_model", "firmware") if vm.get(k))),
             ("system", vm.get("system") if vm.get("system") != "linux" else ""),
             ("generation", vm.get("generation")),
@@ -75,6 +79,11 @@ def print_vm(vm: dict[str, Any]) -> None:
         print(
             f"{show.when(reason.get('at_us') if told else None)}  {show.clean(reason.get('text') if told else reason)}"
         )
+
+
+def _node_lost(vm: dict[str, Any]) -> str:
+    said = vm.get("node_lost")
+    return f"{said}; what became of it there is not known, so it is not started elsewhere" if said else ""
 
 
 def _unplugging(one: dict[str, Any]) -> str:

@@ -11,17 +11,20 @@ from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
 from proto.fence import FenceEvent
+from proto.guard import GuardEvent
 from proto.io import DevicesEvent, ImageEvent, NetworkEvent
 from proto.lease import HaEvent, LeaseEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
 from proto.pools import PoolEvent
+from proto.reserve import ReserveEvent
 from proto.vitals import VerdictEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
 from services.gateway.views.fences import FencesView
+from services.gateway.views.guards import GuardsView
 from services.gateway.views.ha import HaView
 from services.gateway.views.images import ImagesView
 from services.gateway.views.ledgers import LedgersView
@@ -37,7 +40,7 @@ EVENTS = Registry(
     c
     for union in (
         VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent,
+        ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
     )
     for c in members(union)
 )
@@ -60,6 +63,7 @@ class ReadModel:
     snapshots: SnapshotsView = field(default_factory=SnapshotsView)
     ha: HaView = field(default_factory=HaView)
     verdicts: VerdictsView = field(default_factory=VerdictsView)
+    guards: GuardsView = field(default_factory=GuardsView)
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
@@ -85,4 +89,5 @@ class ReadModel:
         self.snapshots.apply(recorded, event)
         self.ha.apply(recorded, event)
         self.verdicts.apply(recorded, event)
+        self.guards.apply(recorded, event)
         tell(self.tasks, recorded, event, self.scopes.project_of(recorded, event))

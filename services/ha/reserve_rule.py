@@ -140,19 +140,19 @@ def _told(
     possible = len(rooms) > wanted
     missing_mib = short_mib or (missing(rooms, shares, wanted, waiting) if possible and base.kind is Reserve.NODES else 0)
     demand_mib = sum(sorted((r.demand_mib for r in rooms.values()), reverse=True)[: max(1, wanted)])
-    too_large = tuple(r.largest for n, r in sorted(rooms.items()) if wanted and max(r.needs, default=0) > _elsewhere(shares, n))
+    large = [n for n, r in sorted(rooms.items()) if wanted and max(r.needs, default=0) > _elsewhere(shares, n)]
     said = []
     if covers < wanted:
         said.append(_short(rooms, wanted, covers, missing_mib))
     elif missing_mib:
         said.append(f"{missing_mib} MiB that were to be kept are not free")
-    if too_large:
-        more = f" and {len(too_large) - NAMED_MAX} more" if len(too_large) > NAMED_MAX else ""
-        said.append(f"{', '.join(too_large[:NAMED_MAX])}{more} would not fit into what any other node keeps")
+    if large:
+        more = f" and {len(large) - NAMED_MAX} more" if len(large) > NAMED_MAX else ""
+        said.append(f"the largest VM of {', '.join(large[:NAMED_MAX])}{more} would not fit into what any other node keeps")
     return Plan(
         kind=base.kind, nodes=base.nodes, pct=base.pct, away=base.away, waiting_mib=base.waiting_mib, shares=shares,
         wanted=wanted, covers=min(covers, wanted) if wanted else covers, missing_mib=missing_mib, demand_mib=demand_mib,
-        too_large=too_large, sentence="; ".join(said),
+        too_large=tuple(rooms[name].largest for name in large), sentence="; ".join(said),
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ from proto import io
 from proto.balance import BalanceCommand
 from proto.cluster import ClusterCommand
 from proto.fence import FenceCommand
+from proto.guard import GuardCommand
 from proto.lease import HaCommand, LeaseCommand
 from proto.machine import Firmware, Priority, Shape
 from proto.memory import LedgerCommand
@@ -50,7 +51,7 @@ COMMANDS = Registry(
     k
     for union in (
         c.VmCommand, c.NodeCommand, ClusterCommand, BalanceCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand,
-        io.NetworkCommand, FenceCommand, HaCommand, LeaseCommand,
+        io.NetworkCommand, FenceCommand, HaCommand, LeaseCommand, GuardCommand,
     )
     for k in members(union)
 )

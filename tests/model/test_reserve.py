@@ -102,7 +102,8 @@ def test_in_figures() -> None:
     full = {name: Room(1000, 900, (900,), "big") for name in three}
     short = plan(ONE, full)
     assert set(short.shares.values()) == {100} and short.covers == 0 and short.missing_mib == 2400
-    assert short.sentence.startswith("no loss of a node is covered: 2400 MiB more") and "big" in short.sentence
+    assert short.sentence.startswith("no loss of a node is covered: 2400 MiB more")
+    assert "the largest VM of n1, n2, n3 would not fit" in short.sentence and short.too_large == ("big",) * 3
 
 
 def test_vms_are_whole() -> None:

@@ -3,6 +3,7 @@ node is lost is an operator's here: how silence proves it is another matter (doc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from proto.lease import ArmHa, ConfirmOff, DisarmHa, ReportReturned, SetHa
 from proto.machine import Allotment, DiskWish, Priority
 from services.compute.app import SERVICE as COMPUTE
 from services.compute.states import Running, Stopped
+from services.gateway.model import ReadModel
+from services.gateway.why.ask import Why, why
+from services.gateway.why.tree import Step
 from services.ha.app import SERVICE as HA
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
@@ -208,6 +212,58 @@ def test_one_that_nothing_fits_is_not_asked_for_all_the_time() -> None:
         cluster.ask("compute", f"node-{node}", CordonNode(node=node))
     cluster.lose(within_s=120.0)
     assert 3 * 3 <= len(cluster.events("restart_wanted")) <= 3 * 7
+
+
+# --- the story --------------------------------------------------------------------------------------------------------
+
+
+def told(cluster: Cluster, vm: str) -> Why:
+    read = ReadModel()
+    for recorded in cluster.events():
+        read.apply(recorded)
+    beside = read.guards.guard(vm).positions
+    return asyncio.run(why(cluster.world.log, f"vm/{vm}", f"vm-{vm}", lambda known: known, beside))
+
+
+def chain(steps: list[Step], *types: str) -> list[Step]:
+    """The way down from a root through events of these types, each an effect of the one before."""
+    for step in steps:
+        if step.type == types[0]:
+            rest = chain(step.effects, *types[1:]) if len(types) > 1 else []
+            if len(types) == 1 or rest:
+                return [step, *rest]
+    return []
+
+
+def test_why_tells_it_from_the_nodes_loss_to_the_vm_that_runs_again() -> None:
+    cluster = Cluster()
+    cluster.vm("vm")
+    cluster.lose()
+    story = told(cluster, "vm").stories[-1]
+    whole = ("node_lost", "vm_stopped", "vm_owed", "restart_wanted", "vm_start_requested")
+    steps = chain(story.steps, *whole)
+    assert [step.type for step in steps] == list(whole)
+    assert "by somebody's word" in steps[0].sentence and "as is proven" in steps[1].sentence
+    assert "its node is lost" in steps[2].sentence and "for its guard (attempt 1)" in steps[4].sentence
+    assert any(step.type == "vm_started" for step in _flat(story.steps))
+
+
+def test_a_turn_that_came_later_is_told_in_the_same_story() -> None:
+    cluster = Cluster()
+    cluster.vm("vm")
+    for node in ("n2", "n3"):
+        cluster.ask("compute", f"node-{node}", CordonNode(node=node))
+    cluster.lose()
+    cluster.ask("compute", "node-n3", UncordonNode(node="n3"), 8.0)
+    assert cluster.at("vm") == "n3"
+    story = told(cluster, "vm").stories[-1]
+    types = [step.type for step in _flat(story.steps)]
+    assert types.count("node_lost") == 1 and types.count("restart_wanted") >= 2 and "vm_unplaced" in types
+    assert "vm_started" in types and "vm_recovered" in types
+
+
+def _flat(steps: list[Step]) -> list[Step]:
+    return [one for step in steps for one in (step, *_flat(step.effects))]
 
 
 # --- disks of one node ------------------------------------------------------------------------------------------------

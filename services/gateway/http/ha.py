@@ -14,8 +14,9 @@ from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.door import Asked, asker
-from services.gateway.http.ha_bodies import DisarmBody, Ha, HaBody, HaNode, HaRules, OffBody
+from services.gateway.http.ha_bodies import DisarmBody, Ha, HaBody, HaNode, HaRules, Kept, OffBody
 from services.gateway.problems import Problem
+from services.gateway.views.guards import GuardsView
 from services.gateway.views.ha import HaView, Standing
 
 
@@ -34,15 +35,27 @@ async def _found(gateway: Gateway) -> Ha:
     try:
         shown = await ask_service(gateway.bus, "ha", "standing", HaShown)
     except Problem:
-        return _of_log(view, sorted(gateway.model.nodes.all))
+        return _of_log(view, sorted(gateway.model.nodes.all), kept(gateway.model.guards))
     return Ha(
         armed=shown.armed, settings=HaRules.of(shown.settings), reason=shown.reason, until_us=shown.until_us, held=shown.held,
         remedy=shown.remedy, term=shown.term, holder=shown.holder, term_us=shown.term_us,
         nodes=[_node(one, view.nodes.get(one.node, Standing()), shown.at_us) for one in shown.nodes],
+        reserve=kept(gateway.model.guards),
     )  # fmt: skip
 
 
-def _of_log(view: HaView, names: list[str]) -> Ha:
+def kept(view: GuardsView) -> Kept | None:
+    plan = view.reserve
+    if plan is None:
+        return None
+    owed = [one.owed for one in view.all.values() if one.owed is not None]
+    return Kept(
+        plan.wanted, plan.covers, plan.away, plan.shares, plan.demand_mib, plan.waiting_mib, plan.missing_mib, plan.sentence,
+        len(owed), sum(bool(one.remedy) for one in owed),
+    )  # fmt: skip
+
+
+def _of_log(view: HaView, names: list[str], reserve: Kept | None) -> Ha:
     nodes = []
     for name in names:
         found = view.nodes.get(name, Standing())
@@ -52,6 +65,7 @@ def _of_log(view: HaView, names: list[str]) -> Ha:
     return Ha(
         armed=view.armed, settings=HaRules.of(view.settings), reason=view.reason, until_us=view.until_us, held=view.held,
         remedy=view.remedy, term=view.term, holder=view.holder, term_us=view.term_us, heard=False, nodes=nodes,
+        reserve=reserve,
     )  # fmt: skip
 
 

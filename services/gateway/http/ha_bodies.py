@@ -55,6 +55,24 @@ class HaNode(msgspec.Struct):
     fence: str = ""
 
 
+class Kept(msgspec.Struct):
+    """What is kept free for lost nodes' VMs, MiB. wanted: losses that are to be covered beside those of `away`, covers: that are.
+    shares: by node. demand_mib: what the VMs of the largest of them take; waiting_mib: those that are owed already; missing_mib:
+    what would have to be free beside. sentence: what cannot be guaranteed. owed: VMs that are to run and do not; unplaced: of
+    those, that fit nowhere by now."""
+
+    wanted: int
+    covers: int
+    away: tuple[str, ...]
+    shares: dict[str, int]
+    demand_mib: int
+    waiting_mib: int
+    missing_mib: int
+    sentence: str
+    owed: int = 0
+    unplaced: int = 0
+
+
 class Ha(msgspec.Struct):
     """armed: nodes that are proven dead are declared lost. held: why not just now, though it is armed. heard: ha answered; else all
     this is from the log, and says nothing of when nodes were heard."""
@@ -70,6 +88,7 @@ class Ha(msgspec.Struct):
     term_us: int = 0
     heard: bool = True
     nodes: list[HaNode] = []
+    reserve: Kept | None = None
 
 
 class HaBody(Body):

@@ -37,6 +37,7 @@ from services.gateway.http.bodies import (
 from services.gateway.http.console import console
 from services.gateway.http.devices import HANDLERS as DEVICES
 from services.gateway.http.door import Asked, asker
+from services.gateway.http.guards import set_guard, show_guard
 from services.gateway.http.history import history
 from services.gateway.http.io import io
 from services.gateway.http.memory import memory_of_vm, translate_vm
@@ -65,7 +66,7 @@ async def list_vms(request: Asked, gateway: NamedDependency[Gateway]) -> Vms:
 @get("/{vm:str}", action=Action.READ, summary="Show a VM")
 async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Vm:
     """Addresses and pCPUs come from the agent where it answers within a second."""
-    found = await gateway.vm(request.user, vm)
+    found = _with_guard(gateway, await gateway.vm(request.user, vm))
     if found.state not in ("running", "paused", "out-of-space") or not found.node:
         return found
     try:
@@ -78,6 +79,13 @@ async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPat
     return msgspec.structs.replace(
         found, addresses=info.addresses, pcpus=info.pcpus or found.pcpus, sending=info.sending
     )
+
+
+def _with_guard(gateway: Gateway, vm: Vm) -> Vm:
+    """node_lost: it is not known what became of it there."""
+    one, lost = gateway.model.guards.guard(vm.name), gateway.model.ha.nodes.get(vm.node)
+    said = lost.sentence or "it was declared lost" if lost is not None and lost.standing == "lost" else ""
+    return msgspec.structs.replace(vm, guard=one.guard, owed=one.owed, let_go=one.ended, node_lost=said)
 
 
 @post("", action=Action.OPERATE, status_code=202, summary="Create a VM")
@@ -296,7 +304,8 @@ def _input(text: str) -> bytes:
 HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
-    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, *DEVICES, *SNAPSHOTS, *VERDICTS,
+    screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, show_guard, set_guard,
+    *DEVICES, *SNAPSHOTS, *VERDICTS,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

@@ -44,7 +44,8 @@ async def why(request: Asked, gateway: NamedDependency[Gateway], kind: FromPath[
     elif kind == "network":
         await gateway.network(name)
     else:
-        beside = reclaims.vms.get(name, []) if kind == "vm" else []
+        guarded = gateway.model.guards.guard(name).positions
+        beside = sorted({*reclaims.vms.get(name, ()), *guarded}) if kind == "vm" else []
         project = gateway.model.scopes.at(stream, gateway.follower.position)
         if project is None or not request.user.sees(project):
             raise unknown(kind, name)
@@ -91,7 +92,7 @@ async def why_not(
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
     if not node:
-        return not_started(found, events, refused)
+        return not_started(found, events, refused, gateway.model.guards.guard(vm))
     return not_on_node(found, node, events, refused, gateway.model.nodes.numbers.get(node, -1))
 
 

@@ -16,6 +16,7 @@ from proto.pools import PoolSet
 from services.gateway.tasks import Task, Tasks, step
 from services.gateway.tasks.devices import devices
 from services.gateway.tasks.fencing import fencing
+from services.gateway.tasks.guards import guards
 from services.gateway.tasks.leases import leases
 from services.gateway.tasks.snapshots import snapshots
 from services.gateway.why.growing import cost
@@ -57,6 +58,13 @@ class _Story:
         task = self.tasks.begin(f"{kind}:{object}", new)
         step(task, text, self.at_us)
         return task
+
+    def again(self, kind: str, object: str, text: str) -> None:
+        """The open task goes on, though one of its attempts ended it."""
+        task = self.tasks.opened(f"{kind}:{object}")
+        if task is not None:
+            task.state, task.sentence, task.ended = "running", "", 0
+            step(task, text, self.at_us)
 
     def step(self, kind: str, object: str, text: str) -> None:
         if (task := self.tasks.opened(f"{kind}:{object}")) is not None:
@@ -322,6 +330,6 @@ def _to_go(fit: int, unfit: int) -> str:
 
 
 TELLING = (
-    _start_begins, _start_goes_on, _migrates, _running_changes, _ends, snapshots, devices, _images, _networks, _nodes,
+    guards, _start_begins, _start_goes_on, _migrates, _running_changes, _ends, snapshots, devices, _images, _networks, _nodes,
     _node_leaves, fencing, leases,
 )  # fmt: skip

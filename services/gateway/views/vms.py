@@ -18,6 +18,7 @@ from proto.panics import VmPanicked, VmPanicOver
 from proto.space import FullDisk, VmRanOutOfSpace, VmSpaceRegained
 from proto.space import said as said_full
 from services.gateway.views import left, unplugging
+from services.gateway.views.guards import Owed, Rules
 
 REASONS_MAX = 8
 """How many of its latest reasons an object keeps."""
@@ -38,7 +39,8 @@ class Vm(msgspec.Struct):
     it is on its way to; `node` is where it runs; disks_there: as they are granted to that node. hardware: what it
     was last seen to have. sending: how far, as its node says right now. full: disks whose pools have no room: it stands still since
     full_us. drifts: what its process has otherwise than ordered; unplugging: what
-    its guest is still to let go of."""
+    its guest is still to let go of. Of one that is shown alone: its guard; owed: it is to run, and does not; let_go: why its guard
+    does not start it; node_lost: its node is lost, why, and what became of it there is not known."""
 
     name: str
     project: str
@@ -81,6 +83,10 @@ class Vm(msgspec.Struct):
     drifts: tuple[Drift, ...] = ()
     unplugging: tuple[unplugging.Unplugging, ...] = ()
     left: tuple[left.LeftDisk, ...] = ()
+    guard: Rules | None = None
+    owed: Owed | None = None
+    let_go: str = ""
+    node_lost: str = ""
 
 
 @dataclass(slots=True)

@@ -1,11 +1,13 @@
-"""Decisions of a node's ladder that follow one another closely are one story: it looks once a second, and each look that decides
-something is a task of its own. Pure."""
+"""Decisions that follow one another closely are one story, though each began as a task of its own: a ladder looks once a second, a
+node is suspected before it is lost, and a VM's turn comes when it comes. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from proto.guard import GuardEnded, RestartWanted, VmOwed, VmUnplaced
 from proto.ladder import LadderClimbed, LadderDescended
+from proto.lease import NodeIsolated, NodeLost, NodeReturned, NodeSuspected, NodeTrusted
 from services.gateway.why.tree import Known
 
 QUIET_US = 600_000_000
@@ -15,14 +17,26 @@ QUIET_US = 600_000_000
 def episodes(events: Iterable[Known]) -> dict[str, str]:
     """Task of a decision -> the task of the first of its episode."""
     joined: dict[str, str] = {}
-    last: dict[str, tuple[str, int]] = {}
+    last: dict[tuple[str, str], tuple[str, int]] = {}
     for known in sorted(events, key=lambda known: known.recorded.position):
-        if not isinstance(known.event, LadderClimbed | LadderDescended):
+        if (of := _of(known)) is None:
             continue
-        node, at_us = known.event.node, known.recorded.at_us
-        first, before_us = last.get(node, ("", 0))
-        if not first or at_us - before_us > QUIET_US:
-            first = known.meta.correlation
-        joined[known.meta.correlation] = first
-        last[node] = (first, at_us)
+        own, at_us = known.meta.correlation, known.recorded.at_us
+        first, before_us = last.get(of, ("", 0))
+        first = joined.get(own) or (first if first and at_us - before_us <= QUIET_US else own)
+        joined[own] = first
+        last[of] = (first, at_us)
     return joined
+
+
+def _of(known: Known) -> tuple[str, str] | None:
+    """Whose story it belongs to. What a person asked for is a story of its own."""
+    match known.event:
+        case LadderClimbed() | LadderDescended():
+            return "ladder", known.event.node
+        case NodeSuspected() | NodeIsolated() | NodeTrusted() | NodeLost() | NodeReturned():
+            return "node", known.event.node
+        case VmOwed() | RestartWanted() | VmUnplaced() | GuardEnded() if not known.meta.actor.startswith("user:"):
+            return "guard", known.event.vm
+        case _:
+            return None

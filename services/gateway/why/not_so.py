@@ -9,6 +9,7 @@ import msgspec
 
 from proto import compute as c
 from proto.migration import VmMigrationFailed, VmMigrationRequested
+from services.gateway.views.guards import Guarded
 from services.gateway.views.vms import Vm
 from services.gateway.why.ask import Refusal
 from services.gateway.why.placing import evidence_of, why_not_node
@@ -45,9 +46,18 @@ def not_on_node(vm: Vm, node: str, events: Sequence[Known], refused: Sequence[Re
     return WhyNot(question, said, where.at_us, where.position, evidence)
 
 
-def not_started(vm: Vm, events: Sequence[Known], refused: Sequence[Refusal]) -> WhyNot:
-    """As above."""
+def not_started(vm: Vm, events: Sequence[Known], refused: Sequence[Refusal], guarded: Guarded | None = None) -> WhyNot:
+    """As above. guarded: what is known of its guard."""
     question = f"why is {vm.name} not started?"
+    if vm.state == "stopped" and guarded is not None and guarded.owed is not None:
+        owed = guarded.owed
+        return WhyNot(
+            question, f"it is to run, and is tried again: {owed.sentence}", owed.since_us, guarded.positions[-1],
+            remedy=owed.remedy,
+        )  # fmt: skip
+    if vm.state == "stopped" and guarded is not None and guarded.ended:
+        said = f"its guard let it go: {guarded.ended}"
+        return WhyNot(question, said, vm.changed_us, guarded.positions[-1], remedy=f"start {vm.name}")
     if vm.state not in ("stopped", "starting"):
         return WhyNot(question, f"{vm.name} is {vm.state} on {vm.node}", vm.changed_us)
     if vm.state == "starting":
