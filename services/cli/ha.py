@@ -98,7 +98,7 @@ def _storage(node: dict[str, Any]) -> str:
 
 
 def _lease(node: dict[str, Any]) -> str:
-    own = node.get("own") or ""
+    own = (node.get("own") or "") if 0 <= node.get("watchdog_s", -1) < 5 else ""
     return f"{own}, {node['left_s']:.1f} s left" if own == "held" else own
 
 

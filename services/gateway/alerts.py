@@ -48,7 +48,7 @@ def _out_of_space(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Ale
 
 
 def _ha(model: ReadModel) -> Iterator[Alert]:
-    for found in ha_alerts.said(model.ha):
+    for found in ha_alerts.said(model.ha, model.nodes.pool_names()):
         yield Alert(*found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from services.gateway.views.ha import HaView, Standing
@@ -18,17 +18,18 @@ class Said(NamedTuple):
     remedy: str
 
 
-def said(ha: HaView) -> Iterator[Said]:
+def said(ha: HaView, names: Mapping[str, str]) -> Iterator[Said]:
+    """names: of pools, by their words."""
     if ha.held:
         yield Said("ha-held", "ha/main", ha.changed_us, f"nothing is declared lost by itself: {ha.held}", ha.remedy)
     if not ha.armed:
         sentence = f"high availability is disarmed: {ha.reason}"
         yield Said("ha-disarmed", "ha/main", ha.changed_us, sentence, "asvctl ha arm, once that is done")
     for name, node in sorted(ha.nodes.items()):
-        yield from _of_node(name, node)
+        yield from _of_node(name, node, node.faults(names))
 
 
-def _of_node(name: str, node: Standing) -> Iterator[Said]:
+def _of_node(name: str, node: Standing, faults: tuple[str, ...]) -> Iterator[Said]:
     about = f"node/{name}"
     match node.standing:
         case "suspected":
@@ -42,6 +43,6 @@ def _of_node(name: str, node: Standing) -> Iterator[Said]:
         case "lost":
             remedy = f"repair {name} and start it: it comes back by itself once it has ended what is no longer its own"
             yield Said("node-lost", about, node.since_us, f"{name} is lost: {node.sentence}", remedy)
-    if node.faults:
+    if faults:
         remedy = f"its VMs run on; see to the storage and networks of {name}, or move its VMs away (asvctl node drain {name})"
-        yield Said("node-paths", about, node.faults_us, f"{name} is heard, but {'; '.join(node.faults)}", remedy)
+        yield Said("node-paths", about, node.faults_us, f"{name} is heard, but {'; '.join(faults)}", remedy)

@@ -44,6 +44,8 @@ class FenceNode:
     device: str
 
 
+NO_NAMES: Mapping[str, str] = {}
+
 Effect = Reply | Ask | Tell | FenceNode
 
 
@@ -65,3 +67,5 @@ class Picture:
     ha: Ha
     leases: Mapping[str, Lease]
     members: Mapping[str, Member]
+    names: Mapping[str, str] = NO_NAMES
+    """of pools, by their words: for people"""

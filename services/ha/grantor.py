@@ -99,7 +99,7 @@ class Grantor:
         for name, lease in picture.leases.items():
             if self.epochs.get(name) != lease.epoch:
                 self.epochs[name] = lease.epoch
-                self.nodes[name] = Node(asked_us=self.ticked_us, slow_us=self.node(name).slow_us)
+                self.nodes[name] = Node(self.ticked_us, self.ticked_us, slow_us=self.node(name).slow_us)
 
     def node(self, name: str) -> Node:
         return self.nodes.setdefault(name, Node())

@@ -137,8 +137,12 @@ class Judge:
             return None
         since_us = max(self.grantor.node(name).record(p).moved_us for p in lease.pools)
         for_us = self.now_us - since_us if since_us else self.now_us - self.grantor.born_us
-        said = f"its record stands still for {for_us / 1e6:.1f} s in {', '.join(lease.pools)}"
+        said = f"its record stands still for {for_us / 1e6:.1f} s in {self._named(lease.pools)}"
         return Silence(path=Sign.STORAGE, since_us=since_us, for_us=for_us, sentence=said)
+
+    def _named(self, pools: tuple[str, ...]) -> str:
+        names = self.grantor.picture.names
+        return ", ".join(sorted(names.get(pool, pool) for pool in pools))
 
     def _peers(self, name: str, lease: Lease) -> Silence | None:
         """Some were asked, none that is fit to judge reached it; or who is there now is not who had the lease."""

@@ -57,11 +57,13 @@ class Heard:
 
 @dataclass(slots=True)
 class NodeViews:
-    """version: changes with the members. leases: epoch and boot of each node's lease."""
+    """version: changes with the members. leases: epoch and boot of each node's lease. names: of pools,
+    by their words."""
 
     members: dict[str, MemberView] = field(default_factory=dict)
     version: int = 0
     leases: dict[str, tuple[int, str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     heard: dict[str, Heard] = field(default_factory=dict)
     now_us: int = 0
 
@@ -72,6 +74,7 @@ class NodeViews:
             case NodeReported(capabilities=can):
                 faults = tuple(said for bridge in can.bridges for said in faults_of(bridge))
                 words = tuple(sorted(set(can.pool_ids.values())))
+                self.names |= {word: name for name, word in can.pool_ids.items()}
                 self.members[event.node] = MemberView(words, faults, can.watch_at, can.watchdog)
             case NodeRemoved():
                 self.members.pop(event.node, None)
@@ -112,7 +115,7 @@ class NodeViews:
         if heard is None:
             return ""
         signs = [("it asked for its lease", heard.control_us), ("its watchdog spoke", heard.beat_us)]
-        signs += [(f"its record in pool {pool} moved", at_us) for pool, (_, at_us) in sorted(heard.moved.items())]
+        signs += [(f"its record in pool {self.names.get(pool, pool)} moved", at_us) for pool, (_, at_us) in sorted(heard.moved.items())]
         for said, at_us in signs:
             if at_us and now_us - at_us < LIVES_US:
                 return f"{said} {max(0, now_us - at_us) / 1e6:.1f} s ago"

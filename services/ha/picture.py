@@ -26,7 +26,7 @@ def members(views: Views) -> Mapping[str, Member]:
 def picture(states: Mapping[str, Any], views: Views, known: Mapping[str, Member] | None = None) -> Picture:
     """known: the members, where they have not changed since."""
     leases = {name.removeprefix(LEASE): state for name, state in states.items() if name.startswith(LEASE)}
-    return Picture(states.get(MAIN, HA.initial), leases, members(views) if known is None else known)
+    return Picture(states.get(MAIN, HA.initial), leases, members(views) if known is None else known, views.nodes.names)
 
 
 def shown(states: Mapping[str, Any], views: Views) -> HaShown:
@@ -47,11 +47,15 @@ def _standing(name: str, lease: Lease, ha: Ha, views: NodeViews) -> NodeStanding
         since_us, sentence = lease.since_us, "; ".join(silence.sentence for silence in lease.silences)
     elif isinstance(lease, Lost):
         since_us, sentence = lease.since_us, lease.proof.sentence
+
+    def named(pools: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(views.names.get(pool, pool) for pool in pools))
+
     return NodeStanding(
         node=name, standing=type(lease).__name__.lower() if lease.boot_id or isinstance(lease, Lost) else "none",
         since_us=since_us, sentence=sentence, epoch=lease.epoch, boot_id=lease.boot_id,
-        granted=lease.term == ha.term and not isinstance(lease, Lost), pools=lease.pools, tolerant=lease.tolerant,
-        control_us=heard.control_us, storage_us={pool: at_us for pool, (_, at_us) in sorted(heard.moved.items())},
+        granted=lease.term == ha.term and not isinstance(lease, Lost), pools=named(lease.pools), tolerant=lease.tolerant,
+        control_us=heard.control_us, storage_us={views.names.get(pool, pool): at_us for pool, (_, at_us) in sorted(heard.moved.items())},
         beat_us=heard.beat_us, own=heard.own, left_us=heard.left_us, slow=heard.slow,
-        watched=member is not None and member.watched, stuck=lease.stuck, networks=lease.networks, letter=lease.letter,
+        watched=member is not None and member.watched, stuck=named(lease.stuck), networks=lease.networks, letter=lease.letter,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from services.gateway.views.ha import HaView, Standing
 async def show_ha(gateway: NamedDependency[Gateway]) -> Ha:
     """While ha does not answer, what the log says."""
     found = await _found(gateway)
+    found.reserve = kept(gateway.model.guards)
     for node in found.nodes:
         if (device := gateway.model.fences.all.get(node.name)) is not None:
             node.fence = device.state
@@ -31,16 +32,15 @@ async def show_ha(gateway: NamedDependency[Gateway]) -> Ha:
 
 
 async def _found(gateway: Gateway) -> Ha:
-    view = gateway.model.ha
+    view, pools = gateway.model.ha, gateway.model.nodes.pool_names()
     try:
         shown = await ask_service(gateway.bus, "ha", "standing", HaShown)
     except Problem:
-        return _of_log(view, sorted(gateway.model.nodes.all), kept(gateway.model.guards))
+        return _of_log(view, sorted(gateway.model.nodes.all), pools)
     return Ha(
         armed=shown.armed, settings=HaRules.of(shown.settings), reason=shown.reason, until_us=shown.until_us, held=shown.held,
         remedy=shown.remedy, term=shown.term, holder=shown.holder, term_us=shown.term_us,
-        nodes=[_node(one, view.nodes.get(one.node, Standing()), shown.at_us) for one in shown.nodes],
-        reserve=kept(gateway.model.guards),
+        nodes=[_node(one, view.nodes.get(one.node, Standing()).faults(pools), shown.at_us) for one in shown.nodes],
     )  # fmt: skip
 
 
@@ -55,21 +55,20 @@ def kept(view: GuardsView) -> Kept | None:
     )  # fmt: skip
 
 
-def _of_log(view: HaView, names: list[str], reserve: Kept | None) -> Ha:
+def _of_log(view: HaView, names: list[str], pools: dict[str, str]) -> Ha:
     nodes = []
     for name in names:
         found = view.nodes.get(name, Standing())
         nodes.append(
-            HaNode(name, found.standing, found.since_us, found.sentence, found.epoch, faults=found.faults)
+            HaNode(name, found.standing, found.since_us, found.sentence, found.epoch, faults=found.faults(pools))
         )
     return Ha(
         armed=view.armed, settings=HaRules.of(view.settings), reason=view.reason, until_us=view.until_us, held=view.held,
         remedy=view.remedy, term=view.term, holder=view.holder, term_us=view.term_us, heard=False, nodes=nodes,
-        reserve=reserve,
     )  # fmt: skip
 
 
-def _node(one: NodeStanding, known: Standing, at_us: int) -> HaNode:
+def _node(one: NodeStanding, faults: tuple[str, ...], at_us: int) -> HaNode:
     def ago(us: int) -> float:
         return round(max(0, at_us - us) / 1e6, 2) if us else -1.0
 
@@ -77,7 +76,7 @@ def _node(one: NodeStanding, known: Standing, at_us: int) -> HaNode:
         name=one.node, standing=one.standing, since_us=one.since_us, sentence=one.sentence, epoch=one.epoch,
         granted=one.granted, control_s=ago(one.control_us), storage_s={p: ago(us) for p, us in one.storage_us.items()},
         watchdog_s=ago(one.beat_us), own=one.own, left_s=round(one.left_us / 1e6, 2), slow=one.slow, watched=one.watched,
-        pools=one.pools, faults=known.faults,
+        pools=one.pools, faults=faults,
     )  # fmt: skip
 
 

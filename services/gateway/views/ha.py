@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,16 +32,23 @@ TOLD_MAX = 100
 
 
 class Standing(msgspec.Struct):
-    """Of a node that has a lease, or had one. standing: `trusted`, `suspected`, `isolated`, `lost`. faults: what is wrong with its
-    paths, though it is heard, a sentence each."""
+    """Of a node that has a lease, or had one. standing: `trusted`, `suspected`, `isolated`, `lost`. stuck,
+    networks: as NodePathsNoted said last."""
 
     standing: str = "trusted"
     since_us: int = 0
     sentence: str = ""
     epoch: int = 1
     asked: bool = False
-    faults: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
     faults_us: int = 0
+
+    def faults(self, names: Mapping[str, str]) -> tuple[str, ...]:
+        """What is wrong with its paths, though it is heard, a sentence each. names: of pools, by their words."""
+        lost = "that path of its lease is gone"
+        pools = sorted(names.get(pool, pool) for pool in self.stuck)
+        return (*(f"it cannot write its record in pool {pool}: {lost}" for pool in pools), *self.networks)
 
 
 @dataclass(slots=True)
@@ -85,8 +93,7 @@ class HaView:
 
     def _node(self, node: Standing, event: Any) -> None:
         if isinstance(event, NodePathsNoted):
-            stuck = [f"it cannot write its record in pool {pool}: that path of its lease is gone" for pool in event.pools]
-            node.faults, node.faults_us = (*stuck, *event.networks), event.at_us
+            node.stuck, node.networks, node.faults_us = event.pools, event.networks, event.at_us
             return
         node.since_us, node.sentence, node.asked = event.at_us, "", False
         match event:

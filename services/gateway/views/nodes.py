@@ -45,6 +45,11 @@ class NodesView:
     numbers: dict[str, int] = field(default_factory=dict)
     """of all that ever joined, in that order: placements tell of nodes by them"""
 
+    def pool_names(self) -> dict[str, str]:
+        """By the pools' words."""
+        known = [node.capabilities.pool_ids for node in self.all.values() if node.capabilities is not None]
+        return {word: name for ids in known for name, word in ids.items()}
+
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
             case c.NodeJoined():
