@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from libs.common.messages import Command
 from proto.lease import AskLetter, AskProbe, AskRecords, Granted
@@ -44,8 +44,6 @@ class FenceNode:
     device: str
 
 
-NO_NAMES: Mapping[str, str] = {}
-
 Effect = Reply | Ask | Tell | FenceNode
 
 
@@ -67,5 +65,5 @@ class Picture:
     ha: Ha
     leases: Mapping[str, Lease]
     members: Mapping[str, Member]
-    names: Mapping[str, str] = NO_NAMES
+    names: Mapping[str, str] = field(default_factory=dict)
     """of pools, by their words: for people"""

@@ -115,7 +115,8 @@ class NodeViews:
         if heard is None:
             return ""
         signs = [("it asked for its lease", heard.control_us), ("its watchdog spoke", heard.beat_us)]
-        signs += [(f"its record in pool {self.names.get(pool, pool)} moved", at_us) for pool, (_, at_us) in sorted(heard.moved.items())]
+        for pool, (_, at_us) in sorted(heard.moved.items()):
+            signs.append((f"its record in pool {self.names.get(pool, pool)} moved", at_us))
         for said, at_us in signs:
             if at_us and now_us - at_us < LIVES_US:
                 return f"{said} {max(0, now_us - at_us) / 1e6:.1f} s ago"

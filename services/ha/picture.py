@@ -51,11 +51,12 @@ def _standing(name: str, lease: Lease, ha: Ha, views: NodeViews) -> NodeStanding
     def named(pools: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(views.names.get(pool, pool) for pool in pools))
 
+    moved = {views.names.get(pool, pool): at_us for pool, (_, at_us) in sorted(heard.moved.items())}
     return NodeStanding(
         node=name, standing=type(lease).__name__.lower() if lease.boot_id or isinstance(lease, Lost) else "none",
         since_us=since_us, sentence=sentence, epoch=lease.epoch, boot_id=lease.boot_id,
         granted=lease.term == ha.term and not isinstance(lease, Lost), pools=named(lease.pools), tolerant=lease.tolerant,
-        control_us=heard.control_us, storage_us={views.names.get(pool, pool): at_us for pool, (_, at_us) in sorted(heard.moved.items())},
+        control_us=heard.control_us, storage_us=moved,
         beat_us=heard.beat_us, own=heard.own, left_us=heard.left_us, slow=heard.slow,
         watched=member is not None and member.watched, stuck=named(lease.stuck), networks=lease.networks, letter=lease.letter,
     )  # fmt: skip

@@ -69,11 +69,11 @@ class Fresh:
 
 @dataclass(slots=True)
 class Node:
-    """since_us: when this epoch of it began for us. asked_us: the last AskGrant of the lease's boot; other_us: of another boot. granted_us: the last grant of this grantor.
-    named_us: when each pool was named in a grant last; tolerant_us: when a long lease was granted last. slow_us: when it last said
-    that it was late itself. fresh: reads upon an AskRecords. probes: by witness when it was asked, and whether it had an answer.
-    answer: the record with the latest answer to a letter. declared: told to the log as epoch, boot, proof; nothing is granted from
-    then on. retry: what is not to be done again before when."""
+    """since_us: when this epoch of it began for us. asked_us: the last AskGrant of the lease's boot; other_us: of another boot.
+    granted_us: the last grant of this grantor. named_us: when each pool was named in a grant last; tolerant_us: when a long lease
+    was granted last. slow_us: when it last said that it was late itself. fresh: reads upon an AskRecords. probes: by witness when
+    it was asked, and whether it had an answer. answer: the record with the latest answer to a letter. declared: told to the log as
+    epoch, boot, proof; nothing is granted from then on. retry: what is not to be done again before when."""
 
     since_us: int = 0
     asked_us: int = 0
