@@ -41,7 +41,11 @@ TELL_US = 500_000
 PROBE_US = 1_000_000
 READ_US = 100_000
 """between two fresh reads of a record that is about to prove something"""
+PROBED_US = 3_000_000
+"""how long an answer of peers counts, and how long it is waited for"""
 LETTER_US = 1_000_000
+ANSWER_US = 300_000
+"""between two looks for the answer to a letter"""
 WITNESSES_MAX = 3
 FENCE_US = 5_000_000
 
@@ -151,11 +155,10 @@ class Judge:
             return Silence(
                 path=Sign.PEERS, since_us=other_us, for_us=0, sentence="it was started anew: another boot asks"
             )
-        wait_us = PROBE_US * 3
         recent = {
             witness: (sent_us, reached)
             for witness, (sent_us, reached) in self.grantor.node(name).probes.items()
-            if self.now_us - sent_us <= wait_us
+            if self.now_us - sent_us <= PROBED_US
             and (reached or self.now_us - self.grantor.node(witness).slow_us > rules.SLOW_US)
         }
         if not recent or any(reached for _, reached in recent.values()):
@@ -221,6 +224,8 @@ class Judge:
         if not self._outlives(name, lease, node):
             return []
         asked = isinstance(lease, Away) and lease.asked
+        if not (unreached or self._reached(node) or silences[0].for_us >= away_us + PROBED_US):
+            return []
         if silences[0].for_us >= away_us and not asked and (evacuate or not isinstance(lease, Away)):
             if not node.due("isolate", self.now_us, TELL_US):
                 return []
@@ -230,7 +235,10 @@ class Judge:
         proof = rules.acknowledged(self.now_us, lease, node, self.grantor.term)
         if proof is not None:
             return self._declare(name, node, proof)
-        return self._letter(name, lease, node)
+        return self._letter(name, lease, node) + self._look(name, lease, node, ANSWER_US)
+
+    def _reached(self, node: Node) -> bool:
+        return any(reached and self.now_us - sent_us <= PROBED_US for sent_us, reached in node.probes.values())
 
     def _outlives(self, name: str, lease: Lease, node: Node) -> bool:
         """Its record moved when it had been silent for long already: what was written before it fell silent says nothing."""
@@ -278,7 +286,10 @@ class Judge:
             mark = record.newest_mark()
             since = record.still_since(mark, self.now_us) if mark is not None else None
             ready_us = max(ready_us, (since if since is not None else self.now_us) + wait)
-        if not lease.pools or self.now_us < ready_us or not node.due("read", self.now_us, READ_US):
+        return self._look(name, lease, node, READ_US) if lease.pools and self.now_us >= ready_us else []
+
+    def _look(self, name: str, lease: Lease, node: Node, every_us: int) -> list[Effect]:
+        if not node.due("read", self.now_us, every_us):
             return []
         message = AskRecords(nodes=(name,), pools=lease.pools)
         return [self.grantor.put(self.now_us, to, message, (name,)) for to in self.witnesses(name, self.grantor.serial)]

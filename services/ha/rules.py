@@ -91,7 +91,8 @@ def acknowledged(now_us: int, lease: Lease, node: Node, term: int) -> Proof | No
         return None
     if answer.acknowledged != lease.letter or answer.epoch != lease.epoch:
         return None
-    said = f"its record says, in answer to letter {lease.letter}, that it has ended {len(answer.done)} VMs"
+    what = ", ".join(answer.done) or "all that it had under its lease"
+    said = f"its record says, in answer to letter {lease.letter}, that it has ended {what}"
     return Proof(
         kind=ProofKind.ACKNOWLEDGED, at_us=now_us, term=term, letter=lease.letter, vms=answer.done, sentence=said
     )
