@@ -22,7 +22,8 @@ AGENT_S = 20.0
 STILL_S = 20.0
 SPINS_S = 15.0
 IDLE_S = 120.0
-"""an agent that is stuck in a guest with nothing to do looks like a hang but for its vCPUs: it is given this long"""
+"""an agent that is stuck in a guest with nothing to do looks like a hang but for its vCPUs, and one in a guest that computes and has
+neither disk nor NIC is not told from it: they are given this long"""
 LONE_S = 60.0
 """after which a watchdog that ran out is told of, though no other sign agrees"""
 
@@ -35,7 +36,13 @@ def two_signs(findings: Iterable[Finding]) -> bool:
     own = own_words(said)
     if len(own) >= 2:
         return True
-    return len(own) == 1 and idle_for(said) >= (STILL_S if _abnormal(said) or Sign.AGENT not in own else IDLE_S)
+    return len(own) == 1 and idle_for(said) >= _enough(said, own)
+
+
+def _enough(said: Mapping[Sign, Finding], own: list[Sign]) -> float:
+    if Sign.IO in said and (_abnormal(said) or Sign.AGENT not in own):
+        return STILL_S
+    return IDLE_S
 
 
 def lives(said: Mapping[Sign, Finding]) -> bool:

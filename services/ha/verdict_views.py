@@ -161,9 +161,9 @@ def react(event: Any, recorded: Recorded) -> Sequence[Command]:
 
 
 def look(now_us: int, views: VitalsViews) -> Iterable[Command]:
-    for name, ward in sorted(views.wards.items()):
-        if ward.panic is not None or ward.open or ward.died:
-            yield from _looked(name, ward, views, now_us)
+    told = [(name, ward) for name, ward in views.wards.items() if ward.panic is not None or ward.open or ward.died]
+    for name, ward in sorted(told, key=lambda one: one[0]):
+        yield from _looked(name, ward, views, now_us)
     for _, node in sorted(views.nodes.items()):
         for name in sorted(node.vms):
             found = views.wards.get(name)

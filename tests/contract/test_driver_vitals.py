@@ -61,6 +61,24 @@ async def test_a_guest_that_is_up_shows_it(rig: Rig, driver: Driver) -> None:
             await question
 
 
+WATCHDOG = "watchdog -T 4 -t 1 /dev/watchdog; sleep 2; killall -9 watchdog"
+
+
+async def test_a_watchdog_that_is_not_wound_up_runs_out_and_nothing_else_happens(tmp_path: Path) -> None:
+    for rig in rig_of("qemu", tmp_path):
+        driver = rig.driver()
+        await driver.open()
+        await begun(driver, rig, "web-1")
+        assert (await driver.exec("web-1", ("/bin/sh", "-c", WATCHDOG), b"", BOOTS_S_MAX)).exit_code == 0
+        async with asyncio.timeout(BOOTS_S_MAX):
+            while not (count := await driver.vitals("web-1")).ran_out:
+                await asyncio.sleep(0.2)
+        assert (count.status, count.began) == ("running", 2) and await driver.ping("web-1", 10.0)
+        await driver.reset("web-1")
+        assert (await driver.vitals("web-1")).ran_out == 0
+        await driver.close()
+
+
 class Watched:
     """What an agent would tell of some VMs."""
 

@@ -60,7 +60,7 @@ STANDS, RUNS, STARVED = f(Sign.CPU, "stands"), f(Sign.CPU, "runs"), f(Sign.CPU, 
     [
         (SILENT, STILL, SPINS),
         (SILENT, STILL, STANDS),
-        (SILENT, SPINS),  # it has neither disk nor NIC
+        (f(Sign.AGENT, "silent", IDLE_S), f(Sign.CPU, "spins", IDLE_S)),  # it has neither disk nor NIC
         (SILENT, RAN_OUT),
         (RAN_OUT, STILL, RUNS),
         (PANIC_TEXT, STILL, SPINS),
@@ -83,6 +83,7 @@ def test_two_signs_are_a_hang(findings: tuple[Finding, ...]) -> None:
         (STILL, STANDS, BLACK),  # and its screen is switched off
         (SILENT, STILL, RUNS),  # an agent that is stuck, in a guest with nothing to do
         (SILENT, MOVES, SPINS),
+        (SILENT, SPINS),  # it has neither disk nor NIC, and an agent that is stuck
         (RAN_OUT, MOVES),
         (RAN_OUT, f(Sign.AGENT, "answers", 0), STILL),
         (BLUE, MOVES),
