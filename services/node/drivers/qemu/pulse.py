@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from services.node.drivers import DriverError
 from services.node.drivers.qemu.devices import device_id
@@ -70,7 +71,7 @@ async def count(vm: RunningVm) -> VitalCount:
     )  # fmt: skip
 
 
-def _done(block: dict[str, dict[str, int]]) -> list[int]:
+def _done(block: Mapping[str, Any]) -> list[int]:
     """Of a disk's requests; a flash chip and an empty drive have none."""
     if not block.get("qdev"):
         return []
