@@ -22,8 +22,8 @@ AGENT_S = 20.0
 STILL_S = 20.0
 SPINS_S = 15.0
 IDLE_S = 120.0
-"""an agent that is stuck in a guest with nothing to do looks like a hang but for its vCPUs, and one in a guest that computes and has
-neither disk nor NIC is not told from it: they are given this long"""
+"""an agent that is stuck in a guest with nothing to do looks like a hang but for its vCPUs, and one in a guest that computes and
+has neither disk nor NIC is not told from it: they are given this long"""
 LONE_S = 60.0
 """after which a watchdog that ran out is told of, though no other sign agrees"""
 
