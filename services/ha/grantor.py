@@ -139,7 +139,10 @@ class Grantor:
         if lease.boot_id != ask.boot_id:
             return Granted(self.term, ask.epoch, ask.sent_us, refused=Refuse.OTHER_BOOT) if lease.boot_id else no
         tolerant = self.picture.ha.settings.tolerant and lease.tolerant
-        pools = tuple(pool for pool in nameable(self, ask.node, ask) if pool in lease.pools)
+        wanted = nameable(self, ask.node, ask)
+        pools = tuple(pool for pool in wanted if pool in lease.pools)
+        if pools != wanted and not node.granted_us:
+            return no  # what begins has both paths: else a VM that starts at once would die with the control plane
         node.granted_us = now_us
         node.named_us |= dict.fromkeys(pools, now_us)
         node.tolerant_us = now_us if tolerant else node.tolerant_us

@@ -53,6 +53,14 @@ def test_nothing_is_granted_before_the_term_and_the_lease_are_in_the_log() -> No
     assert rig.leases["n1"] == Trusted(boot_id="boot-n1", term=1, pools=("p",), address="n1")
 
 
+def test_no_lease_begins_without_its_second_path() -> None:
+    rig = Rig("n1 n2")
+    for _ in range(80):
+        rig.run(0.1)
+        assert all(node.pools == ("p",) for node in rig.nodes.values() if node.span_us)
+    assert all(node.span_us for node in rig.nodes.values())
+
+
 def test_a_healthy_cluster_decides_nothing() -> None:
     rig = settled()
     before = len(rig.events)
