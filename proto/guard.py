@@ -75,7 +75,7 @@ class SetGuard(Command):
 
 
 class Cause(StrEnum):
-    """Why a VM is owed. node-lost; died: its QEMU ended by itself; panic: the guest said so (pvpanic, crash notifier); hang: two
+    """Why a VM is owed. node-lost (or its lease is over); died: its QEMU ended by itself; panic: the guest said so (pvpanic, crash notifier); hang: two
     independent signs."""
 
     NODE_LOST = "node-lost"

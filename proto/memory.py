@@ -210,6 +210,11 @@ class CapacitySet(Event):
     asked_mib: int = 0
     reserve_mib: int = 0
 
+    @property
+    def asked_for_mib(self) -> int:
+        """Before high availability kept anything, all of it was."""
+        return self.asked_mib if self.asked_mib or self.reserve_mib else self.share_mib
+
 
 class CapacityExceeded(Event):
     """The host lost memory, and what was promised is more than what is left: nothing is taken from anyone, nothing new is promised

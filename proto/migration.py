@@ -32,8 +32,7 @@ class MigrateVm(Command):
     """Move a running VM, with its memory, while it runs. node: only there, if given; deadline_s: how long its memory may take to be
     sent before the source gives up and runs on; reason: why, for those who wonder later. with_group: all of its `together` group is
     to follow it, so it may go where none of it is yet. planned: nobody waits for the answer, so a refusal is an event. choice,
-    unheard, incarnation: as for StartVm, and the VM's own node is no candidate; failover: as in the event; filled in by compute's
-    own view."""
+    unheard, incarnation: as for StartVm, and the VM's own node is no candidate."""
 
     vm: Name
     node: str = ""
@@ -45,7 +44,6 @@ class MigrateVm(Command):
     unheard: tuple[str, ...] = ()
     incarnation: int = 1
     ways: tuple[Way, ...] = ()
-    failover: bool = False
 
 
 class CancelMigration(Command):
@@ -55,8 +53,7 @@ class CancelMigration(Command):
 
 
 class VmMigrationRequested(Event):
-    """A node was chosen; its ledger and io are asked for the incoming generation, beside what the source holds. failover: the
-    source is being emptied, so that the memory that is kept for its VMs may be used."""
+    """A node was chosen; its ledger and io are asked for the incoming generation, beside what the source holds."""
 
     vm: VmId
     node: NodeId
@@ -73,7 +70,6 @@ class VmMigrationRequested(Event):
     nics: tuple[NicWish, ...] = ()
     allotment: Allotment = Allotment()
     way: Way = Way()
-    failover: bool = False
 
 
 class VmMigrationRefused(Event):

@@ -24,7 +24,7 @@ class Seen(StrEnum):
 
 class GoneCause(StrEnum):
     """Why a VM's process ended. `migrated`: its guest was sent whole to another node. panic, hang: it was ended, as its guest was
-    found dead. `node-lost`: nobody saw it; NodeLost has what proves it."""
+    found dead. `node-lost`: nobody saw it; NodeLost has what proves it. lease-ended: its node's watchdog ended it."""
 
     ORDERED = "ordered"
     GUEST = "guest-shutdown"
@@ -33,6 +33,7 @@ class GoneCause(StrEnum):
     PANIC = "panic"
     HANG = "hang"
     NODE_LOST = "node-lost"
+    LEASE_ENDED = "lease-ended"
     UNKNOWN = "unknown"
 
 

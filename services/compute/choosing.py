@@ -24,8 +24,8 @@ from services.compute.views import Views, promise_to, share_of
 @dataclass(frozen=True, slots=True)
 class Quest:
     """How a node is looked for. node: only that one; tried: not those; source: the node that the VM is to leave; with_group: all of
-    its `together` group is to follow; along: its disks may go with it to pools of the same names; failover: as in
-    Wishes."""
+    its `together` group is to follow; along: its disks may go with it to pools of the same names; failover,
+    moving: as in Wishes."""
 
     node: str = ""
     tried: tuple[str, ...] = ()
@@ -33,6 +33,7 @@ class Quest:
     with_group: bool = False
     along: bool = False
     failover: bool = False
+    moving: bool = False
 
 
 ANY = Quest()
@@ -60,6 +61,7 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         one_cell=allotment.one_cell,
         lasts=views.fleet.lasts(life.kind),
         failover=quest.failover,
+        moving=quest.moving,
         new_disks=new_disks(vm, views.homes.at.get(vm.vm, {}), _ids(views, quest.source) if quest.along else None),
     )
 
@@ -120,17 +122,17 @@ def restarted(views: Views, vm: str, now_us: int, quest: Quest) -> Placement | N
 
 
 def choose_move(
-    views: Views, vm: str, now_us: int, source: str, node: str = "", with_group: bool = False, failover: bool = False
+    views: Views, vm: str, now_us: int, source: str, node: str = "", with_group: bool = False
 ) -> tuple[Placement | None, tuple[Way, ...]]:
     """As choose, for a VM that runs on `source`; and how it goes to each candidate. Only where no node that reaches its disks can
     have it do these go along; what is to be copied is then among a candidate's terms (copy_mib), which no weight counts."""
     wanted = views.vms.get(vm)
     if wanted is None:
         return None, ()
-    choice = choose(views, vm, now_us, Quest(node, (), source, with_group, failover=failover))
+    choice = choose(views, vm, now_us, Quest(node, (), source, with_group, moving=True))
     if choice is None or choice.candidates:
         return choice, ways(wanted, source, choice, views.can)
-    further = choose(views, vm, now_us, Quest(node, (), source, with_group, True, failover))
+    further = choose(views, vm, now_us, Quest(node, (), source, with_group, along=True, moving=True))
     found = ways(wanted, source, further, views.can)
     if further is None or not further.candidates:
         return further, ()

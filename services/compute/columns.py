@@ -34,6 +34,7 @@ _WHOLE = (
     "memory",
     "charged",
     "ha",
+    "moves",
     "pct_free",
     "cells_known",
     "number",
@@ -158,7 +159,7 @@ class Columns:
         vcpus_max, pct_free = policy.vcpus_max(f), policy.reservable_pct(f) - f.cpu_reserved_pct
         self.whole[:, row] = (
             vcpus_max, f.vcpus_promised, f.memory_capacity_mib, f.memory_reserved_mib, f.memory_charged_mib, f.memory_ha_mib,
-            pct_free, len(f.cells), f.number,
+            f.memory_moves_mib, pct_free, len(f.cells), f.number,
         )  # fmt: skip
         if before is None or before.ratios_pct != f.ratios_pct:
             self.ratios[:, row] = f.ratios_pct
@@ -214,7 +215,7 @@ class Columns:
     def _name(self) -> None:
         """The rows of the two matrices by name, and the differences that every decision needs."""
         self.vcpus_max, self.vcpus, self.memory_max, self.memory, self.charged = self.whole[:5]
-        self.ha, self.pct_free, self.cells_known, self.number = self.whole[5:]
+        self.ha, self.moves, self.pct_free, self.cells_known, self.number = self.whole[5:]
         self.pcpus, self.ratio, self.health, self.load, self.ready_pct, self.steal_pct = self.real
         self.cell_vcpus, self.cell_memory = self.left
         self.vcpus_free = self.vcpus_max - self.vcpus

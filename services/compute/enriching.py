@@ -52,7 +52,12 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             choosing.expect(views, command.vm, choice, now_us)
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case MigrateVm():
-            return _moved(command, views, now_us)
+            here = views.at.get(command.vm)
+            choice = None
+            ways: tuple[Way, ...] = ()
+            if here:
+                choice, ways = choosing.choose_move(views, command.vm, now_us, here, command.node, command.with_group)
+            return replace(command, choice=choice, unheard=views.unheard(command.incarnation), ways=ways)
         case DeleteVm():
             unheard = views.unheard(command.incarnation)
             return command if command.unheard == unheard else replace(command, unheard=unheard)
@@ -86,19 +91,6 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, vms=vms, online=views.online(command.node, now_us))
         case _:
             return command
-
-
-def _moved(command: MigrateVm, views: Views, now_us: int) -> MigrateVm:
-    """A node that is being emptied is a loss that was planned: what is kept for its VMs is there for them."""
-    here = views.at.get(command.vm, "")
-    choice: Placement | None = None
-    ways: tuple[Way, ...] = ()
-    emptied = here in views.nodes and views.nodes[here].cordoned
-    if here:
-        choice, ways = choosing.choose_move(
-            views, command.vm, now_us, here, command.node, command.with_group, failover=emptied
-        )
-    return replace(command, choice=choice, unheard=views.unheard(command.incarnation), ways=ways, failover=emptied)
 
 
 def _next_choice(views: Views, vm: str, generation: int, now_us: int) -> Placement | None:

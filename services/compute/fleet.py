@@ -56,6 +56,8 @@ class NodeView:
     capacity_mib: int = 0
     """what may be promised to starts: the ledger's capacity without the failover share"""
     failover_mib: int = 0
+    moves_mib: int = 0
+    """of that, what high availability keeps by itself"""
     reserved_mib: int = 0
     charged_mib: int = 0
     ratios: MemoryPolicy = field(default_factory=MemoryPolicy)
@@ -202,6 +204,7 @@ class Fleet:
             memory_charged_mib=node.charged_mib + charged_mib(promises, node.ratios),
             ratios_pct=tuple([ratio_pct(node.ratios, priority) for priority in PRIORITIES]),
             memory_ha_mib=node.failover_mib,
+            memory_moves_mib=node.moves_mib,
             pools=reached(can),
             bridges=can.bridges,
             firmware=can.firmware,

@@ -126,8 +126,7 @@ class NodeIndex:
             yield Filter.CPU, c.pct_free < wish.cpu_reserved_pct
         lack = self._lack(wish)[2]
         yield Filter.MEMORY, lack > c.ha
-        if not wish.failover:
-            yield Filter.HA_RESERVE, lack > 0
+        yield Filter.HA_RESERVE, lack > self._more(wish)
 
     def _pool_fit(self, wish: Wishes) -> tuple[Column, Column]:
         """As policy.pool_fit: needed and free, of each node."""
@@ -158,6 +157,10 @@ class NodeIndex:
         guaranteed = (wish.guaranteed_mib or wish.memory_mib) - c.memory_free
         charged = wish.memory_mib * 100 // c.ratio_pct(wish.priority) - c.charged_free
         return guaranteed, charged, np.maximum(guaranteed, charged)
+
+    def _more(self, wish: Wishes) -> Column | int:
+        """MiB that are kept, and kept for it, too."""
+        return self._columns.ha if wish.failover else self._columns.moves if wish.moving else 0
 
     def _having(self, kind: str, group: str) -> Column:
         found = np.zeros(len(self._columns.names), bool)
@@ -239,8 +242,7 @@ class NodeIndex:
             case _:
                 guaranteed, charged, _ = self._lack(wish)
                 free = np.where(charged > guaranteed, c.charged_free, c.memory_free)
-                kept = c.ha if wish.failover else 0
-                return (np.maximum(guaranteed, charged) + free)[rows], np.maximum(0, (free + kept)[rows])
+                return (np.maximum(guaranteed, charged) + free)[rows], np.maximum(0, (free + self._more(wish))[rows])
 
     def _rejected(self, wish: Wishes, row: int, code: int) -> Rejected:
         filter, name = _FILTERS[code - 1], self._columns.names[row]

@@ -130,7 +130,6 @@ def _begin(command: MigrateVm, vm: Running) -> Sequence[VmEvent]:
             disks=wanted.disks,
             nics=wanted.nics,
             allotment=wanted.allotment,
-            failover=command.failover,
         )
     ]
 

@@ -88,8 +88,8 @@ class Wishes(Value):
     limit of its class; 0: that of the node. together, apart: group names; with_group: all of its `together` group is to follow it.
     lasts: the chance that it still runs at each of the horizons, weighted with the time since the one before; empty: unknown.
     new_disks: pools in which it is to have new ones, each once; MiB that they need there, beside what the pool keeps free; the word
-    of the one pool of that name in which they need none. failover: memory that is kept for VMs of lost nodes is for it. health_min:
-    how healthy a node is to be."""
+    of the one pool of that name in which they need none. failover: memory that is kept for VMs of lost nodes is for it. moving: it
+    runs already, and what high availability keeps by itself is for it. health_min: how healthy a node is to be."""
 
     vcpus: int
     memory_mib: int
@@ -109,6 +109,7 @@ class Wishes(Value):
     lasts: tuple[int, ...] = ()
     new_disks: tuple[tuple[str, int, str], ...] = ()
     failover: bool = False
+    moving: bool = False
     health_min: int = HEALTH_PCT_MIN
 
 
@@ -120,7 +121,8 @@ class NodeFacts(Value):
     reported        its agent has said hello; nothing is known of it before
     lost            it was declared lost, and is not back
     vcpus_per_pcpu  the limit of over-allocation: the node's, or a lower one of a class of which there are VMs
-    memory_ha_mib   beside the capacity, what is kept for the VMs of a failed node
+    memory_ha_mib   beside the capacity, what is kept for the VMs of a failed node; memory_moves_mib: of that, what high availability
+                    keeps by itself
     cells           what is left in each NUMA cell: vCPUs that may float there, MiB; empty: one cell, or not known
     together, apart groups of the VMs there
     health          100 healthy … 0 not to be used, as last reported; health_reason: why it is less than 100
@@ -147,6 +149,7 @@ class NodeFacts(Value):
     vcpus_per_pcpu: float = VCPUS_PER_PCPU_MAX
     cpu_reserved_pct: int = 0
     memory_ha_mib: int = 0
+    memory_moves_mib: int = 0
     cells: tuple[tuple[int, int], ...] = ()
     together: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
@@ -247,10 +250,9 @@ def _needs(wish: Wishes, node: NodeFacts, tried: Sequence[str], settled: bool) -
     if wish.cpu_reserved_pct:
         yield Filter.CPU, wish.cpu_reserved_pct, reservable_pct(node) - node.cpu_reserved_pct
     needed_mib, free_mib = memory_fit(wish, node)
-    if wish.failover:
-        yield Filter.MEMORY, needed_mib, free_mib + node.memory_ha_mib
-        return
-    yield (Filter.MEMORY if needed_mib > free_mib + node.memory_ha_mib else Filter.HA_RESERVE), needed_mib, free_mib
+    more_mib = node.memory_ha_mib if wish.failover else node.memory_moves_mib if wish.moving else 0
+    short = Filter.MEMORY if needed_mib > free_mib + node.memory_ha_mib else Filter.HA_RESERVE
+    yield short, needed_mib, free_mib + more_mib
 
 
 def pool_fit(wish: Wishes, node: NodeFacts) -> tuple[int, int]:

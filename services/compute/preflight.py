@@ -31,7 +31,7 @@ def preflight(views: Views, node: str, now_us: int, only: Sequence[str] = ()) ->
             if said := rooted(views.vms[vm].disks):
                 unfit.append(DrainUnfit(vm=vm, sentence=said, remedy=MOVE_AT_REST))
                 continue
-            choice, ways = choose_move(views, vm, now_us, node, groups.get(group, ""), group not in elsewhere, failover=True)
+            choice, ways = choose_move(views, vm, now_us, node, groups.get(group, ""), group not in elsewhere)
             if choice is None or not choice.candidates:
                 sentence, remedy = explain(choice) if choice else ("it is not defined", "")
                 unfit.append(DrainUnfit(vm=vm, sentence=sentence, remedy=remedy))

@@ -245,7 +245,7 @@ class Views(_Derived):
         match event:
             case CapacitySet():
                 node.capacity_mib, node.ratios = event.capacity_mib - event.share_mib, event.policy
-                node.failover_mib = event.share_mib
+                node.failover_mib, node.moves_mib = event.share_mib, event.share_mib - event.asked_for_mib
                 node.reserved_mib, node.charged_mib = event.promised_mib, event.charged_mib
             case MemoryReserved() | MemoryReleased():
                 node.reserved_mib, node.charged_mib = event.reserved_mib, event.charged_mib

@@ -36,6 +36,7 @@ from services.ha.guard_views import GuardViews
 
 CAUSES = {
     GoneCause.NODE_LOST: Cause.NODE_LOST,
+    GoneCause.LEASE_ENDED: Cause.NODE_LOST,
     GoneCause.PANIC: Cause.PANIC,
     GoneCause.HANG: Cause.HANG,
 }

@@ -1,7 +1,10 @@
 """Whether a ledger can hold a promise: every limit, with its numbers. Pure.
 
     failover restarts are held to   physical - areas
-    all else is held to             physical - areas - failover share
+    migrations are held to          physical - areas - what a person asked to keep for failover
+    all else is held to             physical - areas - failover share (the larger of that and what high availability keeps)
+
+A guest that comes from another node takes nothing of the whole: what was kept for it elsewhere is kept for it here.
 
 The forecast is a fourth, softer limit, for starts and migrations of VMs that are not critical: a node whose VMs are predicted to
 need its memory takes no more of them, though the promises would allow it.
@@ -26,7 +29,8 @@ NAMES_MAX = 5
 
 def room_mib(ledger: Ledger, purpose: Purpose) -> int:
     """The right-hand side of both limits."""
-    return ledger.capacity_mib - (0 if purpose is Purpose.FAILOVER else ledger.share_mib)
+    kept = {Purpose.FAILOVER: 0, Purpose.MIGRATION: ledger.asked_mib}
+    return ledger.capacity_mib - kept.get(purpose, ledger.share_mib)
 
 
 def broken(ledger: Ledger, vm: str, promise: Promise, purpose: Purpose, forecast_mib: int = -1) -> tuple[Broken, ...]:

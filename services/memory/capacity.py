@@ -161,7 +161,7 @@ def apply(account: Account, event: CapacitySet) -> Ledger:
         physical_mib=event.physical_mib,
         swap_mib=event.swap_mib,
         share_mib=event.share_mib,
-        asked_mib=event.asked_mib,
+        asked_mib=event.asked_for_mib,
         reserve_mib=event.reserve_mib,
         areas=event.areas,
         areas_set=event.areas_set,

@@ -60,8 +60,7 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [_sized(event)]
         case VmMigrationRequested(to=to, vm=vm, incoming=incoming):
             promise = promise_of(event.memory_mib, event.priority, event.allotment)
-            purpose = Purpose.FAILOVER if event.failover else Purpose.MIGRATION
-            wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=purpose)
+            wish = ReserveMemory(node=to, vm=vm, generation=incoming, promise=promise, purpose=Purpose.MIGRATION)
             return [wish]
         case VmMigrated(source=source, vm=vm, source_generation=generation):
             return [ReleaseMemory(node=source, vm=vm, generation=generation)]

@@ -20,7 +20,7 @@ from libs.common.host.tasks import Tasks
 from libs.common.messages import Fact, NodeId, Reply, encode
 from libs.lease.effects import State
 from libs.lease.times import FAST
-from proto.compute import Capabilities
+from proto.compute import Capabilities, GoneCause
 from proto.lease import AskGrant, Granted, LeaseBeat, ReportReturned, Sighting
 from services.node.drivers import CannotStart, Machine, MachineChanged
 from services.node.effects import Act
@@ -112,7 +112,7 @@ class Leasing:
         if time.monotonic() - at_s > DOOMED_S:
             return change
         said = "this node's watchdog ended it: the node's lease was not renewed in time, or it was asked for by letter"
-        return msgspec.structs.replace(change, sentence=f"{said}; {change.sentence}")
+        return msgspec.structs.replace(change, cause=GoneCause.LEASE_ENDED, sentence=f"{said}; {change.sentence}")
 
     @property
     def pools(self) -> dict[str, str]:

@@ -175,7 +175,7 @@ def test_what_it_is_worth_is_changed_while_it_runs_and_outlives_its_agent(cluste
     ledger = cluster.json("memory", "show", node)
     held = next(each for each in ledger["held"] if each["vm"] == "busy")
     assert held["promise"]["reservation_mib"] == 100
-    free = ledger["room_mib"] - ledger["reserved_mib"]
+    free = ledger["capacity_mib"] - ledger["reserved_mib"]
     cluster.ctl("memory", "share", node, str(free - 20), "--wait")
     code, said = cluster.refused("vm", "set", "busy", "--priority", "critical", "--wait")
     assert code == 1 and "does not hold it" in said

@@ -60,7 +60,7 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
         pcpus=st.sampled_from([0.0, 0.5, 2 / 3, 4.0, 64.0]), vcpus_promised=st.integers(0, 40),
         memory_capacity_mib=st.sampled_from([0, 1000, 4096]), memory_reserved_mib=st.integers(0, 1200), pools=POOLS,
         vcpus_per_pcpu=st.sampled_from([1.0, 8.0]), cpu_reserved_pct=st.integers(0, 300), bridges=BRIDGES, tap_filter=st.booleans(),
-        memory_ha_mib=st.sampled_from([0, 0, 500]),
+        memory_ha_mib=st.sampled_from([0, 0, 500]), memory_moves_mib=st.sampled_from([0, 0, 300]),
         memory_charged_mib=st.integers(0, 1200), ratios_pct=st.sampled_from([(100,) * 4, (100,) * 4, (100, 120, 150, 300)]),
         cells=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2000)), max_size=3).map(tuple), together=GROUPS, apart=GROUPS,
         health=st.sampled_from([100, 100, 100, 70, 25, 24, 0]), health_reason=st.sampled_from(["", "a disk is slow"]),
@@ -77,7 +77,7 @@ wishes = st.builds(
     node=st.sampled_from(["", "", "", "n3", "nowhere"]), source=st.sampled_from(["", "", "n2", "gone"]),
     vcpus_per_pcpu=st.sampled_from([0.0, 0.0, 0.3, 2.0]), with_group=st.booleans(),
     cpu_reserved_pct=st.sampled_from([0, 0, 150]), together=GROUP, apart=GROUP, one_cell=st.booleans(),
-    failover=st.booleans(), health_min=st.sampled_from([HEALTH_PCT_MIN, HEALTH_PCT_MIN, 1, 100]),
+    failover=st.booleans(), moving=st.booleans(), health_min=st.sampled_from([HEALTH_PCT_MIN, HEALTH_PCT_MIN, 1, 100]),
     new_disks=NEW_DISKS, firmware=FIRMWARE, lasts=st.just(()) | st.tuples(*[st.integers(0, 2**34)] * HORIZONS),
 )  # fmt: skip
 tried = st.lists(st.sampled_from(["n1", "n2", "n3", "gone"]), unique=True)

@@ -269,12 +269,21 @@ def test_a_ledger_keeps_what_is_free_and_what_was_asked_for() -> None:
     assert LEDGER.decide(KeepReserve(node="n1", reserve_mib=5), held()) == ()
 
 
-@pytest.mark.parametrize(("purpose", "denied"), [(Purpose.START, True), (Purpose.MIGRATION, True), (Purpose.FAILOVER, False)])
-def test_only_failovers_get_it(purpose: Purpose, denied: bool) -> None:
+@pytest.mark.parametrize(("purpose", "denied"), [(Purpose.START, True), (Purpose.MIGRATION, False), (Purpose.FAILOVER, False)])
+def test_only_failovers_and_what_runs_already_get_it(purpose: Purpose, denied: bool) -> None:
     state = held(HOST, KeepReserve(node="n1", reserve_mib=9000))
     wish = ReserveMemory(node="n1", vm="a", generation=1, promise=promise_of(512, Priority.NORMAL), purpose=purpose)
     (event,) = LEDGER.decide(wish, state)
     assert isinstance(event, MemoryDenied) is denied
+
+
+def test_what_a_person_asked_to_keep_is_not_for_moves() -> None:
+    state = held(HOST, SetFailoverShare(node="n1", share_mib=7000), KeepReserve(node="n1", reserve_mib=9000))
+    wish = ReserveMemory(node="n1", vm="a", generation=1, promise=promise_of(512, Priority.NORMAL), purpose=Purpose.MIGRATION)
+    (event,) = LEDGER.decide(wish, state)
+    assert isinstance(event, MemoryDenied)
+    old = CapacitySet(node=N1, capacity_mib=8000, share_mib=700)
+    assert old.asked_for_mib == 700, "as it was before anything was kept of itself"
 
 
 def test_not_even_a_failover_gets_what_areas_hold() -> None:

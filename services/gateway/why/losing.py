@@ -14,7 +14,7 @@ _RELAXED = {
     Filter.HEALTH: "on a node that does badly, as nothing else fits",
 }
 _CAUSES = {
-    g.Cause.NODE_LOST: "its node is lost",
+    g.Cause.NODE_LOST: "its node is lost, or its lease was over",
     g.Cause.DIED: "its process ended by itself",
     g.Cause.PANIC: "its guest gave up",
     g.Cause.HANG: "its guest hung",
