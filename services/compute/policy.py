@@ -121,8 +121,8 @@ class NodeFacts(Value):
     reported        its agent has said hello; nothing is known of it before
     lost            it was declared lost, and is not back
     vcpus_per_pcpu  the limit of over-allocation: the node's, or a lower one of a class of which there are VMs
-    memory_ha_mib   beside the capacity, what is kept for the VMs of a failed node; memory_moves_mib: of that, what high availability
-                    keeps by itself
+    memory_ha_mib   beside the capacity, what is kept for the VMs of a failed node; memory_moves_mib: of that, what high
+                    availability keeps by itself
     cells           what is left in each NUMA cell: vCPUs that may float there, MiB; empty: one cell, or not known
     together, apart groups of the VMs there
     health          100 healthy … 0 not to be used, as last reported; health_reason: why it is less than 100

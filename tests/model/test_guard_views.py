@@ -202,7 +202,8 @@ def ended(cause: GoneCause = GoneCause.NODE_LOST, unwished: bool = True) -> VmSt
 @pytest.mark.parametrize(
     ("gone", "cause"),
     [
-        (GoneCause.NODE_LOST, Cause.NODE_LOST), (GoneCause.LEASE_ENDED, Cause.NODE_LOST), (GoneCause.CRASHED, Cause.DIED), (GoneCause.UNKNOWN, Cause.DIED),
+        (GoneCause.NODE_LOST, Cause.NODE_LOST), (GoneCause.LEASE_ENDED, Cause.NODE_LOST),
+        (GoneCause.CRASHED, Cause.DIED), (GoneCause.UNKNOWN, Cause.DIED),
         (GoneCause.PANIC, Cause.PANIC), (GoneCause.HANG, Cause.HANG),
     ],
 )  # fmt: skip
