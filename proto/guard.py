@@ -75,8 +75,8 @@ class SetGuard(Command):
 
 
 class Cause(StrEnum):
-    """Why a VM is owed. node-lost: also where its lease was over; died: its QEMU ended by itself; panic: the guest said so (pvpanic,
-    crash notifier); hang: two independent signs."""
+    """Why a VM is owed. node-lost: also where its lease was over; died: its QEMU ended by itself; panic: the guest said so, as by
+    pvpanic or its crash notifier; hang: two independent signs."""
 
     NODE_LOST = "node-lost"
     DIED = "died"
