@@ -133,6 +133,7 @@ def test_a_guest_that_eats_its_area_dies_alone(cluster: EmbeddedCluster, web: st
         cluster.ctl("memory", "areas", node, "host=512", "vms-best-effort=0:700", "--wait")
     words = ("--memory", "1GiB", "--image", "tiny", "--disk", "1GiB", "--priority", "best-effort", "--wait")
     cluster.ctl("vm", "create", "mad", *words)
+    cluster.ctl("vm", "guard", "mad", "--mode", "off")  # else it is started again, and eats again
     guest(cluster, "mad", "uname")
     group = cluster.json("vm", "memory", "mad")["group"]
     assert group["area"] == "vms-best-effort"
