@@ -196,7 +196,7 @@ class Leasing:
         ended = state["own"] == State.ENDED and state["epoch"] == self._returned
         ask = AskGrant(
             self._node, self._boot_id, 0 if ended else int(state["epoch"]), now_us(), int(state["term"]), int(state["guarded"]),
-            tuple(sorted(self.pools.values())),
+            tuple(sorted(self.pools.values())), tuple(state["renews"]), bool(state["tolerant"]),
         )  # fmt: skip
         try:
             granted = _granted(await self._bus.request(f"lease.{self._node}", encode(ask), timeout_s=GRANT_S_MAX))
