@@ -83,7 +83,8 @@ def with_join_token(layout: Layout, record: Record, spec: Spec) -> Spec:
 
 
 async def nodes_online(layout: Layout, record: Record) -> None:
-    """Waits until the API shows all nodes online with what they can do, and the services have folded the log that far."""
+    """Waits until the API shows all nodes online with what they can do, their leases held, and the services have folded the log
+    that far."""
     while True:
         try:
             if await asyncio.to_thread(_settled, layout, record):
@@ -96,7 +97,7 @@ async def nodes_online(layout: Layout, record: Record) -> None:
 def _settled(layout: Layout, record: Record) -> bool:
     port = record.ports["gateway"]
     nodes = api.call(port, layout.admin_token, "GET", "/v1/nodes")["items"]
-    if sum(bool(node.get("online") and node.get("capabilities")) for node in nodes) < len(NODES):
+    if sum(bool(node.get("online") and (node.get("capabilities") or {}).get("watchdog")) for node in nodes) < len(NODES):
         return False
     cluster = api.call(port, layout.admin_token, "GET", "/v1/cluster")
     answers = [service.get("status") or {} for service in cluster["services"].values()]

@@ -37,6 +37,8 @@ from services.node.runner import AgentRunner
 from services.node.swapping import Swapping, Wish
 
 log = logging.getLogger(__name__)
+WATCHDOGS = ("ASV_WATCH_LISTEN", "ASV_WATCH_AT", "ASV_WATCHDOG_DEVICE")
+"""settings of the watchdog, which has the agent's environment and more"""
 OPEN = ("identity: the bus asks nobody who they are, so that any process that reaches it may play any other",)
 
 
@@ -53,13 +55,15 @@ def make_driver(config: NodeConfig) -> Driver:
         )  # fmt: skip
     if config.driver == "simulated":
         from services.node.drivers.qemu import disks
+        from services.node.drivers.simbodies import Bodies, EmbodiedDriver
         from services.node.drivers.simmeet import Meeting
-        from services.node.drivers.simulated import SimHost, SimParams, SimPool, SimulatedDriver
+        from services.node.drivers.simulated import SimHost, SimParams, SimPool
 
         folder = min(config.pool_folders().items())[1]
         folder.mkdir(parents=True, exist_ok=True)
         pool = SimPool(any_file=True, id=disks.id_of(folder), meeting=Meeting(folder / "simulated"))
-        return SimulatedDriver(SimHost(config.node, SimParams(), Random(config.node), pool))
+        host = SimHost(config.node, SimParams(), Random(config.node), pool)
+        return EmbodiedDriver(host, Bodies(config.node, config.state, folder))
     raise ValueError(f"ASV_DRIVER: {config.driver!r} is neither qemu nor simulated")
 
 
@@ -165,7 +169,7 @@ def leave(config: NodeConfig) -> None:
 def main() -> None:
     """Exits 2 on a wrong setting, 1 when the agent cannot begin, or (`leave`) cannot take all away."""
     try:
-        config = load(NodeConfig, os.environ)
+        config = load(NodeConfig, os.environ, WATCHDOGS)
         config.check()
     except (BadConfig, ValueError) as wrong:
         print(f"services.node: {wrong}", file=sys.stderr)

@@ -357,3 +357,19 @@ def test_as_the_first_process_it_ends_with_its_agent(tmp_path: Path) -> None:
     assert process.wait(10) == 0
     assert policy == os.SCHED_OTHER
     assert (tmp_path / "drained").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a namespace of processes")
+def test_the_first_process_of_a_container_keeps_what_its_agent_leaves(tmp_path: Path) -> None:
+    """A process that an agent started lives on when that is killed, and is reaped when it ends."""
+    rig, said = Rig(tmp_path), tmp_path / "said"
+    first = f"setsid sleep 100 & echo $! >{said}; kill -9 $$"
+    second = f"kill -9 $(cat {said}); sleep 0.5; ls /proc | grep -qx $(cat {said}) && exit 1; echo reaped >>{said}; exit 2"
+    agent = f"if [ ! -e {said} ]; then {first}; fi; {second}"
+    environment = {"ASV_NODE": "n1", "ASV_STATE": str(rig.state), "ASV_POOLS": f"default={rig.pool}", "PATH": os.environ["PATH"]}
+    words = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-I", "-S", str(MAIN), "--", "sh", "-c", agent]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 2, done.stderr
+    assert "reaped" in said.read_text()
