@@ -107,6 +107,7 @@ class GrantorRunner:
             elif self.grantor.began_us is not None:
                 log.warning("ha: the grantor's lock is lost")
                 self.grantor.unlocked()
+                continue  # after a sleep of the whole machine it is free again at once, and nodes wait for a word
             await asyncio.sleep(CHECK_S)
 
     async def _tick(self) -> None:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from libs.common.decider import Refused
-from libs.lease.times import times
+from libs.common.messages import NodeId
 from proto.lease import (
     AskGrant,
     AskLetter,
@@ -19,6 +19,7 @@ from proto.lease import (
     NodeLost,
     Probes,
     Records,
+    ReportReturned,
     Sighting,
 )
 from services.ha.effects import Ask, Effect, FenceNode, Member, Picture, Reply, Tell
@@ -152,9 +153,8 @@ class Rig:
         if granted.refused == "lost":
             node.span_us, node.pools, node.epoch = 0, (), 0
             node.held = ()
-            from proto.lease import ReportReturned
-
-            self.decide(ReportReturned(node=node.name, boot_id=node.boot_id, epoch=granted.epoch, at_us=self.wall_us))  # type: ignore[arg-type]
+            back = ReportReturned(node=NodeId(node.name), boot_id=node.boot_id, epoch=granted.epoch, at_us=self.wall_us)
+            self.decide(back)
         elif not granted.refused:
             node.epoch, node.span_us, node.pools = granted.epoch, granted.lease_us, granted.pools
             node.tolerant = granted.tolerant
@@ -238,7 +238,3 @@ class Rig:
 
 def kinds(rig: Rig) -> list[str]:
     return [type(event).__name__ for _, event in rig.events]
-
-
-def span_of(node: RigNode) -> int:
-    return times(node.tolerant).lease_us

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as changed
 from typing import Any
 
 import pytest
@@ -239,6 +240,39 @@ def test_a_node_that_says_it_is_slow_is_suspected_later_and_lost_at_the_same_tim
     assert rig.now_us - died_us <= WHOLE_S * S
 
 
+def test_a_grantor_that_is_late_itself_is_slower_to_suspect() -> None:
+    rig = settled()
+    rig.now_us += 10 * STEP_US
+    rig.run(0.5)
+    died_us = rig.now_us
+    rig.nodes["n1"].alive = False
+    rig.until(NodeSuspected)
+    assert rig.now_us - died_us > 4.5 * S
+
+
+def test_a_grantor_that_slept_takes_nobody_for_silent() -> None:
+    rig = settled()
+    before = len(rig.events)
+    rig.now_us += 3600 * S
+    for node in rig.nodes.values():
+        node.end_us = rig.now_us + S
+    rig.run(60)
+    assert rig.events[before:] == []
+
+
+def test_a_bridge_without_a_way_out_is_noted_as_long_as_it_is_so() -> None:
+    rig = settled()
+    whole = rig.members
+    rig.members = whole | {"n2": changed(whole["n2"], networks=("bond0, by which bridge lan leads out, has no carrier",))}
+    rig.grantor.see(rig.picture())
+    noted = rig.until(NodePathsNoted)
+    assert (noted.node, noted.pools) == ("n2", ()) and "bond0" in noted.networks[0]
+    rig.members = whole
+    rig.grantor.see(rig.picture())
+    assert rig.until(NodePathsNoted).networks == ()
+    assert rig.nodes["n2"].end_us > rig.now_us
+
+
 def test_a_failed_read_proves_nothing() -> None:
     rig = settled(pools=("p", "q"))
     rig.readable.discard("q")
@@ -313,8 +347,7 @@ def test_a_node_started_anew_waits_until_its_former_boot_is_spent() -> None:
 
 def test_a_fence_device_that_confirms_proves_it_at_once_and_one_that_fails_says_nothing() -> None:
     rig = settled()
-    rig.members["n1"] = replace_member(rig, "bmc-1")
-    rig.members = dict(rig.members)
+    rig.members = rig.members | {"n1": changed(rig.members["n1"], device="bmc-1")}
     rig.grantor.see(rig.picture())
     rig.nodes["n1"].alive = False
     rig.run(4.2)
@@ -324,12 +357,6 @@ def test_a_fence_device_that_confirms_proves_it_at_once_and_one_that_fails_says_
     rig.do(rig.grantor.on_fenced(rig.now_us, rig.wall_us, "n1", 1, True, "bmc-1", "it says that the power is off"))
     lost = rig.events[-1][1]
     assert isinstance(lost, NodeLost) and lost.proof.kind == ProofKind.FENCE and lost.proof.everything
-
-
-def replace_member(rig: Rig, device: str) -> Any:
-    from dataclasses import replace as changed
-
-    return changed(rig.members["n1"], device=device)
 
 
 # --- pools and the length of leases -------------------------------------------------------------------------------
