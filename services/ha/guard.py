@@ -134,7 +134,8 @@ def _owe(command: OweVm, watch: Watch) -> Sequence[GuardEvent]:
     if can_move(watch.guard, command.why_not):
         return [owed]
     why = "its guard keeps it there" if watch.guard.mode is Mode.IN_PLACE else command.why_not
-    return [replace(owed, sentence=f"it is started on {command.node} once that is back ({why}); {command.sentence}")]
+    said = f"it is to run on {command.node} alone, once that is back ({why})"
+    return [replace(owed, sentence=f"{said}; {command.sentence}" if command.sentence else said)]
 
 
 def can_move(guard: Guard, why_not: str) -> bool:

@@ -47,7 +47,7 @@ FOLLOWS = (VmStartRequested, VmStopRequested, VmLeftStopped, VmRestartDenied)
 def react(event: Any, recorded: Recorded, views: GuardViews) -> Sequence[Command]:
     match event:
         case VmStopped(unwished=True):
-            return [_owe(event, recorded)]
+            return [_owe(event, recorded, views)]
         case VmOwed():
             return [WantRestart(vm=event.vm, now_us=recorded.at_us)]
         case VmUnplaced() | VmRecovered() | GuardEnded() | NodeReturned() | HaArmed() | HaReleased() | HaSet():
@@ -60,9 +60,13 @@ def react(event: Any, recorded: Recorded, views: GuardViews) -> Sequence[Command
             return ()
 
 
-def _owe(event: VmStopped, recorded: Recorded) -> OweVm:
+def _owe(event: VmStopped, recorded: Recorded, views: GuardViews) -> OweVm:
+    """That nobody saw how it ended, on a node that was lost, is no failure of its own."""
+    cause = CAUSES.get(event.cause, Cause.DIED)
+    if event.cause is GoneCause.UNKNOWN and views.was_lost(event.node, recorded.at_us):
+        cause = Cause.NODE_LOST
     return OweVm(
-        vm=event.vm, cause=CAUSES.get(event.cause, Cause.DIED), node=event.node, generation=event.generation,
+        vm=event.vm, cause=cause, node=event.node, generation=event.generation,
         at_us=recorded.at_us, sentence=event.sentence,
     )  # fmt: skip
 

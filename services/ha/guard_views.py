@@ -38,6 +38,7 @@ AFTER_US_MAX = 300_000_000
 """how long a VM waits for those in its `after`"""
 CHANGED_US_MIN = 2_000_000
 """how soon after an attempt that came to nothing a change leads to the next; an eighth of the pause where that is longer"""
+RETURNED_US_MAX = 60_000_000
 ORDER = {priority: place for place, priority in enumerate(Priority)}
 
 CHANGES = (
@@ -88,6 +89,7 @@ class GuardViews(_Derived):
     disks: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     reach: dict[str, dict[str, str]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    returned_us: dict[str, int] = field(default_factory=dict)
     settings: HaSettings = field(default_factory=HaSettings)
     disarmed: bool = False
     disarmed_until_us: int = 0
@@ -115,12 +117,13 @@ class GuardViews(_Derived):
             case VmOwed() | RestartWanted() | VmUnplaced() | VmRecovered() | GuardEnded():
                 self._own(recorded, event)
             case HaSet() | HaDisarmed() | HaArmed() | HaHeld() | HaReleased() | NodeLost() | NodeReturned():
-                self._whole(event)
+                self._whole(recorded, event)
             case NodeReported():
                 self.reach[event.node] = dict(event.capabilities.pool_ids)
                 self._count()
             case NodeRemoved():
                 self.reach.pop(event.node, None)
+                self.returned_us.pop(event.node, None)
                 self._count()
                 self.lost.discard(event.node)
             case _:
@@ -141,7 +144,7 @@ class GuardViews(_Derived):
             case VmRecovered() | GuardEnded():
                 self.owed.pop(event.vm, None)
 
-    def _whole(self, event: Any) -> None:
+    def _whole(self, recorded: Recorded, event: Any) -> None:
         match event:
             case HaSet():
                 self.settings = event.settings
@@ -155,6 +158,7 @@ class GuardViews(_Derived):
                 self.lost.add(event.node)
             case NodeReturned():
                 self.lost.discard(event.node)
+                self.returned_us[event.node] = recorded.at_us
 
     def _others(self, event: Any) -> None:
         match event:
@@ -211,6 +215,10 @@ class GuardViews(_Derived):
         named = self.guards.get(vm, Guard()).after
         down = self.owed.keys() | self.coming
         return [name for name in named if name in down or self.runs.get(name, "") in self.lost]
+
+    def was_lost(self, node: str, now_us: int) -> bool:
+        """It is, or came back a moment ago: what it says of ends that it did not see is of its loss."""
+        return node in self.lost or now_us - self.returned_us.get(node, -RETURNED_US_MAX) < RETURNED_US_MAX
 
     def knows(self, vm: str) -> bool:
         """There is something of it that its deletion ends."""

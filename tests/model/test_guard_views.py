@@ -212,6 +212,18 @@ def test_an_end_against_its_will_is_owed(log: Log, gone: GoneCause, cause: Cause
     assert log.after(ended(gone, unwished=False)) == []
 
 
+def test_an_end_that_nobody_saw_on_a_lost_node_is_no_failure_of_its_own(log: Log) -> None:
+    log.tell(lost())
+    assert log.after(ended(GoneCause.UNKNOWN))[0].cause is Cause.NODE_LOST
+    log.now_us = 5 * S
+    log.tell(NodeReturned(node=N1, boot_id="b", epoch=2))
+    log.now_us = 60 * S
+    assert log.after(ended(GoneCause.UNKNOWN))[0].cause is Cause.NODE_LOST
+    assert log.after(ended(GoneCause.CRASHED))[0].cause is Cause.DIED
+    log.now_us = 66 * S
+    assert log.after(ended(GoneCause.UNKNOWN))[0].cause is Cause.DIED
+
+
 def test_neither_a_suspicion_nor_a_lost_node_starts_anything(log: Log) -> None:
     """Compute says what has ended. Nobody else."""
     log.define("a")

@@ -23,7 +23,8 @@ def episodes(events: Iterable[Known]) -> dict[str, str]:
             continue
         own, at_us = known.meta.correlation, known.recorded.at_us
         first, before_us = last.get(of, ("", 0))
-        first = joined.get(own) or (first if first and at_us - before_us <= QUIET_US else own)
+        begins = isinstance(known.event, VmOwed)  # another fault is another story
+        first = joined.get(own) or (first if first and not begins and at_us - before_us <= QUIET_US else own)
         joined[own] = first
         last[of] = (first, at_us)
     return joined
