@@ -54,7 +54,7 @@ def ls(_json: AsJson = False) -> None:
     rows = [
         (
             vm.get("name"),
-            vm.get("state"),
+            f"{vm.get('state')}{' (owed)' if vm.get('owed') else ' (not known)' if vm.get('node_lost') else ''}",
             vm.get("node"),
             vm.get("vcpus"),
             units.size(vm.get("memory_mib")),

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from proto.pools import short
 from proto.space import said
-from services.gateway import ha_alerts
+from services.gateway import guard_alerts, ha_alerts
 from services.gateway.model import ReadModel
 from services.gateway.pools import Pool
 
@@ -17,8 +17,8 @@ ALERTS_MAX = 1000
 
 
 class Alert(msgspec.Struct):
-    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, `panicked`, `found-dead`, and those of ha_alerts.
-    object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch; 0: nobody knows."""
+    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, `panicked`, `found-dead`, and those of ha_alerts and
+    guard_alerts. object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch; 0: nobody knows."""
 
     kind: str
     object: str
@@ -29,7 +29,7 @@ class Alert(msgspec.Struct):
 
 def alerts(model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool]) -> list[Alert]:
     """The oldest first; sees: whether objects of a project are told."""
-    every = (*_out_of_space(model, sees), *_dead(model, sees), *_pools(pools), *_fences(model), *_ha(model))
+    every = (*_out_of_space(model, sees), *_dead(model, sees), *_pools(pools), *_fences(model), *_ha(model, sees))
     found = sorted(every, key=lambda alert: (alert.since_us, alert.object))
     return found[:ALERTS_MAX]
 
@@ -47,8 +47,10 @@ def _out_of_space(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Ale
             )
 
 
-def _ha(model: ReadModel) -> Iterator[Alert]:
+def _ha(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Alert]:
     for found in ha_alerts.said(model.ha, model.nodes.pool_names()):
+        yield Alert(*found)
+    for found in guard_alerts.said(model.guards, model.ha, model.vms.all, sees):
         yield Alert(*found)
 
 

@@ -79,6 +79,7 @@ async def test_what_is_owed_is_shown_with_what_would_make_it_possible(
     admin = await world.client()
     shown = (await admin.get("/v1/vms/a")).json()
     assert shown["node_lost"] == "spent", "what became of it is not known"
+    assert {a["kind"] for a in (await admin.get("/v1/alerts")).json()["items"]} == {"node-lost", "vm-unknown"}
     ended = c.VmStopped(vm=A, node=N1, generation=1, cause=c.GoneCause.NODE_LOST, sentence="spent", unwished=True)
     await told(world, "vm-a", ended)
     owed = VmOwed(vm=A, cause=Cause.NODE_LOST, node=N1, generation=1, at_us=9 * S, try_us=9 * S, sentence="spent")
@@ -89,8 +90,16 @@ async def test_what_is_owed_is_shown_with_what_would_make_it_possible(
     assert shown["node_lost"] == "" and shown["owed"]["remedy"] == "uncordon n2" and shown["owed"]["attempt"] == 1
     found = (await admin.get("/v1/why-not/vm/a?started=true")).json()
     assert "cordoned: n2" in found["sentence"] and found["remedy"] == "uncordon n2"
+    alerts = {a["kind"]: a for a in (await admin.get("/v1/alerts")).json()["items"]}
+    assert alerts.keys() == {"node-lost", "vm-owed"} and alerts["vm-owed"]["remedy"] == "uncordon n2"
+    other = await world.client("viewer", ("elsewhere",))
+    assert "vm-owed" not in {a["kind"] for a in (await other.get("/v1/alerts")).json()["items"]}
+    await cli(world, monkeypatch, "vm", "ls")
+    assert "stopped (owed)" in capfd.readouterr().out
     await cli(world, monkeypatch, "vm", "show", "a")
     assert "no node fits: cordoned: n2; uncordon n2, attempt 1; tried again at" in capfd.readouterr().out
+    await told(world, "guard-a", GuardEnded(vm=A, sentence="it failed 4 times within 1800 s", given_up=True))
+    assert "vm-given-up" in {a["kind"] for a in (await admin.get("/v1/alerts")).json()["items"]}
     await told(world, "guard-a", GuardEnded(vm=A, sentence="somebody wants it stopped"))
     found = (await admin.get("/v1/why-not/vm/a?started=true")).json()
     assert "somebody wants it stopped" in found["sentence"] and found["remedy"] == "start a"
@@ -104,6 +113,8 @@ async def test_the_reserve_is_shown_beside_how_nodes_stand(
     await told(world, "reserve-main", ReserveSet(at_us=5, plan=plan))
     found = (await (await world.client("viewer")).get("/v1/ha")).json()["reserve"]
     assert (found["wanted"], found["covers"], found["missing_mib"]) == (1, 0, 700)
+    alerts = {a["kind"]: a for a in (await (await world.client("viewer")).get("/v1/alerts")).json()["items"]}
+    assert "700 MiB" in alerts["reserve-short"]["sentence"]
     await cli(world, monkeypatch, "ha", "status")
     assert "2 GiB is kept free, no loss of a node is covered: 700 MiB more" in capfd.readouterr().out
 

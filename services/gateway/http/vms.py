@@ -59,7 +59,8 @@ _decode_info = msgspec.msgpack.Decoder(VmInfo).decode
 
 @get("", action=Action.READ, summary="List VMs")
 async def list_vms(request: Asked, gateway: NamedDependency[Gateway]) -> Vms:
-    seen = (vm for vm in gateway.model.vms.all.values() if request.user.sees(vm.project))
+    every = gateway.model.vms.all.values()
+    seen = (_with_guard(gateway, vm) for vm in every if request.user.sees(vm.project))
     return Vms(sorted(seen, key=lambda vm: vm.name))
 
 

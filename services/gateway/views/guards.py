@@ -54,6 +54,7 @@ class Guarded(msgspec.Struct):
     guard: Rules = msgspec.field(default_factory=Rules)
     owed: Owed | None = None
     ended: str = ""
+    given_up: bool = False
     positions: list[int] = []
 
 
@@ -95,12 +96,12 @@ def _guard(one: Guarded, event: Any) -> None:
             before = one.owed
             since_us, attempt = (before.since_us, before.attempt) if before else (event.at_us, 0)
             one.owed = Owed(event.cause, since_us, event.sentence, attempt=attempt, try_us=event.try_us)
-            one.ended = ""
+            one.ended, one.given_up = "", False
         case RestartWanted() if one.owed is not None:
             one.owed.attempt, one.owed.try_us = event.attempt, 0
         case VmUnplaced() if one.owed is not None:
             one.owed.sentence, one.owed.remedy, one.owed.try_us = event.sentence, event.remedy, event.try_us
         case VmRecovered():
-            one.owed, one.ended = None, ""
+            one.owed, one.ended, one.given_up = None, "", False
         case GuardEnded():
-            one.owed, one.ended = None, event.sentence
+            one.owed, one.ended, one.given_up = None, event.sentence, event.given_up
