@@ -21,9 +21,9 @@ AGENT_S = 20.0
 """an agent answers in milliseconds, and on a host that is overloaded in seconds"""
 STILL_S = 20.0
 SPINS_S = 15.0
-IDLE_S = 120.0
-"""an agent that is stuck in a guest with nothing to do looks like a hang but for its vCPUs, and one in a guest that computes and
-has neither disk nor NIC is not told from it: they are given this long"""
+IDLE_S = 30.0
+"""where its vCPUs neither spin nor stand, or it has neither disk nor NIC: a guest whose programs all stand still, and one with
+nothing to do whose agent is stuck, look the same, and no healthy agent is stuck for so long"""
 LONE_S = 60.0
 """after which a watchdog that ran out is told of, though no other sign agrees"""
 

@@ -19,7 +19,8 @@ TELL_US = 5_000_000
 """silence of an agent that is shorter is not told"""
 SCREEN_US = 8_000_000
 """a guest that has not been heard for so long has its screen looked at, and again after as long"""
-PINGS_MIN = 3
+PINGS_MIN = 5
+"""where looks come slowly, few of them may be late together"""
 SPINS_PCT = 90.0
 STANDS_PCT = 0.02
 STARVED_PCT = 20.0

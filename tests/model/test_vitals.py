@@ -173,7 +173,7 @@ def test_a_guest_with_neither_disk_nor_nic_has_its_vcpus_alone() -> None:
     guest = Guest().looks(60)
     guest.counted = False
     guest.hang()
-    assert not guest.looks(90).hangs and guest.looks(60).hangs
+    assert not guest.looks(24).hangs and guest.looks(9).hangs
     idle = Guest().looks(60)
     idle.counted, idle.answers = False, False
     assert not idle.looks(600).hangs
@@ -200,20 +200,23 @@ def healthy(random: Random, guest: Guest) -> Iterator[None]:
         guest.screen = random.choice((Look.OTHER, Look.OTHER, Look.BLACK))
         stuck = guest.hold or any(waits > 90 for waits in guest.waits)
         guest.answers = not stuck and random.random() < 0.97
-        if agent and random.random() < 0.1:  # its agent is stuck: it works on, or has nothing to do
-            guest.answers, guest.channel = False, True
-            guest.writes = random.choice((5.0, 5.0, 0.0))
-            guest.busy = [min(busy, 60.0) for busy in guest.busy] if not guest.writes else guest.busy
-            guest.busy = [max(busy, 0.5) for busy in guest.busy]
+        if agent and not stuck and random.random() < 0.1:  # its agent is stuck: for long where it works on, else for some seconds
+            guest.channel, guest.counted, guest.answers = True, True, True
+            yield None
+            guest.answers = False
+            guest.writes = random.choice((5.0, 0.4, 0.0))
             guest.waits = [0.0] * len(guest.busy)
-            for _ in range(random.choice((5, 12, 20))):
+            for _ in range(random.choice((5, 12, 20)) if guest.writes else 1):
                 yield None
             guest.answers = True
             yield None
-        for _ in range(random.choice((20, 60)) if starved else random.choice((1, 2, 5, 12))):
+            continue
+        for step in range(random.choice((20, 60)) if starved else random.choice((1, 2, 5, 12))):
             if not stuck and not guest.answers:
-                guest.answers = random.random() < 0.5  # an answer that was late, twice or three times
+                guest.answers = step > 1 or random.random() < 0.5  # an answer that was late, twice or three times
             yield None
+        guest.answers = not stuck
+        yield None
 
 
 def an_hour(seed: int) -> str:
