@@ -302,6 +302,10 @@ def test_an_attempt_has_three_tries_and_the_grantor_lets_it_cool() -> None:
     assert given.state.job is None
     given.when(silent).nothing()
     given.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW + 2 * S)).nothing()
+    mended = fence.given(SET, TESTED, ASKED, *events, FenceTestRequested(node=N1, number=2), replace(TESTED, number=2))
+    mended.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW + 2 * S)).then(
+        replace(ASKED, attempt=2, at_us=NOW + 2 * S)
+    )
     later = NOW + S + COOLING_US
     given.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=later)).then(replace(ASKED, attempt=2, at_us=later))
 

@@ -244,7 +244,10 @@ def evolve(fence: Fence, event: FenceEvent) -> Fence:
 def _evolve_tested(fence: Fence, event: FenceTested) -> Fence:
     tested = Tested(ok=event.ok, at_us=event.at_us, power=event.power, sentence=event.sentence, remedy=event.remedy)
     off_us = 0 if event.power == Power.ON else fence.off_us
-    return replace(fence, tested=tested, noted=event.number, identity=event.identity or fence.identity, off_us=off_us)
+    failed = None if event.ok else fence.failed  # what was wrong then is mended
+    return replace(
+        fence, tested=tested, noted=event.number, identity=event.identity or fence.identity, off_us=off_us, failed=failed
+    )
 
 
 FENCE: Decider[FenceCommand, Fence, FenceEvent] = Decider(
