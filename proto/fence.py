@@ -130,14 +130,15 @@ class RemoveFence(Command):
 
 
 class FenceNode(Command):
-    """Somebody's order to cut the node's power. epoch, boot_id: of its lease now, spoke_us: when it was heard last, now_us: what
-    time it is; filled in by ha."""
+    """Somebody's order to cut the node's power. epoch, boot_id: of its lease now, spoke_us: when it was heard last, moved_us: when
+    its record in a pool was seen to move last, now_us: what time it is; filled in by ha."""
 
     node: Name
     reason: Word = ""
     epoch: int = 0
     boot_id: str = ""
     spoke_us: int = 0
+    moved_us: int = 0
     now_us: int = 0
 
 
@@ -155,6 +156,7 @@ class OrderFence(Tick):
     boot_id: str
     sentence: str = ""
     spoke_us: int = 0
+    moved_us: int = 0
 
 
 class DropFence(Tick):
@@ -179,7 +181,8 @@ class NoteTest(Tick):
 
 
 class NoteFence(Tick):
-    """How one try of an attempt went. reads: in order, those before the order have after_ms < 0. twin, spoke_us as above."""
+    """How one try of an attempt went. reads: in order, those before the order have after_ms < 0. twin as above; spoke_us: when
+    the node showed itself last, on any path."""
 
     node: Name
     attempt: int

@@ -109,6 +109,11 @@ class NodeViews:
             if sighting.sequence != moved.get(sighting.pool, (-1, 0))[0]:
                 moved[sighting.pool] = (sighting.sequence, now_us)
 
+    def moved_us(self, node: str) -> int:
+        """When its record in any pool was seen to move last; 0: never."""
+        heard = self.heard.get(node)
+        return max((at_us for _, at_us in heard.moved.values()), default=0) if heard is not None else 0
+
     def alive(self, node: str, now_us: int) -> str:
         """What it showed of itself just now, in a sentence; "": nothing."""
         heard = self.heard.get(node)

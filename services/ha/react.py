@@ -31,7 +31,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         return verdict_views.enrich(command, views.vitals, now_us)
     if isinstance(command, FENCE.commands):
         lease = views.nodes.leases.get(command.node, (1, ""))
-        return fence_views.enrich(command, views.fences, now_us, lease)
+        return fence_views.enrich(command, views.fences, now_us, lease, views.nodes.moved_us(command.node))
     if isinstance(command, GUARD.commands):
         return guard_react.enrich(command, views.guards, now_us)
     if isinstance(command, WeighReserve):

@@ -157,7 +157,7 @@ async def test_a_device_that_says_off_of_a_node_that_speaks_is_not_believed(rig:
     note = await bench.switch()
     assert rig.truth()
     spoke_us = note.reads[-1].at_us
-    assert "was heard" in bench.why_not(replace(note, spoke_us=spoke_us))
+    assert "showed itself" in bench.why_not(replace(note, spoke_us=spoke_us))
 
 
 @pytest.mark.parametrize("quirk", [Quirk.DEAF, Quirk.FLICKER])

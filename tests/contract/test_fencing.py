@@ -45,13 +45,21 @@ from services.ha.fencing.states import Fence
 from services.ha.lease import LEASE
 from services.ha.main import HA
 
+MOVED: dict[str, int] = {}
+"""when records were seen to move, by node"""
+
+
+def enrich(command: Any, known: views.FenceViews, now_us: int) -> Any:
+    return views.enrich(command, known, now_us, (1, "b"), MOVED.get(getattr(command, "node", ""), 0))
+
+
 SERVICE = Service(
     "ha",
     deciders=(FENCE, LEASE, HA),
     follows=views.FOLLOWS,
     react=views.react,
     views=views.FenceViews,
-    enrich=lambda command, known, now_us: views.enrich(command, known, now_us, (1, "b")),
+    enrich=enrich,
 )
 PASSWORD = "s3cret, of all"
 
@@ -296,7 +304,22 @@ async def test_a_node_that_speaks_while_it_is_cut_is_not_confirmed_off(desk: Des
         while not desk.told(FenceFailed):
             desk.beats("n1")
             await asyncio.sleep(0.05)
-    assert "was heard" in desk.told(FenceFailed)[0].sentence and not desk.told(FenceConfirmed)
+    assert "showed itself" in desk.told(FenceFailed)[0].sentence and not desk.told(FenceConfirmed)
+
+
+async def test_a_node_whose_record_moves_while_it_is_cut_is_not_confirmed_off(desk: Desk) -> None:
+    """It is cut off from the control plane, and its device lies: the storage tells."""
+    machine = await desk.set("n1")
+    machine.quirk = Quirk.LIAR
+    desk.executor.try_s = 6.0
+    MOVED["n1"] = desk.clock.now_us()
+    desk.ask(FenceNode(node="n1"))
+    async with asyncio.timeout(15):
+        while not desk.told(FenceFailed):
+            MOVED["n1"] = desk.clock.now_us()
+            await asyncio.sleep(0.05)
+    MOVED.clear()
+    assert "showed itself" in desk.told(FenceFailed)[0].sentence and not desk.told(FenceConfirmed)
 
 
 async def test_a_device_of_two_nodes_is_refused_and_one_machine_of_two_devices_too(desk: Desk) -> None:

@@ -44,6 +44,10 @@ def set_device(cluster: EmbeddedCluster, bmc: RedfishRig, node: str, password: s
     return ("ha", "fence", "set", node, "--kind", "redfish", *at, "--password-file", str(file), "--wait")
 
 
+def standing(cluster: EmbeddedCluster, node: str) -> str:
+    return str(next(n["standing"] for n in cluster.json("ha", "status")["nodes"] if n["name"] == node))
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("long_leases")
 def test_a_node_is_cut_by_its_device(cluster: EmbeddedCluster, bmc: RedfishRig) -> None:
@@ -62,7 +66,7 @@ def test_a_node_is_cut_by_its_device(cluster: EmbeddedCluster, bmc: RedfishRig) 
     # The emulator's machine is none of ours: it says off, and the node goes on.
     cluster.ctl("ha", "fence", "off", node, "--yes")
     failed = cluster.until(lambda: events(cluster, f"fence-{node}", "fence_failed"), "the device not to be believed")
-    assert "was heard" in failed[0]["sentence"]
+    assert "showed itself" in failed[0]["sentence"]
     cluster.ctl("ha", "fence", "rm", node)
     code, said = cluster.refused(*set_device(cluster, bmc, node, PASSWORD))
     assert code == 1 and "it lies" in said
@@ -82,8 +86,7 @@ def test_a_node_is_cut_by_its_device(cluster: EmbeddedCluster, bmc: RedfishRig) 
     cluster.ctl("ha", "fence", "on", node, "--wait")
     assert bmc.truth()
     cluster.ctl("lab", "heal", node)
-    standing = lambda: next(n for n in cluster.json("ha", "status")["nodes"] if n["name"] == node)  # noqa: E731
-    cluster.until(lambda: standing()["standing"] == "trusted", f"{node} to be back with a lease of its next epoch")
+    cluster.until(lambda: standing(cluster, node) == "trusted", f"{node} to be back with a lease of its next epoch")
     cluster.ctl("ha", "fence", "rm", node)
     cluster.ctl("vm", "stop", "cut", "--force", "--wait")
     cluster.ctl("vm", "delete", "cut", "--wait")

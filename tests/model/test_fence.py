@@ -208,6 +208,13 @@ def test_of_a_node_that_was_heard_just_now_the_reads_are_to_lie_further_apart() 
     assert isinstance(soon.when(note(*PROOF, read(2000))).events[0], FenceConfirmed)
 
 
+def test_of_a_node_that_writes_its_record_they_are_to_lie_further_apart_still() -> None:
+    command = FenceNode(node="n1", epoch=1, boot_id="b", now_us=NOW, spoke_us=NOW - S, moved_us=NOW - S)
+    ready().when(command).then(replace(ASKED, by="", apart_ms=judge.APART_MOVED_MS))
+    silent = replace(command, spoke_us=NOW - 9 * S, moved_us=NOW - 9 * S)
+    ready().when(silent).then(replace(ASKED, by=""))
+
+
 def test_it_is_not_asked_any_more_for_a_node_that_shows_itself() -> None:
     drop = DropFence(node="n1", now_us=NOW, sentence="n1 is heard again")
     asked().when(drop).then(FenceDropped(node=N1, attempt=1, sentence="n1 is heard again")).twice()

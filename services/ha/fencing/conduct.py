@@ -16,6 +16,8 @@ TRY_S = 12.0
 """from the order until the power has to be seen as wanted; BMCs take some seconds"""
 EVERY_S = 0.15
 """between two reads"""
+PROOF_READS = READS_MAX // 2
+"""those of a proof are all told, so they lie further apart where the first and the last do"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ async def _reads(asking: Asking, job: Job, sent: float) -> list[PowerRead]:
     """Until it was seen as wanted for long enough, or the time is over."""
     reads: list[PowerRead] = []
     first: PowerRead | None = None
+    every_s = max(asking.every_s, job.apart_ms / 1000 / PROOF_READS)
     while True:
         read = await _read(asking, sent)
         reads.append(read)
@@ -100,7 +103,7 @@ async def _reads(asking: Asking, job: Job, sent: float) -> list[PowerRead]:
         over = asking.clock.monotonic() - sent >= asking.try_s
         if over or (not read.error and read.identity != job.identity):
             return reads
-        await asyncio.sleep(asking.every_s)
+        await asyncio.sleep(every_s)
 
 
 async def _read(asking: Asking, sent: float | None) -> PowerRead:

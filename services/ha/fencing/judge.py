@@ -4,7 +4,7 @@
     the last reads  say off, two or more of them, without an error or another word in between
     apart           the first and the last of them, by apart_ms: one answer kept in a cache is read twice at once
     the machine     is in each read the one that answered at the test
-    the node        was not heard after the first of them
+    the node        was not heard after the first of them, nor wrote its record in a pool
 What does not hold leaves the power unknown. There is no other way to a yes.
 """
 
@@ -18,14 +18,21 @@ from services.ha.fencing.states import Job
 APART_MS = 250
 APART_SPOKE_MS = 1_500
 """where the node was heard until the order: it would be heard again by then, if it lived"""
+APART_MOVED_MS = 4_000
+"""and where its record in a pool moved until then, which is seen later"""
 SPOKE_US = 3_000_000
+MOVED_US = 4_000_000
+MOVED_LATE_US = 1_500_000
+"""a record that is seen to have moved was written so long before at most"""
 LATE_US = 300_000
 """what was on its way when the power went"""
 READS_MIN = 2
 
 
-def apart_ms(spoke_us: int, now_us: int) -> int:
-    """How far the reads are to lie apart, by when the node was heard last (0: never)."""
+def apart_ms(spoke_us: int, moved_us: int, now_us: int) -> int:
+    """How far the reads are to lie apart, by when the node was heard, and its record seen to move, last (0: never)."""
+    if moved_us and now_us - moved_us < MOVED_US:
+        return APART_MOVED_MS
     return APART_SPOKE_MS if spoke_us and now_us - spoke_us < SPOKE_US else APART_MS
 
 
@@ -42,7 +49,7 @@ def proves(job: Job, note: NoteFence) -> tuple[tuple[PowerRead, ...], str]:
         return (), f"read as {job.want} within {apart} ms only; the reads are to lie {job.apart_ms} ms apart"
     if job.want == Want.OFF and note.spoke_us > reads[0].at_us + LATE_US:
         late_s = (note.spoke_us - reads[0].at_us) / 1e6
-        return (), f"the device says off, and {note.node} was heard {late_s:.1f} s after: its word does not hold"
+        return (), f"the device says off, and {note.node} showed itself {late_s:.1f} s after: its word does not hold"
     return reads, ""
 
 

@@ -125,7 +125,7 @@ def _ask(
     )  # fmt: skip
     if isinstance(command, PowerOnNode):
         return [requested]
-    apart_ms = judge.apart_ms(command.spoke_us, command.now_us)
+    apart_ms = judge.apart_ms(command.spoke_us, command.moved_us, command.now_us)
     return [replace(requested, apart_ms=apart_ms, epoch=command.epoch, boot_id=command.boot_id)]
 
 
@@ -246,7 +246,12 @@ def _evolve_tested(fence: Fence, event: FenceTested) -> Fence:
     off_us = 0 if event.power == Power.ON else fence.off_us
     failed = None if event.ok else fence.failed  # what was wrong then is mended
     return replace(
-        fence, tested=tested, noted=event.number, identity=event.identity or fence.identity, off_us=off_us, failed=failed
+        fence,
+        tested=tested,
+        noted=event.number,
+        identity=event.identity or fence.identity,
+        off_us=off_us,
+        failed=failed,
     )
 
 

@@ -42,6 +42,7 @@ from proto.lease import (
 )
 from proto.node import Beat
 from proto.nodes import NodeJoined, NodeRemoved, NodeReported
+from services.ha.fencing import judge
 from services.ha.fencing.model import FENCE, GRANTOR
 from services.ha.fencing.states import Fence
 
@@ -118,8 +119,8 @@ class FenceViews:
         return next((n for n, f in held if identity and f.identity == identity), "")
 
 
-def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (1, "")) -> Any:
-    """lease: epoch and boot of the node's, as the log has it."""
+def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (1, ""), moved_us: int = 0) -> Any:
+    """lease: epoch and boot of the node's, as the log has it; moved_us: when its record in any pool was seen to move last."""
     match command:
         case SetFence():
             node, driver = command.node, views.drivers.get(command.node)
@@ -128,18 +129,20 @@ def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] 
         case FenceNode():
             epoch, boot_id = lease
             spoke_us = views.spoke.get(command.node, 0)
-            return replace(command, spoke_us=spoke_us, now_us=now_us, epoch=epoch, boot_id=boot_id)
+            signs = {"spoke_us": spoke_us, "moved_us": moved_us}
+            return replace(command, now_us=now_us, epoch=epoch, boot_id=boot_id, **signs)
         case PowerOnNode():
             return replace(command, now_us=now_us)
         case OrderFence():
-            return replace(command, spoke_us=views.spoke.get(command.node, 0))
+            return replace(command, spoke_us=views.spoke.get(command.node, 0), moved_us=moved_us)
         case NoteTest():
             twin = views.twin_of_machine(command.node, command.identity)
             return replace(command, twin=twin, spoke_us=views.spoke.get(command.node, 0))
         case NoteFence():
             job = views.fences.get(command.node, FENCE.initial).job
             twin = views.twin_of_machine(command.node, job.identity if job is not None else "")
-            return replace(command, twin=twin, spoke_us=views.spoke.get(command.node, 0))
+            shown_us = max(views.spoke.get(command.node, 0), moved_us - judge.MOVED_LATE_US)
+            return replace(command, twin=twin, spoke_us=shown_us)
         case _:
             return command
 

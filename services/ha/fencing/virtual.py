@@ -4,6 +4,7 @@ of their own. Pure but for the machine."""
 from __future__ import annotations
 
 from proto.fence import READS_MAX, NoteFence, NoteTest, Ordered, Power, PowerRead, Want
+from services.ha.fencing.conduct import PROOF_READS
 from services.ha.fencing.device import DeviceError
 from services.ha.fencing.simulated import Machine
 from services.ha.fencing.states import Job
@@ -50,7 +51,8 @@ def tried(machine: Machine, node: str, job: Job, now_us: int, try_ms: int = TRY_
     except DeviceError as error:
         return note(Ordered.SILENT, reads, error.sentence)
     since = -1
-    for after_ms in range(0, try_ms + EVERY_MS, EVERY_MS):
+    every_ms = max(EVERY_MS, job.apart_ms // PROOF_READS)
+    for after_ms in range(0, try_ms + every_ms, every_ms):
         reads.append(read(after_ms))
         good = not reads[-1].error and reads[-1].power == Power(job.want) and reads[-1].identity == job.identity
         since = (after_ms if since < 0 else since) if good else -1
