@@ -21,6 +21,7 @@ from proto.lease import AskGrant, BeginTerm, DeclareLost, Granted, LeaseBeat, Pr
 from services.ha import rules
 from services.ha.effects import Ask, Effect, Picture, Reply, Tell
 from services.ha.judging import Judge
+from services.ha.pathways import notes
 from services.ha.signs import Fresh, Node, counts, mark_of
 from services.ha.states import Ha, Lost
 from services.ha.taking import nameable, shared, take
@@ -31,9 +32,15 @@ LATE_US = 4 * TICK_US
 AWAY_US = 2_000_000
 """and after one that comes so late nobody was silent: it could not hear"""
 TELL_US = 500_000
+LOOK_US = 500_000
 ASKS_MAX = 1000
 
 NOTHING = Picture(Ha(), {}, {})
+
+
+def _held(ask: AskGrant) -> tuple[object, ...]:
+    """What of it bears on what has to be in the log."""
+    return ask.boot_id, ask.pools, ask.renews, ask.tolerant, ask.address
 
 
 @dataclass(slots=True)
@@ -64,6 +71,7 @@ class Grantor:
     shared: frozenset[str] = frozenset()
     serial: int = 0
     retry_us: int = 0
+    look_us: int = 0
 
     # --- does it lead? --------------------------------------------------------------------------------------------
 
@@ -96,6 +104,7 @@ class Grantor:
         if picture.members is not self.picture.members:
             self.shared = shared(picture)
         self.picture = picture
+        self.look_us = 0
         for name, lease in picture.leases.items():
             if self.epochs.get(name) != lease.epoch:
                 self.epochs[name] = lease.epoch
@@ -115,6 +124,8 @@ class Grantor:
         node = self.node(ask.node)
         lease = self.picture.leases.get(ask.node)
         if lease is None or lease.boot_id in ("", ask.boot_id):
+            if node.ask is None or _held(node.ask) != _held(ask):
+                self.look_us = 0
             node.asked_us, node.ask = now_us, ask
         else:
             node.other_us = now_us
@@ -203,7 +214,10 @@ class Grantor:
             return []
         if not self.term:
             return [Tell(BeginTerm(holder=self.holder, now_us=wall_us))] if self._due(now_us) else []
-        out: list[Effect] = [Tell(one) for one in take(self, now_us, wall_us)]
+        out: list[Effect] = []
+        if now_us >= self.look_us:  # at once where the log or a node says something new
+            self.look_us = now_us + LOOK_US
+            out += [Tell(one) for one in (*take(self, now_us, wall_us), *notes(self, now_us, wall_us))]
         return out + Judge(self, now_us, wall_us).judge()
 
     def _due(self, now_us: int) -> bool:

@@ -9,7 +9,7 @@ While the observer doubts itself, or is disarmed, it suspects and grants, and de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proto.lease import (
@@ -29,7 +29,6 @@ from proto.lease import (
 )
 from services.ha import rules
 from services.ha.effects import Effect, FenceNode, Tell
-from services.ha.pathways import notes
 from services.ha.signs import Node
 from services.ha.states import Isolated as Away
 from services.ha.states import Lease, Lost, Suspected
@@ -57,6 +56,16 @@ class Judge:
     grantor: Grantor
     now_us: int
     wall_us: int
+    leases: dict[str, Lease] = field(init=False)
+    """of members that were granted something once, and are not lost"""
+
+    def __post_init__(self) -> None:
+        picture, term = self.grantor.picture, self.grantor.term
+        self.leases = {
+            name: lease
+            for name, lease in picture.leases.items()
+            if lease.boot_id and not isinstance(lease, Lost) and lease.term == term and name in picture.members
+        }
 
     def judge(self) -> list[Effect]:
         ha = self.grantor.picture.ha
@@ -68,27 +77,15 @@ class Judge:
         if bool(said[0]) != bool(ha.held) and self.grantor.node("").due("hold", self.now_us, TELL_US):
             out.append(Tell(HoldHa(sentence=said[0], remedy=said[1], now_us=self.wall_us)))
         concludes = ha.armed and hold is None and not ha.held
-        for name, lease in sorted(self._leases().items()):
+        for name, lease in sorted(self.leases.items()):
             out += self._node(name, lease, self.grantor.node(name), concludes)
-        return out + [Tell(note) for note in notes(self.grantor, self.now_us, self.wall_us)]
-
-    def _leases(self) -> dict[str, Lease]:
-        """Of members that were granted something once, and are not lost."""
-        picture = self.grantor.picture
-        return {
-            name: lease
-            for name, lease in picture.leases.items()
-            if name in picture.members
-            and lease.boot_id
-            and not isinstance(lease, Lost)
-            and lease.term == self.grantor.term
-        }
+        return out
 
     # --- doubt ----------------------------------------------------------------------------------------------------
 
     def _hold(self) -> rules.Hold | None:
         """Of nodes about which nobody has given his word."""
-        ha, leases = self.grantor.picture.ha, self._leases()
+        ha, leases = self.grantor.picture.ha, self.leases
         suspected = [
             n for n, lease in sorted(leases.items()) if isinstance(lease, Suspected) and lease.since_us > ha.word_us
         ]
@@ -171,7 +168,7 @@ class Judge:
         """Up to three other nodes that are heard, others each time."""
         live = [
             other
-            for other, lease in sorted(self._leases().items())
+            for other, lease in sorted(self.leases.items())
             if other != name and self._control(other, lease) is None and not isinstance(lease, Suspected)
         ]
         start = turn % len(live) if live else 0
@@ -246,7 +243,7 @@ class Judge:
         return moved_us - node.asked_us > self.patience_us(name, lease)
 
     def _mostly_heard(self, name: str) -> bool:
-        leases = self._leases()
+        leases = self.leases
         asking = sum(self._control(other, lease) is None for other, lease in leases.items())
         return rules.quorum(len(leases), asking, True, [name]) is None
 
