@@ -77,6 +77,7 @@ class Desk:
         self.host.ready(1, self.clock.now_us())
         self.executor = Executor(
             fences=lambda: self.views.fences,
+            waiting=lambda: self.views.waiting,
             say=self.say,
             open=self.kinds.open,
             secrets=self.secrets,
@@ -366,7 +367,9 @@ async def test_an_attempt_that_a_process_left_open_is_tried_by_the_next(desk: De
     machine = await desk.set("n1")
     desk.executor.leads = lambda: False
     desk.ask(FenceNode(node="n1"))
-    successor = Executor(desk.executor.fences, desk.say, desk.kinds.open, desk.secrets, desk.clock)
+    successor = Executor(
+        desk.executor.fences, desk.executor.waiting, desk.say, desk.kinds.open, desk.secrets, desk.clock
+    )
     task = asyncio.ensure_future(successor.run())
     await desk.until(lambda: bool(desk.told(FenceConfirmed)))
     task.cancel()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -27,6 +27,8 @@ from services.ha.fencing.states import Fence, Job
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.05
+ALL_S = 1.0
+"""between two looks at devices of which nothing was asked: is their test due again?"""
 TEST_EVERY_S = 3600.0
 FAILED_EVERY_S = 300.0
 """a device whose last test failed: so that what was mended is seen without somebody's word"""
@@ -69,10 +71,11 @@ def due(fence: Fence, told: Told, now_us: int, now_s: float) -> Due | None:
 
 @dataclass
 class Executor:
-    """fences: as the log has them now, by node. say: to the decider. leads: whether this process is the one that acts; a device is
-    ordered nothing by another. try_s: how long a power may take to be seen as wanted."""
+    """fences: as the log has them now, by node; waiting: those of which something is asked. say: to the decider. leads: whether this
+    process is the one that acts; a device is ordered nothing by another. try_s: how long a power may take to be seen as wanted."""
 
     fences: Callable[[], Mapping[str, Fence]]
+    waiting: Callable[[], Collection[str]]
     say: Callable[[Command], None]
     open: Callable[[Device, str], FenceDevice]
     secrets: SecretSource | None
@@ -80,6 +83,7 @@ class Executor:
     leads: Callable[[], bool] = lambda: True
     try_s: float = conduct.TRY_S
     told: dict[str, Told] = field(default_factory=dict)
+    _all_s: float = float("-inf")
     _busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -96,9 +100,14 @@ class Executor:
         if not self.leads():
             return
         now_us, now_s = self.clock.now_us(), self.clock.monotonic()
-        for node, fence in list(self.fences().items()):
-            if node in self._busy or len(self._busy) >= AT_ONCE_MAX:
+        fences = self.fences()
+        names: Collection[str] = self.waiting()
+        if now_s - self._all_s >= ALL_S:
+            self._all_s, names = now_s, fences
+        for node in list(names):
+            if node in self._busy or len(self._busy) >= AT_ONCE_MAX or node not in fences:
                 continue
+            fence = fences[node]
             told = self.told.setdefault(node, Told())
             what = due(fence, told, now_us, now_s)
             if what is None or fence.device is None:

@@ -16,7 +16,8 @@ class FencingRunner:
         self._secrets = OwnSecrets(place.dsn, place.secrets_key) if place.secrets_key is not None else None
         self._task: asyncio.Task[None] | None = None
         self.executor = Executor(
-            fences=lambda: place.runner.host.views.fences.fences, say=place.runner.say, open=Kinds().open,
+            fences=lambda: place.runner.host.views.fences.fences,
+            waiting=lambda: place.runner.host.views.fences.waiting, say=place.runner.say, open=Kinds().open,
             secrets=self._secrets, clock=place.clock, leads=leads,
         )  # fmt: skip
 

@@ -57,6 +57,11 @@ class Fence(Value):
     off_us: int = 0
 
     @property
+    def waits(self) -> bool:
+        """Something is to be asked of it, now or soon."""
+        return self.job is not None or (self.device is not None and self.noted < self.number)
+
+    @property
     def ready(self) -> bool:
         """What it says may prove."""
         return self.why_not == ""

@@ -61,7 +61,7 @@ _decode = msgspec.msgpack.Decoder(Beat).decode
 class FenceViews:
     """drivers: of the nodes that there are; "": it has not said yet. spoke: when each was heard last, boots: in which boot.
     off: the boot in which a node was, when its device said that it is off. term: the grantor's, as the log has it. version:
-    changes with the devices."""
+    changes with the devices. waiting: nodes whose device is to be asked something, now or soon."""
 
     fences: dict[str, Fence] = field(default_factory=dict)
     drivers: dict[str, str] = field(default_factory=dict)
@@ -70,6 +70,7 @@ class FenceViews:
     off: dict[str, str] = field(default_factory=dict)
     term: int = 0
     version: int = 0
+    waiting: set[str] = field(default_factory=set)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -85,6 +86,7 @@ class FenceViews:
             case _ if type(event) in FENCE.events:
                 self.fences[event.node] = FENCE.evolve(self.fences.get(event.node, FENCE.initial), event)
                 self.version = recorded.position
+                (self.waiting.add if self.fences[event.node].waits else self.waiting.discard)(event.node)
                 if isinstance(event, FenceConfirmed):
                     self.off[event.node] = self.boots.get(event.node, "")
 
