@@ -71,8 +71,9 @@ def due(fence: Fence, told: Told, now_us: int, now_s: float) -> Due | None:
 
 @dataclass
 class Executor:
-    """fences: as the log has them now, by node; waiting: those of which something is asked. say: to the decider. leads: whether this
-    process is the one that acts; a device is ordered nothing by another. try_s: how long a power may take to be seen as wanted."""
+    """fences: as the log has them now, by node; waiting: those of which something is asked. say: to the decider. leads: whether
+    this process is the one that acts; a device is ordered nothing by another. try_s: how long a power may take to be seen as
+    wanted."""
 
     fences: Callable[[], Mapping[str, Fence]]
     waiting: Callable[[], Collection[str]]
