@@ -27,7 +27,8 @@ class Capabilities(Value):
     key that opens moves between hosts. firmware: what VMs may have there; empty: it did not say, so all but uefi. bridges: those
     that VMs may be put into; tap_filter: what VMs send and hear there can be kept to their own VLAN and addresses.
     watchdog: one runs, and guards (docs/watchdog.md): without one nothing there counts as protected. watch_at: `HOST:PORT` where it
-    answers probes. lease_pools: those where disks are locked and a lease can be renewed and its silence be proven."""
+    answers probes. lease_pools: those where disks are locked and a lease can be renewed and its silence be proven.
+    machine_uuid: the host's, by its firmware: a fence device that answers for it is that host's."""
 
     accelerator: str
     cpu_model: str
@@ -59,6 +60,7 @@ class Capabilities(Value):
     tap_filter: bool = False
     watchdog: bool = False
     watch_at: str = ""
+    machine_uuid: str = ""
     lease_pools: tuple[str, ...] = ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,8 @@ from proto.fence import (
 )
 from services.ha.fencing import judge
 from services.ha.fencing.model import BACKOFF_US, COOLING_US, FENCE, GRANTOR
+from services.ha.fencing.views import FenceViews
+from services.node.host.identity import machine_uuid
 
 N1 = NodeId("n1")
 NOW = 1_700_000_000_000_000
@@ -349,3 +352,44 @@ def test_a_device_whose_word_did_not_hold_proves_nothing_until_somebody_tests_it
     doubted.when(TestFence(node="n1")).then(asked_for)
     again = fence.given(SET, TESTED, doubt, asked_for, replace(TESTED, number=2))
     again.when(OrderFence(node="n1", epoch=1, boot_id="b", now_us=NOW)).then(ASKED)
+
+
+# --- whose machine is it -----------------------------------------------------------------------------------------------
+
+HOSTS = {"n1": "38947555-7742-3448-3784-823347823834", "n2": "27946b59-9e44-4fa7-8e91-f3527a1ef094"}
+
+
+@pytest.mark.parametrize(
+    ("identity", "twin"),
+    [
+        ("uuid 27946b59-9e44-4fa7-8e91-f3527a1ef094 serial 7", "n2"),
+        ("uuid 596b9427-449e-a74f-8e91-f3527a1ef094", "n2"),
+        ("guid 94f01e7a-52f3-918e-a74f-449e596b9427", "n2"),
+        ("guid 7a1ef094-f352-8e91-4fa7-9e4427946b59", ""),
+        ("uuid 38947555-7742-3448-3784-823347823834", ""),
+        ("uuid 11111111-7742-3448-3784-823347823834", ""),
+        ("serial 7", ""),
+        ("", ""),
+    ],
+)
+def test_a_device_that_answers_for_the_host_of_another_node_is_found_by_that_hosts_own_word(identity: str, twin: str) -> None:
+    known = FenceViews(machines=dict(HOSTS))
+    assert known.twin_of_machine("n1", identity) == twin
+
+
+def test_nodes_of_one_host_are_no_strangers_to_its_device() -> None:
+    known = FenceViews(machines=dict.fromkeys(HOSTS, HOSTS["n1"]))
+    assert known.twin_of_machine("n1", f"uuid {HOSTS['n1']}") == ""
+
+
+def test_a_host_without_a_name_of_its_own_says_none(tmp_path: Path) -> None:
+    assert machine_uuid(tmp_path) == ""
+    file = tmp_path / "sys/class/dmi/id/product_uuid"
+    file.parent.mkdir(parents=True)
+    for said, known in (
+        ("27946B59-9E44-4FA7-8E91-F3527A1EF094\n", HOSTS["n2"]),
+        ("00000000-0000-0000-0000-000000000000\n", ""),
+        ("03000200-0400-0500-0006-000700080009\n", ""),
+    ):
+        file.write_text(said)
+        assert machine_uuid(tmp_path) == known

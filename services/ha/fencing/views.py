@@ -42,7 +42,7 @@ from proto.lease import (
 )
 from proto.node import Beat
 from proto.nodes import NodeJoined, NodeRemoved, NodeReported
-from services.ha.fencing import judge
+from services.ha.fencing import judge, machine
 from services.ha.fencing.model import FENCE, GRANTOR
 from services.ha.fencing.states import Fence
 
@@ -59,12 +59,14 @@ _decode = msgspec.msgpack.Decoder(Beat).decode
 
 @dataclass(slots=True)
 class FenceViews:
-    """drivers: of the nodes that there are; "": it has not said yet. spoke: when each was heard last, boots: in which boot.
+    """drivers: of the nodes that there are; "": it has not said yet. machines: UUIDs of their hosts, by
+    firmware. spoke: when each was heard last, boots: in which boot.
     off: the boot in which a node was, when its device said that it is off. term: the grantor's, as the log has it. version:
     changes with the devices. waiting: nodes whose device is to be asked something, now or soon."""
 
     fences: dict[str, Fence] = field(default_factory=dict)
     drivers: dict[str, str] = field(default_factory=dict)
+    machines: dict[str, str] = field(default_factory=dict)
     spoke: dict[str, int] = field(default_factory=dict)
     boots: dict[str, str] = field(default_factory=dict)
     off: dict[str, str] = field(default_factory=dict)
@@ -76,10 +78,10 @@ class FenceViews:
         match event:
             case NodeJoined():
                 self.drivers.setdefault(event.node, "")
-            case NodeReported():
-                self.drivers[event.node] = event.capabilities.driver
+            case NodeReported(capabilities=can):
+                self.drivers[event.node], self.machines[event.node] = can.driver, can.machine_uuid
             case NodeRemoved():
-                for known in (self.drivers, self.spoke, self.boots, self.off):
+                for known in (self.drivers, self.machines, self.spoke, self.boots, self.off):
                     known.pop(event.node, None)
             case TermBegan():
                 self.term = event.term
@@ -116,9 +118,14 @@ class FenceViews:
         )
 
     def twin_of_machine(self, node: str, identity: str) -> str:
-        """Another node whose device answers for that machine."""
+        """Another node whose device answers for that machine, or that runs on it by its own word."""
         held = ((n, f) for n, f in sorted(self.fences.items()) if n != node and f.device is not None)
-        return next((n for n, f in held if identity and f.identity == identity), "")
+        if twin := next((n for n, f in held if identity and f.identity == identity), ""):
+            return twin
+        names = machine.names(identity)
+        if self.machines.get(node, "") in names:
+            return ""
+        return next((n for n, uuid in sorted(self.machines.items()) if n != node and uuid in names), "")
 
 
 def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (1, ""), moved_us: int = 0) -> Any:

@@ -70,6 +70,7 @@ from services.node.drivers.vitals import VitalCount
 from services.node.host import areas, cgroup_left, ovmf
 from services.node.host.cgroup import Groups
 from services.node.host.cgroup_cpu import lift
+from services.node.host.identity import machine_uuid
 from services.node.host.threads import affinity
 
 
@@ -168,7 +169,7 @@ class QemuDriver:
         ids = {name: await asyncio.to_thread(pool_files.id_of, pool) for name, pool in host.pools.items()}
         key = secrecy.public(await asyncio.to_thread(secrecy.own_key, host.state / "keys"))
         locked = tuple(sorted(name for name in host.direct if name not in host.remotes))
-        return msgspec.structs.replace(can, pool_ids=ids, move_key=key, lease_pools=locked)
+        return msgspec.structs.replace(can, pool_ids=ids, move_key=key, lease_pools=locked, machine_uuid=machine_uuid())
 
     async def bridges(self) -> tuple[Bridge, ...]:
         return await asyncio.to_thread(self._fleet.host.networks.bridges)
