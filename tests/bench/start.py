@@ -35,11 +35,12 @@ WAIT_S_MAX = 60.0
 
 
 class Embedded:
-    """A cluster of its own in a folder of its own."""
+    """A cluster of its own in a folder of its own; or one that is there already, by its folder."""
 
-    def __init__(self, *words: str) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="asvbench"))
-        self.home.chmod(0o755)
+    def __init__(self, *words: str, home: Path | None = None) -> None:
+        self.home = home or Path(tempfile.mkdtemp(prefix="asvbench"))
+        if home is None:
+            self.home.chmod(0o755)
         self._words = words
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("ASV_")} | {"ASV_HOME": str(self.home)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ WRITER = Path(__file__).parent / "writer.sh"
 DISK_MIB = 64
 RECORD_S = 0.4
 """A record takes about 60 ms of an emulated guest's CPU time."""
-BEGIN = "mkdir -p /run && cat >/run/writer.sh && setsid sh /run/writer.sh {} </dev/null >/run/writer.log 2>&1 &"
+BEGIN = "cat >/run/writer.sh; setsid sh /run/writer.sh {} </dev/null >/run/writer.log 2>&1 &"
 LOOK = "cd /run/writer 2>/dev/null && cat acknowledged 2>/dev/null; for f in failed intruder; do [ -e $f ] && cat $f; done; true"
 
 
@@ -38,6 +39,20 @@ class HaCluster(Embedded):
     def layout(self) -> Layout:
         return Layout(self.home)
 
+    @contextlib.contextmanager
+    def running(self) -> Iterator[HaCluster]:
+        """Up until the block ends; then its VMs are killed and what it had is removed, but for what is mounted in its folder."""
+        try:
+            self.up()
+            yield self
+        finally:
+            signal_all([*self.marks().values(), *self.guests()], SIGCONT)  # nobody stays held
+            self.close()
+
+    def apart(self) -> bool:
+        """Whether its nodes live in network namespaces."""
+        return load(self.layout.record).apart
+
     def marks(self) -> dict[str, Mark]:
         """Every process that the supervisor keeps, by its name."""
         children = load(self.layout.record).children
@@ -46,6 +61,9 @@ class HaCluster(Embedded):
     def of_node(self, node: str) -> list[Mark]:
         """Its agent and watchdog."""
         return [mark for name, mark in self.marks().items() if node in name.split("-")]
+
+    def watchdog(self, node: str) -> Mark | None:
+        return self.marks().get(f"watchdog-{node}")
 
     def guests(self, node: str = "*") -> list[Mark]:
         """The QEMU processes of a node, or of all."""
@@ -74,6 +92,36 @@ class HaCluster(Embedded):
         self.lab("kill", node)
         return began
 
+    def free_hand(self) -> None:
+        """Faults follow one another faster than a real cluster's: the limit on how many nodes are declared lost at once would hold
+        everything back."""
+
+    def guard(self, vm: str, **settings: Any) -> None:
+        """What `asvctl vm guard` sets."""
+        self.call("PATCH", f"/v1/vms/{vm}/guard", settings)
+
+    def returned(self, node: str, position: int) -> None:
+        """Waits until the node has come back clean from every loss since that position, and is online."""
+
+        def back() -> bool:
+            told = [e["type"] for e in self.events(position) if e["data"].get("node") == node]
+            losses = [kind for kind in told if kind in ("node_lost", "node_returned")]
+            nodes = self.call("GET", "/v1/nodes")["items"]
+            return losses[-1:] != ["node_lost"] and all(one["online"] for one in nodes)
+
+        self.wait_for(back, f"{node} to be back")
+
+    @contextlib.contextmanager
+    def without_central(self) -> Iterator[None]:
+        """Engines, services and gateway are ended at once. Until the end of the block nobody starts them again: the supervisor is
+        held, which watches them."""
+        supervisor = load(self.layout.record).supervisor
+        assert supervisor is not None
+        hit = self.central()
+        with self.held([supervisor]):
+            signal_all(hit, SIGKILL)
+            yield
+
     @contextlib.contextmanager
     def held(self, marks: list[Mark]) -> Iterator[None]:
         """SIGSTOP, and SIGCONT at the end."""
@@ -85,10 +133,11 @@ class HaCluster(Embedded):
 
     # --- guests ---------------------------------------------------------------------------------------------------
 
-    def create(self, vm: str, **more: Any) -> None:
-        """A tiny one with a disk for a writer; does not wait until it runs."""
-        disks = [{"image": "tiny"}, {"size_mib": DISK_MIB}]
+    def create(self, vm: str, node: str = "", image: str = "tiny", **more: Any) -> None:
+        """One with a disk for a writer, started on that node where one is named; does not wait until it runs."""
+        disks = [*([{"image": image}] if image else []), {"size_mib": DISK_MIB}]
         self.call("POST", "/v1/vms", {"name": vm, "vcpus": 1, "memory_mib": 128, "disks": disks, **more})
+        self.call("POST", f"/v1/vms/{vm}/start", {"node": node} if node else {})
 
     def inside(self, vm: str, script: str, given: bytes = b"") -> str:
         """What a script in the guest says. Raises Unanswered."""
@@ -159,8 +208,7 @@ def ha_cluster(*words: str) -> Iterator[HaCluster]:
     """Up until the block ends; then its VMs are killed and its folder is removed."""
     one = HaCluster(*words)
     try:
-        one.up()
-        yield one
+        with one.running():
+            yield one
     finally:
-        signal_all([*one.marks().values(), *one.guests()], SIGCONT)  # nobody stays held
-        one.close()
+        shutil.rmtree(one.home, ignore_errors=True)
