@@ -6,11 +6,13 @@
 #   block 0                the head: a copy of the newest record
 #   128 + (l-1) * BLOCKS   lane l, of BLOCKS records (a multiple of 128: it is read in pieces of 64 KiB)
 #
-# A record counts (/run/writer/acknowledged) once it is flushed.
+# A record counts (/run/writer/acknowledged) once it is flushed. WRITER_RUN and WRITER_BOOT stand for what a guest has, outside one.
 vm=$1 generation=$2 disk=$3 blocks=$4 pause=$5
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-mkdir /run/writer 2>/dev/null || exit 0
+run=${WRITER_RUN:-/run/writer}
+mkdir "$run" 2>/dev/null || exit 0
 read -r boot </proc/sys/kernel/random/boot_id
+boot=${WRITER_BOOT:-$boot}
 
 put() { # BLOCK TEXT: flushed when it returns
     printf '%-511s\n' "$2" | dd of="$disk" bs=512 seek="$1" oflag=direct conv=notrunc,fsync status=none
@@ -27,7 +29,7 @@ record() { # WORD: the next record's text
 }
 
 fail() {
-    echo "$1" >/run/writer/failed
+    echo "$1" >"$run/failed"
     exit 1
 }
 
@@ -48,11 +50,11 @@ while :; do
     record asv-record
     put $((128 + (lane - 1) * blocks + count - 1)) "$text" || fail "record $lane.$count was not written"
     put 0 "$text" || fail "head $lane.$count was not written"
-    echo "$boot $lane $count" >/run/writer/new && mv /run/writer/new /run/writer/acknowledged
+    echo "$boot $lane $count" >"$run/new" && mv "$run/new" "$run/acknowledged"
     sleep "$pause"
     head=$(get 0) || fail "the head was not read"
     if [ "$(echo $head)" != "$text" ]; then
-        echo "$head" >/run/writer/intruder
+        echo "$head" >"$run/intruder"
         before_lane=$lane before_count=$count count=$((count + 1))
         record asv-intruder
         put $((128 + (lane - 1) * blocks + count - 1)) "$text"
