@@ -8,7 +8,7 @@ PY := .venv/bin/python
 CLUSTER := $(PY) -m services.cluster
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup up down status logs destroy test chaos check bench test-compose test-kvm lock prove
+.PHONY: help setup up down status logs destroy test chaos chaos-ha check bench test-compose test-kvm lock prove
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -47,11 +47,14 @@ prove: setup ## a million random lives of a memory ledger, every step held again
 chaos: setup ## 200 random changes of a real guest's hardware by a seed, agents killed among them (SEED=1 STEPS=200; minutes)
 	@$(PY) -m tests.chaos.hardware --seed $(or $(SEED),1) --steps $(or $(STEPS),200)
 
+chaos-ha: setup ## nodes killed, held, cut off and slowed while guests write; their disks are audited (SEED=1 STEPS=50; half an hour)
+	@$(PY) -m tests.chaos.ha --seed $(or $(SEED),1) --steps $(or $(STEPS),50)
+
 check: setup ## style, types, walls between the rooms, message compatibility
 	@$(PY) -m infra.check
 
 bench: setup ## all benchmarks, quick
-	@for b in eventlog pipeline start placement overcommit balance gateway_start hotplug balloon snapshots; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
+	@for b in eventlog pipeline start placement overcommit balance gateway_start hotplug balloon snapshots ha; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
 
 test-compose: setup ## docker-compose.yml on a real engine
 	@$(PY) -m pytest tests/compose
