@@ -18,7 +18,7 @@ ELSEWHERE_S_MAX = 20.0
 STOPPED_S = 15.0
 """three leases"""
 SUSPENDED_S = 20.0
-STORY = ("lost", "lease", "generation", "elsewhere")
+STORY = ("lease-", "is proven", "lease is spent on every path", "removed by the filter lost", "saw generation 2 running")
 
 
 @pytest.fixture(scope="module")
