@@ -55,13 +55,12 @@ def pull(cluster: HaCluster, node: str) -> float:
 def once(cluster: HaCluster, sampler: Sampler, fault: Callable[[str], float]) -> float:
     """Milliseconds from the fault until the VM's process runs on another node. Then all is healed, and waited for."""
     node = str(cluster.until(VM, "running")["node"])
-    position = cluster.position()
     began = fault(node)
     life = cluster.wait_for(
         lambda: sampler.ask(lambda watch: elsewhere(watch.now(VM), node)), f"{VM} elsewhere", BACK_S_MAX
     )
     cluster.lab("heal", node)
-    cluster.returned(node, position)
+    cluster.returned()
     return (life.running_s - began) * 1000
 
 

@@ -21,6 +21,7 @@ from tests.chaos import records
 WAIT_S_MAX = 60.0
 POLL_S = 0.05
 WRITER = Path(__file__).parent / "writer.sh"
+LOST_MAX = 1000
 DISK_MIB = 64
 RECORD_S = 0.4
 """A record takes about 60 ms of an emulated guest's CPU time."""
@@ -94,22 +95,24 @@ class HaCluster(Embedded):
 
     def free_hand(self) -> None:
         """Faults follow one another faster than a real cluster's: the limit on how many nodes are declared lost at once would hold
-        everything back."""
+        everything back. Returns once every node has a lease."""
+        self.call("PUT", "/v1/ha", {"lost_max": LOST_MAX, "window_s": 1})
+        self.wait_for(self.leased, "each node to have its lease")
+
+    def leased(self) -> bool:
+        """Whether every node is online and has its lease, by its own word and by its grantor's."""
+        nodes, ha = self.call("GET", "/v1/nodes")["items"], self.call("GET", "/v1/ha")["nodes"]
+        return all(one["online"] for one in nodes) and all(
+            one["standing"] == "trusted" and one["granted"] and one["own"] == "held" for one in ha
+        )
 
     def guard(self, vm: str, **settings: Any) -> None:
         """What `asvctl vm guard` sets."""
         self.call("PATCH", f"/v1/vms/{vm}/guard", settings)
 
-    def returned(self, node: str, position: int) -> None:
-        """Waits until the node has come back clean from every loss since that position, and is online."""
-
-        def back() -> bool:
-            told = [e["type"] for e in self.events(position) if e["data"].get("node") == node]
-            losses = [kind for kind in told if kind in ("node_lost", "node_returned")]
-            nodes = self.call("GET", "/v1/nodes")["items"]
-            return losses[-1:] != ["node_lost"] and all(one["online"] for one in nodes)
-
-        self.wait_for(back, f"{node} to be back")
+    def returned(self) -> None:
+        """Waits until every node is there with its lease: those that were lost have come back clean."""
+        self.wait_for(self.leased, "every node to be back")
 
     @contextlib.contextmanager
     def without_central(self) -> Iterator[None]:

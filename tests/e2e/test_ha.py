@@ -50,7 +50,7 @@ def test_a_node_loses_its_power_and_its_vm_is_back_elsewhere(cluster: EmbeddedCl
     said = cluster.ctl("why", f"vm/{vm}")
     assert [word for word in STORY if word not in said] == [], said
     cluster.ctl("lab", "heal", node)
-    rig.returned(node, position)
+    rig.returned()
     assert state(cluster, vm) == "running"
     kinds = [e["type"] for e in rig.events(position) if e["data"].get("node") == node]
     assert kinds.index("node_lost") < kinds.index("node_returned")
