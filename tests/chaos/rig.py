@@ -108,7 +108,7 @@ class HaCluster(Embedded):
 
     def guard(self, vm: str, **settings: Any) -> None:
         """What `asvctl vm guard` sets."""
-        self.call("PATCH", f"/v1/vms/{vm}/guard", settings)
+        self.call("PUT", f"/v1/vms/{vm}/guard", settings)
 
     def returned(self) -> None:
         """Waits until every node is there with its lease: those that were lost have come back clean."""
