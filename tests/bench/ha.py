@@ -8,7 +8,8 @@ power_ms_p99      the slowest of them
 partition_ms_p50  a node's cable pulled (it lives in a network namespace) -> the same; by policy its VMs are asked for through the
                   mailbox on the storage, and its watchdog's word there is the proof. Median of 10 runs (quick: 3)
 twenty_vms_ms     a node with 20 VMs killed (simulated driver) -> all of them seen running on other nodes
-panic_ms          a guest panics -> its restart is ordered, by the event's own time; median of 3
+panic_ms          a guest panics (its vCPU stands still, seen from outside) -> its restart is ordered, by the event's own time;
+                  median of 3
 hang_s            a guest's programs all stand still -> the verdict, by the event's own time
 boot_ids_kept     (--long) everything central stopped for ten minutes: guests whose boot id is what it was, of all
 

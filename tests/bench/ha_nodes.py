@@ -42,7 +42,7 @@ def measure(wanted: Options, powers: int, cuts: int) -> Nodes:
             found.partition_ms.append(once(cluster, sampler, lambda node: pull(cluster, node)))
             wanted.say(f"  cable pulled: runs elsewhere after {found.partition_ms[-1]:.0f} ms")
         found.doubles = len(sampler.watch.doubles)
-        ha_guests.measure(cluster, found.guests, wanted)
+        ha_guests.measure(cluster, sampler, found.guests, wanted)
     return found
 
 

@@ -35,12 +35,13 @@ class Copy:
 
 @dataclass(slots=True)
 class Life:
-    """Times by CLOCK_MONOTONIC. running_s: when its guest was first seen to run; 0: not by now."""
+    """Times by CLOCK_MONOTONIC. running_s: when its guest was first seen to run; 0: not by now. ran_s: when it was last seen to."""
 
     copy: Copy
     seen_s: float
     last_s: float
     running_s: float = 0.0
+    ran_s: float = 0.0
     vcpu_ns: int = 0
 
 
@@ -64,6 +65,8 @@ class Watch:
             life = self.lives.setdefault(copy, Life(copy, now_s, now_s))
             if used - life.vcpu_ns >= RUNS_NS:
                 ran.setdefault(copy.vm, []).append(copy)
+            if used > life.vcpu_ns:
+                life.ran_s = now_s
             life.last_s, life.vcpu_ns = now_s, used
             if not life.running_s and used >= RUNNING_NS:
                 life.running_s = now_s
