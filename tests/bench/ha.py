@@ -10,7 +10,7 @@ partition_ms_p50  a node's cable pulled (it lives in a network namespace) -> the
 twenty_vms_ms     a node with 20 VMs killed (simulated driver) -> all of them seen running on other nodes
 panic_ms          a guest panics (its vCPU stands still, seen from outside) -> its restart is ordered, by the event's own time;
                   median of 3
-hang_s            a guest's programs all stand still -> the verdict, by the event's own time
+hang_s            a guest's kernel dies without telling QEMU -> the verdict, by the event's own time
 boot_ids_kept     (--long) everything central stopped for ten minutes: guests whose boot id is what it was, of all
 
 Leases, detection and waits are the cluster's defaults. Two settings are not: the limit on how many nodes are declared lost within
