@@ -138,11 +138,12 @@ class DeclareLost(Tick):
 
 class NotePaths(Tick):
     """Of a node that is heard: shared pools (words) in which its record stands still while others' move, and what is wrong with its
-    bridges' ways out. Empty: all is well again."""
+    bridges' ways out. Empty: all is well again. move: by policy its VMs are to go where the networks are whole."""
 
     node: Name
     pools: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    move: bool = False
 
 
 class ConfirmOff(Command):
@@ -186,12 +187,14 @@ class LeaseTaken(Event):
 
 
 class NodePathsNoted(Event):
-    """Its lease goes on by the paths that are left. pools: those in which it cannot write its record. networks: sentences."""
+    """Its lease goes on by the paths that are left. pools: those in which it cannot write its record. networks: sentences. move:
+    its VMs are to be moved away."""
 
     node: NodeId
     at_us: int
     pools: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    move: bool = False
 
 
 class LeaseForgotten(Event):
@@ -252,6 +255,14 @@ class Isolated(StrEnum):
     EVACUATE = "evacuate"
 
 
+class Unlinked(StrEnum):
+    """What is done with the VMs of a node whose bridge has lost its way out. alarm: it is told. migrate: the node is drained, as
+    far as its VMs fit elsewhere; it stays cordoned until somebody says otherwise."""
+
+    ALARM = "alarm"
+    MIGRATE = "migrate"
+
+
 class Reserve(StrEnum):
     """How admission control keeps room: for the VMs of the `nodes` largest nodes, or a percentage of all memory, or none."""
 
@@ -275,6 +286,7 @@ class HaSettings(Value):
     window_s: Seconds = 300.0
     starts_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
     relax_apart: bool = True
+    unlinked: Unlinked = Unlinked.ALARM
 
 
 class SetHa(Command):
@@ -290,6 +302,7 @@ class SetHa(Command):
     window_s: Seconds | None = None
     starts_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     relax_apart: bool | None = None
+    unlinked: Unlinked | None = None
     nodes: int = 0
 
 

@@ -48,6 +48,11 @@ class Bridge(Value):
     uplinks: tuple[Uplink, ...] = ()
 
 
+def unlinked(bridge: Bridge) -> bool:
+    """It has ways out of the node, and none of them carries. (One that never had any is a network of that node alone.)"""
+    return bool(bridge.uplinks) and not any(uplink.carrier for uplink in bridge.uplinks)
+
+
 def faults_of(bridge: Bridge) -> tuple[str, ...]:
     """What is wrong with its ways out, a sentence each."""
     said = []
@@ -91,6 +96,8 @@ def lack(network: Network, bridges: tuple[Bridge, ...], tap_filter: bool) -> str
         named = [b.name for b in bridges[:BRIDGES_NAMED_MAX]]
         more = [f"{len(bridges) - len(named)} more"] if len(bridges) > len(named) else []
         return f"no bridge {network.bridge}, on which network {network.name} lies; it has {', '.join(named + more) or 'none'}"
+    if unlinked(bridge):
+        return f"nothing by which its bridge {bridge.name} leads out has a carrier, and network {network.name} lies on that"
     if bridge.mtu < network.mtu:
         return f"its bridge {bridge.name} carries {bridge.mtu} bytes, network {network.name} has an MTU of {network.mtu}"
     if network.filtered and not tap_filter:

@@ -25,6 +25,11 @@ class Isolated(StrEnum):
     EVACUATE = "evacuate"
 
 
+class Unlinked(StrEnum):
+    ALARM = "alarm"
+    MIGRATE = "migrate"
+
+
 class Reserve(StrEnum):
     NODES = "nodes"
     PERCENT = "percent"
@@ -67,6 +72,7 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("reserve", room + _kept(found.get("reserve"))),
         ("owed", _owed(found.get("reserve"))),
         ("isolated", f"VMs of nodes that live and cannot be reached are {away}"),
+        ("lost networks", "the node is drained" if rules["unlinked"] == "migrate" else "an alert"),
         ("bounds", f"{rules['lost_max']} nodes lost within {rules['window_s']:g} s, {rules['starts_max']} restarts at once"),
         ("attention", "" if found["heard"] else "ha does not answer: this is what the log says"),
     ]
@@ -130,6 +136,9 @@ def set_(
     relax_apart: Annotated[
         bool | None, typer.Option("--relax-apart/--keep-apart", help="May VMs that are to be apart restart together?")
     ] = None,
+    unlinked: Annotated[
+        Unlinked | None, typer.Option(help="What is done with VMs of a node whose bridge has lost its way out.")
+    ] = None,
     _json: AsJson = False,
 ) -> None:
     """Set high availability; what is not said stays."""
@@ -137,6 +146,7 @@ def set_(
         "tolerant": tolerant, "isolated": isolated and isolated.value, "isolated_s": isolated_s,
         "reserve": reserve and reserve.value, "reserve_nodes": reserve_nodes, "reserve_pct": reserve_pct,
         "lost_max": lost_max, "window_s": window_s, "starts_max": starts_max, "relax_apart": relax_apart,
+        "unlinked": unlinked and unlinked.value,
     }  # fmt: skip
     api = client()
     accepted = api.put(path("ha"), {name: value for name, value in body.items() if value is not None})

@@ -24,9 +24,10 @@ from proto.compute import (
     VmStarted,
     VmStopped,
 )
-from proto.drain import AdvanceDrain, EndDrain, NodeDrainRequested, NodeMoveWanted
+from proto.drain import AdvanceDrain, DrainNode, EndDrain, NodeDrainRequested, NodeMoveWanted
 from proto.growth import NoteResize, Promised, VmResized
 from proto.io import DevicesChanged, DevicesDenied, DevicesGranted
+from proto.lease import NodePathsNoted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
 from proto.node import OrderGreeting, OrderVm, Want
@@ -85,6 +86,8 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return panics.react(event)
         case NodeReported() | VmStarted() | VmFound() | VmStopped():
             return [MakePlan(node=event.node)]
+        case NodePathsNoted(move=True, node=node):
+            return [DrainNode(node=node, partial=True, reason="; ".join(event.networks))]
         case NodeDrainRequested():
             return [CordonNode(node=event.node, reason=event.reason or "it is drained")]
         case NodeMoveWanted(node=node, vm=vm, to=to):

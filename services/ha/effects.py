@@ -49,11 +49,13 @@ Effect = Reply | Ask | Tell | FenceNode
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node of the cluster. pools: words of the pools that it reported. networks: what is wrong with its bridges' ways out.
+    """A node of the cluster. pools: words of the pools that it reported. networks: what is wrong with its bridges' ways out,
+    unlinked: one of them has none left.
     address: of its watchdog. device: its fence device, where it has one that is in order."""
 
     pools: frozenset[str] = frozenset()
     networks: tuple[str, ...] = ()
+    unlinked: bool = False
     address: str = ""
     device: str = ""
 

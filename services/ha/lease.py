@@ -56,7 +56,9 @@ def decide(command: LeaseCommand, lease: Lease) -> Sequence[LeaseEvent]:
             return _declare(command, lease)
         case NotePaths():
             same = (command.pools, command.networks) == (lease.stuck, lease.networks)
-            noted = NodePathsNoted(node=node, at_us=command.now_us, pools=command.pools, networks=command.networks)
+            noted = NodePathsNoted(
+                node=node, at_us=command.now_us, pools=command.pools, networks=command.networks, move=command.move
+            )
             return () if same else [noted]
         case ConfirmOff():
             return _confirm(command, lease)

@@ -24,7 +24,7 @@ from proto.lease import (
     ReportReturned,
     SetHa,
 )
-from proto.networks import faults_of
+from proto.networks import faults_of, unlinked
 
 FOLLOWS = (NodeJoined, NodeReported, NodeRemoved)
 LIVES_US = 2 * FAST.suspect_us
@@ -35,12 +35,14 @@ _decode = msgspec.msgpack.Decoder(LeaseBeat).decode
 
 @dataclass(slots=True)
 class MemberView:
-    """pools: words. networks: what is wrong with its bridges' ways out. address: of its watchdog."""
+    """pools: words. networks: what is wrong with its bridges' ways out; unlinked: one of them has none left. address: of its
+    watchdog."""
 
     pools: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     address: str = ""
     watched: bool = False
+    unlinked: bool = False
 
 
 @dataclass(slots=True)
@@ -75,7 +77,8 @@ class NodeViews:
                 faults = tuple(said for bridge in can.bridges for said in faults_of(bridge))
                 words = tuple(sorted(set(can.pool_ids.values())))
                 self.names |= {word: name for name, word in can.pool_ids.items()}
-                self.members[event.node] = MemberView(words, faults, can.watch_at, can.watchdog)
+                cut = any(map(unlinked, can.bridges))
+                self.members[event.node] = MemberView(words, faults, can.watch_at, can.watchdog, cut)
             case NodeRemoved():
                 self.members.pop(event.node, None)
                 self.heard.pop(event.node, None)

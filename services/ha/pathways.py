@@ -1,11 +1,13 @@
-"""A node that is heard, and has lost its storage or a bridge's way out: noted and shown; nothing is done to its VMs. Pure."""
+"""A node that is heard, and has lost its storage or a bridge's way out: noted and shown. Its VMs are let alone, or
+moved as any are moved, where a network is lost and the policy says so. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from proto.lease import NotePaths
+from proto.lease import NotePaths, Unlinked
+from services.ha import rules
 from services.ha.signs import Node
 from services.ha.states import Lease, Lost
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 STUCK_US = 10_000_000
 """how long a record stands still, of a node that is heard and in a pool that others read, before that is told"""
+LASTING_US = 5_000_000
 HEARD_US = 2_500_000
 TELL_US = 1_000_000
 
@@ -26,9 +29,24 @@ def notes(grantor: Grantor, now_us: int, wall_us: int) -> Sequence[NotePaths]:
         if lease is None or isinstance(lease, Lost) or now_us - node.asked_us > HEARD_US:
             continue
         pools = tuple(pool for pool in lease.pools if stuck(grantor, node, lease, pool, now_us))
-        if (pools, member.networks) != (lease.stuck, lease.networks) and node.due("paths", now_us, TELL_US):
-            out.append(NotePaths(node=name, now_us=wall_us, pools=pools, networks=member.networks))
+        networks = lasting(node, lease, member.networks, now_us)
+        if (pools, networks) != (lease.stuck, lease.networks) and node.due("paths", now_us, TELL_US):
+            move = member.unlinked and bool(networks) and networks != lease.networks and _moved(grantor)
+            out.append(NotePaths(node=name, now_us=wall_us, pools=pools, networks=networks, move=move))
     return out
+
+
+def lasting(node: Node, lease: Lease, networks: tuple[str, ...], now_us: int) -> tuple[str, ...]:
+    """A cable that is out for some seconds is nobody's business; one that is in again is well at once."""
+    if node.networks[0] != networks:
+        node.networks = (networks, now_us)
+    return networks if not networks or now_us - node.networks[1] > LASTING_US else lease.networks
+
+
+def _moved(grantor: Grantor) -> bool:
+    ha, members = grantor.picture.ha, grantor.picture.members
+    unlinked = sum(member.unlinked for member in members.values())
+    return ha.armed and ha.settings.unlinked == Unlinked.MIGRATE and rules.moves(unlinked, len(members))
 
 
 def stuck(grantor: Grantor, node: Node, lease: Lease, pool: str, now_us: int) -> bool:

@@ -18,9 +18,12 @@ LEASE = "lease-"
 
 def members(views: Views) -> Mapping[str, Member]:
     return {
-        name: Member(pools=frozenset(view.pools), networks=view.networks, address=view.address, device=views.fences.device(name))
+        name: Member(
+            pools=frozenset(view.pools), networks=view.networks, unlinked=view.unlinked, address=view.address,
+            device=views.fences.device(name),
+        )
         for name, view in views.nodes.members.items()
-    }
+    }  # fmt: skip
 
 
 def picture(states: Mapping[str, Any], views: Views, known: Mapping[str, Member] | None = None) -> Picture:

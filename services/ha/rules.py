@@ -98,6 +98,11 @@ def acknowledged(now_us: int, lease: Lease, node: Node, term: int) -> Proof | No
     )
 
 
+def moves(unlinked: int, nodes: int) -> bool:
+    """Where as many nodes have lost a network as have it, it is not the nodes: moving VMs about helps nobody."""
+    return 2 * unlinked < nodes
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Why nothing is declared lost by itself, and what helps."""

@@ -78,7 +78,7 @@ async def test_how_nodes_stand_is_asked_of_ha(world: Rig) -> None:
     assert (n2["standing"], n2["control_s"]) == ("lost", -1.0)
     assert found["settings"] == {
         "tolerant": False, "isolated": "evacuate", "isolated_s": 3.0, "reserve": "nodes", "reserve_nodes": 1, "reserve_pct": 0,
-        "lost_max": 2, "window_s": 300.0, "starts_max": 16, "relax_apart": True,
+        "lost_max": 2, "window_s": 300.0, "starts_max": 16, "relax_apart": True, "unlinked": "alarm",
     }  # fmt: skip
 
 

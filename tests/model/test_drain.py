@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from libs.common.decider import Refused
-from libs.common.messages import NodeId
+from libs.common.messages import NodeId, Recorded
 from libs.common.testing import Spec
 from proto.compute import Refusal, StartVm
 from proto.drain import (
@@ -21,10 +22,13 @@ from proto.drain import (
     NodeMoveWanted,
 )
 from proto.io import AttachDisk
+from proto.lease import NodePathsNoted
 from proto.machine import DiskBus, DiskWish
 from services.compute.drain import AGAIN_US, ATTEMPTS_MAX, DRAIN
 from services.compute.preflight import preflight
+from services.compute.react import react
 from services.compute.states import Running
+from services.compute.views import Views
 from tests.model.test_start_story import NOW_US, House, define, house
 
 N1 = NodeId("n1")
@@ -130,3 +134,10 @@ def test_a_drain_that_cannot_be_whole_says_what_and_why_and_moves_nothing() -> N
     with pytest.raises(Refused, match="fit nowhere else: v"):
         h.say(DrainNode(node="n1"))
     assert "vm_migration_requested" not in h.types() and not h.states["node-n1"].cordoned
+
+
+def test_a_node_that_lost_a_network_is_drained_as_far_as_it_goes_where_ha_says_so() -> None:
+    lost = NodePathsNoted(node=NodeId("n1"), at_us=1, networks=("eth1 has no carrier",), move=True)
+    recorded = Recorded(1, "lease-n1", 1, "node_paths_noted", 1, 1, b"", b"")
+    assert react(lost, recorded, Views()) == [DrainNode(node="n1", partial=True, reason="eth1 has no carrier")]
+    assert not react(msgspec.structs.replace(lost, move=False), recorded, Views())

@@ -265,12 +265,31 @@ def test_a_bridge_without_a_way_out_is_noted_as_long_as_it_is_so() -> None:
     whole = rig.members
     rig.members = whole | {"n2": changed(whole["n2"], networks=("bond0, by which bridge lan leads out, has no carrier",))}
     rig.grantor.see(rig.picture())
+    rig.run(4)
+    assert "NodePathsNoted" not in kinds(rig), "a cable may be out for a moment"
     noted = rig.until(NodePathsNoted)
-    assert (noted.node, noted.pools) == ("n2", ()) and "bond0" in noted.networks[0]
+    assert (noted.node, noted.pools, noted.move) == ("n2", (), False) and "bond0" in noted.networks[0]
     rig.members = whole
     rig.grantor.see(rig.picture())
     assert rig.until(NodePathsNoted).networks == ()
     assert rig.nodes["n2"].end_us > rig.now_us
+
+
+def unlink(rig: Rig, *names: str) -> None:
+    lost = {name: changed(rig.members[name], networks=("eth1 has no carrier",), unlinked=True) for name in names}
+    rig.members = rig.members | lost
+    rig.grantor.see(rig.picture())
+
+
+def test_by_policy_the_vms_of_a_node_without_its_network_are_to_move_unless_it_is_the_networks_fault() -> None:
+    rig = settled()
+    rig.decide(SetHa(unlinked="migrate"))  # type: ignore[arg-type]
+    unlink(rig, "n1")
+    assert rig.until(NodePathsNoted).move
+    rig = settled()
+    rig.decide(SetHa(unlinked="migrate"))  # type: ignore[arg-type]
+    unlink(rig, "n1", "n2")
+    assert not rig.until(NodePathsNoted).move
 
 
 def test_a_failed_read_proves_nothing() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from proto.lease import HaSettings, Isolated, Reserve, Seconds
+from proto.lease import HaSettings, Isolated, Reserve, Seconds, Unlinked
 from services.gateway.http.bodies import Body
 
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -25,6 +25,7 @@ class HaRules(msgspec.Struct):
     window_s: float
     starts_max: int
     relax_apart: bool
+    unlinked: Unlinked
 
     @classmethod
     def of(cls, settings: HaSettings) -> HaRules:
@@ -104,6 +105,7 @@ class HaBody(Body):
     window_s: Seconds | None = None
     starts_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     relax_apart: bool | None = None
+    unlinked: Unlinked | None = None
 
     def said(self) -> dict[str, Any]:
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}

@@ -59,7 +59,8 @@ def _of_node(event: Any) -> str:
             return f"{event.node} has its storage and its networks again"
         case NodePathsNoted():
             stuck = [f"it cannot write its record in pool {pool}" for pool in event.pools]
-            return f"{event.node} is heard, but {'; '.join([*stuck, *event.networks])}"
+            then = "; its VMs are to move away" if event.move else ""
+            return f"{event.node} is heard, but {'; '.join([*stuck, *event.networks])}{then}"
         case LeaseForgotten():
             return f"{event.node} left the cluster: its lease is none any more"
         case _:
