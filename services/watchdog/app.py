@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from libs.lease import words
-from libs.lease.effects import AskNow, Effect, Grant, Kill, LearnGenerations, Pause, Resume, WriteRecord
+from libs.lease.effects import AskNow, Effect, Grant, Kill, LearnGenerations, Pause, Resume, State, WriteRecord
 from libs.lease.holder import Holder
 from libs.lease.record import Record
 from services.watchdog.agent import Line
@@ -29,6 +29,8 @@ from services.watchdog.settings import Settings
 from services.watchdog.table import Looked, Table
 
 TURN_US_MAX = 200_000
+HURRIES = 5
+"""how often in a beat a path is tried while VMs stand still"""
 SLOW_US = 500_000
 """a turn that began so much later than it should have"""
 SIGHTINGS_MAX = 1024
@@ -72,6 +74,7 @@ class Watchdog:
         self._told: tuple[object, ...] = ()
         self._saved: object = None
         self._beat_us = 0
+        self._again_us = 0
         self._slow = False
         self._failing: set[str] = set()
         self._nursery = Nursery(agent, ready, self.selector) if agent else None
@@ -119,6 +122,8 @@ class Watchdog:
     def _wait_us(self, at_us: int) -> int:
         holder = self.holder
         due = [at_us + TURN_US_MAX, self._beat_us]
+        if holder.state in (State.PAUSED, State.WOKEN):
+            due.append(self._again_us)
         due += [end_us for end_us in (holder.pause_us, holder.kill_us) if end_us > at_us]
         if (pausing_us := self.guard.due_us()) is not None:
             due.append(pausing_us)
@@ -134,6 +139,10 @@ class Watchdog:
             self._beat(at_us)
         elif self._told != self._own():
             self._tell(at_us)
+        if self.holder.state in (State.PAUSED, State.WOKEN) and at_us >= self._again_us:
+            self._again_us = at_us + self.holder.times.beat_us // HURRIES
+            self._write()
+            self._line.say("ask")
         saved = (self.holder.saved(), self.guard.still())
         if saved != self._saved:
             self._saved = saved

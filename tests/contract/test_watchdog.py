@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
 from signal import SIGCONT, SIGSTOP, SIGTERM
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         one.end()
 
 
-def guarding(rig: Rig) -> int:
+def guarding(rig: Rig, **more: Any) -> int:
     """One VM under a lease. When the lease was asked for."""
-    rig.held()
+    rig.held(**more)
     rig.vm()
     rig.guarded(1)
-    return rig.grant()
+    return rig.grant(**more)
 
 
 def test_silent_on_both_paths_it_is_paused_at_p_and_killed_before_l(rig: Rig) -> None:
@@ -75,7 +76,7 @@ def test_a_stalled_storage_keeps_no_vm_from_running_while_it_is_granted(rig: Rig
 
 
 def test_storage_back_before_the_kill_it_learns_there_and_resumes(rig: Rig) -> None:
-    guarding(rig)
+    guarding(rig, lease_us=2 * LEASE_US)
     rig.leave()
     rig.gone()
     until(rig.still, "it is paused")
@@ -85,7 +86,7 @@ def test_storage_back_before_the_kill_it_learns_there_and_resumes(rig: Rig) -> N
 
 
 def test_storage_back_and_the_generation_raised_meanwhile_it_is_killed(rig: Rig) -> None:
-    guarding(rig)
+    guarding(rig, lease_us=2 * LEASE_US)
     rig.leave()
     rig.gone()
     until(rig.still, "it is paused")
