@@ -103,6 +103,24 @@ async def test_everyone_can_do_their_work(cluster: Cluster) -> None:
     await live.close()
 
 
+async def test_leases_are_asked_of_ha_alone_and_each_of_its_processes_has_its_place_in_the_events(cluster: Cluster) -> None:
+    relay, agent = await cluster.join("relay", allowed.relay()), await cluster.join("n1")
+    one, two = [await cluster.join(name, allowed.host(name, ("ha",))) for name in ("ha-1", "ha-2")]
+    await one.serve("lease.*", echo)
+    await agent.serve("ask.n1.>", echo)
+    assert await agent.request("lease.n1", b"1") == b"1"
+    assert await two.request("ask.n1.lease", b"2") == b"2"
+    await relay.publish_events([Published("evt.ha.ha-main.term_began", "1-1", b"3")])
+    feeds = [await bus.feed(allowed.consumer("ha", bus.name)) for bus in (one, two)]
+    assert [await feed.fetch(10, 5.0) for feed in feeds] == [[b"3"], [b"3"]]
+    for refused in ("lease.n2", "ask.n1.lease"):
+        with pytest.raises(Forbidden):
+            await agent.request(refused, b"")
+    with pytest.raises(Forbidden):
+        await two.request("ask.n1.exec", b"")
+    assert [allowed.consumer("ha", name) for name in ("ha", "host", "ha-3", "ha-relay")] == ["ha", "ha", "ha-3", "ha"]
+
+
 async def test_console_and_telemetry(cluster: Cluster) -> None:
     gateway, agent = await cluster.join("gateway", allowed.gateway()), await cluster.join("n1")
     seen: asyncio.Queue[str] = asyncio.Queue()

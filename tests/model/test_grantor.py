@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from libs.lease.times import FAST, Times
 from proto.lease import (
     ArmHa,
+    AskGrant,
     ConfirmOff,
     DisarmHa,
     HaHeld,
@@ -26,6 +27,7 @@ from proto.lease import (
     SetHa,
 )
 from services.ha import judging, lease, proof, rules, signs
+from services.ha.effects import Reply
 from services.ha.grantor import Grantor
 from services.ha.states import Lost, Suspected, Trusted
 from tests.model.ha_rig import STEP_US, Rig, S, kinds
@@ -362,6 +364,25 @@ def test_a_node_started_anew_waits_until_its_former_boot_is_spent() -> None:
     rig.until(NodeReturned)
     rig.run(3)
     assert rig.nodes["n1"].span_us
+
+
+def test_of_two_nodes_with_one_name_the_one_that_has_the_lease_keeps_it() -> None:
+    rig = settled()
+    before = len(rig.events)
+    twin = AskGrant("n1", "twin", 0, 1, pools=("p",))
+    for _ in range(60):
+        rig.run(1)
+        (reply,) = rig.grantor.ask(rig.now_us, None, twin)
+        assert isinstance(reply, Reply) and reply.granted.refused == "other-boot"
+    assert rig.events[before:] == [] and rig.nodes["n1"].end_us > rig.now_us
+
+
+def test_a_stranger_and_one_of_a_later_epoch_are_granted_nothing() -> None:
+    rig = settled()
+    (stranger,) = rig.grantor.ask(rig.now_us, None, AskGrant("n9", "b", 0, 1))
+    (ahead,) = rig.grantor.ask(rig.now_us, None, AskGrant("n1", "boot-n1", 7, 1))
+    assert isinstance(stranger, Reply) and isinstance(ahead, Reply)
+    assert (stranger.granted.refused, ahead.granted.refused) == ("stranger", "not-leading")
 
 
 def test_a_fence_device_that_confirms_proves_it_at_once_and_one_that_fails_says_nothing() -> None:
