@@ -235,6 +235,16 @@ class NodeLost(Event):
     proof: Proof
 
 
+class NodeOffProven(Event):
+    """It was lost by a proof of what it guarded; by this one nothing else of it runs, either (power off, somebody's word)."""
+
+    node: NodeId
+    boot_id: str
+    epoch: int
+    at_us: int
+    proof: Proof
+
+
 class NodeReturned(Event):
     """epoch: of the lease that it may have from now on."""
 
@@ -374,7 +384,15 @@ LeaseCommand = (
     TakeLease | SuspectNode | TrustNode | IsolateNode | DeclareLost | NotePaths | ConfirmOff | ForgetNode | ReportReturned
 )
 LeaseEvent = (
-    LeaseTaken | NodeSuspected | NodeTrusted | NodeIsolated | NodeLost | NodeReturned | NodePathsNoted | LeaseForgotten
+    LeaseTaken
+    | NodeSuspected
+    | NodeTrusted
+    | NodeIsolated
+    | NodeLost
+    | NodeOffProven
+    | NodeReturned
+    | NodePathsNoted
+    | LeaseForgotten
 )
 HaCommand = SetHa | DisarmHa | ArmHa | RearmHa | BeginTerm | HoldHa
 HaEvent = HaSet | HaDisarmed | HaArmed | TermBegan | HaHeld | HaReleased

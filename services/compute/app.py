@@ -11,7 +11,7 @@ from proto.io import (
     ImageImported,
     NetworkEvent,
 )
-from proto.lease import HaSet, NodeLost, NodePathsNoted, NodeReturned
+from proto.lease import HaSet, NodeLost, NodeOffProven, NodePathsNoted, NodeReturned
 from proto.memory import LedgerEvent
 from proto.pools import PoolSet
 from proto.vitals import VerdictReached
@@ -29,7 +29,7 @@ SERVICE = Service(
     follows=(
         *members(LedgerEvent), *members(NetworkEvent),
         *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested, PoolSet, VerdictReached),
-        *(NodeLost, NodeReturned, NodePathsNoted, HaSet, RestartWanted),
+        *(NodeLost, NodeOffProven, NodeReturned, NodePathsNoted, HaSet, RestartWanted),
     ),
     react=react.react,
     views=views.Views,

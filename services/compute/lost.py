@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from libs.common.messages import Command
 from proto.compute import LoseVm, NodeRemoved, NodeReported, RestartVm, VmStartRequested
 from proto.guard import RestartWanted
-from proto.lease import HaSet, NodeLost, NodeReturned, ProofKind
+from proto.lease import HaSet, NodeLost, NodeOffProven, NodeReturned, ProofKind
 from proto.machine import Priority
 from proto.migration import VmMigrationRequested
 
@@ -46,6 +48,8 @@ class LostNodes:
             case NodeLost():
                 self.nodes[event.node] = Lost(event, self.boots.get(event.node, ""))
                 return event.node
+            case NodeOffProven() if lost := self.nodes.get(event.node):
+                lost.event = replace(lost.event, proof=event.proof)
             case NodeReturned() if lost := self.nodes.get(event.node):
                 anew = lost.event.boot_id == lost.boot != event.boot_id
                 if not anew or self.boots.get(event.node) == event.boot_id:
@@ -66,7 +70,7 @@ def react(event: Any, views: Views) -> Sequence[Command]:
     """VMs of the lost node in the order of their class; what was decided to go there without knowing; what a guard wants."""
     lost = views.lost.nodes
     match event:
-        case NodeLost() if node := views.nodes.get(event.node):
+        case NodeLost() | NodeOffProven() if node := views.nodes.get(event.node):
             order = {priority: place for place, priority in enumerate(Priority)}
             vms = sorted(node.vms, key=lambda vm: (order[node.vms[vm].priority], vm))
             return [lose(event, vm) for vm in vms]
@@ -84,7 +88,7 @@ def react(event: Any, views: Views) -> Sequence[Command]:
             return ()
 
 
-def lose(event: NodeLost, vm: str) -> Command:
+def lose(event: NodeLost | NodeOffProven, vm: str) -> Command:
     """What NodeLost says of one VM that the node has."""
     proof = event.proof
     by_lease = proof.kind in (ProofKind.LEASE, ProofKind.ACKNOWLEDGED) and not proof.vms

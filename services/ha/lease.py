@@ -20,6 +20,7 @@ from proto.lease import (
     LeaseTaken,
     NodeIsolated,
     NodeLost,
+    NodeOffProven,
     NodePathsNoted,
     NodeReturned,
     NodeSuspected,
@@ -108,10 +109,13 @@ def _isolate(command: IsolateNode, lease: Lease) -> Sequence[LeaseEvent]:
 
 
 def _declare(command: DeclareLost, lease: Lease) -> Sequence[LeaseEvent]:
-    """Once per epoch."""
-    if isinstance(lease, Lost) or command.epoch < lease.epoch:
-        return ()
+    """Once per epoch. Of a node that was lost by a proof of what it guarded, a proof of everything says more."""
     proof = command.proof
+    if isinstance(lease, Lost):
+        same = (command.epoch, command.boot_id) == (lease.epoch, lease.boot_id)
+        return _off(command.node, lease, command.now_us, proof) if same and not fault(lease, proof) else ()
+    if command.epoch < lease.epoch:
+        return ()
     check_term(proof.term, lease)
     wrong = fault(lease, proof)
     if (command.epoch, command.boot_id) != (lease.epoch, lease.boot_id):
@@ -127,10 +131,16 @@ def lost(node: str, lease: Lease, at_us: int, proof: Proof) -> NodeLost:
     return NodeLost(node=NodeId(node), boot_id=lease.boot_id, epoch=lease.epoch, at_us=at_us, proof=proof)
 
 
+def _off(node: str, lease: Lost, at_us: int, proof: Proof) -> Sequence[LeaseEvent]:
+    if lease.proof.everything or not proof.everything:
+        return ()
+    return [NodeOffProven(node=NodeId(node), boot_id=lease.boot_id, epoch=lease.epoch, at_us=at_us, proof=proof)]
+
+
 def _confirm(command: ConfirmOff, lease: Lease) -> Sequence[LeaseEvent]:
     if not command.known:
         raise Refused(Refusal.NODE_UNKNOWN, f"{command.node} is not a node of this cluster", "see `asvctl node ls`")
-    if isinstance(lease, Lost):
+    if isinstance(lease, Lost) and lease.proof.everything:
         return ()
     if command.alive:
         said = f"{command.node} is not off: {command.alive}"
@@ -139,6 +149,8 @@ def _confirm(command: ConfirmOff, lease: Lease) -> Sequence[LeaseEvent]:
         )
     sentence = f"an operator says that it is off: {command.reason}"
     proof = Proof(kind=ProofKind.OPERATOR, at_us=command.at_us, who="operator", sentence=sentence)
+    if isinstance(lease, Lost):
+        return _off(command.node, lease, command.at_us, proof)
     return [lost(command.node, lease, command.at_us, proof)]
 
 
@@ -177,6 +189,8 @@ def evolve(lease: Lease, event: LeaseEvent) -> Lease:
             word = event.proof.kind == ProofKind.OPERATOR
             lost_us = lease.lost_us if word else event.at_us
             return of(Lost, lease, since_us=event.at_us, proof=event.proof, lost_us=lost_us)
+        case NodeOffProven():
+            return replace(lease, proof=event.proof) if isinstance(lease, Lost) else lease
         case NodeReturned():
             return Trusted(
                 epoch=event.epoch, boot_id=event.boot_id, term=lease.term, letter=lease.letter, lost_us=lease.lost_us

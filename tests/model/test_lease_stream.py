@@ -29,6 +29,7 @@ from proto.lease import (
     LeaseTaken,
     NodeIsolated,
     NodeLost,
+    NodeOffProven,
     NodeReturned,
     NodeSuspected,
     NodeTrusted,
@@ -158,6 +159,21 @@ def test_an_operators_word_is_recorded_and_not_taken_of_a_node_that_lives() -> N
     (event,) = outcome.events
     assert isinstance(event, NodeLost) and event.proof.kind == ProofKind.OPERATOR and "its rack burnt" in event.proof.sentence
     outcome.twice()
+
+
+def test_a_lost_node_may_be_known_to_run_nothing_at_all_later() -> None:
+    """A lease proves nothing of what it did not guard; a device or somebody's word does."""
+    history = (taken, suspected, lost_by(good))
+    off = Proof(kind=ProofKind.FENCE, at_us=9, device="bmc1", sentence="off")
+    proven = NodeOffProven(node=N1, boot_id="b1", epoch=1, at_us=5, proof=off)
+    lease.given(*history).when(declare(off)).then(proven).twice()
+    lease.given(*history).when(declare(good)).nothing()
+    lease.given(*history).when(replace(declare(off), epoch=2)).nothing()
+    word = ConfirmOff(node="n1", reason="its rack burnt", known=True, at_us=7)
+    (event,) = lease.given(*history).when(word).twice().events
+    assert isinstance(event, NodeOffProven) and event.proof.everything and event.epoch == 1
+    lease.given(*history).when(replace(word, alive="it spoke 0.1 s ago")).refused(Refusal.NODE_ALIVE)
+    lease.given(*history, proven).when(word).nothing()
 
 
 def test_it_comes_back_in_the_next_epoch() -> None:

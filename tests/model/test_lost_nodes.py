@@ -20,7 +20,17 @@ from proto.compute import (
     VmStartRequested,
 )
 from proto.guard import RestartWanted
-from proto.lease import HaSet, HaSettings, NodeIsolated, NodeLost, NodeReturned, NodeSuspected, Proof, ProofKind
+from proto.lease import (
+    HaSet,
+    HaSettings,
+    NodeIsolated,
+    NodeLost,
+    NodeOffProven,
+    NodeReturned,
+    NodeSuspected,
+    Proof,
+    ProofKind,
+)
 from proto.machine import Allotment, Disk, DiskBus, DiskFormat, Priority
 from proto.memory import CapacitySet, MemoryReserved, Promise, Purpose
 from proto.migration import VmMigrationRequested
@@ -139,6 +149,14 @@ def test_what_each_kind_of_proof_covers(
     story.start(VMS[0], N0)
     (command,) = told(lost(kind=kind, vms=named), story)
     assert (command.everything, command.guarded) == (everything, guarded)
+
+
+def test_a_later_proof_of_everything_tells_the_rest(story: Story) -> None:
+    story.start(VMS[0], N0)
+    told(lost(), story)
+    word = Proof(kind=ProofKind.OPERATOR, at_us=2, sentence="it burnt")
+    (command,) = told(NodeOffProven(node=N0, boot_id="b", epoch=3, at_us=2, proof=word), story)
+    assert (command.vm, command.everything, command.epoch) == (VMS[0], True, 3)
 
 
 def test_a_suspicion_tells_nobody(story: Story) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from libs.common.messages import Recorded
 from proto.compute import NodeRemoved, VmDeleted
 from proto.guard import GuardEnded, GuardSet, Mode, RestartWanted, Then, VmOwed, VmRecovered, VmUnplaced
-from proto.lease import NodeIsolated, NodeLost, NodeReturned, NodeSuspected, NodeTrusted
+from proto.lease import NodeIsolated, NodeLost, NodeOffProven, NodeReturned, NodeSuspected, NodeTrusted
 from proto.reserve import Plan, ReserveSet
 
 OF_VM_MAX = 32
@@ -18,7 +18,7 @@ OF_NODE_MAX = 16
 BEFORE_MAX = 3
 """of what was concluded of its node before a VM was owed: suspected, isolated, lost"""
 GUARDS = (GuardSet, VmOwed, RestartWanted, VmUnplaced, VmRecovered, GuardEnded)
-NODES = (NodeSuspected, NodeTrusted, NodeIsolated, NodeLost, NodeReturned)
+NODES = (NodeSuspected, NodeTrusted, NodeIsolated, NodeLost, NodeOffProven, NodeReturned)
 
 
 class Rules(msgspec.Struct):

@@ -19,6 +19,7 @@ from proto.lease import (
     LeaseForgotten,
     NodeIsolated,
     NodeLost,
+    NodeOffProven,
     NodePathsNoted,
     NodeReturned,
     NodeSuspected,
@@ -88,7 +89,9 @@ class HaView:
                 self.term, self.holder, self.term_us = event.term, event.holder, event.at_us
             case LeaseForgotten():
                 self.nodes.pop(event.node, None)
-            case NodeSuspected() | NodeTrusted() | NodeIsolated() | NodeLost() | NodeReturned() | NodePathsNoted():
+            case (
+                NodeSuspected() | NodeTrusted() | NodeIsolated() | NodeLost() | NodeOffProven() | NodeReturned() | NodePathsNoted()
+            ):  # fmt: skip
                 self._node(self.nodes.setdefault(event.node, Standing()), event)
 
     def _node(self, node: Standing, event: Any) -> None:
@@ -104,7 +107,7 @@ class HaView:
             case NodeIsolated():
                 node.standing, node.sentence = "isolated", said_silences(event.silences)
                 node.asked = bool(event.letter)
-            case NodeLost():
+            case NodeLost() | NodeOffProven():
                 node.standing, node.sentence, node.epoch = "lost", event.proof.sentence, event.epoch
             case NodeReturned():
                 node.standing, node.epoch = "trusted", event.epoch

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from proto.guard import GuardEnded, RestartWanted, VmOwed, VmUnplaced
 from proto.ladder import LadderClimbed, LadderDescended
-from proto.lease import NodeIsolated, NodeLost, NodeReturned, NodeSuspected, NodeTrusted
+from proto.lease import NodeIsolated, NodeLost, NodeOffProven, NodeReturned, NodeSuspected, NodeTrusted
 from services.gateway.why.tree import Known
 
 QUIET_US = 600_000_000
@@ -35,7 +35,7 @@ def _of(known: Known) -> tuple[str, str] | None:
     match known.event:
         case LadderClimbed() | LadderDescended():
             return "ladder", known.event.node
-        case NodeSuspected() | NodeIsolated() | NodeTrusted() | NodeLost() | NodeReturned():
+        case NodeSuspected() | NodeIsolated() | NodeTrusted() | NodeLost() | NodeOffProven() | NodeReturned():
             return "node", known.event.node
         case VmOwed() | RestartWanted() | VmUnplaced() | GuardEnded() if not known.meta.actor.startswith("user:"):
             return "guard", known.event.vm

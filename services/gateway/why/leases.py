@@ -15,6 +15,7 @@ from proto.lease import (
     LeaseTaken,
     NodeIsolated,
     NodeLost,
+    NodeOffProven,
     NodePathsNoted,
     NodeReturned,
     NodeSuspected,
@@ -53,6 +54,8 @@ def _of_node(event: Any) -> str:
             return f"{event.node} lives and cannot be reached: {said_silences(event.silences)}, and its record moves; {then}"
         case NodeLost():
             return f"{event.node} is lost, and its epoch {event.epoch} over: {PROVEN[event.proof.kind]} ({event.proof.sentence})"
+        case NodeOffProven():
+            return f"nothing at all of {event.node} runs: {PROVEN[event.proof.kind]} ({event.proof.sentence})"
         case NodeReturned():
             return f"{event.node} has ended what was no longer its own, and may have a lease of epoch {event.epoch}"
         case NodePathsNoted(pools=(), networks=()):
