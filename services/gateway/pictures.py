@@ -23,7 +23,8 @@ ASK_S_MAX = 10.0
 TRIES_MAX = 8
 FRESH_US = 3_600_000_000
 """what is older and not here by now is not looked for by itself"""
-AGAIN_S = 5.0
+PACE_S, LONG_S, AGAIN_S = 0.2, 60.0, 5.0
+"""between two looks at the verdicts: however fast events come, without any, and after one that failed"""
 SEEN_MAX = 10_000
 
 
@@ -47,7 +48,7 @@ async def picture(gateway: Gateway, verdict: Verdict) -> bytes:
 async def keep_pictures(gateway: Gateway) -> None:
     """For ever: those of new verdicts. Several gateways may do so at once."""
     done: dict[str, int] = {}
-    position = -1
+    position = gateway.follower.position
     while True:
         failed = False
         for verdict in _wanted(gateway, done):
@@ -60,13 +61,12 @@ async def keep_pictures(gateway: Gateway) -> None:
                 _log.info("the picture of verdict %d on %s: %s", verdict.number, verdict.vm, problem.body.detail)
         while len(done) > SEEN_MAX:
             done.pop(next(iter(done)))
-        if failed:
-            await asyncio.sleep(AGAIN_S)
-        else:
+        await asyncio.sleep(AGAIN_S if failed else PACE_S)
+        if not failed:
+            await gateway.follower.moved(position, LONG_S)
             position = gateway.follower.position
-            await gateway.follower.moved(position, 60.0)
-            if gateway.follower.ending.is_set():
-                return
+        if gateway.follower.ending.is_set():
+            return
 
 
 def _wanted(gateway: Gateway, done: dict[str, int]) -> list[Verdict]:

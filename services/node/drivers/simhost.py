@@ -195,6 +195,10 @@ class SimHost:
         booted = self.booted(vm, now_us)
         return simpulse.count(self.vms[vm], booted, now_us)
 
+    def answers(self, vm: str, now_us: int) -> bool:
+        """Whether its guest's agent does. Raises NoSuchVm."""
+        return self.booted(vm, now_us) and not (self.vms[vm].agentless or self.vms[vm].stuck)
+
     def write(self, vm: str, now_us: int) -> None:
         """The guest writes to its first disk: with no room in the pool it stands still."""
         self.plan(now_us, "write", vm, pid=self.vms[vm].pid)

@@ -220,7 +220,7 @@ class SimulatedDriver:
         return self.host.vitals(vm, self._now_us())
 
     async def ping(self, vm: str, timeout_s: float) -> bool:
-        return self.host.booted(vm, self._now_us()) and not self._find(vm).agentless
+        return self.host.answers(vm, self._now_us())
 
     async def frame(self, vm: str) -> bytes:
         self._find(vm)

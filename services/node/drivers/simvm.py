@@ -56,6 +56,8 @@ class SimVm:
     hung_us: int = 0
     """since when its guest hangs; 0: it does not"""
     agentless: bool = False
+    stuck: bool = False
+    """its agent answers nothing, and all else is well"""
     idle: bool = False
 
     def machine(self) -> Machine:
