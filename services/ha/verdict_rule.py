@@ -22,8 +22,9 @@ AGENT_S = 20.0
 STILL_S = 20.0
 SPINS_S = 15.0
 IDLE_S = 30.0
-"""where its vCPUs neither spin nor stand, or it has neither disk nor NIC: a guest whose programs all stand still, and one with
-nothing to do whose agent is stuck, look the same, and no healthy agent is stuck for so long"""
+"""of an agent, where the vCPUs neither spin nor stand, or there is neither disk nor NIC: a guest whose programs all stand still and
+one with nothing to do whose agent is stuck look the same, and no healthy agent is stuck for so long. (Nothing is written for
+STILL_S only: the kernel of such a guest goes on to write what its programs left.)"""
 LONE_S = 60.0
 """after which a watchdog that ran out is told of, though no other sign agrees"""
 
@@ -36,13 +37,14 @@ def two_signs(findings: Iterable[Finding]) -> bool:
     own = own_words(said)
     if len(own) >= 2:
         return True
-    return len(own) == 1 and idle_for(said) >= _enough(said, own)
+    return len(own) == 1 and idle_for(said) >= STILL_S and _long_enough(said, own)
 
 
-def _enough(said: Mapping[Sign, Finding], own: list[Sign]) -> float:
-    if Sign.IO in said and (_abnormal(said) or Sign.AGENT not in own):
-        return STILL_S
-    return IDLE_S
+def _long_enough(said: Mapping[Sign, Finding], own: list[Sign]) -> bool:
+    """An agent that is silent is given longer where nothing else of it is unusual."""
+    if Sign.AGENT not in own or (Sign.IO in said and _abnormal(said)):
+        return True
+    return said[Sign.AGENT].for_s >= IDLE_S
 
 
 def lives(said: Mapping[Sign, Finding]) -> bool:
@@ -66,13 +68,10 @@ def own_words(said: Mapping[Sign, Finding]) -> list[Sign]:
 
 def idle_for(said: Mapping[Sign, Finding]) -> float:
     """For how long it has done nothing, in seconds; 0: it does something, or nobody knows."""
-    agent, io = said.get(Sign.AGENT), said.get(Sign.IO)
+    io = said.get(Sign.IO)
     if io is not None:
-        still_s = io.for_s if io.word == "still" else 0.0
-    else:
-        still_s = said[Sign.CPU].for_s if _abnormal(said) else 0.0  # it has neither disk nor NIC
-    silent = agent is not None and agent.word == "silent"
-    return min(still_s, agent.for_s) if agent is not None and silent else still_s
+        return io.for_s if io.word == "still" else 0.0
+    return said[Sign.CPU].for_s if _abnormal(said) else 0.0  # it has neither disk nor NIC
 
 
 def _abnormal(said: Mapping[Sign, Finding]) -> bool:

@@ -31,7 +31,7 @@ from services.compute import panics
 from services.compute.model import VM
 from services.compute.states import Vm
 from services.gateway.why.verdicts import of_verdicts
-from services.ha.verdict_rule import AGENT_S, IDLE_S, two_signs
+from services.ha.verdict_rule import AGENT_S, IDLE_S, STILL_S, two_signs
 from services.ha.verdict_views import VitalsViews, enrich, look, react
 from services.ha.verdicts import VERDICT, Judged
 from tests.model.test_growth import running, seen
@@ -66,7 +66,7 @@ STANDS, RUNS, STARVED = f(Sign.CPU, "stands"), f(Sign.CPU, "runs"), f(Sign.CPU, 
         (PANIC_TEXT, STILL, SPINS),
         (BLUE, STILL),
         (BLUE, SILENT, RUNS),
-        (f(Sign.AGENT, "silent", IDLE_S), f(Sign.IO, "still", IDLE_S), RUNS),
+        (f(Sign.AGENT, "silent", IDLE_S), f(Sign.IO, "still", STILL_S), RUNS),
     ],
 )
 def test_two_signs_are_a_hang(findings: tuple[Finding, ...]) -> None:
@@ -81,7 +81,7 @@ def test_two_signs_are_a_hang(findings: tuple[Finding, ...]) -> None:
         (STILL, SPINS),  # it computes
         (STILL, STANDS),  # it has nothing to do, and no agent
         (STILL, STANDS, BLACK),  # and its screen is switched off
-        (SILENT, f(Sign.IO, "still", IDLE_S - 1), RUNS),  # an agent that is stuck, in a guest with little to do
+        (f(Sign.AGENT, "silent", IDLE_S - 1), STILL, RUNS),  # an agent that is stuck, in a guest with little to do
         (SILENT, MOVES, SPINS),
         (f(Sign.AGENT, "silent", IDLE_S - 1), SPINS),  # it has neither disk nor NIC
         (RAN_OUT, MOVES),
@@ -92,7 +92,7 @@ def test_two_signs_are_a_hang(findings: tuple[Finding, ...]) -> None:
         (SILENT, RAN_OUT, STARVED),
         (f(Sign.AGENT, "silent", AGENT_S - 1), STILL, SPINS),
         (SILENT, f(Sign.IO, "still", 5), SPINS),
-        (SILENT, f(Sign.IO, "still", 25), f(Sign.CPU, "spins", 3)),
+        (f(Sign.AGENT, "silent", AGENT_S), STILL, f(Sign.CPU, "spins", 3)),
         (f(Sign.AGENT, "none"), STILL, SPINS),
     ],
 )
