@@ -31,7 +31,7 @@ from proto.guard import (
     VmUnplaced,
     WantRestart,
 )
-from proto.lease import HaArmed, HaReleased, HaSet, NodeReturned
+from proto.lease import HaArmed, HaSet, NodeReturned
 from services.ha.guard_views import GuardViews
 
 CAUSES = {
@@ -50,7 +50,7 @@ def react(event: Any, recorded: Recorded, views: GuardViews) -> Sequence[Command
             return [_owe(event, recorded, views)]
         case VmOwed():
             return [WantRestart(vm=event.vm, now_us=recorded.at_us)]
-        case VmUnplaced() | VmRecovered() | GuardEnded() | NodeReturned() | HaArmed() | HaReleased() | HaSet():
+        case VmUnplaced() | VmRecovered() | GuardEnded() | NodeReturned() | HaArmed() | HaSet():
             return list(_next(recorded.at_us, views))
         case VmDeleted():
             return [ReleaseVm(vm=event.vm, sentence="it was deleted", deleted=True)] if views.knows(event.vm) else ()

@@ -27,7 +27,7 @@ from proto.compute import (
 )
 from proto.growth import VmReshaped
 from proto.guard import Guard, GuardEnded, GuardSet, Mode, RestartWanted, VmOwed, VmRecovered, VmUnplaced
-from proto.lease import HaArmed, HaDisarmed, HaHeld, HaReleased, HaSet, HaSettings, NodeLost, NodeReturned, NodeTrusted
+from proto.lease import HaArmed, HaDisarmed, HaSet, HaSettings, NodeLost, NodeReturned, NodeTrusted
 from proto.machine import Priority
 from proto.memory import CapacitySet
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded
@@ -93,7 +93,6 @@ class GuardViews(_Derived):
     settings: HaSettings = field(default_factory=HaSettings)
     disarmed: bool = False
     disarmed_until_us: int = 0
-    held: bool = False
     changed: int = 0
 
     def __post_init__(self) -> None:
@@ -116,7 +115,7 @@ class GuardViews(_Derived):
                 self.guards[event.vm] = event.guard
             case VmOwed() | RestartWanted() | VmUnplaced() | VmRecovered() | GuardEnded():
                 self._own(recorded, event)
-            case HaSet() | HaDisarmed() | HaArmed() | HaHeld() | HaReleased() | NodeLost() | NodeReturned():
+            case HaSet() | HaDisarmed() | HaArmed() | NodeLost() | NodeReturned():
                 self._whole(recorded, event)
             case NodeReported():
                 self.reach[event.node] = dict(event.capabilities.pool_ids)
@@ -152,8 +151,6 @@ class GuardViews(_Derived):
                 self.disarmed, self.disarmed_until_us = True, event.until_us
             case HaArmed():
                 self.disarmed = False
-            case HaHeld() | HaReleased():
-                self.held = isinstance(event, HaHeld)
             case NodeLost():
                 self.lost.add(event.node)
             case NodeReturned():
@@ -206,9 +203,9 @@ class GuardViews(_Derived):
         return ()
 
     def armed(self, now_us: int) -> bool:
-        """Something may be restarted."""
+        """Something may be restarted. (While ha is held nothing is declared lost; what ended before starts all the same.)"""
         over = 0 < self.disarmed_until_us <= now_us
-        return not self.held and (not self.disarmed or over)
+        return not self.disarmed or over
 
     def awaits(self, vm: str) -> list[str]:
         """Those of its `after` that are to run and do not, or whose node is lost."""
