@@ -56,8 +56,9 @@ class HaCluster(Embedded):
 
     def marks(self) -> dict[str, Mark]:
         """Every process that the supervisor keeps, by its name."""
-        children = load(self.layout.record).children
-        return {name: child.mark for name, child in children.items() if child.mark is not None}
+        record = load(self.layout.record)
+        kept = record.children | {f"watchdog-{node}": child for node, child in record.watchdogs.items()}
+        return {name: child.mark for name, child in kept.items() if child.mark is not None}
 
     def of_node(self, node: str) -> list[Mark]:
         """Its agent and watchdog."""
