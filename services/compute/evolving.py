@@ -254,11 +254,11 @@ def _evolve_migration(vm: Migrating, event: VmEvent) -> Migrating | Running:
 
 
 def _found(vm: Stopped | Placed, event: VmFound) -> Running:
-    """Its devices follow once io has granted them."""
+    """Its devices follow once io has granted them. Whether it is guarded is not known, so no lease proves anything of it."""
     wanted = replace(vm.definition, disks=event.disks, nics=event.nics)
     spec = MachineSpec(
         vm=event.vm, generation=event.generation, shape=wanted.shape, boot=wanted.boot,
-        boot_image=wanted.boot_image, priority=wanted.priority,
+        boot_image=wanted.boot_image, priority=wanted.priority, protected=False,
     )  # fmt: skip
     return Running(
         definition=wanted,

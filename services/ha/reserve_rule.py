@@ -14,14 +14,14 @@ slower than the right. Beside that there is room for VMs that are owed already.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proto.lease import HaSettings, Reserve
 from proto.reserve import Plan
 
 STEP_MIB = 32
 """levels are whole multiples, so that a small VM more or less seldom moves them"""
-EXACT_MAX = 200
+EXACT_MAX = 32
 """nodes up to which each is looked at with its own largest VM; beyond, and for several losses, with the largest of all"""
 NAMED_MAX = 5
 
@@ -35,14 +35,14 @@ class Room:
     taken_mib: int
     needs: tuple[int, ...] = ()
     largest: str = ""
+    free_mib: int = field(init=False)
+    demand_mib: int = field(init=False)
+    largest_mib: int = field(init=False)
 
-    @property
-    def free_mib(self) -> int:
-        return max(0, self.capacity_mib - self.taken_mib)
-
-    @property
-    def demand_mib(self) -> int:
-        return sum(self.needs)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "free_mib", max(0, self.capacity_mib - self.taken_mib))
+        object.__setattr__(self, "demand_mib", sum(self.needs))
+        object.__setattr__(self, "largest_mib", max(self.needs, default=0))
 
 
 type Rooms = Mapping[str, Room]
@@ -95,8 +95,8 @@ def holds(rooms: Rooms, shares: Shares, lost: int, waiting: Sequence[int] = ()) 
 
 
 def _holds(may_go: Rooms, rooms: Rooms, shares: Shares, lost: int, waiting: Sequence[int]) -> bool:
-    needs = [mib for room in may_go.values() for mib in room.needs] if lost else []
-    largest = max((*needs, *waiting), default=0)
+    going = [room.largest_mib for room in may_go.values()] if lost else []
+    largest = max((*going, *waiting), default=0)
     if not largest:
         return True
     by_mib = {name: max(0, share - largest + 1) for name, share in shares.items()}
@@ -140,7 +140,7 @@ def _told(
     possible = len(rooms) > wanted
     missing_mib = short_mib or (missing(rooms, shares, wanted, waiting) if possible and base.kind is Reserve.NODES else 0)
     demand_mib = sum(sorted((r.demand_mib for r in rooms.values()), reverse=True)[: max(1, wanted)])
-    large = [n for n, r in sorted(rooms.items()) if wanted and max(r.needs, default=0) > _elsewhere(shares, n)]
+    large = _too_large(rooms, shares) if wanted else []
     said = []
     if covers < wanted:
         said.append(_short(rooms, wanted, covers, missing_mib))
@@ -156,8 +156,10 @@ def _told(
     )  # fmt: skip
 
 
-def _elsewhere(shares: Shares, node: str) -> int:
-    return max((mib for name, mib in shares.items() if name != node), default=0)
+def _too_large(rooms: Rooms, shares: Shares) -> list[str]:
+    """Nodes whose largest VM fits into no other's share."""
+    first, second, *_ = [*sorted(((mib, name) for name, mib in shares.items()), reverse=True), (0, ""), (0, "")]
+    return [n for n, r in sorted(rooms.items()) if r.largest_mib > (second if n == first[1] else first)[0]]
 
 
 def _short(rooms: Rooms, wanted: int, covers: int, missing_mib: int) -> str:

@@ -33,8 +33,15 @@ class Ledger:
     vms: dict[str, Promise] = field(default_factory=dict)
 
 
+class _Derived:
+    """Beside the fields of the views, which go into snapshots: each node's room, until something of it changes."""
+
+    __slots__ = ("rooms",)
+    rooms: dict[str, Room]
+
+
 @dataclass(slots=True)
-class ReserveViews:
+class ReserveViews(_Derived):
     """known: what each VM was last promised. stale: something changed since `plan` was made.
     chosen: the last that was decided."""
 
@@ -45,12 +52,16 @@ class ReserveViews:
     plan: Plan | None = None
     chosen: Plan | None = None
 
+    def __post_init__(self) -> None:
+        self.rooms = {}  # type: ignore[misc]  # mypy sees own slots only
+
     def apply(self, event: Any) -> None:
         if isinstance(event, ReserveSet):
             self.chosen = event.plan
         if not isinstance(event, CHANGES):
             return
         self.stale = True
+        self._forget(event)
         match event:
             case CapacitySet():
                 ledger = self.ledgers.setdefault(event.node, Ledger(0, event.policy))
@@ -74,6 +85,18 @@ class ReserveViews:
             case VmDeleted():
                 self.known.pop(event.vm, None)
 
+    def _forget(self, event: Any) -> None:
+        """The rooms that may be others by it."""
+        vm = getattr(event, "vm", "")
+        if isinstance(event, CapacitySet | MemoryReserved | MemoryReleased):
+            self.rooms.pop(event.node, None)
+        elif vm:
+            for name, ledger in self.ledgers.items():
+                if vm in ledger.vms:
+                    self.rooms.pop(name, None)
+        elif isinstance(event, NodeReported | NodeRemoved):  # a pool may be reached by more nodes, or fewer
+            self.rooms.clear()
+
     def look(self, now_us: int, guards: GuardViews) -> Iterator[Command]:
         """Where another plan is due than the one that was set last."""
         if self.weighed(guards) != self.chosen:
@@ -86,21 +109,23 @@ class ReserveViews:
         return self.plan
 
     def _weigh(self, guards: GuardViews) -> Plan:
-        there = {name: ledger for name, ledger in self.ledgers.items() if ledger.capacity_mib > 0}
-        moving = {vm for ledger in there.values() for vm in ledger.vms if _moves(vm, guards)}
-        away = {name for name in there if name in guards.lost}
-        away |= {name for name in there if name in self.cordoned and moving & there[name].vms.keys()}
-        rooms = {name: _room(led, moving) for name, led in there.items() if name not in away | self.cordoned}
-        waiting = [mib for name in sorted(away) for mib in _room(there[name], moving).needs]
-        held = {vm for name, ledger in there.items() if name not in guards.lost for vm in ledger.vms}
-        return plan(guards.settings, rooms, away, [*waiting, *self._owed(guards, held)])
+        there = {name: self._room(name, guards) for name, ledger in self.ledgers.items() if ledger.capacity_mib > 0}
+        away = {name for name, room in there.items() if name in guards.lost or (name in self.cordoned and room.needs)}
+        rooms = {name: room for name, room in there.items() if name not in away | self.cordoned}
+        waiting = [mib for name in sorted(away) for mib in there[name].needs]
+        return plan(guards.settings, rooms, away, [*waiting, *self._owed(guards)])
 
-    def _owed(self, guards: GuardViews, held: set[str]) -> Iterator[int]:
+    def _room(self, name: str, guards: GuardViews) -> Room:
+        if name not in self.rooms:
+            self.rooms[name] = _room(self.ledgers[name], guards)
+        return self.rooms[name]
+
+    def _owed(self, guards: GuardViews) -> Iterator[int]:
         """What VMs would take that are owed, and hold nothing anywhere yet."""
-        lost = {vm for name, ledger in self.ledgers.items() if name in guards.lost for vm in ledger.vms}
         for vm in sorted(guards.owed):
             promise = self.known.get(vm)
-            if promise is not None and vm not in held and vm not in lost and _moves(vm, guards):
+            held = any(vm in ledger.vms for ledger in self.ledgers.values())
+            if promise is not None and not held and _moves(vm, guards):
                 yield need_mib(promise, MemoryPolicy())
 
 
@@ -110,8 +135,8 @@ def _moves(vm: str, guards: GuardViews) -> bool:
     return mode in (Mode.AUTO, Mode.RESTART) and not guards.why_not(vm)
 
 
-def _room(ledger: Ledger, moving: set[str]) -> Room:
-    needs = {vm: need_mib(promise, ledger.policy) for vm, promise in ledger.vms.items() if vm in moving}
+def _room(ledger: Ledger, guards: GuardViews) -> Room:
+    needs = {vm: need_mib(promise, ledger.policy) for vm, promise in ledger.vms.items() if _moves(vm, guards)}
     largest = max(needs, key=lambda vm: (needs[vm], vm), default="")
     return Room(ledger.capacity_mib, ledger.taken_mib, tuple(needs.values()), largest)
 

@@ -26,6 +26,7 @@ from proto.compute import (
     StopVm,
     VmCommand,
     VmEvent,
+    VmFound,
     VmLeftStopped,
     VmPauseRequested,
     VmRestartDenied,
@@ -96,6 +97,12 @@ def test_without_a_lease_only_a_proof_of_everything_counts() -> None:
     vm.given(*ON_LOCAL_DISKS).when(FENCE).then(GONE).twice()
     for history in (RUNNING, LAUNCHING, STOPPING, ON_LOCAL_DISKS):
         vm.given(*history).when(NOTHING).nothing()
+
+
+def test_what_was_found_after_a_restore_is_not_known_to_be_guarded() -> None:
+    found = VmFound(vm=A, node=N1, generation=1, memory_mib=256, vcpus=1, priority=DEFINED.priority)
+    vm.given(DEFINED, found).when(LEASE).nothing()
+    vm.given(DEFINED, found).when(FENCE).then(GONE)
 
 
 def test_a_proof_is_of_its_node_alone() -> None:
