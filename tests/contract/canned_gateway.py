@@ -63,6 +63,10 @@ ALERT = {
     "kind": "out-of-space", "object": "vm/web-1", "since_us": AT_US, "sentence": "web-1 on n1 stands still: " + HOSTILE,
     "remedy": "free space in pool local",
 }  # fmt: skip
+VERDICT = {
+    "vm": "web-1", "number": 2, "kind": "hang", "node": "n1", "generation": 3, "at_us": AT_US, "treated": True,
+    "sentence": "its guest hangs: " + HOSTILE, "picture": "ab" * 32,
+}  # fmt: skip
 IMAGE = {"name": "tiny", "state": "ready", "format": "raw", "size_mib": 32, "sha256": "ab" * 32, "reason": ""}
 TOKEN = {"id": "t1", "name": "ann", "role": "viewer", "projects": ["*"], "expires_us": 0, "revoked": False}
 CLUSTER = {
@@ -159,6 +163,8 @@ class Canned:
                 return 200, {"items": list(self.vms.values())}
             case "GET", ["vms", name]:
                 return 200, self.find(name)
+            case "GET", ["vms", "web-1", "verdicts"]:
+                return 200, {"items": [VERDICT]}
             case "GET", ["vms", name, "schedule"]:
                 self.find(name)
                 return 200, SCHEDULE
@@ -184,6 +190,7 @@ class Canned:
                     "networks": {"items": [NETWORK]},
                     "pools": {"items": [POOL]},
                     "alerts": {"items": [ALERT]},
+                    "verdicts": {"items": [VERDICT, VERDICT | {"number": 3, "treated": False, "why_not": "its guard is off"}]},
                     "tokens": {"items": [TOKEN]},
                     "cluster": CLUSTER,
                 }

@@ -33,6 +33,8 @@ from tests.contract.cli_rig import ANSWER_S_MAX, ROOT, Ctl
         (("pool", "ls"), ["local", "9f12", "n1", "1000 MiB", "40 MiB", "1.465 GiB", "1.50"]),
         (("pool", "show", "local"), ["(1.50 times its size)", "at most 2 times", "5 %", "?", "2 disks of other", "900 MiB"]),
         (("alerts",), ["out-of-space", "vm/web-1", "stands still", "free space in pool local"]),
+        (("ha", "verdicts"), ["web-1", "hang", "its guest hangs", "started again", "yes", "nothing: its guard is off"]),
+        (("ha", "verdicts", "--vm", "web-1"), ["hang", "n1"]),
         (("image", "ls"), ["tiny", "ready", "32 MiB", "abababababab"]),
         (("task", "ls"), ["task-1", "start", "web-1", "running", "placed on n1"]),
         (("task", "show", "task-1"), ["start web-1", "running", "placed on n1"]),
@@ -241,6 +243,7 @@ def test_an_image_is_made_of_a_disk(ctl: Ctl, gateway: Canned) -> None:
         (("vm", "create", "a", "--nic", "user", "--no-nic"), 2, "exclude each other"),
         (("image", "import", "a", "--file", "/nonexistent"), 2, "does not exist"),
         (("cluster", "destroy"), 2, "--yes"),
+        (("ha", "verdicts", "--picture", "screen.png"), 2, "--picture needs --vm"),
     ],
 )
 def test_each_kind_of_failure_has_its_exit_code(ctl: Ctl, words: tuple[str, ...], code: int, said: str) -> None:

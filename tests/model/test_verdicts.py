@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -303,6 +304,14 @@ def test_a_forged_hang_is_judged_again_where_it_is_decided() -> None:
     forged = JudgeVm(vm="web-1", generation=9, now_us=1, kind=Kind.HANG, evidence=one, treated=True)
     assert not VERDICT.decide(forged, Judged())
     assert VERDICT.decide(replace(forged, evidence=ward.evidence), Judged())
+
+
+def test_what_is_known_outlives_the_service() -> None:
+    """Its views go into snapshots."""
+    world = World(Guard(panic_wait_s=60)).beat(SILENT, STILL)
+    world.says(panicked())
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(world.views), type=VitalsViews)
+    assert again == world.views and again.wards["web-1"].panic is not None
 
 
 # --- what compute makes of one ---------------------------------------------------------------------------------
