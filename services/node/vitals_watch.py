@@ -4,8 +4,10 @@ who asks (`ask.<node>.picture`)."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from collections.abc import Callable, Mapping
+from types import ModuleType
 
 import msgspec
 
@@ -52,6 +54,7 @@ class VitalsWatch:
         self._pictures = pictures
         self._turns = asyncio.Semaphore(AT_ONCE_MAX)
         self._late = 0
+        self._warm = False
 
     async def start(self) -> None:
         await self._bus.serve(f"ask.{self._node}.picture", self._on_ask)
@@ -71,6 +74,9 @@ class VitalsWatch:
         vms = {name: vm for name, vm in self._vms().items() if vm.machine is not None}
         self.vitals.only(vms)
         await asyncio.gather(*(self._look(name, vm) for name, vm in sorted(vms.items())))
+        if vms and not self._warm:
+            await asyncio.to_thread(_screens)  # a guest that panics is not kept waiting for numpy
+            self._warm = True
 
     async def _look(self, name: str, vm: Vm) -> None:
         async with self._turns:
@@ -110,8 +116,7 @@ class VitalsWatch:
         return await asyncio.to_thread(self._kept, name, ppm)
 
     def _kept(self, name: str, ppm: bytes) -> Screen:
-        from services.node import screens  # numpy, which an agent whose VMs are well needs not
-
+        screens = _screens()
         try:
             pixels = screens.parse(ppm)
         except screens.BadPicture as bad:
@@ -145,3 +150,8 @@ class VitalsWatch:
 
     def _now_us(self) -> int:
         return round(self._clock.monotonic() * 1e6)
+
+
+def _screens() -> ModuleType:
+    """With numpy, which an agent without VMs needs not."""
+    return importlib.import_module("services.node.screens")
