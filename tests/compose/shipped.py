@@ -29,18 +29,22 @@ class Shipped:
         self.engine = engine
         self.project = project
         self.port = choose({}, ("gateway",))["gateway"]
+        self.settings: dict[str, str] = {}
+        """what compose reads beside the port"""
         self.client: Any = docker.DockerClient(base_url=engine.host, timeout=60)
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
     def compose(self, *words: str, shown: bool = False) -> str:
         files = [part for file in FILES for part in ("-f", file)]
-        os.environ["ASV_PORT"] = str(self.port)
+        settings = {"ASV_PORT": str(self.port)} | self.settings
+        os.environ.update(settings)
         try:
             return self.engine.docker(
                 "compose", "--progress", "plain", "-p", self.project, *files, *words, cwd=CHECKOUT, shown=shown
             )
         finally:
-            del os.environ["ASV_PORT"]
+            for name in settings:
+                del os.environ[name]
 
     def up(self) -> None:
         """Raises DockerFailed, AssertionError with the logs of what did not become healthy."""

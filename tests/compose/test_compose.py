@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +123,30 @@ def test_up_once_more_changes_nothing(shipped: Shipped, web: dict[str, Any]) -> 
     shipped.compose("up", "-d", "--no-build")
     shipped.settled()
     assert boot_of(shipped, web["name"]) == web["boot"]
+
+
+def test_a_node_is_cut_by_the_engine_that_runs_it(shipped: Shipped, web: dict[str, Any]) -> None:
+    """With the file that gives ha the engine's socket: the node's container is killed, its VM starts elsewhere."""
+    socket = shipped.engine.host.removeprefix("unix://")
+    shipped.settings = {"ASV_DOCKER_SOCKET": socket, "ASV_DOCKER_GROUP": str(Path(socket).stat().st_gid)}
+    shipped.compose("-f", "infra/docker/fencing.yml", "up", "-d", "--no-build", "--no-deps", "ha")
+    shipped.until(lambda: shipped.state(shipped.container("ha")) == "healthy", "ha is back")
+    node = str(shipped.get("/v1/vms/web-1")["node"])
+    device = {"kind": "docker", "address": "unix:///run/docker.sock", "system": shipped.container(node).name}
+    shipped.post(f"/v1/ha/fences/{node}", device)
+    shipped.until(lambda: shipped.get(f"/v1/ha/fences/{node}")["state"] == "ready", "the device is tested")
+    shipped.post(f"/v1/ha/fences/{node}/off", {"reason": "a test"})
+    shipped.until(lambda: shipped.get(f"/v1/ha/fences/{node}")["state"] == "off", f"{node} is confirmed off")
+    assert shipped.state(shipped.container(node)).startswith("exited")
+    shipped.until(lambda: shipped.get("/v1/vms/web-1")["node"] != node and running(shipped, "web-1"), "it runs elsewhere")
+    assert shipped.until(lambda: boot_of(shipped, web["name"]), "the guest answers") != web["boot"]
+    assert standing(shipped, node) == "lost" and shipped.state(shipped.container(node)).startswith("exited")
+    shipped.post(f"/v1/ha/fences/{node}/on", {})
+    shipped.until(lambda: standing(shipped, node) == "trusted", f"{node} is back with a lease of its next epoch")
+
+
+def standing(shipped: Shipped, node: str) -> str:
+    return str(next(n["standing"] for n in shipped.get("/v1/ha")["nodes"] if n["name"] == node))
 
 
 def test_down_leaves_nothing(shipped: Shipped) -> None:
