@@ -22,10 +22,11 @@ SCORE = -800
 @dataclass(frozen=True, slots=True)
 class Standing:
     """control_plane: its group, None where none can be made (`why`). agents: the file of each agent's group that a process writes
-    itself into; none: they stand where the supervisor does. top: what all groups' names begin with."""
+    itself into, watchdogs: likewise; none: they stand where the supervisor does. top: what all groups' names begin with."""
 
     control_plane: Path | None = None
     agents: dict[str, Path] = field(default_factory=dict)
+    watchdogs: dict[str, Path] = field(default_factory=dict)
     top: Path | None = None
     why: str = ""
 
@@ -46,19 +47,22 @@ def enter(home: Path, nodes: Iterable[str], root: Path = Path("/")) -> Standing:
     except OSError as error:
         return Standing(why=f"no control group can be made in {base}: {error.strerror}")
     if version == 1:
-        return Standing(group, dict.fromkeys(nodes, base / "cgroup.procs"), top)
+        beside = dict.fromkeys(nodes, base / "cgroup.procs")
+        return Standing(group, beside, beside, top)
     try:
         for controller in CONTROLLERS:
             (base / "cgroup.subtree_control").write_text(f"+{controller}")
         places = {node: top.with_name(f"{top.name}-{node}") for node in nodes}
-        for place in places.values():
+        others = {node: top.with_name(f"{top.name}-{node}-watchdog") for node in nodes}  # an agent divides its own only while alone
+        for place in (*places.values(), *others.values()):
             place.mkdir(exist_ok=True)
     except OSError as error:
         with suppress(OSError):
             (base / "cgroup.procs").write_text(str(os.getpid()))
             group.rmdir()
         return Standing(why=f"{base} cannot be divided while other processes stand in it ({error.strerror}): start it by a unit")
-    return Standing(group, {node: place / "cgroup.procs" for node, place in places.items()}, top)
+    agents, watchdogs = ({node: at / "cgroup.procs" for node, at in each.items()} for each in (places, others))
+    return Standing(group, agents, watchdogs, top)
 
 
 def memory_tree(root: Path) -> tuple[int, Path] | None:

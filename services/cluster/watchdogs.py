@@ -117,7 +117,7 @@ class Warden:
             "ASV_POOLS": plan.pools_of(self._layout, node),
             "ASV_WATCH_LISTEN": f"{host}:0",
         }
-        group = self._standing.agents.get(node)
+        group = self._standing.watchdogs.get(node)
         with self._layout.log(f"watchdog-{node}").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(MAIN)], env=environment, cwd=CHECKOUT, stdin=subprocess.DEVNULL,

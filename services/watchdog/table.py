@@ -65,20 +65,20 @@ class Table:
     def look(self) -> Looked:
         """Blocking."""
         number, found = self._number, {}
-        try:
-            names = sorted(os.listdir(self._vms))  # noqa: PTH208
-        except FileNotFoundError:
-            names = []
-        for name in names:
+        for name in self._names():
             if (guarded := self._one(name)) is not None:
                 found[name] = guarded
         return Looked(found, number)
 
     def _look_all(self) -> None:
+        keys: object = None
         while True:
             self._asked.wait(LOOK_S)
             self._asked.clear()
             try:
+                before, keys = keys, self._keys()
+                if keys == before and self._number == self._done:
+                    continue  # no record is another than it was
                 looked = self.look()
             except OSError:
                 continue  # a local disk that fails: what is known stays known, and is killed if need be
@@ -89,6 +89,23 @@ class Table:
                 continue
             self._known, self._done = known, looked.number
             self._looked(looked)
+
+    def _keys(self) -> list[tuple[str, int, int]]:
+        """Of all records, without reading them: each is replaced when it changes. Raises OSError."""
+        keys = []
+        for name in self._names():
+            try:
+                seen = os.stat(f"{self._vms}/{name}/record")  # noqa: PTH116
+            except FileNotFoundError:
+                continue
+            keys.append((name, seen.st_ino, seen.st_mtime_ns))
+        return keys
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(os.listdir(self._vms))  # noqa: PTH208
+        except FileNotFoundError:
+            return []
 
     def _one(self, vm: str) -> Guarded | None:
         """None: it is not protected, or no process of it runs."""

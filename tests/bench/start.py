@@ -64,8 +64,10 @@ class Embedded:
         return found
 
     def pss_mb(self) -> float:
-        """Of the supervisor, its children and theirs; VMs are nobody's children."""
-        roots = [self.record()["supervisor"]["pid"], *(c["mark"]["pid"] for c in self.record()["children"].values())]
+        """Of the supervisor, its children and theirs, and the watchdogs; VMs are nobody's children."""
+        record = self.record()
+        kept = (*record["children"].values(), *record["watchdogs"].values())
+        roots = [record["supervisor"]["pid"], *(c["mark"]["pid"] for c in kept)]
         family = {
             p.pid for root in roots for p in (psutil.Process(root), *psutil.Process(root).children(recursive=True))
         }

@@ -39,7 +39,8 @@ def test_in_version_2_each_agent_gets_a_group_that_it_can_divide(tmp_path: Path)
     found = enter(HOME, ("n1", "n2"), tmp_path)
     assert found.control_plane is not None and found.control_plane.parent == base
     assert {file.parent.parent for file in found.agents.values()} == {base}
-    assert len({found.control_plane, *(file.parent for file in found.agents.values())}) == 3
+    beside = {file.parent for file in (*found.agents.values(), *found.watchdogs.values())}
+    assert len({found.control_plane, *beside}) == 5, "no agent shares its group with a watchdog"
     assert (base / "cgroup.subtree_control").read_text() == "+pids"
 
 
