@@ -374,3 +374,11 @@ def test_the_first_process_of_a_container_keeps_what_its_agent_leaves(tmp_path: 
         pytest.skip(done.stderr)
     assert done.returncode == 2, done.stderr
     assert "reaped" in said.read_text()
+
+
+def test_what_is_no_watchdog_device_is_said(tmp_path: Path) -> None:
+    environment = {"ASV_NODE": "n1", "ASV_STATE": str(tmp_path), "ASV_POOLS": f"default={tmp_path}"}
+    environment["ASV_WATCHDOG_DEVICE"] = "/dev/null"
+    done = subprocess.run([sys.executable, str(MAIN)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "/dev/null is no watchdog device" in done.stderr
