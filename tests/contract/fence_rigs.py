@@ -166,9 +166,10 @@ class RedfishRig:
                 password=REF,
                 ca=ca,
             )
+        call_s = {Quirk.SILENT: 0.7, Quirk.MUTE: 0.7, Quirk.LATE: 1.5}.get(self._quirk, 3.0)
         at = f"http://127.0.0.1:{self.proxy.port}"
         return Device(
-            kind=DeviceKind.REDFISH, address=at, system=UUID, user=USER, password=REF, insecure=True, call_s=0.5
+            kind=DeviceKind.REDFISH, address=at, system=UUID, user=USER, password=REF, insecure=True, call_s=call_s
         )
 
     def elsewhere(self) -> Device:

@@ -172,7 +172,7 @@ async def test_a_device_that_is_silent_confirms_nothing_and_is_ordered_nothing(r
     began = SystemClock().monotonic()
     note = await bench.switch()
     assert note.ordered == Ordered.NOT_SENT and bench.why_not(note) and rig.truth()
-    assert SystemClock().monotonic() - began < 4
+    assert SystemClock().monotonic() - began < 10
     assert (await bench.test()).error
 
 
