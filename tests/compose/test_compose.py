@@ -149,6 +149,28 @@ def standing(shipped: Shipped, node: str) -> str:
     return str(next(n["standing"] for n in shipped.get("/v1/ha")["nodes"] if n["name"] == node))
 
 
+def test_a_node_whose_container_is_killed_has_its_vm_run_elsewhere(shipped: Shipped, web: dict[str, Any]) -> None:
+    """As if its power were cut: watchdog, agent and QEMU end at once."""
+    here = str(shipped.get("/v1/vms/web-1")["node"])
+    shipped.container(here).kill()
+
+    def elsewhere() -> bool:
+        found = running(shipped, "web-1")
+        return found is not None and found["node"] != here
+
+    shipped.until(elsewhere, "it runs on another node")
+    assert shipped.until(lambda: boot_of(shipped, web["name"]), "the guest answers") != web["boot"]
+    shipped.container(here).start()
+    shipped.until(lambda: shipped.state(shipped.container(here)) == "healthy", f"{here} is healthy again")
+
+    def back() -> bool:
+        nodes = {one["name"]: one for one in shipped.get("/v1/ha")["nodes"]}
+        return bool(nodes[here]["standing"] == "trusted" and nodes[here]["granted"])
+
+    shipped.until(back, f"{here} has its lease")
+    assert "is proven" in shipped.run("gateway", "asvctl", "why", "vm/web-1")
+
+
 def test_down_leaves_nothing(shipped: Shipped) -> None:
     label = {"label": f"com.docker.compose.project={shipped.project}"}
     assert shipped.client.volumes.list(filters=label)
