@@ -8,7 +8,7 @@ PY := .venv/bin/python
 CLUSTER := $(PY) -m services.cluster
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup up down status logs destroy test chaos chaos-ha check bench test-compose test-kvm lock prove
+.PHONY: help setup up down status logs destroy test sim sim-million mutants scenarios chaos chaos-ha check bench test-compose test-kvm lock prove
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -37,9 +37,21 @@ REAL := tests/contract tests/e2e
 # What is pure takes one core and no guest; it runs beside the rest, with less right to the CPU, and is told when it is over.
 test: setup ## models, contracts, simulated worlds, real guests
 	@log=$$(mktemp); \
-	( nice $(PY) -m pytest $(PURE) >"$$log" 2>&1; code=$$?; cat "$$log"; rm -f "$$log"; exit $$code ) & pure=$$!; \
+	( nice $(PY) -m pytest $(PURE) >"$$log" 2>&1 && nice $(PY) -m tests.sim >>"$$log" 2>&1; code=$$?; cat "$$log"; rm -f "$$log"; exit $$code ) & pure=$$!; \
 	$(PY) -m pytest $(REAL); real=$$?; \
 	wait $$pure; pure=$$?; [ $$pure = 0 ] || echo "$(PURE) failed: see above"; exit $$((real ? real : pure))
+
+sim: setup ## 5,000 fault schedules through the production code, in one process
+	@$(PY) -m tests.sim
+
+sim-million: setup ## a million of them on all cores; goes on where it was ended (.cache/sim-million.json; about an hour or two)
+	@mkdir -p .cache && $(PY) -m tests.sim --schedules 1000000 --processes $$(nproc) --state .cache/sim-million.json
+
+mutants: setup ## each guard of high availability taken away: searches for a schedule that misses it (minutes)
+	@MUTANT_TREES=$(or $(TREES),60) $(PY) -m pytest tests/sim/test_ha_mutants.py -q -s
+
+scenarios: setup ## writes tests/scenarios/*/expected.log anew, after a change that is meant
+	@$(PY) -m libs.world.scenario write tests/scenarios/*/
 
 prove: setup ## a million random lives of a memory ledger, every step held against its invariants (some minutes)
 	@$(PY) -m tests.prove
@@ -54,7 +66,7 @@ check: setup ## style, types, walls between the rooms, message compatibility
 	@$(PY) -m infra.check
 
 bench: setup ## all benchmarks, quick
-	@for b in eventlog pipeline start placement overcommit balance gateway_start hotplug balloon snapshots ha; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
+	@for b in eventlog pipeline start placement overcommit balance gateway_start hotplug balloon snapshots ha world; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
 
 test-compose: setup ## docker-compose.yml on a real engine
 	@$(PY) -m pytest tests/compose

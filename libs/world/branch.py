@@ -50,11 +50,17 @@ SHARED = (
 
 
 class _Copiers(dict[type, Copier | None]):
-    """By class; None: shared."""
+    """By class; None: shared. A copier looks first whether it has made that copy."""
 
     def __missing__(self, kind: type) -> Copier | None:
         found = self[kind] = _copier(kind)
+        if found is None:
+            _shared.add(kind)
         return found
+
+
+_shared: set[type] = set()
+"""classes that are known to be shared: a shorter way than by _copiers"""
 
 
 def branched[T](world: T) -> T:
@@ -65,36 +71,38 @@ def branched[T](world: T) -> T:
 
 def _any(value: Any, memo: Memo) -> Any:
     copier = _copiers[type(value)]
-    if copier is None:
-        return value
-    known = memo.get(id(value))
-    return copier(value, memo) if known is None else known
+    return value if copier is None else copier(value, memo)
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
 
 
 def _all_shared(values: Any) -> bool:
-    return all(_copiers[kind] is None for kind in set(map(type, values)))
+    kinds = set(map(type, values))
+    return kinds <= _shared or all(_copiers[kind] is None for kind in kinds)
 
 
-def _list(value: list[Any], memo: Memo) -> list[Any]:
-    shared = _all_shared(value)
+def _list(value: list[Any], memo: Memo) -> Any:
+    if (known := memo.get(id(value))) is not None:
+        return known
+    shared = not value or _all_shared(value)
     new: list[Any] = value.copy() if shared else []
     memo[id(value)] = new
     if not shared:
-        new.extend([_any(item, memo) for item in value])
+        new.extend([item if type(item) in _shared else _any(item, memo) for item in value])
     return new
 
 
-def _dict(value: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
+def _dict(value: dict[Any, Any], memo: Memo) -> Any:
     """Keys are values: nobody changes them. Subclasses keep their other attributes."""
-    memo[id(value)] = new = value.copy() if type(value) is dict else _empty(value, memo)
-    if type(value) is dict and _all_shared(value.values()):
+    if (known := memo.get(id(value))) is not None:
+        return known
+    plain = type(value) is dict
+    memo[id(value)] = new = value.copy() if plain else _empty(value, memo)
+    if not value or (plain and _all_shared(value.values())):
         return new
     for key, item in value.items():
-        copier = _copiers[type(item)]
-        new[key] = item if copier is None else _any(item, memo)
+        new[key] = item if type(item) in _shared else _any(item, memo)
     return new
 
 
@@ -111,12 +119,15 @@ def _empty(value: dict[Any, Any], memo: Memo) -> dict[Any, Any]:
     return new
 
 
-def _set(value: set[Any], memo: Memo) -> set[Any]:
-    memo[id(value)] = new = value.copy()
-    return new
+def _set(value: set[Any], memo: Memo) -> Any:
+    if (known := memo.get(id(value))) is None:
+        known = memo[id(value)] = value.copy()
+    return known
 
 
-def _deque(value: deque[Any], memo: Memo) -> deque[Any]:
+def _deque(value: deque[Any], memo: Memo) -> Any:
+    if (known := memo.get(id(value))) is not None:
+        return known
     new: deque[Any] = deque(maxlen=value.maxlen)
     memo[id(value)] = new
     new.extend([_any(item, memo) for item in value])
@@ -124,22 +135,22 @@ def _deque(value: deque[Any], memo: Memo) -> deque[Any]:
 
 
 def _tuple(value: tuple[Any, ...], memo: Memo) -> tuple[Any, ...]:
-    if _all_shared(value):
+    if not value or _all_shared(value):
         return value
-    made = [_any(item, memo) for item in value]
-    new = value if all(a is b for a, b in zip(value, made, strict=True)) else tuple(made)
-    memo[id(value)] = new
-    return new
+    made = [item if type(item) in _shared else _any(item, memo) for item in value]
+    return value if all(a is b for a, b in zip(value, made, strict=True)) else tuple(made)
 
 
 # --- code that is to run ---------------------------------------------------------------------------------------------
 
 
-def _function(value: FunctionType, memo: Memo) -> FunctionType:
+def _function(value: FunctionType, memo: Memo) -> Any:
     cells, defaults, words = value.__closure__, value.__defaults__, value.__kwdefaults__
     if cells is None and (defaults is None or _all_shared(defaults)) and words is None:
         return value
-    closure = None if cells is None else tuple([_any(cell, memo) for cell in cells])
+    if (known := memo.get(id(value))) is not None:
+        return known
+    closure = None if cells is None else tuple([_cell(cell, memo) for cell in cells])
     more = None if defaults is None else _tuple(defaults, memo)
     kept = all(a is b for a, b in zip(closure or (), cells or (), strict=True))  # cells compare by what is in them
     if kept and more is defaults and words is None:
@@ -150,12 +161,14 @@ def _function(value: FunctionType, memo: Memo) -> FunctionType:
     return new
 
 
-def _cell(value: CellType, memo: Memo) -> CellType:
+def _cell(value: CellType, memo: Memo) -> Any:
+    if (known := memo.get(id(value))) is not None:
+        return known
     try:
         inside = value.cell_contents
     except ValueError:
         return value
-    if _copiers[type(inside)] is None:
+    if type(inside) in _shared or _copiers[type(inside)] is None:
         return value
     memo[id(value)] = new = CellType()
     new.cell_contents = _any(inside, memo)
@@ -177,20 +190,23 @@ def _partial(value: partial[Any], memo: Memo) -> partial[Any]:
     )
 
 
-def _random(value: Random, memo: Memo) -> Random:
-    memo[id(value)] = new = Random()
-    new.setstate(value.getstate())
-    return new
+def _random(value: Random, memo: Memo) -> Any:
+    if (known := memo.get(id(value))) is None:
+        known = memo[id(value)] = Random()
+        known.setstate(value.getstate())
+    return known
 
 
 def _array(value: Any, memo: Memo) -> Any:
-    memo[id(value)] = new = value.copy()
-    return new
+    if (known := memo.get(id(value))) is None:
+        known = memo[id(value)] = value.copy()
+    return known
 
 
 def _count(value: Any, memo: Memo) -> Any:
-    memo[id(value)] = new = count(*value.__reduce__()[1])
-    return new
+    if (known := memo.get(id(value))) is None:
+        known = memo[id(value)] = count(*value.__reduce__()[1])
+    return known
 
 
 # --- objects ---------------------------------------------------------------------------------------------------------
@@ -204,10 +220,12 @@ def _struct(kind: type[msgspec.Struct]) -> Copier:
     names = kind.__struct_fields__
 
     def copy(value: Any, memo: Memo) -> Any:
+        if (known := memo.get(id(value))) is not None:
+            return known
         memo[id(value)] = new = value.__copy__()
         for name in names:
             item = getattr(value, name)
-            if _copiers[type(item)] is not None:
+            if type(item) not in _shared:
                 setattr(new, name, _any(item, memo))
         return new
 
@@ -215,20 +233,40 @@ def _struct(kind: type[msgspec.Struct]) -> Copier:
 
 
 def _object(kind: type) -> Copier:
-    """By its slots and its dictionary."""
-    slots = _slots_of(kind)
-    make, missing = object.__new__, object()
+    """By its slots and its dictionary. One that lacks some of its slots, or does not let them be set, is copied the slow way."""
+    slots, has_dict = _slots_of(kind), "__dict__" in dir(kind)
+    slowly = _slow(kind, slots)
+    if "__setattr__" in {name for one in kind.__mro__[:-1] for name in vars(one)}:
+        return slowly
+    lines = ["def copy(value, memo):", "  known = memo.get(id(value))", "  if known is not None: return known"]
+    lines += ["  new = make(kind)", "  try:"]
+    lines += [f"    s{n} = value.{name}" for n, name in enumerate(slots)] or ["    pass"]
+    lines += ["  except AttributeError: return slowly(value, memo)", "  memo[id(value)] = new"]
+    for n, name in enumerate(slots):
+        lines.append(f"  new.{name} = s{n} if type(s{n}) in shared else any_(s{n}, memo)")
+    if has_dict:
+        lines.append("  new.__dict__.update({n: i if type(i) in shared else any_(i, memo) for n, i in value.__dict__.items()})")
+    lines.append("  return new")
+    names: dict[str, Any] = {"make": object.__new__, "kind": kind, "shared": _shared, "any_": _any, "slowly": slowly}
+    exec("\n".join(lines), names)  # noqa: S102  # as dataclasses make their methods: straight code is twice as fast
+    made: Copier = names["copy"]
+    return made
+
+
+def _slow(kind: type, slots: list[str]) -> Copier:
+    missing = object()
 
     def copy(value: Any, memo: Memo) -> Any:
-        new: Any = make(kind)
+        if (known := memo.get(id(value))) is not None:
+            return known
+        new: Any = object.__new__(kind)
         memo[id(value)] = new
         for name in slots:
             item = getattr(value, name, missing)
             if item is not missing:
-                object.__setattr__(new, name, item if _copiers[type(item)] is None else _any(item, memo))
-        inside = getattr(value, "__dict__", None)
-        if inside:
-            new.__dict__.update({n: i if _copiers[type(i)] is None else _any(i, memo) for n, i in inside.items()})
+                object.__setattr__(new, name, _any(item, memo))
+        if inside := getattr(value, "__dict__", None):
+            new.__dict__.update({name: _any(item, memo) for name, item in inside.items()})
         return new
 
     return copy

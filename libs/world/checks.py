@@ -33,6 +33,7 @@ from libs.common.registry import Registry
 from libs.memory.promise import promise_of
 from libs.memory.prove import Proof
 from libs.world.decoding import registries
+from libs.world.lease_checks import LeaseChecks
 from proto.compute import VmDeleted
 from services.node.drivers import NO_SPACE
 from services.node.model import Kept
@@ -62,6 +63,9 @@ class Checker:
         self.short_us: dict[tuple[str, str], int] = {}
         self.registries: dict[str, Registry] = {}
         """kind of stream -> the events of its service"""
+        self.nodes = LeaseChecks(world)
+        self.types: Counter[str] = Counter()
+        """of events, since the story began"""
         self.touched = self.news = True
         self.full = EVERYTHING
 
@@ -71,6 +75,7 @@ class Checker:
         self.news = True
         self.versions, self.proof = {}, Proof()
         self.world.pool.known.clear()
+        self.nodes.restored()
 
     def fail(self, what: str) -> None:
         raise AssertionError(f"seed {self.world.seed}, step {self.world.net.steps}: {what}")
@@ -118,7 +123,10 @@ class Checker:
         if recorded.version != self.versions.get(recorded.stream, 0) + 1:
             self.fail(f"S7: {recorded.stream} has version {recorded.version} twice or out of order")
         self.versions[recorded.stream] = recorded.version
-        event = self._event(recorded)
+        event = self.event(recorded)
+        self.types[recorded.type] += 1
+        self.nodes.record(event)
+        self.world.recorded(recorded, event)
         if recorded.type in ("vm_started", "vm_deleted"):
             self._disks(event)
         if recorded.type == "vm_stop_requested":
@@ -151,7 +159,7 @@ class Checker:
             if self.world.net.now_us - since_us > SHORT_US_MAX:
                 self.fail(f"S12: {vm} on {node} has {guest.has_mib} of the {held.promise.reservation_mib} MiB that are its own")
 
-    def _event(self, recorded: Recorded) -> Any:
+    def event(self, recorded: Recorded) -> Any:
         kind = recorded.stream.partition("-")[0]
         if (known := self.registries.get(kind)) is None:
             owner = next((p.service for p in self.world.services.values() if kind in {d.kind for d in p.service.deciders}), None)
@@ -178,6 +186,7 @@ class Checker:
 
     def settled(self) -> None:
         """Faults have stopped for long enough."""
+        self.nodes.settled()
         running: set[tuple[str, str]] = set()
         for name, process in self.world.services.items():
             host = process.host

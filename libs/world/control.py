@@ -11,9 +11,10 @@ from libs.common.host.core import Host
 from libs.common.host.effects import Answer, Append, Bug, Effect, Publish, Read, ReadStream, SaveMark, SendOrder
 from libs.common.host.relay import Relay
 from libs.common.host.service import Service
-from libs.common.log import Head, LogError
-from libs.common.messages import Delivered, Recorded, Reply
+from libs.common.log import Head, LogError, Unavailable
+from libs.common.messages import Command, Delivered, Recorded, Reply
 from libs.world.branch import branched
+from libs.world.clocks import Clock
 from libs.world.decoding import registries
 from proto.node import Heard
 
@@ -37,30 +38,38 @@ class Kept:
 class HostProcess:
     """One service. `crash` forgets all memory; `begin` folds the log again."""
 
-    def __init__(self, world: World, service: Service) -> None:
+    def __init__(self, world: World, service: Service, name: str = "") -> None:
         self.world = world
         self.service = service
-        self.name = service.name
+        self.name = name or service.name
         self.host: Host | None = None
+        self.clock = Clock(world.net)
+        self.dark = False
+        """it reaches neither log nor bus"""
         self.life = 0
         self._ids = 0
         self._polls = False
         self._listens: dict[str, bool] = {}
         self._snapshot: Kept | None = None
 
+    @property
+    def now_us(self) -> int:
+        """What it takes the time of day to be."""
+        return self.clock.wall_us
+
     def begin(self) -> None:
         world = self.world
         if self.host is not None:
             return
-        if not world.log.available:
+        if not world.log.available or self.dark:
             world.net.after(AWAY_US, self.begin)
             return
         self.life += 1
         head = world.log.head_now()
         self.host = host = self._folded(head)
-        self._do(host.ready(head.incarnation, world.net.now_us))
+        self._do(host.ready(head.incarnation, self.now_us))
         self._polls = False
-        self._later(TICK_US, self._tick)
+        self.later(TICK_US, self._tick)
         self.wake()
 
     def _folded(self, head: Head) -> Host:
@@ -71,24 +80,28 @@ class HostProcess:
         else:
             host, start = Host(self.service, registries=registries(self.service)), 0
         reacted = log.consumer_position_now(host.reactions.consumer)
-        host.fold(log.read_all_now(start, head.position), reacted)
+        host.fold(log.read_all_now(start, head.position), max(reacted, start))
         return host
 
     def keep(self) -> None:
-        """A snapshot of what the log has told so far, for those that crash later."""
-        head = self.world.log.head_now()
-        self._snapshot = None
-        self._snapshot = Kept(head.incarnation, head.position, self._folded(head))
+        """A snapshot of what the log has told so far, for those that crash later. Only while this process has nothing to do."""
+        head, live = self.world.log.head_now(), self._host()
+        if not live.idle() or live.reactions.position != head.position:
+            raise AssertionError(f"{self.name} has work left: it cannot be kept")
+        host = Host(self.service, registries=registries(self.service))
+        host.fold(self.world.log.read_all_now(0, head.position), head.position)
+        self._snapshot = Kept(head.incarnation, head.position, host)
 
     def crash(self) -> None:
         self.host = None
         self.life += 1
+        self.world.net.resume(self.name)
 
     # --- in -------------------------------------------------------------------------------------------------------
 
     def command(self, data: bytes, node: str, stream: str, answer: Callable[[Reply], None]) -> None:
         if self.host is not None:
-            self._do(self.host.on_command(answer, data, self.world.net.now_us, node, stream))
+            self._do(self.host.on_command(answer, data, self.now_us, node, stream))
 
     def listens(self, subject: str) -> bool:
         """To this telemetry."""
@@ -98,38 +111,37 @@ class HostProcess:
 
     def telemetry(self, subject: str, data: bytes) -> None:
         if self.host is not None:
-            self.host.on_telemetry(subject, data, self.world.net.now_us)
+            self.host.on_telemetry(subject, data, self.now_us)
 
     def delivered(self, delivered: Delivered) -> None:
         """From the bus; what is missing before it comes from the log."""
-        if self.host is None or delivered.incarnation != self.host.incarnation:
+        if self.host is None or self.dark or delivered.incarnation != self.host.incarnation:
             return
-        recorded = delivered.event
-        try:
-            self._hear(self.world.log.read_all_now(self.host.reactions.next_position - 1, self._missing(recorded)))
-        except LogError:
-            return
-        if recorded.position <= self.host.reactions.next_position:
+        recorded, expected = delivered.event, self.host.reactions.next_position
+        if recorded.position > expected:
+            try:
+                missing = min(recorded.position - expected, 500)
+                self._hear(self.world.log.read_all_now(expected - 1, missing))
+            except LogError:
+                return
+        if recorded.position == self.host.reactions.next_position:
             self._hear([recorded])
-
-    def _missing(self, recorded: Recorded) -> int:
-        assert self.host is not None
-        return max(0, min(recorded.position - self.host.reactions.next_position, 500))
 
     def _hear(self, records: Sequence[Recorded]) -> None:
         assert self.host is not None
-        self._do(self.host.on_events(records, self.world.net.now_us))
+        self._do(self.host.on_events(records, self.now_us))
 
     def wake(self) -> None:
         """Something was committed that it has not heard of: unless the bus tells it, it looks by itself, as the driver does."""
         if self.host is not None and not self._polls:
             self._polls = True
-            self._later(POLL_US, self._poll)
+            self.later(POLL_US, self._poll)
 
     def _poll(self) -> None:
         assert self.host is not None
         self._polls = False
         try:
+            self._check_light()
             self._hear(self.world.log.read_all_now(self.host.reactions.next_position - 1, 500))
             behind = self.world.log.head_now().position >= self.host.reactions.next_position
         except LogError:
@@ -139,10 +151,15 @@ class HostProcess:
 
     def _tick(self) -> None:
         assert self.host is not None
-        self._do(self.host.on_tick(self.world.net.now_us, self._new_ids()))
+        self._do(self.host.on_tick(self.now_us, self._new_ids()))
         if self.world.random.random() < 0.2:
             self._do(self.host.on_mark())
-        self._later(TICK_US, self._tick)
+        self.later(TICK_US, self._tick)
+
+    def own(self, *commands: Command) -> None:
+        """What this process itself has found out."""
+        if self.host is not None:
+            self._do(self.host.on_own(commands, self.now_us, self._new_ids()))
 
     def _new_ids(self) -> Iterator[str]:
         while True:
@@ -151,10 +168,10 @@ class HostProcess:
 
     # --- out ------------------------------------------------------------------------------------------------------
 
-    def _later(self, delay_us: int, thunk: Callable[[], None]) -> None:
+    def later(self, delay_us: int, thunk: Callable[[], None]) -> None:
         """Only in this life."""
         life = self.life
-        self.world.net.after(delay_us, lambda: thunk() if self.life == life else None)
+        self.world.net.after(delay_us, lambda: thunk() if self.life == life else None, self.name)
 
     def _do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
@@ -165,13 +182,13 @@ class HostProcess:
                     assert callable(ref)
                     ref(reply)
                 case ReadStream(stream, after):
-                    self._later(self._delay_us(), lambda s=stream, a=after: self._read(s, a))  # type: ignore[misc]
+                    self.later(self.delay_us(), lambda s=stream, a=after: self._read(s, a))  # type: ignore[misc]
                 case SendOrder():
                     self._order(effect)
                 case Bug(where, error):
                     raise AssertionError(f"bug in {where}") from error
 
-    def _delay_us(self) -> int:
+    def delay_us(self) -> int:
         return self.world.net.between(*self.world.net.weather.commit_us)
 
     def _append(self, effect: Append) -> None:
@@ -180,6 +197,7 @@ class HostProcess:
 
         def commit() -> None:
             try:
+                self._check_light()
                 result = log.append_now(effect.group)
             except LogError as error:
                 said = str(error)
@@ -187,12 +205,12 @@ class HostProcess:
                 return
             if result.positions:
                 world.committed()
-            self._if(life, lambda: self._host().on_appended(effect.token, result), self._delay_us())
+            self._if(life, lambda: self._host().on_appended(effect.token, result), self.delay_us())
 
-        world.net.after(self._delay_us(), commit)
+        world.net.after(self.delay_us(), commit)
 
     def _if(self, life: int, step: Callable[[], list[Effect]], delay_us: int) -> None:
-        self.world.net.after(delay_us, lambda: self._do(step()) if self.life == life else None)
+        self.world.net.after(delay_us, lambda: self._do(step()) if self.life == life else None, self.name)
 
     def _host(self) -> Host:
         assert self.host is not None
@@ -200,11 +218,16 @@ class HostProcess:
 
     def _read(self, stream: str, after: int) -> None:
         try:
+            self._check_light()
             records = self.world.log.read_stream_now(stream, after, 10_000)
         except LogError:
-            self._later(AWAY_US, lambda: self._read(stream, after))
+            self.later(AWAY_US, lambda: self._read(stream, after))
             return
         self._do(self._host().on_stream_read(stream, records))
+
+    def _check_light(self) -> None:
+        if self.dark:
+            raise Unavailable("the log does not answer this process")
 
     def _order(self, effect: SendOrder) -> None:
         life = self.life
@@ -214,11 +237,11 @@ class HostProcess:
                 if self.life == life and answer.accepted:
                     self._host().on_heard(effect.stream, effect.version, effect.node)
 
-            self.world.net.send(effect.node, "control", back)
+            self.world.net.send(effect.node, "control", back, self.name)
 
         agent = self.world.agents.get(effect.node)
         if agent is not None:
-            self.world.net.send("control", effect.node, lambda: agent.order(effect.data, heard))
+            self.world.net.send("control", effect.node, lambda: agent.order(effect.data, heard), agent.owner)
 
 
 class RelayProcess:
@@ -246,6 +269,7 @@ class RelayProcess:
         self.up = False
         self._idle = None
         self.life += 1
+        self.world.net.resume("relay")
 
     def wake(self) -> None:
         """Something was committed."""
@@ -279,4 +303,4 @@ class RelayProcess:
         life = self.life
         for step in steps:
             run = lambda s=step: self._step(relay, s) if self.life == life else None  # noqa: E731
-            self.world.net.after(delay_us, run)
+            self.world.net.after(delay_us, run, "relay")

@@ -130,10 +130,10 @@ class NodeMemory:
         world = self.node.world
         here = {vm: process for vm, process in sorted(self.node.host.vms.items()) if _runs(process)}
         self.guests = {vm: self._guest(vm, process) for vm, process in here.items()}
-        seconds = min(600, (self.node.now_us - self._lived_us) // SECOND_US)
+        seconds = min(600, (world.net.now_us - self._lived_us) // SECOND_US)
         if seconds <= 0:
             return
-        self._lived_us = self.node.now_us
+        self._lived_us = world.net.now_us
         for vm, guest in self.guests.items():
             use = world.uses.get(vm)
             used = use(world.second) if use is not None else guest.nominal_mib // 2

@@ -1,7 +1,7 @@
 """The world's time and its network: a heap of things to come, and messages that may be late, lost, said twice or cut off.
 
 Names on the network: `control` (all services), `bus`, `user`, each node's. A name in `cut` hears and says nothing; a pair
-(source, target) in `one_way` loses what goes that way alone, and (source, "") what goes from it to anybody.
+(source, target) in `one_way` loses what goes that way alone; target may be one process of the control plane.
 
 Each thing to come may have an owner, the process that does it (`ha`, `agent:n1`): while that is in `paused` (stopped, or in a
 collection of garbage that does not end) what is its own waits, messages to it too, and happens in its order when it goes on.
@@ -89,7 +89,7 @@ class Net:
         self.now_us = max(self.now_us, at_us)
         self.steps += 1
         if source:
-            if self.lost(source, target):
+            if self.lost(source, target, owner):
                 return
             self.deliveries += 1
         if owner in self.paused:
@@ -98,10 +98,10 @@ class Net:
             return
         thunk()
 
-    def lost(self, source: str, target: str) -> bool:
-        """Whether a message is that would arrive now."""
+    def lost(self, source: str, target: str, owner: str) -> bool:
+        """Whether a message is that would arrive now. A way may be cut to one process of the control plane alone."""
         if source == "here":
             return False
         one_way = self.one_way
-        gone = one_way and ((source, target) in one_way or (source, "") in one_way)
+        gone = one_way and ((source, target) in one_way or (source, owner) in one_way)
         return source in self.cut or target in self.cut or bool(gone)

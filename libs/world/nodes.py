@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, encode
+from libs.world.chores import worked
+from libs.world.clocks import Clock
+from libs.world.leasing import GUARDED, LeaseClient
 from libs.world.memory import NodeMemory
+from libs.world.watch import Watch
 from proto.compute import Capabilities, ReportNode
-from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
-from proto.node import (
-    Beat,
-    Heard,
-    Order,
-    OrderDisksMerge,
-    OrderDisksRemoval,
-    OrderGreeting,
-    OrderImageImport,
-    OrderImageRemoval,
-    OrderMemory,
-    OrderVm,
-)
+from proto.node import Beat, Heard, Order, OrderGreeting, OrderMemory, OrderVm
 from proto.plan import OrderPlan, PlanFault
 from proto.pools import PoolsBeat
-from proto.snapshots import ReportDisksMerged
 from services.node.chores import Chores, Work
 from services.node.cpu import Meter
-from services.node.drivers import NO_SPACE, BadImage, DriverError, Machine, NoSuchVm
+from services.node.drivers import NO_SPACE, CannotStart, LeaseRefused, Locked, Machine, MachineChanged, NoSuchVm
 from services.node.drivers.simhost import SimHost
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simvm import SimDone
@@ -39,6 +30,7 @@ if TYPE_CHECKING:
     from libs.world.world import World
 
 TICK_US = 500_000
+CALM_US = 2_000_000
 BEAT_US = 1_000_000
 PERSIST_US = (200, 4_000)
 _order = msgspec.msgpack.Decoder(Order).decode
@@ -50,6 +42,8 @@ class NodeProcess:
     def __init__(self, world: World, name: str, params: SimParams) -> None:
         self.world = world
         self.name = name
+        self.owner = f"agent:{name}"
+        self.clock = Clock(world.net)
         self.host = SimHost(name, params, world.random, world.pools[name])
         self.disk: dict[str, Kept] = {}
         self.agent: Agent | None = None
@@ -57,10 +51,14 @@ class NodeProcess:
         self.plans = Plans(NodeId(name))
         self.meter = Meter(name)
         self.memory = NodeMemory(self, params.memory_mib, params.swap_mib)
+        self.watchdog = Watch(self)
+        self.lease = LeaseClient(self, self.watchdog)
         self.life = 0
         self.powered = True
         self.frozen = False
         self._facts = 0
+        self._beats = 0
+        self._stirred = True
 
     # --- life and faults ------------------------------------------------------------------------------------------
 
@@ -78,9 +76,13 @@ class NodeProcess:
         self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
         self.chores.incarnation = self.agent.incarnation
         self.memory.begin()
+        if self.world.ha:
+            self.watchdog.begin()
         self.greet()
-        self._later(TICK_US, self._tick)
-        self._later(BEAT_US, self._beat)
+        self.later(TICK_US, self._tick)
+        self.later(BEAT_US, self._beat)
+        if self.world.ha:
+            self.lease.begin()
 
     def greet(self, greeting: int = 0) -> None:
         assert self.agent is not None
@@ -89,7 +91,8 @@ class NodeProcess:
             accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=self.memory.total_mib,
             qemu_version="0", machine="sim", driver="simulated", pools=("default",), cells=params.pcpus_of_cells,
             balloon=params.balloon, memory_areas="v2" if params.balloon else "", swap_mib=params.swap_mib,
-            pool_ids={"default": self.host.pool.id},
+            pool_ids={"default": self.host.pool.id}, watchdog=self.lease.guards, watch_at=f"{self.name}:1",
+            lease_pools=("default",) if self.world.ha else (),
         )  # fmt: skip
         report = ReportNode(
             node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
@@ -102,9 +105,11 @@ class NodeProcess:
             self.agent = None
             self.life += 1
             self.host.drop_agent()
+            self.world.net.resume(self.owner)
 
     def power_off(self) -> None:
         self.crash()
+        self.watchdog.crash()
         self.world.checker.touched = True
         self.powered = False
         self.host.power_off()
@@ -113,11 +118,23 @@ class NodeProcess:
         if not self.powered:
             self.powered = True
             self.host.power_on()
+            self.clock.restart()
             self.begin()
 
     @property
+    def owners(self) -> tuple[str, ...]:
+        """Its processes, as the net knows them."""
+        return self.owner, self.watchdog.owner
+
+    @property
+    def pool_words(self) -> tuple[str, ...]:
+        """Of the pools that it has, the words that no other pool has."""
+        return (self.host.pool.id,)
+
+    @property
     def now_us(self) -> int:
-        return self.world.net.now_us
+        """What its agent takes the time of day to be."""
+        return self.clock.wall_us
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -139,40 +156,62 @@ class NodeProcess:
         self.plans.incarnation = self.chores.incarnation
 
     def _tick(self) -> None:
+        """A tick that finds nothing to do, with nothing said to it since the one before, is not repeated for a while."""
         assert self.agent is not None
         if self.agent.short_of_space:
             self._pools()
-        self._do(self.agent.on_tick(self.now_us))
-        self._do(self.chores.on_tick(self.now_us))
-        self._do(self.plans.on_tick(self._machines(), self.now_us))
-        self._later(TICK_US, self._tick)
+        effects = [
+            *self.agent.on_tick(self.now_us),
+            *self.chores.on_tick(self.now_us),
+            *self.plans.on_tick(self._machines(), self.now_us),
+        ]
+        calm = not (effects or self._stirred)
+        self._stirred = False
+        self._do(effects)
+        self.later(CALM_US if calm else TICK_US, self._tick)
 
     def _beat(self) -> None:
         beat = encode(Beat(self.name, self.host.boot_id, self.now_us, 0, 0.0))
         self.world.telemetry(self.name, f"tel.{self.name}.beat", beat)
-        pools = PoolsBeat(self.name, self.host.boot_id, self.now_us, (self.host.pool.now(files=True),))
-        self.world.telemetry(self.name, f"tel.{self.name}.pools", encode(pools))
-        fared = self.meter.look(self.host.cpu_times(self.now_us), (0, 0), self.now_us)
-        if fared is not None:
-            self.world.telemetry(self.name, f"tel.{self.name}.cpu", encode(fared))
+        self._beats += 1
+        if self._beats % self.world.figures_s == 0:
+            self._figures()
         if self.host.params.balloon:
             self.memory.second()
-        self._later(BEAT_US, self._beat)
+        self.later(BEAT_US, self._beat)
+
+    def _figures(self) -> None:
+        pools = PoolsBeat(self.name, self.host.boot_id, self.now_us, (self.host.pool.now(files=True),))
+        self.world.telemetry(self.name, f"tel.{self.name}.pools", encode(pools))
+        fared = self.meter.look(self.host.cpu_times(self.world.net.now_us), (0, 0), self.world.net.now_us)
+        if fared is not None:
+            self.world.telemetry(self.name, f"tel.{self.name}.cpu", encode(fared))
 
     def _look(self) -> None:
-        """What the host has to tell by now; an agent that is dead hears nothing of it."""
+        """What the host has to tell by now; an agent that is dead hears nothing of it, and one that is stopped when it goes on."""
+        net = self.world.net
         self.world.checker.touched = True
-        for said in self.host.due(self.now_us):
-            if self.agent is None:
-                continue
-            if isinstance(said, SimDone):
-                error = "" if said.error is None else str(said.error)
-                self._do(self.agent.on_done(said.vm, said.verb, error, said.machine, self.now_us))
-            else:
-                if said.status == NO_SPACE:
-                    self._pools()
-                self._do(self.agent.on_change(said, self.now_us))
+        for said in self.host.due(net.now_us):
+            if self.owner in net.paused:
+                self.later(0, lambda said=said: self._told(said))  # type: ignore[misc]
+            elif self.agent is not None:
+                self._told(said)
+        self.watchdog.processes()
         self.watch()
+
+    def _told(self, said: SimDone | MachineChanged) -> None:
+        assert self.agent is not None
+        if isinstance(said, SimDone):
+            if said.verb in GUARDED:
+                self.watchdog.over(said.vm)
+            error = "" if said.error is None else str(said.error)
+            if isinstance(said.error, Locked | LeaseRefused):
+                self.world.guards[f"{said.verb} refused by the storage: {type(said.error).__name__}"] += 1
+            self._do(self.agent.on_done(said.vm, said.verb, error, said.machine, self.now_us))
+            return
+        if said.status == NO_SPACE:
+            self._pools()
+        self._do(self.agent.on_change(said, self.now_us))
 
     def _pools(self) -> None:
         assert self.agent is not None
@@ -180,23 +219,24 @@ class NodeProcess:
 
     def watch(self) -> None:
         """Look again when something is due."""
-        at_us = self.host.next_us()
+        net, at_us = self.world.net, self.host.next_us()
         if at_us is not None:
-            self.world.net.after(max(0, at_us - self.now_us), self._look_if_due)
+            net.after(max(0, at_us - net.now_us), self._look_if_due)
 
     def _look_if_due(self) -> None:
         at_us = self.host.next_us()
-        if at_us is not None and at_us <= self.now_us:
+        if at_us is not None and at_us <= self.world.net.now_us:
             self._look()
 
     # --- out ------------------------------------------------------------------------------------------------------
 
-    def _later(self, delay_us: int, thunk: Callable[[], None]) -> None:
+    def later(self, delay_us: int, thunk: Callable[[], None]) -> None:
         life = self.life
-        self.world.net.after(delay_us, lambda: thunk() if self.life == life else None)
+        self.world.net.after(delay_us, lambda: thunk() if self.life == life else None, self.owner)
 
     def _do(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
+            self._stirred = True
             match effect:
                 case AnswerOrder(ref, heard):
                     assert callable(ref)
@@ -204,16 +244,27 @@ class NodeProcess:
                 case Persist(kept):
                     self._persist(kept)
                 case Act():
-                    self.host.begin(effect, self.now_us)
-                    self.watch()
+                    self._act(effect)
                 case SendFact():
                     self._send(effect)
                 case Greet(greeting):
                     self.greet(greeting)
                 case ApplyPlan():
-                    self._later(1_000, lambda e=effect: self._apply(e))  # type: ignore[misc]
+                    self.later(1_000, lambda e=effect: self._apply(e))  # type: ignore[misc]
                 case Work():
-                    self._later(20_000, lambda e=effect: self._work(e))  # type: ignore[misc]
+                    self.later(20_000, lambda e=effect: self._work(e))  # type: ignore[misc]
+
+    def _act(self, act: Act) -> None:
+        """What a guarded VM may do under a lease only, the watchdog is asked about first."""
+        machine = self.host.vms.get(act.vm)
+        spec = act.spec or (machine.spec if machine is not None else None)
+        if spec is not None and (why := self.lease.may(act.vm, act.verb, spec)):
+            self.world.guards[f"no {act.verb} without a lease"] += 1
+            refused = SimDone(act.vm, act.verb, CannotStart(why), machine.machine() if machine is not None else None)
+            self.later(1_000, lambda: self._told(refused))
+            return
+        self.host.begin(act, self.world.net.now_us)
+        self.watch()
 
     def _persist(self, kept: Kept) -> None:
         life = self.life
@@ -226,52 +277,11 @@ class NodeProcess:
             assert self.agent is not None
             self._do(self.agent.on_persisted(kept))
 
-        self.world.net.after(self.world.net.between(*PERSIST_US), written)
+        self.world.net.after(self.world.net.between(*PERSIST_US), written, self.owner)
 
     def _work(self, work: Work) -> None:
-        node, chore, pool = NodeId(self.name), work.chore, self.host.pool
-        fact: Fact | None = None
-        try:
-            match chore:
-                case OrderDisksRemoval():
-                    pool.remove(chore.disks)
-                    fact = ReportDisksRemoved(
-                        node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
-                    )
-                case OrderDisksMerge():
-                    pool.merge_at_rest(chore.vm, chore.disks)
-                    fact = ReportDisksMerged(
-                        node=node, vm=chore.vm, order_version=chore.version, order_incarnation=chore.incarnation
-                    )
-                case OrderImageImport():
-                    if chore.source is not None:
-                        info = pool.make_image(chore.pool, chore.image, chore.source)
-                    else:
-                        info = pool.import_image(chore.pool, chore.image, chore.file, chore.format, chore.sha256)
-                    fact = ReportImage(
-                        node=node,
-                        image=chore.image,
-                        order_version=chore.version,
-                        order_incarnation=chore.incarnation,
-                        info=info,
-                    )
-                case OrderImageRemoval():
-                    pool.remove_image(chore.pool, chore.image)
-                    fact = ReportImageRemoved(
-                        node=node, image=chore.image, order_version=chore.version, order_incarnation=chore.incarnation
-                    )
-        except BadImage as bad:
-            assert isinstance(chore, OrderImageImport)
-            fact = ReportImage(
-                node=node,
-                image=chore.image,
-                order_version=chore.version,
-                order_incarnation=chore.incarnation,
-                sentence=str(bad),
-            )
-        except DriverError:
-            fact = None
-        self._do(self.chores.on_done(work.key, chore.version, fact, self.now_us))
+        fact = worked(work.chore, NodeId(self.name), self.host.pool)
+        self._do(self.chores.on_done(work.key, work.chore.version, fact, self.now_us))
 
     def _machines(self) -> dict[str, Machine]:
         assert self.agent is not None
@@ -279,7 +289,7 @@ class NodeProcess:
 
     def _apply(self, effect: ApplyPlan) -> None:
         try:
-            faults: tuple[PlanFault, ...] | None = self.host.schedule(effect.plan, self.now_us)
+            faults: tuple[PlanFault, ...] | None = self.host.schedule(effect.plan, self.world.net.now_us)
         except NoSuchVm:
             faults = None
         self.plans.on_applied(effect.plan, effect.revision, faults)
@@ -295,7 +305,7 @@ class NodeProcess:
             else:
                 self.chores.on_reply(effect.key, effect.serial, reply)
 
-        self._fact(effect.service, effect.fact, effect.correlation, answered)
+        self._fact(effect.service, self.lease.dated(effect.fact), effect.correlation, answered)
 
     def tell(self, service: str, fact: Fact, answered: Callable[[Reply], None]) -> None:
         """Once; whoever tells sees to it that it is told again."""
@@ -312,7 +322,7 @@ class NodeProcess:
             for n, (service, fact) in list(left.items()):
                 self._fact(service, fact, "", lambda reply, n=n: heard(n, reply))  # type: ignore[misc]
             if left:
-                self._later(1_000_000, again)
+                self.later(1_000_000, again)
 
         again()
 
@@ -326,8 +336,8 @@ class NodeProcess:
 
         def back(reply: Reply) -> None:
             step = lambda: answered(reply) if self.life == life else None  # noqa: E731
-            self.world.net.send("control", self.name, step)
+            self.world.net.send("control", self.name, step, self.owner)
 
         data = encode(envelope)
         target = self.world.services[service]
-        self.world.net.send(self.name, "control", lambda: target.command(data, self.name, "", back))
+        self.world.net.send(self.name, "control", lambda: target.command(data, self.name, "", back), service)

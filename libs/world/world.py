@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
+from typing import Any
 
 import msgspec
 
 from libs.common.bus import Published
 from libs.common.host.service import Service
 from libs.common.log.memory import MemoryLog
-from libs.common.messages import Command, Envelope, Reply, decode_delivered, encode
+from libs.common.messages import Command, Envelope, Recorded, Reply, decode_delivered, encode
 from libs.world import checks
+from libs.world.area import Area
+from libs.world.befall import befall
 from libs.world.control import HostProcess, RelayProcess
+from libs.world.granting import HaProcess
 from libs.world.net import START_US, Net, Weather
 from libs.world.nodes import NodeProcess
+from libs.world.paths import Paths
+from libs.world.story import Step
 from proto.compute import JoinNode
 from proto.io import ImageFormat, ImportImage
 from proto.machine import DirectBoot
 from services.compute.app import SERVICE as COMPUTE
+from services.ha.app import SERVICE as HA
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
 from services.node.drivers.simparams import SimParams
@@ -38,33 +47,56 @@ class World:
         weather: Weather | None = None,
         services: Sequence[Service] = (COMPUTE, MEMORY, IO),
         apart: bool = False,
+        ha: int = 0,
     ) -> None:
-        """apart: each node has a pool of its own."""
+        """apart: each node has a pool of its own. ha: how many processes of high availability there are; 0: none, and no
+        watchdogs either."""
         self.seed = seed
         self.random = Random(seed)
         self.net = Net(self.random, weather=weather or Weather())
+        self.checker = checks.Checker(self)
         self.log = MemoryLog(lambda: self.net.now_us)
         self.pool = SimPool()
         self.services = {s.name: HostProcess(self, s) for s in services}
+        self.ha = ha
+        self.figures_s = 5 if ha else 1
+        """how often nodes tell what is no sign of life: CPU times, pools"""
+        for n in range(ha):
+            name = f"ha{n + 1}" if n else "ha"
+            self.services[name] = HaProcess(self, HA, name)
+        self.paths = Paths(self)
         self.relay = RelayProcess(self)
-        self.pools = {n: self.pool.beside(n) if apart else self.pool for n in nodes}
+        self.pools: dict[str, SimPool] = {n: self.pool.beside(n) if apart else self.pool for n in nodes}
+        self.areas = {pool.id: Area(self.net) for pool in self.pools.values()}
         self.agents = {n: NodeProcess(self, n, params or SimParams()) for n in nodes}
         self.replies: dict[str, Reply] = {}
-        self.checker = checks.Checker(self)
         self.seen = 0
         self.incarnation = 1
         self.uses: dict[str, Callable[[int], int]] = {}
+        self.start_us = self.net.now_us
+        self.oldest = 0
+        """no backup is older than this position"""
+        self.holding: dict[tuple[str, str], int] = {}
+        self.held: dict[tuple[str, str], Step] = {}
+        """what befalls now (kinds.py)"""
+        self.waiting: list[Step] = []
+        """what befalls once an event is committed"""
+        self.befallen: list[tuple[int, Step]] = []
+        self.guards: Counter[str] = Counter()
+        """what kept something from happening since the story began, by a few words, and how often"""
+        self.ran: dict[str, tuple[str, ...]] = {}
+        """node -> the VMs that ran there when the story began"""
         self._asked = 0
 
-    def begin(self) -> None:
-        """Start everything, join the nodes, import the image `tiny`."""
+    def begin(self, within_us: int = 0) -> None:
+        """Start everything, each thing within that time, join the nodes, import the image `tiny`."""
         self.relay.begin()
         for process in self.services.values():
-            process.begin()
+            self.net.after(self.random.randrange(within_us), process.begin) if within_us else process.begin()
         self.pool.incoming["tiny.qcow2"] = SimFile(ImageFormat.QCOW2, 256, "0" * 64)
         for name, agent in self.agents.items():
             self.ask("compute", f"node-{name}", JoinNode(node=name, key=f"key-{name}"))
-            self.net.after(50_000, agent.begin)
+            self.net.after(50_000 + (self.random.randrange(within_us) if within_us else 0), agent.begin)
         apart = len({pool.id for pool in self.pools.values()}) > 1  # a kernel beside the image would tie its VMs to one node
         boot = None if apart else DirectBoot(kernel="vmlinux", initrd="initrd")
         tiny = ImportImage(image="tiny", file="tiny.qcow2", format=ImageFormat.QCOW2, boot=boot)
@@ -119,7 +151,7 @@ class World:
             self.net.send("control", "user", back)
 
         process = self.services[service]
-        self.net.send("user", "control", lambda: process.command(data, "", stream, answered))
+        self.net.send("user", "control", lambda: process.command(data, "", stream, answered), service)
         self.net.after(2_000_000, lambda: self._ask(service, stream, envelope))
 
     # --- what passes through --------------------------------------------------------------------------------------
@@ -128,7 +160,7 @@ class World:
         """To every service, by the bus."""
         delivered = decode_delivered(published.data)
         for process in self.services.values():
-            self.net.send("bus", process.name, lambda p=process: p.delivered(delivered))  # type: ignore[misc]
+            self.net.send("bus", process.name, lambda p=process: p.delivered(delivered), process.name)  # type: ignore[misc]
 
     def committed(self) -> None:
         """There is something new in the log."""
@@ -137,13 +169,39 @@ class World:
         for process in self.services.values():
             process.wake()
 
+    def befell(self, step: Step) -> None:
+        self.befallen.append((self.net.now_us, step))
+        self.checker.nodes.befell(step)
+
+    def kinds(self) -> tuple[str, ...]:
+        """What has befallen it, by kind."""
+        return tuple(step.do for _, step in self.befallen)
+
+    def recorded(self, recorded: Recorded, event: Any) -> None:
+        """It was seen in the log: what waited for it befalls."""
+        for step in [one for one in self.waiting if one.on == recorded.type]:
+            if step.on_who in ("", getattr(event, "vm", ""), getattr(event, "node", "")):
+                self.waiting.remove(step)
+                self.net.after(round(step.at * 1e6), partial(befall, self, step))
+
     def telemetry(self, node: str, subject: str, data: bytes) -> None:
         for process in self.services.values():
             if process.listens(subject):
-                self.net.send(node, "control", lambda p=process: p.telemetry(subject, data))  # type: ignore[misc]
+                heard = lambda p=process: p.telemetry(subject, data)  # noqa: E731
+                self.net.send(node, "control", heard, process.name)
 
     def note_kept(self, node: str, before: Kept | None, after: Kept) -> None:
         self.checker.kept(node, before, after)
+
+    def begun(self) -> None:
+        """A story begins here: what was before is none of it."""
+        self.start_us, self.oldest = self.net.now_us, self.log.head_now().position
+        self.net.deliveries = self.net.steps = 0
+        self.checker.types.clear()
+        self.befallen.clear()
+        self.guards.clear()
+        self.ran = {name: tuple(sorted(node.host.vms)) for name, node in self.agents.items()}
+        self.checker.nodes.begun()
 
     @property
     def second(self) -> int:
@@ -154,7 +212,13 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Raises AssertionError with the seed when an invariant does not hold."""
-        end_us = self.net.now_us + round(seconds * 1e6)
+        self._run(self.net.now_us + round(seconds * 1e6))
+
+    def run_to(self, seconds: float) -> None:
+        """Of the story (`begun`)."""
+        self._run(self.start_us + round(seconds * 1e6))
+
+    def _run(self, end_us: int) -> None:
         while (at_us := self.net.next_us()) is not None and at_us <= end_us:
             self.net.step()
             self.checker.step()

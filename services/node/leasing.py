@@ -69,8 +69,8 @@ class Leasing:
         self._known = asyncio.Event()
         self._now = asyncio.Event()
         self._asked = 0
-        self._returned = 0
-        """the epoch that ended, and was heard to have"""
+        self._returned = self._returning = 0
+        """the epoch that ended, and was heard to have; the one that is being told"""
         self._doomed: dict[str, float] = {}
         """VMs that the watchdog has been killing, and when it said so"""
 
@@ -145,9 +145,9 @@ class Leasing:
                 self._tasks.start(self._beat(word))
                 if before != (self.pools, self.watch_at, self.guards):
                     self._changed()
-                if word["clean"] and word["epoch"] and self._returned != word["epoch"]:
-                    self._returned = int(word["epoch"])
-                    self._tasks.start(self._return(self._returned))
+                if word["clean"] and word["epoch"] and word["epoch"] not in (self._returned, self._returning):
+                    self._returning = int(word["epoch"])
+                    self._tasks.start(self._return(self._returning))
             case "ask":
                 self._now.set()
             case "learn":
@@ -170,11 +170,13 @@ class Leasing:
             self.line.say("learnt", number=number, raised=raised)
 
     async def _return(self, epoch: int) -> None:
-        """Until it is heard: only then is there a lease of the next epoch."""
+        """Until it is accepted: only then is there a lease of the next epoch. A node that was started anew is refused as long as
+        the lease of its boot before is waited out."""
         log.warning("%s: its lease of epoch %s has ended, and nothing of it is left", self._node, epoch)
-        while True:
+        while self._returning == epoch:
             reply = await self._tell(ReportReturned(node=self._node, boot_id=self._boot_id, epoch=epoch))
-            if reply is not None and reply.status in ("accepted", "refused"):
+            if reply is not None and reply.status == "accepted":
+                self._returned, self._returning = epoch, 0
                 return
             await asyncio.sleep(RETURN_S)
 

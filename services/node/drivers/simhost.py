@@ -86,7 +86,7 @@ class SimHost:
         self._serial = 0
         self._pid = 1000
         self._agent = 1
-        self._frozen = False
+        self.frozen = False
 
     @property
     def boot_id(self) -> str:
@@ -123,7 +123,7 @@ class SimHost:
 
     def due(self, now_us: int) -> list[SimDone | MachineChanged]:
         out: list[SimDone | MachineChanged] = []
-        while not self._frozen and self._heap and self._heap[0].at_us <= now_us:
+        while not self.frozen and self._heap and self._heap[0].at_us <= now_us:
             due = heapq.heappop(self._heap)
             vm = self.vms.get(due.vm)
             if (due.agent and due.agent != self._agent) or (due.pid and (vm is None or vm.pid != due.pid)):
@@ -133,7 +133,7 @@ class SimHost:
 
     def next_us(self) -> int | None:
         """When something is due; None: nothing is under way, or the host is frozen."""
-        return None if self._frozen or not self._heap else self._heap[0].at_us
+        return None if self.frozen or not self._heap else self._heap[0].at_us
 
     def adopt(self) -> list[Machine]:
         """What a fresh agent finds. A process that never ran its guest is ended, as the qemu driver does."""
@@ -203,13 +203,27 @@ class SimHost:
         """The guest writes to its first disk: with no room in the pool it stands still."""
         self.plan(now_us, "write", vm, pid=self.vms[vm].pid)
 
+    def halt(self, vm: str) -> None:
+        """Its vCPUs stand still, whatever else is ordered (SIGSTOP, as a watchdog's); its locks are kept."""
+        if (found := self.vms.get(vm)) is not None:
+            found.halted = True
+
+    def go_on(self, vm: str) -> None:
+        if (found := self.vms.get(vm)) is not None:
+            found.halted = False
+
+    def slay(self, vm: str, now_us: int) -> None:
+        """Its process is killed, by somebody else than its agent."""
+        if (found := self.vms.get(vm)) is not None:
+            self.plan(now_us + self.params.kill_us, "slain", vm, pid=found.pid)
+
     def freeze(self) -> None:
         """Nothing happens any more, locks are kept (SIGSTOP to all, or a stopped host)."""
-        self._frozen = True
+        self.frozen = True
 
     def thaw(self) -> None:
         """What became due meanwhile happens at the next `due`."""
-        self._frozen = False
+        self.frozen = False
 
     def power_off(self) -> None:
         """All processes and the agent are gone, locks with them; leases stay."""
@@ -220,7 +234,7 @@ class SimHost:
 
     def power_on(self) -> None:
         self.boots += 1
-        self._frozen = False
+        self.frozen = False
 
     # --- what happens ---------------------------------------------------------------------------------------------
 
@@ -257,6 +271,10 @@ class SimHost:
                 return [moves.moved(self, due, vm)]
             case "crash" if vm is not None:
                 return [self._end(due.vm, _cause(vm, GoneCause.CRASHED), "the process ended by itself")]
+            case "slain" if vm is not None:
+                said, starting = "the watchdog ended it", vm.starting
+                gone = self._end(due.vm, _cause(vm, GoneCause.CRASHED), said)
+                return [SimDone(due.vm, "start", CannotStart(said))] if starting else [gone]
             case "write" if vm is not None and vm.status == "running" and vm.spec.disks and not self.pool.free_mib:
                 return [stalled(vm)]
             case "guest-shutdown" | "panic" if vm is not None and vm.status == "running":

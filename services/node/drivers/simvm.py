@@ -59,6 +59,8 @@ class SimVm:
     stuck: bool = False
     """its agent answers nothing, and all else is well"""
     idle: bool = False
+    halted: bool = False
+    """it stands still by its watchdog"""
 
     def machine(self) -> Machine:
         sending = bool(self.sent_to) and self.status != "sent"

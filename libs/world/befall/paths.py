@@ -1,0 +1,100 @@
+"""Networks that are cut, one way or both; storage that is slow, full, gone, or out of one node's reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from libs.world.befall.kind import Kind, Way
+from libs.world.story import Step
+
+if TYPE_CHECKING:
+    from libs.world.world import World
+
+
+def _cut(world: World, step: Step) -> None:
+    world.net.cut.add(step.who or "bus")
+
+
+def _joined(world: World, step: Step) -> None:
+    world.net.cut.discard(step.who or "bus")
+
+
+def _one_way(there: bool, to: bool) -> Way:
+    """to: what goes to the node is lost; else what comes from it."""
+
+    def way(world: World, step: Step) -> None:
+        pair = ("control", step.who) if to else (step.who, str(step.more.get("to", "control")))
+        (world.net.one_way.add if there else world.net.one_way.discard)(pair)
+
+    return way
+
+
+def _parted(there: bool) -> Way:
+    """Nodes do not reach one another; the control plane reaches all."""
+
+    def way(world: World, step: Step) -> None:
+        for other in world.agents:
+            for pair in ((other, step.who), (step.who, other)):
+                (world.paths.parted.add if there else world.paths.parted.discard)(pair)
+
+    return way
+
+
+# --- storage ---------------------------------------------------------------------------------------------------------
+
+
+def _areas(world: World, step: Step) -> list[str]:
+    return [step.who] if step.who else sorted(world.areas)
+
+
+def _slow(world: World, step: Step) -> None:
+    """Writes land late, and are acknowledged later still."""
+    for pool in _areas(world, step):
+        world.areas[pool].stall_us = int(step.more.get("ms", 0)) * 1_000
+        world.areas[pool].ack_us = int(step.more.get("ack_ms", 0)) * 1_000
+
+
+def _quick(world: World, step: Step) -> None:
+    for pool in _areas(world, step):
+        world.areas[pool].stall_us = world.areas[pool].ack_us = 0
+
+
+def _gone(gone: bool) -> Way:
+    def way(world: World, step: Step) -> None:
+        for pool in _areas(world, step):
+            world.areas[pool].gone = gone
+
+    return way
+
+
+def _full(full: bool) -> Way:
+    def way(world: World, step: Step) -> None:
+        for id in _areas(world, step):
+            world.areas[id].full = full
+            for pool in world.pools.values():
+                if pool.id == id:
+                    pool.free_mib = 0 if full else pool.size_mib
+
+    return way
+
+
+def _of_node(name: str, there: bool) -> Way:
+    def way(world: World, step: Step) -> None:
+        for area in world.areas.values():
+            (getattr(area, name).add if there else getattr(area, name).discard)(step.who)
+
+    return way
+
+
+KINDS: dict[str, Kind] = {
+    "cut": Kind("node", "network", _cut, _joined),
+    "cut_from": Kind("node", "network", _one_way(there=True, to=False), _one_way(there=False, to=False), ("to",)),
+    "cut_to": Kind("node", "network", _one_way(there=True, to=True), _one_way(there=False, to=True)),
+    "peers_cut": Kind("node", "network", _parted(there=True), _parted(there=False)),
+    "bus_away": Kind("", "network", _cut, _joined),
+    "storage_away": Kind("node", "storage", _of_node("away", there=True), _of_node("away", there=False)),
+    "storage_blind": Kind("node", "storage", _of_node("blind", there=True), _of_node("blind", there=False)),
+    "storage_slow": Kind("pool", "storage", _slow, _quick, ("ms", "ack_ms")),
+    "storage_gone": Kind("pool", "storage", _gone(gone=True), _gone(gone=False)),
+    "storage_full": Kind("pool", "storage", _full(full=True), _full(full=False)),
+}

@@ -1,0 +1,46 @@
+"""A world in which all is well: nodes joined, the image there, VMs running. Where stories begin."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from libs.world.story import Story
+from libs.world.world import World
+from proto.compute import DefineVm, StartVm
+from proto.lease import SetHa
+from proto.machine import DiskWish
+from services.node.drivers.simparams import SimParams
+
+BOOT_S = 6.0
+START_S = 6.0
+
+
+def prepared(story: Story, variant: int = 0) -> World:
+    """Raises AssertionError where it does not come up: a bug."""
+    nodes, params = tuple(f"n{n + 1}" for n in range(story.nodes)), SimParams(memory_mib=story.node_mib)
+    world = World(variant, nodes, params, apart=story.pools == "apart", ha=story.grantors)
+    for pool in (world.pool, *world.pools.values()):
+        pool.locking = story.locking
+    world.begin(within_us=1_000_000)
+    world.run(BOOT_S)
+    for n in range(story.vms):
+        vm = f"vm-{n}"
+        define = DefineVm(vm=vm, memory_mib=512, disks=(DiskWish(image="tiny"),))
+        world.ask("compute", f"vm-{vm}", define)
+        world.net.after(300_000, partial(_start, world, vm))
+    world.run(START_S)
+    running = sum(len(node.host.vms) for node in world.agents.values())
+    if running != story.vms:
+        refused = [reply.sentence for reply in world.replies.values() if reply.status != "accepted"]
+        raise AssertionError(f"{running} of {story.vms} VMs run: {refused}")
+    if story.ha:
+        world.ask("ha", "ha-main", SetHa(**story.ha))  # type: ignore[arg-type]
+        world.run(4.0)
+    for process in world.services.values():
+        process.keep()
+    world.begun()
+    return world
+
+
+def _start(world: World, vm: str) -> None:
+    world.ask("compute", f"vm-{vm}", StartVm(vm=vm))

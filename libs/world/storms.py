@@ -1,0 +1,148 @@
+"""What befalls by chance: draws for the trees of schedules (tree.py). A draw knows how far the story has come, so that much happens
+around a failover: in the beginning a plot that takes a node away, and the rest while that node is suspected and declared, and its
+VMs start elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from libs.world.story import Sky, Step, Story
+from libs.world.tree import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """One kind of step: how often it is drawn, of how many seconds it lasts at least and at most; ring3: only where the storage
+    locks, as nothing else keeps a second writer away when a watchdog is not scheduled."""
+
+    do: str
+    weight: int
+    least_s: float = 0.0
+    most_s: float = 0.0
+    ring3: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Kinds that befall one node at once, for as long, so that its lease ends or its VMs are asked for."""
+
+    weight: int
+    does: tuple[str, ...]
+    ring3: bool = False
+
+
+PLOTS = (
+    Plot(6, ("power",)),
+    Plot(4, ("cut", "storage_away")),
+    Plot(3, ("cut",)),
+    Plot(2, ("cut_from", "storage_away")),
+    Plot(1, ("cut_to", "storage_away")),
+    Plot(2, ("agent_kill", "storage_away")),
+    Plot(2, ("node_stop",), ring3=True),
+    Plot(1, ("suspend",), ring3=True),
+    Plot(2, ("watchdog_stop", "cut"), ring3=True),
+    Plot(1, ("watchdog_kill", "agent_stop"), ring3=True),
+)
+FAULTS = (
+    Odds("power", 2, 0.2, 12),
+    Odds("agent_kill", 4, 0.2, 6),
+    Odds("agent_stop", 3, 0.5, 8),
+    Odds("watchdog_kill", 3, 0.1, 6, ring3=True),
+    Odds("watchdog_stop", 3, 0.2, 9, ring3=True),
+    Odds("service_kill", 6, 0.2, 5),
+    Odds("service_stop", 4, 0.5, 8),
+    Odds("relay_kill", 2, 0.2, 4),
+    Odds("log_away", 2, 0.2, 5),
+    Odds("control_down", 1, 1, 8),
+    Odds("service_dark", 2, 0.5, 9),
+    Odds("lock_forgotten", 2),
+    Odds("vm_kill", 2),
+    Odds("cut", 3, 0.5, 9),
+    Odds("cut_from", 2, 0.5, 9),
+    Odds("cut_to", 2, 0.5, 9),
+    Odds("peers_cut", 1, 0.5, 9),
+    Odds("bus_away", 2, 0.5, 6),
+    Odds("storage_away", 3, 0.5, 9),
+    Odds("storage_blind", 2, 0.5, 9),
+    Odds("storage_slow", 2, 0.5, 6),
+    Odds("storage_gone", 1, 0.5, 6),
+    Odds("storage_full", 1, 0.5, 6),
+    Odds("clock_step", 1),
+    Odds("clock_drift", 1),
+    Odds("node_stop", 2, 0.5, 9, ring3=True),
+    Odds("stop", 1),
+    Odds("start", 2),
+    Odds("reset", 1),
+    Odds("migrate", 4),
+    Odds("pause", 1, 0.5, 5),
+    Odds("confirm_off", 1),
+)
+SERVICES = ("compute", "memory", "io", "ha", "ha")
+NOBODYS = frozenset(
+    {"relay_kill", "log_away", "control_down", "bus_away", "storage_slow", "storage_gone", "storage_full", "lock_forgotten"}
+)
+OF_VMS = frozenset({"vm_kill", "stop", "start", "reset", "migrate", "pause"})
+SKIES = (Sky(), Sky(lost=0.05, late=0.02), Sky(lost=0.1, late=0.05, twice=0.1, commit_ms=40))
+
+
+def begun(seed: int) -> Story:
+    """What all schedules of that tree have in common: half of them without the storage's lock, a fifth with two grantors."""
+    random = Random(f"sky {seed}")
+    grantors = 2 if random.random() < 0.2 else 1
+    return Story(seed=seed, vms=6, locking=random.random() < 0.5, grantors=grantors, sky=random.choice(SKIES))
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """Draws for trees of that shape."""
+
+    shape: Shape = field(default_factory=Shape)
+
+    def __call__(self, random: Random, story: Story, phase: int) -> tuple[Step, ...]:
+        starts = (0.1, *self.shape.turns)[phase]
+        ends = (*self.shape.turns, self.shape.seconds)[phase]
+        if phase == 0:
+            plot = _plot(random, story) if random.random() < 0.9 else ()
+            return (*plot, *(_step(random, story, starts, ends) for _ in range(random.choice((1, 1, 2)))))
+        return tuple(_step(random, story, starts, ends) for _ in range(random.choice((1, 1, 2))))
+
+
+def _plot(random: Random, story: Story) -> tuple[Step, ...]:
+    able = [plot for plot in PLOTS if story.locking or not plot.ring3]
+    plot = random.choices(able, [plot.weight for plot in able])[0]
+    at, for_s, who = round(random.uniform(0.1, 0.8), 3), round(random.uniform(6.5, 30.0), 2), _node(random, story)
+    return tuple(Step(do, at + n * 0.01, who, for_s) for n, do in enumerate(plot.does))
+
+
+def _step(random: Random, story: Story, starts: float, ends: float) -> Step:
+    able = [one for one in FAULTS if story.locking or not one.ring3]
+    one = random.choices(able, [odds.weight for odds in able])[0]
+    at = round(random.uniform(starts, ends), 3)
+    for_s = round(random.uniform(one.least_s, one.most_s), 2)
+    return Step(one.do, at, _who(random, story, one.do), for_s, more=_more(random, one.do))
+
+
+def _node(random: Random, story: Story) -> str:
+    return f"n{random.randrange(story.nodes) + 1}"
+
+
+def _who(random: Random, story: Story, do: str) -> str:
+    if do.startswith("service_"):
+        return random.choice(SERVICES)
+    if do.startswith("clock_"):
+        return random.choice((_node(random, story), *SERVICES))
+    if do in OF_VMS:
+        return f"vm-{random.randrange(story.vms)}"
+    return "" if do in NOBODYS else _node(random, story)
+
+
+def _more(random: Random, do: str) -> dict[str, int | float | str | bool]:
+    if do == "clock_step":
+        return {"s": random.choice((-7200.0, -5.0, 3.0, 7200.0))}
+    if do == "clock_drift":
+        return {"ppm": random.choice((-5000, -2000, 2000, 5000))}
+    if do == "storage_slow":
+        return {"ms": random.choice((0, 500, 2000, 6000)), "ack_ms": random.choice((0, 500, 2000, 4000))}
+    return {}

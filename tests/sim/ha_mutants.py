@@ -1,0 +1,180 @@
+"""The guards of high availability, each of which is taken away to see that the world misses it (docs/ha.md, "what must turn red").
+
+A guard is a small function in the production code, or one line of how processes are wired; a mutant replaces it. MUTANTS says by
+which scenario it is found without searching; `make mutants` searches for others by chance. Those that cannot be seen in a
+simulation, as they are about real files and processes, say in ELSEWHERE which test sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from libs.lease import holder
+from libs.lease.times import Times
+from libs.world.nodes import NodeProcess
+from libs.world.watch import Watch
+from proto.lease import Proof, ProofKind, Sign, Silence
+from services.ha import grantor, lease, proof, rules
+from services.ha.judging import Judge
+from services.node.drivers.simpool import SimPool
+
+type Patch = pytest.MonkeyPatch
+
+
+def lease_counts_from_receipt(patch: Patch) -> None:
+    """A renewal counts from when it was acknowledged."""
+    patch.setattr(holder, "counts_from", lambda sent_us, acknowledged_us: acknowledged_us)
+
+
+def no_drift_and_no_margin(patch: Patch) -> None:
+    """The grantor waits L, by its own clock."""
+    patch.setattr(Times, "waited_us", property(lambda times: times.lease_us))
+
+
+def a_new_grantor_does_not_wait(patch: Patch) -> None:
+    patch.setattr(rules, "floor_us", lambda granted_us, began_us: granted_us)
+
+
+def only_the_control_path_counts(patch: Patch) -> None:
+    """A node that asks for nothing is dead, whatever its record does."""
+    patch.setattr(
+        rules, "storage_spent", lambda node, pools, read_us, now_us, wait: dict.fromkeys(pools, read_us - wait)
+    )
+    patch.setattr(Judge, "_moves", lambda judge, name, lease: False)
+    _proofs_are_believed(patch)
+
+
+def only_the_storage_path_counts(patch: Patch) -> None:
+    """A node whose record stands still is dead, whoever grants it what."""
+    real = Judge._control
+    silent = Silence(path=Sign.CONTROL, since_us=0, for_us=10_000_000)
+
+    def control(judge: Judge, name: str, of: Any) -> Silence | None:
+        return silent if judge._storage(name, of) is not None else real(judge, name, of)
+
+    patch.setattr(Judge, "_control", control)
+    patch.setattr(rules, "control_spent", lambda asked_us, floor, wait: True)
+    patch.setattr(rules, "floor_us", lambda granted_us, began_us: 0)
+    _proofs_are_believed(patch)
+
+
+def _proofs_are_believed(patch: Patch) -> None:
+    patch.setattr(proof, "fault", lambda of, by: "")
+    patch.setattr(lease, "fault", lambda of, by: "")
+
+
+def a_suspicion_starts_vms(patch: Patch) -> None:
+    """A node that two paths do not hear is declared lost at once."""
+
+    def spent(now_us: int, lease: Any, node: Any, floor: int, term: int) -> Proof:
+        return Proof(kind=ProofKind.LEASE, at_us=now_us, term=term)
+
+    patch.setattr(rules, "spent", spent)
+    _proofs_are_believed(patch)
+
+
+def isolated_is_taken_for_dead(patch: Patch) -> None:
+    """What was asked for by letter counts as ended before the node has said so."""
+
+    def acknowledged(now_us: int, lease: Any, node: Any, term: int) -> Proof:
+        return Proof(kind=ProofKind.ACKNOWLEDGED, at_us=now_us, term=term, letter=lease.letter)
+
+    patch.setattr(rules, "acknowledged", acknowledged)
+
+
+def the_watchdog_dies_with_the_agent(patch: Patch) -> None:
+    real = NodeProcess.crash
+
+    def crash(self: NodeProcess) -> None:
+        real(self)
+        self.watchdog.crash()
+
+    patch.setattr(NodeProcess, "crash", crash)
+
+
+def a_failed_read_is_silence(patch: Patch) -> None:
+    patch.setattr(grantor, "counts", lambda sighting: True)
+
+
+def the_lock_is_not_checked(patch: Patch) -> None:
+    """A grantor that had its lock once grants and declares for ever."""
+    patch.setattr(rules, "may_sign", lambda now_us, checked_us: checked_us is not None)
+
+
+def the_watchdog_only_pauses(patch: Patch) -> None:
+    """What it guards is never killed."""
+    patch.setattr(Watch, "_kill", lambda self: None)
+
+
+def the_letter_is_answered_before_it_is_done(patch: Patch) -> None:
+    real = holder.Holder._answered
+
+    def answered(self: Any) -> Any:
+        vms, self.vms = self.vms, {}
+        try:
+            return real(self)
+        finally:
+            self.vms = vms
+
+    patch.setattr(holder.Holder, "_answered", answered)
+
+
+def the_observer_does_not_doubt_itself(patch: Patch) -> None:
+    patch.setattr(rules, "quorum", lambda nodes, heard, storage, silent: None)
+
+
+def any_number_is_lost_at_once(patch: Patch) -> None:
+    patch.setattr(rules, "storm", lambda recent, silent, most, window_s: None)
+
+
+def the_storage_does_not_lock(patch: Patch) -> None:
+    """QEMU is started with locking off."""
+    real = SimPool.open
+
+    def open_(self: SimPool, spec: Any, holder: Any) -> None:
+        locking, self.locking = self.locking, False
+        try:
+            real(self, spec, holder)
+        finally:
+            self.locking = locking
+
+    patch.setattr(SimPool, "open", open_)
+
+
+MUTANTS: dict[Callable[[Patch], None], str] = {
+    lease_counts_from_receipt: "acknowledged-late",
+    no_drift_and_no_margin: "clocks-drift-tolerant",
+    a_new_grantor_does_not_wait: "new-grantor-and-a-cut",
+    only_the_control_path_counts: "isolated-leave",
+    only_the_storage_path_counts: "storage-stall-of-one",
+    a_failed_read_is_silence: "nobody-can-read",
+    a_suspicion_starts_vms: "nobody-can-read",
+    isolated_is_taken_for_dead: "isolated-evacuate",
+    the_watchdog_dies_with_the_agent: "agent-and-storage",
+    the_watchdog_only_pauses: "both-paths-cut",
+    the_letter_is_answered_before_it_is_done: "slow-kills",
+    the_lock_is_not_checked: "two-grantors-one-in-the-dark",
+    the_observer_does_not_doubt_itself: "is-it-me",
+    any_number_is_lost_at_once: "three-of-seven",
+    the_storage_does_not_lock: "watchdog-stopped",
+}
+"""each with the scenario that finds it"""
+
+ELSEWHERE = {
+    "late acknowledgement revives": "tests/model/test_lease_holder.py",
+    "resume without learning generations": "tests/model/test_lease_holder.py",
+    "returning node serves before it learnt": "tests/model/test_lease_holder.py",
+    "agent accepts an older term": "tests/model/test_lease_holder.py",
+    "agent accepts an older generation": "tests/sim/test_world.py",
+    "generation persisted after acting": "tests/sim/test_world.py",
+    "lease record written without compare-and-swap": "tests/contract/test_stores.py",
+    "migration target resumed without proof of the source": "tests/sim/test_migration.py",
+    "kill by pid alone": "tests/contract/test_watchdog.py",
+    'fence "timeout" taken for "confirmed"': "tests/contract/test_fencing.py",
+    "host page cache allowed on a shared pool": "tests/model/test_argv.py",
+}
+"""guards of the list that this world cannot miss: they are about real processes and files, or stand behind another guard that it
+cannot pass (a lease that ended by its own clock ended before anybody could conclude so), and where they are tested instead"""
