@@ -23,6 +23,7 @@ from proto.compute import (
     VmPaused,
     VmPauseRequested,
     VmResumed,
+    VmResumeRequested,
     VmStarted,
     VmStopped,
     VmStopRequested,
@@ -50,7 +51,7 @@ FRESH_US = round(4 * BEAT_S * 1e6)
 """what a node said longer ago says nothing of now"""
 FOLLOWS = (
     *(VmStarted, VmFound, VmStopRequested, VmStopped, VmPauseRequested, VmPaused, VmResumed, VmDeleted, NodeRemoved),
-    *(VmMigrationRequested, VmMigrationEnded, VmIncomingGone, VmPanicked, VmPanicOver),
+    *(VmMigrationRequested, VmMigrationEnded, VmIncomingGone, VmPanicked, VmPanicOver, VmResumeRequested),
 )
 """events of others that this is made of"""
 
@@ -125,7 +126,7 @@ def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
             ward.held = "it is being moved"
         case VmPauseRequested() | VmPaused():
             ward.held = "it is paused"
-        case VmResumed() | VmIncomingGone():
+        case VmResumeRequested() | VmResumed() | VmIncomingGone():
             ward.held = ""
         case VmStopped():
             ward.held, ward.panic = "it has stopped", None

@@ -101,13 +101,17 @@ class VitalsWatch:
             return False
 
     async def witness(self, name: str) -> Machine:
-        """A guest that panicked, with what its screen shows. Never raises for want of a picture."""
+        """A guest that panicked, with what its screen shows: at least the picture as QEMU makes it, read where there is time for
+        that. Never raises for want of one."""
         screen = None
         try:
             async with asyncio.timeout(WITNESS_S_MAX):
-                screen = await self._taken(name)
+                png = await self._driver.screenshot(name)
+                screen = Screen(digest=await asyncio.to_thread(self._filed, name, png), at_us=self._clock.now_us())
+                if self._warm:
+                    screen = await self._taken(name)
         except (DriverError, TimeoutError) as error:
-            log.warning("%s: there is no picture of its panic: %s", name, error)
+            log.warning("%s: its screen could not be read in time: %s", name, error)
         return Machine(name, 0, 0, PANICKED, screen=screen)
 
     async def _taken(self, name: str) -> Screen:
@@ -122,13 +126,18 @@ class VitalsWatch:
         except screens.BadPicture as bad:
             raise DriverError(f"the screen of {name} cannot be read: {bad}") from bad
         look, line = screens.classify(pixels)
-        digest = ""
-        if self._pictures is not None:
-            try:
-                digest = self._pictures.keep(name, screens.png(pixels))
-            except OSError as error:
-                log.warning("%s: the picture of its screen is not kept: %s", name, error)
+        digest = self._filed(name, screens.png(pixels))
         return Screen(digest=digest, look=look, line=line, at_us=self._clock.now_us())
+
+    def _filed(self, name: str, png: bytes) -> str:
+        """The digest of a picture that is kept; "": it is not."""
+        if self._pictures is None:
+            return ""
+        try:
+            return self._pictures.keep(name, png)
+        except OSError as error:
+            log.warning("%s: the picture of its screen is not kept: %s", name, error)
+            return ""
 
     async def _tell(self) -> None:
         told = self.vitals.told(self._now_us())[:TOLD_MAX]

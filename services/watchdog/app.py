@@ -98,6 +98,9 @@ class Watchdog:
     def run(self) -> int:
         """The exit code."""
         self._looked(self._table.look())  # before anything is said of what runs here
+        self._do(self.holder.tick(now_us()))
+        if self.holder.state is State.HELD:
+            self.guard.resume(self.guard.still(), now_us())  # its predecessor was about to
         if self.settings.device:
             times = self.holder.times
             self._device = Device(self.settings.device, times.lease_us, times.kill_us)

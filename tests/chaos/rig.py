@@ -45,6 +45,7 @@ class HaCluster(Embedded):
         """Up until the block ends; then its VMs are killed and what it had is removed, but for what is mounted in its folder."""
         try:
             self.up()
+            assert {f"watchdog-{node}" for node in NODES} <= self.marks().keys(), "a fault on a watchdog that is not known is none"
             yield self
         finally:
             signal_all([*self.marks().values(), *self.guests()], SIGCONT)  # nobody stays held

@@ -125,6 +125,23 @@ def test_up_once_more_changes_nothing(shipped: Shipped, web: dict[str, Any]) -> 
     assert boot_of(shipped, web["name"]) == web["boot"]
 
 
+def test_a_node_whose_container_is_killed_has_its_vm_run_elsewhere(shipped: Shipped, web: dict[str, Any]) -> None:
+    """As if its power were cut: watchdog, agent and QEMU end at once."""
+    here = str(shipped.get("/v1/vms/web-1")["node"])
+    shipped.container(here).kill()
+
+    def elsewhere() -> bool:
+        found = running(shipped, "web-1")
+        return found is not None and found["node"] != here
+
+    shipped.until(elsewhere, "it runs on another node")
+    assert shipped.until(lambda: boot_of(shipped, web["name"]), "the guest answers") != web["boot"]
+    shipped.container(here).start()
+    shipped.until(lambda: shipped.state(shipped.container(here)) == "healthy", f"{here} is healthy again")
+    shipped.until(lambda: standing(shipped, here) == "trusted", f"{here} is back with a lease of its next epoch")
+    assert "is proven" in shipped.run("gateway", "asvctl", "why", "vm/web-1")
+
+
 def test_a_node_is_cut_by_the_engine_that_runs_it(shipped: Shipped, web: dict[str, Any]) -> None:
     """With the file that gives ha the engine's socket: the node's container is killed, its VM starts elsewhere."""
     socket = shipped.engine.host.removeprefix("unix://")

@@ -62,6 +62,20 @@ async def test_a_guest_that_is_up_shows_it(rig: Rig, driver: Driver) -> None:
             await question
 
 
+async def test_a_panic_has_a_picture_whether_there_is_time_to_read_it_or_not(rig: Rig, driver: Driver, tmp_path: Path) -> None:
+    await driver.start(rig.spec())
+    await guest_up(driver)
+    watched = Watched(driver, tmp_path / "pictures", "web-1")
+    cold = await watched.watch.witness("web-1")
+    assert cold.screen is not None and cold.screen.look is Look.UNKNOWN
+    assert watched.pictures.get("web-1", cold.screen.digest)
+    await watched.watch.look()
+    warm = await watched.watch.witness("web-1")
+    assert warm.screen is not None and warm.screen.look in (Look.BLACK, Look.OTHER)
+    await driver.kill("web-1")
+    assert (await watched.watch.witness("web-1")).screen is None
+
+
 WATCHDOG = "watchdog -T 4 -t 1 /dev/watchdog; sleep 2; killall -9 watchdog"
 
 

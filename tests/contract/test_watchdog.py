@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -168,6 +169,20 @@ def test_a_successor_that_comes_too_late_has_to_learn(rig: Rig) -> None:
     until(rig.still, "it is paused at once", 0.5)
     rig.grant(refused="lost", lease_us=0)
     until(lambda: not rig.runs(), "it is killed")
+
+
+def test_a_successor_lets_go_on_what_the_former_had_held(rig: Rig) -> None:
+    """It died between the word that the lease is back, and the last process that it had stopped."""
+    guarding(rig)
+    kept = rig.state / "watchdog" / "lease.json"
+    until(kept.exists, "it is kept")
+    time.sleep(0.3)
+    rig.kill()
+    os.kill(rig.vms["web-1"].pid, SIGSTOP)
+    long = {"renewed_us": now_us(), "lease_us": 30_000_000, "tolerant": True, "still": ["web-1"]}
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | long))
+    rig.start()
+    until(lambda: not rig.still(), "it goes on")
 
 
 def test_a_number_alone_is_no_process(rig: Rig) -> None:

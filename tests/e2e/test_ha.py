@@ -34,7 +34,7 @@ def rig(cluster: EmbeddedCluster) -> HaCluster:
     return HaCluster(home=cluster.home)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_node_loses_its_power_and_its_vm_is_back_elsewhere(cluster: EmbeddedCluster, rig: HaCluster, vm: str) -> None:
     node, before = str(cluster.json("vm", "show", vm)["node"]), boot_id(cluster, vm)
     position, began = rig.position(), time.monotonic()
@@ -56,7 +56,7 @@ def test_a_node_loses_its_power_and_its_vm_is_back_elsewhere(cluster: EmbeddedCl
     assert kinds.index("node_lost") < kinds.index("node_returned")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_everything_central_stops_and_no_vm_notices(cluster: EmbeddedCluster, rig: HaCluster, vm: str) -> None:
     before, position = boot_id(cluster, vm), rig.position()
     with Sampler(cluster.home) as sampler, rig.without_central():
@@ -67,7 +67,7 @@ def test_everything_central_stops_and_no_vm_notices(cluster: EmbeddedCluster, ri
     assert lost_since(rig, position) == []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_laptop_is_suspended_and_no_vm_is_lost(cluster: EmbeddedCluster, rig: HaCluster, vm: str) -> None:
     before, position = boot_id(cluster, vm), rig.position()
     supervisor = load(rig.layout.record).supervisor

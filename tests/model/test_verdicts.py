@@ -10,7 +10,17 @@ import pytest
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId, Recorded, VmId, encode, tag_of
-from proto.compute import GoneCause, ReportVm, Seen, StopVm, VmStarted, VmStopped, VmStopRequested
+from proto.compute import (
+    GoneCause,
+    ReportVm,
+    Seen,
+    StopVm,
+    VmPauseRequested,
+    VmResumeRequested,
+    VmStarted,
+    VmStopped,
+    VmStopRequested,
+)
 from proto.guard import Guard, GuardSet, Mode
 from proto.lease import HaArmed, HaDisarmed
 from proto.migration import VmIncomingGone
@@ -246,6 +256,14 @@ def test_what_is_being_stopped_paused_or_moved_is_not_judged() -> None:
     assert not moving.beat(SILENT, STILL, SPINS).events
     moving.says(VmIncomingGone(vm=WEB, node=NodeId("n2"), generation=2, source=N1, source_generation=1))
     assert moving.beat(SILENT, STILL, SPINS).kinds == [Kind.HANG]
+
+
+def test_a_pause_that_was_taken_back_before_it_was_seen_holds_nothing() -> None:
+    world = World()
+    world.says(VmPauseRequested(vm=WEB, generation=1))
+    assert not world.beat(SILENT, STILL, SPINS).events
+    world.says(VmResumeRequested(vm=WEB, generation=1))
+    assert world.beat(SILENT, STILL, SPINS).kinds == [Kind.HANG]
 
 
 def test_another_node_says_nothing_of_it_nor_in_another_ones_name() -> None:
