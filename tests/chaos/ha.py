@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -52,8 +53,9 @@ class Writers:
         for thread in self._threads:
             thread.join()
 
-    def newest(self, vm: str) -> dict[str, tuple[int, int]]:
-        return {boot: max(at) for boot, at in self.acknowledged[vm].items()}
+    def newest(self, vm: str) -> tuple[int, int]:
+        """The newest record that is known to be flushed, of whichever boot; (0, 0): none."""
+        return max((at for ats in self.acknowledged[vm].values() for at in ats), default=(0, 0))
 
     def _keep(self, vm: str) -> None:
         while not self._ended.wait(LOOK_S):
@@ -73,8 +75,8 @@ class Writers:
 
 
 class Chaos:
-    def __init__(self, cluster: HaCluster, seed: int, freezable: bool, sampler: Sampler) -> None:
-        self.cluster, self.seed, self.sampler = cluster, seed, sampler
+    def __init__(self, cluster: HaCluster, seed: int, freezable: bool, sampler: Sampler, writers: Writers) -> None:
+        self.cluster, self.seed, self.sampler, self.writers = cluster, seed, sampler, writers
         self.scene = Scene(cluster, Random(f"chaos ha {seed}"), freezable)
         self.told: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -96,13 +98,20 @@ class Chaos:
             self.settle()
 
     def settle(self) -> None:
-        """Until every VM runs, by the log and by its process."""
+        """Until every VM runs, by the log and by its process; then until each has written something more."""
         began = time.monotonic()
         for vm in VMS:
             self.cluster.wait_for(lambda vm=vm: self.runs(vm), f"{vm} to run again", AGAIN_S_MAX)  # type: ignore[misc]
         took_s = time.monotonic() - began
         self.again_s_max = max(self.again_s_max, took_s)
-        self.say(f"all run (after {took_s:.1f} s)")
+        before = {vm: self.writers.newest(vm) for vm in VMS}
+        for vm, newest in before.items():
+            wrote = partial(self.wrote, vm, newest)
+            self.cluster.wait_for(wrote, f"{vm} to write more than {newest}", AGAIN_S_MAX)
+        self.say(f"all run (after {took_s:.1f} s), and write (after {time.monotonic() - began:.1f} s)")
+
+    def wrote(self, vm: str, before: tuple[int, int]) -> bool:
+        return self.writers.newest(vm) > before
 
     def runs(self, vm: str) -> bool:
         shown = self.cluster.call("GET", f"/v1/vms/{vm}")
@@ -115,11 +124,11 @@ class Chaos:
         for vm in VMS:
             self.cluster.until(vm, "stopped")
 
-    def verdicts(self, writers: Writers) -> list[str]:
+    def verdicts(self) -> list[str]:
         """What is wrong; none: no VM ran twice, and nothing is lost."""
-        found = [*self.sampler.watch.doubles[:5], *writers.failed]
+        found = [*self.sampler.watch.doubles[:5], *self.writers.failed]
         for vm in VMS:
-            disk = audit(self.cluster.disk(vm), vm, writers)
+            disk = audit(self.cluster.disk(vm), vm, self.writers)
             found += [f"{vm}: {said}" for said in disk]
         return found
 
@@ -134,8 +143,7 @@ def audit(disk: Path, vm: str, writers: Writers) -> list[str]:
     said = records.judge(found, vm, writers.acknowledged[vm])
     if checked.returncode not in (0, 3):  # 3: clusters that belong to nothing, as a killed QEMU leaves them
         said.append(f"its image is damaged: {checked.stdout.strip()[-300:]}")
-    newest = writers.newest(vm)
-    if not newest:
+    if not any(writers.acknowledged[vm].values()):
         said.append("no record was ever acknowledged: it proves nothing")
     total = sum(len(lane) for lane in found.lanes)
     print(f"{vm}: {total} records of {len({r.boot for lane in found.lanes for r in lane})} boots", file=sys.stderr)
@@ -164,23 +172,24 @@ def run(seed: int, steps: int) -> list[str]:
         for vm in VMS:
             cluster.until(vm, "running")
         cluster.free_hand()
-        chaos, writers = Chaos(cluster, seed, freezable, sampler), Writers(cluster, VMS)
+        writers = Writers(cluster, VMS)
+        chaos = Chaos(cluster, seed, freezable, sampler, writers)
         if not freezable:
             chaos.say("no pool stalls here: this machine mounts no file system for us")
         if not cluster.apart():
             chaos.say("cables are cut lines: this machine makes no network namespaces for us")
         try:
+            chaos.settle()
             for _ in range(steps):
                 chaos.step()
             chaos.settle()
-            time.sleep(2 * LOOK_S)  # what runs by now writes a little more
         except AssertionError as error:
             print(f"seed {seed}, after {len(chaos.told)} words: {error}", file=sys.stderr)
             return [str(error), *sampler.watch.doubles[:5]]
         finally:
             writers.close()
         chaos.stop_all()
-        found = chaos.verdicts(writers)
+        found = chaos.verdicts()
         watch = sampler.watch
         counts = ", ".join(f"{name} {number}" for name, number in sorted(chaos.counts.items()))
         looked = (
