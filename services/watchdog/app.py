@@ -109,18 +109,26 @@ class Watchdog:
         for pool in self._pools:
             pool.start()
         while not self._over():
-            wait_us = self._wait_us(now_us())
-            due_us = now_us() + wait_us
-            for key, mask in self.selector.select(wait_us / 1e6):
-                key.data(mask)
-            self._slow = self._slow or now_us() - due_us > SLOW_US
-            while self._inbox:
-                self._inbox.popleft()()
-            self._turn(now_us())
+            try:
+                self._once()
+            except Exception as bug:
+                if self._nursery is None:
+                    raise  # another follows at once, with what is kept on disk
+                say(f"internal error: {bug!r}")  # the end of this process would be the end of all VMs here
         self._line.close()
         if self._device is not None:
             self._device.close()
         return self._nursery.code if self._nursery is not None else 0
+
+    def _once(self) -> None:
+        wait_us = self._wait_us(now_us())
+        due_us = now_us() + wait_us
+        for key, mask in self.selector.select(wait_us / 1e6):
+            key.data(mask)
+        self._slow = self._slow or now_us() - due_us > SLOW_US
+        while self._inbox:
+            self._inbox.popleft()()
+        self._turn(now_us())
 
     def _wait_us(self, at_us: int) -> int:
         holder = self.holder

@@ -123,8 +123,8 @@ class Pool:
             try:
                 path = f"{self.folder}/{sectors.file_of(self.node, 'record')}"
                 sector.write(path, sectors.sector_of(record._replace(sequence=begun_us)))
-            except OSError as failed:
-                error = str(failed)
+            except Exception as failed:  # a thread that died would be a path that fell silent
+                error = str(failed) or type(failed).__name__
             self.writing = False
             self._found(self.name, Written(begun_us, now_us() - begun_us, error))
 
