@@ -40,7 +40,7 @@ def events(cluster: EmbeddedCluster, stream: str, kind: str) -> list[dict[str, A
 def set_device(cluster: EmbeddedCluster, bmc: RedfishRig, node: str, password: str) -> tuple[str, ...]:
     file = bmc.folder / "password"
     file.write_text(password)
-    at = ("--address", f"https://127.0.0.1:{bmc.port}", "--system", UUID, "--user", USER, "--ca", str(bmc.cert))
+    at = ("--address", f"https://127.0.0.1:{bmc.port}", "--system", UUID, "--user", USER, "--ca", str(bmc.cert), "--call", "10")
     return ("ha", "fence", "set", node, "--kind", "redfish", *at, "--password-file", str(file), "--wait")
 
 

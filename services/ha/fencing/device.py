@@ -78,6 +78,10 @@ class FenceDevice(Protocol):
     """Each call is one question, or one order, by a connection that is not older than it needs be; nothing is answered from
     memory, and nothing is tried twice. All raise DeviceError."""
 
+    async def prepare(self) -> None:
+        """What costs time here before the first question, such as loading a library: it is none of the device's."""
+        ...
+
     async def look(self) -> Seen: ...
 
     async def check(self) -> None:

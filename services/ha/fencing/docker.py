@@ -7,7 +7,9 @@ that waits to be started again counts as on.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +35,9 @@ class DockerDevice:
     def __init__(self, device: Device, threads: Threads) -> None:
         self._device = device
         self._threads = threads
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(importlib.import_module, "docker")
 
     async def look(self) -> Seen:
         return await self._threads.run(self._look)

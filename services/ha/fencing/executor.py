@@ -173,4 +173,6 @@ class Executor:
                 password = (await self.secrets.get(device.password)).decode()
             except SecretError as error:
                 raise Unusable(f"the device's password cannot be read: {error}", "set the device anew") from error
-        return conduct.Asking(self.open(device, password), self.clock, device.call_s, self.try_s)
+        opened = self.open(device, password)
+        await opened.prepare()
+        return conduct.Asking(opened, self.clock, device.call_s, self.try_s)

@@ -38,6 +38,9 @@ class IpmiDevice:
         self._device = device
         self._password = password
 
+    async def prepare(self) -> None:
+        pass
+
     async def look(self) -> Seen:
         said = await self._ask("chassis power status\nmc guid\n")
         power = POWER.search(said)

@@ -6,7 +6,9 @@ may be taken when the node is to be cut. The library tries nothing twice here.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +40,9 @@ class RedfishDevice:
         self._device = device
         self._password = password
         self._threads = threads
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(importlib.import_module, "sushy")
 
     async def look(self) -> Seen:
         return await self._threads.run(self._look)

@@ -89,6 +89,9 @@ class SimulatedDevice:
         self._device = device
         self._password = password
 
+    async def prepare(self) -> None:
+        pass
+
     async def look(self) -> Seen:
         return self._machine().look()
 
