@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -127,6 +128,7 @@ class RedfishRig:
     password = PASSWORD
 
     def __init__(self, folder: Path) -> None:
+        importlib.import_module("sushy")  # takes its time, which is none of the device's
         self.machines = Machines()
         self.folder = folder
         self.cert = certificate(folder, "127.0.0.1")
