@@ -47,6 +47,7 @@ class _Vm:
 class _Node:
     capacity_mib: int = 0
     share_mib: int = 0
+    asked_mib: int = 0
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     vms: dict[str, _Vm] = field(default_factory=dict)
 
@@ -121,6 +122,7 @@ class Proof:
         node = self.nodes.setdefault(event.node, _Node())
         before = node.lacking()
         node.capacity_mib, node.share_mib, node.policy = event.capacity_mib, event.share_mib, event.policy
+        node.asked_mib = event.asked_for_mib
         areas_mib = taken_mib(event.areas)
         if event.physical_mib and event.capacity_mib > max(0, event.physical_mib - areas_mib):
             said = f"{event.node} may promise {event.capacity_mib} MiB, and has {event.physical_mib} less areas of {areas_mib}"
@@ -153,7 +155,8 @@ class Proof:
         self._fits(position, node, event, had)
 
     def _fits(self, position: int, node: _Node, event: MemoryReserved, had: _Vm | None) -> None:
-        room = node.capacity_mib - (0 if event.purpose is Purpose.FAILOVER else node.share_mib)
+        kept = {Purpose.FAILOVER: 0, Purpose.MIGRATION: node.asked_mib}.get(event.purpose, node.share_mib)
+        room = node.capacity_mib - kept
         over = max(node.sums()) - room
         if over <= 0:
             return

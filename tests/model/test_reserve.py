@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from libs.common.messages import NodeId, Recorded, VmId
 from libs.common.testing import Spec
 from libs.memory.promise import promise_of
+from libs.memory.prove import Proof as LogProof
 from proto.compute import NodeCordoned, NodeReported, VmDefined
 from proto.guard import Cause, Guard, GuardSet, Mode, VmOwed
 from proto.lease import HaSet, HaSettings, NodeLost, NodeReturned, Proof, ProofKind, Reserve
@@ -284,6 +285,19 @@ def test_what_a_person_asked_to_keep_is_not_for_moves() -> None:
     assert isinstance(event, MemoryDenied)
     old = CapacitySet(node=N1, capacity_mib=8000, share_mib=700)
     assert old.asked_for_mib == 700, "as it was before anything was kept of itself"
+
+
+@pytest.mark.parametrize(("purpose", "faults"), [(Purpose.START, 1), (Purpose.MIGRATION, 0), (Purpose.FAILOVER, 0)])
+def test_the_proof_over_the_log_knows_who_may_use_it(purpose: Purpose, faults: int) -> None:
+    state, proof = held(HOST, KeepReserve(node="n1", reserve_mib=9000)), LogProof()
+    commands: tuple[Any, ...] = (HOST, KeepReserve(node="n1", reserve_mib=9000))
+    for position, command in enumerate(commands, 1):
+        for event in LEDGER.decide(command, held(HOST) if position > 1 else LEDGER.initial):
+            proof.look(position, event)
+    wish = ReserveMemory(node="n1", vm="a", generation=1, promise=promise_of(512, Priority.NORMAL), purpose=Purpose.FAILOVER)
+    (given,) = LEDGER.decide(wish, state)
+    proof.look(3, msgspec.structs.replace(given, purpose=purpose))
+    assert proof.faults_count == faults, proof.faults
 
 
 def test_not_even_a_failover_gets_what_areas_hold() -> None:
