@@ -93,9 +93,7 @@ def keep_reserve(command: KeepReserve, account: Account) -> Sequence[LedgerEvent
     """Never refused: what is promised already is not to be kept."""
     if not isinstance(account, Ledger) or account.physical_mib <= 0:
         return ()
-    free_mib = max(0, account.capacity_mib - max(account.reserved_mib, account.charged_mib))
-    reserve_mib = min(command.reserve_mib, free_mib)
-    after = replace(account, reserve_mib=reserve_mib, share_mib=max(account.asked_mib, reserve_mib))
+    after = _keeping(account, command.reserve_mib)
     return () if after == account else [set_to(command.node, after, CapacityCause.RESERVE)]
 
 
@@ -106,16 +104,17 @@ def known(node: str, account: Account) -> Ledger:
 
 
 def changed(node: str, before: Ledger, after: Ledger, cause: CapacityCause) -> Sequence[LedgerEvent]:
-    """Raises Refused where what was promised would break a limit that becomes tighter by this."""
+    """Raises Refused where what was promised would break a limit that becomes tighter by this. What high availability keeps by
+    itself stands in no person's way: it becomes less where it has to."""
     if after == before:
         return ()
     promises = [r.promise for r in before.reserved.values()]
-    room = after.capacity_mib - after.share_mib
-    if room < 0 and room < before.capacity_mib - before.share_mib:
-        said_so = f"{node} has {after.capacity_mib} MiB beside its areas, a failover share of {after.share_mib} is more"
+    room = after.capacity_mib - after.asked_mib
+    if room < 0 and room < before.capacity_mib - before.asked_mib:
+        said_so = f"{node} has {after.capacity_mib} MiB beside its areas, a failover share of {after.asked_mib} is more"
         raise Refused(Refusal.BREAKS_PROMISES, said_so, f"give {-room} MiB less to the areas or the share")
     broke = {b.limit: b for b in over(promises, after.policy, after.areas, room)}
-    was_room = before.capacity_mib - before.share_mib
+    was_room = before.capacity_mib - before.asked_mib
     was = {b.limit: b for b in over(promises, before.policy, before.areas, was_room)}
     worse = [b for limit, b in broke.items() if limit not in was or _lacking(b) > _lacking(was[limit])]
     if worse:
@@ -125,7 +124,14 @@ def changed(node: str, before: Ledger, after: Ledger, cause: CapacityCause) -> S
             f"{said(node, worse)}; promised to {holders(before)}",
             f"move or stop VMs of {need} MiB first, or change it by {need} MiB less",
         )
-    return [set_to(node, after, cause)]
+    return [set_to(node, _keeping(after, after.reserve_mib), cause)]
+
+
+def _keeping(ledger: Ledger, reserve_mib: int) -> Ledger:
+    """With so much kept by high availability as is not promised already."""
+    free_mib = max(0, ledger.capacity_mib - max(ledger.reserved_mib, ledger.charged_mib))
+    kept_mib = min(reserve_mib, free_mib)
+    return replace(ledger, reserve_mib=kept_mib, share_mib=max(ledger.asked_mib, kept_mib))
 
 
 def _lacking(broke: Broken) -> int:

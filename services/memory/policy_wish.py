@@ -42,7 +42,7 @@ AGAIN_US = 60_000_000
 def going(ledger: Ledger, policy: MemoryPolicy) -> tuple[tuple[str, ...], bool]:
     """Who has to go before that policy holds, and whether it does then."""
     promises = {vm: r.promise for vm, r in ledger.reserved.items()}
-    return relief(promises, policy, ledger.areas, room_mib(ledger, Purpose.START))
+    return relief(promises, policy, ledger.areas, room_mib(ledger, Purpose.MIGRATION))
 
 
 def set_policy(command: SetMemoryPolicy, account: Account) -> Sequence[LedgerEvent]:

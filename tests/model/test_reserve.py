@@ -17,6 +17,7 @@ from libs.memory.promise import promise_of
 from libs.memory.prove import Proof as LogProof
 from proto.compute import NodeCordoned, NodeReported, VmDefined
 from proto.guard import Cause, Guard, GuardSet, Mode, VmOwed
+from proto.ladder import MemoryPolicy
 from proto.lease import HaSet, HaSettings, NodeLost, NodeReturned, Proof, ProofKind, Reserve
 from proto.machine import Priority
 from proto.memory import (
@@ -30,6 +31,7 @@ from proto.memory import (
     Purpose,
     ReserveMemory,
     SetFailoverShare,
+    SetMemoryPolicy,
 )
 from proto.reserve import Plan, ReserveSet, WeighReserve
 from services.ha.reserve import LOWER_US, RESERVE
@@ -298,6 +300,17 @@ def test_the_proof_over_the_log_knows_who_may_use_it(purpose: Purpose, faults: i
     (given,) = LEDGER.decide(wish, state)
     proof.look(3, msgspec.structs.replace(given, purpose=purpose))
     assert proof.faults_count == faults, proof.faults
+
+
+def test_what_is_kept_by_itself_stands_in_no_persons_way() -> None:
+    start = ReserveMemory(node="n1", vm="a", generation=1, promise=promise_of(4000, Priority.NORMAL))
+    full = held(HOST, start, KeepReserve(node="n1", reserve_mib=9000))
+    free = full.capacity_mib - max(full.reserved_mib, full.charged_mib)
+    assert full.reserve_mib == free > 500
+    strict: Any = LEDGER.fold(LEDGER.decide(SetMemoryPolicy(node="n1", policy=MemoryPolicy(ratio_pct=100)), full), full)
+    assert strict.policy.ratio_pct == 100 and strict.share_mib == strict.capacity_mib - strict.charged_mib
+    more: Any = LEDGER.fold(LEDGER.decide(SetFailoverShare(node="n1", share_mib=free), full), full)
+    assert (more.asked_mib, more.share_mib) == (free, free)
 
 
 def test_not_even_a_failover_gets_what_areas_hold() -> None:
