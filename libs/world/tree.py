@@ -35,10 +35,10 @@ class Shape:
     """turns: at which seconds the tree branches, widths: into how many. seconds: where schedules end. settled: of how many
     schedules one goes on in peace until all is settled and checked so (0: none)."""
 
-    turns: tuple[float, ...] = (5.2, 6.9, 7.7)
-    widths: tuple[int, ...] = (2, 3, 4)
-    seconds: float = 8.8
-    settled: int = 50
+    turns: tuple[float, ...] = (5.5, 7.0, 7.8)
+    widths: tuple[int, ...] = (2, 4, 8)
+    seconds: float = 8.4
+    settled: int = 100
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from libs.world.census import Census
 from libs.world.storms import Storm, begun
 from libs.world.tree import Shape, grown
 
-TREES, TREES_QUICK = 400, 60
+TREES, TREES_QUICK = 160, 30
 WARM = 8
 TARGET = 10_000
 
