@@ -60,6 +60,7 @@ class Warden:
         self._standing = standing
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
+        self._spawning = asyncio.Lock()
 
     async def start(self) -> None:
         """Returns once it runs; nothing happens where that is so already."""
@@ -88,18 +89,21 @@ class Warden:
         return send(self.record.mark, number)
 
     async def _let_go(self) -> None:
-        task, self._task = self._task, None
+        async with self._spawning:  # never between its start and knowing which it is
+            task, self._task = self._task, None
+            if task is not None:
+                task.cancel()
         if task is not None:
-            task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def _keep(self) -> None:
         pause_s = PAUSE_S_MIN
         while True:
             began = time.monotonic()
-            if (found := mark(self._layout, self.node)) is None:
-                found = await asyncio.to_thread(self._spawn)
-            self._set("ready", found)
+            async with self._spawning:
+                if (found := mark(self._layout, self.node)) is None:
+                    found = await asyncio.to_thread(self._spawn)
+                self._set("ready", found)
             await _gone(found)
             self.record.restarts += 1
             self._set("waiting", None, "it has ended")
