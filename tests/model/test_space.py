@@ -200,7 +200,7 @@ def test_it_is_stopped_reset_and_ends_as_any_other() -> None:
     given(*STANDS).when(c.StopVm(vm="a")).then(c.VmStopRequested(vm=VmId("a"), node=N1, generation=1, deadline_s=60))
     given(*STANDS).when(c.ResetVm(vm="a")).then(c.VmResetRequested(vm=VmId("a"), generation=1, resets=1))
     gone = report(c.Seen.GONE, cause=c.GoneCause.CRASHED)
-    given(*STANDS).when(gone).then(c.VmStopped(vm=VmId("a"), node=N1, generation=1, cause=c.GoneCause.CRASHED))
+    given(*STANDS).when(gone).then(c.VmStopped(vm=VmId("a"), node=N1, generation=1, cause=c.GoneCause.CRASHED, unwished=True))
 
 
 # --- io, and what is shown ------------------------------------------------------------------------------------------
