@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import msgspec
@@ -61,7 +61,7 @@ def batch(first: int) -> Census:
 
 
 def run(state: State, schedules: int, processes: int, path: Path | None) -> None:
-    firsts: Iterator[int] = (n for n in [*state.redo, *count(state.next_tree, BATCH)])
+    firsts: Iterator[int] = chain(state.redo, count(state.next_tree, BATCH))
     began, before = time.monotonic(), state.seconds
     with ProcessPoolExecutor(processes) as pool:
         under_way = {pool.submit(batch, n): n for n in (next(firsts) for _ in range(processes))}
