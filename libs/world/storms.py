@@ -132,8 +132,7 @@ def _who(random: Random, story: Story, do: str) -> str:
     if do.startswith("service_"):
         return random.choice(SERVICES)
     if do.startswith("clock_"):
-        others = SERVICES if do == "clock_drift" else SERVICES[:3]  # ha set back: docs/world.md, "Open"
-        return random.choice((_node(random, story), *others))
+        return random.choice((_node(random, story), *SERVICES))
     if do in OF_VMS:
         return f"vm-{random.randrange(story.vms)}"
     return "" if do in NOBODYS else _node(random, story)
