@@ -64,7 +64,7 @@ class Watchdog:
         self._pools = [Pool(name, at, settings.node, self._found) for name, at in settings.pools.items()]
         self._words: dict[str, Pool] = {}
         self._line = Line(folder, words.SOCKET, self.selector, self._heard, self._left)
-        self._echo = Echo(settings.listen, settings.at, self.selector) if settings.listen else None
+        self._echo = Echo(settings.listen, settings.at, self.selector, folder) if settings.listen else None
         probing = Probing(lambda number, ms: self._put(lambda: self._errands.probed(number, ms)))
         self._errands = Errands(lambda: self._words, probing, self._line.say)
         self._learning: Learning | None = None

@@ -17,16 +17,25 @@ ANSWER_S = 1.0
 PROBES_MAX = 4
 """rounds at a time"""
 ADDRESSES_MAX = 256
+PORT_FILE = "port"
 
 
 class Echo:
-    """Answers on `listen`. at: what peers are told."""
+    """Answers on `listen`. at: what peers are told. A port that was chosen (listen's is 0) is kept in the folder and had again by a
+    successor where it is free: peers go on reaching the node, also when its agent is not there to tell of another."""
 
-    def __init__(self, listen: tuple[str, int], at: str, selector: selectors.BaseSelector) -> None:
-        self._sock = socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.bind(listen)
+    def __init__(self, listen: tuple[str, int], at: str, selector: selectors.BaseSelector, folder: str) -> None:
+        host, port = listen
+        self._sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._sock.bind((host, port or _kept(folder)))
+        except OSError:
+            self._sock.bind(listen)
         self._sock.setblocking(False)
-        self.at = at or f"{listen[0]}:{self._sock.getsockname()[1]}"
+        chosen = int(self._sock.getsockname()[1])
+        if not port:
+            _keep(folder, chosen)
+        self.at = at or f"{host}:{chosen}"
         selector.register(self._sock, selectors.EVENT_READ, self._answer)
 
     def _answer(self, _: int) -> None:
@@ -36,6 +45,33 @@ class Echo:
                 self._sock.sendto(data, peer)
         except OSError:
             return  # its network is not there just now
+
+
+def _kept(folder: str) -> int:
+    """0: none."""
+    try:
+        fd = os.open(f"{folder}/{PORT_FILE}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        said = os.read(fd, 16)
+    finally:
+        os.close(fd)
+    return int(said) if said.isdigit() and int(said) < 1 << 16 else 0
+
+
+def _keep(folder: str, port: int) -> None:
+    """A folder that cannot be written costs the next one its port, and nothing else."""
+    draft = f"{folder}/{PORT_FILE}.draft"
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, str(port).encode())
+        finally:
+            os.close(fd)
+        os.replace(draft, f"{folder}/{PORT_FILE}")  # noqa: PTH105
+    except OSError:
+        return
 
 
 class Probing:
