@@ -31,15 +31,8 @@ logs: ## the newest lines of every process's log
 destroy: ## kill the cluster's VMs and remove its state
 	@$(CLUSTER) destroy --yes
 
-PURE := tests/model tests/sim
-REAL := tests/contract tests/e2e
-
-# What is pure takes one core and no guest; it runs beside the rest, with less right to the CPU, and is told when it is over.
-test: setup ## models, contracts, simulated worlds, real guests
-	@log=$$(mktemp); \
-	( nice $(PY) -m pytest $(PURE) >"$$log" 2>&1 && nice $(PY) -m tests.sim >>"$$log" 2>&1; code=$$?; cat "$$log"; rm -f "$$log"; exit $$code ) & pure=$$!; \
-	$(PY) -m pytest $(REAL); real=$$?; \
-	wait $$pure; pure=$$?; [ $$pure = 0 ] || echo "$(PURE) failed: see above"; exit $$((real ? real : pure))
+test: setup ## models, simulated worlds, contracts, real guests
+	@$(PY) -m tests.suites
 
 sim: setup ## 5,000 fault schedules through the production code, in one process
 	@$(PY) -m tests.sim
