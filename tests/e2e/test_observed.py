@@ -161,7 +161,7 @@ def test_status_says_how_far_behind_each_service_is(traced: EmbeddedCluster) -> 
     def caught_up() -> bool:
         services = traced.json("cluster", "status")["services"]
         behind = {name: one["behind"] for name, one in services.items()}
-        return set(behind) == {"compute", "memory", "io", "relay"} and set(behind.values()) == {0}
+        return set(behind) == {"compute", "memory", "io", "ha", "relay"} and set(behind.values()) == {0}
 
     traced.until(caught_up, "all services to be at the log's end")
     assert "compute: ok" in traced.ctl("cluster", "status")
