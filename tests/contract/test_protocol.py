@@ -60,13 +60,13 @@ async def test_the_command_line_says_its_own(world: Rig, monkeypatch: pytest.Mon
 
 async def test_finalize_asks_who_speaks_what(world: Rig) -> None:
     def decide(command: FinalizeCluster) -> list[ClusterFinalized]:
-        assert command.services == {"compute": 1, "memory": 1, "io": 0, "relay": 1, "gateway": PROTOCOL}
+        assert command.services == {"compute": 1, "memory": 1, "io": 0, "ha": 1, "relay": 1, "gateway": PROTOCOL}
         if command.protocol > 1:
             raise Refused(Refusal.BEHIND, "not all speak protocol 2: io (away)", "upgrade or remove them, then finalize")
         return [ClusterFinalized(protocol=1)]
 
     world.compute.rules[FinalizeCluster] = decide
-    for name in ("compute", "memory", "relay"):
+    for name in ("compute", "memory", "ha", "relay"):
         await speak(world, name)
     admin = await world.client()
     refused = await admin.post("/v1/cluster/finalize", json={"protocol": 2})

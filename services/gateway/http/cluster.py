@@ -22,7 +22,7 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.problems import away
 
 PING_S = 1.5
-SPEAKERS = ("compute", "memory", "io", "relay")
+SPEAKERS = ("compute", "memory", "io", "ha", "relay")
 """services that write or publish the log"""
 OK = "ok"
 
