@@ -8,7 +8,7 @@ PY := .venv/bin/python
 CLUSTER := $(PY) -m services.cluster
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup up down status logs destroy test sim sim-million mutants scenarios chaos chaos-ha check bench test-compose test-kvm lock prove
+.PHONY: help setup up down status logs destroy test sim sim-million mutants scenarios chaos chaos-ha check bench test-compose test-kvm lock prove test-slow
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ destroy: ## kill the cluster's VMs and remove its state
 
 test: setup ## models, simulated worlds, contracts, real guests
 	@$(PY) -m tests.suites
+
+test-slow: setup ## signs of life, fence devices and the reclaim ladder on real guests and devices (minutes)
+	@$(PY) -m tests.suites slow
 
 sim: setup ## 5,000 fault schedules through the production code, in one process
 	@$(PY) -m tests.sim

@@ -13,6 +13,8 @@ from typing import IO
 HERE = Path(__file__).parent
 PYTEST = (sys.executable, "-m", "pytest")
 NICE = ("nice", "-n", "10")
+SLOW = ("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "e2e/test_ladder.py")
+"""what takes a minute or more for itself: `make test-slow`"""
 
 
 class Aside:
@@ -34,14 +36,22 @@ class Aside:
         return code == 0
 
 
+def files(room: str) -> list[str]:
+    """Of that room, but for the slow ones."""
+    slow = {HERE / name for name in SLOW}
+    return [str(path) for path in sorted(HERE.glob(f"{room}/test_*.py")) if path not in slow]
+
+
 def main() -> int:
-    contract = [str(path) for path in sorted(HERE.glob("contract/test_*.py"))]
+    if sys.argv[1:] == ["slow"]:
+        return subprocess.run([*PYTEST, *(str(HERE / name) for name in SLOW)], stdin=subprocess.DEVNULL, check=False).returncode
+    contract = files("contract")
     aside = [Aside(f"contracts, half {n + 1}", *PYTEST, *contract[n::2]) for n in (0, 1)]
     aside.append(Aside("models and worlds", *NICE, *PYTEST, str(HERE / "model"), str(HERE / "sim")))
     aside.append(Aside("fault schedules", *NICE, sys.executable, "-m", "tests.sim"))
     failed = [one.title for one in aside if not one.over()]
     print(f"--- journeys{f'; failed before: {', '.join(failed)}' if failed else ''}", flush=True)
-    journeys = subprocess.run([*PYTEST, str(HERE / "e2e")], stdin=subprocess.DEVNULL, check=False)
+    journeys = subprocess.run([*PYTEST, *files("e2e")], stdin=subprocess.DEVNULL, check=False)
     return journeys.returncode or (1 if failed else 0)
 
 
