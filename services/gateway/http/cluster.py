@@ -14,6 +14,7 @@ from libs.common.bus import BusError, NoResponder
 from libs.common.log import LogError
 from libs.common.protocol import PROTOCOL
 from proto.cluster import MAIN, FinalizeCluster
+from proto.families import FAMILIES
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
@@ -22,7 +23,7 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.problems import away
 
 PING_S = 1.5
-SPEAKERS = ("compute", "memory", "io", "ha", "relay")
+SPEAKERS = (*(family.service for family in FAMILIES.values() if family.streams), "relay")
 """services that write or publish the log"""
 OK = "ok"
 
