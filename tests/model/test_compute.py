@@ -2,175 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
-
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.decider import Refused
-from libs.common.messages import NodeId, VmId
-from libs.common.testing import Given, Spec
+from libs.common.messages import NodeId
+from libs.common.testing import Given
 from proto.compute import (
-    DefineVm,
-    DeleteVm,
     GoneCause,
     ImageFacts,
     NoteDevices,
     NoteMemory,
-    PauseVm,
     Refusal,
     ReportVm,
-    ResetVm,
-    ResumeVm,
     Seen,
     StartVm,
-    StopVm,
     VmCommand,
     VmDefined,
-    VmDeleted,
-    VmDevicesNoted,
     VmEvent,
     VmLaunchRequested,
-    VmMemoryNoted,
-    VmPaused,
-    VmPauseRequested,
-    VmReset,
-    VmResetRequested,
-    VmResumed,
-    VmResumeRequested,
     VmStarted,
     VmStartFailed,
-    VmStartRequested,
     VmStopped,
-    VmStopRequested,
 )
 from proto.machine import (
-    DirectBoot,
-    Disk,
     DiskFormat,
     DiskWish,
     Firmware,
-    MachineSpec,
-    Nic,
-    NicKind,
     NicModel,
     NicWish,
-    Shape,
-    birth,
 )
-from proto.placement import Candidate, Filter, Placement, Rejected
-from proto.space import FullDisk, VmRanOutOfSpace
+from proto.placement import Filter, Placement, Rejected
 from services.compute.model import VM
 from services.compute.policy import ATTEMPTS_MAX
 from services.compute.states import Absent, Launching, Reserving, Running, Stopped, Stopping, Vm
-
-A = VmId("a")
-N1, N2, N3, N4 = (NodeId(f"n{i}") for i in (1, 2, 3, 4))
-BOOT = DirectBoot(kernel="vmlinux", initrd="initrd")
-SHAPE = Shape(
-    vcpus=1, memory_mib=256, vcpus_max=4, memory_max_mib=1024, machine="pc-q35-7.2", cpu_model="qemu64",
-    firmware=Firmware.DIRECT, uuid="00000000-0000-8000-8000-000000000000",
-)  # fmt: skip
-WISHES = (DiskWish(image="tiny"),)
-DISKS = (
-    Disk(
-        name="disk0", pool="default", file="a-disk0.qcow2", size_mib=64, format=DiskFormat.QCOW2, serial="s", slot=1,
-        image="tiny",
-    ),
-)  # fmt: skip
-NICS = (Nic(name="nic0", kind=NicKind.USER, mac="52:54:00:00:00:01", slot=2),)
-
-
-def choice(*nodes: NodeId, tried: Sequence[NodeId] = ()) -> Placement:
-    return Placement(
-        policy="p",
-        candidates=tuple(Candidate(node=n, score=0.5) for n in nodes),
-        rejected=tuple(Rejected(node=n, filter=Filter.TRIED) for n in tried),
-    )
-
-
-def requested(node: NodeId, generation: int, placement: Placement) -> VmStartRequested:
-    return VmStartRequested(
-        vm=A, node=node, generation=generation, memory_mib=256, vcpus=1, priority=DEFINED.priority, placement=placement,
-        disks=WISHES, nics=(NicWish(),),
-    )  # fmt: skip
-
-
-def launched(node: NodeId, generation: int) -> VmLaunchRequested:
-    spec = MachineSpec(vm=A, generation=generation, shape=SHAPE, disks=DISKS, nics=NICS, boot=BOOT, boot_image="tiny")
-    return VmLaunchRequested(vm=A, node=node, spec=msgspec.structs.replace(spec, born=birth(spec)))
-
-
-def report(seen: Seen, generation: int = 1, node: NodeId = N1, version: int = 99, **more: object) -> ReportVm:
-    body = {"vm": "a", "node": node, "generation": generation, "order_version": version, "seen": seen} | more
-    return msgspec.convert(body, ReportVm)
-
-
-DEFINE = DefineVm(vm="a", disks=WISHES, nics=(NicWish(),), known=ImageFacts(sizes_mib={"tiny": 64}))
-DEFINED = VmDefined(
-    vm=A, shape=SHAPE, disks=WISHES, nics=(NicWish(),), priority=DEFINE.priority, sizes_mib={"tiny": 64}, boot=BOOT,
-    boot_image="tiny",
-)  # fmt: skip
-REQUESTED = requested(N1, 1, choice(N1, N2))
-MEMORY = VmMemoryNoted(vm=A, generation=1)
-DEVICES = VmDevicesNoted(vm=A, generation=1, disks=DISKS, nics=NICS)
-LAUNCHED = launched(N1, 1)
-STARTED = VmStarted(vm=A, node=N1, generation=1, boot_id="b", pcpus=(0,))
-STOP_REQUESTED = VmStopRequested(vm=A, node=N1, generation=1, deadline_s=60)
-STOPPED = VmStopped(vm=A, node=N1, generation=1, cause=GoneCause.ORDERED)
-PAUSE = VmPauseRequested(vm=A, generation=1)
-PAUSED = VmPaused(vm=A, generation=1)
-RESUME = VmResumeRequested(vm=A, generation=1)
-RESET = VmResetRequested(vm=A, generation=1, resets=1)
-OUT_OF_SPACE = VmRanOutOfSpace(vm=A, node=N1, generation=1, disks=(FullDisk(disk="disk0", pool="default"),))
-
-RESERVING = (DEFINED, REQUESTED)
-LAUNCHING = (*RESERVING, MEMORY, DEVICES, LAUNCHED)
-RUNNING = (*LAUNCHING, STARTED)
-STOPPING = (*RUNNING, STOP_REQUESTED)
-HISTORIES: dict[str, tuple[VmEvent, ...]] = {
-    "absent": (),
-    "stopped": (DEFINED,),
-    "reserving": RESERVING,
-    "memory noted": (*RESERVING, MEMORY),
-    "devices noted": (*RESERVING, DEVICES),
-    "launching": LAUNCHING,
-    "running": RUNNING,
-    "pausing": (*RUNNING, PAUSE),
-    "paused": (*RUNNING, PAUSE, PAUSED),
-    "resuming": (*RUNNING, PAUSE, PAUSED, RESUME),
-    "resetting": (*RUNNING, RESET),
-    "out of space": (*RUNNING, OUT_OF_SPACE),
-    "stopping": STOPPING,
-    "stopped again": (*STOPPING, STOPPED),
-    "deleted": (*STOPPING, STOPPED, VmDeleted(vm=A, node=N1)),
-}
-START = StartVm(vm="a", choice=choice(N1, N2))
-NOTE_MEMORY = NoteMemory(vm="a", node=N1, generation=1, granted=True)
-NOTE_DEVICES = NoteDevices(vm="a", node=N1, generation=1, granted=True, disks=DISKS, nics=NICS)
-NO_MEMORY = NoteMemory(vm="a", node=N1, generation=1, granted=False, sentence="full")
-NO_DEVICES = NoteDevices(vm="a", node=N1, generation=1, granted=False, sentence="no image")
-COMMANDS: tuple[VmCommand, ...] = (
+from tests.model.compute_story import (
+    BOOT,
+    COMMANDS,
     DEFINE,
-    START,
-    StopVm(vm="a"),
-    ResetVm(vm="a"),
-    PauseVm(vm="a"),
-    ResumeVm(vm="a"),
-    DeleteVm(vm="a"),
-    NOTE_MEMORY,
+    DEFINED,
+    DEVICES,
+    HISTORIES,
+    LAUNCHED,
+    LAUNCHING,
+    MEMORY,
+    N1,
+    N2,
+    N3,
+    N4,
+    NO_DEVICES,
     NO_MEMORY,
     NOTE_DEVICES,
-    NO_DEVICES,
-    *(report(seen, g, n) for seen, g, n in product(Seen, (0, 1, 2), (N1, N2))),
+    NOTE_MEMORY,
+    REQUESTED,
+    RESERVING,
+    RUNNING,
+    START,
+    STARTED,
+    STOPPED,
+    A,
+    choice,
+    report,
+    requested,
+    vm,
 )
-vm = Spec(VM)
-
-
-# --- every command in every state ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
@@ -187,9 +84,6 @@ def test_states_survive_the_wire(history: tuple[VmEvent, ...]) -> None:
     state = VM.fold(history)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=VM.state) == state
     assert state.version == len(history)
-
-
-# --- define -------------------------------------------------------------------------------------------------------
 
 
 def test_a_definition_pins_what_the_guest_sees() -> None:
@@ -252,9 +146,6 @@ def test_a_name_is_taken_until_it_is_deleted_and_its_generation_stays() -> None:
     assert gone.state == Absent(generation=1, version=9)
     again = vm.given(*HISTORIES["deleted"], DEFINED)
     again.when(START).then(requested(N1, 2, choice(N1, N2)))
-
-
-# --- start --------------------------------------------------------------------------------------------------------
 
 
 def test_a_start_in_full() -> None:
@@ -335,109 +226,6 @@ def test_answers_to_an_older_attempt_change_nothing() -> None:
     for late in (NOTE_MEMORY, NO_MEMORY, NOTE_DEVICES, NO_DEVICES):
         second.when(late).nothing()
 
-
-# --- reports ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("history", [LAUNCHING, RUNNING, STOPPING], ids=["launching", "running", "stopping"])
-def test_only_the_node_that_the_log_names_is_believed(history: tuple[VmEvent, ...]) -> None:
-    for seen in Seen:
-        vm.given(*history).when(report(seen, node=N2)).refused(Refusal.NOT_PERMITTED)
-        vm.given(*history).when(report(seen, generation=2)).refused(Refusal.NOT_PERMITTED)
-
-
-def test_an_older_generation_is_history_unless_it_still_runs() -> None:
-    second = vm.given(*STOPPING, STOPPED, requested(N2, 2, choice(N2)))
-    for seen in (Seen.GONE, Seen.FAILED):
-        second.when(report(seen)).nothing()
-    for seen in (Seen.RUNNING, Seen.PAUSED):
-        second.when(report(seen)).refused(Refusal.NOT_YOURS)
-        vm.given(*STOPPING, STOPPED).when(report(seen)).refused(Refusal.NOT_YOURS)
-        vm.given(*HISTORIES["deleted"]).when(report(seen)).refused(Refusal.NOT_YOURS)
-
-
-def test_a_log_that_was_restored_condemns_nothing() -> None:
-    """A generation beyond the log's may be the truth that the log has lost."""
-    vm.given().when(report(Seen.RUNNING, generation=5)).nothing()
-    vm.given(DEFINED).when(report(Seen.RUNNING, generation=5)).refused(Refusal.NOT_PERMITTED)
-
-
-def test_an_end_is_seen_with_its_cause() -> None:
-    crashed = msgspec.structs.replace(STOPPED, cause=GoneCause.CRASHED, sentence="signal 9", unwished=True)
-    vm.given(*RUNNING).when(report(Seen.GONE, cause="crashed", sentence="signal 9")).then(crashed).twice()
-
-
-# --- stop, delete -------------------------------------------------------------------------------------------------
-
-
-def test_a_stop_in_full() -> None:
-    vm.given(*RUNNING).when(StopVm(vm="a")).then(STOP_REQUESTED).twice()
-    vm.given(*STOPPING).when(report(Seen.RUNNING)).nothing()
-    vm.given(*STOPPING).when(report(Seen.GONE, cause="ordered")).then(STOPPED).twice()
-    vm.given(*STOPPING, STOPPED).when(StopVm(vm="a")).nothing()
-    vm.given(*STOPPING, STOPPED).when(DeleteVm(vm="a")).then(VmDeleted(vm=A, node=N1)).twice(Refusal.NOT_DEFINED)
-
-
-def test_a_stop_may_be_hurried_but_not_delayed() -> None:
-    now = msgspec.structs.replace(STOP_REQUESTED, deadline_s=0)
-    vm.given(*STOPPING).when(StopVm(vm="a", deadline_s=0)).then(now).twice()
-    vm.given(*STOPPING).when(StopVm(vm="a", deadline_s=600)).nothing()
-
-
-def test_a_start_may_be_stopped_at_each_step() -> None:
-    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence="stopped before it was launched", tried=(N1,))
-    vm.given(*RESERVING).when(StopVm(vm="a")).then(failed).twice()
-    vm.given(*LAUNCHING).when(StopVm(vm="a")).then(STOP_REQUESTED).twice()
-    cancelled = vm.given(*LAUNCHING, STOP_REQUESTED)
-    cancelled.when(report(Seen.FAILED, sentence="locked")).then(
-        msgspec.structs.replace(STOPPED, cause=GoneCause.UNKNOWN, sentence="locked")
-    )
-    cancelled.when(StartVm(vm="a", choice=choice(N1))).refused(Refusal.BUSY)
-
-
-@pytest.mark.parametrize("history", [RESERVING, LAUNCHING, RUNNING, STOPPING])
-def test_only_a_stopped_vm_is_deleted(history: tuple[VmEvent, ...]) -> None:
-    vm.given(*history).when(DeleteVm(vm="a")).refused(Refusal.NOT_STOPPED)
-
-
-# --- pause, resume, reset -----------------------------------------------------------------------------------------
-
-
-def test_pause_and_resume_in_full() -> None:
-    vm.given(*RUNNING).when(PauseVm(vm="a")).then(PAUSE).twice()
-    vm.given(*RUNNING, PAUSE).when(report(Seen.PAUSED)).then(PAUSED).twice()
-    vm.given(*RUNNING, PAUSE, PAUSED).when(ResumeVm(vm="a")).then(RESUME).twice()
-    resumed = VmResumed(vm=A, generation=1)
-    resuming = vm.given(*RUNNING, PAUSE, PAUSED, RESUME)
-    resuming.when(report(Seen.RUNNING)).then(resumed).twice()
-    vm.given(*RUNNING, PAUSE, PAUSED, RESUME, resumed).when(ResumeVm(vm="a")).refused(Refusal.NOT_PAUSED)
-
-
-def test_a_report_on_an_older_order_says_nothing_about_the_wish() -> None:
-    resuming = (*RUNNING, PAUSE, PAUSED, RESUME)
-    asked = len(resuming)
-    vm.given(*resuming, PAUSE).when(report(Seen.PAUSED, version=asked)).nothing()
-    vm.given(*resuming).when(report(Seen.RUNNING, version=asked - 1)).nothing()
-    vm.given(*resuming).when(report(Seen.RUNNING, version=asked)).then(VmResumed(vm=A, generation=1))
-
-
-def test_resets_are_counted() -> None:
-    reset = VmReset(vm=A, generation=1, resets=1)
-    vm.given(*RUNNING).when(ResetVm(vm="a")).then(RESET).twice()
-    vm.given(*RUNNING, RESET).when(report(Seen.RUNNING, resets=0)).nothing()
-    vm.given(*RUNNING, RESET).when(report(Seen.RUNNING, resets=1)).then(reset).twice()
-    vm.given(*RUNNING, RESET).when(report(Seen.RUNNING, resets=7)).then(reset)
-    second = msgspec.structs.replace(RESET, resets=2)
-    vm.given(*RUNNING, RESET, reset).when(ResetVm(vm="a")).then(second)
-
-
-@pytest.mark.parametrize("command", [PauseVm(vm="a"), ResumeVm(vm="a"), ResetVm(vm="a")], ids=str)
-def test_only_a_running_vm_is_steered(command: VmCommand) -> None:
-    for history in ((DEFINED,), RESERVING, LAUNCHING, STOPPING):
-        vm.given(*history).when(command).refused(Refusal.NOT_RUNNING)
-
-
-# --- properties ---------------------------------------------------------------------------------------------------
 
 nodes = st.sampled_from([N1, N2, N3])
 generations = st.integers(0, 5)

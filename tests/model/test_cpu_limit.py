@@ -19,9 +19,9 @@ from services.compute.model import VM
 from services.compute.queries import query
 from services.compute.states import Migrating
 from services.compute.views import Views
+from tests.model.compute_story import N1, RUNNING, A, choice, requested
+from tests.model.migration_story import ASKED, GRANTED, NOTED
 from tests.model.test_allotment import running
-from tests.model.test_compute import N1, RUNNING, A, choice, requested
-from tests.model.test_migration import ASKED, GRANTED, NOTED
 from tests.model.test_policy import NOW_US, chosen, seen
 
 STRICT = PlacementSet(rules=PlacementRules(classes={Priority.CRITICAL: ClassRules(vcpus_per_pcpu=1.0)}))

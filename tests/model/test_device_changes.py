@@ -14,8 +14,8 @@ from proto.migration import MigrateVm, VmMigrationFailed
 from services.compute.model import VM
 from services.compute.states import Launching, Migrating, Running
 from services.io.devices import make_disk
-from tests.model.test_compute import DISKS, N1, NICS, A
-from tests.model.test_migration import HISTORIES
+from tests.model.compute_story import DISKS, N1, NICS, A
+from tests.model.migration_story import HISTORIES
 
 vms = Spec(VM)
 N2 = NodeId("n2")

@@ -32,7 +32,7 @@ from proto.io import (
 )
 from proto.machine import DiskBus, DiskFormat, DiskWish, fault_of
 from services.io.views import Views
-from tests.model.test_io import N1, N2, A, devices
+from tests.model.io_story import N1, N2, A, devices
 
 WISHES = (DiskWish(size_mib=8), DiskWish(bus=DiskBus.CDROM, format=DiskFormat.RAW, image="red"))
 SIZES = {"red": 1, "blue": 1, "deb": 8}

@@ -31,7 +31,7 @@ from services.compute.hearing import hear
 from services.compute.lifetime_outlook import ENDS_MIN
 from services.compute.policy import PACK, place
 from services.compute.views import Views
-from tests.model.test_compute import DEFINED
+from tests.model.compute_story import DEFINED
 from tests.model.test_nodes import CAN
 
 NODES = [NodeId(f"n{i}") for i in range(4)]

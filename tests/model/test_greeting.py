@@ -22,8 +22,8 @@ from proto.compute import (
 from proto.node import OrderGreeting
 from services.compute.model import VM
 from services.node.model import NODE_RECORD, Agent, Greet, Kept
+from tests.model.compute_story import DEFINED, N1, N2, choice, launched, report, requested
 from tests.model.test_agent import ACCEPTED, Node, machine, order
-from tests.model.test_compute import DEFINED, N1, N2, choice, launched, report, requested
 
 # --- the agent -------------------------------------------------------------------------------------------------------
 

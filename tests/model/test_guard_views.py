@@ -54,7 +54,7 @@ from proto.machine import Disk, DiskBus, DiskFormat, Priority
 from proto.placement import Placement
 from services.ha.guard_react import enrich, react
 from services.ha.guard_views import AFTER_US_MAX, GuardViews
-from tests.model.test_compute import DEFINED
+from tests.model.compute_story import DEFINED
 from tests.model.test_nodes import CAN
 
 S = 1_000_000

@@ -40,7 +40,7 @@ from proto.machine import DISKS_MAX, DiskBus, DiskLimits, DiskWish
 from services.io.model import DEVICES
 from services.io.react import orders
 from services.io.states import Granted, Revoked
-from tests.model.test_io import ASKED, DISKS, GRANT, GRANTED, N1, NICS, REVOKED, SIZES, A, devices
+from tests.model.io_story import ASKED, DISKS, GRANT, GRANTED, N1, NICS, REVOKED, SIZES, A, devices
 
 RUNS = Known(phase=VmPhase.RUNNING, sizes_mib=SIZES)
 RESTS = Known(phase=VmPhase.STOPPED, disks=GRANT.disks, nics=GRANT.nics, sizes_mib=SIZES)

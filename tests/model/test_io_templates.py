@@ -33,10 +33,10 @@ from services.io.react import orders
 from services.io.states import Made
 from services.io.taken import TakenViews
 from services.io.views import VmView, enrich
-from tests.model.test_io import BOOT, GRANTED, HERE, IMPORTED, N1, WISHED, A, images, seen
+from tests.model.io_story import BOOT, GRANTED, HERE, IMPORTED, N1, WISHED, A, images, seen
+from tests.model.snapshot_story import sees
 from tests.model.test_io_changes import RESTS
 from tests.model.test_io_changes import RUNS as RUNNING
-from tests.model.test_io_snapshots import sees
 
 LAYERS = (Layer(file="a-disk0.s1-5.qcow2", format=DiskFormat.QCOW2), Layer(file="a-disk0.qcow2", format=DiskFormat.QCOW2))
 ROOT = Disk(

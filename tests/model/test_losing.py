@@ -37,8 +37,8 @@ from proto.compute import (
 from proto.migration import MigrateVm, VmIncomingGone, VmIncomingRequested, VmMigrationFailed, VmRecallRequested
 from services.compute.model import VM
 from services.compute.states import Absent, Migrating, Stopped, Vm
-from tests.model import test_migration as moves
-from tests.model.test_compute import (
+from tests.model import migration_story as moves
+from tests.model.compute_story import (
     DEFINED,
     DEVICES,
     DISKS,

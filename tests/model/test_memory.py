@@ -39,7 +39,7 @@ from proto.memory import (
 )
 from services.memory.model import LEDGER, Ledger, Unset
 from services.memory.react import react
-from tests.model.test_compute import REQUESTED
+from tests.model.compute_story import REQUESTED
 from tests.model.test_nodes import CAN
 
 N1, A, B = NodeId("n1"), VmId("a"), VmId("b")

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import msgspec
 import pytest
 
 from libs.common.host.service import Order
-from libs.common.messages import floor_of
-from libs.common.testing import Given, Spec
+from libs.common.testing import Given
 from proto.compute import (
     DeleteVm,
-    Filter,
     GoneCause,
     NoteDevices,
     NoteMemory,
     PauseVm,
-    Placement,
     Refusal,
-    Rejected,
-    ReportVm,
     ResetVm,
     Seen,
     StartVm,
@@ -29,8 +23,6 @@ from proto.compute import (
     VmCommand,
     VmDevicesNoted,
     VmEvent,
-    VmMemoryNoted,
-    VmStarted,
     VmStartRequested,
     VmStopped,
     VmStopRequested,
@@ -38,94 +30,53 @@ from proto.compute import (
 from proto.machine import DiskBus
 from proto.migration import (
     CancelMigration,
-    MigrateVm,
-    VmIncomingGone,
-    VmIncomingRequested,
-    VmMigrated,
-    VmMigrationEnded,
     VmMigrationFailed,
-    VmMigrationRefused,
     VmMigrationRequested,
-    VmRecallRequested,
-    VmSendRequested,
-    Way,
 )
 from proto.node import OrderVm, Want
-from services.compute import migration
 from services.compute.model import VM
 from services.compute.react import orders
-from services.compute.states import Arriving, Migrating, Phase, Running, Stopped
-from services.io.devices import named_anew
-from tests.model.test_compute import (
+from services.compute.states import Migrating, Running
+from tests.model.compute_story import (
     DEFINED,
-    DEVICES,
     DISKS,
-    LAUNCHED,
-    MEMORY,
     N1,
     N2,
-    N3,
     NICS,
     PAUSE,
     PAUSED,
-    REQUESTED,
     RESET,
     RUNNING,
-    STARTED,
     STOP_REQUESTED,
     A,
     choice,
     report,
 )
-
-vm = Spec(VM)
-AT = "unix:/there/own/incoming"
-MIGRATE = MigrateVm(vm="a", choice=choice(N2, N3))
-ASKED = VmMigrationRequested(
-    vm=A, node=N1, generation=1, to=N2, incoming=2, memory_mib=256, vcpus=1, priority=DEFINED.priority,
-    placement=choice(N2, N3), deadline_s=600, disks=DEFINED.disks, nics=DEFINED.nics,
-)  # fmt: skip
-SPEC = msgspec.structs.replace(LAUNCHED.spec, generation=2)
-NOTED = VmMemoryNoted(vm=A, generation=2)
-GRANTED = VmDevicesNoted(vm=A, generation=2, disks=DISKS, nics=NICS)
-WAITING = VmIncomingRequested(vm=A, to=N2, spec=SPEC)
-SEND = VmSendRequested(vm=A, node=N1, generation=1, to=N2, incoming=2, address=AT)
-RECALL = VmRecallRequested(vm=A, node=N1, generation=1, incoming=2, sentence="it was cancelled")
-LOST_TARGET = VmRecallRequested(vm=A, node=N1, generation=1, incoming=2, sentence="killed", target_gone=True)
-FAILED = VmMigrationFailed(vm=A, node=N1, generation=1, to=N2, incoming=2, sentence="it was cancelled")
-OVER = VmIncomingGone(vm=A, node=N2, generation=2, source=N1, source_generation=1)
-MOVED = VmMigrated(vm=A, node=N2, generation=2, source=N1, source_generation=1, sent_mib=90, total_ms=700, paused_us=1_000_000)
-ENDED = VmMigrationEnded(vm=A, node=N2, generation=2, boot_id="b", pcpus=(1,), downtime_ms=65, total_ms=700, sent_mib=90)
-
-RESERVING = (*RUNNING, ASKED)
-PREPARING = (*RESERVING, NOTED, GRANTED, WAITING)
-SENDING = (*PREPARING, SEND)
-RECALLING = (*SENDING, RECALL)
-ALONE = (*SENDING, LOST_TARGET)
-ENDING = (*RECALLING, FAILED)
-ARRIVING = (*SENDING, MOVED)
-THERE = (*ARRIVING, ENDED)
-STAYED = (*ENDING, OVER)
-HISTORIES: dict[str, tuple[VmEvent, ...]] = {
-    "reserving": RESERVING,
-    "memory noted": (*RESERVING, NOTED),
-    "preparing": PREPARING,
-    "sending": SENDING,
-    "recalling": RECALLING,
-    "target gone": ALONE,
-    "ending": ENDING,
-    "ending without a source": (*ENDING, msgspec.structs.replace(FAILED, source_gone=True, cause="crashed")),
-    "arriving": ARRIVING,
-    "there": THERE,
-    "stayed": STAYED,
-    "stopped after it": (*THERE, VmStopped(vm=A, node=N2, generation=2, cause=GoneCause.GUEST)),
-    "stopped in spite of it": (*STAYED, VmStopped(vm=A, node=N1, generation=1, cause=GoneCause.GUEST)),
-}
-LEFT: dict[str, Any] = {"cause": GoneCause.MIGRATED, "moved_to": 2, "sent_mib": 90, "total_ms": 700, "paused_us": 1_000_000}
-
-
-def target(seen: Seen, **more: Any) -> ReportVm:
-    return report(seen, 2, N2, **more)
+from tests.model.migration_story import (
+    ARRIVING,
+    ASKED,
+    AT,
+    ENDED,
+    ENDING,
+    FAILED,
+    GRANTED,
+    HISTORIES,
+    LEFT,
+    MIGRATE,
+    MOVED,
+    NOTED,
+    PREPARING,
+    RECALLING,
+    RESERVING,
+    SEND,
+    SENDING,
+    SPEC,
+    STAYED,
+    THERE,
+    WAITING,
+    target,
+    vm,
+)
 
 
 def test_a_disk_whose_state_cannot_be_sent_is_told_before_anything_is_reserved() -> None:
@@ -150,9 +101,6 @@ COMMANDS: tuple[VmCommand, ...] = (
     report(Seen.RUNNING, sending=True),
     target(Seen.INCOMING, address=AT),
 )
-
-
-# --- every command in every state ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
@@ -180,9 +128,6 @@ def test_the_target_is_told_to_run_only_when_the_source_is_not(history: tuple[Vm
     for order in told:
         assert isinstance(order.message, OrderVm)
         assert order.message.generation == (1 if order.node == N1 else 2)
-
-
-# --- the way there ---------------------------------------------------------------------------------------------------
 
 
 def test_all_goes_well() -> None:
@@ -225,9 +170,6 @@ def test_nothing_else_begins_while_it_moves() -> None:
     vm.given(*ARRIVING).when(PauseVm(vm="a")).refused(Refusal.BUSY)
     stop = VmStopRequested(vm=A, node=N2, generation=2, deadline_s=60)
     vm.given(*ARRIVING).when(StopVm(vm="a")).then(stop).twice()
-
-
-# --- never two -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seen", [Seen.RUNNING, Seen.PAUSED])
@@ -275,150 +217,3 @@ def test_its_generation_is_not_given_again() -> None:
     stopped = (*STAYED, VmStopped(vm=A, node=N1, generation=1, cause=GoneCause.GUEST))
     (start,) = vm.given(*stopped).when(StartVm(vm="a", choice=choice(N1))).events
     assert isinstance(start, VmStartRequested) and start.generation == 3
-
-
-# --- it comes to nothing ---------------------------------------------------------------------------------------------
-
-
-def test_denied_before_anything_was_ordered() -> None:
-    said = msgspec.structs.replace(FAILED, sentence="full")
-    denied = NoteMemory(vm="a", node=N2, generation=2, granted=False, sentence="full")
-    vm.given(*RESERVING).when(denied).then(said, OVER).twice()
-    (running, again) = (VM.fold(RUNNING), VM.fold((*RESERVING, said, OVER)))
-    assert isinstance(again, Running) and again.given == 2
-    assert msgspec.structs.replace(again, version=running.version, given=0) == running
-
-
-def test_cancelled_at_each_step() -> None:
-    cancel = CancelMigration(vm="a")
-    vm.given(*RESERVING).when(cancel).then(FAILED, OVER)
-    vm.given(*PREPARING).when(cancel).then(FAILED).twice()
-    vm.given(*SENDING).when(cancel).then(RECALL).twice()
-    vm.given(*ARRIVING).when(cancel).refused(Refusal.BUSY)
-    vm.given(*RUNNING).when(cancel).refused(Refusal.NOT_MIGRATING)
-    vm.given(*ENDING).when(target(Seen.GONE)).then(OVER).twice()
-
-
-def test_the_target_is_lost() -> None:
-    said = msgspec.structs.replace(FAILED, sentence="killed")
-    vm.given(*PREPARING).when(target(Seen.FAILED, sentence="killed")).then(said, OVER)
-    vm.given(*SENDING).when(target(Seen.GONE, sentence="killed")).then(LOST_TARGET).twice()
-    vm.given(*ALONE).when(report(Seen.RUNNING)).then(said, OVER).twice()
-    events = vm.given(*ALONE).when(report(Seen.GONE, **LEFT)).events
-    assert [type(e) for e in events] == [VmMigrationFailed, VmIncomingGone, VmStopped]
-    assert events[-1] == VmStopped(
-        vm=A, node=N1, generation=1, cause=GoneCause.CRASHED,
-        sentence="its memory was lost with the process that waited on n2", unwished=True,
-    )  # fmt: skip
-
-
-def test_the_source_is_lost_and_the_targets_end_is_waited_for() -> None:
-    lost = msgspec.structs.replace(FAILED, sentence="power", source_gone=True, cause="unknown")
-    gone = report(Seen.GONE, sentence="power")
-    vm.given(*SENDING).when(gone).then(lost).twice()
-    stopped = VmStopped(vm=A, node=N1, generation=1, cause=GoneCause.UNKNOWN, sentence="power", unwished=True)
-    vm.given(*SENDING, lost).when(target(Seen.GONE)).then(OVER, stopped).twice()
-    assert isinstance(VM.fold((*SENDING, lost, OVER, stopped)), Stopped)
-    vm.given(*SENDING, lost).when(StopVm(vm="a")).refused(Refusal.BUSY)
-    vm.given(*RESERVING).when(gone).then(lost, OVER, stopped)
-
-
-def test_what_arrives_and_dies_is_stopped_there() -> None:
-    vm.given(*ARRIVING).when(target(Seen.GONE, cause=GoneCause.CRASHED, sentence="oops")).then(
-        VmStopped(vm=A, node=N2, generation=2, cause=GoneCause.CRASHED, sentence="oops", unwished=True)
-    )
-
-
-# --- after a restore -------------------------------------------------------------------------------------------------
-
-
-def test_one_that_was_decided_before_the_restore_is_not_prepared() -> None:
-    note = NoteMemory(vm="a", node=N2, generation=2, granted=True, incarnation=2)
-    events = vm.given(*RESERVING).when(note).events
-    assert [type(e) for e in events] == [VmMigrationFailed, VmIncomingGone]
-
-
-def test_nodes_that_have_gone_on_end_a_restored_migration() -> None:
-    """What is found then runs under a generation that the log had lost; nothing waits for those that are past."""
-    later = floor_of(2) + 5
-    heard: dict[str, Any] = {"incarnation": 3, "heard": 3}
-    past = report(Seen.GONE, later, N1, **heard)
-    events = vm.given(*RECALLING).when(past).events
-    assert [type(e) for e in events] == [VmMigrationFailed, VmIncomingGone, VmStopped]
-    there = report(Seen.RUNNING, later, N2, **heard)
-    vm.given(*RECALLING).when(there).refused(Refusal.RECONCILING)
-    lost = msgspec.structs.replace(FAILED, source_gone=True, cause="crashed")
-    events = vm.given(*SENDING, lost).when(there).events
-    assert [type(e).__name__ for e in events] == ["VmIncomingGone", "VmStopped", "VmFound"]
-    vm.given(*RECALLING).when(report(Seen.INCOMING, later, N3, **heard)).refused(Refusal.NOT_YOURS)
-
-
-def test_the_histories_lead_where_they_say() -> None:
-    phases = {"reserving": Phase.RESERVING, "preparing": Phase.PREPARING, "sending": Phase.SENDING}
-    for name, phase in phases.items():
-        state = VM.fold(HISTORIES[name])
-        assert isinstance(state, Migrating) and state.phase is phase and state.spec == SPEC
-    assert isinstance(VM.fold(ARRIVING), Arriving)
-    assert VM.fold((DEFINED, REQUESTED, MEMORY, DEVICES, LAUNCHED, STARTED)) == VM.fold(RUNNING)
-    assert isinstance(STARTED, VmStarted)
-
-
-def test_a_planned_move_that_is_refused_says_so_in_the_log() -> None:
-    none = Placement(policy="p", rejected=(Rejected(node=N2, filter=Filter.CORDONED),))
-    planned = msgspec.structs.replace(MIGRATE, node="n2", choice=none, planned=True)
-    (no,) = vm.given(*RUNNING).when(planned).events
-    assert isinstance(no, VmMigrationRefused) and (no.to, no.refusal) == ("n2", "NO_NODE_FITS")
-    assert no.sentence == "no node fits: cordoned: n2" and no.remedy == "uncordon n2"
-    before, after = vm.given(*RUNNING).state, vm.given(*RUNNING, no).state
-    assert after == msgspec.structs.replace(before, version=before.version + 1)
-    (stopped,) = vm.given(DEFINED).when(planned).events
-    assert isinstance(stopped, VmMigrationRefused) and stopped.refusal == "NOT_RUNNING"
-    (there,) = vm.given(*RUNNING).when(msgspec.structs.replace(planned, node="n1")).events
-    assert isinstance(there, VmMigrationRefused) and there.sentence == "a is on n1 already"
-    vm.given(*RUNNING).when(msgspec.structs.replace(planned, planned=False)).refused(Refusal.NO_NODE_FITS)
-    vm.given().when(planned).refused(Refusal.NOT_DEFINED)
-    vm.given(*RUNNING).when(msgspec.structs.replace(MIGRATE, planned=True)).then(ASKED)
-
-
-# --- disks that go along ---------------------------------------------------------------------------------------------
-
-WAY = Way(node="n2", copied={"default": "n1s"}, copy_mib=4096, source_key="s", target_key="t")
-ASKED_ALONG = msgspec.structs.replace(ASKED, way=WAY, deadline_s=600 + 4096 // migration.COPIED_MIB_PER_S)
-ALONG_DISKS = tuple(named_anew("a", disk, 2, "n2s") for disk in DISKS)
-GRANTED_ALONG = msgspec.structs.replace(GRANTED, disks=ALONG_DISKS)
-WAITING_ALONG = msgspec.structs.replace(WAITING, spec=msgspec.structs.replace(WAITING.spec, disks=ALONG_DISKS))
-ALONG = (*RUNNING, ASKED_ALONG, NOTED, GRANTED_ALONG, WAITING_ALONG, SEND)
-
-
-def test_disks_that_the_target_does_not_reach_go_along() -> None:
-    command = msgspec.structs.replace(MIGRATE, ways=(Way(node="n3"), WAY))
-    vm.given(*RUNNING).when(command).then(ASKED_ALONG)
-    granted = NoteDevices(vm="a", node=N2, generation=2, granted=True, disks=ALONG_DISKS, nics=NICS)
-    vm.given(*RUNNING, ASKED_ALONG, NOTED).when(granted).then(GRANTED_ALONG, WAITING_ALONG)
-    source, target_ = (order.message for order in told(ALONG))
-    assert isinstance(source, OrderVm) and isinstance(target_, OrderVm)
-    assert (source.copied, source.peer_key, target_.copied, target_.peer_key) == (WAY.copied, "t", WAY.copied, "s")
-    assert source.spec is not None and target_.spec is not None
-    assert (source.spec.disks, target_.spec.disks) == (DISKS, ALONG_DISKS)
-
-
-def test_the_source_is_told_which_disks_go_whole() -> None:
-    bare = tuple(msgspec.structs.replace(disk, image="") for disk in ALONG_DISKS)
-    granted, waiting = msgspec.structs.replace(GRANTED, disks=bare), msgspec.structs.replace(WAITING, spec=SPEC)
-    source, _ = (order.message for order in told((*RUNNING, ASKED_ALONG, NOTED, granted, waiting, SEND)))
-    assert isinstance(source, OrderVm) and source.whole == tuple(disk.name for disk in DISKS if disk.image) != ()
-    source, _ = (order.message for order in told(ALONG))
-    assert isinstance(source, OrderVm) and source.whole == ()
-
-
-def test_where_a_guest_runs_it_has_the_disks_of_that_node() -> None:
-    state = VM.fold((*ALONG, MOVED, ENDED))
-    assert isinstance(state, Running) and state.spec.disks == ALONG_DISKS
-    state = VM.fold((*ALONG, RECALL, FAILED, OVER))
-    assert isinstance(state, Running) and state.spec.disks == DISKS
-
-
-def told(history: tuple[VmEvent, ...]) -> tuple[Order, ...]:
-    """What the agents are ordered."""
-    wanted = orders("vm-a", VM.fold(history), len(history))
-    return tuple(wanted) if isinstance(wanted, (list, tuple)) else ()

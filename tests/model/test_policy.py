@@ -39,7 +39,7 @@ from services.compute.networks import Ground
 from services.compute.policy import NAMES_MAX, NodeFacts, Wishes, place, vcpus_max
 from services.compute.reasons import explain
 from services.compute.views import Views
-from tests.model.test_compute import BOOT, DEFINED, N1, N2, N3, choice, requested
+from tests.model.compute_story import BOOT, DEFINED, N1, N2, N3, choice, requested
 from tests.model.test_nodes import CAN
 
 FREE = NodeFacts(

@@ -35,8 +35,8 @@ from services.io.pools import POOL, PoolViews, check, lacking, one_for_all
 from services.io.views import Views, enrich, hear
 from services.node.pool_watch import FILES_TOLD_MAX, bounded
 from tests.contract.gateway_rig import ABILITIES, defined, started
+from tests.model.io_story import HERE
 from tests.model.test_gateway_tasks import VM, Log
-from tests.model.test_io import HERE
 
 KNOWN = ("default", "local")
 N1, N2 = NodeId("n1"), NodeId("n2")

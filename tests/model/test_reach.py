@@ -19,7 +19,7 @@ from services.compute.reach import shared_with
 from services.compute.reasons import explain
 from services.compute.views import Views
 from services.io.devices import make_disks, named_anew
-from tests.model.test_compute import DEFINED, REQUESTED
+from tests.model.compute_story import DEFINED, REQUESTED
 from tests.model.test_nodes import CAN
 
 A = VmId("a")

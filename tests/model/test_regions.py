@@ -17,7 +17,7 @@ from proto.mapping import (
 )
 from services.memory.app import SERVICE
 from services.memory.regions import REGIONS, Holders, Mapped, Unmapped, fill, react
-from tests.model.test_compute import REQUESTED
+from tests.model.compute_story import REQUESTED
 
 N1, N2, WEB = NodeId("n1"), NodeId("n2"), VmId("web-1")
 LOW = Region(name="below-4g", guest_address=0, size_mib=256)

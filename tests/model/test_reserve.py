@@ -40,7 +40,7 @@ from services.ha.views import Views
 from services.memory.model import LEDGER
 from services.memory.react import react as memory_react
 from services.memory.views import Views as MemoryViews
-from tests.model.test_compute import DEFINED
+from tests.model.compute_story import DEFINED
 from tests.model.test_nodes import CAN
 
 N1 = NodeId("n1")

@@ -16,7 +16,7 @@ from services.cli.cluster_set import body_of
 from services.compute.cluster import CLUSTER
 from services.compute.enriching import enrich
 from services.compute.policy import PACK, SPREAD
-from tests.model.test_compute import DEFINED, N1, choice, requested
+from tests.model.compute_story import DEFINED, N1, choice, requested
 from tests.model.test_policy import NOW_US, chosen, seen
 
 USES = (

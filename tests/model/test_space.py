@@ -26,8 +26,8 @@ from services.node.drivers import NO_SPACE, MachineChanged
 from services.node.host.mounts import file_system, is_shared
 from services.node.space import WAIT_MAX_US, needed_mib
 from tests.contract.gateway_rig import defined, start_requested, started
+from tests.model.compute_story import N1, RUNNING, report
 from tests.model.test_agent import SHAPE, Node, order
-from tests.model.test_compute import N1, RUNNING, report
 from tests.model.test_gateway_tasks import VM, Log
 
 FAR = Disk(name="disk1", pool="far", file="a-disk1.raw", size_mib=64, format=DiskFormat.RAW, serial="s", slot=2, pool_id="f")
