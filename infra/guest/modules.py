@@ -6,6 +6,7 @@ Packages ship no modules.dep (it is made at installation), so dependencies are r
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,15 @@ from infra.guest.decompress import decompress
 from infra.guest.packages import GuestError
 
 _INFO = re.compile(rb"(?:^|\0)(depends|alias)=([^\0]*)")
+_SIGNED = b"~Module signature appended~\n"
+_SIGNATURE_TAIL = struct.Struct(">8xI")
+"""what stands between a signature and the word that there is one: the signature's length, in bytes"""
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """path: relative to the modules' folder, without a compression suffix; depends, aliases: as the module says."""
+    """path: relative to the modules' folder, without a compression suffix; data: without a signature; depends, aliases: as the
+    module says."""
 
     name: str
     path: str
@@ -74,10 +79,19 @@ def _name(file_name: str) -> str:
 
 
 def _read(name: str, file: Path, folder: Path) -> Module:
-    data = decompress(file.read_bytes(), file.name)
+    data = unsigned(decompress(file.read_bytes(), file.name))
     found: dict[bytes, list[str]] = {b"depends": [], b"alias": []}
     for key, value in _INFO.findall(data):
         found[key].append(value.decode(errors="replace"))
     depends = tuple(_name(d) for value in found[b"depends"] for d in value.split(",") if d)
     path = str(file.relative_to(folder).with_name(file.name.split(".ko", 1)[0] + ".ko"))
     return Module(name, path, data, depends, tuple(sorted(found[b"alias"])))
+
+
+def unsigned(data: bytes) -> bytes:
+    """The module without its signature: to check one costs as much as to load it, where instructions are emulated."""
+    if not data.endswith(_SIGNED):
+        return data
+    body = data[: -len(_SIGNED)]
+    (length,) = _SIGNATURE_TAIL.unpack(body[-_SIGNATURE_TAIL.size :])
+    return body[: -_SIGNATURE_TAIL.size - length]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from qemu.qmp import EventListener
 
-from infra.guest import cpio, elf
+from infra.guest import cpio, elf, modules
 from infra.guest.build import Manifest, build, default_cache, main, read_manifest
 from infra.guest.packages import GuestError
 from services.node.host import accel
@@ -91,6 +91,12 @@ def test_an_archive_has_the_same_bytes_each_time() -> None:
     places = [archive.index(name) for name in (b"a\0", b"elsewhere", b"b\0", b"b/c\0", b"TRAILER!!!")]
     assert places == sorted(places)
     assert len(archive) % 512 == 0
+
+
+def test_a_module_loses_its_signature_and_nothing_else(image: Path) -> None:
+    signed = b"a module" + b"s" * 300 + bytes(8) + (300).to_bytes(4, "big") + b"~Module signature appended~\n"
+    assert modules.unsigned(signed) == modules.unsigned(b"a module") == b"a module"
+    assert b"~Module signature appended~" not in (image / "initrd").read_bytes()
 
 
 async def gone(machine: Running) -> int:
