@@ -25,12 +25,17 @@ class Refuse(StrEnum):
     STRANGER = "stranger"
 
 
+UNKNOWN = -1
+"""AskGrant.left_us: it may last, or be over"""
+
+
 class AskGrant(msgspec.Struct, frozen=True, array_like=True):
     """`lease.<node>`, request and reply, once a second. epoch: of the lease that it has (0: none yet). sent_us: its own boot-time
     clock when it sent this; comes back as it was. guarded: how many VMs it keeps under the lease. pools: shared pools that it
     reaches, by their words (Capabilities.pool_ids). renews: the pools of the last grant that it took, by which it may be renewing
     its lease now (None: it does not say, nor `tolerant`, the length of that grant). address: `HOST:PORT` where its watchdog answers
-    probes."""
+    probes. left_us: for how long the lease of that epoch lasts on at least, by the node's own clock when it sent this; 0: it is
+    over, or there is none; UNKNOWN: its watchdog has not said for too long; None: this agent never says."""
 
     node: str
     boot_id: str
@@ -42,6 +47,7 @@ class AskGrant(msgspec.Struct, frozen=True, array_like=True):
     renews: tuple[str, ...] | None = None
     tolerant: bool = False
     address: str = ""
+    left_us: int | None = None
 
 
 class Granted(msgspec.Struct, frozen=True, array_like=True):

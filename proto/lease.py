@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Tick, Value
+from proto.granting import UNKNOWN as UNKNOWN
 from proto.granting import AskGrant as AskGrant
 from proto.granting import AskLetter as AskLetter
 from proto.granting import AskProbe as AskProbe
@@ -72,7 +73,8 @@ class ProofKind(StrEnum):
 class Proof(Value):
     """Why nothing of the node's epoch writes any more. Times by the grantor's monotonic clock. For `lease`: granted_us, the
     last grant; seen_us, when the last record (sequence) of each pool was first seen; waited_us: L x (1 + drift) + margin;
-    read_us: when the last fresh read was asked for. everything: also what was under no lease is known not to run."""
+    read_us: when the last fresh read was asked for. anew: another boot of the node was asking by then. everything: also what was
+    under no lease is known not to run."""
 
     kind: ProofKind
     at_us: int
@@ -87,6 +89,7 @@ class Proof(Value):
     vms: tuple[str, ...] = ()
     who: str = ""
     sentence: str = ""
+    anew: bool = False
 
     @property
     def everything(self) -> bool:
@@ -95,7 +98,9 @@ class Proof(Value):
 
 class TakeLease(Tick):
     """This grantor is about to grant more to that node than was recorded, or may count on less: its boot, the pools by which it may
-    renew, the length of its lease. Nothing that is not recorded is granted, so that a later grantor knows what to wait out."""
+    renew, the length of its lease. Nothing that is not recorded is granted, so that a later grantor knows what to wait out.
+    epoch: of the lease that the node holds by its own word, where a restored log has forgotten when that began; 0: as it is there.
+    told_in: the incarnation of the log in which the node itself said how its lease stands."""
 
     node: Name
     term: int
@@ -103,13 +108,18 @@ class TakeLease(Tick):
     pools: tuple[str, ...] = ()
     tolerant: bool = False
     address: str = ""
+    epoch: int = 0
+    told_in: int = 0
 
 
 class SuspectNode(Tick):
-    """Two of the three paths are silent."""
+    """Two of the three paths are silent. planned: why that is no surprise, filled in by ha's own view. unread: pools by which it
+    may be renewing its lease, and in which nobody can read its record."""
 
     node: Name
     silences: tuple[Silence, ...] = ()
+    planned: str = ""
+    unread: tuple[str, ...] = ()
 
 
 class TrustNode(Tick):
@@ -165,17 +175,19 @@ class ForgetNode(Command):
 
 class ReportReturned(Fact):
     """The node has ended all that is no longer its own, and guards nothing: it may have a lease of the next epoch. epoch: the one
-    that was ended. at_us: filled in by ha's own view."""
+    that was ended. at_us: filled in by ha's own view; incarnation: by its host."""
 
     boot_id: str
     epoch: int
     at_us: int = 0
+    incarnation: int = 1
 
 
 class LeaseTaken(Event):
     """Who grants this node its lease from now on (an append to its stream, so that an earlier grantor's conclusions about it no
     longer fit), and what may be in that node's hands: what a later grantor has to wait out, and to read.
-    address: where its watchdog answers probes."""
+    address: where its watchdog answers probes. told_in: the incarnation of the log in which the node itself said how its lease
+    stands; 0: the log was never restored, or it has not said since."""
 
     node: NodeId
     term: int
@@ -184,11 +196,12 @@ class LeaseTaken(Event):
     pools: tuple[str, ...] = ()
     tolerant: bool = False
     address: str = ""
+    told_in: int = 0
 
 
 class NodePathsNoted(Event):
-    """Its lease goes on by the paths that are left. pools: those in which it cannot write its record. networks: sentences. move:
-    its VMs are to be moved away."""
+    """Its lease goes on by the paths that are left. pools: those in which it cannot write its record, or nobody can read that.
+    networks: sentences. move: its VMs are to be moved away."""
 
     node: NodeId
     at_us: int
@@ -205,9 +218,15 @@ class LeaseForgotten(Event):
 
 
 class NodeSuspected(Event):
+    """planned: why its silence, and its loss, count towards no storm (it was cordoned, or ran no VM). unread: pools (words) by
+    which it may be renewing its lease, and in which nobody can read its record: as long as that is so, its lease proves nothing.
+    Told again when that changes."""
+
     node: NodeId
     at_us: int
     silences: tuple[Silence, ...] = ()
+    planned: str = ""
+    unread: tuple[str, ...] = ()
 
 
 class NodeTrusted(Event):
@@ -246,12 +265,14 @@ class NodeOffProven(Event):
 
 
 class NodeReturned(Event):
-    """epoch: of the lease that it may have from now on."""
+    """epoch: of the lease that it may have from now on. held: it has one of that epoch, which began after what the log was restored
+    to, and goes on."""
 
     node: NodeId
     boot_id: str
     epoch: int
     at_us: int = 0
+    held: bool = False
 
 
 # --- the whole (stream ha-main) --------------------------------------------------------------------------------
@@ -334,9 +355,11 @@ class RearmHa(Tick):
 
 
 class BeginTerm(Tick):
-    """A process has the grantor's lock. holder: who, by a name that no other has, nor itself another time."""
+    """A process has the grantor's lock. holder: who, by a name that no other has, nor itself another time. incarnation: filled in
+    by its host."""
 
     holder: str
+    incarnation: int = 1
 
 
 class HoldHa(Tick):

@@ -12,8 +12,8 @@ agent to watchdog
     hello    `state` is said at once
 
 watchdog to agent
-    state    own epoch term left_us guarded doomed clean pools watch_at sightings slow renews tolerant   at first, once a second,
-             upon change; renews, tolerant: the pools and the length of the last grant that was taken;
+    state    own epoch term at_us left_us guarded doomed clean pools watch_at sightings slow renews tolerant   at first, once a
+             second, upon change; at_us: when this was said; renews, tolerant: pools and length of the last grant that was taken;
              doomed: VMs that are being killed; clean: it has ended, and nothing is left; pools: word by name, of those where
              silence can be proven; sightings: what was read since the last time (proto.lease.Sighting)
     ask      ask for a grant now

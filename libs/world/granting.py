@@ -140,7 +140,7 @@ class HaProcess(HostProcess):
             self._members = members(self._views)
         self._seen = stamp
         states = {name: slot.state for name, slot in own.items() if slot.version}
-        self._grantor().see(picture(states, self._views, self._members))
+        self._grantor().see(picture(states, self._views, self._members, self._host().incarnation))
 
     @property
     def _views(self) -> Views:

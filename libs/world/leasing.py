@@ -25,6 +25,7 @@ from proto.lease import (
     ReportReturned,
 )
 from proto.machine import MachineSpec
+from services.node.leasing import forgotten
 
 if TYPE_CHECKING:
     from libs.world.nodes import NodeProcess
@@ -33,6 +34,7 @@ BEAT_US = 1_000_000
 PROBE_US = 2_000
 GUARDED = frozenset({"start", "activate", "resume"})
 """verbs of the agent that a guarded VM may do under a lease only"""
+HOLDS = (State.HELD, State.PAUSED)
 
 type Answered = Callable[[Records | Probes], None]
 
@@ -73,14 +75,16 @@ class LeaseClient:
         clean = holder.state is State.ENDED and holder.epoch == self.returned
         question = AskGrant(
             node.name, holder.boot_id, 0 if clean else holder.epoch, self.watch.now_us, holder.term, len(holder.vms),
-            node.pool_words,
+            node.pool_words, left_us=max(0, holder.end_us - self.watch.now_us) if holder.state in HOLDS else 0,
         )  # fmt: skip
-        node.world.paths.ask_grant(question, self._granted)
+        node.world.paths.ask_grant(question, lambda granted: self._granted(granted, clean))
 
-    def _granted(self, granted: Granted) -> None:
+    def _granted(self, granted: Granted, clean: bool) -> None:
         """Of the reply, on its way to the watchdog."""
         if granted.refused:
             self.node.world.guards[f"no grant: {granted.refused}"] += 1
+        if clean and forgotten(granted, self.returned):
+            self.returned = 0
         self.watch.granted(Grant(*(getattr(granted, name) for name in Grant._fields)))
 
     def _beat(self) -> None:
@@ -115,7 +119,7 @@ class LeaseClient:
     def dated(self, fact: Fact) -> Fact:
         """What it reports of a VM names the lease under which it was seen."""
         holder = self.watch.holder
-        if not isinstance(fact, ReportVm) or holder is None or holder.state not in (State.HELD, State.PAUSED):
+        if not isinstance(fact, ReportVm) or holder is None or holder.state not in HOLDS:
             return fact
         return replace(fact, epoch=holder.epoch)
 

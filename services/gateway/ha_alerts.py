@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from services.gateway.views.ha import HaView, Standing
+from services.gateway.why.leases import help_unread
 
 
 class Said(NamedTuple):
@@ -26,12 +27,15 @@ def said(ha: HaView, names: Mapping[str, str]) -> Iterator[Said]:
         sentence = f"high availability is disarmed: {ha.reason}"
         yield Said("ha-disarmed", "ha/main", ha.changed_us, sentence, "asvctl ha arm, once that is done")
     for name, node in sorted(ha.nodes.items()):
-        yield from _of_node(name, node, node.faults(names))
+        yield from _of_node(name, node, names)
 
 
-def _of_node(name: str, node: Standing, faults: tuple[str, ...]) -> Iterator[Said]:
-    about = f"node/{name}"
+def _of_node(name: str, node: Standing, names: Mapping[str, str]) -> Iterator[Said]:
+    faults, about = node.faults(names), f"node/{name}"
     match node.standing:
+        case "suspected" if waits := node.waits(names):
+            sentence = f"{name} may be dead: {node.sentence}; {waits}"
+            yield Said("node-suspected", about, node.since_us, sentence, help_unread(name))
         case "suspected":
             remedy = f"nothing yet: it is watched; if you know that it is off: asvctl ha confirm-off {name} --reason …"
             yield Said("node-suspected", about, node.since_us, f"{name} may be dead: {node.sentence}", remedy)

@@ -69,3 +69,5 @@ class Picture:
     members: Mapping[str, Member]
     names: Mapping[str, str] = field(default_factory=dict)
     """of pools, by their words: for people"""
+    incarnation: int = 1
+    """of the log: more than one says that it was restored, and has forgotten something"""

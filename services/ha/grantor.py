@@ -117,13 +117,19 @@ class Grantor:
         assert self.began_us is not None
         return rules.floor_us(node.granted_us, self.began_us)
 
+    @property
+    def listens_us(self) -> int:
+        """Since when it has heard all that there was to hear."""
+        return max(self.born_us, self.awake_us, self.began_us or 0)
+
     # --- grants ---------------------------------------------------------------------------------------------------
 
     def ask(self, now_us: int, ref: object, ask: AskGrant) -> list[Effect]:
         """A node wants its lease renewed."""
         node = self.node(ask.node)
         lease = self.picture.leases.get(ask.node)
-        if lease is None or lease.boot_id in ("", ask.boot_id):
+        incarnation = self.picture.incarnation
+        if lease is None or lease.boot_id in ("", ask.boot_id) or rules.untold(lease, ask, incarnation):
             if node.ask is None or _held(node.ask) != _held(ask):
                 self.look_us = 0
             node.asked_us, node.ask = now_us, ask
@@ -140,7 +146,11 @@ class Grantor:
             return no
         if ask.node not in self.picture.members:
             return Granted(self.term, ask.epoch, ask.sent_us, refused=Refuse.STRANGER)
-        if lease is None or lease.term != self.term or ask.epoch > lease.epoch:
+        if lease is None or lease.term != self.term:
+            return no
+        if rules.untold(lease, ask, self.picture.incarnation):
+            return Granted(self.term, ask.epoch, ask.sent_us, refused=Refuse.LOST) if rules.over(ask) else no
+        if ask.epoch > lease.epoch:
             return no
         if isinstance(lease, Lost) or 0 < ask.epoch < lease.epoch:
             ended = lease.epoch if isinstance(lease, Lost) else ask.epoch
@@ -150,7 +160,7 @@ class Grantor:
         if lease.boot_id != ask.boot_id:
             return Granted(self.term, ask.epoch, ask.sent_us, refused=Refuse.OTHER_BOOT) if lease.boot_id else no
         tolerant = self.picture.ha.settings.tolerant and lease.tolerant
-        wanted = nameable(self, ask.node, ask)
+        wanted = nameable(self, ask.node, ask, now_us)
         pools = tuple(pool for pool in wanted if pool in lease.pools)
         if pools != wanted and not node.granted_us:
             return no  # what begins has both paths: else a VM that starts at once would die with the control plane
@@ -175,7 +185,7 @@ class Grantor:
             if not counts(sighting):
                 continue
             node = self.node(sighting.node)
-            mark = mark_of(sighting, lease.boot_id)
+            mark = mark_of(sighting, lease.boot_id, lease.epoch)
             node.record(sighting.pool).saw(f"{witness} {beat.boot_id}", mark, now_us, beat.at_us)
             node.noticed(sighting, lease.boot_id)
 
@@ -193,7 +203,7 @@ class Grantor:
             if lease is None or sighting.node not in asked.nodes or not counts(sighting):
                 continue
             node = self.node(sighting.node)
-            node.fresh[sighting.pool] = Fresh(mark_of(sighting, lease.boot_id), asked.sent_us)
+            node.fresh[sighting.pool] = Fresh(mark_of(sighting, lease.boot_id, lease.epoch), asked.sent_us)
             node.noticed(sighting, lease.boot_id)
 
     def unanswered(self, id: int) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from proto.lease import (
     AskLetter,
     AskProbe,
@@ -99,7 +101,12 @@ class Judge:
         window = ha.settings.window_s
         since_us = max(self.wall_us - round(window * 1e6), ha.word_us)
         recent = [n for n, lease in sorted(self.grantor.picture.leases.items()) if lease.lost_us > since_us]
-        return rules.storm(recent, suspected, ha.settings.lost_max, window)
+        surprising = [n for n in suspected if rules.surprising(leases[n], self._anew(n, leases[n]))]
+        return rules.storm(recent, surprising, ha.settings.lost_max, window)
+
+    def _anew(self, name: str, lease: Lease) -> bool:
+        """It was started anew: another boot asks just now."""
+        return self.now_us - self.grantor.node(name).other_us <= self.patience_us(name, lease)
 
     def _looked_at(self, name: str, lease: Lease) -> bool:
         """Somebody reads its records, in all pools by which it may renew."""
@@ -148,7 +155,7 @@ class Judge:
     def _peers(self, name: str, lease: Lease) -> Silence | None:
         """Some were asked, none that is fit to judge reached it; or who is there now is not who had the lease."""
         other_us = self.grantor.node(name).other_us
-        if self.now_us - other_us <= self.patience_us(name, lease):
+        if self._anew(name, lease):
             return Silence(
                 path=Sign.PEERS, since_us=other_us, for_us=0, sentence="it was started anew: another boot asks"
             )
@@ -261,8 +268,18 @@ class Judge:
             return []
         proof = rules.spent(self.now_us, lease, node, self.grantor.floor_us(node), self.grantor.term)
         if proof is not None:
-            return self._declare(name, node, proof)
-        return self._fence(name, lease, node) + self._read(name, lease, node)
+            return self._declare(name, node, replace(proof, anew=self._anew(name, lease)))
+        return self._fence(name, lease, node) + self._read(name, lease, node) + self._unread(name, lease, node)
+
+    def _unread(self, name: str, lease: Lease, node: Node) -> list[Effect]:
+        """Why it is not proven, where nobody can read its record in a pool by which it may be renewing its lease."""
+        if not isinstance(lease, Suspected):
+            return []
+        since_us = max(self.grantor.listens_us, node.asked_us, node.since_us)
+        unread = tuple(p for p in lease.pools if self.now_us - max(node.record(p).newest_us, since_us) > rules.UNREAD_US)
+        if unread == lease.unread or not node.due("unread", self.now_us, TELL_US):
+            return []
+        return [Tell(SuspectNode(node=name, silences=lease.silences, unread=unread, now_us=self.wall_us))]
 
     def _declare(self, name: str, node: Node, proof: Proof) -> list[Effect]:
         node.due("declare", self.now_us, TELL_US)

@@ -72,14 +72,31 @@ def decide(command: LeaseCommand, lease: Lease) -> Sequence[LeaseEvent]:
 
 def _take(command: TakeLease, lease: Lease) -> Sequence[LeaseEvent]:
     check_term(command.term, lease)
+    if command.epoch > lease.epoch:
+        return _found(command, lease)
     if lease.boot_id and command.boot_id != lease.boot_id:
         said = f"{command.node} has its lease in boot {lease.boot_id}, not {command.boot_id}"
         raise Refused(Refusal.NODE_ALIVE, said, "wait until that one is spent")
-    taken = LeaseTaken(
-        node=NodeId(command.node), term=command.term, boot_id=command.boot_id, at_us=command.now_us,
-        pools=tuple(sorted(set(command.pools))), tolerant=command.tolerant, address=command.address,
-    )  # fmt: skip
+    taken = _taken(command)
     return () if evolve(lease, taken) == lease else [taken]
+
+
+def _taken(command: TakeLease) -> LeaseTaken:
+    return LeaseTaken(
+        node=NodeId(command.node), term=command.term, boot_id=command.boot_id, at_us=command.now_us,
+        pools=tuple(sorted(set(command.pools))), tolerant=command.tolerant, address=command.address, told_in=command.told_in,
+    )  # fmt: skip
+
+
+def _found(command: TakeLease, lease: Lease) -> Sequence[LeaseEvent]:
+    """The log was restored to before this epoch began, and the node holds its lease on: whatever was of earlier epochs has ended,
+    or it would not have begun."""
+    if not command.told_in:
+        said = f"the lease of {command.node} is of epoch {lease.epoch}, not {command.epoch}"
+        raise Refused(Refusal.NOT_LOST, said, f"ask for a lease of epoch {lease.epoch}")
+    node, boot_id = NodeId(command.node), command.boot_id
+    back = NodeReturned(node=node, boot_id=boot_id, epoch=command.epoch, at_us=command.now_us, held=True)
+    return [back, _taken(command)]
 
 
 def check_term(term: int, lease: Lease) -> None:
@@ -90,13 +107,22 @@ def check_term(term: int, lease: Lease) -> None:
 
 
 def _suspect(command: SuspectNode, lease: Lease) -> Sequence[LeaseEvent]:
-    if isinstance(lease, Suspected | Lost):
+    if isinstance(lease, Lost) or (isinstance(lease, Suspected) and lease.unread == command.unread):
         return ()
+    if isinstance(lease, Suspected):
+        again = NodeSuspected(
+            node=NodeId(command.node), at_us=lease.since_us, silences=command.silences or lease.silences,
+            planned=lease.planned, unread=command.unread,
+        )  # fmt: skip
+        return [again]
     if len({silence.path for silence in command.silences}) < PATHS_MIN:
         raise Refused(
             Refusal.NODE_ALIVE, f"fewer than {PATHS_MIN} paths to {command.node} are silent", "nothing: it is alive"
         )
-    return [NodeSuspected(node=NodeId(command.node), at_us=command.now_us, silences=command.silences)]
+    suspected = NodeSuspected(
+        node=NodeId(command.node), at_us=command.now_us, silences=command.silences, planned=command.planned, unread=command.unread,
+    )  # fmt: skip
+    return [suspected]
 
 
 def _isolate(command: IsolateNode, lease: Lease) -> Sequence[LeaseEvent]:
@@ -156,18 +182,19 @@ def _confirm(command: ConfirmOff, lease: Lease) -> Sequence[LeaseEvent]:
 
 def _returned(fact: ReportReturned, lease: Lease) -> Sequence[LeaseEvent]:
     """Of a lease that ended by its own clock before anybody concluded that, the node says so itself; it begins no other of that
-    epoch."""
+    epoch. Nor of one that a restored log has forgotten: that began once those before it had ended."""
     if fact.epoch < lease.epoch:
         return ()
-    back = NodeReturned(node=fact.node, boot_id=fact.boot_id, epoch=lease.epoch + 1, at_us=fact.at_us)
-    if isinstance(lease, Lost) and fact.epoch == lease.epoch:
+    back = NodeReturned(node=fact.node, boot_id=fact.boot_id, epoch=fact.epoch + 1, at_us=fact.at_us)
+    forgotten = fact.epoch > lease.epoch and fact.incarnation > 1
+    if isinstance(lease, Lost) and (fact.epoch == lease.epoch or forgotten):
         return [back]
-    if (fact.epoch, fact.boot_id) != (lease.epoch, lease.boot_id):
+    if not forgotten and (fact.epoch, fact.boot_id) != (lease.epoch, lease.boot_id):
         said = f"{fact.node} was not declared lost in epoch {fact.epoch}"
         raise Refused(Refusal.NOT_LOST, said, f"ask for a lease of epoch {lease.epoch}")
     sentence = "it says itself that its lease has ended and that nothing of it is left"
     proof = Proof(kind=ProofKind.ACKNOWLEDGED, at_us=fact.at_us, sentence=sentence)
-    return [lost(fact.node, lease, fact.at_us, proof), back]
+    return [NodeLost(node=fact.node, boot_id=fact.boot_id, epoch=fact.epoch, at_us=fact.at_us, proof=proof), back]
 
 
 def evolve(lease: Lease, event: LeaseEvent) -> Lease:
@@ -175,10 +202,12 @@ def evolve(lease: Lease, event: LeaseEvent) -> Lease:
         case LeaseTaken():
             return replace(
                 lease, term=event.term, boot_id=event.boot_id, pools=event.pools, tolerant=event.tolerant,
-                address=event.address,
+                address=event.address, told_in=event.told_in,
             )  # fmt: skip
         case NodeSuspected():
-            return of(Suspected, lease, since_us=event.at_us, silences=event.silences)
+            return of(
+                Suspected, lease, since_us=event.at_us, silences=event.silences, planned=event.planned, unread=event.unread
+            )
         case NodeTrusted():
             return of(Trusted, lease)
         case NodeIsolated():
@@ -186,8 +215,7 @@ def evolve(lease: Lease, event: LeaseEvent) -> Lease:
             since = lease.since_us if isinstance(lease, Isolated) else event.at_us
             return of(Isolated, lease, since_us=since, silences=event.silences, asked=bool(event.letter), **kept)
         case NodeLost():
-            word = event.proof.kind == ProofKind.OPERATOR
-            lost_us = lease.lost_us if word else event.at_us
+            lost_us = event.at_us if _surprises(lease, event.proof) else lease.lost_us
             return of(Lost, lease, since_us=event.at_us, proof=event.proof, lost_us=lost_us)
         case NodeOffProven():
             return replace(lease, proof=event.proof) if isinstance(lease, Lost) else lease
@@ -199,6 +227,14 @@ def evolve(lease: Lease, event: LeaseEvent) -> Lease:
             return replace(lease, stuck=event.pools, networks=event.networks)
         case LeaseForgotten():
             return Trusted(epoch=event.epoch)
+
+
+def _surprises(lease: Lease, proof: Proof) -> bool:
+    """A loss that we concluded ourselves, and that nobody had announced, nor the node explained: enough of these are a storm."""
+    if isinstance(lease, Suspected) and lease.planned:
+        return False
+    concluded = proof.kind in (ProofKind.LEASE, ProofKind.FENCE) or (proof.kind == ProofKind.ACKNOWLEDGED and proof.letter > 0)
+    return concluded and not proof.anew
 
 
 LEASE: Decider[LeaseCommand, Lease, LeaseEvent] = Decider(

@@ -8,6 +8,7 @@ from typing import get_args
 from msgspec.structs import asdict, replace
 
 from libs.common.decider import Decider, Refused
+from libs.common.messages import floor_of
 from libs.lease.times import times
 from proto.lease import (
     MAIN,
@@ -50,7 +51,7 @@ def decide(command: HaCommand, ha: Ha) -> Sequence[HaEvent]:
             return [HaArmed(over=True)] if over else ()
         case BeginTerm():
             begun = TermBegan(
-                term=ha.term + 1, holder=command.holder, at_us=command.now_us,
+                term=next_term(ha, command.incarnation), holder=command.holder, at_us=command.now_us,
                 wait_us=times(ha.settings.tolerant).successor_us,
             )  # fmt: skip
             return () if ha.holder == command.holder else [begun]
@@ -58,6 +59,11 @@ def decide(command: HaCommand, ha: Ha) -> Sequence[HaEvent]:
             if (command.sentence, command.remedy) == (ha.held, ha.remedy):
                 return ()
             return [HaHeld(sentence=command.sentence, remedy=command.remedy) if command.sentence else HaReleased()]
+
+
+def next_term(ha: Ha, incarnation: int) -> int:
+    """Above all that the log knows and all that a lost timeline may have given: nodes refuse a lower one than they have seen."""
+    return max(ha.term, floor_of(incarnation)) + 1
 
 
 def _set(command: SetHa, now: HaSettings) -> Sequence[HaEvent]:

@@ -3,7 +3,7 @@ which starts anew with the process). Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from libs.common.messages import Command, Recorded
 from libs.lease.times import FAST
-from proto.compute import NodeJoined, NodeRemoved, NodeReported
+from proto.compute import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 from proto.lease import (
     ArmHa,
     ConfirmOff,
@@ -20,13 +20,14 @@ from proto.lease import (
     LeaseBeat,
     LeaseForgotten,
     LeaseTaken,
+    NodePathsNoted,
     NodeReturned,
     ReportReturned,
     SetHa,
 )
 from proto.networks import faults_of, unlinked
 
-FOLLOWS = (NodeJoined, NodeReported, NodeRemoved)
+FOLLOWS = (NodeJoined, NodeReported, NodeRemoved, NodeCordoned, NodeUncordoned)
 LIVES_US = 2 * FAST.suspect_us
 """what showed itself so lately is not taken for off"""
 
@@ -60,7 +61,7 @@ class Heard:
 @dataclass(slots=True)
 class NodeViews:
     """version: changes with the members. leases: epoch and boot of each node's lease. names: of pools,
-    by their words."""
+    by their words. cordoned: by people; drained: by policy, for a network that was lost."""
 
     members: dict[str, MemberView] = field(default_factory=dict)
     version: int = 0
@@ -68,6 +69,8 @@ class NodeViews:
     names: dict[str, str] = field(default_factory=dict)
     heard: dict[str, Heard] = field(default_factory=dict)
     now_us: int = 0
+    cordoned: set[str] = field(default_factory=set)
+    drained: set[str] = field(default_factory=set)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -82,6 +85,11 @@ class NodeViews:
             case NodeRemoved():
                 self.members.pop(event.node, None)
                 self.heard.pop(event.node, None)
+                self.cordoned.discard(event.node)
+                self.drained.discard(event.node)
+            case NodeCordoned() | NodeUncordoned() | NodePathsNoted():
+                self._cordon(event)
+                return
             case LeaseTaken() | NodeReturned():
                 epoch = event.epoch if isinstance(event, NodeReturned) else self.leases.get(event.node, (1, ""))[0]
                 self.leases[event.node] = (epoch, event.boot_id)
@@ -92,6 +100,22 @@ class NodeViews:
             case _:
                 return
         self.version = recorded.position
+
+    def _cordon(self, event: NodeCordoned | NodeUncordoned | NodePathsNoted) -> None:
+        match event:
+            case NodePathsNoted(move=True) if event.node not in self.cordoned:
+                self.drained.add(event.node)
+            case NodeCordoned() if event.node not in self.drained:
+                self.cordoned.add(event.node)
+            case NodeUncordoned():
+                self.cordoned.discard(event.node)
+                self.drained.discard(event.node)
+
+    def planned(self, node: str, busy: Collection[str]) -> str:
+        """Why its silence is no surprise, in a sentence; "": it is one. busy: where VMs run."""
+        if node in self.cordoned:
+            return f"somebody had cordoned {node}"
+        return "" if node in busy else f"no VM ran on {node}"
 
     def asked(self, node: str, now_us: int) -> None:
         """It wants its lease renewed."""

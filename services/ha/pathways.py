@@ -28,7 +28,9 @@ def notes(grantor: Grantor, now_us: int, wall_us: int) -> Sequence[NotePaths]:
         lease, node = grantor.picture.leases.get(name), grantor.node(name)
         if lease is None or isinstance(lease, Lost) or now_us - node.asked_us > HEARD_US:
             continue
-        pools = tuple(pool for pool in lease.pools if stuck(grantor, node, lease, pool, now_us))
+        seen = sorted({*lease.pools, *lease.stuck} & member.pools)
+        unread = rules.unread(node, seen, grantor.listens_us, now_us)
+        pools = tuple(pool for pool in seen if pool in unread or stuck(grantor, node, lease, pool, now_us))
         networks = lasting(node, lease, member.networks, now_us)
         if (pools, networks) != (lease.stuck, lease.networks) and node.due("paths", now_us, TELL_US):
             move = member.unlinked and bool(networks) and networks != lease.networks and _moved(grantor)

@@ -26,10 +26,13 @@ def members(views: Views) -> Mapping[str, Member]:
     }  # fmt: skip
 
 
-def picture(states: Mapping[str, Any], views: Views, known: Mapping[str, Member] | None = None) -> Picture:
+def picture(
+    states: Mapping[str, Any], views: Views, known: Mapping[str, Member] | None = None, incarnation: int = 1
+) -> Picture:
     """known: the members, where they have not changed since."""
     leases = {name.removeprefix(LEASE): state for name, state in states.items() if name.startswith(LEASE)}
-    return Picture(states.get(MAIN, HA.initial), leases, members(views) if known is None else known, views.nodes.names)
+    there = members(views) if known is None else known
+    return Picture(states.get(MAIN, HA.initial), leases, there, views.nodes.names, incarnation)
 
 
 def shown(states: Mapping[str, Any], views: Views) -> HaShown:

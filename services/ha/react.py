@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from libs.common.messages import Command, Recorded
+from proto.lease import SuspectNode
 from proto.reserve import WeighReserve
 from proto.vitals import JudgeVm
 from services.ha import guard_react, node_views, verdict_views
@@ -29,6 +30,8 @@ def react(event: Any, recorded: Recorded, views: Views) -> Sequence[Command]:
 def enrich(command: Any, views: Views, now_us: int) -> Any:
     if isinstance(command, JudgeVm):
         return verdict_views.enrich(command, views.vitals, now_us)
+    if isinstance(command, SuspectNode):
+        return replace(command, planned=views.nodes.planned(command.node, views.guards.runs.values()))
     if isinstance(command, FENCE.commands):
         lease = views.nodes.leases.get(command.node, (1, ""))
         return fence_views.enrich(command, views.fences, now_us, lease, views.nodes.moved_us(command.node))

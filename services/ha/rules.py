@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from libs.lease.times import FAST, Times
-from proto.lease import Proof, ProofKind, Silence
+from proto.lease import AskGrant, Proof, ProofKind, Silence
 from services.ha.signs import Node
-from services.ha.states import Isolated, Lease, Suspected
+from services.ha.states import Isolated, Lease, Lost, Suspected
 
 WIDEN = 2
 """how many times longer it takes to become suspicious of a node that says it is slow, or when the grantor itself was late"""
@@ -45,6 +45,38 @@ def patience_us(now_us: int, node: Node, times: Times, late_us: int) -> int:
 def provable(lease: Lease) -> bool:
     """A suspicion starts nothing, and without one nothing is proven. A node whose record moves lives, however silent it is."""
     return isinstance(lease, Suspected)
+
+
+def untold(lease: Lease, ask: AskGrant, incarnation: int) -> bool:
+    """The log was restored, and may have forgotten when this lease began, or that it was declared lost: the node's word comes
+    first, whether it has ended by its own clock."""
+    if incarnation <= 1 or lease.told_in >= incarnation:
+        return False
+    known = ask.epoch == lease.epoch and ask.boot_id == lease.boot_id and not isinstance(lease, Lost)
+    return known or ask.epoch > lease.epoch
+
+
+def lasts(lease: Lease, ask: AskGrant) -> bool:
+    """Nobody can have declared it lost: it has been held without a break, and by the node's own clock it has not ended. An agent
+    that never says is believed for what the log knows of."""
+    return ask.left_us > 0 if ask.left_us is not None else ask.epoch == lease.epoch
+
+
+def over(ask: AskGrant) -> bool:
+    """It has ended by the node's own clock: that it was declared lost may be forgotten."""
+    return ask.left_us == 0
+
+
+UNREAD_US = 10_000_000
+"""of a node that is heard: so long after nobody has read its record in a pool any more, that pool is none of its lease's"""
+
+
+def unread(node: Node, pools: Collection[str], since_us: int, now_us: int) -> frozenset[str]:
+    """Pools in which nobody reads this node's record any more, while it is read in another: they prove nothing, and a node that
+    renewed by them could never be proven lost. It is granted by the others only. since_us: when this observer began to listen."""
+    ago = {pool: now_us - max(node.record(pool).newest_us, since_us, node.since_us) for pool in pools}
+    read = any(for_us <= FAST.suspect_us for for_us in ago.values())
+    return frozenset(pool for pool, for_us in ago.items() if read and for_us > UNREAD_US)
 
 
 def control_spent(asked_us: int, floor: int, wait: int) -> bool:
@@ -123,8 +155,16 @@ def quorum(nodes: int, heard: int, storage: bool, silent: Sequence[str]) -> Hold
     return Hold(said, WORD)
 
 
+def surprising(lease: Lease, anew: bool) -> bool:
+    """Its silence is neither planned (a node that somebody had cordoned, or on which no VM ran) nor explained by the node itself,
+    of which another boot asks: so that a cluster may be brought up to date, node by node, and still be guarded."""
+    return not (anew or (isinstance(lease, Suspected) and lease.planned))
+
+
 def storm(recent: Sequence[str], silent: Sequence[str], most: int, window_s: float) -> Hold | None:
-    """Too many at once: something else is wrong."""
+    """Too many surprises at once: something else is wrong."""
+    if not silent:
+        return None
     count = len(set(recent) | set(silent))
     if count <= most:
         return None

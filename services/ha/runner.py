@@ -129,7 +129,7 @@ class GrantorRunner:
         if stamp != self._stamp:
             self._stamp = stamp
             states = {name: slot.state for name, slot in own.items() if slot.version}
-            self.grantor.see(picture(states, self._views, self._members))
+            self.grantor.see(picture(states, self._views, self._members, self._place.runner.host.incarnation))
 
     # --- out ------------------------------------------------------------------------------------------------------
 

@@ -108,8 +108,10 @@ class Node:
         return True
 
 
-def mark_of(sighting: Sighting, boot_id: str) -> int:
-    return sighting.sequence if sighting.boot_id == boot_id else -1
+def mark_of(sighting: Sighting, boot_id: str, epoch: int) -> int:
+    """A record of a later epoch than the log knows of is of a node that holds a lease which a restored log has forgotten: it counts
+    as a sign of life, whatever boot it is from."""
+    return sighting.sequence if sighting.boot_id == boot_id or sighting.epoch > epoch else -1
 
 
 def counts(sighting: Sighting) -> bool:

@@ -20,8 +20,8 @@ from proto.lease import HaSettings, Proof, Silence
 class LeaseState(Value, tag=True, kw_only=True):
     """epoch: of the lease that the node has or may have. boot_id: the only boot that is granted it; "": none yet. term: whose
     grantor may conclude something about it. pools, tolerant: the most that can be in the node's hands. letter: number of the last.
-    lost_us: when it was lost last without somebody's word (wall clock). address: of its watchdog. stuck, networks: as
-    NodePathsNoted said last."""
+    lost_us: when it was lost last in a way that counts towards a storm (wall clock). address: of its watchdog. stuck, networks: as
+    NodePathsNoted said last. told_in: as LeaseTaken said last."""
 
     epoch: int = 1
     boot_id: str = ""
@@ -33,6 +33,7 @@ class LeaseState(Value, tag=True, kw_only=True):
     address: str = ""
     stuck: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
+    told_in: int = 0
 
     @property
     def times(self) -> Times:
@@ -46,6 +47,8 @@ class Trusted(LeaseState, kw_only=True):
 class Suspected(LeaseState, kw_only=True):
     since_us: int
     silences: tuple[Silence, ...] = ()
+    planned: str = ""
+    unread: tuple[str, ...] = ()
 
 
 class Isolated(LeaseState, kw_only=True):

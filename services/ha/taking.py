@@ -27,12 +27,13 @@ def shared(picture: Picture) -> frozenset[str]:
     return frozenset(pool for pool, nodes in count.items() if nodes >= SHARED_MIN)
 
 
-def nameable(grantor: Grantor, name: str, ask: AskGrant) -> tuple[str, ...]:
-    """The pools by which this node may renew: it reaches them, and so does another, which can look. One that was shared stays named
-    as long as the node reaches it: were its partner removed, this node is not to lose its second path."""
+def nameable(grantor: Grantor, name: str, ask: AskGrant, now_us: int) -> tuple[str, ...]:
+    """The pools by which this node may renew: it reaches them, and so does another, which can look, and does. One that was shared
+    stays named as long as the node reaches it: were its partner removed, this node is not to lose its second path."""
     lease = grantor.picture.leases.get(name)
     kept = lease.pools if lease is not None else ()
-    return tuple(sorted(pool for pool in set(ask.pools) if pool in grantor.shared or pool in kept))
+    may = {pool for pool in ask.pools if pool in grantor.shared or pool in kept}
+    return tuple(sorted(may - rules.unread(grantor.node(name), may, grantor.listens_us, now_us)))
 
 
 def take(grantor: Grantor, now_us: int, wall_us: int) -> Sequence[TakeLease]:
@@ -48,23 +49,39 @@ def take(grantor: Grantor, now_us: int, wall_us: int) -> Sequence[TakeLease]:
 
 
 def _wanted(grantor: Grantor, name: str, lease: Lease, node: Node, now_us: int, wall_us: int) -> TakeLease:
-    ask, tolerant = node.ask, grantor.picture.ha.settings.tolerant
+    ask, tolerant, incarnation = node.ask, grantor.picture.ha.settings.tolerant, grantor.picture.incarnation
+    if ask is not None and rules.untold(lease, ask, incarnation):
+        return _told(grantor, name, lease, ask, now_us, wall_us)
     away = isinstance(lease, Lost) or node.declared is not None
     if away or ask is None or lease.boot_id not in ("", ask.boot_id):
         return _as_it_is(name, lease, wall_us, grantor.term)
-    named = set(nameable(grantor, name, ask))
+    named = set(nameable(grantor, name, ask, now_us))
     held = {pool for pool in lease.pools if pool not in named and not _let_go(grantor, lease, node, ask, pool, now_us)}
     long = tolerant or (lease.tolerant and not _short_by_now(grantor, node, ask, now_us))
     return TakeLease(
         node=name, now_us=wall_us, term=grantor.term, boot_id=ask.boot_id, pools=tuple(sorted(named | held)), tolerant=long,
-        address=ask.address or grantor.picture.members[name].address,
+        address=ask.address or grantor.picture.members[name].address, told_in=incarnation if incarnation > 1 else 0,
+    )  # fmt: skip
+
+
+def _told(grantor: Grantor, name: str, lease: Lease, ask: AskGrant, now_us: int, wall_us: int) -> TakeLease:
+    """A lease that lasts by the node's own clock, with all by which it may be renewing it: a restored log may know less."""
+    later = ask.epoch > lease.epoch
+    if not rules.lasts(lease, ask) or (grantor.node(name).declared is not None and not later):
+        return _as_it_is(name, lease, wall_us, grantor.term)
+    pools = {*nameable(grantor, name, ask, now_us), *(ask.renews or ()), *(() if later else lease.pools)}
+    return TakeLease(
+        node=name, now_us=wall_us, term=grantor.term, boot_id=ask.boot_id, pools=tuple(sorted(pools)),
+        tolerant=grantor.picture.ha.settings.tolerant or lease.tolerant or ask.tolerant,
+        address=ask.address or grantor.picture.members[name].address, epoch=ask.epoch if later else 0,
+        told_in=grantor.picture.incarnation,
     )  # fmt: skip
 
 
 def _as_it_is(name: str, lease: Lease, wall_us: int, term: int) -> TakeLease:
     return TakeLease(
         node=name, now_us=wall_us, term=term, boot_id=lease.boot_id, pools=lease.pools, tolerant=lease.tolerant,
-        address=lease.address,
+        address=lease.address, told_in=lease.told_in,
     )  # fmt: skip
 
 

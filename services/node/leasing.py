@@ -21,7 +21,7 @@ from libs.common.messages import Fact, NodeId, Reply, encode
 from libs.lease.effects import State
 from libs.lease.times import FAST
 from proto.compute import Capabilities, GoneCause
-from proto.lease import AskGrant, Granted, LeaseBeat, ReportReturned, Sighting
+from proto.lease import UNKNOWN, AskGrant, Granted, LeaseBeat, Refuse, ReportReturned, Sighting
 from services.node.drivers import CannotStart, Machine, MachineChanged
 from services.node.effects import Act
 from services.node.watchdog_line import NoWatchdog, WatchdogLine
@@ -198,7 +198,7 @@ class Leasing:
         ended = state["own"] == State.ENDED and state["epoch"] == self._returned
         ask = AskGrant(
             self._node, self._boot_id, 0 if ended else int(state["epoch"]), now_us(), int(state["term"]), int(state["guarded"]),
-            tuple(sorted(self.pools.values())), tuple(state["renews"]), bool(state["tolerant"]),
+            tuple(sorted(self.pools.values())), tuple(state["renews"]), bool(state["tolerant"]), left_us=left_us(state, now_us()),
         )  # fmt: skip
         try:
             granted = _granted(await self._bus.request(f"lease.{self._node}", encode(ask), timeout_s=GRANT_S_MAX))
@@ -210,7 +210,24 @@ class Leasing:
             return
         finally:
             self._asked -= 1
+        if ended and forgotten(granted, self._returned):
+            self._returned = 0
         self.line.say("grant", **{name: getattr(granted, name) for name in granted.__struct_fields__})
+
+
+def left_us(state: dict[str, Any], now_us: int) -> int | None:
+    """AskGrant.left_us, by the watchdog's last word. It only ever lasts longer than that says."""
+    if state["own"] not in (State.HELD, State.PAUSED):
+        return 0
+    if "at_us" not in state:
+        return None
+    left = int(state["at_us"]) + int(state["left_us"]) - now_us
+    return left if left > 0 else UNKNOWN
+
+
+def forgotten(granted: Granted, returned: int) -> bool:
+    """The log does not know that the node has come back from that epoch: it was restored to before that, and is told again."""
+    return granted.refused in ("", Refuse.LOST) and 0 < granted.epoch <= returned
 
 
 def sighting_of(found: dict[str, Any]) -> Sighting:

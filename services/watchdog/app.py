@@ -329,7 +329,7 @@ class Watchdog:
         self._told, self._sightings = self._own(), []
         self._line.say(
             "state", own=str(holder.state), epoch=holder.epoch, term=holder.term, guarded=len(holder.vms), clean=holder.clean,
-            left_us=max(0, holder.end_us - at_us) if holder.renewed_us else 0, doomed=holder.doomed, slow=self._slow,
+            at_us=at_us, left_us=max(0, holder.end_us - at_us) if holder.renewed_us else 0, doomed=holder.doomed, slow=self._slow,
             pools={pool.name: pool.word for pool in self._words.values() if pool.direct},
             watch_at=self._echo.at if self._echo else "", sightings=sightings, renews=holder.pools, tolerant=holder.tolerant,
         )  # fmt: skip

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from libs.common.decider import Refused
 from libs.common.messages import NodeId
 from proto.lease import (
@@ -21,6 +23,7 @@ from proto.lease import (
     Records,
     ReportReturned,
     Sighting,
+    SuspectNode,
 )
 from services.ha.effects import Ask, Effect, FenceNode, Member, Picture, Reply, Tell
 from services.ha.grantor import Grantor
@@ -85,6 +88,7 @@ class Rig:
         self.checks = True
         self.led = 1
         self.violations: list[str] = []
+        self.planned: dict[str, str] = {}
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -194,6 +198,8 @@ class Rig:
                     self.fences.append(effect)
 
     def decide(self, command: Any) -> None:
+        if isinstance(command, SuspectNode):
+            command = replace(command, planned=self.planned.get(command.node, ""))
         main = type(command) in HA.commands
         state: Any = self.ha if main else self.leases.get(command.node, Trusted())
         decider: Any = HA if main else LEASE

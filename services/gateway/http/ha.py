@@ -40,7 +40,7 @@ async def _found(gateway: Gateway) -> Ha:
     return Ha(
         armed=shown.armed, settings=HaRules.of(shown.settings), reason=shown.reason, until_us=shown.until_us, held=shown.held,
         remedy=shown.remedy, term=shown.term, holder=shown.holder, term_us=shown.term_us,
-        nodes=[_node(one, view.nodes.get(one.node, Standing()).faults(pools), shown.at_us) for one in shown.nodes],
+        nodes=[_node(one, view.nodes.get(one.node, Standing()).remarks(pools), shown.at_us) for one in shown.nodes],
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def _of_log(view: HaView, names: list[str], pools: dict[str, str]) -> Ha:
     for name in names:
         found = view.nodes.get(name, Standing())
         nodes.append(
-            HaNode(name, found.standing, found.since_us, found.sentence, found.epoch, faults=found.faults(pools))
+            HaNode(name, found.standing, found.since_us, found.sentence, found.epoch, faults=found.remarks(pools))
         )
     return Ha(
         armed=view.armed, settings=HaRules.of(view.settings), reason=view.reason, until_us=view.until_us, held=view.held,

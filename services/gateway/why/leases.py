@@ -45,8 +45,12 @@ def _of_node(event: Any) -> str:
             renewed = f", renewed by {', '.join(event.pools)} too" if event.pools else ", renewed by requests alone"
             boot = f" (boot {event.boot_id[:8]}{renewed})" if event.boot_id else ""
             return f"the grantor of term {event.term} grants {event.node} its lease{boot}"
+        case NodeSuspected(unread=pools) if pools:
+            said = f"nobody can read the record of {event.node} in pool {', '.join(pools)}, by which it may be renewing its lease"
+            return f"{said}: that lease cannot be proven to be spent; {help_unread(event.node)}"
         case NodeSuspected():
-            return f"{event.node} is suspected: {said_silences(event.silences)}; nothing is done to its VMs"
+            planned = f" ({event.planned}: that counts towards no storm)" if event.planned else ""
+            return f"{event.node} is suspected: {said_silences(event.silences)}; nothing is done to its VMs{planned}"
         case NodeTrusted():
             return f"{event.node} asks for its lease again"
         case NodeIsolated():
@@ -56,18 +60,25 @@ def _of_node(event: Any) -> str:
             return f"{event.node} is lost, and its epoch {event.epoch} over: {PROVEN[event.proof.kind]} ({event.proof.sentence})"
         case NodeOffProven():
             return f"nothing at all of {event.node} runs: {PROVEN[event.proof.kind]} ({event.proof.sentence})"
+        case NodeReturned(held=True):
+            return f"{event.node} holds a lease of epoch {event.epoch}, which began after what the log was restored to: it goes on"
         case NodeReturned():
             return f"{event.node} has ended what was no longer its own, and may have a lease of epoch {event.epoch}"
         case NodePathsNoted(pools=(), networks=()):
             return f"{event.node} has its storage and its networks again"
         case NodePathsNoted():
-            stuck = [f"it cannot write its record in pool {pool}" for pool in event.pools]
+            stuck = [f"its record in pool {pool} is not written, or nobody can read it" for pool in event.pools]
             then = "; its VMs are to move away" if event.move else ""
             return f"{event.node} is heard, but {'; '.join([*stuck, *event.networks])}{then}"
         case LeaseForgotten():
             return f"{event.node} left the cluster: its lease is none any more"
         case _:
             return ""
+
+
+def help_unread(node: str) -> str:
+    """What helps a node that cannot be proven lost."""
+    return f"bring the pool back, or look at {node} and say that it is off (asvctl ha confirm-off {node} --reason …)"
 
 
 def said_silences(silences: tuple[Silence, ...]) -> str:
