@@ -51,7 +51,7 @@ async def why(request: Asked, gateway: NamedDependency[Gateway], kind: FromPath[
             raise unknown(kind, name)
     try:
         shown = partial(_shown, request, gateway, name if kind == "vm" else "")
-        found = await ask.why(gateway.log, f"{kind}/{name}", stream, shown, beside)
+        found = await ask.why(gateway.log, f"{kind}/{name}", stream, shown, beside, gateway.model.ha.led)
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -43,10 +43,12 @@ class Why(msgspec.Struct):
 
 
 async def why(
-    log: EventLog, object: str, stream: str, shown: Callable[[Known], Known | None], beside: Sequence[int] = ()
-) -> Why:
+    log: EventLog, object: str, stream: str, shown: Callable[[Known], Known | None], beside: Sequence[int] = (),
+    led: Mapping[int, Sequence[int]] | None = None,
+) -> Why:  # fmt: skip
     """The newest stories of a stream, with all that led to its events. beside: positions of other streams' events that belong to
-    it, in order. shown: what of an event the asker is told; None: nothing. Raises LogError."""
+    it, in order. led: positions of what led to an event, though none of it caused it alone. shown: what of an event the asker is
+    told; None: nothing. Raises LogError."""
     own = await read_newest(log, stream)
     older = own[0].version - 1 if own else 0
     every = [*map(known, own), *await read_at(log, beside)]
@@ -62,6 +64,10 @@ async def why(
             if (cause := shown(known(recorded))) is not None:
                 events[recorded.position] = cause
                 wanted.append(cause.meta)
+    before = sorted({at for position in events for at in (led or {}).get(position, ())} - events.keys())
+    for one in await read_at(log, before[:CAUSES_MAX]):
+        if (found := shown(one)) is not None:
+            events[one.recorded.position] = found
     evidence = {at: lines for at, found in events.items() if (lines := _evidence(found))}
     return Why(object, stories(events.values(), evidence, episodes(events.values())), older)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from proto.fence import FenceConfirmed, FenceDropped, FenceFailed, FenceRequested
 from proto.guard import GuardEnded, RestartWanted, VmOwed, VmUnplaced
 from proto.ladder import LadderClimbed, LadderDescended
 from proto.lease import NodeIsolated, NodeLost, NodeOffProven, NodeReturned, NodeSuspected, NodeTrusted
@@ -36,6 +37,8 @@ def _of(known: Known) -> tuple[str, str] | None:
         case LadderClimbed() | LadderDescended():
             return "ladder", known.event.node
         case NodeSuspected() | NodeIsolated() | NodeTrusted() | NodeLost() | NodeOffProven() | NodeReturned():
+            return "node", known.event.node
+        case FenceRequested() | FenceConfirmed() | FenceFailed() | FenceDropped() if not known.meta.actor.startswith("user:"):
             return "node", known.event.node
         case VmOwed() | RestartWanted() | VmUnplaced() | GuardEnded() if not known.meta.actor.startswith("user:"):
             return "guard", known.event.vm

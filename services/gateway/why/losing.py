@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from proto import guard as g
-from proto.compute import GoneCause, VmLeftStopped, VmRestartDenied, VmStartRequested, VmStopped
+from proto.compute import (
+    GoneCause,
+    VmGuarded,
+    VmGuardRequested,
+    VmLeftStopped,
+    VmRestartDenied,
+    VmStartRequested,
+    VmStopped,
+)
 from proto.placement import Filter
 from proto.reserve import ReserveSet
 
@@ -25,6 +33,10 @@ def of_losing(event: Any) -> str:
     match event:
         case VmStopped(cause=GoneCause.NODE_LOST):
             return f"generation {event.generation} runs on {event.node} no more, as is proven: {event.sentence}"
+        case VmGuardRequested():
+            return f"{event.node}'s watchdog is to guard it from now on: it was started when nothing there was guarded"
+        case VmGuarded():
+            return f"{event.node}'s watchdog was seen to guard it: it may start elsewhere should that node be lost"
         case VmLeftStopped():
             return "somebody wants it stopped: nothing starts it by itself any more"
         case VmRestartDenied():
