@@ -54,9 +54,12 @@ from proto.plan import VmAllotmentDenied as VmAllotmentDenied
 from proto.plan import VmAllotmentRequested as VmAllotmentRequested
 from proto.plan import VmAllotted as VmAllotted
 from proto.restart import LoseVm as LoseVm
+from proto.restart import ProtectVm as ProtectVm
 from proto.restart import RestartCommand as RestartCommand
 from proto.restart import RestartEvent as RestartEvent
 from proto.restart import RestartVm as RestartVm
+from proto.restart import VmGuarded as VmGuarded
+from proto.restart import VmGuardRequested as VmGuardRequested
 from proto.restart import VmLeftStopped as VmLeftStopped
 from proto.restart import VmRestartDenied as VmRestartDenied
 from proto.seen import GoneCause as GoneCause

@@ -24,6 +24,16 @@ class LoseVm(Command):
     incarnation: int = 1
 
 
+class ProtectVm(Command):
+    """It runs under no lease, as it was started before its node had one, or before another node reached its pools: it may be
+    guarded by now. shared: pools (name to word) in which it may be, as compute's own view says of that node; None: that guards
+    nothing."""
+
+    vm: Name
+    node: Name
+    shared: dict[str, str] | None = None
+
+
 class RestartVm(Command):
     """From a reaction to RestartWanted. Only a VM that stopped against its will is started by it. node: only there, not_node: not
     there. failover: it may use the memory that is kept for VMs of lost nodes. choice, unheard, incarnation: as for StartVm."""
@@ -36,6 +46,23 @@ class RestartVm(Command):
     choice: Placement | None = None
     unheard: tuple[str, ...] = ()
     incarnation: int = 1
+
+
+class VmGuardRequested(Event):
+    """Its node's watchdog is to guard it from now on. No lease's end says anything of it before that is seen."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+
+
+class VmGuarded(Event):
+    """Its agent has seen that its node's watchdog guards it. epoch: of the lease under which."""
+
+    vm: VmId
+    node: NodeId
+    generation: int
+    epoch: int = 0
 
 
 class VmRestartDenied(Event):
@@ -55,5 +82,5 @@ class VmLeftStopped(Event):
     generation: int
 
 
-RestartCommand = LoseVm | RestartVm
-RestartEvent = VmRestartDenied | VmLeftStopped
+RestartCommand = LoseVm | ProtectVm | RestartVm
+RestartEvent = VmGuardRequested | VmGuarded | VmRestartDenied | VmLeftStopped

@@ -41,7 +41,7 @@ class ReportVm(Fact):
     """What the agent saw of one VM, repeated until it is answered. order_version: the latest order it has acted on;
     resets: how many resets it has carried out; failed: `sentence` says why it could not start. hardware: what it has, where that
     is known. disks, nics: what it was last ordered to have, where that was before the log's present incarnation. drifts: what of it
-    is otherwise than ordered; None: nobody looked yet. epoch: of the lease that its node has.
+    is otherwise than ordered; None: nobody looked yet. epoch: of the lease that its node has. guarded: its watchdog guards it.
 
     Of a migration: address: where an incoming process waits. sending: the guest is being sent, or was and may yet be recalled;
     unsent: why sending ended without success. moved_to: the incoming generation that the guest was sent to whole, once that is
@@ -78,3 +78,4 @@ class ReportVm(Fact):
     panic: str = ""
     screen: Screen | None = None
     epoch: int = 0
+    guarded: bool = False

@@ -202,7 +202,8 @@ class NodeProcess:
     def _told(self, said: SimDone | MachineChanged) -> None:
         assert self.agent is not None
         if isinstance(said, SimDone):
-            if said.verb in GUARDED:
+            if said.verb in GUARDED or said.verb == "fit":
+                self.watchdog.processes()
                 self.watchdog.over(said.vm)
             error = "" if said.error is None else str(said.error)
             if isinstance(said.error, Locked | LeaseRefused):
@@ -258,7 +259,7 @@ class NodeProcess:
         """What a guarded VM may do under a lease only, the watchdog is asked about first."""
         machine = self.host.vms.get(act.vm)
         spec = act.spec or (machine.spec if machine is not None else None)
-        if spec is not None and (why := self.lease.may(act.vm, act.verb, spec)):
+        if spec is not None and (why := self.lease.may(act.vm, "start" if act.guards else act.verb, spec)):
             self.world.guards[f"no {act.verb} without a lease"] += 1
             refused = SimDone(act.vm, act.verb, CannotStart(why), machine.machine() if machine is not None else None)
             self.later(1_000, lambda: self._told(refused))

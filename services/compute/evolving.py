@@ -15,6 +15,8 @@ from proto.compute import (
     VmDevicesNoted,
     VmEvent,
     VmFound,
+    VmGuarded,
+    VmGuardRequested,
     VmLaunchRequested,
     VmLeftStopped,
     VmMemoryNoted,
@@ -111,7 +113,7 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
         case VmStopRequested():
             after = Stopping(
                 definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s,
-                cause=event.cause, protected=isinstance(vm, Launching | Running | Arriving) and vm.spec.protected,
+                cause=event.cause, protected=_covered(vm),
             )  # fmt: skip
         case _ if isinstance(vm, Migrating):
             after = _evolve_migration(vm, event)
@@ -121,6 +123,11 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
             after = vm
     highest = max(vm.highest, after.highest)
     return replace(after, given=highest if highest > after.generation else 0, version=vm.version + 1)
+
+
+def _covered(vm: Vm) -> bool:
+    """Its process, by the lease of its node."""
+    return vm.covered if isinstance(vm, Running) else isinstance(vm, Launching | Arriving) and vm.spec.protected
 
 
 def _tried_again(vm: Vm) -> bool:
@@ -294,5 +301,9 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
             return replace(vm, wish=event)
         case VmAllotmentDenied():
             return replace(vm, wish=None)
+        case VmGuardRequested():
+            return replace(vm, spec=replace(vm.spec, protected=True), guarding=True)
+        case VmGuarded():
+            return replace(vm, guarding=False, epoch=event.epoch)
         case _:
             return drifting.evolve(growth.evolve(vm, event), event)

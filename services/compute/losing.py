@@ -13,7 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from libs.common.decider import Refused
-from proto.compute import GoneCause, LoseVm, RestartVm, VmEvent, VmRestartDenied
+from proto.compute import (
+    GoneCause,
+    LoseVm,
+    ProtectVm,
+    ReportVm,
+    RestartVm,
+    VmEvent,
+    VmGuarded,
+    VmGuardRequested,
+    VmRestartDenied,
+)
 from services.compute import ending, restored, starting
 from services.compute.reasons import explain
 from services.compute.states import (
@@ -37,7 +47,7 @@ def lose(command: LoseVm, vm: Vm) -> Sequence[VmEvent]:
             return _lose_move(command, vm)
         case Reserving() if vm.node == command.node:
             return starting.fail(vm, command.sentence, command.incarnation, command.choice)
-        case Running() if vm.node == command.node and vm.epoch <= command.epoch and _covers(command, vm.spec.protected):
+        case Running() if vm.node == command.node and vm.epoch <= command.epoch and _covers(command, vm.covered):
             return [stopped(vm, GoneCause.NODE_LOST, command.sentence)]
         case Launching() | Arriving() if vm.node == command.node and _covers(command, vm.spec.protected):
             return [stopped(vm, GoneCause.NODE_LOST, command.sentence)]
@@ -45,6 +55,22 @@ def lose(command: LoseVm, vm: Vm) -> Sequence[VmEvent]:
             return [stopped(vm, GoneCause.NODE_LOST, command.sentence)]
         case _:
             return ()
+
+
+def protect(command: ProtectVm, vm: Vm) -> Sequence[VmEvent]:
+    """Of one that runs and is not being moved: in two steps, for until its watchdog guards it nothing ends it with the lease."""
+    if not isinstance(vm, Running) or vm.node != command.node or vm.spec.protected or command.shared is None:
+        return ()
+    if any(not d.pool_id or command.shared.get(d.pool) != d.pool_id for d in vm.spec.disks if not d.bus.is_cd):
+        return ()
+    return [VmGuardRequested(vm=vm.id, node=vm.node, generation=vm.generation)]
+
+
+def guarded(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
+    """What its agent says of that."""
+    if not vm.guarding or not fact.guarded or not fact.epoch:
+        return ()
+    return [VmGuarded(vm=vm.id, node=vm.node, generation=vm.generation, epoch=fact.epoch)]
 
 
 def _covers(command: LoseVm, protected: bool) -> bool:
@@ -60,7 +86,7 @@ def _lose_move(command: LoseVm, vm: Migrating) -> Sequence[VmEvent]:
     running = vm.running
     if vm.node != command.node or vm.source_gone or running.epoch > command.epoch:
         return ()
-    if not _covers(command, running.spec.protected):
+    if not _covers(command, running.covered):
         return ()
     return ending.failed(vm, command.sentence, source_gone=True, cause=GoneCause.NODE_LOST)
 

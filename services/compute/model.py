@@ -33,6 +33,7 @@ from proto.compute import (
     NoteDevices,
     NoteMemory,
     PauseVm,
+    ProtectVm,
     Refusal,
     ReportVm,
     ResetVm,
@@ -82,6 +83,8 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             return reports.report(command, vm)
         case LoseVm(), _:
             return losing.lose(command, vm)
+        case ProtectVm(), _:
+            return losing.protect(command, vm)
         case RestartVm(), _:
             return losing.restart(command, vm)
         case AbandonStart(), _:

@@ -44,10 +44,17 @@ def shared_with(disks: Iterable[DiskWish], there: Sequence[str]) -> tuple[str, .
 def protected(disks: Iterable[Disk], here: Capabilities | None, nodes: Iterable[Capabilities]) -> bool:
     """Whether a guest on a node is guarded by its lease, and so may start elsewhere: all that it writes is in pools that two nodes
     reach by the same word and in which a second writer is kept away, and the node has a watchdog."""
+    safe = guardable(here, nodes)
+    return safe is not None and all(disk.pool_id and safe.get(disk.pool) == disk.pool_id for disk in disks if not disk.bus.is_cd)
+
+
+def guardable(here: Capabilities | None, nodes: Iterable[Capabilities]) -> dict[str, str] | None:
+    """Pools (name to word) in which a guest on that node may have what it writes, to be guarded; None: its node guards nothing."""
+    if here is None or not here.watchdog:
+        return None
     known = list(nodes)
-    written = {(disk.pool, disk.pool_id) for disk in disks if not disk.bus.is_cd}
-    shared = all(id and sum(_locks(can, pool, id) for can in known) > 1 for pool, id in written)
-    return shared and here is not None and here.watchdog and all(_locks(here, pool, id) for pool, id in written)
+    mine = {pool: id for pool, id in here.pool_ids.items() if _locks(here, pool, id)}
+    return {pool: id for pool, id in mine.items() if sum(_locks(can, pool, id) for can in known) > 1}
 
 
 def _locks(can: Capabilities, pool: str, id: str) -> bool:

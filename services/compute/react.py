@@ -34,7 +34,7 @@ from proto.node import OrderGreeting, OrderVm, Want
 from proto.nodes import OrderLeave
 from proto.plan import MakePlan, ReviewPlan
 from proto.vitals import VerdictReached
-from services.compute import lost, panics, plan, pressed
+from services.compute import bare, lost, panics, plan, pressed
 from services.compute.balance import wiring
 from services.compute.drain import Draining
 from services.compute.nodes import Joined, Member
@@ -46,7 +46,8 @@ STARTS = frozenset({Purpose.START, Purpose.FAILOVER, Purpose.FOUND, Purpose.MIGR
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
-    more = [*wiring.react(event, recorded, views.balance), *pressed.react(event, views.stilled), *lost.react(event, views)]
+    more = [*wiring.react(event, recorded, views.balance), *pressed.react(event, views.stilled)]
+    more += [*lost.react(event, views), *bare.react(event, views)]
     own = _react(event, recorded, views)
     return [*own, *more] if more else own
 

@@ -19,7 +19,7 @@ from proto.compute import (
     VmStarted,
     VmStopped,
 )
-from services.compute import drifting, growth, migration, panics, restored, space
+from services.compute import drifting, growth, losing, migration, panics, restored, space
 from services.compute.starting import fail
 from services.compute.states import (
     Absent,
@@ -107,7 +107,7 @@ def _report_running(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
         if resumed:
             events.append(VmResumed(vm=vm.id, generation=vm.generation))
     events += [*space.report(fact, vm, resumed=resumed), *panics.report(fact, vm)]
-    return [*events, *growth.report(fact, vm), *drifting.report(fact, vm)]
+    return [*events, *growth.report(fact, vm), *drifting.report(fact, vm), *losing.guarded(fact, vm)]
 
 
 def _resets(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:

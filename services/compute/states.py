@@ -118,7 +118,7 @@ class Running(Placed, kw_only=True):
     the ledger is asked for. hardware: what it was last seen to have. growth: the size it is to have, growing once that is
     ordered, at growth_version. full: it stands still, as these disks' pools are full. drifts:
     what of it was last seen otherwise than ordered. stilled: it is the memory ladder that wants it paused. epoch: of the lease that
-    its node had when it was first seen running."""
+    its node had when it was first seen running, or guarded. guarding: it is to be guarded, and was not seen to be."""
 
     word = "running"
     spec: MachineSpec
@@ -139,6 +139,12 @@ class Running(Placed, kw_only=True):
     drifts: tuple[Drift, ...] = ()
     stilled: bool = False
     epoch: int = 0
+    guarding: bool = False
+
+    @property
+    def covered(self) -> bool:
+        """By its node's lease: what is spent or given up says that it runs no more."""
+        return self.spec.protected and not self.guarding
 
     @property
     def held(self) -> bool:

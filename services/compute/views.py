@@ -40,6 +40,7 @@ from proto.placement import PlacementRules
 from proto.plan import PlanMade
 from proto.pools import PoolSet
 from services.compute.balance.facts import BalanceViews
+from services.compute.bare import Bare
 from services.compute.cells import Planned
 from services.compute.devices import wishes
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
@@ -84,6 +85,7 @@ class Views(_Derived):
     homes: Homes = field(default_factory=Homes)
     rooms: PoolRooms = field(default_factory=PoolRooms)
     lost: LostNodes = field(default_factory=LostNodes)
+    bare: Bare = field(default_factory=Bare)
     networks: Networks = field(default_factory=Networks)
     incarnation: int = 1
     finalized: int = 1
@@ -107,7 +109,7 @@ class Views(_Derived):
         if self.networks.apply(event):
             return
         self.stilled.apply(recorded, event)
-        self._lose(self.lost.apply(event))
+        self._lose(self.lost.apply(event), event)
         if vm := getattr(event, "vm", ""):
             self.homes.apply(event, vm in self.at and vm not in self.moves)
         match event:
@@ -158,8 +160,9 @@ class Views(_Derived):
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
 
-    def _lose(self, name: str) -> None:
+    def _lose(self, name: str, event: Any) -> None:
         """That node is lost, or back."""
+        self.bare.apply(event)
         if view := self.nodes.get(name):
             view.lost = name in self.lost.nodes
             self.fleet.changed(name)

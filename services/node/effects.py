@@ -48,7 +48,8 @@ class Persist:
 @dataclass(frozen=True, slots=True)
 class Act:
     """Let the driver do `verb` (start, shutdown, kill, pause, resume, reset, fit, look, witness; receive, activate, send, recall),
-    then `on_done(vm, verb, error, machine)`. address: where to send; move: what else a guest's way needs."""
+    then `on_done(vm, verb, error, machine)`. address: where to send; move: what else a guest's way needs. guards: it is guarded
+    from then on, and was not before."""
 
     vm: str
     verb: str
@@ -56,6 +57,7 @@ class Act:
     trace: str = ""
     address: str = ""
     move: Move = AT_HAND
+    guards: bool = False
 
 
 @dataclass(frozen=True, slots=True)

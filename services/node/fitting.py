@@ -1,9 +1,9 @@
 """What an agent does so that a running VM has the hardware that is ordered. Pure; a part of model.Agent.
 
 A start gives a VM all of it. From then on the driver is asked to fit it whenever an order names another size, disk or NIC than
-the last fit did, once after an adoption (an earlier agent may have been cut short), and again, ever less often, while the guest
-has not done what it was asked; a guest that was reset is asked at once. A guest that stands still or is on its way to another
-node is left alone.
+the last fit did, or that it is to be guarded, once after an adoption (an earlier agent may have been cut short), and again, ever
+less often, while the guest has not done what it was asked; a guest that was reset is asked at once. A guest that stands still or
+is on its way to another node is left alone.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def wanted(vm: Vm, order: OrderVm, machine: Machine, now_us: int) -> bool:
     return not same or 0 < vm.refit_us <= now_us
 
 
+def guards(vm: Vm, spec: MachineSpec) -> bool:
+    """The watchdog is to guard it from this fit on, as far as is known: it begins under a lease that is held, as a start does."""
+    return spec.protected and (vm.fitted is None or not vm.fitted.protected)
+
+
 def done(vm: Vm, machine: Machine | None, now_us: int) -> None:
     """The driver has fitted it, as far as it could."""
     soon, vm.stirred = vm.stirred, False
@@ -71,4 +76,5 @@ def reset(vm: Vm, now_us: int) -> None:
 
 def _hardware(spec: MachineSpec) -> tuple[object, ...]:
     shape = spec.shape
-    return shape.vcpus, shape.memory_mib, spec.disks, spec.nics, spec.leaving, spec.born, spec.dimms_mib, spec.taking
+    size = shape.vcpus, shape.memory_mib, spec.born, spec.dimms_mib
+    return *size, spec.disks, spec.nics, spec.leaving, spec.taking, spec.protected

@@ -239,7 +239,7 @@ async def leased(
     leasing: Leasing | None, act: Act, carry_out: Callable[[], Awaitable[Machine | None]]
 ) -> Machine | None:
     """A verb that lets a guarded guest run is carried out under a held lease only. Raises DriverError."""
-    start = act.verb in STARTS and act.spec is not None and act.spec.protected
+    start = act.guards or (act.verb in STARTS and act.spec is not None and act.spec.protected)
     if leasing is None or not (start or act.verb in RUNS):
         return await carry_out()
     if why_not := await leasing.begin(act.vm, start=start):

@@ -325,7 +325,8 @@ class Agent:
         spec = order.spec if verb in ("start", "receive", "fit") and order is not None else None
         vm.fitting = spec or vm.fitting
         move = moving.way(order) if order is not None and verb in ("receive", "send") else AT_HAND
-        return [Act(vm.kept.vm, verb, spec, order.trace if order else "", address, move)]
+        guards = verb == "fit" and spec is not None and fitting.guards(vm, spec)
+        return [Act(vm.kept.vm, verb, spec, order.trace if order else "", address, move, guards)]
 
     def _persist(self, vm: Vm, kept: Kept, busy: str = "persist") -> list[NodeEffect]:
         vm.busy = busy

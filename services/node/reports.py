@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from libs.common.messages import NodeId
 from proto.compute import ReportVm, Seen
 from services.node import moving
@@ -40,4 +42,5 @@ def report_of(node: NodeId, vm: Vm, met: int = 0) -> ReportVm:
         panic=(vm.panic or "the guest panicked") if machine is not None and machine.status == PANICKED else "",
         screen=vm.screen if machine is not None and machine.status == PANICKED else None,
     )
+    fact = msgspec.structs.replace(fact, guarded=machine is not None and vm.fitted is not None and vm.fitted.protected)
     return moving.told(fact, vm)

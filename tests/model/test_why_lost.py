@@ -1,4 +1,4 @@
-"""A node's loss is told as one story, of the node and of each VM: what was seen of it, how it was proven, what became of its VMs."""
+"""A node's loss is told as one story, of the node and of each VM: what was seen, how it was proven, what became of its VMs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_vm_tells_from_the_suspicion_to_the_start_elsewhere() -> None:
     found = await told_of(vm=True)
     story = next(one for one in found.stories if any(step.type == "node_lost" for step in flat(one.steps)))
     told = list(flat(story.steps))
-    assert in_order(told, "node_suspected", "node_lost", "vm_stopped", "vm_owed", "restart_wanted", "vm_start_requested", "vm_started")
+    assert in_order(told, "node_suspected", "node_lost", "vm_stopped", "vm_owed", "restart_wanted", "vm_started")
     lost = next(step for step in told if step.type == "node_lost")
     assert "lease is spent on every path" in lost.sentence
     assert [step.type for step in lost.effects][:1] == ["vm_stopped"], "what follows from it stands below it"

@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
+
 from proto.machine import MachineSpec
 from services.node.drivers import AT_HAND, CannotStart, Machine, Move
 from services.node.drivers.qemu import lease
@@ -69,6 +71,12 @@ class Bodies:
         if (body := self.all.get(vm)) is not None and body.lock < 0:
             body.lock = self._leased(body.spec)
 
+    def guard(self, spec: MachineSpec) -> None:
+        """Its record says from now on whether it is guarded. Raises OSError."""
+        folder = Folder(self._state, spec.vm)
+        if (record := folder.load()) is not None and record.protected != spec.protected:
+            folder.save(msgspec.structs.replace(record, protected=spec.protected))
+
     def end(self, vm: str) -> None:
         """Also where there is none any more."""
         if (body := self.all.pop(vm, None)) is not None:
@@ -100,6 +108,11 @@ class EmbodiedDriver(SimulatedDriver):
     async def activate(self, vm: str) -> Machine:
         await asyncio.to_thread(self._bodies.activate, vm)
         return await super().activate(vm)
+
+    async def fit(self, spec: MachineSpec) -> Machine:
+        machine = await super().fit(spec)
+        await asyncio.to_thread(self._bodies.guard, spec)
+        return machine
 
     async def close(self) -> None:
         await super().close()

@@ -35,6 +35,7 @@ def fit(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
         shape = replace(vm.spec.shape, vcpus=wish.shape.vcpus, memory_mib=wish.shape.memory_mib)
         vm.spec = replace(vm.spec, shape=shape, dimms_mib=wish.dimms_mib)
         vm.plugged_vcpus = max(vm.plugged_vcpus, shape.vcpus)
+    vm.spec = replace(vm.spec, protected=wish.protected)
     hardware = replace(_hardware(vm, tuple(found)), chains=chains, took=vm.took if wish.taking is not None else None)
     return SimDone(due.vm, "fit", machine=replace(vm.machine(), hardware=hardware))
 
