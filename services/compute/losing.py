@@ -41,6 +41,16 @@ from services.compute.states import (
 )
 
 
+def decide(command: LoseVm | ProtectVm | RestartVm, vm: Vm) -> Sequence[VmEvent]:
+    match command:
+        case LoseVm():
+            return lose(command, vm)
+        case ProtectVm():
+            return protect(command, vm)
+        case RestartVm():
+            return restart(command, vm)
+
+
 def lose(command: LoseVm, vm: Vm) -> Sequence[VmEvent]:
     match vm:
         case Migrating():

@@ -81,12 +81,8 @@ def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
             raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
         case ReportVm(), _:
             return reports.report(command, vm)
-        case LoseVm(), _:
-            return losing.lose(command, vm)
-        case ProtectVm(), _:
-            return losing.protect(command, vm)
-        case RestartVm(), _:
-            return losing.restart(command, vm)
+        case (LoseVm() | ProtectVm() | RestartVm()), _:
+            return losing.decide(command, vm)
         case AbandonStart(), _:
             return restored.abandon(command, vm)
         case ((NoteMemory() | NoteDevices() | NoteAllotment() | NoteResize()), Absent()):
