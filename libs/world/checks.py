@@ -3,7 +3,8 @@
 Safety, at every step:
     S1  a VM has at most one process that runs its guest or may, and a disk is open in at most one: a process that waits for a guest
         is none until it is activated
-    S11 no guest that was sent whole is thrown away, unless it is to be stopped (or the database was restored meanwhile)
+    S11 no guest that was sent whole is thrown away, unless it is to be stopped, its source was lost before it could say so (nobody
+        else can: it starts anew), or the database was restored meanwhile
     S10 no guest goes on with a memory that is older than itself
     S3  generations only rise: in the log, on every agent's disk, in the lease records; also over a restore of the database
     S7  the log has no gap, positions and versions count up by one
@@ -34,7 +35,7 @@ from libs.memory.promise import promise_of
 from libs.memory.prove import Proof
 from libs.world.decoding import registries
 from libs.world.lease_checks import LeaseChecks
-from proto.compute import VmDeleted
+from proto.compute import GoneCause, VmDeleted
 from services.node.drivers import NO_SPACE
 from services.node.model import Kept
 
@@ -131,6 +132,8 @@ class Checker:
             self._disks(event)
         if recorded.type == "vm_stop_requested":
             self.stops.add((event.vm, event.generation))
+        if recorded.type == "vm_migration_failed" and event.cause == GoneCause.NODE_LOST:
+            self.stops.add((event.vm, event.incoming))
         if recorded.type in ("vm_start_requested", "vm_migration_requested") and recorded.position > self.known:
             given = event.generation if recorded.type == "vm_start_requested" else event.incoming
             if given <= self.generations.get(event.vm, 0):
