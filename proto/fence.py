@@ -182,7 +182,7 @@ class NoteTest(Tick):
 
 class NoteFence(Tick):
     """How one try of an attempt went. reads: in order, those before the order have after_ms < 0. twin as above; spoke_us: when
-    the node showed itself last, on any path."""
+    the node showed itself last, on any path; moved_us: when its record in a pool was seen to move last."""
 
     node: Name
     attempt: int
@@ -191,6 +191,7 @@ class NoteFence(Tick):
     error: str = ""
     twin: str = ""
     spoke_us: int = 0
+    moved_us: int = 0
 
 
 class DoubtFence(Tick):

@@ -129,3 +129,7 @@ class Probes(Value):
 
     answered_ms: dict[str, float] = {}
     error: str = ""
+
+    @property
+    def reached(self) -> tuple[str, ...]:
+        return tuple(node for node, took_ms in self.answered_ms.items() if took_ms >= 0)

@@ -21,7 +21,8 @@ FAULTS = frozenset(word for word, kind in KINDS.items() if kind.breaks != "peopl
 
 class Census(msgspec.Struct):
     """trees: so many are done. schedules: that count; left_out: that do not. restarts: of those that count, with a lost node and a
-    restart decided. held, own: deliveries on their paths, and executed for them alone. settled: were followed into peace."""
+    restart decided. held, own: deliveries on their paths, and executed for them alone. settled: were followed into peace.
+    fenced: in worlds with fence devices."""
 
     trees: int = 0
     schedules: int = 0
@@ -30,6 +31,7 @@ class Census(msgspec.Struct):
     held: int = 0
     own: int = 0
     settled: int = 0
+    fenced: int = 0
     violations: int = 0
     faults: list[tuple[int, str]] = []
     kinds: dict[str, int] = {}
@@ -48,13 +50,14 @@ class Census(msgspec.Struct):
             return
         self.schedules += 1
         self.held += schedule.held
+        self.fenced += schedule.story.fences
         self.restarts += bool(schedule.types["node_lost"] and schedule.types["restart_wanted"])
         _add(self.kinds, Counter(schedule.kinds))
         _add(self.guards, schedule.guards)
         _add(self.types, schedule.types)
 
     def add(self, other: Census) -> None:
-        for name in ("trees", "schedules", "left_out", "restarts", "held", "own", "settled", "violations"):
+        for name in ("trees", "schedules", "left_out", "restarts", "held", "own", "settled", "fenced", "violations"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.faults = [*self.faults, *other.faults][:VIOLATIONS_MAX]
         for mine, theirs in ((self.kinds, other.kinds), (self.types, other.types), (self.guards, other.guards)):
@@ -67,6 +70,7 @@ class Census(msgspec.Struct):
             f"{self.schedules} schedules of {self.trees} trees ({self.left_out} more do not count), {self.violations} violations",
             f"deliveries: {self.held / each:.0f} on each schedule's path, {self.own / each:.0f} of them executed for it alone",
             f"{100 * self.restarts / each:.0f} % reach a restart; {self.settled} were followed until all had settled",
+            f"fence devices in {self.fenced} of them: " + (self._told("fence_") or "none was asked for anything"),
         ]
         for word, found in (("befell", self.kinds), ("guards", self.guards)):
             ordered = sorted(found.items(), key=lambda one: -one[1])
@@ -75,6 +79,10 @@ class Census(msgspec.Struct):
         if missing:
             said.append(f"never befell: {', '.join(missing)}")
         return said + [f"VIOLATION in tree {seed}: {fault}" for seed, fault in self.faults]
+
+    def _told(self, prefix: str) -> str:
+        """Events, by their wire names, and how many."""
+        return ", ".join(f"{name.removeprefix(prefix)} {n}" for name, n in sorted(self.types.items()) if name.startswith(prefix))
 
 
 def counts(schedule: Schedule) -> bool:

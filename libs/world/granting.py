@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from libs.common.host.service import Service
 from libs.common.messages import encode
 from libs.world.control import HostProcess
+from libs.world.fencing import Hands
 from proto.fence import OrderFence
 from proto.lease import AskGrant, Granted, LeaseBeat, Probes, Records
 from services.ha.effects import Ask, Effect, FenceNode, Member, Reply, Tell
@@ -68,6 +69,8 @@ class HaProcess(HostProcess):
         self._session += 1
         self._check()
         self._grantor_tick()
+        if self.world.bmcs:
+            Hands(self).begin()
 
     def crash(self) -> None:
         if self.host is not None:
@@ -79,6 +82,10 @@ class HaProcess(HostProcess):
     @property
     def mono_us(self) -> int:
         return self.clock.boot_us
+
+    @property
+    def leads(self) -> bool:
+        return self._grantor().leads(self.mono_us)
 
     # --- its lock ---------------------------------------------------------------------------------------------------
 
@@ -113,7 +120,7 @@ class HaProcess(HostProcess):
 
     def asked(self, question: AskGrant, reply: Callable[[Granted], None]) -> None:
         if self.grantor is not None:
-            self._views.nodes.asked(question.node, self.now_us)
+            self.views.nodes.asked(question.node, self.now_us)
             self._see()
             self._carry(self.grantor.ask(self.mono_us, reply, question))
 
@@ -124,26 +131,26 @@ class HaProcess(HostProcess):
 
     def _grantor_tick(self) -> None:
         grantor = self._grantor()
-        self._views.nodes.now_us = self.now_us
+        self.views.nodes.now_us = self.now_us
         self._see()
         self._carry(grantor.tick(self.mono_us, self.now_us))
         self.later(self.clock.world_us(PAUSE_US), self._grantor_tick)
 
     def _see(self) -> None:
         """What the log says by now, where that is something new (as services/ha/runner.py does it)."""
-        slots, nodes = self._host().slots, self._views.nodes
+        slots, nodes, fences = self._host().slots, self.views.nodes, self.views.fences
         own = {name: slots[name] for name in (MAIN, *(LEASE + node for node in nodes.members)) if name in slots}
-        stamp = (self.life, nodes.version, sum(slot.version for slot in own.values()))
+        stamp = (self.life, nodes.version + fences.version, sum(slot.version for slot in own.values()))
         if stamp == self._seen:
             return
         if stamp[:2] != self._seen[:2]:
-            self._members = members(self._views)
+            self._members = members(self.views)
         self._seen = stamp
         states = {name: slot.state for name, slot in own.items() if slot.version}
-        self._grantor().see(picture(states, self._views, self._members, self._host().incarnation))
+        self._grantor().see(picture(states, self.views, self._members, self._host().incarnation))
 
     @property
-    def _views(self) -> Views:
+    def views(self) -> Views:
         views: Views = self._host().views
         return views
 
@@ -164,11 +171,13 @@ class HaProcess(HostProcess):
                     self.own(OrderFence(node=node, epoch=epoch, boot_id=boot_id, now_us=self.now_us, sentence=said))
 
     def _ask(self, ask: Ask) -> None:
-        life = self.life
+        life, sent_us = self.life, self.now_us
 
         def answered(answer: Records | Probes) -> None:
             def back() -> None:
                 if self.life == life and self.grantor is not None:
+                    for node in answer.reached if isinstance(answer, Probes) else ():
+                        self.views.nodes.reached(node, sent_us)
                     self.grantor.answered(self.mono_us, ask.id, answer)
 
             self.world.net.send(ask.node, "control", back, self.name)

@@ -5,10 +5,11 @@ looked at, which no service can see.
         revives it. A VM that is taken to have ended by a proof has no process there that could write: none, or one that is not
         scheduled and whose disks the storage keeps locked
     S3  epochs and terms only rise: NodeLost once per epoch, a node's and its record's epochs never fall
-    S5  a node that was fenced, or has acknowledged, runs nothing of what was asked for
+    S5  a node that was fenced, or has acknowledged, runs nothing of what was asked for. A device that lied may be believed only
+        where the storage locks
     L1  (settled) once faults have stopped, what ran in the beginning and was stopped by nobody runs, or its guard says why not
     L2  (settled) and every node holds a lease, or ha says that it waits for somebody's word
-    S6  nothing that befalls the control plane alone ever pauses or ends a VM
+    S6  nothing that befalls the control plane alone ever pauses or ends a VM, or has a node's power cut
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ OF_NODES = frozenset(
 )
 """what befalls a node's own watchdog or its way to the storage; all else is none of the watchdog's reasons to pause"""
 LETTERS = frozenset({"cut", "cut_from", "cut_to", "agent_kill", "agent_stop"})
-"""for which a node may be asked, by letter, to end its VMs"""
+"""for which a node may be asked, by letter, to end its VMs, or its power be cut"""
+CUTS = LETTERS | {"peers_cut", "storage_blind", "clock_drift", "fence_off"}
+"""for which, too, its power may be cut"""
 
 
 class LeaseChecks:
@@ -88,7 +91,7 @@ class LeaseChecks:
         node = self.world.agents.get(event.node)
         if node is None or not node.powered:
             return
-        if event.proof.kind is ProofKind.FENCE:
+        if event.proof.kind is ProofKind.FENCE and node.host.boot_id == event.boot_id and not self._deceived(node):
             self._fail(f"S5: {event.node} is fenced off and has power")
         if event.proof.kind is ProofKind.LEASE:
             self.renewed(node)
@@ -107,8 +110,15 @@ class LeaseChecks:
         if node is not None and vm is not None and vm.spec.generation == event.generation and not self._held(node, vm):
             self._fail(f"S2: {event.vm} is taken to have ended on {event.node}, and runs there as {event.generation}")
 
+    def _deceived(self, node: NodeProcess) -> bool:
+        """Its device said off of this very boot, and lied; a second copy waits for the storage's locks."""
+        bmc = self.world.bmcs.get(node.name)
+        return bmc is not None and bmc.lied == node.host.boot_id and node.host.pool.locking
+
     def _held(self, node: NodeProcess, vm: SimVm) -> bool:
         """It cannot be ended yet, as its watchdog is not scheduled or not there; its disks are locked as long as it is."""
+        if self._deceived(node):
+            return True
         watchdog = node.watchdog
         unable = watchdog.holder is None or watchdog.owner in node.world.net.paused or node.host.frozen or "" in self.hurt
         late = bool({"watchdog_kill", "watchdog_stop", "kills_slow", "node_stop", "suspend"} & self.hurt.get(node.name, set()))
@@ -140,6 +150,13 @@ class LeaseChecks:
     def slain(self, node: str, vms: tuple[str, ...]) -> None:
         if vms and not self._reasons(node) & (OF_NODES | LETTERS):
             self._fail(f"S6: {node} ends {list(vms)}, and nothing has befallen it but {sorted(self._reasons(node))}")
+
+    def cut_off(self, node: NodeProcess) -> None:
+        """Its fence device is about to cut its power, upon an order."""
+        calm = not (self.world.net.weather.lost or self.world.net.weather.late)
+        if calm and not self.world.peace and not self._reasons(node.name) & (OF_NODES | CUTS):
+            self._fail(f"S6: the power of {node.name} is cut, and nothing has befallen it but {sorted(self._reasons(node.name))}")
+        self.hurt.setdefault(node.name, set()).add("power")
 
     def _reasons(self, node: str) -> set[str]:
         return self.hurt.get(node, set()) | self.hurt.get("", set())

@@ -84,7 +84,8 @@ def started(story: Story) -> World:
     """A world of its own at the story's beginning. Raises BadStory."""
     variant = story.seed % VARIANTS
     key = (
-        variant, story.nodes, story.vms, story.pools, story.locking, story.node_mib, story.grantors, tuple(sorted(story.ha.items()))
+        variant, story.nodes, story.vms, story.pools, story.locking, story.node_mib, story.grantors, story.fences,
+        tuple(sorted(story.ha.items())),
     )  # fmt: skip
     if (first := _prepared.get(key)) is None:
         if len(_prepared) >= PREPARED_MAX:
@@ -152,6 +153,7 @@ def settle(outcome: Outcome) -> None:
 
 def calm(world: World) -> None:
     world.waiting.clear()
+    world.peace = True
     world.net.weather = Weather()
     heal(world)
     world.log.available = True

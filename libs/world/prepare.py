@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
+from libs.world.fencing import described
 from libs.world.story import Story
 from libs.world.world import World
 from proto.compute import DefineVm, StartVm
+from proto.fence import SetFence
 from proto.lease import SetHa
 from proto.machine import DiskWish
 from services.node.drivers.simparams import SimParams
 
 BOOT_S = 6.0
 START_S = 6.0
+FENCE_S = 3.0
+"""until each device was tested"""
 
 
 def prepared(story: Story, variant: int = 0) -> World:
     """Raises AssertionError where it does not come up: a bug."""
     nodes, params = tuple(f"n{n + 1}" for n in range(story.nodes)), SimParams(memory_mib=story.node_mib)
-    world = World(variant, nodes, params, apart=story.pools == "apart", ha=story.grantors)
+    world = World(variant, nodes, params, apart=story.pools == "apart", ha=story.grantors, fences=story.fences)
     for pool in (world.pool, *world.pools.values()):
         pool.locking = story.locking
     world.begin(within_us=1_000_000)
@@ -33,6 +37,10 @@ def prepared(story: Story, variant: int = 0) -> World:
     if running != story.vms:
         refused = [reply.sentence for reply in world.replies.values() if reply.status != "accepted"]
         raise AssertionError(f"{running} of {story.vms} VMs run: {refused}")
+    if story.fences:
+        for node in nodes:
+            world.ask("ha", f"fence-{node}", SetFence(node=node, device=described(node)))
+        world.run(FENCE_S)
     if story.ha:
         world.ask("ha", "ha-main", SetHa(**story.ha))  # type: ignore[arg-type]
         world.run(4.0)

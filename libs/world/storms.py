@@ -15,13 +15,15 @@ from libs.world.tree import Shape
 @dataclass(frozen=True, slots=True)
 class Odds:
     """One kind of step: how often it is drawn, of how many seconds it lasts at least and at most; ring3: only where the storage
-    locks, as nothing else keeps a second writer away when a watchdog is not scheduled."""
+    locks, as nothing else keeps a second writer away when a watchdog is not scheduled, or a fence device lies; fences: only where
+    nodes have such devices."""
 
     do: str
     weight: int
     least_s: float = 0.0
     most_s: float = 0.0
     ring3: bool = False
+    fences: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,16 @@ FAULTS = (
     Odds("migrate", 4),
     Odds("pause", 1, 0.5, 5),
     Odds("confirm_off", 1),
+    Odds("fence_away", 3, 1, 9, fences=True),
+    Odds("fence_mute", 4, 1, 9, fences=True),
+    Odds("fence_password", 2, 1, 9, fences=True),
+    Odds("fence_deaf", 4, 1, 9, fences=True),
+    Odds("fence_slow", 4, 1, 9, fences=True),
+    Odds("fence_lies", 8, 1, 9, ring3=True, fences=True),
+    Odds("fence_early", 5, 1, 9, ring3=True, fences=True),
+    Odds("fence_test", 1, fences=True),
+    Odds("fence_off", 4, fences=True),
+    Odds("fence_on", 1, fences=True),
 )
 SERVICES = ("compute", "memory", "io", "ha", "ha")
 NOBODYS = frozenset(
@@ -88,10 +100,12 @@ SKIES = (Sky(), Sky(lost=0.05, late=0.02), Sky(lost=0.1, late=0.05, twice=0.1, c
 
 
 def begun(seed: int) -> Story:
-    """What all schedules of that tree have in common: half of them without the storage's lock, a fifth with two grantors."""
+    """What all schedules of that tree have in common: half of them without the storage's lock, a fifth with two grantors, a fifth
+    with fence devices."""
     random = Random(f"sky {seed}")
     grantors = 2 if random.random() < 0.2 else 1
-    return Story(seed=seed, vms=6, locking=random.random() < 0.5, grantors=grantors, sky=random.choice(SKIES))
+    locking, sky = random.random() < 0.5, random.choice(SKIES)
+    return Story(seed=seed, vms=6, locking=locking, grantors=grantors, sky=sky, fences=random.random() < 0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +131,7 @@ def _plot(random: Random, story: Story) -> tuple[Step, ...]:
 
 
 def _step(random: Random, story: Story, starts: float, ends: float) -> Step:
-    able = [one for one in FAULTS if story.locking or not one.ring3]
+    able = [one for one in FAULTS if (story.locking or not one.ring3) and (story.fences or not one.fences)]
     one = random.choices(able, [odds.weight for odds in able])[0]
     at = round(random.uniform(starts, ends), 3)
     for_s = round(random.uniform(one.least_s, one.most_s), 2)
@@ -143,6 +157,8 @@ def _more(random: Random, do: str) -> dict[str, int | float | str | bool]:
         return {"s": random.choice((-7200.0, -5.0, 3.0, 7200.0))}
     if do == "clock_drift":
         return {"ppm": random.choice((-5000, -2000, 2000, 5000))}
+    if do in ("fence_slow", "fence_early"):
+        return {"s": random.choice((0.3, 1.0, 3.0))}
     if do == "storage_slow":
         return {"ms": random.choice((0, 500, 2000, 6000)), "ack_ms": random.choice((0, 500, 2000, 4000))}
     return {}

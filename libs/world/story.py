@@ -72,8 +72,8 @@ class Expect(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 class Story(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, rename={"steps": "step", "turns": "turn"}):
     """pools: "shared" (one that all reach), "two" (each VM's disks in one of two that all reach), "apart" (each node its own).
     locking: whether the storage refuses a second writer (ring 3); without it orders, generations and leases alone must do.
-    grantors: processes of ha that may grant; one has the lock. peace_s: how long after the last step, with all faults undone,
-    things may take to settle. ha: of HaSettings."""
+    grantors: processes of ha that may grant; one has the lock. fences: whether each node has a fence device. peace_s: how long
+    after the last step, with all faults undone, things may take to settle. ha: of HaSettings."""
 
     seed: int = 0
     title: str = ""
@@ -85,6 +85,7 @@ class Story(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     locking: bool = True
     node_mib: Annotated[int, msgspec.Meta(ge=1024, le=1 << 24)] = 16_384
     grantors: Annotated[int, msgspec.Meta(ge=0, le=3)] = 1
+    fences: bool = False
     ha: dict[str, int | float | str | bool] = {}
     sky: Sky = Sky()
     steps: tuple[Step, ...] = ()
@@ -100,6 +101,8 @@ def parsed(text: str, where: str = "story.toml") -> Story:
         raise BadStory(f"{where}: {bad}") from bad
     if story.pools not in ("shared", "two", "apart"):
         raise BadStory(f'{where}: pools is {story.pools!r}; it is one of "shared", "two", "apart"')
+    if story.fences and not story.grantors:
+        raise BadStory(f"{where}: fences = true, and no process of ha (grantors = 0) that would ask devices")
     return story
 
 

@@ -57,6 +57,13 @@ EVENTS: dict[str, Callable[[Any], str]] = {
     "VmUnplaced": lambda e: f"{e.vm}: {e.sentence}",
     "VmRestartDenied": lambda e: f"{e.vm}: {e.sentence}",
     "VmRecovered": lambda e: f"{e.vm} on {e.node}",
+    "FenceTested": lambda e: f"{e.node}: {'well' if e.ok else e.sentence}",
+    "FenceRequested": lambda e: f"{e.node}: {e.want}, reads {e.apart_ms} ms apart",
+    "FenceConfirmed": lambda e: f"{e.node}: epoch {e.epoch}, {e.sentence}",
+    "FenceFailed": lambda e: f"{e.node}: {e.sentence}",
+    "FenceDropped": _plain("node"),
+    "FenceDoubted": lambda e: f"{e.node}: {e.sentence}",
+    "FencePoweredOn": _plain("node"),
     "GuardEnded": lambda e: f"{e.vm}: {e.sentence}",
 }
 """by class: what is told of it, behind its name"""

@@ -18,6 +18,7 @@ from libs.world import checks
 from libs.world.area import Area
 from libs.world.befall import befall
 from libs.world.control import HostProcess, RelayProcess
+from libs.world.fencing import Bmc
 from libs.world.granting import HaProcess
 from libs.world.net import START_US, Net, Weather
 from libs.world.nodes import NodeProcess
@@ -48,9 +49,10 @@ class World:
         services: Sequence[Service] = (COMPUTE, MEMORY, IO),
         apart: bool = False,
         ha: int = 0,
+        fences: bool = False,
     ) -> None:
         """apart: each node has a pool of its own. ha: how many processes of high availability there are; 0: none, and no
-        watchdogs either."""
+        watchdogs either. fences: each node has a fence device."""
         self.seed = seed
         self.random = Random(seed)
         self.net = Net(self.random, weather=weather or Weather())
@@ -69,6 +71,10 @@ class World:
         self.pools: dict[str, SimPool] = {n: self.pool.beside(n) if apart else self.pool for n in nodes}
         self.areas = {pool.id: Area(self.net) for pool in self.pools.values()}
         self.agents = {n: NodeProcess(self, n, params or SimParams()) for n in nodes}
+        self.bmcs = {n: Bmc(node) for n, node in self.agents.items()} if fences else {}
+        """fence devices, by node"""
+        self.peace = False
+        """nothing befalls any more (play.calm)"""
         self.replies: dict[str, Reply] = {}
         self.seen = 0
         self.incarnation = 1

@@ -28,6 +28,8 @@ from proto.lease import (
 from proto.networks import faults_of, unlinked
 
 FOLLOWS = (NodeJoined, NodeReported, NodeRemoved, NodeCordoned, NodeUncordoned)
+UNREAD_US = 3_000_000
+"""witnesses read every second"""
 LIVES_US = 2 * FAST.suspect_us
 """what showed itself so lately is not taken for off"""
 
@@ -48,24 +50,30 @@ class MemberView:
 
 @dataclass(slots=True)
 class Heard:
-    """By the service's wall clock: for people, never for a proof. moved: by pool, the last sequence and when it was first seen."""
+    """By the service's wall clock: for people, and against a fence device's word; never for a proof. moved: by pool, the last
+    sequence and when it was first seen; read: when it was read last; boot_id: in the boot that wrote it. reached_us: when a peer
+    that reached it was asked to."""
 
     control_us: int = 0
+    reached_us: int = 0
     beat_us: int = 0
     own: str = ""
     left_us: int = 0
     slow: bool = False
     moved: dict[str, tuple[int, int]] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)
+    boot_id: str = ""
 
 
 @dataclass(slots=True)
 class NodeViews:
-    """version: changes with the members. leases: epoch and boot of each node's lease. names: of pools,
-    by their words. cordoned: by people; drained: by policy, for a network that was lost."""
+    """version: changes with the members. leases: epoch and boot of each node's lease; pools: by which it may renew that. names: of
+    pools, by their words. cordoned: by people; drained: by policy, for a network that was lost."""
 
     members: dict[str, MemberView] = field(default_factory=dict)
     version: int = 0
     leases: dict[str, tuple[int, str]] = field(default_factory=dict)
+    pools: dict[str, tuple[str, ...]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     heard: dict[str, Heard] = field(default_factory=dict)
     now_us: int = 0
@@ -93,6 +101,8 @@ class NodeViews:
             case LeaseTaken() | NodeReturned():
                 epoch = event.epoch if isinstance(event, NodeReturned) else self.leases.get(event.node, (1, ""))[0]
                 self.leases[event.node] = (epoch, event.boot_id)
+                if isinstance(event, LeaseTaken):
+                    self.pools[event.node] = event.pools
                 return
             case LeaseForgotten():
                 self.leases[event.node] = (event.epoch, "")
@@ -122,6 +132,12 @@ class NodeViews:
         if node in self.members:
             self.heard.setdefault(node, Heard()).control_us = now_us
 
+    def reached(self, node: str, asked_us: int) -> None:
+        """A peer says so, which was asked then."""
+        if node in self.members:
+            heard = self.heard.setdefault(node, Heard())
+            heard.reached_us = max(heard.reached_us, asked_us)
+
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
         """`tel.NODE.leases`, only in the node's own name."""
         beat = _decode(data)
@@ -132,14 +148,20 @@ class NodeViews:
         for sighting in beat.sightings:
             if sighting.error or sighting.node == beat.node or sighting.node not in self.members or sighting.sequence < 0:
                 continue
-            moved = self.heard.setdefault(sighting.node, Heard()).moved
-            if sighting.sequence != moved.get(sighting.pool, (-1, 0))[0]:
-                moved[sighting.pool] = (sighting.sequence, now_us)
+            heard = self.heard.setdefault(sighting.node, Heard())
+            heard.read[sighting.pool] = now_us
+            if sighting.sequence != heard.moved.get(sighting.pool, (-1, 0))[0]:
+                heard.moved[sighting.pool], heard.boot_id = (sighting.sequence, now_us), sighting.boot_id
 
     def moved_us(self, node: str) -> int:
         """When its record in any pool was seen to move last; 0: never."""
         heard = self.heard.get(node)
         return max((at_us for _, at_us in heard.moved.values()), default=0) if heard is not None else 0
+
+    def watched(self, node: str, now_us: int) -> bool:
+        """Its record is read, in every pool by which it may renew its lease."""
+        read = self.heard.get(node, Heard()).read
+        return all(now_us - read.get(pool, 0) < UNREAD_US for pool in self.pools.get(node, ()))
 
     def alive(self, node: str, now_us: int) -> str:
         """What it showed of itself just now, in a sentence; "": nothing."""

@@ -15,6 +15,7 @@ from services.ha import guard_react, node_views, verdict_views
 from services.ha.fencing import views as fence_views
 from services.ha.fencing.model import FENCE
 from services.ha.guard import GUARD
+from services.ha.node_views import Heard
 from services.ha.views import Views
 
 
@@ -34,7 +35,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         return replace(command, planned=views.nodes.planned(command.node, views.guards.runs.values()))
     if isinstance(command, FENCE.commands):
         lease = views.nodes.leases.get(command.node, (1, ""))
-        return fence_views.enrich(command, views.fences, now_us, lease, views.nodes.moved_us(command.node))
+        return fence_views.enrich(command, views.fences, now_us, lease, shown(command.node, views, now_us))
     if isinstance(command, GUARD.commands):
         return guard_react.enrich(command, views.guards, now_us)
     if isinstance(command, WeighReserve):
@@ -44,9 +45,16 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
 
 def look(now_us: int, views: Views) -> Iterator[Command]:
     yield from verdict_views.look(now_us, views.vitals)
-    yield from fence_views.look(now_us, views.fences)
+    yield from fence_views.look(now_us, views.fences, lambda node: shown(node, views, now_us))
     yield from guard_react.look(now_us, views.guards)
     yield from views.reserve.look(now_us, views.guards)
+
+
+def shown(node: str, views: Views, now_us: int) -> fence_views.Shown:
+    nodes = views.nodes
+    heard = nodes.heard.get(node, Heard())
+    asked_us, watched = max(heard.control_us, heard.reached_us), nodes.watched(node, now_us)
+    return fence_views.Shown(asked_us, nodes.moved_us(node), heard.boot_id, watched)
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:

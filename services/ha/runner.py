@@ -157,6 +157,7 @@ class GrantorRunner:
             self._tasks.start(answer(message, data))
 
     async def _ask(self, ask: Ask) -> None:
+        sent_us = self._place.clock.now_us()
         try:
             data = await self._place.bus.request(f"ask.{ask.node}.lease", encode(ask.message), timeout_s=ASK_S)
             heard: Records | Probes = _probes(data) if isinstance(ask.message, AskProbe) else _records(data)
@@ -164,4 +165,7 @@ class GrantorRunner:
             log.debug("ha: %s did not answer: %s", ask.node, error)
             self.grantor.unanswered(ask.id)
             return
+        if isinstance(heard, Probes):
+            for node in heard.reached:
+                self._views.nodes.reached(node, sent_us)
         self.grantor.answered(self._now_us(), ask.id, heard)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from libs.common.clock import SystemClock
 from proto.fence import Device, DeviceKind, NoteFence, NoteTest, Ordered, Power, Want
-from services.ha.fencing import conduct, judge, virtual
+from services.ha.fencing import conduct, judge
 from services.ha.fencing.device import (
     BadCertificate,
     DeviceError,
@@ -194,23 +194,6 @@ async def test_an_order_that_is_not_answered_confirms_nothing_though_the_power_i
     rig.behave(Quirk.NONE)
     again = await bench.switch()
     assert bench.why_not(again) == "" and not rig.truth()
-
-
-@pytest.mark.parametrize("quirk", list(Quirk))
-async def test_virtual_time_tells_what_real_time_tells(quirk: Quirk) -> None:
-    """conduct.py and virtual.py on two machines of a kind: the same order, the same verdict, the same truth."""
-    told = []
-    for conducted in (True, False):
-        rig = SimulatedRig()
-        bench, machine = Bench(rig), rig.machines.all["n1"]
-        await bench.known()
-        machine.quirk = quirk
-        if conducted:
-            note = await bench.switch(try_s=0.7)
-        else:
-            note = virtual.tried(machine, "n1", bench.job, 1_000_000, try_ms=700)
-        told.append((note.ordered, bench.why_not(note) == "", machine.on, machine.orders))
-    assert told[0] == told[1]
 
 
 # --- Redfish alone -----------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ from proto.lease import BeginTerm, NodeLost, NodeReturned, NodeTrusted, ProofKin
 from proto.node import Beat
 from proto.nodes import Capabilities, NodeRemoved, NodeReported
 from services.ha.fencing import views
-from services.ha.fencing.executor import FAILED_EVERY_S, TEST_EVERY_S, TOLD_S, Due, Executor, Told, due
+from services.ha.fencing.agenda import FAILED_EVERY_S, TEST_EVERY_S, TOLD_S, Due, Told, due
+from services.ha.fencing.executor import Executor
 from services.ha.fencing.kinds import Kinds
 from services.ha.fencing.model import FENCE
 from services.ha.fencing.simulated import Machine, Quirk
@@ -50,7 +51,7 @@ MOVED: dict[str, int] = {}
 
 
 def enrich(command: Any, known: views.FenceViews, now_us: int) -> Any:
-    return views.enrich(command, known, now_us, (1, "b"), MOVED.get(getattr(command, "node", ""), 0))
+    return views.enrich(command, known, now_us, (1, "b"), views.Shown(moved_us=MOVED.get(getattr(command, "node", ""), 0)))
 
 
 SERVICE = Service(

@@ -213,7 +213,10 @@ def test_of_a_node_that_was_heard_just_now_the_reads_are_to_lie_further_apart() 
 
 def test_of_a_node_that_writes_its_record_they_are_to_lie_further_apart_still() -> None:
     command = FenceNode(node="n1", epoch=1, boot_id="b", now_us=NOW, spoke_us=NOW - S, moved_us=NOW - S)
-    ready().when(command).then(replace(ASKED, by="", apart_ms=judge.APART_MOVED_MS))
+    ready().when(command).then(replace(ASKED, by="", apart_ms=judge.STILL_US // 1_000))
+    lately = replace(command, moved_us=NOW - 5 * S // 2)
+    ready().when(lately).then(replace(ASKED, by="", apart_ms=judge.APART_SPOKE_MS))
+    ready().when(replace(lately, spoke_us=0, moved_us=NOW - 3 * S)).then(replace(ASKED, by="", apart_ms=1_000))
     silent = replace(command, spoke_us=NOW - 9 * S, moved_us=NOW - 9 * S)
     ready().when(silent).then(replace(ASKED, by=""))
 
@@ -285,6 +288,7 @@ NOT_OFF = [
     ),
     ("no machine", note(BEFORE, read(300, identity=""), read(900, identity="")), "answers for no machine"),
     ("the node speaks", note(*PROOF, spoke_us=NOW + S), "does not hold"),
+    ("its record moves", note(*PROOF, moved_us=PROOF[-1].at_us - 2 * S), "2.0 s before the last read"),
 ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from libs.lease import holder
 from libs.lease.times import Times
@@ -18,7 +19,9 @@ from libs.world.nodes import NodeProcess
 from libs.world.watch import Watch
 from proto.lease import Proof, ProofKind, Sign, Silence
 from services.ha import grantor, lease, proof, rules
+from services.ha.fencing import judge
 from services.ha.judging import Judge
+from services.ha.node_views import NodeViews
 from services.node.drivers.simpool import SimPool
 
 type Patch = pytest.MonkeyPatch
@@ -144,6 +147,26 @@ def the_storage_does_not_lock(patch: Patch) -> None:
     patch.setattr(SimPool, "open", open_)
 
 
+def a_timeout_is_a_confirmation(patch: Patch) -> None:
+    """A device that does not answer in time has done what it was ordered, as far as anybody knows."""
+    real = judge.proves
+
+    def proves(job: Any, note: Any) -> Any:
+        reads, said = real(job, note)
+        return (reads, said) if reads or "answer" not in said else (note.reads, "")
+
+    patch.setattr(judge, "proves", proves)
+
+
+def a_device_is_believed_whatever_the_node_shows(patch: Patch) -> None:
+    real = judge.proves
+    patch.setattr(judge, "proves", lambda job, note: real(job, replace(note, spoke_us=0, moved_us=0)))
+
+
+def what_peers_reach_is_no_sign_of_life(patch: Patch) -> None:
+    patch.setattr(NodeViews, "reached", lambda self, node, asked_us: None)
+
+
 MUTANTS: dict[Callable[[Patch], None], str] = {
     lease_counts_from_receipt: "acknowledged-late",
     no_drift_and_no_margin: "clocks-drift-tolerant",
@@ -160,6 +183,9 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     the_observer_does_not_doubt_itself: "is-it-me",
     any_number_is_lost_at_once: "three-of-seven",
     the_storage_does_not_lock: "watchdog-stopped",
+    a_timeout_is_a_confirmation: "fence-silent",
+    a_device_is_believed_whatever_the_node_shows: "fence-lies-and-the-record-moves",
+    what_peers_reach_is_no_sign_of_life: "fence-lies-and-peers-reach-it",
 }
 """each with the scenario that finds it"""
 

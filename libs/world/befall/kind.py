@@ -18,8 +18,9 @@ SECOND_US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """who: what it befalls ("node", "vm", "service", "process": a node's or a service, "pool", "grantor", or "": nobody). breaks:
-    what it is of, for coverage. out: how it is undone; None: it cannot be, or undoes itself. more: what `more` may name."""
+    """who: what it befalls ("node", "vm", "service", "process": a node's or a service, "pool", "device": a node's fence device, or
+    "": nobody). breaks: what it is of, for coverage. out: how it is undone; None: it cannot be, or undoes itself. more: what
+    `more` may name."""
 
     who: str
     breaks: str

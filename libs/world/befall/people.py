@@ -9,6 +9,7 @@ from libs.common.messages import Command
 from libs.world.befall.kind import Kind, Way
 from libs.world.story import Step
 from proto.compute import DefineVm, DeleteVm, PauseVm, ResetVm, ResumeVm, StartVm, StopVm
+from proto.fence import FenceNode, PowerOnNode, TestFence
 from proto.guard import Mode, SetGuard
 from proto.lease import ArmHa, ConfirmOff, DisarmHa, SetHa
 from proto.machine import DiskWish
@@ -79,6 +80,9 @@ KINDS: dict[str, Kind] = {
     "ha_disarm": Kind("", "people", _ha("ha-main", lambda s: DisarmHa(reason="maintenance")), _ha("ha-main", lambda s: ArmHa())),
     "ha_arm": Kind("", "people", _ha("ha-main", lambda s: ArmHa())),
     "confirm_off": Kind("node", "people", _confirm_off),
+    "fence_test": Kind("device", "people", _ha("fence-", lambda s: TestFence(node=s.who))),
+    "fence_off": Kind("device", "people", _ha("fence-", lambda s: FenceNode(node=s.who, reason="somebody wants it off"))),
+    "fence_on": Kind("device", "people", _ha("fence-", lambda s: PowerOnNode(node=s.who))),
     "restore": Kind("", "people", _restore, None, ("events",)),
     "lock_forgotten": Kind("", "process", _lock_forgotten),
 }

@@ -4,8 +4,10 @@
     the last reads  say off, two or more of them, without an error or another word in between
     apart           the first and the last of them, by apart_ms: one answer kept in a cache is read twice at once
     the machine     is in each read the one that answered at the test
-    the node        was not heard after the first of them, nor wrote its record in a pool
-What does not hold leaves the power unknown. There is no other way to a yes.
+    the node        was not heard after the first of them, on any path: by beats and requests, by peers, by its record in a pool
+    its record      stood still by the last of them; one that cannot be read counts as moving when the order is given
+What does not hold leaves the power unknown. There is no other way to a yes. What a device that lies may cost all the same:
+docs/decisions/0034-a-fence-device-that-lies.md.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from services.ha.fencing.states import Job
 APART_MS = 250
 APART_SPOKE_MS = 1_500
 """where the node was heard until the order: it would be heard again by then, if it lived"""
-APART_MOVED_MS = 4_000
-"""and where its record in a pool moved until then, which is seen later"""
 SPOKE_US = 3_000_000
-MOVED_US = 4_000_000
+STILL_US = 4_000_000
+"""so long a record stands still by the last of the reads, seen from where it was known to move"""
+LIVELY_US = 2_000_000
+"""one that was seen to move so lately may have been written until just now, and that be seen only after the order"""
+MOVES_US = 2_500_000
+"""one that is written every second is seen to move within this time"""
 MOVED_LATE_US = 1_500_000
 """a record that is seen to have moved was written so long before at most"""
 LATE_US = 300_000
@@ -30,10 +35,12 @@ READS_MIN = 2
 
 
 def apart_ms(spoke_us: int, moved_us: int, now_us: int) -> int:
-    """How far the reads are to lie apart, by when the node was heard, and its record seen to move, last (0: never)."""
-    if moved_us and now_us - moved_us < MOVED_US:
-        return APART_MOVED_MS
-    return APART_SPOKE_MS if spoke_us and now_us - spoke_us < SPOKE_US else APART_MS
+    """How far the reads are to lie apart, by when the node was heard, and its record seen to move, last (0: never): so that by the
+    last of them it has been silent for long enough, if it is."""
+    apart = APART_SPOKE_MS if spoke_us and now_us - spoke_us < SPOKE_US else APART_MS
+    still_us = now_us - moved_us if moved_us else STILL_US
+    left_us = STILL_US if still_us < LIVELY_US else STILL_US - still_us
+    return max(apart, -(-left_us // 1_000))
 
 
 def proves(job: Job, note: NoteFence) -> tuple[tuple[PowerRead, ...], str]:
@@ -50,7 +57,17 @@ def proves(job: Job, note: NoteFence) -> tuple[tuple[PowerRead, ...], str]:
     if job.want == Want.OFF and note.spoke_us > reads[0].at_us + LATE_US:
         late_s = (note.spoke_us - reads[0].at_us) / 1e6
         return (), f"the device says off, and {note.node} showed itself {late_s:.1f} s after: its word does not hold"
+    if job.want == Want.OFF and (said := _moves(note, reads[-1])):
+        return (), said
     return reads, ""
+
+
+def _moves(note: NoteFence, last: PowerRead) -> str:
+    """Until just now: what was written before the power went may be seen after."""
+    still_us = last.at_us - note.moved_us
+    if not note.moved_us or still_us >= MOVES_US:
+        return ""
+    return f"its record in a pool was seen to move {max(0, still_us) / 1e6:.1f} s before the last read, as one does that is written"
 
 
 def _wrong_machine(job: Job, note: NoteFence) -> str:

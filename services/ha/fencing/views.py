@@ -9,7 +9,7 @@ look    about once a second: a node that speaks on after its device said that it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,8 +128,23 @@ class FenceViews:
         return next((n for n, uuid in sorted(self.machines.items()) if n != node and uuid in names), "")
 
 
-def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (1, ""), moved_us: int = 0) -> Any:
-    """lease: epoch and boot of the node's, as the log has it; moved_us: when its record in any pool was seen to move last."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the node showed of itself on other paths than by its beats. asked_us: when it asked for its lease last, or peers reached
+    it; moved_us: when its record in any pool was seen to move, in boot `boot_id`; watched: its records in all pools of its lease
+    are read just now, so that one that moved would have been seen to."""
+
+    asked_us: int = 0
+    moved_us: int = 0
+    boot_id: str = ""
+    watched: bool = True
+
+
+NOTHING = Shown()
+
+
+def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] = (1, ""), shown: Shown = NOTHING) -> Any:
+    """lease: epoch and boot of the node's, as the log has it. A record that nobody can read may move."""
     match command:
         case SetFence():
             node, driver = command.node, views.drivers.get(command.node)
@@ -137,23 +152,26 @@ def enrich(command: Any, views: FenceViews, now_us: int, lease: tuple[int, str] 
             return replace(command, known=driver is not None, driver=driver or "", twin=twin)
         case FenceNode():
             epoch, boot_id = lease
-            spoke_us = views.spoke.get(command.node, 0)
-            signs = {"spoke_us": spoke_us, "moved_us": moved_us}
-            return replace(command, now_us=now_us, epoch=epoch, boot_id=boot_id, **signs)
+            return replace(command, now_us=now_us, epoch=epoch, boot_id=boot_id, **_signs(command.node, views, now_us, shown))
         case PowerOnNode():
             return replace(command, now_us=now_us)
         case OrderFence():
-            return replace(command, spoke_us=views.spoke.get(command.node, 0), moved_us=moved_us)
+            return replace(command, **_signs(command.node, views, command.now_us, shown))
         case NoteTest():
             twin = views.twin_of_machine(command.node, command.identity)
             return replace(command, twin=twin, spoke_us=views.spoke.get(command.node, 0))
         case NoteFence():
             job = views.fences.get(command.node, FENCE.initial).job
             twin = views.twin_of_machine(command.node, job.identity if job is not None else "")
-            shown_us = max(views.spoke.get(command.node, 0), moved_us - judge.MOVED_LATE_US)
-            return replace(command, twin=twin, spoke_us=shown_us)
+            spoke_us = max(views.spoke.get(command.node, 0), shown.asked_us, shown.moved_us - judge.MOVED_LATE_US)
+            return replace(command, twin=twin, spoke_us=spoke_us, moved_us=shown.moved_us)
         case _:
             return command
+
+
+def _signs(node: str, views: FenceViews, now_us: int, shown: Shown) -> dict[str, int]:
+    spoke_us = max(views.spoke.get(node, 0), shown.asked_us)
+    return {"spoke_us": spoke_us, "moved_us": shown.moved_us if shown.watched else now_us}
 
 
 def react(event: Any, recorded: Recorded, views: FenceViews) -> Sequence[Command]:
@@ -182,10 +200,13 @@ def react(event: Any, recorded: Recorded, views: FenceViews) -> Sequence[Command
             return ()
 
 
-def look(now_us: int, views: FenceViews) -> Iterator[Command]:
+def look(now_us: int, views: FenceViews, shown: Callable[[str], Shown] = lambda node: NOTHING) -> Iterator[Command]:
     for node, boot_id in views.off.items():
-        fence, spoke_us = views.fences[node], views.spoke.get(node, 0)
-        if not fence.off_us or fence.doubt or spoke_us <= fence.off_us + LATE_US or views.boots.get(node) != boot_id:
+        fence = views.fences[node]
+        if not fence.off_us or fence.doubt:
+            continue
+        spoke_us = _since(node, boot_id, views, shown(node))
+        if spoke_us <= fence.off_us + LATE_US:
             continue
         shared = fence.device is None or fence.device.kind in (DeviceKind.DOCKER, DeviceKind.SIMULATED)
         if shared and spoke_us > fence.off_us + SAME_BOOT_US:
@@ -193,3 +214,9 @@ def look(now_us: int, views: FenceViews) -> Iterator[Command]:
         late_s = (spoke_us - fence.off_us) / 1e6
         said = f"its device confirmed that {node} is off, and {node} was heard {late_s:.1f} s after: the device lies"
         yield DoubtFence(node=node, now_us=now_us, sentence=said)
+
+
+def _since(node: str, boot_id: str, views: FenceViews, shown: Shown) -> int:
+    """When it showed itself last in that boot, by its beats or its record; 0: never."""
+    spoke_us = views.spoke.get(node, 0) if views.boots.get(node) == boot_id else 0
+    return max(spoke_us, shown.moved_us - judge.MOVED_LATE_US if shown.boot_id == boot_id else 0)
