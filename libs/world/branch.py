@@ -45,7 +45,8 @@ type Copier = Callable[[Any, Memo], Any]
 
 SHARED = (
     NoneType, bool, int, float, complex, str, bytes, frozenset, type, range, CodeType, ModuleType, GenericAlias, UnionType,
-    MappingProxyType, Registry, np.dtype, np.generic, Enum, msgspec.Raw, msgspec.msgpack.Decoder, msgspec.msgpack.Encoder,
+    MappingProxyType, Registry, Exception, np.dtype, np.generic, Enum, msgspec.Raw, msgspec.msgpack.Decoder,
+    msgspec.msgpack.Encoder,
 )  # fmt: skip
 
 

@@ -43,6 +43,8 @@ class Node:
         self.slow = set(slow)
         self.disk: list[Kept] = []
         self.acts: list[str] = []
+        self.sequence: list[str] = []
+        """of both"""
         self.looks = 0
         self.present: Present | None = None
         """what a look finds"""
@@ -58,6 +60,7 @@ class Node:
                     self.answers.append(heard.accepted)
                 case Persist(kept):
                     self.disk.append(kept)
+                    self.sequence.append("kept")
                     self.do(self.agent.on_persisted(kept))
                 case Act(vm=_, verb="look"):
                     self.looks += 1
@@ -65,6 +68,7 @@ class Node:
                     self.do(self.agent.on_done("a", "look", "", seen, self.now_us))
                 case Act(vm=_, verb=verb):
                     self.acts.append(verb)
+                    self.sequence.append(verb)
                     if verb not in self.slow:
                         self.done(verb)
                 case SendFact(_, _, _, fact):
@@ -98,7 +102,7 @@ class Node:
 def test_an_order_is_on_disk_before_it_is_acted_on() -> None:
     node = Node("start").order(order())
     assert node.disk == [Kept("a", 1, 5), Kept("a", 1, 5, launched=True)]
-    assert node.acts == ["start"]
+    assert node.sequence == ["kept", "kept", "start"]
     assert node.facts == []  # nothing is said while it is being done
     node.done("start")
     assert [(f.seen, f.generation, f.order_version) for f in node.facts] == [(Seen.RUNNING, 1, 5)]

@@ -2,7 +2,7 @@
 
 A guard is a small function in the production code, or one line of how processes are wired; a mutant replaces it. MUTANTS says by
 which scenario it is found without searching; `make mutants` searches for others by chance. Those that cannot be seen in a
-simulation, as they are about real files and processes, say in ELSEWHERE which test sees them.
+simulation are in elsewhere.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from services.ha.fencing import judge
 from services.ha.judging import Judge
 from services.ha.node_views import NodeViews
 from services.node.drivers.simpool import SimPool
+from tests.sim.test_migration import the_target_runs_before_the_source_is_gone
+from tests.sim.test_world import older_orders_are_taken, starts_are_repeated
 
 type Patch = pytest.MonkeyPatch
 
@@ -186,21 +188,8 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     a_timeout_is_a_confirmation: "fence-silent",
     a_device_is_believed_whatever_the_node_shows: "fence-lies-and-the-record-moves",
     what_peers_reach_is_no_sign_of_life: "fence-lies-and-peers-reach-it",
+    older_orders_are_taken: "an-order-comes-late-and-again",
+    starts_are_repeated: "vm-process-dies",
+    the_target_runs_before_the_source_is_gone: "migration-dead-source",
 }
 """each with the scenario that finds it"""
-
-ELSEWHERE = {
-    "late acknowledgement revives": "tests/model/test_lease_holder.py",
-    "resume without learning generations": "tests/model/test_lease_holder.py",
-    "returning node serves before it learnt": "tests/model/test_lease_holder.py",
-    "agent accepts an older term": "tests/model/test_lease_holder.py",
-    "agent accepts an older generation": "tests/sim/test_world.py",
-    "generation persisted after acting": "tests/sim/test_world.py",
-    "lease record written without compare-and-swap": "tests/contract/test_stores.py",
-    "migration target resumed without proof of the source": "tests/sim/test_migration.py",
-    "kill by pid alone": "tests/contract/test_watchdog.py",
-    'fence "timeout" taken for "confirmed"': "tests/contract/test_fencing.py",
-    "host page cache allowed on a shared pool": "tests/model/test_argv.py",
-}
-"""guards of the list that this world cannot miss: they are about real processes and files, or stand behind another guard that it
-cannot pass (a lease that ended by its own clock ended before anybody could conclude so), and where they are tested instead"""
