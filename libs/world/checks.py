@@ -127,6 +127,8 @@ class Checker:
         event = self.event(recorded)
         self.types[recorded.type] += 1
         self.nodes.record(event)
+        if self.world.guests is not None:
+            self.world.guests.record(event)
         self.world.recorded(recorded, event)
         if recorded.type in ("vm_started", "vm_deleted"):
             self._disks(event)
@@ -190,6 +192,8 @@ class Checker:
     def settled(self) -> None:
         """Faults have stopped for long enough."""
         self.nodes.settled()
+        if self.world.guests is not None:
+            self.world.guests.settled()
         running: set[tuple[str, str]] = set()
         for name, process in self.world.services.items():
             host = process.host

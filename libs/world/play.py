@@ -85,7 +85,7 @@ def started(story: Story) -> World:
     variant = story.seed % VARIANTS
     key = (
         variant, story.nodes, story.vms, story.pools, story.locking, story.node_mib, story.grantors, story.fences,
-        tuple(sorted(story.ha.items())),
+        story.vitals, tuple(sorted(story.ha.items())),
     )  # fmt: skip
     if (first := _prepared.get(key)) is None:
         if len(_prepared) >= PREPARED_MAX:

@@ -9,6 +9,7 @@ from libs.world.story import Story
 from libs.world.world import World
 from proto.compute import DefineVm, StartVm
 from proto.fence import SetFence
+from proto.guard import SetGuard
 from proto.lease import SetHa
 from proto.machine import DiskWish
 from services.node.drivers.simparams import SimParams
@@ -17,12 +18,14 @@ BOOT_S = 6.0
 START_S = 6.0
 FENCE_S = 3.0
 """until each device was tested"""
+GRACE_S = 5
+"""after a start, in stories that look at guests' signs of life: they are short"""
 
 
 def prepared(story: Story, variant: int = 0) -> World:
     """Raises AssertionError where it does not come up: a bug."""
     nodes, params = tuple(f"n{n + 1}" for n in range(story.nodes)), SimParams(memory_mib=story.node_mib)
-    world = World(variant, nodes, params, apart=story.pools == "apart", ha=story.grantors, fences=story.fences)
+    world = World(variant, nodes, params, apart=story.pools == "apart", ha=story.grantors, fences=story.fences, vitals=story.vitals)
     for pool in (world.pool, *world.pools.values()):
         pool.locking = story.locking
     world.begin(within_us=1_000_000)
@@ -41,6 +44,10 @@ def prepared(story: Story, variant: int = 0) -> World:
         for node in nodes:
             world.ask("ha", f"fence-{node}", SetFence(node=node, device=described(node)))
         world.run(FENCE_S)
+    if story.vitals:
+        for n in range(story.vms):
+            world.ask("ha", f"guard-vm-{n}", SetGuard(vm=f"vm-{n}", grace_s=GRACE_S))
+        world.run(GRACE_S)
     if story.ha:
         world.ask("ha", "ha-main", SetHa(**story.ha))  # type: ignore[arg-type]
         world.run(4.0)

@@ -23,6 +23,7 @@ FIRM = frozenset(
     {
         *("NodeLost", "NodeReturned", "VmOwed", "VmStopped", "VmStarted", "VmRecovered", "GuardEnded"),
         *("VmMigrated", "VmMigrationEnded", "HaDisarmed", "HaArmed", "IncarnationBegan"),
+        *("FenceConfirmed", "FenceDoubted", "VerdictReached"),
     }
 )
 """what is compared: conclusions. Suspicions and attempts come and go"""

@@ -72,7 +72,8 @@ class Expect(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 class Story(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, rename={"steps": "step", "turns": "turn"}):
     """pools: "shared" (one that all reach), "two" (each VM's disks in one of two that all reach), "apart" (each node its own).
     locking: whether the storage refuses a second writer (ring 3); without it orders, generations and leases alone must do.
-    grantors: processes of ha that may grant; one has the lock. fences: whether each node has a fence device. peace_s: how long
+    grantors: processes of ha that may grant; one has the lock. fences: whether each node has a fence device. vitals: whether
+    guests' signs of life are looked at. peace_s: how long
     after the last step, with all faults undone, things may take to settle. ha: of HaSettings."""
 
     seed: int = 0
@@ -86,6 +87,7 @@ class Story(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     node_mib: Annotated[int, msgspec.Meta(ge=1024, le=1 << 24)] = 16_384
     grantors: Annotated[int, msgspec.Meta(ge=0, le=3)] = 1
     fences: bool = False
+    vitals: bool = False
     ha: dict[str, int | float | str | bool] = {}
     sky: Sky = Sky()
     steps: tuple[Step, ...] = ()

@@ -57,6 +57,8 @@ EVENTS: dict[str, Callable[[Any], str]] = {
     "VmUnplaced": lambda e: f"{e.vm}: {e.sentence}",
     "VmRestartDenied": lambda e: f"{e.vm}: {e.sentence}",
     "VmRecovered": lambda e: f"{e.vm} on {e.node}",
+    "VmPanicked": lambda e: f"{e.vm} on {e.node}",
+    "VerdictReached": lambda e: f"{e.vm} on {e.node}: {e.kind}" + (f": {e.sentence}" if e.sentence else ""),
     "FenceTested": lambda e: f"{e.node}: {'well' if e.ok else e.sentence}",
     "FenceRequested": lambda e: f"{e.node}: {e.want}, reads {e.apart_ms} ms apart",
     "FenceConfirmed": lambda e: f"{e.node}: epoch {e.epoch}, {e.sentence}",

@@ -23,6 +23,7 @@ from libs.world.granting import HaProcess
 from libs.world.net import START_US, Net, Weather
 from libs.world.nodes import NodeProcess
 from libs.world.paths import Paths
+from libs.world.pulse import Guests
 from libs.world.story import Step
 from proto.compute import JoinNode
 from proto.io import ImageFormat, ImportImage
@@ -50,9 +51,11 @@ class World:
         apart: bool = False,
         ha: int = 0,
         fences: bool = False,
+        vitals: bool = False,
     ) -> None:
         """apart: each node has a pool of its own. ha: how many processes of high availability there are; 0: none, and no
-        watchdogs either. fences: each node has a fence device."""
+        watchdogs either. fences: each node has a fence device. vitals: guests' signs of life are looked
+        at."""
         self.seed = seed
         self.random = Random(seed)
         self.net = Net(self.random, weather=weather or Weather())
@@ -73,6 +76,7 @@ class World:
         self.agents = {n: NodeProcess(self, n, params or SimParams()) for n in nodes}
         self.bmcs = {n: Bmc(node) for n, node in self.agents.items()} if fences else {}
         """fence devices, by node"""
+        self.guests = Guests(self) if vitals else None
         self.peace = False
         """nothing befalls any more (play.calm)"""
         self.replies: dict[str, Reply] = {}
@@ -103,6 +107,8 @@ class World:
         for name, agent in self.agents.items():
             self.ask("compute", f"node-{name}", JoinNode(node=name, key=f"key-{name}"))
             self.net.after(50_000 + (self.random.randrange(within_us) if within_us else 0), agent.begin)
+        if self.guests is not None:
+            self.guests.begin()
         apart = len({pool.id for pool in self.pools.values()}) > 1  # a kernel beside the image would tie its VMs to one node
         boot = None if apart else DirectBoot(kernel="vmlinux", initrd="initrd")
         tiny = ImportImage(image="tiny", file="tiny.qcow2", format=ImageFormat.QCOW2, boot=boot)

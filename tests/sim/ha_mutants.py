@@ -18,10 +18,11 @@ from libs.lease.times import Times
 from libs.world.nodes import NodeProcess
 from libs.world.watch import Watch
 from proto.lease import Proof, ProofKind, Sign, Silence
-from services.ha import grantor, lease, proof, rules
+from services.ha import grantor, lease, proof, rules, verdict_views, verdicts
 from services.ha.fencing import judge
 from services.ha.judging import Judge
 from services.ha.node_views import NodeViews
+from services.ha.verdict_rule import own_words
 from services.node.drivers.simpool import SimPool
 from tests.sim.test_migration import the_target_runs_before_the_source_is_gone
 from tests.sim.test_world import older_orders_are_taken, starts_are_repeated
@@ -169,6 +170,12 @@ def what_peers_reach_is_no_sign_of_life(patch: Patch) -> None:
     patch.setattr(NodeViews, "reached", lambda self, node, asked_us: None)
 
 
+def one_sign_is_enough(patch: Patch) -> None:
+    """A guest that one sign alone says is dead is ended."""
+    for module in (verdicts, verdict_views):
+        patch.setattr(module, "two_signs", lambda findings: bool(own_words({f.sign: f for f in findings})))
+
+
 MUTANTS: dict[Callable[[Patch], None], str] = {
     lease_counts_from_receipt: "acknowledged-late",
     no_drift_and_no_margin: "clocks-drift-tolerant",
@@ -188,6 +195,7 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     a_timeout_is_a_confirmation: "fence-silent",
     a_device_is_believed_whatever_the_node_shows: "fence-lies-and-the-record-moves",
     what_peers_reach_is_no_sign_of_life: "fence-lies-and-peers-reach-it",
+    one_sign_is_enough: "guest-one-sign-alone",
     older_orders_are_taken: "an-order-comes-late-and-again",
     starts_are_repeated: "vm-process-dies",
     the_target_runs_before_the_source_is_gone: "migration-dead-source",

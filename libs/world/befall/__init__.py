@@ -3,7 +3,8 @@ twice at once is undone when both are over.
 
     befall(world, step)      now; undone after `step.for_s`, where it can be undone
     heal(world)              all is undone at once
-    KINDS                    the kinds, by word: processes.py, paths.py, fences.py, people.py
+    KINDS                    the kinds, by word: processes.py, paths.py, fences.py,
+                             guests.py, people.py
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from libs.world.befall import fences, paths, people, processes
+from libs.world.befall import fences, guests, paths, people, processes
 from libs.world.befall.kind import SECOND_US, Kind
 from libs.world.story import BadStory, Step
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 ROLES = ("leader", "deputy")
 """among services: the process of ha that has the grantor's lock, and another"""
-KINDS: dict[str, Kind] = {**processes.KINDS, **paths.KINDS, **fences.KINDS, **people.KINDS}
+KINDS: dict[str, Kind] = {**processes.KINDS, **paths.KINDS, **fences.KINDS, **guests.KINDS, **people.KINDS}
 
 
 def befall(world: World, step: Step) -> None:
@@ -83,6 +84,8 @@ def check(step: Step, world: World) -> Kind:
     names = _names(kind.who, world)
     if kind.who == "device" and not names:
         raise BadStory(f"a step {step.do!r} is of a fence device, and the story has none: fences = true")
+    if kind.breaks == "guest" and world.guests is None:
+        raise BadStory(f"a step {step.do!r} is of a guest at whose signs of life nobody looks: vitals = true")
     if (kind.who == "vm" and not step.who) or (names and step.who not in names and not (kind.who == "pool" and not step.who)):
         there = ", ".join(sorted(names)) or "vm-0 and so on"
         raise BadStory(f"a step {step.do!r} is of a {kind.who}, and {step.who!r} is none: {there}")

@@ -14,6 +14,7 @@ from proto.guard import Mode, SetGuard
 from proto.lease import ArmHa, ConfirmOff, DisarmHa, SetHa
 from proto.machine import DiskWish
 from proto.migration import CancelMigration, MigrateVm
+from proto.snapshots import TakeSnapshot
 
 if TYPE_CHECKING:
     from libs.world.world import World
@@ -71,6 +72,7 @@ KINDS: dict[str, Kind] = {
     "pause": Kind("vm", "people", _vm(lambda s: PauseVm(vm=s.who)), _vm(lambda s: ResumeVm(vm=s.who))),
     "reset": Kind("vm", "people", _vm(lambda s: ResetVm(vm=s.who))),
     "delete": Kind("vm", "people", _vm(lambda s: DeleteVm(vm=s.who))),
+    "snapshot": Kind("vm", "people", _vm(lambda s: TakeSnapshot(vm=s.who, name="s1"))),
     "migrate": Kind(
         "vm", "people", _vm(lambda s: MigrateVm(vm=s.who, node=str(s.more.get("to", "")), deadline_s=5)), None, ("to",)
     ),
