@@ -142,7 +142,7 @@ class Hands:
         """There and back; what does not answer is waited for as long as a call may take."""
         process, net = self.process, self.process.world.net
         assert fence.device is not None
-        call_us = round(fence.device.call_s * 1e6)
+        call_us, life = round(fence.device.call_s * 1e6), process.life
 
         def reached() -> None:
             try:
@@ -150,7 +150,8 @@ class Hands:
             except DeviceError as error:
                 answer = error
             back_us = call_us if isinstance(answer, TimedOut) else net.between(*ANSWER_US)
-            process.later(back_us, lambda: answered(answer))
+            if process.life == life:
+                process.later(back_us, lambda: answered(answer))
 
         net.after(net.between(*ANSWER_US), reached)
 

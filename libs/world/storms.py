@@ -33,6 +33,7 @@ class Plot:
     weight: int
     does: tuple[str, ...]
     ring3: bool = False
+    fences: bool = False
 
 
 PLOTS = (
@@ -46,6 +47,11 @@ PLOTS = (
     Plot(1, ("suspend",), ring3=True),
     Plot(2, ("watchdog_stop", "cut"), ring3=True),
     Plot(1, ("watchdog_kill", "agent_stop"), ring3=True),
+    Plot(4, ("fence_lies", "cut", "storage_away"), ring3=True, fences=True),
+    Plot(3, ("fence_early", "cut", "storage_away"), ring3=True, fences=True),
+    Plot(3, ("fence_lies", "watchdog_stop", "cut"), ring3=True, fences=True),
+    Plot(2, ("fence_away", "cut", "storage_away"), fences=True),
+    Plot(2, ("fence_mute", "cut_from", "storage_away"), fences=True),
 )
 FAULTS = (
     Odds("power", 2, 0.2, 12),
@@ -124,7 +130,7 @@ class Storm:
 
 
 def _plot(random: Random, story: Story) -> tuple[Step, ...]:
-    able = [plot for plot in PLOTS if story.locking or not plot.ring3]
+    able = [plot for plot in PLOTS if (story.locking or not plot.ring3) and (story.fences or not plot.fences)]
     plot = random.choices(able, [plot.weight for plot in able])[0]
     at, for_s, who = round(random.uniform(0.1, 0.8), 3), round(random.uniform(6.5, 30.0), 2), _node(random, story)
     return tuple(Step(do, at + n * 0.01, who, for_s) for n, do in enumerate(plot.does))
