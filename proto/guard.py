@@ -127,6 +127,13 @@ class VmUnplaced(Event):
     try_us: int = 0
 
 
+class VmInHand(Event):
+    """Somebody starts it, on that node: nothing else is tried before that has come to something. Where it fails, it is owed on."""
+
+    vm: VmId
+    node: NodeId
+
+
 class VmRecovered(Event):
     vm: VmId
     node: NodeId
@@ -171,7 +178,7 @@ class WantRestart(Tick):
 
 
 class NoteRestart(Command):
-    """What became of it, from compute's events: it runs, or that attempt came to nothing."""
+    """What became of it, from compute's events: it runs, or that attempt came to nothing; by_hand: the start that somebody made."""
 
     vm: Name
     attempt: int = 0
@@ -181,15 +188,23 @@ class NoteRestart(Command):
     sentence: str = ""
     remedy: str = ""
     at_us: int = 0
+    by_hand: bool = False
+
+
+class NoteHand(Command):
+    """Somebody starts what is owed."""
+
+    vm: Name
+    node: Name
 
 
 class ReleaseVm(Command):
-    """Somebody stopped or deleted it, or started it by hand."""
+    """Somebody stopped or deleted it."""
 
     vm: Name
     sentence: str
     deleted: bool = False
 
 
-GuardCommand = SetGuard | OweVm | WantRestart | NoteRestart | ReleaseVm
-GuardEvent = GuardSet | VmOwed | RestartWanted | VmUnplaced | VmRecovered | GuardEnded
+GuardCommand = SetGuard | OweVm | WantRestart | NoteRestart | NoteHand | ReleaseVm
+GuardEvent = GuardSet | VmOwed | RestartWanted | VmUnplaced | VmInHand | VmRecovered | GuardEnded

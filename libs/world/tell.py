@@ -54,6 +54,7 @@ EVENTS: dict[str, Callable[[Any], str]] = {
     "HaArmed": lambda e: "",
     "VmOwed": lambda e: f"{e.vm}: {e.cause}",
     "RestartWanted": lambda e: f"{e.vm}: attempt {e.attempt}",
+    "VmInHand": lambda e: f"{e.vm}: somebody starts it, on {e.node}",
     "VmUnplaced": lambda e: f"{e.vm}: {e.sentence}",
     "VmRestartDenied": lambda e: f"{e.vm}: {e.sentence}",
     "VmRecovered": lambda e: f"{e.vm} on {e.node}",

@@ -131,8 +131,8 @@ def _covered(vm: Vm) -> bool:
 
 
 def _tried_again(vm: Vm) -> bool:
-    """A start that its guard asked for leaves it as it was: it is to run."""
-    return isinstance(vm, Reserving | Launching) and vm.attempt > 0
+    """A start that its guard asked for leaves it as it was: it is to run. So does one that somebody made of such a VM."""
+    return isinstance(vm, Reserving | Launching) and (vm.attempt > 0 or vm.unwished)
 
 
 def _evolve_start(
@@ -147,6 +147,7 @@ def _evolve_start(
                 placement=event.placement,
                 attempt=event.attempt,
                 failover=event.failover,
+                unwished=isinstance(vm, Stopped) and vm.unwished,
             )
         case VmMemoryNoted() if isinstance(vm, Migrating):
             return replace(vm, memory_noted=True)
@@ -169,6 +170,7 @@ def _evolve_start(
                 spec=event.spec,
                 attempt=vm.attempt,
                 failover=vm.failover,
+                unwished=vm.unwished,
             )
         case _:
             assert_never(event)

@@ -151,7 +151,7 @@ def _stop(command: StopVm, vm: Defined) -> Sequence[VmEvent]:
             sentence, tried = "stopped before it was launched", (*vm.tried, vm.node)
             failed = VmStartFailed(vm=vm.id, node=vm.node, generation=vm.generation, sentence=sentence, tried=tried)
             left = VmLeftStopped(vm=vm.id, node=vm.node, generation=vm.generation)
-            return [failed, left] if vm.attempt else [failed]
+            return [failed, left] if vm.attempt or vm.unwished else [failed]
         case Stopping() if command.deadline_s >= vm.deadline_s and vm.cause is GoneCause.ORDERED:
             return ()
         case Migrating() | Arriving():

@@ -79,7 +79,7 @@ class Placed(State, kw_only=True):
 
 
 class Reserving(Placed, kw_only=True):
-    """Memory and devices are asked for; no agent knows of it. attempt, failover: as in VmStartRequested."""
+    """Memory and devices are asked for; no agent knows of it. attempt, failover: as in VmStartRequested. unwished: as before."""
 
     word = "starting"
     placement: Placement
@@ -87,6 +87,7 @@ class Reserving(Placed, kw_only=True):
     devices: Devices | None = None
     attempt: int = 0
     failover: bool = False
+    unwished: bool = False
 
     @property
     def tried(self) -> tuple[NodeId, ...]:
@@ -101,6 +102,7 @@ class Launching(Placed, kw_only=True):
     spec: MachineSpec
     attempt: int = 0
     failover: bool = False
+    unwished: bool = False
 
     @property
     def changed(self) -> bool:

@@ -4,7 +4,9 @@
     at rest ────────▶ owed ─────────────────────────▶ asked ────────────────────────▶ at rest
        ▲               │ ▲                              │
        │               │ └── unplaced, for a while ◀────┘ NoteRestart: came to nothing
-       └── GuardEnded ─┘    somebody stopped, started or deleted it; it failed too often; the guard was switched off
+       └── GuardEnded ─┘    somebody stopped or deleted it; it failed too often; the guard was switched off
+
+What somebody starts by hand is asked for by that (VmInHand): it runs, or is owed on.
 
 What somebody stopped is never owed: compute says of each end whether the VM was to run on (VmStopped.unwished), and starts nothing
 else upon RestartWanted. A lost node's VM is started elsewhere where other nodes reach its disks, else there once that node is back.
@@ -29,6 +31,7 @@ from proto.guard import (
     GuardEvent,
     GuardSet,
     Mode,
+    NoteHand,
     NoteRestart,
     OweVm,
     Refusal,
@@ -36,6 +39,7 @@ from proto.guard import (
     RestartWanted,
     SetGuard,
     Then,
+    VmInHand,
     VmOwed,
     VmRecovered,
     VmUnplaced,
@@ -51,8 +55,8 @@ PAUSE_US_MAX = 300_000_000
 
 
 class Owed(Value):
-    """since_us: since when it does not run. asked: compute has been asked, and has not answered. denied: how often in a row a start
-    came to nothing; sentence: why it is owed, or why it could not be started."""
+    """since_us: since when it does not run. asked: compute has been asked, and has not answered; by_hand: by somebody. denied: how
+    often in a row a start came to nothing; sentence: why it is owed, or why it could not be started."""
 
     cause: Cause
     node: NodeId
@@ -62,6 +66,7 @@ class Owed(Value):
     elsewhere: bool = False
     attempt: int = 0
     asked: bool = False
+    by_hand: bool = False
     try_us: int = 0
     denied: int = 0
     sentence: str = ""
@@ -89,6 +94,9 @@ def decide(command: GuardCommand, watch: Watch) -> Sequence[GuardEvent]:
             return [] if watch.owed is None else _want(command, watch.guard, watch.owed)
         case NoteRestart():
             return [] if watch.owed is None else _note(command, watch.owed)
+        case NoteHand():
+            waits = watch.owed is None or watch.owed.by_hand
+            return [] if waits else [VmInHand(vm=VmId(command.vm), node=NodeId(command.node))]
         case ReleaseVm():
             ended = [GuardEnded(vm=VmId(command.vm), sentence=command.sentence)] if watch.owed is not None else []
             plain = command.deleted and watch.guard != Guard()
@@ -199,7 +207,8 @@ def _note(command: NoteRestart, owed: Owed) -> Sequence[GuardEvent]:
         after_ms = max(0, command.at_us - owed.since_us) // 1000
         node = NodeId(command.node)
         return [VmRecovered(vm=vm, node=node, generation=command.generation, after_ms=after_ms)]
-    if not owed.asked or command.attempt != owed.attempt:
+    same = command.by_hand or command.attempt == owed.attempt
+    if not owed.asked or command.by_hand != owed.by_hand or not same:
         return []
     try_us = command.at_us + pause(DENIED_US, owed.denied + 1)
     return [VmUnplaced(vm=vm, sentence=command.sentence, remedy=command.remedy, try_us=try_us)]
@@ -224,11 +233,14 @@ def evolve(watch: Watch, event: GuardEvent) -> Watch:
         case _ if owed is None:
             return watch
         case RestartWanted():
-            return replace(watch, owed=replace(owed, asked=True, attempt=event.attempt))
+            return replace(watch, owed=replace(owed, asked=True, by_hand=False, attempt=event.attempt))
+        case VmInHand():
+            return replace(watch, owed=replace(owed, asked=True, by_hand=True))
         case VmUnplaced():
             after = replace(
-                owed, asked=False, denied=owed.denied + 1, try_us=event.try_us, sentence=event.sentence, remedy=event.remedy
-            )
+                owed, asked=False, by_hand=False, denied=owed.denied + 1, try_us=event.try_us, sentence=event.sentence,
+                remedy=event.remedy,
+            )  # fmt: skip
             return replace(watch, owed=after)
 
 

@@ -15,6 +15,7 @@ from proto.compute import (
     VmLeftStopped,
     VmRestartDenied,
     VmStarted,
+    VmStartFailed,
     VmStartRequested,
     VmStopped,
     VmStopRequested,
@@ -22,6 +23,7 @@ from proto.compute import (
 from proto.guard import (
     Cause,
     GuardEnded,
+    NoteHand,
     NoteRestart,
     OweVm,
     ReleaseVm,
@@ -40,7 +42,7 @@ CAUSES = {
     GoneCause.PANIC: Cause.PANIC,
     GoneCause.HANG: Cause.HANG,
 }
-FOLLOWS = (VmStartRequested, VmStopRequested, VmLeftStopped, VmRestartDenied)
+FOLLOWS = (VmStartRequested, VmStartFailed, VmStopRequested, VmLeftStopped, VmRestartDenied)
 """events of others beside those of the views"""
 
 
@@ -86,7 +88,9 @@ def _of_owed(event: Any, recorded: Recorded) -> Sequence[Command]:
                 )
             ]
         case VmStartRequested(attempt=0):
-            return [ReleaseVm(vm=event.vm, sentence=f"somebody started it, on {event.node}")]
+            return [NoteHand(vm=event.vm, node=event.node)]
+        case VmStartFailed():
+            return [NoteRestart(vm=event.vm, by_hand=True, sentence=event.sentence, at_us=recorded.at_us)]
         case VmStopRequested(cause=GoneCause.ORDERED) | VmLeftStopped():
             return [ReleaseVm(vm=event.vm, sentence="somebody wants it stopped")]
         case _:

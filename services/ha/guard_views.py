@@ -26,7 +26,7 @@ from proto.compute import (
     VmStopped,
 )
 from proto.growth import VmReshaped
-from proto.guard import Guard, GuardEnded, GuardSet, Mode, RestartWanted, VmOwed, VmRecovered, VmUnplaced
+from proto.guard import Guard, GuardEnded, GuardSet, Mode, RestartWanted, VmInHand, VmOwed, VmRecovered, VmUnplaced
 from proto.lease import HaArmed, HaDisarmed, HaSet, HaSettings, NodeLost, NodeReturned, NodeTrusted
 from proto.machine import Priority
 from proto.memory import CapacitySet
@@ -117,7 +117,7 @@ class GuardViews(_Derived):
         match event:
             case GuardSet():
                 self.guards[event.vm] = event.guard
-            case VmOwed() | RestartWanted() | VmUnplaced() | VmRecovered() | GuardEnded():
+            case VmOwed() | RestartWanted() | VmInHand() | VmUnplaced() | VmRecovered() | GuardEnded():
                 self._own(recorded, event)
             case HaSet() | HaDisarmed() | HaArmed() | NodeLost() | NodeReturned():
                 self._whole(recorded, event)
@@ -132,14 +132,16 @@ class GuardViews(_Derived):
             case _:
                 self._others(event)
 
-    def _own(self, recorded: Recorded, event: VmOwed | RestartWanted | VmUnplaced | VmRecovered | GuardEnded) -> None:
+    def _own(
+        self, recorded: Recorded, event: VmOwed | RestartWanted | VmInHand | VmUnplaced | VmRecovered | GuardEnded
+    ) -> None:
         before = self.owed.get(event.vm)
         self.coming.discard(event.vm)
         match event:
             case VmOwed():
                 since_us = before.since_us if before else event.at_us
                 self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
-            case RestartWanted() if before is not None:
+            case RestartWanted() | VmInHand() if before is not None:
                 before.asked, before.at, before.tried_us = True, recorded.position, recorded.at_us
             case VmUnplaced() if before is not None:
                 before.asked, before.at, before.try_us = False, recorded.position, event.try_us

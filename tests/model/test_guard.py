@@ -19,6 +19,7 @@ from proto.guard import (
     GuardEvent,
     GuardSet,
     Mode,
+    NoteHand,
     NoteRestart,
     OweVm,
     Refusal,
@@ -26,6 +27,7 @@ from proto.guard import (
     RestartWanted,
     SetGuard,
     Then,
+    VmInHand,
     VmOwed,
     VmRecovered,
     VmUnplaced,
@@ -278,3 +280,30 @@ def test_one_wish_one_answer_and_nothing_after_a_stop(steps: list[GuardCommand])
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=Watch) == state
         again = Given(GUARD, state).when(step)
         assert not again.events or isinstance(step, WantRestart | NoteRestart), f"{step} twice: {again.events}"
+
+
+# --- what somebody starts by hand -------------------------------------------------------------------------------------
+
+HAND = NoteHand(vm="a", node="n2")
+IN_HAND = VmInHand(vm=A, node=N2)
+BY_HAND = NoteRestart(vm="a", by_hand=True, sentence="its disk is held", at_us=S)
+HELD = VmUnplaced(vm=A, sentence="its disk is held", try_us=S + DENIED_US)
+
+
+def test_what_somebody_starts_is_waited_for_and_owed_on_where_that_fails() -> None:
+    vm.given(OWED).when(HAND).then(IN_HAND).twice()
+    vm.given(OWED, IN_HAND).when(turn(900 * S)).nothing()
+    vm.given(OWED, IN_HAND).when(BY_HAND).then(HELD).twice()
+    vm.given(OWED, IN_HAND, HELD).when(turn(S)).nothing()
+    (again,) = vm.given(OWED, IN_HAND, HELD).when(turn(900 * S)).events
+    assert isinstance(again, RestartWanted) and again.attempt == 1
+    vm.given(OWED, IN_HAND, HELD).when(HAND).then(IN_HAND)
+    (runs,) = vm.given(OWED, IN_HAND).when(RUNS).events
+    assert isinstance(runs, VmRecovered)
+    vm.given().when(HAND).nothing()
+
+
+def test_a_failed_start_is_of_whoever_made_it() -> None:
+    vm.given(OWED, WANTED).when(BY_HAND).nothing()
+    vm.given(OWED, WANTED, IN_HAND).when(DENIED).nothing()
+    vm.given(OWED, WANTED, IN_HAND).when(BY_HAND).then(HELD)

@@ -17,6 +17,7 @@ from proto.compute import (
     VmLeftStopped,
     VmRestartDenied,
     VmStarted,
+    VmStartFailed,
     VmStartRequested,
     VmStopped,
     VmStopRequested,
@@ -27,6 +28,7 @@ from proto.guard import (
     GuardEnded,
     GuardSet,
     Mode,
+    NoteHand,
     NoteRestart,
     OweVm,
     ReleaseVm,
@@ -251,11 +253,13 @@ def test_what_compute_says_of_an_owed_one(log: Log) -> None:
     for event in (
         VmStopRequested(vm=VmId("a"), node=N2, generation=2, deadline_s=5),
         VmLeftStopped(vm=VmId("a"), node=N1, generation=1),
-        _start(0),
         VmDeleted(vm=VmId("a")),
     ):
         assert [type(c) for c in log.after(event)] == [ReleaseVm], event
         log.owe("a")
+    assert log.after(_start(0)) == [NoteHand(vm="a", node="n2")]
+    failed = log.after(VmStartFailed(vm=VmId("a"), node=N2, generation=2, sentence="no"))
+    assert failed == [NoteRestart(vm="a", by_hand=True, sentence="no", at_us=0)]
     verdict = VmStopRequested(vm=VmId("a"), node=N2, generation=2, deadline_s=0, cause=GoneCause.HANG)
     assert log.after(verdict) == [] and log.after(_start(1)) == []
 

@@ -334,3 +334,16 @@ def test_started_is_said_with_the_epoch_of_its_node() -> None:
     (event,) = vm.given(*LAUNCHING).when(report(Seen.RUNNING, epoch=7)).events
     assert isinstance(event, VmStarted) and event.epoch == 7
     assert REQUESTED.attempt == 0
+
+
+def test_what_was_to_run_and_somebody_starts_is_to_run_on_where_that_fails() -> None:
+    by_hand = requested(N2, 2, choice(N2, N3))
+    failed = VmStartFailed(vm=A, node=N2, generation=2, sentence="its disk is held", tried=(N2,))
+    state = VM.fold((*RUNNING, GONE, by_hand, failed))
+    assert isinstance(state, Stopped) and state.unwished
+    never = VM.fold((DEFINED, by_hand, failed))
+    assert isinstance(never, Stopped) and not never.unwished
+    stopped, left = vm.given(*RUNNING, GONE, by_hand).when(StopVm(vm="a")).events
+    assert isinstance(stopped, VmStartFailed) and left == VmLeftStopped(vm=A, node=N2, generation=2)
+    ended = VM.fold((*RUNNING, GONE, by_hand, stopped, left))
+    assert isinstance(ended, Stopped) and not ended.unwished

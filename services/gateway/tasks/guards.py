@@ -23,6 +23,8 @@ def guards(s: _Story) -> bool:
             s.begin(KIND, vm, f"{vm} is to run again: {said}" if said else f"{vm} is to run again")
         case g.RestartWanted(vm=vm, attempt=attempt):
             s.again(KIND, vm, f"attempt {attempt} to start it")
+        case g.VmInHand(vm=vm, node=node):
+            s.again(KIND, vm, f"somebody starts it, on {node}")
         case g.VmUnplaced(vm=vm, sentence=said):
             s.again(KIND, vm, f"not possible now, tried again later: {said}")
         case g.VmRecovered(vm=vm, node=node, after_ms=after_ms):

@@ -9,7 +9,7 @@ import msgspec
 
 from libs.common.messages import Recorded
 from proto.compute import NodeRemoved, VmDeleted
-from proto.guard import GuardEnded, GuardSet, Mode, RestartWanted, Then, VmOwed, VmRecovered, VmUnplaced
+from proto.guard import GuardEnded, GuardSet, Mode, RestartWanted, Then, VmInHand, VmOwed, VmRecovered, VmUnplaced
 from proto.lease import NodeIsolated, NodeLost, NodeOffProven, NodeReturned, NodeSuspected, NodeTrusted
 from proto.reserve import Plan, ReserveSet
 
@@ -17,7 +17,7 @@ OF_VM_MAX = 32
 OF_NODE_MAX = 16
 BEFORE_MAX = 3
 """of what was concluded of its node before a VM was owed: suspected, isolated, lost"""
-GUARDS = (GuardSet, VmOwed, RestartWanted, VmUnplaced, VmRecovered, GuardEnded)
+GUARDS = (GuardSet, VmOwed, RestartWanted, VmInHand, VmUnplaced, VmRecovered, GuardEnded)
 NODES = (NodeSuspected, NodeTrusted, NodeIsolated, NodeLost, NodeOffProven, NodeReturned)
 
 
@@ -99,6 +99,8 @@ def _guard(one: Guarded, event: Any) -> None:
             one.ended, one.given_up = "", False
         case RestartWanted() if one.owed is not None:
             one.owed.attempt, one.owed.try_us = event.attempt, 0
+        case VmInHand() if one.owed is not None:
+            one.owed.try_us = 0
         case VmUnplaced() if one.owed is not None:
             one.owed.sentence, one.owed.remedy, one.owed.try_us = event.sentence, event.remedy, event.try_us
         case VmRecovered():

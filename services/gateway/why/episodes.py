@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from proto.fence import FenceConfirmed, FenceDropped, FenceFailed, FenceRequested
-from proto.guard import GuardEnded, RestartWanted, VmOwed, VmUnplaced
+from proto.guard import GuardEnded, RestartWanted, VmInHand, VmOwed, VmUnplaced
 from proto.ladder import LadderClimbed, LadderDescended
 from proto.lease import NodeIsolated, NodeLost, NodeOffProven, NodeReturned, NodeSuspected, NodeTrusted
 from services.gateway.why.tree import Known
@@ -40,7 +40,7 @@ def _of(known: Known) -> tuple[str, str] | None:
             return "node", known.event.node
         case FenceRequested() | FenceConfirmed() | FenceFailed() | FenceDropped() if not known.meta.actor.startswith("user:"):
             return "node", known.event.node
-        case VmOwed() | RestartWanted() | VmUnplaced() | GuardEnded() if not known.meta.actor.startswith("user:"):
+        case VmOwed() | RestartWanted() | VmInHand() | VmUnplaced() | GuardEnded() if not known.meta.actor.startswith("user:"):
             return "guard", known.event.vm
         case _:
             return None

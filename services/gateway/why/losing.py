@@ -59,6 +59,8 @@ def _of_guard(event: Any) -> str:
             kept = ", also in the memory that is kept for that" if event.failover else ""
             said = f"; {event.sentence}" if event.sentence else ""
             return f"its turn had come: attempt {event.attempt} to start it{where}{kept}{said}"
+        case g.VmInHand():
+            return f"somebody starts it, on {event.node}: its guard waits for what comes of that"
         case g.VmUnplaced():
             return f"it cannot be started by now, and is tried again: {_and(event.sentence, event.remedy)}"
         case g.VmRecovered():
