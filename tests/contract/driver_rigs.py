@@ -25,6 +25,7 @@ from services.cluster import groups
 from services.node.drivers import Driver, MachineChanged
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimFile, SimHost, SimParams, SimPool, SimulatedDriver
+from tests.contract.settled import Kept
 from tests.guests import tiny_image
 
 WAIT_S_MAX = 20.0
@@ -85,6 +86,10 @@ class Rig(Protocol):
         ...
 
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec: ...
+    async def settled(self, driver: Driver, spec: MachineSpec) -> None:
+        """It runs there, and its guest has booted and come to rest (settled.py)."""
+        ...
+
     def unstartable(self, node: str, spec: MachineSpec) -> MachineSpec:
         """The same, but from now on QEMU will refuse it on that node."""
         ...
@@ -129,6 +134,10 @@ class SimRig:
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
         return machine_spec(vm, generation)
 
+    async def settled(self, driver: Driver, spec: MachineSpec) -> None:
+        await driver.start(spec)
+        await guest_up(driver, spec.vm)
+
     def unstartable(self, node: str, spec: MachineSpec) -> MachineSpec:
         self.hosts[node].params = SimParams(start_fails=1.0)
         return spec
@@ -166,7 +175,7 @@ class QemuRig:
         self.boot = msgspec.convert(manifest["boot"], DirectBoot)
         self.top = top
         self.pool = top / "pool"
-        shutil.copytree(tiny, self.pool / "images" / "tiny")
+        shutil.copytree(tiny, self.pool / "images" / "tiny", copy_function=_linked)
 
     def driver(
         self, node: str = "n1", bridges: tuple[str, ...] = (), moves_at: str = "", namespace: Path | None = None
@@ -183,7 +192,7 @@ class QemuRig:
     def apart(self, node: str) -> QemuDriver:
         own = self.top / f"pool-{node}"
         if not own.exists():
-            shutil.copytree(self.pool / "images", own / "images")
+            shutil.copytree(self.pool / "images", own / "images", copy_function=_linked)
         probes = self.top.parent / "probes"
         return QemuDriver(node, self.top / node, {"default": own}, share=2, cache=probes, moves_at="127.0.0.1")
 
@@ -192,6 +201,25 @@ class QemuRig:
 
     def spec(self, vm: str = "web-1", generation: int = 1) -> MachineSpec:
         return machine_spec(vm, generation, self.boot)
+
+    async def settled(self, driver: Driver, spec: MachineSpec) -> None:
+        kept = Kept(self.top.parent / "settled", spec)
+        if not kept.there:
+            await self._boot(kept, spec)
+        await kept.back(driver, spec)
+
+    async def _boot(self, kept: Kept, spec: MachineSpec) -> None:
+        """In a pool and on a node of its own."""
+        aside = QemuRig(self.top / "aside", self.pool / "images" / "tiny")
+        driver = aside.driver()
+        try:
+            await driver.open()
+            await driver.start(spec)
+            await guest_up(driver, spec.vm)
+            await kept.put(driver, spec)
+        finally:
+            await driver.close()
+            aside.end()
 
     def unstartable(self, node: str, spec: MachineSpec) -> MachineSpec:
         return msgspec.structs.replace(spec, shape=msgspec.structs.replace(spec.shape, cpu_model="no-such-model"))
@@ -233,6 +261,14 @@ class QemuRig:
         end = time.monotonic() + WAIT_S_MAX
         while not groups.remove(self.top.glob("*/groups")) and time.monotonic() < end:
             time.sleep(0.01)  # the kernel takes its time to take a dead process out
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file under another name, where one file system has both: an image's files are only read."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def rig_of(kind: str, top: Path) -> Iterator[SimRig | QemuRig]:

@@ -102,8 +102,7 @@ async def test_a_disc_is_changed_while_the_guest_runs(rig: Rig, driver: Driver) 
 
 
 async def test_a_drive_is_plugged_with_a_disc_and_unplugged(rig: Rig, driver: Driver) -> None:
-    await driver.start(spec_of(rig))
-    await guest_up(driver)
+    await rig.settled(driver, spec_of(rig))
     hardware = (await driver.fit(spec_of(rig, holding("red")))).hardware
     assert hardware is not None and (hardware.media, hardware.misfits) == (((1, "red"),), ())
     assert 1 in hardware.slots and 1 not in dict(hardware.disk_mib)
@@ -118,8 +117,8 @@ async def test_a_disc_stays_in_its_drive_when_the_guest_moves(rig: Rig, driver: 
     there = rig.driver("n2")
     await there.open()
     changes = driver.changes()
-    await driver.start(spec_of(rig, holding("red")))
-    await guest_up(driver)
+    await rig.settled(driver, spec_of(rig, CD))
+    assert await media(driver, spec_of(rig, holding("red"))) == ((1, "red"),)
     waiting = await there.receive(spec_of(rig, holding("red"), generation=2))
     await driver.send("web-1", waiting.address)
     assert (await over(changes)).status == "sent"
@@ -141,8 +140,8 @@ async def test_a_guest_that_holds_its_drive_is_asked_and_then_forced(tmp_path: P
         for name in ("red", "blue"):
             (rig.pool / "incoming" / name).write_bytes(iso(name))
             await driver.import_image("default", name, name, ImageFormat.ISO, "")
-        await driver.start(spec_of(rig, holding("red")))
-        await guest_up(driver)
+        await rig.settled(driver, spec_of(rig, CD))
+        assert await media(driver, spec_of(rig, holding("red"))) == ((1, "red"),)
         hold = f"{MOUNTED}; mount -t iso9660 -o ro /dev/sr0 /run/cd && echo held"
         assert (await driver.exec("web-1", ("sh", "-c", hold), b"", GUEST_S_MAX)).stdout == b"held\n"
         hardware = (await driver.fit(spec_of(rig, holding("blue")))).hardware

@@ -60,8 +60,7 @@ async def ways(rig: Rig, source: Driver, target: Driver, incoming: int = 2) -> t
 
 async def test_a_guest_takes_its_disk_along(rig: Rig, here: Driver, there: Driver) -> None:
     changes = here.changes()
-    await here.start(rig.spec())
-    await disk_up(rig, here)
+    await rig.settled(here, rig.spec())
     await rig.write(here, "/data/kept", b"on its disk")
     out, way = await ways(rig, here, there)
     waiting = await there.receive(along(rig, 2), way)
@@ -91,8 +90,7 @@ async def test_a_guest_takes_its_disk_along(rig: Rig, here: Driver, there: Drive
 async def test_what_came_is_its_disk_also_where_it_never_went_on(rig: Rig, here: Driver, there: Driver) -> None:
     """The process that it came into died before it was activated: the next start finds what it brought."""
     changes = here.changes()
-    await here.start(rig.spec())
-    await disk_up(rig, here)
+    await rig.settled(here, rig.spec())
     await rig.write(here, "/data/kept", b"on its disk")
     assert (await here.exec("web-1", ("true",), b"", GUEST_S_MAX)).exit_code == 0
     out, way = await ways(rig, here, there)
@@ -110,8 +108,7 @@ async def test_what_came_is_its_disk_also_where_it_never_went_on(rig: Rig, here:
 async def test_a_disk_leaves_its_image_behind_where_that_is_not_there(rig: Rig, here: Driver, there: Driver) -> None:
     """All that its guest sees of it goes along, and stands on nothing there."""
     changes = here.changes()
-    await here.start(rig.spec())
-    await disk_up(rig, here)
+    await rig.settled(here, rig.spec())
     await rig.write(here, "/data/kept", b"on its disk")
     await here.exec("web-1", ("sync",), b"", GUEST_S_MAX)
     before = (await here.exec("web-1", ("sh", "-c", SUM), b"", GUEST_S_MAX)).stdout
@@ -135,8 +132,7 @@ async def test_a_disk_leaves_its_image_behind_where_that_is_not_there(rig: Rig, 
 
 async def test_what_was_recalled_runs_on_with_its_own_disk(rig: Rig, here: Driver, there: Driver) -> None:
     changes = here.changes()
-    await here.start(rig.spec())
-    await disk_up(rig, here)
+    await rig.settled(here, rig.spec())
     out, way = await ways(rig, here, there)
     waiting = await there.receive(along(rig, 2), way)
     await here.send("web-1", waiting.address, out)
@@ -175,8 +171,7 @@ async def test_disks_that_should_be_there_are_not_made_anew(rig: Rig, here: Driv
 
 
 async def test_the_next_agent_sends_a_disk_anew(rig: Rig, here: Driver, there: Driver) -> None:
-    await here.start(rig.spec())
-    await disk_up(rig, here)
+    await rig.settled(here, rig.spec())
     out, way = await ways(rig, here, there)
     waiting = await there.receive(along(rig, 2), way)
     await here.send("web-1", waiting.address, out)
@@ -202,8 +197,7 @@ async def test_the_next_agent_sends_a_disk_anew(rig: Rig, here: Driver, there: D
 @pytest.mark.parametrize("rig", ["qemu"], indirect=True)
 async def test_a_writer_loses_nothing_and_a_target_that_dies_takes_nothing(rig: Rig, here: Driver, there: Driver) -> None:
     changes = here.changes()
-    await here.start(rig.spec())
-    await disk_up(rig, here)
+    await rig.settled(here, rig.spec())
     await here.exec("web-1", ("sh", "-c", f"({WRITER}) >/dev/null 2>&1 &"), b"", GUEST_S_MAX)
     out, way = await ways(rig, here, there)
     waiting = await there.receive(along(rig, 2), way)
@@ -230,8 +224,7 @@ async def test_a_writer_loses_nothing_and_a_target_that_dies_takes_nothing(rig: 
 @pytest.mark.parametrize("rig", ["qemu"], indirect=True)
 async def test_who_has_another_key_is_not_let_in(rig: Rig, here: Driver, there: Driver) -> None:
     changes = here.changes()
-    await here.start(rig.spec())
-    await disk_up(rig, here)
+    await rig.settled(here, rig.spec())
     out, way = await ways(rig, here, there)
     waiting = await there.receive(along(rig, 2), way)
     wrong = msgspec.structs.replace(out, peer_key=out.peer_key, incoming=7)

@@ -17,7 +17,7 @@ from services.node.drivers import CannotStart, Driver, NoSuchVm
 from services.node.drivers.qemu import fitting
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimParams, SimulatedDriver
-from tests.contract.driver_rigs import Rig, guest_up, rig_of
+from tests.contract.driver_rigs import Rig, rig_of
 
 SEEN_S_MAX = 10.0
 DATA = Disk(
@@ -70,10 +70,10 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 async def vm(rig: Rig) -> AsyncIterator[Vm]:
     driver = rig.driver()
     await driver.open()
-    spec = rig.spec()
-    await driver.start(spec)
-    await guest_up(driver)
-    yield Vm(rig, driver, replace(spec, born=birth(spec)))
+    plain = rig.spec()
+    spec = replace(plain, born=birth(plain))
+    await rig.settled(driver, spec)
+    yield Vm(rig, driver, spec)
     await driver.close()
 
 
@@ -99,9 +99,9 @@ async def by_modules(rig: Rig) -> AsyncIterator[Vm]:
     await driver.open()
     plain = rig.spec()
     spec = replace(plain, shape=replace(plain.shape, memory_by=MemoryBy.DIMM, memory_max_mib=1024))
-    await driver.start(spec)
-    await guest_up(driver)
-    yield Vm(rig, driver, replace(spec, born=birth(spec)))
+    spec = replace(spec, born=birth(spec))
+    await rig.settled(driver, spec)
+    yield Vm(rig, driver, spec)
     await driver.close()
 
 

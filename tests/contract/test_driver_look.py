@@ -17,7 +17,7 @@ from services.node.drivers import Driver, NoSuchVm
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimulatedDriver
 from tests.contract.driver_rigs import GUEST_S_MAX, Rig, guest_up, rig_of
-from tests.contract.test_driver_io import machine
+from tests.contract.test_driver_io import machine, plugged
 
 LIMITS = DiskLimits(iops=500, mibps=20, iops_burst=900, mibps_burst=40)
 
@@ -37,6 +37,15 @@ def limited(rig: Rig) -> MachineSpec:
 
 @pytest.fixture
 async def driver(rig: Rig) -> AsyncIterator[Driver]:
+    made = rig.driver()
+    await made.open()
+    await plugged(rig, made, limited(rig))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def started(rig: Rig) -> AsyncIterator[Driver]:
     made = rig.driver()
     await made.open()
     await made.start(limited(rig))
@@ -61,9 +70,9 @@ async def told(driver: Driver, spec: MachineSpec) -> list[tuple[str, bool]]:
     return [(drift.name, drift.repaired) for drift in await seen(driver, spec)]
 
 
-async def test_a_start_gives_limits_and_cables_too(driver: Driver, spec: MachineSpec) -> None:
-    assert await seen(driver, spec) == ()
-    present = (await driver.look("web-1")).present
+async def test_a_start_gives_limits_and_cables_too(started: Driver, spec: MachineSpec) -> None:
+    assert await seen(started, spec) == ()
+    present = (await started.look("web-1")).present
     assert present is not None
     assert {d.limits for d in present.disks} == {LIMITS} and len(present.disks) == len(spec.disks)
     assert {n.slot: n.link for n in present.nics}[8] is False
@@ -97,11 +106,15 @@ async def hand(on: Driver, command: str, /, **words: Any) -> None:
 
 @pytest.fixture
 def real(driver: Driver) -> QemuDriver:
-    if not isinstance(driver, QemuDriver):
-        pytest.skip("a monitor is needed to put a hand to")
+    assert isinstance(driver, QemuDriver)
     return driver
 
 
+by_hand = pytest.mark.parametrize("rig", ["qemu"], indirect=True)
+"""a monitor is needed to put a hand to"""
+
+
+@by_hand
 async def test_limits_and_cables_changed_by_hand_are_found_and_set_right(real: QemuDriver, spec: MachineSpec) -> None:
     keys = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
     backend = "/machine/peripheral/disk1-dev/virtio-backend"
@@ -113,6 +126,7 @@ async def test_limits_and_cables_changed_by_hand_are_found_and_set_right(real: Q
     assert await seen(real, spec, has) == ()
 
 
+@by_hand
 async def test_a_device_pulled_by_hand_is_found_and_plugged_again(real: QemuDriver, spec: MachineSpec) -> None:
     vm = real._fleet.vms["web-1"]
     assert await vm.fitting.unplug("disk1-dev") == "" and await vm.fitting.unplug("nic4-dev") == ""
@@ -121,6 +135,7 @@ async def test_a_device_pulled_by_hand_is_found_and_plugged_again(real: QemuDriv
     assert has is not None and has.misfits == () and await seen(real, spec, has) == ()
 
 
+@by_hand
 async def test_what_was_plugged_by_hand_is_found_and_left_alone(real: QemuDriver, spec: MachineSpec) -> None:
     await hand(real, "device_add", driver="virtio-rng-pci", id="mine", bus="port5")
     await hand(real, "netdev_add", type="user", id="nic6")
@@ -130,6 +145,7 @@ async def test_what_was_plugged_by_hand_is_found_and_left_alone(real: QemuDriver
     assert [d.name for d in await seen(real, spec, has)] == ["nic6", "mine"]
 
 
+@by_hand
 async def test_sizes_changed_by_hand_are_found(real: QemuDriver, spec: MachineSpec) -> None:
     await hand(real, "block_resize", node_name="disk1", size=96 << 20)
     await hand(real, "qom-set", path="/machine/peripheral/growth", property="requested-size", value=64 << 20)
@@ -140,6 +156,7 @@ async def test_sizes_changed_by_hand_are_found(real: QemuDriver, spec: MachineSp
     assert [d.name for d in await seen(real, spec, has)] == ["disk1"]
 
 
+@by_hand
 async def test_a_guest_without_its_driver_has_cables_that_nobody_reads(real: QemuDriver, spec: MachineSpec) -> None:
     """At reset the card's registers are nowhere until somebody maps them."""
     await real.reset("web-1")
@@ -153,9 +170,9 @@ async def test_a_guest_without_its_driver_has_cables_that_nobody_reads(real: Qem
     assert await seen(real, spec) == ()
 
 
+@pytest.mark.parametrize("rig", ["simulated"], indirect=True)
 async def test_a_simulated_hand_is_found(driver: Driver, spec: MachineSpec) -> None:
-    if not isinstance(driver, SimulatedDriver):
-        pytest.skip("of the simulated driver")
+    assert isinstance(driver, SimulatedDriver)
     vm = driver.host.vms["web-1"]
     vm.foreign = (("mine", "virtio-rng-pci"),)
     vm.spec = replace(vm.spec, nics=tuple(replace(n, link=not n.link) for n in vm.spec.nics))

@@ -11,7 +11,7 @@ import pytest
 from proto.mapping import Backing, Region, Space, WhyNot
 from services.node.drivers import Driver, NoSuchVm
 from services.node.drivers.memory import Untranslatable
-from tests.contract.driver_rigs import QemuRig, Rig, SimRig, guest_up
+from tests.contract.driver_rigs import QemuRig, Rig, SimRig
 from tests.guests import tiny_image
 
 TEXT = 0xFFFFFFFF81000000
@@ -61,8 +61,7 @@ async def test_the_regions_are_the_memory_and_nothing_else(rig: Rig, driver: Dri
 
 
 async def test_an_address_goes_through_four_spaces(rig: Rig, driver: Driver) -> None:
-    await driver.start(rig.spec())
-    await guest_up(driver)
+    await rig.settled(driver, rig.spec())
     found = await driver.memory.translate("web-1", TEXT + 0x123, 0)
     assert [step.space for step in found.steps] == list(Space)
     assert found.generation == 1
@@ -77,8 +76,7 @@ async def test_an_address_goes_through_four_spaces(rig: Rig, driver: Driver) -> 
 
 
 async def test_what_cannot_be_followed_is_refused(rig: Rig, driver: Driver) -> None:
-    await driver.start(rig.spec())
-    await guest_up(driver)
+    await rig.settled(driver, rig.spec())
     for gva, pid, why in (
         (1 << 62, 0, WhyNot.BAD_ADDRESS),
         (0, 0, WhyNot.NOT_MAPPED),
@@ -93,8 +91,7 @@ async def test_what_cannot_be_followed_is_refused(rig: Rig, driver: Driver) -> N
 
 async def test_what_a_vm_takes(rig: Rig, driver: Driver) -> None:
     spec = rig.spec()
-    await driver.start(spec)
-    await guest_up(driver)
+    await rig.settled(driver, spec)
     use = await driver.memory.use("web-1")
     assert (use.vm, use.generation, use.nominal_mib, use.balloon_mib) == ("web-1", 1, 160, 160)
     assert use.resident_kib >= use.guest_resident_kib > 20 * 1024

@@ -10,7 +10,7 @@ import pytest
 
 from proto.compute import GoneCause
 from services.node.drivers import CannotMove, CannotStart, Driver, LeaseRefused, Locked, MachineChanged, Move
-from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of, told
+from tests.contract.driver_rigs import QemuRig, Rig, rig_of, told
 
 MOVE_S_MAX = 60.0
 
@@ -47,8 +47,7 @@ async def over(changes: AsyncIterator[MachineChanged]) -> MachineChanged:
 
 async def test_a_guest_goes_on_elsewhere_with_its_memory(rig: Rig, here: Driver, there: Driver) -> None:
     changes, arrivals = here.changes(), there.changes()
-    await here.start(rig.spec())
-    await guest_up(here)
+    await rig.settled(here, rig.spec())
     await rig.write(here, "/run/kept", b"only in its memory")
     before = await here.info("web-1", 10.0)
     waiting = await there.receive(rig.spec(generation=2))
@@ -89,8 +88,7 @@ async def test_a_guest_goes_on_elsewhere_with_its_memory(rig: Rig, here: Driver,
 
 async def test_a_guest_is_recalled_also_when_it_was_sent_whole(rig: Rig, here: Driver, there: Driver) -> None:
     changes = here.changes()
-    await here.start(rig.spec())
-    await guest_up(here)
+    await rig.settled(here, rig.spec())
     waiting = await there.receive(rig.spec(generation=2))
     await here.send("web-1", waiting.address)
     assert (await over(changes)).status == "sent"
@@ -111,8 +109,7 @@ async def test_a_guest_is_recalled_also_when_it_was_sent_whole(rig: Rig, here: D
 
 async def test_a_target_that_dies_leaves_the_guest_where_it_is(rig: Rig, here: Driver, there: Driver) -> None:
     changes = here.changes()
-    await here.start(rig.spec())
-    await guest_up(here)
+    await rig.settled(here, rig.spec())
     waiting = await there.receive(rig.spec(generation=2))
     await there.kill("web-1")
     try:
@@ -127,8 +124,7 @@ async def test_a_target_that_dies_leaves_the_guest_where_it_is(rig: Rig, here: D
 
 async def test_a_paused_guest_moves_and_stays_paused(rig: Rig, here: Driver, there: Driver) -> None:
     changes = here.changes()
-    await here.start(rig.spec())
-    await guest_up(here)
+    await rig.settled(here, rig.spec())
     await here.pause("web-1")
     waiting = await there.receive(rig.spec(generation=2))
     await here.send("web-1", waiting.address)
@@ -142,8 +138,7 @@ async def test_a_paused_guest_moves_and_stays_paused(rig: Rig, here: Driver, the
 async def test_the_next_agents_find_a_guest_in_the_middle(rig: Rig, here: Driver, there: Driver) -> None:
     """Both agents are replaced after the guest was sent whole; nothing is lost, nothing runs by itself."""
     changes = here.changes()
-    await here.start(rig.spec())
-    await guest_up(here)
+    await rig.settled(here, rig.spec())
     waiting = await there.receive(rig.spec(generation=2))
     await there.close()
     second = rig.driver("n2")
@@ -185,8 +180,7 @@ async def test_a_guest_comes_in_over_the_network_where_that_was_said(tmp_path: P
         await here.open()
         await there.open()
         changes = here.changes()
-        await here.start(rig.spec())
-        await guest_up(here)
+        await rig.settled(here, rig.spec())
         keys = [(await driver.capabilities()).move_key for driver in (here, there)]
         waiting = await there.receive(rig.spec(generation=2), Move(incoming=2, peer_key=keys[0]))
         assert waiting.address.startswith("tcp:127.0.0.1:") and not waiting.address.endswith(":0")

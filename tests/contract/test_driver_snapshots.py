@@ -110,10 +110,10 @@ async def mounted(rig: Rig) -> AsyncIterator[Vm]:
     """One that runs, with a file system on its second disk."""
     driver = rig.driver()
     await driver.open()
-    spec = replace(rig.spec(), disks=(*rig.spec().disks, DATA))
-    await driver.start(spec)
-    await guest_up(driver)
-    vm = Vm(rig, driver, replace(spec, born=birth(spec)))
+    plain = replace(rig.spec(), disks=(*rig.spec().disks, DATA))
+    spec = replace(plain, born=birth(plain))
+    await rig.settled(driver, spec)
+    vm = Vm(rig, driver, spec)
     await vm.mounted()
     yield vm
     await vm.driver.close()

@@ -14,7 +14,7 @@ from services.node.drivers import Driver, GuestSilent, MachineChanged
 from services.node.drivers.qemu import fitting
 from services.node.drivers.qemu.driver import QemuDriver
 from tests.contract.driver_rigs import QemuRig, guest_up, rig_of, told
-from tests.contract.test_driver_io import machine
+from tests.contract.test_driver_io import machine, plugged
 
 DEAF = "acpiphp.disable=1"
 """a Linux guest that hears of no plug and no unplug"""
@@ -42,8 +42,7 @@ async def driver(rig: QemuRig, spec: MachineSpec, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fitting, "UNPLUG_S_MAX", 0.3)
     made = rig.driver()
     await made.open()
-    await made.start(spec)
-    await guest_up(made)
+    await plugged(rig, made, spec)
     yield made
     await made.close()
 

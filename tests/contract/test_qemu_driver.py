@@ -54,8 +54,7 @@ async def test_a_guest_reaches_neither_the_host_nor_the_world(rig: QemuRig, driv
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    await driver.start(rig.spec())
-    await guest_up(driver)
+    await rig.settled(driver, rig.spec())
     async with asyncio.timeout(20):
         while not (await driver.info("web-1")).addresses:
             pass  # each question takes its time in the guest; DHCP works, and is all that does
@@ -74,8 +73,7 @@ async def test_a_guest_reaches_neither_the_host_nor_the_world(rig: QemuRig, driv
 
 async def test_a_panic_is_told_and_a_reset_heals_it(rig: QemuRig, driver: QemuDriver) -> None:
     changes = driver.changes()
-    await driver.start(rig.spec())
-    await guest_up(driver)
+    await rig.settled(driver, rig.spec())
     first = (await driver.info("web-1")).boot_id
     crash = asyncio.create_task(driver.exec("web-1", ("/bin/sh", "-c", "echo c > /proc/sysrq-trigger"), b"", 5.0))
     change = await told(changes, "panicked")
@@ -90,8 +88,7 @@ async def test_a_panic_is_told_and_a_reset_heals_it(rig: QemuRig, driver: QemuDr
 
 
 async def test_after_a_silence_answers_are_not_mixed_up(rig: QemuRig, driver: QemuDriver) -> None:
-    await driver.start(rig.spec())
-    await guest_up(driver)
+    await rig.settled(driver, rig.spec())
     await driver.pause("web-1")
     with pytest.raises(GuestSilent, match="within"):
         await driver.exec("web-1", ("echo", "late"), b"", 0.3)
