@@ -25,6 +25,8 @@ class Refuse(StrEnum):
     STRANGER = "stranger"
 
 
+MUTE = "mute"
+"""LeaseBeat.own: the watchdog says nothing; this is its agent's word"""
 UNKNOWN = -1
 """AskGrant.left_us: it may last, or be over"""
 
@@ -82,7 +84,8 @@ class Sighting(msgspec.Struct, frozen=True, array_like=True):
 
 class LeaseBeat(msgspec.Struct, frozen=True, array_like=True):
     """`tel.<node>.leases`, once a second: what its watchdog saw of the others' records. own: how its own lease stands
-    (`held`, `paused`, `ended`, `none`), left_us: until it ends. slow: it was late itself, so that its word counts less."""
+    (`held`, `paused`, `ended`, `none`; MUTE: nobody says), left_us: until it ends. slow: it was late itself, so that its word
+    counts less."""
 
     node: str
     boot_id: str

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, Tick, Value
+from proto.granting import MUTE as MUTE
 from proto.granting import UNKNOWN as UNKNOWN
 from proto.granting import AskGrant as AskGrant
 from proto.granting import AskLetter as AskLetter
@@ -165,12 +166,14 @@ class DeclareLost(Tick):
 
 class NotePaths(Tick):
     """Of a node that is heard: shared pools (words) in which its record stands still while others' move, and what is wrong with its
-    bridges' ways out. Empty: all is well again. move: by policy its VMs are to go where the networks are whole."""
+    bridges' ways out. Empty: all is well again. move: by policy its VMs are to go where the networks are whole. mute: its watchdog
+    says nothing."""
 
     node: Name
     pools: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     move: bool = False
+    mute: bool = False
 
 
 class ConfirmOff(Command):
@@ -218,13 +221,15 @@ class LeaseTaken(Event):
 
 class NodePathsNoted(Event):
     """Its lease goes on by the paths that are left. pools: those in which it cannot write its record, or nobody can read that.
-    networks: sentences. move: its VMs are to be moved away."""
+    networks: sentences. move: its VMs are to be moved away. mute: its watchdog says nothing, so that nobody there pauses or ends
+    what it guards; none is placed there."""
 
     node: NodeId
     at_us: int
     pools: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     move: bool = False
+    mute: bool = False
 
 
 class LeaseForgotten(Event):

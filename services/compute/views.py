@@ -236,7 +236,8 @@ class Views(_Derived):
         """Its VMs run on; new ones go elsewhere. (Networks are looked at as nodes report them.)"""
         if (node := self.nodes.get(event.node)) is not None:
             stuck = ", ".join(event.pools)
-            node.no_storage = f"it cannot write its lease record in pool {stuck}" if stuck else ""
+            mute = "its watchdog does not answer" if event.mute else ""
+            node.no_storage = f"it cannot write its lease record in pool {stuck}" if stuck else mute
             self.fleet.changed(event.node)
 
     def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:

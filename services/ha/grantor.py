@@ -17,7 +17,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from libs.lease.times import times
-from proto.lease import AskGrant, BeginTerm, DeclareLost, Granted, LeaseBeat, Probes, Proof, ProofKind, Records, Refuse
+from proto.lease import (
+    MUTE,
+    AskGrant,
+    BeginTerm,
+    DeclareLost,
+    Granted,
+    LeaseBeat,
+    Probes,
+    Proof,
+    ProofKind,
+    Records,
+    Refuse,
+)
 from services.ha import rules
 from services.ha.effects import Ask, Effect, Picture, Reply, Tell
 from services.ha.judging import Judge
@@ -176,6 +188,7 @@ class Grantor:
         """What a node's watchdog saw of the others' records. witness: whose subject it came on."""
         if witness != beat.node or witness not in self.picture.members:
             return
+        self.node(witness).mute = beat.own == MUTE
         if beat.slow:
             self.node(witness).slow_us = now_us
         for sighting in beat.sightings:

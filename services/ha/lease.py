@@ -56,11 +56,11 @@ def decide(command: LeaseCommand, lease: Lease) -> Sequence[LeaseEvent]:
         case DeclareLost():
             return _declare(command, lease)
         case NotePaths():
-            same = (command.pools, command.networks) == (lease.stuck, lease.networks)
             noted = NodePathsNoted(
-                node=node, at_us=command.now_us, pools=command.pools, networks=command.networks, move=command.move
-            )
-            return () if same else [noted]
+                node=node, at_us=command.now_us, pools=command.pools, networks=command.networks, move=command.move,
+                mute=command.mute,
+            )  # fmt: skip
+            return () if evolve(lease, noted) == lease else [noted]
         case ConfirmOff():
             return _confirm(command, lease)
         case ForgetNode():
@@ -224,7 +224,7 @@ def evolve(lease: Lease, event: LeaseEvent) -> Lease:
                 epoch=event.epoch, boot_id=event.boot_id, term=lease.term, letter=lease.letter, lost_us=lease.lost_us
             )
         case NodePathsNoted():
-            return replace(lease, stuck=event.pools, networks=event.networks)
+            return replace(lease, stuck=event.pools, networks=event.networks, mute=event.mute)
         case LeaseForgotten():
             return Trusted(epoch=event.epoch)
 

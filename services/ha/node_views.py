@@ -14,6 +14,7 @@ from libs.common.messages import Command, Recorded
 from libs.lease.times import FAST
 from proto.compute import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
 from proto.lease import (
+    MUTE,
     ArmHa,
     ConfirmOff,
     ForgetNode,
@@ -144,7 +145,8 @@ class NodeViews:
         if subject != f"tel.{beat.node}.leases" or beat.node not in self.members:
             return
         own = self.heard.setdefault(beat.node, Heard())
-        own.beat_us, own.own, own.left_us, own.slow = now_us, beat.own, beat.left_us, beat.slow
+        own.own, own.left_us, own.slow = beat.own, beat.left_us, beat.slow
+        own.beat_us = own.beat_us if beat.own == MUTE else now_us
         for sighting in beat.sightings:
             if sighting.error or sighting.node == beat.node or sighting.node not in self.members or sighting.sequence < 0:
                 continue

@@ -1,4 +1,4 @@
-"""A node that is heard, and has lost its storage or a bridge's way out: noted and shown. Its VMs are let alone, or
+"""A node that is heard, and has lost its storage, a bridge's way out or its watchdog: noted and shown. Its VMs are let alone, or
 moved as any are moved, where a network is lost and the policy says so. Pure."""
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ def notes(grantor: Grantor, now_us: int, wall_us: int) -> Sequence[NotePaths]:
         unread = rules.unread(node, seen, grantor.listens_us, now_us)
         pools = tuple(pool for pool in seen if pool in unread or stuck(grantor, node, lease, pool, now_us))
         networks = lasting(node, lease, member.networks, now_us)
-        if (pools, networks) != (lease.stuck, lease.networks) and node.due("paths", now_us, TELL_US):
+        now = (pools, networks, node.mute)
+        if now != (lease.stuck, lease.networks, lease.mute) and node.due("paths", now_us, TELL_US):
             move = member.unlinked and bool(networks) and networks != lease.networks and _moved(grantor)
-            out.append(NotePaths(node=name, now_us=wall_us, pools=pools, networks=networks, move=move))
+            out.append(NotePaths(node=name, now_us=wall_us, pools=pools, networks=networks, move=move, mute=node.mute))
     return out
 
 

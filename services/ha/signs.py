@@ -73,8 +73,8 @@ class Node:
     granted_us: the last grant of this grantor. named_us: when each pool was named in a grant last; tolerant_us: when a long lease
     was granted last. slow_us: when it last said that it was late itself. fresh: reads upon an AskRecords. probes: by witness when
     it was asked, and whether it had an answer. answer: the record with the latest answer to a letter. declared: told to the log as
-    epoch, boot, proof; nothing is granted from then on. networks: what is wrong with them, and since when. retry: what is not to be
-    done again before when."""
+    epoch, boot, proof; nothing is granted from then on. networks: what is wrong with them, and since when. mute: its agent says
+    that its watchdog does not answer. retry: what is not to be done again before when."""
 
     since_us: int = 0
     asked_us: int = 0
@@ -90,6 +90,7 @@ class Node:
     answer: Sighting | None = None
     declared: tuple[int, str, Proof] | None = None
     networks: tuple[tuple[str, ...], int] = ((), 0)
+    mute: bool = False
     retry: dict[str, int] = field(default_factory=dict)
 
     def record(self, pool: str) -> Record:

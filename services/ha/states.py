@@ -20,8 +20,8 @@ from proto.lease import HaSettings, Proof, Silence
 class LeaseState(Value, tag=True, kw_only=True):
     """epoch: of the lease that the node has or may have. boot_id: the only boot that is granted it; "": none yet. term: whose
     grantor may conclude something about it. pools, tolerant: the most that can be in the node's hands. letter: number of the last.
-    lost_us: when it was lost last in a way that counts towards a storm (wall clock). address: of its watchdog. stuck, networks: as
-    NodePathsNoted said last. told_in: as LeaseTaken said last."""
+    lost_us: when it was lost last in a way that counts towards a storm (wall clock). address: of its watchdog. stuck, networks,
+    mute: as NodePathsNoted said last. told_in: as LeaseTaken said last."""
 
     epoch: int = 1
     boot_id: str = ""
@@ -34,6 +34,7 @@ class LeaseState(Value, tag=True, kw_only=True):
     stuck: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     told_in: int = 0
+    mute: bool = False
 
     @property
     def times(self) -> Times:

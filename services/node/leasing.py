@@ -21,9 +21,10 @@ from libs.common.messages import Fact, NodeId, Reply, encode
 from libs.lease.effects import State
 from libs.lease.times import FAST
 from proto.compute import Capabilities, GoneCause
-from proto.lease import UNKNOWN, AskGrant, Granted, LeaseBeat, Refuse, ReportReturned, Sighting
+from proto.lease import MUTE, UNKNOWN, AskGrant, Granted, LeaseBeat, Refuse, ReportReturned, Sighting
 from services.node.drivers import CannotStart, Machine, MachineChanged
 from services.node.effects import Act
+from services.node.watchdog_care import WatchdogCare
 from services.node.watchdog_line import NoWatchdog, WatchdogLine
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Leasing:
         self._learn = learn
         self._tell = tell
         self._changed = changed
+        self._care = WatchdogCare(state, self.line, self._mute)
         self._tasks = Tasks()
         self._known = asyncio.Event()
         self._now = asyncio.Event()
@@ -78,6 +80,7 @@ class Leasing:
         """Returns once the watchdog has said how it is, or is late with it."""
         self.line.start()
         self._tasks.start(self._ask_all())
+        self._tasks.start(self._care.run())
         try:
             await asyncio.wait_for(self._known.wait(), STATE_S_MAX)
         except TimeoutError:
@@ -153,12 +156,18 @@ class Leasing:
             case "learn":
                 self._tasks.start(self._learnt(int(word["number"]), {vm: int(g) for vm, g in word["vms"].items()}))
 
+    async def _mute(self) -> None:
+        await self._publish(LeaseBeat(self._node, self._boot_id, now_us(), MUTE, 0))
+
     async def _beat(self, word: dict[str, Any]) -> None:
         own = State.PAUSED if word["own"] == State.WOKEN else State(word["own"])
         beat = LeaseBeat(
             self._node, self._boot_id, now_us(), str(own), int(word["epoch"]), int(word["left_us"]),
             tuple(map(sighting_of, word["sightings"])), bool(word["slow"]),
         )  # fmt: skip
+        await self._publish(beat)
+
+    async def _publish(self, beat: LeaseBeat) -> None:
         try:
             await self._bus.publish(f"tel.{self._node}.leases", encode(beat))
         except BusError as error:

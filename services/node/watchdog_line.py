@@ -26,7 +26,8 @@ class NoWatchdog(Exception):
 
 
 class WatchdogLine:
-    """heard: each word that is no answer. `there`: somebody is at the other end."""
+    """heard: each word that is no answer. `there`: somebody is at the other end. words: how many were ever heard; mute: none for so
+    long that nothing is to be expected of it (watchdog_care.py)."""
 
     def __init__(self, state: Path, heard: Callable[[dict[str, Any]], None]) -> None:
         self._folder = state / words.FOLDER
@@ -35,6 +36,8 @@ class WatchdogLine:
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._last_id = 0
         self._tasks = Tasks()
+        self.words = 0
+        self.mute = False
 
     @property
     def there(self) -> bool:
@@ -55,6 +58,8 @@ class WatchdogLine:
         """The answer. Raises NoWatchdog."""
         if self._writer is None:
             raise NoWatchdog("this node's watchdog is not there")
+        if self.mute:
+            raise NoWatchdog("this node's watchdog is there and says nothing")
         self._last_id += 1
         id = self._last_id
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -84,6 +89,7 @@ class WatchdogLine:
         lines = words.Lines()
         while data := await reader.read(READ_BYTES):
             for word in lines.feed(data):
+                self.words += 1
                 waiting = self._waiting.get(word.get("id", 0))
                 if waiting is not None and not waiting.done():
                     waiting.set_result(word)

@@ -55,6 +55,7 @@ class RigNode:
     tolerant: bool = False
     pools: tuple[str, ...] = ()
     slow: bool = False
+    own: str = "held"
     letters: dict[int, AskLetter] = field(default_factory=dict)
     acknowledged: int = 0
     reachable: bool = True
@@ -138,7 +139,7 @@ class Rig:
                 node.end_us = self.now_us + node.own_us(node.span_us)
             self._mail(node)
         if node.control:
-            beat = LeaseBeat(node.name, node.boot_id, self.now_us, "held", node.epoch, 0, self.read(node, self.nodes), node.slow)
+            beat = LeaseBeat(node.name, node.boot_id, self.now_us, node.own, node.epoch, 0, self.read(node, self.nodes), node.slow)
             self.grantor.beat(self.now_us, node.name, beat)
             self.ask(node)
 

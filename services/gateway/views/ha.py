@@ -50,6 +50,7 @@ class Standing(msgspec.Struct):
     networks: tuple[str, ...] = ()
     faults_us: int = 0
     unread: tuple[str, ...] = ()
+    mute: bool = False
 
     def waits(self, names: Mapping[str, str]) -> str:
         """Why it cannot be proven lost, of one that is suspected; "": it can. names: of pools, by their words."""
@@ -69,7 +70,8 @@ class Standing(msgspec.Struct):
         lost = "that path of its lease is gone"
         pools = sorted(names.get(pool, pool) for pool in self.stuck)
         said = [f"its record in pool {pool} is not written, or nobody can read it: {lost}" for pool in pools]
-        return (*said, *self.networks)
+        mute = ["its watchdog does not answer: nobody there pauses or ends what it guards"] if self.mute else []
+        return (*mute, *said, *self.networks)
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class HaView:
 
     def _node(self, node: Standing, event: Any) -> None:
         if isinstance(event, NodePathsNoted):
-            node.stuck, node.networks, node.faults_us = event.pools, event.networks, event.at_us
+            node.stuck, node.networks, node.mute, node.faults_us = event.pools, event.networks, event.mute, event.at_us
             return
         node.since_us, node.sentence, node.asked, node.unread = event.at_us, "", False, ()
         match event:

@@ -64,12 +64,13 @@ def _of_node(event: Any) -> str:
             return f"{event.node} holds a lease of epoch {event.epoch}, which began after what the log was restored to: it goes on"
         case NodeReturned():
             return f"{event.node} has ended what was no longer its own, and may have a lease of epoch {event.epoch}"
-        case NodePathsNoted(pools=(), networks=()):
-            return f"{event.node} has its storage and its networks again"
+        case NodePathsNoted(pools=(), networks=(), mute=False):
+            return f"{event.node} has its storage, its networks and its watchdog again"
         case NodePathsNoted():
+            mute = ["its watchdog does not answer, so that nobody there pauses or ends what it guards"] if event.mute else []
             stuck = [f"its record in pool {pool} is not written, or nobody can read it" for pool in event.pools]
             then = "; its VMs are to move away" if event.move else ""
-            return f"{event.node} is heard, but {'; '.join([*stuck, *event.networks])}{then}"
+            return f"{event.node} is heard, but {'; '.join([*mute, *stuck, *event.networks])}{then}"
         case LeaseForgotten():
             return f"{event.node} left the cluster: its lease is none any more"
         case _:
