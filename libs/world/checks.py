@@ -11,6 +11,7 @@ Safety, at every step:
     S8  one command id has one answer in one incarnation of the log
     S13 no guest is given other disks than those that it was known to run with, wherever they are
     S12 no guest has less than its reservation, nor a critical one less than all, once its agent had time to hear of it
+    S4  the guests that a node has fit into its memory, where none is taken back from them (looked at when one was started or moved)
     S9  what the ledgers promise is there, and no critical VM is reclaimed from (libs/memory/prove.py)
 Liveness and truth, at the end (`settled`):
     L1  every VM is running where the log says (one that stood still for want of room too, now that there is some), or stopped with
@@ -132,6 +133,8 @@ class Checker:
         self.world.recorded(recorded, event)
         if recorded.type in ("vm_started", "vm_deleted"):
             self._disks(event)
+        if recorded.type in ("vm_started", "vm_migrated"):
+            self._room(event.node)
         if recorded.type == "vm_stop_requested":
             self.stops.add((event.vm, event.generation))
         if recorded.type == "vm_migration_failed" and event.cause == GoneCause.NODE_LOST:
@@ -142,6 +145,15 @@ class Checker:
                 self.fail(f"S3: {event.vm} is given generation {given} again")
             self.generations[event.vm] = given
         self._ledger(recorded.position, event)
+
+    def _room(self, name: str) -> None:
+        """In truth, whatever the ledgers say."""
+        node = self.world.agents.get(name)
+        if node is None or node.host.params.balloon:
+            return
+        used_mib = sum(vm.spec.shape.memory_mib for vm in node.host.vms.values())
+        if used_mib > node.memory.total_mib:
+            self.fail(f"S4: the guests on {name} have {used_mib} MiB, and it has {node.memory.total_mib}")
 
     def _disks(self, event: Any) -> None:
         """From here on its guest is to find what it has written."""

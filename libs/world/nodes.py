@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, encode
 from libs.world.chores import worked
@@ -17,6 +18,7 @@ from proto.compute import Capabilities, ReportNode
 from proto.node import Beat, Heard, Order, OrderGreeting, OrderMemory, OrderVm
 from proto.plan import OrderPlan, PlanFault
 from proto.pools import PoolsBeat
+from proto.space import PoolNow
 from services.node.chores import Chores, Work
 from services.node.cpu import Meter
 from services.node.drivers import NO_SPACE, CannotStart, LeaseRefused, Locked, Machine, MachineChanged, NoSuchVm
@@ -45,6 +47,7 @@ class NodeProcess:
         self.owner = f"agent:{name}"
         self.clock = Clock(world.net)
         self.host = SimHost(name, params, world.random, world.pools[name])
+        self._words = (self.host.pool.id, *(f"{self.host.pool.id}-{name}" for name in world.names[1:]))
         self.disk: dict[str, Kept] = {}
         self.agent: Agent | None = None
         self.chores = Chores()
@@ -89,10 +92,11 @@ class NodeProcess:
         params, node, heard = self.host.params, NodeId(self.name), self.agent.met
         capabilities = Capabilities(
             accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=self.memory.total_mib,
-            qemu_version="0", machine="sim", driver="simulated", pools=("default",), cells=params.pcpus_of_cells,
+            qemu_version="0", machine="sim", driver="simulated", pools=self.world.names, cells=params.pcpus_of_cells,
             balloon=params.balloon, memory_areas="v2" if params.balloon else "", swap_mib=params.swap_mib,
-            pool_ids={"default": self.host.pool.id}, watchdog=self.lease.guards, watch_at=f"{self.name}:1",
-            lease_pools=("default",) if self.world.ha else (),
+            pool_ids=dict(zip(self.world.names, self.pool_words, strict=True)),
+            watchdog=self.lease.guards, watch_at=f"{self.name}:1",
+            lease_pools=self.world.names if self.world.ha else (),
         )  # fmt: skip
         report = ReportNode(
             node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
@@ -129,7 +133,12 @@ class NodeProcess:
     @property
     def pool_words(self) -> tuple[str, ...]:
         """Of the pools that it has, the words that no other pool has."""
-        return (self.host.pool.id,)
+        return self._words
+
+    @property
+    def _pools_now(self) -> tuple[PoolNow, ...]:
+        now = self.host.pool.now(files=True)
+        return (now, *(replace(now, name=name, id=id) for name, id in zip(self.world.names[1:], self._words[1:], strict=True)))
 
     @property
     def now_us(self) -> int:
@@ -181,7 +190,7 @@ class NodeProcess:
         self.later(BEAT_US, self._beat)
 
     def _figures(self) -> None:
-        pools = PoolsBeat(self.name, self.host.boot_id, self.now_us, (self.host.pool.now(files=True),))
+        pools = PoolsBeat(self.name, self.host.boot_id, self.now_us, self._pools_now)
         self.world.telemetry(self.name, f"tel.{self.name}.pools", encode(pools))
         fared = self.meter.look(self.host.cpu_times(self.world.net.now_us), (0, 0), self.world.net.now_us)
         if fared is not None:

@@ -25,14 +25,19 @@ GRACE_S = 5
 def prepared(story: Story, variant: int = 0) -> World:
     """Raises AssertionError where it does not come up: a bug."""
     nodes, params = tuple(f"n{n + 1}" for n in range(story.nodes)), SimParams(memory_mib=story.node_mib)
-    world = World(variant, nodes, params, apart=story.pools == "apart", ha=story.grantors, fences=story.fences, vitals=story.vitals)
+    world = World(
+        variant, nodes, params, apart=story.pools == "apart", two=story.pools == "two", ha=story.grantors, fences=story.fences,
+        vitals=story.vitals,
+    )  # fmt: skip
     for pool in (world.pool, *world.pools.values()):
         pool.locking = story.locking
     world.begin(within_us=1_000_000)
     world.run(BOOT_S)
     for n in range(story.vms):
         vm = f"vm-{n}"
-        define = DefineVm(vm=vm, memory_mib=512, disks=(DiskWish(image="tiny"),))
+        second = story.pools == "two" and n % 2 == 1
+        disk = DiskWish(size_mib=64, pool="second") if second else DiskWish(image="tiny")
+        define = DefineVm(vm=vm, memory_mib=512, disks=(disk,))
         world.ask("compute", f"vm-{vm}", define)
         world.net.after(300_000, partial(_start, world, vm))
     world.run(START_S)

@@ -73,6 +73,10 @@ def _shorter(story: Story) -> Iterator[Story]:
         yield replace(story, peace_s=0.0)
     if story.grantors > 1:
         yield replace(story, grantors=1)
+    if story.fences and not any(step.do.startswith("fence_") for step in steps):
+        yield replace(story, fences=False)
+    if story.pools == "two" and not any(step.who.startswith("sim") or "pool" in step.more for step in steps):
+        yield replace(story, pools="shared")
     for vms in (1, 2, 3):
         if vms < story.vms and not any(_vm_of(step) >= vms for step in steps):
             yield replace(story, vms=vms)

@@ -101,17 +101,21 @@ SERVICES = ("compute", "memory", "io", "ha", "ha")
 NOBODYS = frozenset(
     {"relay_kill", "log_away", "control_down", "bus_away", "storage_slow", "storage_gone", "storage_full", "lock_forgotten"}
 )
+OF_POOLS = frozenset({"storage_slow", "storage_gone", "storage_full"})
+POOLS = ("", "sim", "sim-second")
+"""of worlds with two; "": both"""
 OF_VMS = frozenset({"vm_kill", "stop", "start", "reset", "migrate", "pause"})
 SKIES = (Sky(), Sky(lost=0.05, late=0.02), Sky(lost=0.1, late=0.05, twice=0.1, commit_ms=40))
 
 
 def begun(seed: int) -> Story:
     """What all schedules of that tree have in common: half of them without the storage's lock, a fifth with two grantors, a fifth
-    with fence devices."""
+    with fence devices, a tenth with two pools."""
     random = Random(f"sky {seed}")
     grantors = 2 if random.random() < 0.2 else 1
     locking, sky = random.random() < 0.5, random.choice(SKIES)
-    return Story(seed=seed, vms=6, locking=locking, grantors=grantors, sky=sky, fences=random.random() < 0.2)
+    fences, pools = random.random() < 0.2, "two" if random.random() < 0.1 else "shared"
+    return Story(seed=seed, vms=6, locking=locking, grantors=grantors, sky=sky, fences=fences, pools=pools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ def _step(random: Random, story: Story, starts: float, ends: float) -> Step:
     one = random.choices(able, [odds.weight for odds in able])[0]
     at = round(random.uniform(starts, ends), 3)
     for_s = round(random.uniform(one.least_s, one.most_s), 2)
-    return Step(one.do, at, _who(random, story, one.do), for_s, more=_more(random, one.do))
+    return Step(one.do, at, _who(random, story, one.do), for_s, more=_more(random, story, one.do))
 
 
 def _node(random: Random, story: Story) -> str:
@@ -155,16 +159,20 @@ def _who(random: Random, story: Story, do: str) -> str:
         return random.choice((_node(random, story), *SERVICES))
     if do in OF_VMS:
         return f"vm-{random.randrange(story.vms)}"
+    if do in OF_POOLS and story.pools == "two":
+        return random.choice(POOLS)
     return "" if do in NOBODYS else _node(random, story)
 
 
-def _more(random: Random, do: str) -> dict[str, int | float | str | bool]:
+def _more(random: Random, story: Story, do: str) -> dict[str, int | float | str | bool]:
     if do == "clock_step":
         return {"s": random.choice((-7200.0, -5.0, 3.0, 7200.0))}
     if do == "clock_drift":
         return {"ppm": random.choice((-5000, -2000, 2000, 5000))}
     if do in ("fence_slow", "fence_early"):
         return {"s": random.choice((0.3, 1.0, 3.0))}
+    if do in ("storage_away", "storage_blind") and story.pools == "two" and (pool := random.choice(POOLS)):
+        return {"pool": pool}
     if do == "storage_slow":
         return {"ms": random.choice((0, 500, 2000, 6000)), "ack_ms": random.choice((0, 500, 2000, 4000))}
     return {}

@@ -70,11 +70,11 @@ class Expect(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
 
 
 class Story(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, rename={"steps": "step", "turns": "turn"}):
-    """pools: "shared" (one that all reach), "two" (each VM's disks in one of two that all reach), "apart" (each node its own).
-    locking: whether the storage refuses a second writer (ring 3); without it orders, generations and leases alone must do.
-    grantors: processes of ha that may grant; one has the lock. fences: whether each node has a fence device. vitals: whether
-    guests' signs of life are looked at. peace_s: how long
-    after the last step, with all faults undone, things may take to settle. ha: of HaSettings."""
+    """pools: "shared" (one that all reach), "two" (that all reach: `sim`, `sim-second`; of VMs of odd numbers the disk is in the
+    second), "apart" (each node its own). locking: whether the storage refuses a second writer (ring 3); without it orders,
+    generations and leases alone must do. grantors: processes of ha that may grant; one has the lock. fences: whether each node has
+    a fence device. vitals: whether guests' signs of life are looked at. peace_s: how long after the last step, with all faults
+    undone, things may take to settle. ha: of HaSettings."""
 
     seed: int = 0
     title: str = ""

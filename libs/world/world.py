@@ -49,13 +49,14 @@ class World:
         weather: Weather | None = None,
         services: Sequence[Service] = (COMPUTE, MEMORY, IO),
         apart: bool = False,
+        two: bool = False,
         ha: int = 0,
         fences: bool = False,
         vitals: bool = False,
     ) -> None:
-        """apart: each node has a pool of its own. ha: how many processes of high availability there are; 0: none, and no
-        watchdogs either. fences: each node has a fence device. vitals: guests' signs of life are looked
-        at."""
+        """apart: each node has a pool of its own; two: there is a second one that all reach. ha: how many processes of high
+        availability there are; 0: none, and no watchdogs either. fences: each node has a fence device. vitals: guests' signs of
+        life are looked at."""
         self.seed = seed
         self.random = Random(seed)
         self.net = Net(self.random, weather=weather or Weather())
@@ -72,8 +73,10 @@ class World:
         self.paths = Paths(self)
         self.relay = RelayProcess(self)
         self.pools: dict[str, SimPool] = {n: self.pool.beside(n) if apart else self.pool for n in nodes}
-        self.areas = {pool.id: Area(self.net) for pool in self.pools.values()}
+        self.names = ("default", "second") if two else ("default",)
+        """of each node's pools"""
         self.agents = {n: NodeProcess(self, n, params or SimParams()) for n in nodes}
+        self.areas = {word: Area(self.net) for node in self.agents.values() for word in node.pool_words}
         self.bmcs = {n: Bmc(node) for n, node in self.agents.items()} if fences else {}
         """fence devices, by node"""
         self.guests = Guests(self) if vitals else None

@@ -170,6 +170,18 @@ def what_peers_reach_is_no_sign_of_life(patch: Patch) -> None:
     patch.setattr(NodeViews, "reached", lambda self, node, asked_us: None)
 
 
+def one_pool_of_several_is_looked_at(patch: Patch) -> None:
+    """A node whose record stands still in the first of its pools is silent, whatever it writes into the others."""
+    real = Judge.__post_init__
+
+    def first(judge: Judge) -> None:
+        real(judge)
+        judge.leases = {name: replace(of, pools=of.pools[:1]) for name, of in judge.leases.items()}
+
+    patch.setattr(Judge, "__post_init__", first)
+    _proofs_are_believed(patch)
+
+
 def one_sign_is_enough(patch: Patch) -> None:
     """A guest that one sign alone says is dead is ended."""
     for module in (verdicts, verdict_views):
@@ -195,6 +207,7 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     a_timeout_is_a_confirmation: "fence-silent",
     a_device_is_believed_whatever_the_node_shows: "fence-lies-and-the-record-moves",
     what_peers_reach_is_no_sign_of_life: "fence-lies-and-peers-reach-it",
+    one_pool_of_several_is_looked_at: "two-pools-one-away",
     one_sign_is_enough: "guest-one-sign-alone",
     older_orders_are_taken: "an-order-comes-late-and-again",
     starts_are_repeated: "vm-process-dies",

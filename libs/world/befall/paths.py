@@ -61,8 +61,11 @@ def _quick(world: World, step: Step) -> None:
 
 def _gone(gone: bool) -> Way:
     def way(world: World, step: Step) -> None:
-        for pool in _areas(world, step):
-            world.areas[pool].gone = gone
+        for id in _areas(world, step):
+            world.areas[id].gone = gone
+            if len(world.names) > 1:
+                name = "second" if id.endswith("-second") else "default"
+                (world.pool.gone.add if gone else world.pool.gone.discard)(name)
 
     return way
 
@@ -80,7 +83,8 @@ def _full(full: bool) -> Way:
 
 def _of_node(name: str, there: bool) -> Way:
     def way(world: World, step: Step) -> None:
-        for area in world.areas.values():
+        only = step.more.get("pool", "")
+        for area in [area for id, area in world.areas.items() if only in ("", id)]:
             (getattr(area, name).add if there else getattr(area, name).discard)(step.who)
 
     return way
@@ -92,8 +96,8 @@ KINDS: dict[str, Kind] = {
     "cut_to": Kind("node", "network", _one_way(there=True, to=True), _one_way(there=False, to=True)),
     "peers_cut": Kind("node", "network", _parted(there=True), _parted(there=False)),
     "bus_away": Kind("", "network", _cut, _joined),
-    "storage_away": Kind("node", "storage", _of_node("away", there=True), _of_node("away", there=False)),
-    "storage_blind": Kind("node", "storage", _of_node("blind", there=True), _of_node("blind", there=False)),
+    "storage_away": Kind("node", "storage", _of_node("away", there=True), _of_node("away", there=False), ("pool",)),
+    "storage_blind": Kind("node", "storage", _of_node("blind", there=True), _of_node("blind", there=False), ("pool",)),
     "storage_slow": Kind("pool", "storage", _slow, _quick, ("ms", "ack_ms")),
     "storage_gone": Kind("pool", "storage", _gone(gone=True), _gone(gone=False)),
     "storage_full": Kind("pool", "storage", _full(full=True), _full(full=False)),

@@ -79,6 +79,8 @@ class SimPool:
     """(VM, disk) → what is on it since its guest was known to run with it (whoever looks on says so), in whichever pool"""
     lost_opens: list[tuple[str, Holder]] = field(default_factory=list)
     """disks that were opened for a guest with something else on them"""
+    gone: set[str] = field(default_factory=set)
+    """names of its pools that do not answer: nothing starts from there"""
     size_mib: int = 1024 * 1024
     free_mib: int = 1024 * 1024
     """as somebody says by hand: nothing that guests do takes any"""
@@ -114,6 +116,8 @@ class SimPool:
     def find(self, spec: MachineSpec) -> None:
         """Raises CannotStart where a disk that a guest has run with is not there, or is a layer of another."""
         for disk in _stored(spec):
+            if disk.pool in self.gone:
+                raise CannotStart(f"pool {disk.pool!r} does not answer")
             if _key(disk) in self.beneath.values():
                 raise CannotStart(f"{disk.file} is a layer of a snapshot, of which the log knows nothing")
             if disk.layers and _key(disk) not in self.disks:
