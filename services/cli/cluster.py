@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import balance, cluster_set, show
+from services.cli import balance, cluster_set, show, units
 from services.cli.client import path
 from services.cli.failure import USAGE, Failure
 from services.cli.session import SESSION, AsJson, client, wants_json
@@ -99,6 +99,14 @@ def freeze(
 ) -> None:
     """Stop a node's agent without ending it; its VMs run on."""
     delegate("lab", "freeze", node, *(["--all"] if all else []))
+
+
+@lab.command("stall")
+def stall(
+    node: Node, for_: Annotated[str, typer.Option("--for", metavar="TIME", help="After that it goes on by itself.")] = "8s"
+) -> None:
+    """Stop a node's agent, watchdog and VMs for a while, as a host that is given no time."""
+    delegate("lab", "stall", node, "--for", str(units.seconds(for_)))
 
 
 @lab.command("cut")

@@ -194,9 +194,10 @@ def parse(words: list[str]) -> argparse.Namespace:
     verbs.add_parser("logs").add_argument("names", nargs="*", metavar="PROCESS")
     verbs.add_parser("destroy").add_argument("--yes", action="store_true")
     fault = verbs.add_parser("lab", help="play a fault on a node, or heal it")
-    fault.add_argument("fault", choices=("kill", "freeze", "cut", "heal"))
+    fault.add_argument("fault", choices=("kill", "freeze", "stall", "cut", "heal"))
     fault.add_argument("node", choices=NODES)
     fault.add_argument("--all", action="store_true", help="freeze: the watchdog and the VMs, too")
+    fault.add_argument("--for", dest="for_s", type=float, default=8.0, metavar="SECONDS", help="stall: how long")
     return parser.parse_args(words)
 
 
@@ -216,7 +217,8 @@ def main(words: list[str]) -> int:
             case "destroy":
                 return destroy(layout, options.yes)
             case "lab":
-                return lab(layout, options.fault, options.node, ["all"] * options.all)
+                more = [f"{options.for_s:g}"] if options.fault == "stall" else ["all"] * options.all
+                return lab(layout, options.fault, options.node, more)
             case _:
                 return daemon(layout, options)
     except BrokenPipeError:

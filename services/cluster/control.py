@@ -2,7 +2,7 @@
 
 watch          progress until the cluster is healthy or has failed to become so
 stop           the supervisor ends everything; the connection closes when it is gone itself
-lab VERB NODE [all]  see lab.py
+lab VERB NODE [all], lab stall NODE SECONDS  see lab.py
 """
 
 from __future__ import annotations

@@ -241,8 +241,11 @@ class Supervisor:
                 return "stopping"
             case ["lab", verb, node, *more] if more in ([], ["all"]):
                 return await self.lab.play(verb, node, all=bool(more))
+            case ["lab", "stall", node, for_s]:
+                return await self.lab.play("stall", node, for_s=float(for_s))
             case _:
-                raise ValueError(f"{' '.join(words)!r} is not understood; right are `stop` and `lab VERB NODE [all]`")
+                right = "`stop`, `lab VERB NODE [all]` and `lab stall NODE SECONDS`"
+                raise ValueError(f"{' '.join(words)!r} is not understood; right are {right}")
 
 
 def hold(layout: Layout) -> IO[str]:

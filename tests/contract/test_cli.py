@@ -284,6 +284,7 @@ def test_this_machines_cluster_is_asked_of_its_own_program(ctl: Ctl) -> None:
     """ASV_HOME names a folder without a cluster: its program says so, and its exit code is ours."""
     for words, handed_on in (
         (("lab", "kill", "n2"), ("lab", "kill", "n2")),
+        (("lab", "stall", "n2", "--for", "2m"), ("lab", "stall", "n2", "--for", "120")),
         (("cluster", "destroy", "--yes"), ("destroy", "--yes")),
     ):
         found = ctl(*words)
