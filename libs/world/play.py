@@ -18,7 +18,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from libs.world.befall import befall, check, heal
-from libs.world.branch import branched
+from libs.world.branch import Mould
 from libs.world.net import Weather
 from libs.world.prepare import prepared
 from libs.world.story import BadStory, Sky, Step, Story
@@ -29,7 +29,7 @@ PREPARED_MAX = 48
 IDLE_TRIES = 50
 VARIANTS = 4
 """worlds that were prepared alike but for the moments at which everything began, and so beats: a story's seed chooses one"""
-_prepared: dict[tuple[object, ...], World] = {}
+_prepared: dict[tuple[object, ...], Mould[World]] = {}
 
 
 @dataclass(slots=True)
@@ -90,8 +90,8 @@ def started(story: Story) -> World:
     if (first := _prepared.get(key)) is None:
         if len(_prepared) >= PREPARED_MAX:
             _prepared.clear()
-        first = _prepared[key] = prepared(story, variant)
-    world = branched(first)
+        first = _prepared[key] = Mould(prepared(story, variant))
+    world = first.cast()
     world.seed = story.seed
     world.net.random.seed(story.seed)
     world.net.weather = weather(story.sky)

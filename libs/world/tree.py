@@ -18,7 +18,7 @@ from random import Random
 
 from msgspec.structs import replace
 
-from libs.world.branch import branched
+from libs.world.branch import Mould
 from libs.world.play import Outcome, enter, settle, started
 from libs.world.story import Step, Story, Turn
 from libs.world.world import World
@@ -80,10 +80,10 @@ class _Tree:
         if outcome.fault or depth == len(self.shape.turns):
             yield self._leaf(world, story, outcome.fault, counted)
             return
-        before = world.net.deliveries
+        before, mould = world.net.deliveries, Mould(world)
         for n in range(self.shape.widths[depth]):
             last = n == self.shape.widths[depth] - 1
-            branch = world if last else branched(world)
+            branch = world if last else mould.cast()
             turn = Turn(until, self.random.randrange(1 << 30))
             steps = self.draw(self.random, story, depth + 1)
             longer = replace(story, turns=(*story.turns, turn), steps=(*story.steps, *steps))

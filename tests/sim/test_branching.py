@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from libs.common.host.core import state_bytes
-from libs.world.branch import branched
+from libs.world.branch import Mould, branched
 from libs.world.faults import Storm, story
 from libs.world.world import World
 from proto.compute import DefineVm, StartVm
@@ -57,6 +57,38 @@ def test_what_befalls_one_is_nothing_to_the_other() -> None:
     first.run(10)
     alone.run(10)
     assert told(first) == told(alone) != told(second)
+
+
+def test_what_befalls_one_cast_is_nothing_to_the_next() -> None:
+    first = booted()
+    mould = Mould(first)
+    second, third = mould.cast(), mould.cast()
+    second.agents["n2"].power_off()
+    second.run(10)
+    fourth = mould.cast()
+    for world in (third, fourth, first):
+        world.run(10)
+    assert told(first) == told(third) == told(fourth) != told(second)
+
+
+def test_what_is_one_and_the_same_is_so_in_a_branch() -> None:
+    inner: list[int] = []
+    pair = (inner, 1)
+    first: dict[str, Any] = {"a": inner, "b": pair, "c": [pair], "d": (1, 2), "e": Slotted(inner)}
+    first["f"] = partial(inner.append, 5)
+    other = branched(first)
+    assert other["a"] is other["b"][0] is other["e"].inner is not inner
+    assert other["b"] is other["c"][0] and other["d"] is first["d"]
+    other["f"]()
+    assert (inner, other["a"]) == ([], [5])
+    assert not hasattr(other["e"], "late")
+
+
+class Slotted:
+    __slots__ = ("inner", "late")
+
+    def __init__(self, inner: list[int]) -> None:
+        self.inner = inner
 
 
 def test_closures_cells_and_bound_methods_are_of_the_branch() -> None:
