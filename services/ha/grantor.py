@@ -123,7 +123,10 @@ class Grantor:
                 self.nodes[name] = Node(self.ticked_us, self.ticked_us, slow_us=self.node(name).slow_us)
 
     def node(self, name: str) -> Node:
-        return self.nodes.setdefault(name, Node())
+        known = self.nodes.get(name)
+        if known is None:
+            known = self.nodes[name] = Node()
+        return known
 
     def floor_us(self, node: Node) -> int:
         assert self.began_us is not None

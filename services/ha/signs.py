@@ -94,7 +94,10 @@ class Node:
     retry: dict[str, int] = field(default_factory=dict)
 
     def record(self, pool: str) -> Record:
-        return self.records.setdefault(pool, Record())
+        known = self.records.get(pool)
+        if known is None:
+            known = self.records[pool] = Record()
+        return known
 
     def noticed(self, sighting: Sighting, boot_id: str) -> None:
         """Its answer to a letter, where this is one of the lease's boot."""
