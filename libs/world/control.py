@@ -115,16 +115,18 @@ class HostProcess:
 
     def delivered(self, delivered: Delivered) -> None:
         """From the bus; what is missing before it comes from the log."""
-        if self.host is None or self.dark or delivered.incarnation != self.host.incarnation:
+        host = self.host
+        if host is None or self.dark or delivered.incarnation != host.incarnation:
             return
-        recorded, expected = delivered.event, self.host.reactions.next_position
+        recorded, expected = delivered.event, host.reactions.next_position
         if recorded.position > expected:
             try:
                 missing = min(recorded.position - expected, 500)
                 self._hear(self.world.log.read_all_now(expected - 1, missing))
             except LogError:
                 return
-        if recorded.position == self.host.reactions.next_position:
+            expected = host.reactions.next_position
+        if recorded.position == expected:
             self._hear([recorded])
 
     def _hear(self, records: Sequence[Recorded]) -> None:

@@ -57,6 +57,7 @@ class HaProcess(HostProcess):
         self._session = 0
         self._seen = (0, 0, 0)
         self._members: Mapping[str, Member] = {}
+        self._own: tuple[str, ...] = ()
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -139,14 +140,16 @@ class HaProcess(HostProcess):
     def _see(self) -> None:
         """What the log says by now, where that is something new (as services/ha/runner.py does it)."""
         slots, nodes, fences = self._host().slots, self.views.nodes, self.views.fences
-        own = {name: slots[name] for name in (MAIN, *(LEASE + node for node in nodes.members)) if name in slots}
-        stamp = (self.life, nodes.version + fences.version, sum(slot.version for slot in own.values()))
+        version = nodes.version + fences.version
+        if (self.life, version) != self._seen[:2]:
+            self._members = members(self.views)
+            self._own = (MAIN, *(LEASE + node for node in nodes.members))
+        own = [(name, slots[name]) for name in self._own if name in slots]
+        stamp = (self.life, version, sum([slot.version for _, slot in own]))
         if stamp == self._seen:
             return
-        if stamp[:2] != self._seen[:2]:
-            self._members = members(self.views)
         self._seen = stamp
-        states = {name: slot.state for name, slot in own.items() if slot.version}
+        states = {name: slot.state for name, slot in own if slot.version}
         self._grantor().see(picture(states, self.views, self._members, self._host().incarnation))
 
     @property

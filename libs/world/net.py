@@ -9,9 +9,9 @@ collection of garbage that does not end) what is its own waits, messages to it t
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from random import Random
 
 type Thunk = Callable[[], None]
@@ -53,7 +53,7 @@ class Net:
     def after(self, delay_us: int, thunk: Thunk, owner: str = "") -> None:
         """Something local: it happens, at its time."""
         self._serial += 1
-        heapq.heappush(self._heap, (self.now_us + delay_us, self._serial, "", "", owner, thunk))
+        heappush(self._heap, (self.now_us + delay_us, self._serial, "", "", owner, thunk))
 
     def between(self, least_us: int, most_us: int) -> int:
         """By chance, both included."""
@@ -62,14 +62,15 @@ class Net:
     def send(self, source: str, target: str, thunk: Thunk, owner: str = "") -> None:
         """A message: perhaps."""
         w, chance = self.weather, self.random.random
+        least_us, most_us = w.delay_us
         for _ in range(2 if w.twice and chance() < w.twice else 1):
             if w.lost and chance() < w.lost:
                 continue
-            delay_us = self.between(*w.delay_us)
+            at_us = self.now_us + least_us + int(chance() * (most_us - least_us + 1))
             if w.late and chance() < w.late:
-                delay_us += self.between(0, w.late_us)
+                at_us += self.between(0, w.late_us)
             self._serial += 1
-            heapq.heappush(self._heap, (self.now_us + delay_us, self._serial, source, target, owner, thunk))
+            heappush(self._heap, (at_us, self._serial, source, target, owner, thunk))
 
     def pause(self, owner: str) -> None:
         self.paused.setdefault(owner, [])
@@ -78,25 +79,25 @@ class Net:
         """What waited happens now, one after the other."""
         for _, _, source, target, _, thunk in self.paused.pop(owner, ()):
             self._serial += 1
-            heapq.heappush(self._heap, (self.now_us, self._serial, source and "here", target, owner, thunk))
+            heappush(self._heap, (self.now_us, self._serial, source and "here", target, owner, thunk))
 
-    def next_us(self) -> int | None:
-        return self._heap[0][0] if self._heap else None
-
-    def step(self) -> None:
-        due = heapq.heappop(self._heap)
-        at_us, _, source, target, owner, thunk = due
-        self.now_us = max(self.now_us, at_us)
+    def step(self, end_us: int) -> bool:
+        """What is next happens, unless that is after `end_us` (then nothing does: False)."""
+        heap = self._heap
+        if not heap or heap[0][0] > end_us:
+            return False
+        due = at_us, _, source, target, owner, thunk = heappop(heap)
+        if at_us > self.now_us:
+            self.now_us = at_us
         self.steps += 1
-        if source:
-            if self.lost(source, target, owner):
-                return
-            self.deliveries += 1
+        if source and (self.cut or self.one_way) and self.lost(source, target, owner):
+            return True
         if owner in self.paused:
             self.paused[owner].append(due)
-            self.deliveries -= bool(source)
-            return
+            return True
+        self.deliveries += bool(source)
         thunk()
+        return True
 
     def lost(self, source: str, target: str, owner: str) -> bool:
         """Whether a message is that would arrive now. A way may be cut to one process of the control plane alone."""

@@ -234,7 +234,8 @@ class World:
         self._run(self.start_us + round(seconds * 1e6))
 
     def _run(self, end_us: int) -> None:
-        while (at_us := self.net.next_us()) is not None and at_us <= end_us:
-            self.net.step()
-            self.checker.step()
-        self.net.now_us = max(self.net.now_us, end_us)
+        net, checker = self.net, self.checker
+        while net.step(end_us):
+            if checker.touched or checker.news or checker.full:
+                checker.step()
+        net.now_us = max(net.now_us, end_us)

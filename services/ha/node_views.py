@@ -131,12 +131,12 @@ class NodeViews:
     def asked(self, node: str, now_us: int) -> None:
         """It wants its lease renewed."""
         if node in self.members:
-            self.heard.setdefault(node, Heard()).control_us = now_us
+            self._heard(node).control_us = now_us
 
     def reached(self, node: str, asked_us: int) -> None:
         """A peer says so, which was asked then."""
         if node in self.members:
-            heard = self.heard.setdefault(node, Heard())
+            heard = self._heard(node)
             heard.reached_us = max(heard.reached_us, asked_us)
 
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
@@ -144,16 +144,22 @@ class NodeViews:
         beat = _decode(data)
         if subject != f"tel.{beat.node}.leases" or beat.node not in self.members:
             return
-        own = self.heard.setdefault(beat.node, Heard())
+        own = self._heard(beat.node)
         own.own, own.left_us, own.slow = beat.own, beat.left_us, beat.slow
         own.beat_us = own.beat_us if beat.own == MUTE else now_us
         for sighting in beat.sightings:
             if sighting.error or sighting.node == beat.node or sighting.node not in self.members or sighting.sequence < 0:
                 continue
-            heard = self.heard.setdefault(sighting.node, Heard())
+            heard = self._heard(sighting.node)
             heard.read[sighting.pool] = now_us
             if sighting.sequence != heard.moved.get(sighting.pool, (-1, 0))[0]:
                 heard.moved[sighting.pool], heard.boot_id = (sighting.sequence, now_us), sighting.boot_id
+
+    def _heard(self, node: str) -> Heard:
+        known = self.heard.get(node)
+        if known is None:
+            known = self.heard[node] = Heard()
+        return known
 
     def moved_us(self, node: str) -> int:
         """When its record in any pool was seen to move last; 0: never."""

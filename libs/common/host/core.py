@@ -299,7 +299,7 @@ class Host:
             traces = (job.envelope.trace for job, _ in self.reactions.under_way if job.envelope.trace)
             out.append(Append(self._group, group, "reactions", next(traces, "")))
         out += self.book.due(self.now_us)
-        return out + self._drain_bugs()
+        return out + self._drain_bugs() if self._bugs else out
 
     def _drain_bugs(self) -> list[Effect]:
         bugs, self._bugs = self._bugs, []

@@ -55,16 +55,22 @@ class Reactions:
 
     def hear(self, records: Iterable[Recorded]) -> None:
         """Events without holes; those heard before are skipped. Raises ValueError on a hole."""
+        expected = self.next_position
         for recorded in records:
-            if recorded.position > self.next_position:
-                raise ValueError(f"hole in the events: {self.next_position} expected, {recorded.position} given")
-            if recorded.position == self.next_position:
+            if recorded.position > expected:
+                raise ValueError(f"hole in the events: {expected} expected, {recorded.position} given")
+            if recorded.position == expected:
                 self.inbox.append(recorded)
+                expected += 1
 
     def next_group(self) -> Group | None:
         """The next group to append, unless one is under way; its slots are busy until `done` or `failed`."""
         if self.under_way:
             return None
+        while not self.todo and self._take():
+            pass
+        if not self.todo:
+            return self._group([]) if self.taken - self.marked >= MARK_EVERY else None
         drafts: dict[str, Slot] = {}
         pairs: Pairs = []
         while len(pairs) < GROUP_MAX and (self.todo or self._take()):
