@@ -95,7 +95,14 @@ class Walk:
         ]
 
     def look_inside(self) -> None:
+        known = self._numbers
         for number, inside, joints in self._todo:
             for place, item in inside:
-                if type(item) not in SHARED and (at := self.number(item)) is not None:
+                kind = type(item)
+                if kind in SHARED:
+                    continue
+                at = known.get(id(item))
+                if at is None and (look := LOOKS[kind]) is not None:
+                    at = look(self, item)
+                if at is not None:
                     joints.append((number, place, at))

@@ -80,8 +80,8 @@ def _all_shared(values: Iterable[Any]) -> bool:
 def _look(kind: type) -> Look | None:
     if issubclass(kind, CONSTANT) or getattr(kind, "__branch__", "") == "share":
         return None
-    if kind in _WHOLES:
-        return _WHOLES[kind]
+    if kind in _SPECIAL:
+        return _SPECIAL[kind]
     if issubclass(kind, tuple):
         return _tuple if hasattr(kind, "_fields") else None
     if kind in _COPIES:
@@ -102,17 +102,22 @@ def _look(kind: type) -> Look | None:
 # --- what can change -------------------------------------------------------------------------------------------------
 
 
-def _random(value: Random) -> Random:
-    new = Random(0)
-    new.setstate(value.getstate())
-    return new
+def _random(walk: Walk, value: Random) -> Number:
+    state = value.getstate()
+
+    def copy(_: Random) -> Random:
+        new = Random(0)
+        new.setstate(state)
+        return new
+
+    return walk.shell(copy, value)
 
 
 shallow = methodcaller("__copy__")
 
 _COPIES: dict[type, Copy] = {
     dict: dict.copy, defaultdict: defaultdict.copy, OrderedDict: OrderedDict.copy, list: list.copy, deque: deque.copy,
-    set: set.copy, np.ndarray: np.ndarray.copy, Random: _random, count: lambda value: count(*value.__reduce__()[1]),
+    set: set.copy, np.ndarray: np.ndarray.copy, count: lambda value: count(*value.__reduce__()[1]),
 }  # fmt: skip
 
 
@@ -173,11 +178,14 @@ def _loose(walk: Walk, value: Any) -> Number:
 
 
 def _slots_of(kind: type) -> tuple[str, ...]:
-    return tuple(
-        name for one in kind.__mro__ for name, made in vars(one).items() if isinstance(made, MemberDescriptorType)
-    )
+    if (known := _slots.get(kind)) is None:
+        known = _slots[kind] = tuple(
+            name for one in kind.__mro__ for name, made in vars(one).items() if isinstance(made, MemberDescriptorType)
+        )
+    return known
 
 
+_slots: dict[type, tuple[str, ...]] = {}
 _straights: dict[tuple[type, tuple[str, ...]], Copy] = {}
 
 
@@ -276,7 +284,7 @@ def _partial_of(old: partial[Any], parts: Parts, made: list[Any]) -> partial[Any
     return partial(items[0], *items[1:], **words)
 
 
-_WHOLES: dict[type, Look] = {
+_SPECIAL: dict[type, Look] = {
     tuple: _tuple, FunctionType: _function, MethodType: _method, BuiltinFunctionType: _builtin, partial: _partial,
-    CellType: _cell,
+    CellType: _cell, Random: _random,
 }  # fmt: skip
