@@ -17,9 +17,11 @@ anew from its parts (`wholes`), each after those that it holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
-from libs.world.copies import LOOKS, SHARED, Copy, Inside, Joint, Make, Number, Parts
+from libs.world.copies import LOOKS, SHARED, Copy, Inside, Make, Number, Parts
 
 
 def branched[T](world: T) -> T:
@@ -31,38 +33,56 @@ class Mould[T]:
     """Of a world that does not move as long as it is used. Raises TypeError where something cannot be copied."""
 
     def __init__(self, world: T) -> None:
-        walk = Walk()
-        self._world, self._top = world, walk.number(world)
+        self._world = world
+        self._walk = walk = Walk()
+        self._top = walk.number(world)
         walk.look_inside()
-        self._shells, self._wholes = walk.shells, walk.wholes
-        self._attributes, self._items = walk.attributes, walk.items
 
     def cast(self) -> T:
         if self._top is None:
             return self._world
-        made = [copy(old) for copy, old in self._shells]
-        made += [None] * len(self._wholes)
-        for at, make, old, parts in self._wholes:
+        walk = self._walk
+        made = [copy(old) for copy, old in zip(walk.copies, walk.shells, strict=True)]
+        made += [None] * len(walk.wholes)
+        for at, make, old, parts in zip(count(-1, -1), walk.makes, walk.wholes, walk.held):  # noqa: B905  # one is endless
             made[at] = make(old, parts, made)
-        for whose, name, at in self._attributes:
+        for whose, name, at in walk.attributes:
             setattr(made[whose], name, made[at])
-        for whose, key, at in self._items:
+        for whose, key, at in walk.items:
             made[whose][key] = made[at]
         world: T = made[self._top]
         return world
+
+
+class Joints:
+    """Columns, as a list of tuples would take thrice the memory, which a cast reads from end to end."""
+
+    def __init__(self) -> None:
+        self.whose: list[Number] = []
+        self.place: list[Any] = []
+        self.at: list[Number] = []
+
+    def __iter__(self) -> Iterator[tuple[Number, Any, Number]]:
+        """(in which copy, place, whose copy is there)"""
+        return zip(self.whose, self.place, self.at, strict=True)
 
 
 class Walk:
     """Through a world, once."""
 
     def __init__(self) -> None:
-        self.shells: list[tuple[Copy, Any]] = []
-        self.wholes: list[tuple[Number, Make, Any, Parts]] = []
-        self.attributes: list[Joint] = []
-        self.items: list[Joint] = []
+        self.shells: list[Any] = []
+        self.copies: list[Copy] = []
+        """of each shell"""
+        self.wholes: list[Any] = []
+        self.makes: list[Make] = []
+        self.held: list[Parts] = []
+        """of each whole"""
+        self.attributes = Joints()
+        self.items = Joints()
         self._numbers: dict[int, Number] = {}
         """by id; what has a number is kept alive by shells and wholes"""
-        self._todo: list[tuple[Number, Inside, list[Joint]]] = []
+        self._todo: list[tuple[Number, Inside, Joints]] = []
 
     def number(self, value: Any) -> Number | None:
         """None: it is shared."""
@@ -75,17 +95,20 @@ class Walk:
     def shell(self, copy: Copy, value: Any) -> Number:
         """It can change."""
         number = self._numbers[id(value)] = len(self.shells)
-        self.shells.append((copy, value))
+        self.shells.append(value)
+        self.copies.append(copy)
         return number
 
-    def later(self, number: Number, inside: Inside, joints: list[Joint]) -> Number:
+    def later(self, number: Number, inside: Inside, joints: Joints) -> Number:
         """What that one refers to is looked at in its turn: a world is deep."""
         self._todo.append((number, inside, joints))
         return number
 
     def whole(self, make: Make, value: Any, parts: Parts) -> Number:
         number = self._numbers[id(value)] = ~len(self.wholes)
-        self.wholes.append((number, make, value, parts))
+        self.wholes.append(value)
+        self.makes.append(make)
+        self.held.append(parts)
         return number
 
     def parts(self, inside: Inside) -> list[tuple[Any, Number]]:
@@ -105,4 +128,8 @@ class Walk:
                 if at is None and (look := LOOKS[kind]) is not None:
                     at = look(self, item)
                 if at is not None:
-                    joints.append((number, place, at))
+                    joints.whose.append(number)
+                    joints.place.append(place)
+                    joints.at.append(at)
+        known.clear()
+        self._todo.clear()

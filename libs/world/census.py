@@ -5,7 +5,6 @@ A schedule counts with at least HELD_MIN deliveries, three nodes, five VMs, and 
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import msgspec
@@ -52,7 +51,8 @@ class Census(msgspec.Struct):
         self.held += schedule.held
         self.fenced += schedule.story.fences
         self.restarts += bool(schedule.types["node_lost"] and schedule.types["restart_wanted"])
-        _add(self.kinds, Counter(schedule.kinds))
+        for word in schedule.kinds:
+            self.kinds[word] = self.kinds.get(word, 0) + 1
         _add(self.guards, schedule.guards)
         _add(self.types, schedule.types)
 

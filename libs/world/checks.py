@@ -105,12 +105,10 @@ class Checker:
                 self.leases[pool.id, vm] = generation
 
     def _one_copy(self) -> None:
-        copies = Counter(
-            name for agent in self.world.agents.values() for name, vm in agent.host.vms.items() if vm.status != "incoming"
-        )
-        doubles = [vm for vm, n in copies.items() if n > 1]
-        if doubles:
-            self.fail(f"S1: two processes of {doubles}")
+        agents = self.world.agents.values()
+        copies = [name for agent in agents for name, vm in agent.host.vms.items() if vm.status != "incoming"]
+        if len(set(copies)) < len(copies):
+            self.fail(f"S1: two processes of {[vm for vm, n in Counter(copies).items() if n > 1]}")
         if self.world.pool.double_opens:
             self.fail(f"S1: a disk is open twice: {self.world.pool.double_opens}")
         if self.world.pool.lost_opens:

@@ -43,8 +43,6 @@ type Parts = Sequence[tuple[Any, Number]]
 """(place, whose copy is there)"""
 type Inside = Iterable[tuple[Any, Any]]
 """(place, what is there)"""
-type Joint = tuple[Number, Any, Number]
-"""(in which copy, place, whose copy is there)"""
 type Make = Callable[[Any, Parts, list[Any]], Any]
 
 CONSTANT = (
@@ -237,15 +235,24 @@ def _named_of(old: Any, parts: Parts, made: list[Any]) -> Any:
 def _function(walk: Walk, value: FunctionType) -> Number | None:
     if value.__closure__ is None and value.__defaults__ is None and value.__kwdefaults__ is None:
         return None
-    words = ("__closure__", "__defaults__", "__kwdefaults__")
-    parts = walk.parts((word, getattr(value, word)) for word in words)
+    if value.__defaults__ is None and value.__kwdefaults__ is None:
+        parts = walk.parts(enumerate(value.__closure__ or ()))
+        return walk.whole(_closure_of, value, parts) if parts else None
+    parts = walk.parts((word, getattr(value, word)) for word in ("__closure__", "__defaults__", "__kwdefaults__"))
     return walk.whole(_function_of, value, parts) if parts else None
+
+
+def _closure_of(old: FunctionType, parts: Parts, made: list[Any]) -> FunctionType:
+    cells = list(old.__closure__ or ())
+    for place, at in parts:
+        cells[place] = made[at]
+    return FunctionType(old.__code__, old.__globals__, None, None, tuple(cells))
 
 
 def _function_of(old: FunctionType, parts: Parts, made: list[Any]) -> FunctionType:
     new = {word: made[at] for word, at in parts}
     defaults, closure = new.get("__defaults__", old.__defaults__), new.get("__closure__", old.__closure__)
-    function = FunctionType(old.__code__, old.__globals__, old.__name__, defaults, closure)
+    function = FunctionType(old.__code__, old.__globals__, None, defaults, closure)
     function.__kwdefaults__ = new.get("__kwdefaults__", old.__kwdefaults__)
     return function
 

@@ -87,8 +87,7 @@ class Net:
         if not heap or heap[0][0] > end_us:
             return False
         due = at_us, _, source, target, owner, thunk = heappop(heap)
-        if at_us > self.now_us:
-            self.now_us = at_us
+        self.now_us = max(self.now_us, at_us)
         self.steps += 1
         if source and (self.cut or self.one_way) and self.lost(source, target, owner):
             return True

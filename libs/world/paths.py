@@ -20,9 +20,7 @@ class Paths:
         self.world = world
         self.lock = Lock()
         self.parted: set[tuple[str, str]] = set()
-
-    def _grantors(self) -> list[HaProcess]:
-        return [process for process in self.world.services.values() if isinstance(process, HaProcess)]
+        self._grantors = [process for process in world.services.values() if isinstance(process, HaProcess)]
 
     # --- from nodes -------------------------------------------------------------------------------------------------
 
@@ -38,12 +36,12 @@ class Paths:
 
             self.world.net.send("control", node.name, back, node.owner)
 
-        for process in self._grantors():
+        for process in self._grantors:
             hear = lambda p=process: p.asked(question, answer)  # noqa: E731
             self.world.net.send(node.name, "control", hear, process.name)
 
     def beat(self, witness: str, beat: LeaseBeat) -> None:
-        for process in self._grantors():
+        for process in self._grantors:
             hear = lambda p=process: p.beaten(witness, beat)  # noqa: E731
             self.world.net.send(witness, "control", hear, process.name)
 

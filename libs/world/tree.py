@@ -92,10 +92,10 @@ class _Tree:
 
     def _leaf(self, world: World, story: Story, fault: str, counted: int) -> Schedule:
         held = world.net.deliveries
-        made = Schedule(story, held, held - counted, fault, world.checker.types.copy(), world.kinds(), world.guards.copy())
+        made = Schedule(story, held, held - counted, fault, world.checker.types, world.kinds(), world.guards)
         self.leaves += 1
         if not fault and self.shape.settled and self.leaves % self.shape.settled == 0:
-            made.story = replace(story, peace_s=PEACE_S)
+            made.story, made.types, made.guards = replace(story, peace_s=PEACE_S), made.types.copy(), made.guards.copy()
             outcome = Outcome(made.story, world)
             with outcome.judging():
                 settle(outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from libs.common.messages import Command
@@ -11,7 +12,7 @@ from libs.memory.promise import charge_mib, guaranteed_mib, ratio_pct
 from proto.compute import NodeCordoned, NodeRemoved, NodeReported, NodeUncordoned, VmDeleted, VmDevicesNoted
 from proto.guard import Guard, GuardEnded, GuardSet, Mode, VmOwed, VmRecovered
 from proto.ladder import MemoryPolicy
-from proto.lease import HaSet, NodeLost, NodeReturned
+from proto.lease import HaSet, HaSettings, NodeLost, NodeReturned
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.reserve import Plan, ReserveSet, WeighReserve
 from services.ha.guard_views import GuardViews
@@ -23,6 +24,8 @@ CHANGES = (
 )
 FOLLOWS = (CapacitySet, MemoryReserved, MemoryReleased, NodeCordoned, NodeUncordoned, NodeRemoved, VmDeleted)
 """events of others among them"""
+PLANS_MAX = 64
+"""that are remembered with what they were made of"""
 
 
 @dataclass(slots=True)
@@ -113,7 +116,7 @@ class ReserveViews(_Derived):
         away = {name for name, room in there.items() if name in guards.lost or (name in self.cordoned and room.needs)}
         rooms = {name: room for name, room in there.items() if name not in away | self.cordoned}
         waiting = [mib for name in sorted(away) for mib in there[name].needs]
-        return plan(guards.settings, rooms, away, [*waiting, *self._owed(guards)])
+        return _planned(guards.settings, tuple(rooms.items()), frozenset(away), (*waiting, *self._owed(guards)))
 
     def _room(self, name: str, guards: GuardViews) -> Room:
         if name not in self.rooms:
@@ -127,6 +130,12 @@ class ReserveViews(_Derived):
             held = any(vm in ledger.vms for ledger in self.ledgers.values())
             if promise is not None and not held and _moves(vm, guards):
                 yield need_mib(promise, MemoryPolicy())
+
+
+@lru_cache(PLANS_MAX)
+def _planned(settings: HaSettings, rooms: tuple[tuple[str, Room], ...], away: frozenset[str], waiting: tuple[int, ...]) -> Plan:
+    """Much that changes leaves all this as it was."""
+    return plan(settings, dict(rooms), away, waiting)
 
 
 def _moves(vm: str, guards: GuardViews) -> bool:

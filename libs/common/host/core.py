@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ class Host:
         self.book = OrderBook()
         self.incarnation = 0
         self.now_us = 0
-        self._by_command: dict[type, Decider[Any, Any, Any]] = {c: d for d in service.deciders for c in d.commands}
+        self._by_command = MappingProxyType({command: decider for decider in service.deciders for command in decider.commands})
         self.commands, self.events = registries or _registries(service, upcasts)
         self.writer = Writer(self.events, downcasts)
         self.reactions = Reactions(service.name, self._react_to, self._decide_reaction, self.slots.of, self._blocked)
@@ -132,7 +133,7 @@ class Host:
         return out
 
     def _job(self, command: Command, envelope: Envelope, ref: object, cause: Recorded | None = None) -> Job:
-        decider = self._by_command[type(command)]
+        decider: Decider[Any, Any, Any] = self._by_command[type(command)]
         if not envelope.correlation:
             envelope = msgspec.structs.replace(envelope, correlation=envelope.id)
         return Job(envelope, command, decider, decider.stream(command), ref, cause)

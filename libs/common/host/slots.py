@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ class Slots(dict[str, Slot]):
 
     def __init__(self, deciders: Iterable[Decider[Any, Any, Any]]) -> None:
         super().__init__()
-        self._by_kind = {d.kind: d for d in deciders}
+        self._by_kind = MappingProxyType({d.kind: d for d in deciders})
 
     def of(self, stream: str) -> Slot:
         slot = self.get(stream)
