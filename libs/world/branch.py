@@ -44,7 +44,7 @@ class Mould[T]:
         walk = self._walk
         made = [copy(old) for copy, old in zip(walk.copies, walk.shells, strict=True)]
         made += [None] * len(walk.wholes)
-        for at, make, old, parts in zip(count(-1, -1), walk.makes, walk.wholes, walk.held):  # noqa: B905  # one is endless
+        for at, make, old, parts in zip(count(-1, -1), walk.makes, walk.wholes, walk.held):  # one is endless
             made[at] = make(old, parts, made)
         for whose, name, at in walk.attributes:
             setattr(made[whose], name, made[at])
