@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ def state(cluster: EmbeddedCluster, vm: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def web(cluster: EmbeddedCluster) -> str:
+def web(cluster: EmbeddedCluster) -> Iterator[str]:
     cluster.ctl("vm", "create", "web-1", *TINY)
-    return "web-1"
+    yield "web-1"
+    cluster.ctl("vm", "stop", "web-1", "--force", "--wait")
 
 
 @pytest.mark.timeout(300)

@@ -30,6 +30,7 @@ def test_a_node_that_is_cut_off_frozen_or_loses_power(cluster: EmbeddedCluster) 
     cluster.ctl("lab", "heal", node)
     cluster.until(lambda: online(cluster, node), f"{node} to be online again")
     cluster.until(lambda: state(cluster, "lab") == "running" and boot_id(cluster, "lab") != before, "the VM to run anew")
+    cluster.ctl("vm", "stop", "lab", "--force", "--wait")
 
 
 @pytest.mark.timeout(120)
@@ -46,3 +47,4 @@ def test_what_is_said_to_a_guest_is_written_nowhere(cluster: EmbeddedCluster) ->
         )  # fmt: skip
         assert found.stdout == "", f"it is in {found.stdout}"
     assert marker not in cluster.ctl("events", "--json")
+    cluster.ctl("vm", "stop", "quiet", "--force", "--wait")

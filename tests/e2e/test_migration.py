@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,12 +17,13 @@ COUNTER = "n=0; while :; do n=$((n+1)); echo $n > /run/counter; sleep 0.1; done"
 
 
 @pytest.fixture(scope="module")
-def mover(cluster: EmbeddedCluster) -> str:
+def mover(cluster: EmbeddedCluster) -> Iterator[str]:
     """A VM with a counter in its memory that never stops."""
     cluster.ctl("vm", "create", "mover", *TINY)
     boot_id(cluster, "mover")
     cluster.ctl("vm", "exec", "mover", "--", "sh", "-c", f"({COUNTER}) >/dev/null 2>&1 &")
-    return "mover"
+    yield "mover"
+    cluster.ctl("vm", "stop", "mover", "--force", "--wait")
 
 
 def node(cluster: EmbeddedCluster, vm: str) -> str:
@@ -112,6 +114,7 @@ def test_a_node_is_drained_and_its_guests_do_not_notice(cluster: EmbeddedCluster
     assert boot_id(cluster, mover) == boot and node(cluster, mover) != here
     assert state(cluster, "beside") == "running"
     cluster.ctl("node", "uncordon", here, "--wait")
+    cluster.ctl("vm", "stop", "beside", "--force", "--wait")
 
 
 @pytest.mark.timeout(120)
