@@ -170,6 +170,11 @@ def what_peers_reach_is_no_sign_of_life(patch: Patch) -> None:
     patch.setattr(NodeViews, "reached", lambda self, node, asked_us: None)
 
 
+def what_nobody_reads_stands_still(patch: Patch) -> None:
+    """A device is believed soon where the node's record cannot be read."""
+    patch.setattr(NodeViews, "watched", lambda self, node, now_us: True)
+
+
 def one_pool_of_several_is_looked_at(patch: Patch) -> None:
     """A node whose record stands still in the first of its pools is silent, whatever it writes into the others."""
     real = Judge.__post_init__
@@ -207,6 +212,7 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     a_timeout_is_a_confirmation: "fence-silent",
     a_device_is_believed_whatever_the_node_shows: "fence-lies-and-the-record-moves",
     what_peers_reach_is_no_sign_of_life: "fence-lies-and-peers-reach-it",
+    what_nobody_reads_stands_still: "fence-lies-while-nobody-reads",
     one_pool_of_several_is_looked_at: "two-pools-one-away",
     one_sign_is_enough: "guest-one-sign-alone",
     older_orders_are_taken: "an-order-comes-late-and-again",
