@@ -21,7 +21,7 @@ from proto.compute import (
     VmStopped,
 )
 from proto.migration import VmIncomingRequested, VmMigrationEnded
-from services.compute.reach import guardable
+from services.compute.reach import guardable, lockers
 
 if TYPE_CHECKING:
     from services.compute.views import Views
@@ -65,7 +65,8 @@ def react(event: Any, views: Views) -> Sequence[Command]:
 def _guard(vms: Sequence[str], views: Views) -> Sequence[Command]:
     """Of those that run and are not being moved, whose disks lie where a guarded VM's may."""
     running = [vm for vm in vms if vm in views.at and vm not in views.moves]
-    safe = {node: guardable(views.can(node), views.reports()) for node in {views.at[vm] for vm in running}}
+    locking = lockers(views.reports()) if running else {}
+    safe = {node: guardable(views.can(node), locking) for node in {views.at[vm] for vm in running}}
     out: list[Command] = []
     for vm in running:
         pools, node = safe[views.at[vm]], views.at[vm]

@@ -32,7 +32,7 @@ from services.compute import choosing, limits
 from services.compute.balance import wiring
 from services.compute.choosing import Quest
 from services.compute.preflight import advance, preflight
-from services.compute.reach import guardable, protected
+from services.compute.reach import guardable, lockers, protected
 from services.compute.states import tried
 from services.compute.views import Views
 
@@ -73,7 +73,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case NoteDevices(granted=True):
             return replace(command, protected=protected(command.disks, views.can(command.node), views.reports()))
         case ProtectVm():
-            return replace(command, shared=guardable(views.can(command.node), views.reports()))
+            return replace(command, shared=guardable(views.can(command.node), lockers(views.reports())))
         case ReportNode() if command.finalized != views.finalized:
             return replace(command, finalized=views.finalized)
         case FinalizeCluster():

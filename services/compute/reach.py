@@ -6,7 +6,8 @@ where the disks are that the VM has run with; a running guest may go elsewhere, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,17 +45,21 @@ def shared_with(disks: Iterable[DiskWish], there: Sequence[str]) -> tuple[str, .
 def protected(disks: Iterable[Disk], here: Capabilities | None, nodes: Iterable[Capabilities]) -> bool:
     """Whether a guest on a node is guarded by its lease, and so may start elsewhere: all that it writes is in pools that two nodes
     reach by the same word and in which a second writer is kept away, and the node has a watchdog."""
-    safe = guardable(here, nodes)
+    safe = guardable(here, lockers(nodes))
     return safe is not None and all(disk.pool_id and safe.get(disk.pool) == disk.pool_id for disk in disks if not disk.bus.is_cd)
 
 
-def guardable(here: Capabilities | None, nodes: Iterable[Capabilities]) -> dict[str, str] | None:
-    """Pools (name to word) in which a guest on that node may have what it writes, to be guarded; None: its node guards nothing."""
+def lockers(nodes: Iterable[Capabilities]) -> Counter[tuple[str, str]]:
+    """How many nodes keep a second writer away in each pool, by name and word."""
+    return Counter((pool, id) for can in nodes for pool, id in can.pool_ids.items() if _locks(can, pool, id))
+
+
+def guardable(here: Capabilities | None, locking: Mapping[tuple[str, str], int]) -> dict[str, str] | None:
+    """Pools (name to word) in which a guest on that node may have what it writes, to be guarded; None: its node guards nothing.
+    locking: lockers of all nodes."""
     if here is None or not here.watchdog:
         return None
-    known = list(nodes)
-    mine = {pool: id for pool, id in here.pool_ids.items() if _locks(here, pool, id)}
-    return {pool: id for pool, id in mine.items() if sum(_locks(can, pool, id) for can in known) > 1}
+    return {pool: id for pool, id in here.pool_ids.items() if _locks(here, pool, id) and locking.get((pool, id), 0) > 1}
 
 
 def _locks(can: Capabilities, pool: str, id: str) -> bool:
