@@ -202,7 +202,7 @@ class NodeProcess:
         self.world.checker.touched = True
         for said in self.host.due(net.now_us):
             if self.owner in net.paused:
-                self.later(0, lambda said=said: self._told(said))  # type: ignore[misc]
+                self.later(0, lambda said=said: self._told(said) if self.agent is not None else None)  # type: ignore[misc]
             elif self.agent is not None:
                 self._told(said)
         self.watchdog.processes()
