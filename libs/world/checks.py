@@ -11,7 +11,7 @@ Safety, at every step:
     S8  one command id has one answer in one incarnation of the log
     S13 no guest is given other disks than those that it was known to run with, wherever they are
     S12 no guest has less than its reservation, nor a critical one less than all, once its agent had time to hear of it
-    S4  the guests that a node has fit into its memory, where none is taken back from them (looked at when one was started or moved)
+    S4  what is never taken back from the guests that a node has fits into its memory (looked at when one was started or moved)
     S9  what the ledgers promise is there, and no critical VM is reclaimed from (libs/memory/prove.py)
 Liveness and truth, at the end (`settled`):
     L1  every VM is running where the log says (one that stood still for want of room too, now that there is some), or stopped with
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from libs.common.host.core import Host, state_bytes
 from libs.common.messages import Recorded, Reply
 from libs.common.registry import Registry
-from libs.memory.promise import promise_of
+from libs.memory.promise import guaranteed_mib, promise_of
 from libs.memory.prove import Proof
 from libs.world.decoding import registries
 from libs.world.lease_checks import LeaseChecks
@@ -147,11 +147,12 @@ class Checker:
     def _room(self, name: str) -> None:
         """In truth, whatever the ledgers say."""
         node = self.world.agents.get(name)
-        if node is None or node.host.params.balloon:
+        if node is None:
             return
-        used_mib = sum(vm.spec.shape.memory_mib for vm in node.host.vms.values())
-        if used_mib > node.memory.total_mib:
-            self.fail(f"S4: the guests on {name} have {used_mib} MiB, and it has {node.memory.total_mib}")
+        specs = [vm.spec for vm in node.host.vms.values()]
+        own_mib = sum(guaranteed_mib(promise_of(s.shape.memory_mib, s.priority, s.allotment)) for s in specs)
+        if own_mib > node.memory.total_mib:
+            self.fail(f"S4: {own_mib} MiB are the own of the guests on {name}, and it has {node.memory.total_mib}")
 
     def _disks(self, event: Any) -> None:
         """From here on its guest is to find what it has written."""

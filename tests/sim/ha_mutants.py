@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from libs.lease import holder
 from libs.lease.times import Times
+from libs.world import nodes
 from libs.world.nodes import NodeProcess
 from libs.world.watch import Watch
+from proto.compute import Capabilities
 from proto.lease import Proof, ProofKind, Sign, Silence
 from services.ha import grantor, lease, proof, rules, verdict_views, verdicts
 from services.ha.fencing import judge
@@ -170,6 +172,11 @@ def what_peers_reach_is_no_sign_of_life(patch: Patch) -> None:
     patch.setattr(NodeViews, "reached", lambda self, node, asked_us: None)
 
 
+def a_ledger_is_larger_than_its_host(patch: Patch) -> None:
+    """Twice. The proof over ledgers cannot see that."""
+    patch.setattr(nodes, "Capabilities", lambda **can: Capabilities(**{**can, "memory_mib": 2 * can["memory_mib"]}))
+
+
 def what_nobody_reads_stands_still(patch: Patch) -> None:
     """A device is believed soon where the node's record cannot be read."""
     patch.setattr(NodeViews, "watched", lambda self, node, now_us: True)
@@ -212,6 +219,7 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     a_timeout_is_a_confirmation: "fence-silent",
     a_device_is_believed_whatever_the_node_shows: "fence-lies-and-the-record-moves",
     what_peers_reach_is_no_sign_of_life: "fence-lies-and-peers-reach-it",
+    a_ledger_is_larger_than_its_host: "no-room-for-all",
     what_nobody_reads_stands_still: "fence-lies-while-nobody-reads",
     one_pool_of_several_is_looked_at: "two-pools-one-away",
     one_sign_is_enough: "guest-one-sign-alone",
