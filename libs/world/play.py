@@ -25,7 +25,7 @@ from libs.world.story import BadStory, Sky, Step, Story
 from libs.world.tell import Line, tell
 from libs.world.world import World
 
-PREPARED_MAX = 48
+PREPARED_MAX = 96
 IDLE_TRIES = 50
 VARIANTS = 4
 """worlds that were prepared alike but for the moments at which everything began, and so beats: a story's seed chooses one"""
