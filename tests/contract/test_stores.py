@@ -93,10 +93,11 @@ async def test_a_disk_is_plugged_and_unplugged_and_its_pool_is_leased_first(qemu
     await driver.open()
     if store.kind == "folder":  # a pool of files has to be handed over at the start, where QEMU's user cannot pass its folders
         spec = machine(qemu, disk(1))
+        await driver.start(spec)
+        await guest_up(driver)
     else:
         spec = machine(qemu)
-    await driver.start(spec)
-    await guest_up(driver)
+        await qemu.settled(driver, spec)
     more = replace(spec, disks=(*spec.disks, disk(2, DiskBus.VIRTIO_SCSI)))
     fitted = await driver.fit(more)
     assert fitted.hardware is not None and fitted.hardware.misfits == ()
