@@ -4,7 +4,7 @@
                      ▲                            │ renewed: learn the generations ─▶ unchanged: resume, raised: kill
                      └────────────────────────────┘
     held, paused ──ticked past its end──▶ woken (paused; asks) ──grant asked for since──▶ paused, and learns
-                                              └──2 s without──▶ ended
+                                              └──learn_us without──▶ ended
     any ──refused: lost ∨ letter for all──▶ ended
 
 Time comes first: every input lets the clock act before it counts, so that what is acknowledged after the end revives nothing. A
