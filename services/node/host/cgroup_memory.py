@@ -117,11 +117,8 @@ def kills(folder: Path) -> int:
 
 
 def _hits(folder: Path) -> int:
-    """How often it was at its limit: slowed down or reclaimed from there. Version 1 counts at memory with swap what fails there
-    first, as it does where nothing may be swapped and both limits are one."""
-    if (count := _counter(folder / "memory.events", "max")) > 0:
-        return count
-    return read_int(folder / "memory.failcnt", 0) + read_int(folder / "memory.memsw.failcnt", 0)
+    """How often it was at its limit: slowed down or reclaimed from there."""
+    return max(0, _counter(folder / "memory.events", "max")) or read_int(folder / "memory.failcnt", 0)
 
 
 def _counter(file: Path, name: str) -> int:
