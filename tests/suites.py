@@ -1,9 +1,11 @@
-"""All suites, in about the time that two cores need: `make test`. First the pure ones (with less right to the CPU) beside two
-halves of the contract suites; then the journeys of real guests, some of which measure how CPU time is shared, with nothing beside
-them. What runs aside is printed when it is over. Exits 1 where any of it failed."""
+"""All suites, in about the time that two cores need: `make test`. First two halves of the contract suites; then the journeys of
+real guests, which wait a good deal, and some of which measure how CPU time is shared. The pure suites run beside both, in what
+time nobody else wants (SCHED_IDLE), and in all of it at the end. What runs aside is printed when it is over. Exits 1 where any
+of it failed."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +14,7 @@ from typing import IO
 
 HERE = Path(__file__).parent
 PYTEST = (sys.executable, "-m", "pytest")
-NICE = ("nice", "-n", "10")
+IDLE = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
 SLOW = ("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "e2e/test_ladder.py")
 """what takes a minute or more for itself: `make test-slow`"""
 
@@ -45,14 +47,19 @@ def files(room: str) -> list[str]:
 def main() -> int:
     if sys.argv[1:] == ["slow"]:
         return subprocess.run([*PYTEST, *(str(HERE / name) for name in SLOW)], stdin=subprocess.DEVNULL, check=False).returncode
+    pure = [
+        Aside("fault schedules", *IDLE, sys.executable, "-m", "tests.sim"),
+        Aside("models and worlds", *IDLE, *PYTEST, str(HERE / "model"), str(HERE / "sim")),
+    ]
     contract = files("contract")
-    aside = [Aside(f"contracts, half {n + 1}", *PYTEST, *contract[n::2]) for n in (0, 1)]
-    aside.append(Aside("models and worlds", *NICE, *PYTEST, str(HERE / "model"), str(HERE / "sim")))
-    aside.append(Aside("fault schedules", *NICE, sys.executable, "-m", "tests.sim"))
-    failed = [one.title for one in aside if not one.over()]
-    print(f"--- journeys{f'; failed before: {', '.join(failed)}' if failed else ''}", flush=True)
-    journeys = subprocess.run([*PYTEST, *files("e2e")], stdin=subprocess.DEVNULL, check=False)
-    return journeys.returncode or (1 if failed else 0)
+    halves = [Aside(f"contracts, half {n + 1}", *PYTEST, *contract[n::2]) for n in (0, 1)]
+    failed = [one.title for one in halves if not one.over()]
+    print("--- journeys", flush=True)
+    if subprocess.run([*PYTEST, *files("e2e")], stdin=subprocess.DEVNULL, check=False).returncode:
+        failed.append("journeys")
+    failed += [one.title for one in pure if not one.over()]
+    print(f"failed: {', '.join(failed)}\n" if failed else "", end="", flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
