@@ -70,7 +70,7 @@ def control_plane(groups: Groups) -> Path:
 
 @pytest.fixture
 def divided(groups: Groups, control_plane: Path) -> Groups:
-    """Best-effort VMs may have more than any other class, so all together may too: a class is held by its own limit, not by theirs."""
+    """Best-effort VMs may have more than others, so all together may too: a class is held by its own limit, not by theirs."""
     limits = [Area(name="host", min_mib=64), *(Area(name=name, max_mib=MAX_MIB) for name in (*GROUPED, *CLASSES[:-1]))]
     limits.append(Area(name=CLASSES[-1], max_mib=2 * MAX_MIB))
     assert areas.apply(groups, limits, control_plane) == []
