@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proto.hardware import Misfit
 from proto.machine import Disk
+from services.node.drivers import DriverError
 from services.node.drivers.qemu import devices, disks
 from services.node.drivers.qemu.devices import device_id, disk_id, medium_id
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _DRIVE = re.compile(r"disk([0-9]+)-dev")
 _IMAGE = re.compile(r".*/images/([^/]+)/disk\.raw")
+CLOSED = "is not open"
+OPENED_MAX = 5
 LOCKED = "the guest holds the drive locked (it uses what is in it): it was asked to let go; or say it with --force"
 
 
@@ -35,16 +38,29 @@ async def change(vm: RunningVm, host: Host, disk: Disk, folder: str, found: list
         if lies and not drive.get("tray_open") and not await _opened(vm, disk.slot, disk.force):
             found.append(Misfit(what="disk", slot=disk.slot, sentence=LOCKED, pending=True))
             return
-        await vm.fitting.away("blockdev-open-tray", {"id": id, "force": True})  # an empty one may be closed
         if lies:
-            await vm.do("blockdev-remove-medium", {"id": id})
+            await _when_open(vm, "blockdev-remove-medium", {"id": id})
         await clear(vm, disk.slot)
         if wanted:
             iso = disks.base_of(host.pools[disk.pool], disk.image) if disk.image else None
             for node in devices.medium_nodes(disk, folder, iso):
                 await vm.do("blockdev-add", node)
-            await vm.do("blockdev-insert-medium", {"id": id, "node-name": wanted})
+            await _when_open(vm, "blockdev-insert-medium", {"id": id, "node-name": wanted})
     await vm.do("blockdev-close-tray", {"id": id})
+
+
+async def _when_open(vm: RunningVm, verb: str, words: dict[str, Any]) -> None:
+    """Opens the tray by force, and does that. A guest may close it at any time, also between the two (Linux does whenever something
+    opens a drive, so while it gets to know one that was just plugged): then it is opened anew. Raises DriverError."""
+    for left in reversed(range(OPENED_MAX)):
+        await vm.fitting.away("blockdev-open-tray", {"id": words["id"], "force": True})
+        try:
+            await vm.do(verb, words)
+        except DriverError as error:
+            if not left or CLOSED not in str(error):
+                raise
+        else:
+            return
 
 
 async def _opened(vm: RunningVm, slot: int, force: bool) -> bool:
