@@ -26,7 +26,10 @@ from services.ha.fencing.kinds import Kinds
 from services.ha.fencing.simulated import Quirk
 from services.ha.fencing.states import Job
 from services.ha.fencing.threads import HANGING_MAX
-from tests.contract.fence_rigs import WRONG, DockerRig, IpmiRig, RedfishRig, Rig, SimulatedRig, certificate
+from tests.contract.docker_rig import DockerRig
+from tests.contract.fence_rigs import WRONG, Rig, SimulatedRig
+from tests.contract.ipmi_rig import IpmiRig
+from tests.contract.redfish_rig import RedfishRig, certificate
 
 KINDS: dict[str, Any] = {"simulated": lambda _: SimulatedRig(), "ipmi": IpmiRig, "docker": DockerRig}
 

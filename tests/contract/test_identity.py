@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import stat
-import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
-from libs.common.bus import BusError, Disconnected, Forbidden, Incoming, NoResponder, Published
+from libs.common.bus import BusError, Forbidden, Incoming, NoResponder, Published
 from libs.common.bus import permissions as allowed
-from libs.common.bus.credentials import BadCredentials, Credentials, Key, key_from, new_seed, own_key, read_jwt
+from libs.common.bus.credentials import Credentials, Key, key_from, new_seed
 from libs.common.bus.handling import NatsIncoming
-from libs.common.bus.identity import ClusterIdentity, NodeSigner, ServerTls, encode_jwt, server_config
+from libs.common.bus.identity import ClusterIdentity, NodeSigner, encode_jwt
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.bus.nats import NatsBus
-from libs.common.bus.permissions import Grant, matches
 from libs.common.clock import SystemClock
+from tests.contract.identity_rig import HOUR_S, Cluster, echo, nothing_heard
 from tests.servers import NatsServer
 
-HOUR_S = 3600
 SERVICES = ("compute", "memory", "io")
-
-
-class Cluster:
-    """A server with operator mode on, and a client for each identity asked for."""
-
-    def __init__(self, identity: ClusterIdentity, server: NatsServer) -> None:
-        self.identity = identity
-        self.server = server
-        self.made: list[NatsBus] = []
-
-    def credentials(self, name: str, grant: Grant | None = None, expires_s: int = HOUR_S) -> Credentials:
-        """A control-plane identity with a grant, a node's without."""
-        seed, now_us = new_seed("user"), SystemClock().now_us()
-        public = Key(seed).public
-        if grant is None:
-            jwt = self.identity.issue_node(name, public, now_us=now_us, expires_s=expires_s)
-        else:
-            jwt = self.identity.issue_user(name, public, grant, now_us=now_us, expires_s=expires_s)
-        return Credentials.of(name, jwt, seed)
-
-    async def join(self, name: str, grant: Grant | None = None, expires_s: int = HOUR_S) -> NatsBus:
-        return await self.enter(self.credentials(name, grant, expires_s))
-
-    async def enter(self, credentials: Credentials) -> NatsBus:
-        bus = await NatsBus.connect(self.server.url, credentials)
-        self.made.append(bus)
-        return bus
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +34,6 @@ async def cluster(served: tuple[ClusterIdentity, NatsServer]) -> AsyncIterator[C
     yield one
     for bus in one.made:
         await bus.drain()
-
-
-async def echo(message: Incoming) -> None:
-    await message.respond(message.data)
-
-
-async def nothing_heard(message: Incoming) -> None:
-    raise AssertionError(f"{message.subject} should not have come through")
 
 
 # --- what must work -------------------------------------------------------------------------------------------------------
@@ -259,52 +219,6 @@ async def test_the_node_signer_makes_agents_only(cluster: Cluster) -> None:
         await agent.request("evt.vm.vm-a.x", b"")
 
 
-async def test_a_revoked_agent_is_thrown_out_and_a_renewed_one_comes_back(tmp_path: Path) -> None:
-    identity = ClusterIdentity.create(tmp_path / "identity", SystemClock().now_us())
-    with NatsServer(identity.server_config()) as server:
-        cluster = Cluster(identity, server)
-        seed = new_seed("user")
-        public = Key(seed).public
-        # Issued in the past: a revocation voids what was issued up to its own second.
-        issued_us = SystemClock().now_us() - 60_000_000
-        jwt = [identity.issue_node("n1", public, now_us=issued_us)]
-        agent = await NatsBus.connect(server.url, Credentials("n1", lambda: jwt[0], lambda: Key(seed)))
-        compute = await cluster.join("compute", allowed.service("compute"))
-        await agent.serve("order.n1", echo)
-        assert await compute.request("order.n1", b"1") == b"1"
-        identity.revoke(public, SystemClock().now_us() - 30_000_000)
-        (server.folder / "nats.conf").write_text(
-            (server.folder / "nats.conf").read_text().replace(_account(server), identity.account_jwt)
-        )
-        import os
-
-        os.kill(server.pid, signal.SIGHUP)
-        await _until(lambda: not agent._link.client.is_connected)
-        with pytest.raises(Disconnected):
-            await agent.request("fact.n1.compute", b"", timeout_s=0.5)
-        jwt[0] = identity.issue_node("n1", public, now_us=SystemClock().now_us())
-        await agent._link.await_up(20)
-        with pytest.raises(NoResponder):  # the server takes what it is told in order: it knows again what the agent serves
-            await agent.request("fact.n1.compute", b"")
-        assert await compute.request("order.n1", b"2") == b"2"
-        await agent.drain()
-        await compute.drain()
-
-
-def _account(server: NatsServer) -> str:
-    lines = (server.folder / "nats.conf").read_text().splitlines()
-    preload = [line.split(": ", 1)[1] for line in lines if line.startswith("  A")]
-    return next(jwt for jwt in preload if read_jwt(jwt).name == "ASV")
-
-
-async def _until(true: object, timeout_s: float = 10.0) -> None:
-    assert callable(true)
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        await asyncio.sleep(0.01)
-
-
 # --- services -------------------------------------------------------------------------------------------------------------
 
 
@@ -355,65 +269,3 @@ async def test_the_memory_bus_holds_to_the_same_table() -> None:
         await io.publish_events([Published("evt.vm.vm-a.x", "1-1", b"")])
     await io.serve("fact.*.io", echo)
     assert await agent.request("fact.n1.io", b"own") == b"own"
-
-
-# --- files and configuration ----------------------------------------------------------------------------------------------
-
-
-def test_keys_are_private_files_and_made_once(tmp_path: Path) -> None:
-    first = ClusterIdentity.create(tmp_path / "identity", 1_700_000_000_000_000)
-    again = ClusterIdentity.create(tmp_path / "identity", 1_700_000_000_000_000)
-    assert first.accounts == again.accounts
-    for path in (tmp_path / "identity").iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    own = own_key(tmp_path / "agent" / "n1.seed")
-    assert own.public == own_key(tmp_path / "agent" / "n1.seed").public
-    (tmp_path / "agent" / "n1.seed").chmod(0o644)
-    with pytest.raises(BadCredentials, match="0600"):
-        own_key(tmp_path / "agent" / "n1.seed")
-
-
-def test_credentials_say_what_is_wrong_with_them(tmp_path: Path) -> None:
-    with pytest.raises(BadCredentials, match=r"n1\.jwt"):
-        Credentials.load(tmp_path, "n1")
-    (tmp_path / "n1.jwt").write_text("a.b.c")
-    (tmp_path / "n1.seed").write_text("nonsense")
-    (tmp_path / "n1.seed").chmod(0o600)
-    with pytest.raises(BadCredentials, match="SO, SA or SU"):
-        Credentials.load(tmp_path, "n1")
-    with pytest.raises(BadCredentials):
-        read_jwt("a.b.c")
-    identity = ClusterIdentity.create(tmp_path / "identity", 1_700_000_000_000_000)
-    with pytest.raises(ValueError, match="begin with U"):
-        identity.issue_node("n1", "no key", now_us=0)
-
-
-def test_no_seed_is_in_the_servers_configuration(tmp_path: Path) -> None:
-    identity = ClusterIdentity.create(tmp_path / "identity", 1_700_000_000_000_000)
-    tls = ServerTls(Path("/c.pem"), Path("/k.pem"), Path("/ca.pem"))
-    text = server_config(identity, port=4321, store=Path("/a folder/js"), tls=tls)
-    for path in (tmp_path / "identity").glob("*.seed"):
-        assert path.read_text().strip() not in text
-    assert 'host: "127.0.0.1"' in text
-    assert 'store_dir: "/a folder/js"' in text
-    assert "verify: true" in text
-    assert "tls" not in server_config(identity)
-
-
-def test_who_an_identity_is_can_be_read_from_its_jwt(tmp_path: Path) -> None:
-    identity = ClusterIdentity.create(tmp_path / "identity", 1_700_000_000_000_000)
-    public = Key(new_seed("user")).public
-    jwt = identity.issue_node("n1", public, now_us=1_700_000_000_000_000, expires_s=60)
-    assert (read_jwt(jwt).name, read_jwt(jwt).public_key, read_jwt(jwt).expires_s) == ("n1", public, 1_700_000_060)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "subject", "result"),
-    [
-        ("a.b", "a.b", True), ("a.*", "a.b", True), ("a.*", "a.b.c", False), ("a.>", "a.b.c", True), ("a.>", "a", False),
-        (">", "a.b", True), ("a.*", "a.>", False), ("a.>", "a.*", True), ("a.*", "a.*", True), ("a.b", "a.*", False),
-        ("a.*.c", "a.b.c", True), ("a.*.c", "a.b.d", False), ("a.b.c", "a.b", False),
-    ],
-)  # fmt: skip
-def test_matching(pattern: str, subject: str, result: bool) -> None:
-    assert matches(pattern, subject) is result

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.fence_rigs import PASSWORD, USER, UUID, RedfishRig
+from tests.contract.fence_rigs import PASSWORD, USER
+from tests.contract.redfish_rig import UUID, RedfishRig
 from tests.e2e.conftest import EmbeddedCluster
 from tests.e2e.test_journeys import TINY
 

@@ -34,6 +34,8 @@ from services.ha.states import Ha, Lease, Trusted
 STEP_US = 50_000
 S = 1_000_000
 WALL_US = 1_700_000_000_000_000
+WHOLE_S = 6.65
+"""from the loss of power to NodeLost"""
 
 
 @dataclass
@@ -245,3 +247,15 @@ class Rig:
 
 def kinds(rig: Rig) -> list[str]:
     return [type(event).__name__ for _, event in rig.events]
+
+
+def settled(names: str = "n1 n2 n3", seed: int = 1, **more: Any) -> Rig:
+    """Everybody has a lease, and the grantor has led for long enough."""
+    rig = Rig(names, seed, **more)
+    rig.run(10)
+    assert all(node.span_us for node in rig.nodes.values()), "all have a lease"
+    return rig
+
+
+def cut(rig: Rig, name: str) -> None:
+    rig.nodes[name].control = rig.nodes[name].reachable = False
