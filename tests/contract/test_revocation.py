@@ -38,7 +38,7 @@ async def test_a_revoked_agent_is_thrown_out_and_a_renewed_one_comes_back(tmp_pa
             (server.folder / "nats.conf").read_text().replace(_account(server), identity.account_jwt)
         )
         os.kill(server.pid, signal.SIGHUP)
-        await _until(lambda: not agent._link.client.is_connected)
+        await _until(lambda: not agent._link.up.is_set())  # later than the client says so: what waits for `up` is to wait
         with pytest.raises(Disconnected):
             await agent.request("fact.n1.compute", b"", timeout_s=0.5)
         jwt[0] = identity.issue_node("n1", public, now_us=SystemClock().now_us())
