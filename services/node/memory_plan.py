@@ -25,11 +25,13 @@ CHARS_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Balloon:
-    """nominal_mib: the VM's memory; actual_mib: what its guest has of it now, -1: not known."""
+    """nominal_mib: the VM's memory; actual_mib: what its guest has of it now, -1: not known; beyond_mib: what of it no balloon
+    reaches, as the VM has grown by it."""
 
     generation: int
     nominal_mib: int
     actual_mib: int
+    beyond_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,5 +199,8 @@ def _lag(balloon: Balloon, want: int, since_s: int) -> str:
     """Without the seconds that would make it another sentence at each turn."""
     if balloon.actual_mib < 0:
         return f"its balloon does not answer; {want} MiB were ordered"
+    if balloon.actual_mib <= balloon.beyond_mib + 1 and want < balloon.actual_mib:
+        more = f"the {balloon.beyond_mib} MiB that it has grown by are beyond its balloon's reach"
+        return f"its guest has {balloon.actual_mib} MiB, {want} were ordered, and {more}"
     doing = "gives no more back" if balloon.actual_mib > want else "takes no more"
     return f"its guest has {balloon.actual_mib} MiB and {doing}; {want} MiB were ordered (does its balloon driver run?)"

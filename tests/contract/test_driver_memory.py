@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from proto.machine import birth
 from proto.mapping import Backing, Region, Space, WhyNot
 from services.node.drivers import Driver, NoSuchVm
 from services.node.drivers.memory import Untranslatable
@@ -99,3 +102,30 @@ async def test_what_a_vm_takes(rig: Rig, driver: Driver) -> None:
     assert use.guest_huge_kib <= use.huge_kib <= use.resident_kib
     assert sum(cell.kib for cell in use.cells) > 20 * 1024
     assert use.regions == await driver.memory.regions("web-1")
+
+
+GIVES_S_MAX = 60.0
+"""how long a guest may take to give, however busy the machine is"""
+
+
+async def _comes_to(driver: Driver, mib: int) -> None:
+    """Its guest does, as all that tell of it say."""
+    async with asyncio.timeout(GIVES_S_MAX):
+        while (await driver.memory.balloons())["web-1"].actual_mib != mib:
+            await asyncio.sleep(0.02)
+    assert [f.balloon_mib for f in await driver.memory.figures()] == [mib]
+    use = await driver.memory.use("web-1")
+    assert (use.nominal_mib, use.balloon_mib) == (416, mib)
+
+
+async def test_a_vm_that_has_grown_has_all_of_its_memory_and_gives_of_it(rig: Rig, driver: Driver) -> None:
+    plain = rig.spec()
+    spec = replace(plain, born=birth(plain))
+    await rig.settled(driver, spec)
+    await driver.fit(replace(spec, shape=replace(spec.shape, memory_mib=416)))
+    balloon = (await driver.memory.balloons())["web-1"]
+    assert (balloon.nominal_mib, balloon.actual_mib) == (416, 416)
+    await driver.memory.inflate("web-1", 352)
+    await _comes_to(driver, 352)
+    await driver.memory.inflate("web-1", 416)
+    await _comes_to(driver, 416)

@@ -100,6 +100,16 @@ def test_a_guest_that_gives_nothing_back_is_told_of_and_asked_again() -> None:
     assert plan.report(BALLOON_US * 9) is None
 
 
+def test_what_a_vm_has_grown_by_its_balloon_cannot_take() -> None:
+    plan = planned(order(1, target(256)))
+    grown = FULL | {"a": Balloon(1, 1024, 513, beyond_mib=512)}
+    assert Inflate("a", 256) in turn(plan, grown)
+    turn(plan, grown, BALLOON_US)
+    report = plan.report(BALLOON_US)
+    assert report is not None and "512 MiB that it has grown by" in report.faults[0]
+    assert "does its balloon driver run" not in report.faults[0]
+
+
 def test_a_guest_that_wavers_is_not_told_of_all_the_time() -> None:
     plan = planned(order(1, target(256)))
     turn(plan, FULL)

@@ -15,7 +15,7 @@ from proto.mapping import CellUse, GroupUse, GuestMemory, MemoryUse, Region, Tra
 from proto.memory import Area
 from proto.node import VmMemory
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import memory_tree
+from services.node.drivers.qemu import ballooning, memory_tree
 from services.node.drivers.qemu.fleet import Fleet
 from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.machine import RunningVm
@@ -80,7 +80,7 @@ class QemuMemory:
         try:
             async with asyncio.timeout(FIGURES_S_MAX):
                 if running.heard:
-                    balloon_mib = await self.balloon_mib(running)
+                    balloon_mib = await self._balloon_mib(running)
                     guest = await self.guest(running)
                     if guest is not None and guest.available_kib >= 0:
                         available_mib = guest.available_kib >> 10
@@ -101,18 +101,12 @@ class QemuMemory:
             async with asyncio.timeout(FIGURES_S_MAX):
                 if not running.heard:
                     return None
-                return Balloon(
-                    running.record.generation, await self._nominal_mib(running), await self.balloon_mib(running)
-                )
+                return await ballooning.balloon(running)
         except (TimeoutError, DriverError):
             return None
 
-    async def _nominal_mib(self, running: RunningVm) -> int:
-        size = await running.ask("query-memory-size-summary")
-        return (int(size["base-memory"]) + int(size.get("plugged-memory", 0))) >> 20
-
     async def inflate(self, vm: str, mib: int) -> None:
-        await self._fleet.find(vm).ask("balloon", {"value": mib << 20})
+        await ballooning.come_to(self._fleet.find(vm), mib)
 
     async def limit(self, vm: str, high_mib: int, swap_max_mib: int, merge: bool) -> list[str]:
         running = self._fleet.find(vm)
@@ -143,8 +137,8 @@ class QemuMemory:
         use = MemoryUse(
             vm=vm,
             generation=running.record.generation,
-            nominal_mib=await self._nominal_mib(running),
-            balloon_mib=await self.balloon_mib(running),
+            nominal_mib=await ballooning.nominal_mib(running),
+            balloon_mib=await self._balloon_mib(running),
             guest=await self.guest(running),
             group=self._group(running),
             regions=regions,
@@ -173,10 +167,10 @@ class QemuMemory:
             swap_max_kib=cgroup_memory.swap_max_kib(handle), former_kib=cgroup_class.former_kib(running.record.former),
         )  # fmt: skip
 
-    async def balloon_mib(self, running: RunningVm) -> int:
-        """-1: there is none."""
+    async def _balloon_mib(self, running: RunningVm) -> int:
+        """-1: it is not known."""
         try:
-            return int((await running.ask("query-balloon"))["actual"]) >> 20
+            return await ballooning.has_mib(running, await ballooning.grown_mib(running))
         except DriverError:
             return -1
 
