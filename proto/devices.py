@@ -36,7 +36,8 @@ class Known(Value):
     started gets its devices first; sizes_mib: of the images it and the command name, those that are there; pool_ids: of the node
     that it is on (Disk.pool_id); uefi: it has such firmware. networks: those that they name, as far as there are such; others:
     names of networks there are, where one was named that is not. vcpus_max: of its definition. rooms: the pools that the change is
-    about, where they are known. isos: images that CD drives read."""
+    about, where they are known. isos: images that CD drives read. fast: of one whose guard promises to start it elsewhere, why that
+    could not be with a disk in a pool (`POOL@WORD`; `POOL` where the word is not known yet)."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     disks: tuple[DiskWish, ...] = ()
@@ -49,6 +50,7 @@ class Known(Value):
     vcpus_max: int = 0
     rooms: tuple[PoolRoom, ...] = ()
     isos: dict[str, IsoAt] = {}
+    fast: dict[str, str] = {}
 
 
 class ChangeKind(StrEnum):

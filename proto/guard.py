@@ -6,6 +6,8 @@ does not: RestartWanted asks compute for it, in order of class and dependency, s
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -208,3 +210,21 @@ class ReleaseVm(Command):
 
 GuardCommand = SetGuard | OweVm | WantRestart | NoteRestart | NoteHand | ReleaseVm
 GuardEvent = GuardSet | VmOwed | RestartWanted | VmUnplaced | VmInHand | VmRecovered | GuardEnded
+
+
+def reaching(nodes: Iterable[Mapping[str, str]]) -> dict[str, Counter[str]]:
+    """Of each pool, how many nodes reach it by which word. nodes: the pools of each, with their words."""
+    counts: dict[str, Counter[str]] = {}
+    for ids in nodes:
+        for pool, word in ids.items():
+            counts.setdefault(pool, Counter())[word] += bool(word)
+    return counts
+
+
+def held_fast(pool: str, word: str, counts: Mapping[str, Counter[str]]) -> str:
+    """Why a VM with a disk in that pool cannot be started elsewhere than where that is; "": it can. word: "": not known yet."""
+    words = counts.get(pool, Counter[str]())
+    if (words[word] if word else max(words.values(), default=0)) >= 2:
+        return ""
+    where = f"pool {pool} {word}" if word else f"pool {pool}"
+    return f"it has a disk in the {where}, which one node alone reaches"

@@ -91,6 +91,7 @@ class Refusal(StrEnum):
     NOTHING_NEW = "NOTHING_NEW"
     HAS_SNAPSHOTS = "HAS_SNAPSHOTS"
     NOT_CONFIRMED = "NOT_CONFIRMED"
+    LOCAL_DISK = "LOCAL_DISK"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def facts(found: dict[str, Any]) -> list[tuple[str, object]]:
     """guard, and owed where it is; as GET /v1/vms/VM/guard has them."""
     rules = found.get("guard") or {}
     return [
-        ("guard", rules.get("mode", "auto")),
+        ("guard", f"{rules.get('mode', 'auto')}{_stays(found)}"),
         ("after", ", ".join(rules.get("after") or ())),
         ("hangs", "treated" if rules.get("hangs", True) else "left alone"),
         ("panics", _panics(rules)),
@@ -119,4 +119,10 @@ def brief(vm: dict[str, Any]) -> str:
     if rules is None:
         return ""
     after = f", after {', '.join(rules['after'])}" if rules.get("after") else ""
-    return f"{rules.get('mode', 'auto')}{after}"
+    return f"{rules.get('mode', 'auto')}{after}{_stays(vm)}"
+
+
+def _stays(found: dict[str, Any]) -> str:
+    """What its disks make of that."""
+    mode = (found.get("guard") or {}).get("mode", "auto")
+    return f": only where it was, once that node is back ({found['stays']})" if found.get("stays") and mode != "off" else ""

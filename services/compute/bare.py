@@ -1,5 +1,5 @@
-"""VMs that run under no lease though they might: started before their node had one, before another node reached their pools, or
-found after a restore. They are guarded as soon as that can be. Pure.
+"""VMs that run under no lease though they might: started before their node had one, before another node reached their pools,
+found after a restore, or with a disk that one node alone reaches, until that is gone. They are guarded as soon as that can be. Pure.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from proto.compute import (
     NodeReported,
     ProtectVm,
     VmDeleted,
+    VmDevicesNoted,
     VmFound,
     VmGuardRequested,
     VmLaunchRequested,
@@ -38,6 +39,8 @@ class Bare:
         match event:
             case VmLaunchRequested():
                 self._note(event.vm, event.spec.protected)
+            case VmDevicesNoted() if event.changed and not event.protected:
+                self.vms.add(event.vm)
             case VmFound():
                 self.vms.add(event.vm)
             case VmIncomingRequested():
@@ -56,7 +59,7 @@ def react(event: Any, views: Views) -> Sequence[Command]:
     match event:
         case NodeReported():
             return _guard(sorted(views.bare.vms), views)
-        case VmStarted() | VmFound() | VmMigrationEnded() if event.vm in views.bare.vms:
+        case VmStarted() | VmFound() | VmMigrationEnded() | VmDevicesNoted() if event.vm in views.bare.vms:
             return _guard([event.vm], views)
         case _:
             return ()

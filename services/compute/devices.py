@@ -20,7 +20,7 @@ def note(command: NoteDevices, vm: Defined) -> Sequence[VmEvent]:
     """In every state; a migration that has only begun to reserve ends, for its target was to be made with other devices."""
     noted = VmDevicesNoted(
         vm=vm.id, generation=command.generation, disks=command.disks, nics=command.nics,
-        leaving=command.leaving, changed=True, taking=command.taking,
+        leaving=command.leaving, changed=True, taking=command.taking, protected=_stays_protected(command, vm),
     )  # fmt: skip
     wanted = wishes(command.disks, command.nics)
     if wanted == (vm.definition.disks, vm.definition.nics) and _has(vm, noted):
@@ -28,6 +28,22 @@ def note(command: NoteDevices, vm: Defined) -> Sequence[VmEvent]:
     if isinstance(vm, Migrating) and vm.phase is Phase.RESERVING:
         return [noted, *failed(vm, CHANGED)]
     return [noted]
+
+
+def _stays_protected(command: NoteDevices, vm: Defined) -> bool:
+    """What is guarded by its node's lease is so no more with a disk in a pool in which nothing of it may be. Pools that it had
+    before say nothing new: that a node is away just now ends no guard."""
+    if isinstance(vm, Migrating) and command.generation == vm.incoming:
+        return command.protected
+    placed = vm.running if isinstance(vm, Migrating) else vm
+    if not isinstance(placed, Running | Launching) or placed.generation != command.generation or not placed.spec.protected:
+        return True
+    return command.protected or _written(command.disks) <= _written(placed.spec.disks)
+
+
+def _written(disks: Sequence[Disk]) -> set[tuple[str, str]]:
+    """Pools that it writes in, with their words."""
+    return {(disk.pool, disk.pool_id) for disk in disks if not disk.bus.is_cd}
 
 
 def _has(vm: Defined, noted: VmDevicesNoted) -> bool:
@@ -47,10 +63,15 @@ def evolve(vm: Defined, event: VmDevicesNoted) -> Defined:
     if isinstance(vm, Migrating) and isinstance(after, Migrating):
         running = evolve(after.running, event)
         assert isinstance(running, Running)
-        to_come = Devices(disks=event.disks, nics=event.nics) if event.generation == vm.incoming else after.devices
+        to_come = after.devices
+        if event.generation == vm.incoming:
+            to_come = Devices(disks=event.disks, nics=event.nics, protected=event.protected)
         return replace(after, running=running, devices=to_come)
     if isinstance(after, Running | Launching) and after.generation == event.generation:
-        spec = replace(after.spec, disks=event.disks, nics=event.nics, leaving=event.leaving, taking=event.taking)
+        spec = replace(
+            after.spec, disks=event.disks, nics=event.nics, leaving=event.leaving, taking=event.taking,
+            protected=after.spec.protected and event.protected,
+        )  # fmt: skip
         return replace(after, spec=spec)
     return after
 

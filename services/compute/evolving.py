@@ -304,7 +304,8 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
         case VmAllotmentDenied():
             return replace(vm, wish=None)
         case VmGuardRequested():
-            return replace(vm, spec=replace(vm.spec, protected=True), guarding=True)
+            spec = replace(vm.spec, protected=True)
+            return replace(vm, spec=spec, guarding=True, guard_version=vm.version + 1)
         case VmGuarded():
             return replace(vm, guarding=False, epoch=event.epoch)
         case _:

@@ -77,8 +77,8 @@ def protect(command: ProtectVm, vm: Vm) -> Sequence[VmEvent]:
 
 
 def guarded(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
-    """What its agent says of that."""
-    if not vm.guarding or not fact.guarded or not fact.epoch:
+    """What its agent says of that. One on an older order may be from before a disk ended its guard."""
+    if not vm.guarding or not fact.guarded or not fact.epoch or fact.order_version < vm.guard_version:
         return ()
     return [VmGuarded(vm=vm.id, node=vm.node, generation=vm.generation, epoch=fact.epoch)]
 

@@ -120,7 +120,8 @@ class Running(Placed, kw_only=True):
     the ledger is asked for. hardware: what it was last seen to have. growth: the size it is to have, growing once that is
     ordered, at growth_version. full: it stands still, as these disks' pools are full. drifts:
     what of it was last seen otherwise than ordered. stilled: it is the memory ladder that wants it paused. epoch: of the lease that
-    its node had when it was first seen running, or guarded. guarding: it is to be guarded, and was not seen to be."""
+    its node had when it was first seen running, or guarded. guarding: it is to be guarded, and was not seen to be, as ordered
+    at guard_version."""
 
     word = "running"
     spec: MachineSpec
@@ -142,6 +143,7 @@ class Running(Placed, kw_only=True):
     stilled: bool = False
     epoch: int = 0
     guarding: bool = False
+    guard_version: int = 0
 
     @property
     def covered(self) -> bool:

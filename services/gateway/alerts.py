@@ -50,7 +50,7 @@ def _out_of_space(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Ale
 def _ha(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Alert]:
     for found in ha_alerts.said(model.ha, model.nodes.pool_names()):
         yield Alert(*found)
-    for found in guard_alerts.said(model.guards, model.ha, model.vms.all, sees):
+    for found in guard_alerts.said(model.guards, model.ha, model.vms.all, sees, model.nodes.reaching()):
         yield Alert(*found)
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
+from proto.guard import Mode
 from services.gateway.ha_alerts import Said
-from services.gateway.views.guards import GuardsView
+from services.gateway.views.guards import GuardsView, stays
 from services.gateway.views.ha import HaView
 from services.gateway.views.vms import Vm
 
 
-def said(guards: GuardsView, ha: HaView, vms: dict[str, Vm], sees: Callable[[str], bool]) -> Iterator[Said]:
-    """sees: whether objects of a project are told."""
+def said(
+    guards: GuardsView, ha: HaView, vms: dict[str, Vm], sees: Callable[[str], bool], counts: Mapping[str, Counter[str]]
+) -> Iterator[Said]:
+    """sees: whether objects of a project are told; counts: as proto.guard.reaching."""
     for name, one in sorted(guards.all.items()):
         vm = vms.get(name)
         if vm is None or not sees(vm.project):
             continue
+        if one.guard.mode is Mode.RESTART and (why := stays(vm, counts)):
+            sentence = f"{name} is to be started elsewhere when its node is lost, and cannot be: {why}"
+            remedy = f"move that disk's data to a pool that other nodes reach, or say that it stays: asvctl vm guard {name} --mode auto"
+            yield Said("guard-unkept", f"vm/{name}", vm.changed_us, sentence, remedy)
         if one.owed is not None and one.owed.try_us:
             remedy = one.owed.remedy or f"asvctl why vm/{name}; it is tried again by itself"
             yield Said("vm-owed", f"vm/{name}", one.owed.since_us, f"{name} is to run and does not: {one.owed.sentence}", remedy)

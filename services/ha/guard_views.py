@@ -26,7 +26,19 @@ from proto.compute import (
     VmStopped,
 )
 from proto.growth import VmReshaped
-from proto.guard import Guard, GuardEnded, GuardSet, Mode, RestartWanted, VmInHand, VmOwed, VmRecovered, VmUnplaced
+from proto.guard import (
+    Guard,
+    GuardEnded,
+    GuardSet,
+    Mode,
+    RestartWanted,
+    VmInHand,
+    VmOwed,
+    VmRecovered,
+    VmUnplaced,
+    held_fast,
+    reaching,
+)
 from proto.lease import HaArmed, HaDisarmed, HaSet, HaSettings, NodeLost, NodeReturned, NodeTrusted
 from proto.machine import Priority
 from proto.memory import CapacitySet
@@ -104,10 +116,7 @@ class GuardViews(_Derived):
 
     def _count(self) -> None:
         """Of each pool, how many nodes reach it by which word."""
-        self.counts = {}  # type: ignore[misc]
-        for ids in self.reach.values():
-            for pool, word in ids.items():
-                self.counts.setdefault(pool, Counter())[word] += bool(word)
+        self.counts = reaching(self.reach.values())  # type: ignore[misc]
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.told = (-1, {})  # type: ignore[misc]
@@ -188,12 +197,8 @@ class GuardViews(_Derived):
 
     def why_not(self, vm: str) -> str:
         """Why it cannot be started elsewhere than where its disks are; empty: it can. Lost nodes reach what they reached."""
-        for pool, word in self.disks.get(vm, ()):
-            words = self.counts.get(pool, Counter[str]())
-            if (words[word] if word else max(words.values(), default=0)) < 2:
-                where = f"pool {pool} {word}" if word else f"pool {pool}"
-                return f"it has a disk in the {where}, which one node alone reaches"
-        return ""
+        said = (held_fast(pool, word, self.counts) for pool, word in self.disks.get(vm, ()))
+        return next(filter(None, said), "")
 
     def circle(self, vm: str, after: tuple[str, ...]) -> tuple[str, ...]:
         """VMs that would wait for one another if `vm` waited for these; the first is `vm`. Empty: none."""

@@ -3,6 +3,7 @@
 from libs.common.host.service import Service
 from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
 from proto.growth import VmHardwareSeen, VmReshaped
+from proto.guard import GuardSet
 from proto.migration import VmMigrated
 from services.io import react, views
 from services.io.images import IMAGE
@@ -15,7 +16,7 @@ SERVICE = Service(
     "io",
     deciders=(DEVICES, IMAGE, NETWORK, POOL),
     follows=(
-        *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped),
+        *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
         *PHASES,
     ),
     react=react.react,

@@ -22,6 +22,7 @@ from proto.io import (
     DetachNic,
     DevicesChanged,
     DevicesEvent,
+    Known,
     LimitDisk,
     ReattachDisk,
     Refusal,
@@ -55,6 +56,7 @@ def change(command: ChangeCommand, state: State) -> Sequence[DevicesEvent]:
         case ReattachDisk():
             disk = keeping.again(command, made, _slot(made))
             _check_count(made)
+            _check_guard(disk, made, command.known)
             return [_attached(disk, made)]
         case DetachDisk():
             return [_detach_disk(command, made)]
@@ -130,7 +132,20 @@ def _attach_disk(command: AttachDisk, made: Granted | Revoked) -> DevicesChanged
     if not disk.bus.is_cd:
         pools.check(command.known.rooms, disk.pool, disk.size_mib)
     there = command.known.pool_ids.get(disk.pool, "") if isinstance(made, Granted) else ""
-    return _attached(replace(disk, pool_id=there), made)
+    disk = replace(disk, pool_id=there)
+    _check_guard(disk, made, command.known)
+    return _attached(disk, made)
+
+
+def _check_guard(disk: Disk, made: Made, known: Known) -> None:
+    """Where its guard promises to start it elsewhere, nothing is taken that would break that promise."""
+    said = known.fast.get(f"{disk.pool}@{disk.pool_id}" if disk.pool_id else disk.pool, "")
+    if said and not disk.bus.is_cd:
+        remedy = "take a pool that other nodes reach too, or give that promise up: asvctl vm guard"
+        raise Refused(
+            Refusal.LOCAL_DISK, f"{made.vm} is to be started elsewhere when its node is lost, and could not be once {said}",
+            f"{remedy} {made.vm} --mode auto (it is then started again where its disks are)",
+        )  # fmt: skip
 
 
 def _check_count(made: Made) -> None:

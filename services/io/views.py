@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from libs.common.messages import Recorded
 from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
 from proto.growth import VmReshaped
+from proto.guard import GuardSet, Mode, held_fast, reaching
 from proto.images import MakeImage, TemplateKnown
 from proto.io import (
     AttachDisk,
@@ -112,6 +113,8 @@ class Views:
     """VM -> CD drive -> the ISO that was to come out of it, and has not been seen out"""
     left: dict[str, dict[str, str]] = field(default_factory=dict)
     """VM -> file of a disk that was detached and left -> the image that it stands on"""
+    movers: set[str] = field(default_factory=set)
+    """VMs whose guard promises to start them elsewhere"""
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.snapshots.apply(event)
@@ -124,6 +127,8 @@ class Views:
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
                 self.pools.seen.pop(event.node, None)
+            case GuardSet():
+                (self.movers.add if event.guard.mode is Mode.RESTART else self.movers.discard)(event.vm)
             case PoolSet():
                 self.pools.rules[event.pool] = event.rules
             case ImageImported():
@@ -158,6 +163,7 @@ class Views:
             case VmDeleted():
                 self.vms.pop(event.vm, None)
                 self.left.pop(event.vm, None)
+                self.movers.discard(event.vm)
             case DevicesRemoved():
                 self.disks.pop(event.vm, None)
                 self.pools.has(event.vm, ())
@@ -222,6 +228,15 @@ class Views:
         wanted = sorted(set(nics) - {USER})
         found = tuple(self.networks[name] for name in wanted if name in self.networks)
         return found, () if len(found) == len(wanted) else tuple(sorted(self.networks))[: NAMED_MAX + 1]
+
+    def fast(self, vm: str) -> dict[str, str]:
+        """As Known has it."""
+        if vm not in self.movers:
+            return {}
+        counts = reaching(node.pool_ids for node in self.nodes.values())
+        every = ((pool, word) for pool, words in counts.items() for word in ("", *words))
+        said = {f"{pool}@{word}" if word else pool: held_fast(pool, word, counts) for pool, word in every}
+        return {pool: why for pool, why in sorted(said.items()) if why}
 
     def node_with(self, pools: Mapping[str, str], now_us: int, wanted: str = "") -> str:
         """A node that reaches these pools (name -> Disk.pool_id): the wanted one while it is a member, else one that was heard
@@ -321,6 +336,7 @@ def _known(command: ChangeCommand | SnapshotCommand, views: Views, now_us: int) 
         phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}, uefi=vm.uefi,
         networks=networks, others=others, vcpus_max=vm.vcpus_max, rooms=_rooms(command, views, held, now_us),
         isos={i: IsoAt(pool=at.pool, pool_id=at.pool_id) for i, at in images.items() if at.info.is_iso},
+        fast=views.fast(command.vm) if isinstance(command, AttachDisk | ReattachDisk) else {},
     )  # fmt: skip
 
 

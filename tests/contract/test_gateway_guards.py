@@ -10,8 +10,10 @@ import pytest
 
 from libs.common.messages import NodeId, VmId
 from proto import compute as c
-from proto.guard import Cause, GuardEnded, RestartWanted, SetGuard, VmOwed, VmUnplaced
+from proto.examples import example
+from proto.guard import Cause, Guard, GuardEnded, GuardSet, Mode, RestartWanted, SetGuard, VmOwed, VmUnplaced
 from proto.lease import NodeLost, Proof, ProofKind
+from proto.machine import Disk, DiskFormat
 from proto.reserve import Plan, ReserveSet
 from services.cli.main import run
 from services.ha.guard import GUARD, Watch
@@ -103,6 +105,38 @@ async def test_what_is_owed_is_shown_with_what_would_make_it_possible(
     await told(world, "guard-a", GuardEnded(vm=A, sentence="somebody wants it stopped"))
     found = (await admin.get("/v1/why-not/vm/a?started=true")).json()
     assert "somebody wants it stopped" in found["sentence"] and found["remedy"] == "start a"
+
+
+async def test_a_promise_that_a_disk_has_broken_is_told(
+    world: Rig, guards: Guards, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may be by a move to a node with a pool of its own, or where both were asked for at the same moment."""
+    reported = msgspec.structs.replace(example(c.NodeReported), node=N1)
+    for name, word in (("n1", "one"), ("n2", "two")):
+        ids = {"default": "shared", "ssd": word}
+        can = msgspec.structs.replace(reported.capabilities, pools=tuple(ids), pool_ids=ids)
+        await told(world, f"node-{name}", c.NodeJoined(node=NodeId(name), key="k"))
+        await told(world, f"node-{name}", msgspec.structs.replace(reported, node=NodeId(name), capabilities=can))
+    disks = tuple(
+        Disk(name=f"disk{n}", pool=pool, pool_id=word, file=f"{pool}-{n}", size_mib=9, format=DiskFormat.QCOW2, serial=pool, slot=n)
+        for n, (pool, word) in enumerate((("default", "shared"), ("ssd", "one")), 1)
+    )
+    noted = c.VmDevicesNoted(vm=A, generation=1, disks=disks[:1], nics=(), changed=True)
+    await told(world, "vm-a", noted)
+    await told(world, "guard-a", GuardSet(vm=A, guard=Guard(mode=Mode.RESTART)))
+    admin = await world.client()
+    assert (await admin.get("/v1/vms/a")).json()["stays"] == "" and not (await admin.get("/v1/alerts")).json()["items"]
+    await told(world, "vm-a", msgspec.structs.replace(noted, disks=disks, protected=False))
+    why = "it has a disk in the pool ssd one, which one node alone reaches"
+    for page in ("/v1/vms/a", "/v1/vms/a/guard"):
+        assert (await admin.get(page)).json()["stays"] == why
+    (alert,) = (await admin.get("/v1/alerts")).json()["items"]
+    assert alert["kind"] == "guard-unkept" and why in alert["sentence"] and "vm guard a --mode auto" in alert["remedy"]
+    assert "guards it no more" in (await admin.get("/v1/why/vm/a")).text
+    await told(world, "guard-a", GuardSet(vm=A, guard=Guard()))
+    assert not (await admin.get("/v1/alerts")).json()["items"]
+    await cli(world, monkeypatch, "vm", "show", "a")
+    assert f"auto: only where it was, once that node is back ({why})" in capfd.readouterr().out
 
 
 async def test_the_reserve_is_shown_beside_how_nodes_stand(

@@ -16,7 +16,7 @@ from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway
 from services.gateway.http.bodies import Body
 from services.gateway.http.door import Asked, asker
-from services.gateway.views.guards import Guarded
+from services.gateway.views.guards import Guarded, stays
 
 
 class GuardBody(Body):
@@ -40,7 +40,8 @@ class GuardBody(Body):
 @get("/{vm:str}/guard", action=Action.READ, summary="How a VM is guarded, and whether it is owed")
 async def show_guard(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Guarded:
     found = await gateway.vm(request.user, vm)
-    return gateway.model.guards.guard(found.name)
+    guarded = gateway.model.guards.guard(found.name)
+    return msgspec.structs.replace(guarded, stays=stays(found, gateway.model.nodes.reaching()))
 
 
 @put("/{vm:str}/guard", action=Action.OPERATE, status_code=202, summary="Set whether a VM is to run again by itself")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -46,6 +48,7 @@ from services.gateway.http.screenshot import screenshot
 from services.gateway.http.snapshots import HANDLERS as SNAPSHOTS
 from services.gateway.http.verdicts import HANDLERS as VERDICTS
 from services.gateway.problems import Problem, not_running
+from services.gateway.views.guards import stays
 from services.gateway.views.vms import Vm
 
 KINDS: dict[type[Command], str] = {c.SetAllotment: "allot", ResizeVm: "resize", CancelMigration: "cancel-migration"}
@@ -60,14 +63,15 @@ _decode_info = msgspec.msgpack.Decoder(VmInfo).decode
 @get("", action=Action.READ, summary="List VMs")
 async def list_vms(request: Asked, gateway: NamedDependency[Gateway]) -> Vms:
     every = gateway.model.vms.all.values()
-    seen = (_with_guard(gateway, vm) for vm in every if request.user.sees(vm.project))
+    counts = gateway.model.nodes.reaching()
+    seen = (_with_guard(gateway, vm, counts) for vm in every if request.user.sees(vm.project))
     return Vms(sorted(seen, key=lambda vm: vm.name))
 
 
 @get("/{vm:str}", action=Action.READ, summary="Show a VM")
 async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str]) -> Vm:
     """Addresses and pCPUs come from the agent where it answers within a second."""
-    found = _with_guard(gateway, await gateway.vm(request.user, vm))
+    found = _with_guard(gateway, await gateway.vm(request.user, vm), gateway.model.nodes.reaching())
     if found.state not in ("running", "paused", "out-of-space") or not found.node:
         return found
     try:
@@ -82,11 +86,13 @@ async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPat
     )
 
 
-def _with_guard(gateway: Gateway, vm: Vm) -> Vm:
-    """node_lost: it is not known what became of it there."""
+def _with_guard(gateway: Gateway, vm: Vm, counts: Mapping[str, Counter[str]]) -> Vm:
+    """node_lost: it is not known what became of it there. counts: as proto.guard.reaching."""
     one, lost = gateway.model.guards.guard(vm.name), gateway.model.ha.nodes.get(vm.node)
     said = lost.sentence or "it was declared lost" if lost is not None and lost.standing == "lost" else ""
-    return msgspec.structs.replace(vm, guard=one.guard, owed=one.owed, let_go=one.ended, node_lost=said)
+    return msgspec.structs.replace(
+        vm, guard=one.guard, owed=one.owed, let_go=one.ended, node_lost=said, stays=stays(vm, counts)
+    )  # fmt: skip
 
 
 @post("", action=Action.OPERATE, status_code=202, summary="Create a VM")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from libs.common.messages import Recorded
 from proto.compute import NodeRemoved, VmDeleted
-from proto.guard import GuardEnded, GuardSet, Mode, RestartWanted, Then, VmInHand, VmOwed, VmRecovered, VmUnplaced
+from proto.guard import GuardEnded, GuardSet, Mode, RestartWanted, Then, VmInHand, VmOwed, VmRecovered, VmUnplaced, held_fast
 from proto.lease import NodeIsolated, NodeLost, NodeOffProven, NodeReturned, NodeSuspected, NodeTrusted
 from proto.reserve import Plan, ReserveSet
+
+if TYPE_CHECKING:
+    from services.gateway.views.vms import Vm
 
 OF_VM_MAX = 32
 OF_NODE_MAX = 16
@@ -49,13 +54,15 @@ class Owed(msgspec.Struct):
 
 
 class Guarded(msgspec.Struct):
-    """ended: why its guard let it go last, if nothing has come of it since. positions: of its story, and of its node's."""
+    """ended: why its guard let it go last, if nothing has come of it since. positions: of its story, and of its node's. stays: why
+    it could be started again only where its disks are, as far as it is shown."""
 
     guard: Rules = msgspec.field(default_factory=Rules)
     owed: Owed | None = None
     ended: str = ""
     given_up: bool = False
     positions: list[int] = []
+    stays: str = ""
 
 
 @dataclass(slots=True)
@@ -107,3 +114,10 @@ def _guard(one: Guarded, event: Any) -> None:
             one.owed, one.ended, one.given_up = None, "", False
         case GuardEnded():
             one.owed, one.ended, one.given_up = None, event.sentence, event.given_up
+
+
+def stays(vm: Vm, counts: Mapping[str, Counter[str]]) -> str:
+    """Why it could be started only where its disks are; "": elsewhere too. counts: as proto.guard.reaching."""
+    wished = ((wish.pool, "") for wish in vm.disk_wishes if not wish.bus.is_cd)
+    pools = sorted({(disk.pool, disk.pool_id) for disk in vm.disks if not disk.bus.is_cd} or set(wished))
+    return next(filter(None, (held_fast(pool, word, counts) for pool, word in pools)), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from libs.common.messages import Recorded
 from proto import compute as c
 from proto import memory
+from proto.guard import reaching
 
 
 class Node(msgspec.Struct):
@@ -49,6 +51,10 @@ class NodesView:
         """By the pools' words."""
         known = [node.capabilities.pool_ids for node in self.all.values() if node.capabilities is not None]
         return {word: name for ids in known for name, word in ids.items()}
+
+    def reaching(self) -> dict[str, Counter[str]]:
+        """Of each pool, how many nodes reach it by which word."""
+        return reaching(node.capabilities.pool_ids for node in self.all.values() if node.capabilities is not None)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:

@@ -27,6 +27,7 @@ _CAUSES = {
     g.Cause.PANIC: "its guest gave up",
     g.Cause.HANG: "its guest hung",
 }
+UNGUARDED = "; with a disk that one node alone reaches its node's lease guards it no more, and it is started again only there"
 
 
 def of_losing(event: Any) -> str:

@@ -22,7 +22,7 @@ from services.gateway.why.balance import of_balance
 from services.gateway.why.fencing import of_fences
 from services.gateway.why.growing import of_growth
 from services.gateway.why.leases import of_leases
-from services.gateway.why.losing import of_losing, of_start
+from services.gateway.why.losing import UNGUARDED, of_losing, of_start
 from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
 from services.gateway.why.pools import of_pools
@@ -51,7 +51,8 @@ def _of_starts(event: Any) -> str:
         case c.VmMemoryNoted():
             return "its memory is granted"
         case c.VmDevicesNoted(changed=True):
-            return f"it is to have {count(len(event.disks), "disk")} and {count(len(event.nics), "NIC")} from now on"
+            alone = "" if event.protected else UNGUARDED
+            return f"it is to have {count(len(event.disks), "disk")} and {count(len(event.nics), "NIC")} from now on{alone}"
         case c.VmDevicesNoted():
             return f"its {count(len(event.disks), "disk")} and {count(len(event.nics), "NIC")} are granted"
         case c.VmLaunchRequested():
