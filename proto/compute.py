@@ -141,8 +141,8 @@ class VmMemoryNoted(Event):
 
 class VmDevicesNoted(Event):
     """changed: io changed them, at rest (generation 0) or while it runs; its definition follows. leaving: slots to be unplugged.
-    protected: other nodes reach all that it writes, so that it may start elsewhere (MachineSpec.protected); of a change: False where
-    that was so, and is no more with these."""
+    protected: other nodes reach all that it writes, so that it may start elsewhere (MachineSpec.protected); of a change: False
+    where that was so, and is no more with these."""
 
     vm: VmId
     generation: int

@@ -1,5 +1,6 @@
 """VMs that run under no lease though they might: started before their node had one, before another node reached their pools,
-found after a restore, or with a disk that one node alone reaches, until that is gone. They are guarded as soon as that can be. Pure.
+found after a restore, or with a disk that one node alone reaches, until that is gone. They are guarded as soon as that can be.
+Pure.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def said(
             continue
         if one.guard.mode is Mode.RESTART and (why := stays(vm, counts)):
             sentence = f"{name} is to be started elsewhere when its node is lost, and cannot be: {why}"
-            remedy = f"move that disk's data to a pool that other nodes reach, or say that it stays: asvctl vm guard {name} --mode auto"
+            remedy = f"take a disk in a pool that others reach instead, or say that it may stay: asvctl vm guard {name} --mode auto"
             yield Said("guard-unkept", f"vm/{name}", vm.changed_us, sentence, remedy)
         if one.owed is not None and one.owed.try_us:
             remedy = one.owed.remedy or f"asvctl why vm/{name}; it is tried again by itself"

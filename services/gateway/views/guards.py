@@ -11,7 +11,18 @@ import msgspec
 
 from libs.common.messages import Recorded
 from proto.compute import NodeRemoved, VmDeleted
-from proto.guard import GuardEnded, GuardSet, Mode, RestartWanted, Then, VmInHand, VmOwed, VmRecovered, VmUnplaced, held_fast
+from proto.guard import (
+    GuardEnded,
+    GuardSet,
+    Mode,
+    RestartWanted,
+    Then,
+    VmInHand,
+    VmOwed,
+    VmRecovered,
+    VmUnplaced,
+    held_fast,
+)
 from proto.lease import NodeIsolated, NodeLost, NodeOffProven, NodeReturned, NodeSuspected, NodeTrusted
 from proto.reserve import Plan, ReserveSet
 

@@ -40,8 +40,8 @@ class Vm(msgspec.Struct):
     was last seen to have. sending: how far, as its node says right now. full: disks whose pools have no room: it stands still since
     full_us. drifts: what its process has otherwise than ordered; unplugging: what
     its guest is still to let go of. Of one that is shown alone: its guard; owed: it is to run, and does not; let_go: why its guard
-    does not start it; stays: why it could be started again only where its disks are; node_lost: its node is lost, why, and what became
-    of it there is not known."""
+    does not start it; stays: why it could be started again only where its disks are; node_lost: its node is lost, why, and what
+    became of it there is not known."""
 
     name: str
     project: str
