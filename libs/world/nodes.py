@@ -18,6 +18,7 @@ from proto.compute import Capabilities, ReportNode
 from proto.node import Beat, Heard, Order, OrderGreeting, OrderMemory, OrderVm
 from proto.plan import OrderPlan, PlanFault
 from proto.pools import PoolsBeat
+from proto.services import ORDERING
 from proto.space import PoolNow
 from services.node.chores import Chores, Work
 from services.node.cpu import Meter
@@ -101,7 +102,7 @@ class NodeProcess:
         report = ReportNode(
             node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
         )
-        self._tell([("compute", report), *((s, Hello(node=node, heard=heard)) for s in ("compute", "memory", "io"))])
+        self._tell([("compute", report), *((s, Hello(node=node, heard=heard)) for s in ORDERING)])
 
     def crash(self) -> None:
         """The agent dies; processes run on."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
+from proto.services import CONTROL
 from services.cluster import apart, nats, networks, postgres
 from services.cluster.child import Spec
 from services.cluster.identities import Identities
@@ -21,7 +22,6 @@ from services.cluster.ports import LOOPBACK
 from services.cluster.record import Record
 from services.cluster.standing import Standing
 
-SERVICES = ("compute", "memory", "io", "ha", "relay")
 HEALTH_S_MAX = 2.0
 POSTGRES_STOP_S_MAX = 30.0
 
@@ -87,7 +87,7 @@ def engine_specs(layout: Layout, engines: Engines) -> list[Spec]:
 
 def control_specs(layout: Layout, record: Record, engines: Engines, identities: Identities) -> list[Spec]:
     """The services, all in one process or each in its own, and the gateway."""
-    groups = {name: (name,) for name in SERVICES} if record.separate else {"host": SERVICES}
+    groups = {name: (name,) for name in CONTROL} if record.separate else {"host": CONTROL}
     secrets = {"ASV_SECRETS_KEY": str(layout.secrets_key)}
     specs = [
         _python(layout, name, ("services.host", *group), secrets | _connections(engines, identities, name, "asv_service"))

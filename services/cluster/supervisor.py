@@ -20,6 +20,7 @@ from functools import partial
 from typing import IO
 
 from libs.common.clock import SystemClock
+from proto.services import CONTROL
 from services.cluster import (
     apart,
     bring_up,
@@ -203,7 +204,7 @@ class Supervisor:
             given = self.environ.get("ASV_NATS_CREDS")
             return Identities(self.layout.keys if given else None)
         now_us = SystemClock().now_us()
-        return identities.prepare(self.layout.keys, engines.nats.port, plan.SERVICES, self.record.separate, now_us)
+        return identities.prepare(self.layout.keys, engines.nats.port, CONTROL, self.record.separate, now_us)
 
     def _note_outside(self, engines: plan.Engines) -> None:
         """Folders beyond the home, for destroy; on disk before anything is put into them for long."""

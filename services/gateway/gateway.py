@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from libs.common.blobs import BlobStore
 from libs.common.bus import Bus
@@ -49,7 +49,6 @@ class Gateway:
     secrets: SecretStore | None = None
     name: str = "asv"
     nats_url: str = ""
-    services: tuple[str, ...] = field(default=("compute", "memory", "io", "ha"))
 
     @property
     def model(self) -> ReadModel:

@@ -25,11 +25,11 @@ from libs.common.host.service import Service
 from libs.common.log import EventLog, Fenced, LogError
 from libs.common.log.postgres import PostgresLog
 from libs.common.metrics import METRICS
+from proto.services import CONTROL, RELAY
 from proto.upcasts import DOWNCASTS, UPCASTS
 from services.host.config import HostConfig
 
 log = logging.getLogger(__name__)
-NAMES = ("compute", "memory", "io", "ha", "relay")
 
 
 def service(name: str) -> Service:
@@ -60,9 +60,9 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     events = await PostgresLog.open(config.postgres_dsn)
     _count(events)
     clock = SystemClock()
-    runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if "relay" in names else []
+    runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if RELAY in names else []
     runners += [
-        Runner(service(n), events, bus, clock, dict(UPCASTS), name, dict(DOWNCASTS)) for n in names if n != "relay"
+        Runner(service(n), events, bus, clock, dict(UPCASTS), name, dict(DOWNCASTS)) for n in names if n != RELAY
     ]
     for runner in runners:
         await runner.start()
@@ -118,9 +118,9 @@ async def _drain(runners: Sequence[Runner | RelayRunner], bus: Bus, events: Even
 
 def main(names: Sequence[str]) -> None:
     """Runs the named services in this process. Exits 2 on a wrong name or setting, 1 when it cannot begin."""
-    unknown = [n for n in names if n not in NAMES]
+    unknown = [n for n in names if n not in CONTROL]
     if unknown or not names:
-        sys.exit(f"services.host: {', '.join(unknown) or 'no name'} given; one or more of: {', '.join(NAMES)}")
+        sys.exit(f"services.host: {', '.join(unknown) or 'no name'} given; one or more of: {', '.join(CONTROL)}")
     try:
         config = load(HostConfig, os.environ)
     except BadConfig as wrong:

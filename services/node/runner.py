@@ -19,6 +19,7 @@ from proto.compute import Capabilities, ReportNode, ReportVm
 from proto.node import Beat, Heard, OrderGreeting, OrderMemory, OrderVm, VmBeat
 from proto.nodes import OrderLeave, ReportLeft
 from proto.plan import OrderPlan
+from proto.services import ORDERING
 from services.node.chores import Chores, Work
 from services.node.drivers import NO_SPACE, Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
@@ -46,8 +47,6 @@ GUEST_S = 0.1
 FACT_TIMEOUT_S = 2.0
 RETRY_S = 1.0
 LEARN_S_MAX = 2.0
-SERVICES = ("compute", "memory", "io")
-"""who orders agents: each is greeted after a start, and then repeats its orders"""
 
 
 type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
@@ -209,7 +208,7 @@ class AgentRunner:
         """Say what this node is, and have every order repeated; until each was heard. greeting: the one that is answered so."""
         heard = self.agent.met
         waiting: list[tuple[str, Fact]] = [("compute", self._report(greeting))]
-        waiting += [(service, Hello(node=self.node, boot_id=self.boot_id, heard=heard)) for service in SERVICES]
+        waiting += [(service, Hello(node=self.node, boot_id=self.boot_id, heard=heard)) for service in ORDERING]
         while waiting:
             waiting = [(s, f) for s, f in waiting if not await self._told(s, f)]
             if waiting:

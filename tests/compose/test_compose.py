@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from libs.common.clock import SystemClock
+from proto.services import CONTROL
 from tests.compose.shipped import JOBS, Shipped
 
 pytestmark = pytest.mark.timeout(1800)  # the first run builds images
@@ -37,7 +38,7 @@ def boot_of(shipped: Shipped, vm: str) -> str:
 
 def test_everything_is_there_and_nothing_has_more_than_it_needs(shipped: Shipped) -> None:
     named = {c.labels["com.docker.compose.service"]: c.attrs for c in shipped.containers()}
-    assert set(named) == {*JOBS, *ENGINES, "compute", "memory", "io", "ha", "relay", "gateway", *NODES}
+    assert set(named) == {*JOBS, *ENGINES, *CONTROL, "gateway", *NODES}
     for service, attrs in named.items():
         assert not attrs["HostConfig"]["Privileged"], service
         published = [p for ports in (attrs["HostConfig"]["PortBindings"] or {}).values() for p in ports]
@@ -45,7 +46,7 @@ def test_everything_is_there_and_nothing_has_more_than_it_needs(shipped: Shipped
         if service != "postgres":
             assert attrs["HostConfig"]["CapDrop"] == ["ALL"], service
             assert attrs["HostConfig"]["ReadonlyRootfs"], service
-        if service in ("compute", "memory", "io", "ha", "relay", "gateway", "nats"):
+        if service in (*CONTROL, "gateway", "nats"):
             assert not attrs["Config"]["User"].startswith("0"), service
     assert len(shipped.get("/v1/nodes")["items"]) == len(NODES)
 

@@ -15,10 +15,9 @@ from libs.common.bus.identity import ClusterIdentity, NodeSigner, encode_jwt
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
+from proto.services import SERVICES
 from tests.contract.identity_rig import HOUR_S, Cluster, echo, nothing_heard
 from tests.servers import NatsServer
-
-SERVICES = ("compute", "memory", "io")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from libs.common.bus import BusError, NoResponder
 from libs.common.log import LogError
 from libs.common.protocol import PROTOCOL
 from proto.cluster import MAIN, FinalizeCluster
-from proto.families import FAMILIES
+from proto.services import CONTROL
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
@@ -23,8 +23,6 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.problems import away
 
 PING_S = 1.5
-SPEAKERS = (*(family.service for family in FAMILIES.values() if family.streams), "relay")
-"""services that write or publish the log"""
 OK = "ok"
 
 
@@ -78,8 +76,7 @@ async def _service_listens(gateway: Gateway, name: str) -> ServiceHealth:
 
 @get("/v1/cluster", action=Action.READ, summary="The cluster at a glance", tags=["Cluster"])
 async def show_cluster(request: Asked, gateway: NamedDependency[Gateway]) -> Cluster:
-    names = (*gateway.services, "relay")
-    answers = await asyncio.gather(*(_service_says(gateway, name) for name in names))
+    answers = await asyncio.gather(*(_service_says(gateway, name) for name in CONTROL))
     try:
         head = await gateway.log.head()
     except LogError as error:
@@ -96,7 +93,7 @@ async def show_cluster(request: Asked, gateway: NamedDependency[Gateway]) -> Clu
         incarnation=head.incarnation,
         position=head.position,
         shown_position=gateway.follower.position,
-        services=dict(zip(names, answers, strict=True)),
+        services=dict(zip(CONTROL, answers, strict=True)),
         nodes=len(nodes),
         nodes_online=len(online),
         vms=len(vms),
@@ -123,8 +120,8 @@ async def finalize_cluster(
     request: Asked, gateway: NamedDependency[Gateway], data: JSONBody[FinalizeBody | None] = None
 ) -> Accepted:
     ask = asker(request, gateway)
-    found = await asyncio.gather(*(_speaks(gateway, name) for name in SPEAKERS))
-    services = dict(zip(SPEAKERS, found, strict=True)) | {"gateway": PROTOCOL}
+    found = await asyncio.gather(*(_speaks(gateway, name) for name in CONTROL))
+    services = dict(zip(CONTROL, found, strict=True)) | {"gateway": PROTOCOL}
     command = FinalizeCluster(protocol=data.protocol if data else 0, services=services)
     accepted = await gateway.commands.ask(ask, "compute", f"cluster-{MAIN}", command, DEFAULT_PROJECT)
     if accepted.position == 0:

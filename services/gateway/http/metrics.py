@@ -12,6 +12,7 @@ from litestar.response import Response
 from libs.common.bus import BusError
 from libs.common.log import LogError
 from libs.common.metrics import Family, Figures, Sample, of_process, render
+from proto.services import CONTROL
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 
@@ -41,10 +42,9 @@ async def _answers(gateway: Gateway, subjects: dict[str, str]) -> dict[str, Figu
 
 async def _gathered(gateway: Gateway) -> str:
     nodes = sorted(node for node in gateway.model.nodes.all if gateway.beats.online(node))[:NODES_MAX]
-    services = (*gateway.services, "relay")
     head, of_services, of_nodes = await asyncio.gather(
         _head(gateway),
-        _answers(gateway, {name: f"query.{name}.metrics" for name in services}),
+        _answers(gateway, {name: f"query.{name}.metrics" for name in CONTROL}),
         _answers(gateway, {node: f"ask.{node}.metrics" for node in nodes}),
     )
     groups: Groups = [({}, (*head, *_up(of_services, of_nodes), _shown(gateway)))]
