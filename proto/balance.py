@@ -10,6 +10,8 @@ import msgspec
 from libs.common.messages import Command, Event, Name, NodeId, Tick, Value, VmId
 from proto.machine import Priority
 
+AtOnceMax = Annotated[int, msgspec.Meta(ge=1, le=16)]
+
 
 class NodeLoad(Value):
     """A node that takes part: online. Others are neither left nor entered, nor do they count in the score.
@@ -107,7 +109,7 @@ class Rules(Value):
     idle_rest_s: Annotated[int, msgspec.Meta(ge=60)] = 3600
     move_s_max: Annotated[int, msgspec.Meta(ge=60)] = 1200
     begin_s_max: Annotated[int, msgspec.Meta(ge=10)] = 30
-    at_once_max: Annotated[int, msgspec.Meta(ge=1, le=16)] = 2
+    at_once_max: AtOnceMax = 2
     plan_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
     busy_share: Annotated[float, msgspec.Meta(gt=0.0)] = 0.8
     weights: Weights = Weights()

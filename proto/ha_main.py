@@ -11,6 +11,10 @@ from libs.common.messages import Command, Event, Tick, Value
 
 MAIN = "main"
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+ReserveNodes = Annotated[int, msgspec.Meta(ge=0, le=64)]
+ReservePct = Annotated[int, msgspec.Meta(ge=0, le=90)]
+LostMax = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+StartsMax = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
 class Isolated(StrEnum):
@@ -46,11 +50,11 @@ class HaSettings(Value):
     isolated: Isolated = Isolated.EVACUATE
     isolated_s: Seconds = 3.0
     reserve: Reserve = Reserve.NODES
-    reserve_nodes: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
-    reserve_pct: Annotated[int, msgspec.Meta(ge=0, le=90)] = 0
-    lost_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2
+    reserve_nodes: ReserveNodes = 1
+    reserve_pct: ReservePct = 0
+    lost_max: LostMax = 2
     window_s: Seconds = 300.0
-    starts_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 16
+    starts_max: StartsMax = 16
     relax_apart: bool = True
     unlinked: Unlinked = Unlinked.ALARM
 
@@ -62,11 +66,11 @@ class SetHa(Command):
     isolated: Isolated | None = None
     isolated_s: Seconds | None = None
     reserve: Reserve | None = None
-    reserve_nodes: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
-    reserve_pct: Annotated[int, msgspec.Meta(ge=0, le=90)] | None = None
-    lost_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    reserve_nodes: ReserveNodes | None = None
+    reserve_pct: ReservePct | None = None
+    lost_max: LostMax | None = None
     window_s: Seconds | None = None
-    starts_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    starts_max: StartsMax | None = None
     relax_apart: bool | None = None
     unlinked: Unlinked | None = None
     nodes: int = 0

@@ -22,6 +22,12 @@ from proto.networks import BRIDGE_NAME, MTU_MAX, MTU_MIN, QUEUES_MAX, USER, VLAN
 
 Vcpus = Annotated[int, msgspec.Meta(ge=1, le=512)]
 MemoryMib = Annotated[int, msgspec.Meta(ge=64, le=16 * 1024 * 1024)]
+CpuWeight = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+CpuPct = Annotated[int, msgspec.Meta(ge=0, le=51_200)]
+ReservedMib = Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)]
+Pin = Annotated[int, msgspec.Meta(ge=0, le=8191)]
+PINS_MAX = 512
+Pins = Annotated[tuple[Pin, ...], msgspec.Meta(max_length=PINS_MAX)]
 DiskMib = Annotated[int, msgspec.Meta(ge=1, le=64 * 1024 * 1024)]
 MAC = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -241,11 +247,11 @@ class Allotment(Value):
     one_cell             all of it lies in one NUMA cell, or it is not started
     """
 
-    cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
-    cpu_cap_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] = 0
-    cpu_reserved_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] = 0
-    memory_reserved_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] = 0
-    pins: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=8191)], ...], msgspec.Meta(max_length=512)] = ()
+    cpu_weight: CpuWeight = 0
+    cpu_cap_pct: CpuPct = 0
+    cpu_reserved_pct: CpuPct = 0
+    memory_reserved_mib: ReservedMib = 0
+    pins: Pins = ()
     together: str = ""
     apart: str = ""
     one_cell: bool = False

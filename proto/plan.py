@@ -6,12 +6,10 @@ in percent of one pCPU: 250 is two and a half.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from libs.common.messages import Command, Event, Fact, Message, Name, NodeId, Tick, Value, VmId
-from proto.machine import Allotment, Priority
+from proto.machine import Allotment, CpuPct, CpuWeight, Pins, Priority, ReservedMib
 from proto.placement import CpuLimit
 
 CLASS_WEIGHT = {Priority.CRITICAL: 800, Priority.IMPORTANT: 400, Priority.NORMAL: 100, Priority.BEST_EFFORT: 5}
@@ -109,13 +107,11 @@ class SetAllotment(Command):
 
     vm: Name
     priority: Priority | None = None
-    cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
-    cpu_cap_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
-    cpu_reserved_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
-    memory_reserved_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] | None = None
-    pins: (
-        Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=8191)], ...], msgspec.Meta(max_length=512)] | None
-    ) = None
+    cpu_weight: CpuWeight | None = None
+    cpu_cap_pct: CpuPct | None = None
+    cpu_reserved_pct: CpuPct | None = None
+    memory_reserved_mib: ReservedMib | None = None
+    pins: Pins | None = None
     together: str | None = None
     apart: str | None = None
     one_cell: bool | None = None

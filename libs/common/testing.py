@@ -48,6 +48,20 @@ class Given[C, S, E]:
         """The history leads here."""
         assert self.state == state, f"\n state: {self.state}\n awaited: {state}"
 
+    def settles(self, *commands: C) -> None:
+        """Each of these is answered here, by events or a refusal; said again at once it changes nothing more."""
+        for command in commands:
+            again = Given(self.decider, self._after(command)).when(command)
+            assert not again.events, f"{command} twice:{_lines(again.events)}"
+
+    def _after(self, command: C) -> S:
+        return self.decider.fold(self.when(command).events, self.state)
+
+    def survives_the_wire(self) -> None:
+        """The state that the history leads to, as snapshots keep it."""
+        wire = msgspec.msgpack.encode(self.state)
+        assert msgspec.msgpack.decode(wire, type=self.decider.state) == self.state, f"{self.state} does not survive the wire"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome[C, S, E]:

@@ -22,7 +22,6 @@ from proto.compute import (
     VmFound,
     VmGuarded,
     VmGuardRequested,
-    VmStarted,
     VmStopped,
 )
 from proto.examples import example
@@ -45,6 +44,7 @@ from tests.model.compute_story import (
     N2,
     RESERVING,
     RUNNING,
+    STARTED,
     STOP_REQUESTED,
     A,
     report,
@@ -57,7 +57,6 @@ WORD = "5a5a"
 SHARED = {"default": WORD}
 HERE = tuple(replace(disk, pool_id=WORD) for disk in DISKS)
 BARE = replace(LAUNCHED, spec=replace(LAUNCHED.spec, protected=False, disks=HERE))
-STARTED = VmStarted(vm=A, node=N1, generation=1, boot_id="b", pcpus=(0,))
 RUNS = (*RESERVING, MEMORY, DEVICES, BARE, STARTED)
 ASK = ProtectVm(vm="a", node="n1", shared=SHARED)
 ASKED = VmGuardRequested(vm=A, node=N1, generation=1)

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.common.decider import Refused
-from libs.common.testing import Given
 from proto.io import (
     DeleteImage,
     ImageCommand,
@@ -39,9 +38,7 @@ from tests.model.io_story import (
 
 @pytest.mark.parametrize("history", IMAGE_HISTORIES.values(), ids=IMAGE_HISTORIES)
 def test_every_image_command_is_answered_and_saying_it_twice_changes_nothing(history: tuple[ImageEvent, ...]) -> None:
-    for command in IMAGE_COMMANDS:
-        first = images.given(*history).when(command)
-        assert not Given(IMAGE, IMAGE.fold(first.events, first.before)).when(command).events, command
+    images.given(*history).settles(*IMAGE_COMMANDS)
 
 
 def test_an_import_in_full() -> None:

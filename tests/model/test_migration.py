@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from libs.common.host.service import Order
-from libs.common.testing import Given
 from proto.compute import (
     DeleteVm,
     GoneCause,
@@ -105,18 +104,14 @@ COMMANDS: tuple[VmCommand, ...] = (
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_every_command_is_answered_and_saying_it_twice_changes_nothing(history: tuple[VmEvent, ...]) -> None:
-    for command in COMMANDS:
-        first = vm.given(*history).when(command)
-        after = VM.fold(first.events, first.before)
-        again = Given(VM, after).when(command)
-        assert not again.events, f"{command} twice: {again.events}"
+    vm.given(*history).settles(*COMMANDS)
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_states_survive_the_wire(history: tuple[VmEvent, ...]) -> None:
-    state = VM.fold(history)
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=VM.state) == state
-    assert state.version == len(history)
+    told = vm.given(*history)
+    told.survives_the_wire()
+    assert told.state.version == len(history)
 
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)

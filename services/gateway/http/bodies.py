@@ -7,9 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from libs.common.messages import Name
-from proto.balance import Mode
+from proto.balance import AtOnceMax, Mode
 from proto.machine import (
+    PINS_MAX,
     Allotment,
+    CpuPct,
+    CpuWeight,
     DiskBus,
     DiskFormat,
     DiskLimits,
@@ -19,7 +22,9 @@ from proto.machine import (
     MemoryMib,
     NicModel,
     NicWish,
+    Pin,
     Priority,
+    ReservedMib,
     System,
     Vcpus,
 )
@@ -48,6 +53,10 @@ Argument = Annotated[str, msgspec.Meta(max_length=64 * 1024)]
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
     """What a client sends."""
+
+    def said(self) -> dict[str, Any]:
+        """Where null means that a thing stays: what does not."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
 
 
 class LimitsBody(Body):
@@ -162,11 +171,11 @@ class AllotmentBody(Body):
     """What a VM is worth from now on; what is not said stays. 0, [] and "" give a thing back to its class."""
 
     priority: Priority | None = None
-    cpu_weight: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
-    cpu_cap_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
-    cpu_reserved_pct: Annotated[int, msgspec.Meta(ge=0, le=51_200)] | None = None
-    memory_reserved_mib: Annotated[int, msgspec.Meta(ge=0, le=16 * 1024 * 1024)] | None = None
-    pins: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=8191)]], msgspec.Meta(max_length=512)] | None = None
+    cpu_weight: CpuWeight | None = None
+    cpu_cap_pct: CpuPct | None = None
+    cpu_reserved_pct: CpuPct | None = None
+    memory_reserved_mib: ReservedMib | None = None
+    pins: Annotated[list[Pin], msgspec.Meta(max_length=PINS_MAX)] | None = None
     together: Label | None = None
     apart: Label | None = None
     one_cell: bool | None = None
@@ -175,9 +184,9 @@ class AllotmentBody(Body):
 class SizeBody(Body):
     """What a VM is to have; what is not said stays. The maxima, and what memory grows by, are changed at rest only."""
 
-    vcpus: Annotated[int, msgspec.Meta(ge=1, le=512)] | None = None
+    vcpus: Vcpus | None = None
     memory_mib: MemoryMib | None = None
-    vcpus_max: Annotated[int, msgspec.Meta(ge=1, le=512)] | None = None
+    vcpus_max: Vcpus | None = None
     memory_max_mib: MemoryMib | None = None
     memory_by: MemoryBy | None = None
 
@@ -241,7 +250,7 @@ class BalanceBody(Body):
 
     mode: Mode
     threshold: Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)] | None = None
-    at_once_max: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+    at_once_max: AtOnceMax | None = None
 
 
 class ClassBody(Body):

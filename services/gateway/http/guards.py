@@ -33,8 +33,7 @@ class GuardBody(Body):
     grace_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] | None = None
 
     def said(self) -> dict[str, Any]:
-        named = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
-        return named | ({"after": tuple(self.after)} if self.after is not None else {})
+        return super().said() | ({"after": tuple(self.after)} if self.after is not None else {})
 
 
 @get("/{vm:str}/guard", action=Action.READ, summary="How a VM is guarded, and whether it is owed")

@@ -37,10 +37,14 @@ async def _found(gateway: Gateway) -> Ha:
         shown = await ask_service(gateway.bus, "ha", "standing", HaShown)
     except Problem:
         return _of_log(view, sorted(gateway.model.nodes.all), pools)
+    nodes = [_node(one, view.nodes.get(one.node, Standing()).remarks(pools), shown.at_us) for one in shown.nodes]
+    return _ha(shown, nodes, heard=True)
+
+
+def _ha(told: HaShown | HaView, nodes: list[HaNode], *, heard: bool) -> Ha:
     return Ha(
-        armed=shown.armed, settings=HaRules.of(shown.settings), reason=shown.reason, until_us=shown.until_us, held=shown.held,
-        remedy=shown.remedy, term=shown.term, holder=shown.holder, term_us=shown.term_us,
-        nodes=[_node(one, view.nodes.get(one.node, Standing()).remarks(pools), shown.at_us) for one in shown.nodes],
+        armed=told.armed, settings=HaRules.of(told.settings), reason=told.reason, until_us=told.until_us, held=told.held,
+        remedy=told.remedy, term=told.term, holder=told.holder, term_us=told.term_us, heard=heard, nodes=nodes,
     )  # fmt: skip
 
 
@@ -62,10 +66,7 @@ def _of_log(view: HaView, names: list[str], pools: dict[str, str]) -> Ha:
         nodes.append(
             HaNode(name, found.standing, found.since_us, found.sentence, found.epoch, faults=found.remarks(pools))
         )
-    return Ha(
-        armed=view.armed, settings=HaRules.of(view.settings), reason=view.reason, until_us=view.until_us, held=view.held,
-        remedy=view.remedy, term=view.term, holder=view.holder, term_us=view.term_us, heard=False, nodes=nodes,
-    )  # fmt: skip
+    return _ha(view, nodes, heard=False)
 
 
 def _node(one: NodeStanding, faults: tuple[str, ...], at_us: int) -> HaNode:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from proto.lease import HaSettings, Isolated, Reserve, Seconds, Unlinked
+from proto.ha_main import HaSettings, Isolated, LostMax, Reserve, ReserveNodes, ReservePct, Seconds, StartsMax, Unlinked
 from services.gateway.http.bodies import Body
 
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -99,16 +99,13 @@ class HaBody(Body):
     isolated: Isolated | None = None
     isolated_s: Seconds | None = None
     reserve: Reserve | None = None
-    reserve_nodes: Annotated[int, msgspec.Meta(ge=0, le=64)] | None = None
-    reserve_pct: Annotated[int, msgspec.Meta(ge=0, le=90)] | None = None
-    lost_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    reserve_nodes: ReserveNodes | None = None
+    reserve_pct: ReservePct | None = None
+    lost_max: LostMax | None = None
     window_s: Seconds | None = None
-    starts_max: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    starts_max: StartsMax | None = None
     relax_apart: bool | None = None
     unlinked: Unlinked | None = None
-
-    def said(self) -> dict[str, Any]:
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
 
 
 class DisarmBody(Body):
