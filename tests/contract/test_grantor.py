@@ -16,7 +16,7 @@ from libs.common.bus import BusError, Incoming
 from libs.common.bus.nats import NatsBus
 from libs.common.log.lock import SessionLock
 from libs.common.log.postgres import PostgresLog
-from libs.common.messages import Envelope, NodeId, decode_reply, encode
+from libs.common.messages import NodeId, encode
 from libs.common.registry import Registry, members
 from libs.lease.times import FAST
 from proto.compute import Capabilities, JoinNode, ReportNode
@@ -42,7 +42,7 @@ from proto.lease import (
     Sighting,
     TermBegan,
 )
-from tests.contract.test_service_host import Control
+from tests.contract.control_rig import Control, ask
 from tests.servers import NatsServer, Postgres
 
 EVENTS = Registry([*members(HaEvent), *members(LeaseEvent)])
@@ -132,17 +132,7 @@ class Cluster:
                 await asyncio.sleep(0.05)
 
     async def tell(self, subject: str, command: Any, actor: str = "user:test") -> Any:
-        """As a patient user."""
-        data = encode(Envelope(id=f"{subject}-{time.monotonic_ns()}", data=msgspec.Raw(encode(command)), actor=actor))
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    reply = decode_reply(await self.bus.request(subject, data, timeout_s=1.0))
-                    if reply.status != "unavailable":
-                        return reply
-                except BusError:
-                    pass
-                await asyncio.sleep(0.05)
+        return await ask(self.bus, subject, command, f"{subject}-{time.monotonic_ns()}", actor)
 
     async def standing(self) -> HaShown:
         return msgspec.msgpack.decode(await self.bus.request("query.ha.standing", b"", timeout_s=2), type=HaShown)

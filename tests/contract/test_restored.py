@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,66 +21,20 @@ from libs.common.host.status import Status
 from libs.common.log.memory import MemoryLog
 from libs.common.log.migrate import raise_incarnation
 from libs.common.log.postgres import PostgresLog
-from libs.common.messages import Command, Delivered, Envelope, Reply, decode_delivered, decode_reply, encode
+from libs.common.messages import Delivered, decode_delivered
 from proto.compute import DefineVm, DeleteVm, JoinNode
 from services.gateway.follow import Follower
-from tests.servers import NatsServer, Postgres, dies_with_parent
+from tests.contract.control_rig import Control, ask
+from tests.servers import NatsServer, Postgres
 
-CHECKOUT = Path(__file__).parents[2]
 NAMES = ("compute", "memory", "io", "relay")
 _status = msgspec.msgpack.Decoder(Status).decode
-
-
-class Process:
-    """The control plane in one process."""
-
-    def __init__(self, folder: Path, dsn: str, url: str) -> None:
-        self.ready, self.log = folder / "ready", folder / "log"
-        self.env = {
-            "PATH": os.environ["PATH"], "HOME": str(folder), "ASV_POSTGRES_DSN": dsn, "ASV_NATS_URL": url,
-            "ASV_READY": str(self.ready), "ASV_LOG_LEVEL": "WARNING",
-        }  # fmt: skip
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        self.ready.unlink(missing_ok=True)
-        with self.log.open("ab") as out:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.host", *NAMES, env=self.env, cwd=CHECKOUT, stdout=out, stderr=out,
-                preexec_fn=dies_with_parent(signal.SIGKILL),
-            )  # fmt: skip
-        async with asyncio.timeout(30):
-            while not self.ready.exists():
-                assert self.process.returncode is None, self.log.read_text()
-                await asyncio.sleep(0.02)
-
-    async def ended(self) -> int:
-        assert self.process is not None
-        return await asyncio.wait_for(self.process.wait(), 30)
-
-    async def stop(self) -> int:
-        assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
-        return await self.ended()
 
 
 @pytest.fixture
 async def nats() -> AsyncIterator[NatsServer]:
     with NatsServer() as server:
         yield server
-
-
-async def ask(bus: NatsBus, stream: str, command: Command, id: str) -> Reply:
-    """The same id until there is an answer."""
-    data = encode(Envelope(id=id, data=msgspec.Raw(encode(command)), actor="user:test"))
-    async with asyncio.timeout(30):
-        while True:
-            with contextlib.suppress(BusError):
-                reply = decode_reply(await bus.request(f"cmd.compute.{stream}", data, timeout_s=1.0))
-                if reply.status != "unavailable":
-                    return reply
-            await asyncio.sleep(0.05)
 
 
 async def followed(bus: NatsBus, position: int) -> dict[str, Status]:
@@ -125,18 +77,18 @@ async def test_a_restored_database_is_a_new_life(
     postgres: Postgres, database: str, nats: NatsServer, tmp_path: Path
 ) -> None:
     dsn, backup = postgres.dsn(database), f"{database}_backup"
-    process = Process(tmp_path, dsn, nats.url)
+    process = Control(NAMES, dsn, nats.url, tmp_path)
     await process.start()
     bus = await NatsBus.connect(nats.url, name="test")
-    assert (await ask(bus, "node-n1", JoinNode(node="n1", key="k"), "join")).position == 1
-    assert (await ask(bus, "vm-a", DefineVm(vm="a"), "a")).position == 2
+    assert (await ask(bus, "cmd.compute.node-n1", JoinNode(node="n1", key="k"), "join")).position == 1
+    assert (await ask(bus, "cmd.compute.vm-a", DefineVm(vm="a"), "a")).position == 2
     await followed(bus, 2)
-    assert await process.stop() == 0
+    assert await process.end(signal.SIGTERM) == 0
     await copy(postgres, database, backup)
 
     # What the backup does not know: position 3 is given, and published.
     await process.start()
-    assert (await ask(bus, "vm-lost", DefineVm(vm="lost"), "lost")).position == 3
+    assert (await ask(bus, "cmd.compute.vm-lost", DefineVm(vm="lost"), "lost")).position == 3
     await followed(bus, 3)
 
     # The log changes under services that run: they end, and say that it was not their wish.
@@ -148,7 +100,7 @@ async def test_a_restored_database_is_a_new_life(
     assert await raise_incarnation(dsn) == 2
     assert await raise_incarnation(dsn) == 3
     await process.start()
-    assert (await ask(bus, "vm-b", DefineVm(vm="b"), "b")).status == "accepted"
+    assert (await ask(bus, "cmd.compute.vm-b", DefineVm(vm="b"), "b")).status == "accepted"
     log = await PostgresLog.open(dsn)
     async with asyncio.timeout(30):
         while "incarnation_began" not in {r.type for r in await log.read_all(0)} or (await log.head()).position < 5:
@@ -164,10 +116,10 @@ async def test_a_restored_database_is_a_new_life(
     assert [e for n, e in said if n == 3] == events[-len(said) + 3 :]
 
     # n1 has not told what it runs: nothing is deleted (or started) before it has.
-    refused = await ask(bus, "vm-a", DeleteVm(vm="a"), "delete")
+    refused = await ask(bus, "cmd.compute.vm-a", DeleteVm(vm="a"), "delete")
     assert (refused.reason, "n1" in refused.sentence) == ("RECONCILING", True)
     await log.close()
-    assert await process.stop() == 0
+    assert await process.end(signal.SIGTERM) == 0
     await bus.drain()
 
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import os
 import random
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from libs.common.bus import BusError, Incoming, NoResponder
+from libs.common.bus import Incoming, NoResponder
 from libs.common.bus.nats import NatsBus
 from libs.common.host.core import Host, state_bytes
 from libs.common.log.postgres import PostgresLog
-from libs.common.messages import Command, Envelope, Recorded, Reply, decode_reply, encode
+from libs.common.messages import Envelope, Recorded, Reply, decode_reply, encode
 from libs.common.registry import Registry
 from proto.compute import Capabilities, DefineVm, JoinNode, ReportNode, StartVm, VmStartRequested
 from proto.machine import DiskWish
@@ -27,43 +24,11 @@ from proto.node import Beat, Heard, Order, OrderVm
 from services.compute.app import SERVICE as COMPUTE
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
-from tests.servers import NatsServer, Postgres, dies_with_parent
+from tests.contract.control_rig import Control, ask
+from tests.servers import NatsServer, Postgres
 
-CHECKOUT = Path(__file__).parents[2]
 KILLS = 4
 NAMES = ("compute", "memory", "io", "relay")
-
-
-class Control:
-    """A control-plane process, with the means to kill it and to wait until it serves."""
-
-    def __init__(self, names: Sequence[str], dsn: str, url: str, folder: Path) -> None:
-        self.names = names
-        self.ready = folder / ("ready-" + "-".join(names))
-        self.log = folder / ("log-" + "-".join(names))
-        self.env = {
-            "PATH": os.environ["PATH"], "HOME": str(folder), "ASV_POSTGRES_DSN": dsn, "ASV_NATS_URL": url,
-            "ASV_READY": str(self.ready), "ASV_LOG_LEVEL": "WARNING",
-        }  # fmt: skip
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        self.ready.unlink(missing_ok=True)
-        with self.log.open("ab") as out:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.host", *self.names, env=self.env, cwd=CHECKOUT, stdout=out, stderr=out,
-                preexec_fn=dies_with_parent(signal.SIGKILL),
-            )  # fmt: skip
-        async with asyncio.timeout(30):
-            while not self.ready.exists():
-                assert self.process.returncode is None, self.log.read_text()
-                await asyncio.sleep(0.02)
-
-    async def end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-        return await self.process.wait()
 
 
 class Cluster:
@@ -81,7 +46,7 @@ class Cluster:
             for i in itertools.takewhile(lambda _: not enough.is_set(), itertools.count()):
                 for turn in ("first", "second"):
                     vm = f"vm-{n}-{i}"
-                    self.replies[vm, turn] = await self.ask(f"cmd.compute.vm-{vm}", DefineVm(vm=vm), f"{vm}-{turn}")
+                    self.replies[vm, turn] = await ask(self.bus, f"cmd.compute.vm-{vm}", DefineVm(vm=vm), f"{vm}-{turn}")
 
         async with asyncio.TaskGroup() as tasks:
             for n in range(users):
@@ -95,21 +60,8 @@ class Cluster:
         for (vm, turn), reply in self.replies.items():
             assert reply.status == ("accepted" if turn == "first" else "refused"), (vm, turn, reply)
         for (vm, turn), reply in list(self.replies.items())[:: max(1, len(self.replies) // 50)]:
-            again = await self.ask(f"cmd.compute.vm-{vm}", DefineVm(vm=vm), f"{vm}-{turn}")
+            again = await ask(self.bus, f"cmd.compute.vm-{vm}", DefineVm(vm=vm), f"{vm}-{turn}")
             assert (again.status, again.reason, again.position) == (reply.status, reply.reason, reply.position)
-
-    async def ask(self, subject: str, command: Command, id: str, actor: str = "user:test") -> Reply:
-        """As a patient user: the same id until there is an answer."""
-        data = encode(Envelope(id=id, data=msgspec.Raw(encode(command)), actor=actor))
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    reply = decode_reply(await self.bus.request(subject, data, timeout_s=1.0))
-                    if reply.status != "unavailable":
-                        return reply
-                except BusError:
-                    pass
-                await asyncio.sleep(0.02)
 
     async def events(self) -> list[Recorded]:
         return [r async for chunk in self.log.replay() for r in chunk]
@@ -220,15 +172,15 @@ async def test_a_start_goes_through_three_services_to_the_agents_order(cluster: 
         await message.respond(encode(Heard(accepted=True)))
 
     await cluster.bus.serve("order.n1", agent)
-    await cluster.ask("cmd.compute.node-n1", JoinNode(node="n1", key="k"), "join")
+    await ask(cluster.bus, "cmd.compute.node-n1", JoinNode(node="n1", key="k"), "join")
     report = ReportNode(node="n1", capabilities=CAN, boot_id="b")  # type: ignore[arg-type]
-    await cluster.ask("fact.n1.compute", report, "hello", "node:n1")
-    await cluster.ask("cmd.compute.vm-a", DefineVm(vm="a", disks=(DiskWish(size_mib=64),)), "define")
+    await ask(cluster.bus, "fact.n1.compute", report, "hello", "node:n1")
+    await ask(cluster.bus, "cmd.compute.vm-a", DefineVm(vm="a", disks=(DiskWish(size_mib=64),)), "define")
     started = Reply(status="")
     async with asyncio.timeout(30):
         for attempt in range(100):  # until the heartbeat was heard and the ledger is known to compute
             await cluster.bus.publish("tel.n1.beat", encode(Beat("n1", "b", 0, 0, 0.0)))
-            started = await cluster.ask("cmd.compute.vm-a", StartVm(vm="a"), f"start-{attempt}")
+            started = await ask(cluster.bus, "cmd.compute.vm-a", StartVm(vm="a"), f"start-{attempt}")
             if started.status == "accepted":
                 break
             await asyncio.sleep(0.05)

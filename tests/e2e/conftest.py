@@ -102,13 +102,14 @@ class EmbeddedCluster:
 
 
 @contextmanager
-def embedded() -> Iterator[EmbeddedCluster]:
-    """Up until the block ends; then its VMs are killed and its folder is removed."""
+def embedded(*how: str, **env: str) -> Iterator[EmbeddedCluster]:
+    """Up, with these options and this environment, until the block ends; then its VMs are killed and its folder is removed."""
     home = Path(tempfile.mkdtemp(prefix="asv e2e "))  # with spaces, as users have them
     home.chmod(0o755)
     one = EmbeddedCluster(home)
+    one.env |= env
     try:
-        one.cluster("up")
+        one.cluster("up", *how)
         yield one
     finally:
         one.cluster("destroy", "--yes")

@@ -3,28 +3,19 @@ own, for it is shorter by a node at the end."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import EmbeddedCluster
+from tests.e2e.conftest import EmbeddedCluster, embedded
 from tests.e2e.test_journeys import TINY, guest
 
 
 @pytest.fixture
 def own() -> Iterator[EmbeddedCluster]:
-    home = Path(tempfile.mkdtemp(prefix="asv-leave-"))
-    home.chmod(0o755)
-    one = EmbeddedCluster(home)
-    try:
-        one.cluster("up")
+    with embedded() as one:
         yield one
-    finally:
-        one.cluster("destroy", "--yes")
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def groups_of(cluster: EmbeddedCluster, node: str) -> list[Path]:

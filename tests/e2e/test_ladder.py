@@ -5,15 +5,12 @@ Real guests, a node of 2.25 GiB."""
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import EmbeddedCluster
+from tests.e2e.conftest import EmbeddedCluster, embedded
 from tests.e2e.test_journeys import boot_id, guest
 
 NODE = "n2"
@@ -40,15 +37,8 @@ echo begun
 
 @pytest.fixture(scope="module")
 def short() -> Iterator[EmbeddedCluster]:
-    home = Path(tempfile.mkdtemp(prefix="asv short "))
-    home.chmod(0o755)
-    one = EmbeddedCluster(home)
-    try:
-        one.cluster("up", "--memory-mib", str(MEMORY_MIB))
+    with embedded("--memory-mib", str(MEMORY_MIB)) as one:
         yield one
-    finally:
-        one.cluster("destroy", "--yes")
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def ledger(cluster: EmbeddedCluster) -> dict[str, Any]:

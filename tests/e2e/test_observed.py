@@ -6,8 +6,6 @@ import hashlib
 import http.client
 import json
 import re
-import shutil
-import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.e2e.conftest import EmbeddedCluster
+from tests.e2e.conftest import EmbeddedCluster, embedded
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -69,16 +67,9 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def traced(collector: Collector) -> Iterator[EmbeddedCluster]:
     """A cluster with one process per service that sends its traces to the collector."""
-    home = Path(tempfile.mkdtemp(prefix="asv traced "))
-    home.chmod(0o755)
-    one = EmbeddedCluster(home)
-    one.env |= {"ASV_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}", "ASV_TRACE_RATIO": "0"}
-    try:
-        one.cluster("up", "--separate")
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    with embedded("--separate", ASV_OTLP_ENDPOINT=endpoint, ASV_TRACE_RATIO="0") as one:
         yield one
-    finally:
-        one.cluster("destroy", "--yes")
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def call(cluster: EmbeddedCluster, method: str, path: str, body: Any = None, trace: str = "") -> tuple[int, bytes]:
