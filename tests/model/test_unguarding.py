@@ -15,8 +15,8 @@ from proto.machine import DiskWish
 from services.compute.model import VM
 from services.compute.states import Running
 from services.io.devices import make_disk
-from tests.model.compute_story import DEVICES, LAUNCHED, MEMORY, N1, N2, NICS, RESERVING, A, report
-from tests.model.test_guarding import ASK, ASKED, GUARDED, HERE, STARTED, WORD, Told, lose, running, vm
+from tests.model.compute_story import DEVICES, LAUNCHED, MEMORY, N1, N2, NICS, RESERVING, STARTED, A, report
+from tests.model.test_guarding import ASK, ASKED, GUARDED, HERE, WORD, Told, lose, running, vm
 
 OWN = "0e0e"
 LOCAL = replace(make_disk("a", DiskWish(size_mib=5, pool="local"), {}, 7, 9), pool_id=OWN)
