@@ -140,13 +140,18 @@ class Judge:
         )
 
     def _storage(self, name: str, lease: Lease) -> Silence | None:
-        """None also where nobody looks."""
-        if self._moves(name, lease) or not self._looked_at(name, lease):
+        """None also where nobody looks, or has not looked for long enough yet."""
+        if self._moves(name, lease) or not self._looked_at(name, lease) or self._back(name, lease):
             return None
         since_us = max(self.grantor.node(name).record(p).moved_us for p in lease.pools)
         for_us = self.now_us - since_us if since_us else self.now_us - self.grantor.born_us
         said = f"its record stands still for {for_us / 1e6:.1f} s in {self._named(lease.pools)}"
         return Silence(path=Sign.STORAGE, since_us=since_us, for_us=for_us, sentence=said)
+
+    def _back(self, name: str, lease: Lease) -> bool:
+        """A pool is read again just now: whether its record moves there is still to be seen."""
+        records = (self.grantor.node(name).record(pool) for pool in lease.pools)
+        return any(record.back_us and self._late(record.back_us, name, lease) is None for record in records)
 
     def _named(self, pools: tuple[str, ...]) -> str:
         names = self.grantor.picture.names

@@ -27,6 +27,7 @@ from proto.lease import (
     SetHa,
 )
 from proto.networks import faults_of, unlinked
+from services.ha.signs import BACK_US
 
 FOLLOWS = (NodeJoined, NodeReported, NodeRemoved, NodeCordoned, NodeUncordoned)
 UNREAD_US = 3_000_000
@@ -52,8 +53,9 @@ class MemberView:
 @dataclass(slots=True)
 class Heard:
     """By the service's wall clock: for people, and against a fence device's word; never for a proof. moved: by pool, the last
-    sequence and when it was first seen; read: when it was read last; boot_id: in the boot that wrote it. reached_us: when a peer
-    that reached it was asked to."""
+    sequence and when it was first seen, so that it may have been written then; lived: when it was seen to be another than a moment
+    before, so that it was; read: when it was read last; boot_id: in the boot that wrote it. reached_us: when a peer that reached it
+    was asked to."""
 
     control_us: int = 0
     reached_us: int = 0
@@ -62,6 +64,7 @@ class Heard:
     left_us: int = 0
     slow: bool = False
     moved: dict[str, tuple[int, int]] = field(default_factory=dict)
+    lived: dict[str, int] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
     boot_id: str = ""
 
@@ -151,8 +154,11 @@ class NodeViews:
             if sighting.error or sighting.node == beat.node or sighting.node not in self.members or sighting.sequence < 0:
                 continue
             heard = self._heard(sighting.node)
+            watched = now_us - heard.read.get(sighting.pool, now_us - BACK_US - 1) <= BACK_US
             heard.read[sighting.pool] = now_us
             if sighting.sequence != heard.moved.get(sighting.pool, (-1, 0))[0]:
+                if watched:
+                    heard.lived[sighting.pool] = now_us
                 heard.moved[sighting.pool], heard.boot_id = (sighting.sequence, now_us), sighting.boot_id
 
     def _heard(self, node: str) -> Heard:
@@ -162,9 +168,14 @@ class NodeViews:
         return known
 
     def moved_us(self, node: str) -> int:
-        """When its record in any pool was seen to move last; 0: never."""
+        """When its record in any pool was seen to be another last, and may have been written; 0: never."""
         heard = self.heard.get(node)
         return max((at_us for _, at_us in heard.moved.values()), default=0) if heard is not None else 0
+
+    def lived_us(self, node: str) -> int:
+        """When its record in any pool was seen to move last; 0: never."""
+        heard = self.heard.get(node)
+        return max(heard.lived.values(), default=0) if heard is not None else 0
 
     def watched(self, node: str, now_us: int) -> bool:
         """Its record is read, in every pool by which it may renew its lease."""
@@ -177,7 +188,7 @@ class NodeViews:
         if heard is None:
             return ""
         signs = [("it asked for its lease", heard.control_us), ("its watchdog spoke", heard.beat_us)]
-        for pool, (_, at_us) in sorted(heard.moved.items()):
+        for pool, at_us in sorted(heard.lived.items()):
             signs.append((f"its record in pool {self.names.get(pool, pool)} moved", at_us))
         for said, at_us in signs:
             if at_us and now_us - at_us < LIVES_US:

@@ -58,5 +58,5 @@ def stuck(grantor: Grantor, node: Node, lease: Lease, pool: str, now_us: int) ->
     read = now_us - record.newest_us <= HEARD_US and record.newest_us > 0
     if not read:
         return pool in lease.stuck
-    since_us = max(record.moved_us, node.since_us, grantor.born_us, grantor.awake_us)
+    since_us = max(record.moved_us, record.back_us, node.since_us, grantor.born_us, grantor.awake_us)
     return now_us - since_us > STUCK_US

@@ -54,7 +54,7 @@ def shown(node: str, views: Views, now_us: int) -> fence_views.Shown:
     nodes = views.nodes
     heard = nodes.heard.get(node, Heard())
     asked_us, watched = max(heard.control_us, heard.reached_us), nodes.watched(node, now_us)
-    return fence_views.Shown(asked_us, nodes.moved_us(node), heard.boot_id, watched)
+    return fence_views.Shown(asked_us, nodes.moved_us(node), heard.boot_id, watched, nodes.lived_us(node))
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:

@@ -11,6 +11,9 @@ from proto.lease import AskGrant, Proof, Sighting
 
 GAP_US = 3_000_000
 """a witness that said nothing of a record for so long has not watched it: what it sees next is a first sight"""
+BACK_US = 6_000_000
+"""what was not read for so long may have been written before it was away: that it is another then is no sign of life, but only
+that it moves from then on. (A witness that is slow, and tells every few seconds, still sees it move.)"""
 
 
 @dataclass(slots=True)
@@ -25,20 +28,24 @@ class Sight:
 
 @dataclass(slots=True)
 class Record:
-    """One node's record in one pool. moved_us: when anybody last saw it differ from what they saw before (0: never)."""
+    """One node's record in one pool. moved_us: when anybody last saw it differ from what they saw a moment before (0: never);
+    newest_us: when anybody read it last; back_us: since when it is read again after nobody could for BACK_US (0: always could)."""
 
     sights: dict[str, Sight] = field(default_factory=dict)
     moved_us: int = 0
     newest_us: int = 0
+    back_us: int = 0
 
     def saw(self, witness: str, mark: int, now_us: int, told_at: int) -> None:
         """What was told before what is known already says nothing new (a witness that began anew has another name here)."""
         before = self.sights.get(witness)
         if before is not None and told_at < before.told_at:
             return
+        if self.newest_us and now_us - self.newest_us > BACK_US:
+            self.back_us = now_us
         self.newest_us = now_us
         watched = before is not None and now_us - before.last_us <= GAP_US
-        if before is not None and before.mark != mark:
+        if before is not None and before.mark != mark and now_us - before.last_us <= BACK_US:
             self.moved_us = now_us
         if before is None or before.mark != mark or not watched:
             self.sights[witness] = Sight(mark, now_us, now_us, told_at)

@@ -158,11 +158,13 @@ async def test_a_liar_is_found_out_by_the_node_that_speaks_on(desk: Desk) -> Non
     desk.views.spoke["n1"], desk.views.boots["n1"] = off_us + 1_000_000, "b"
     assert not list(views.look(off_us, desk.views)), "that may have been on its way"
 
-    def record(boot: str, s: float) -> Callable[[str], views.Shown]:
-        return lambda node: views.Shown(moved_us=off_us + round(s * 1e6), boot_id=boot)
+    def record(boot: str, s: float, seen: bool = True) -> Callable[[str], views.Shown]:
+        at_us = off_us + round(s * 1e6)
+        return lambda node: views.Shown(moved_us=at_us, boot_id=boot, lived_us=at_us if seen else 0)
 
     assert not list(views.look(off_us, desk.views, record("b", 2.5))), "that may have been written before"
     assert not list(views.look(off_us, desk.views, record("another", 4.0))), "it was started anew"
+    assert not list(views.look(off_us, desk.views, record("b", 4.0, seen=False))), "nobody looked when it was written"
     assert list(views.look(off_us, desk.views, record("b", 4.0)))
     desk.views.spoke["n1"] = off_us + 2_000_000
     (doubt,) = views.look(off_us, desk.views)

@@ -131,13 +131,15 @@ class FenceViews:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What the node showed of itself on other paths than by its beats. asked_us: when it asked for its lease last, or peers reached
-    it; moved_us: when its record in any pool was seen to move, in boot `boot_id`; watched: its records in all pools of its lease
-    are read just now, so that one that moved would have been seen to."""
+    it; moved_us: when its record in any pool was seen to be another, in boot `boot_id`, and so may have moved: a reason to wait;
+    lived_us: when it was seen to move: a reason to accuse; watched: its records in all pools of its lease are read just now, so
+    that one that moved would have been seen to."""
 
     asked_us: int = 0
     moved_us: int = 0
     boot_id: str = ""
     watched: bool = True
+    lived_us: int = 0
 
 
 NOTHING = Shown()
@@ -219,4 +221,4 @@ def look(now_us: int, views: FenceViews, shown: Callable[[str], Shown] = lambda 
 def _since(node: str, boot_id: str, views: FenceViews, shown: Shown) -> int:
     """When it showed itself last in that boot, by its beats or its record; 0: never."""
     spoke_us = views.spoke.get(node, 0) if views.boots.get(node) == boot_id else 0
-    return max(spoke_us, shown.moved_us - judge.MOVED_LATE_US if shown.boot_id == boot_id else 0)
+    return max(spoke_us, shown.lived_us - judge.MOVED_LATE_US if shown.boot_id == boot_id else 0)
