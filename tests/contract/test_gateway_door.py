@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import httpx
 
@@ -18,6 +20,15 @@ from tests.contract.gateway_rig import (
     run_vm,
 )
 
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+
+
+def told(path: str) -> bool:
+    """On the page of the API: as it is, among others ({a,b}), or by its end, behind what another begins with (`…/end`)."""
+    head, _, end = path.rpartition("/")
+    among = rf"{re.escape(head)}/\{{[^}}]*\b{re.escape(end)}\b[^}}]*\}}"
+    return bool(re.search(rf"{re.escape(path)}(?![\w/{{-])|{among}|…/(?:[a-z-]+/)*{re.escape(end)}`", PAGE))
+
 
 class TestDoor:
     async def test_open_calls(self, world: Rig) -> None:
@@ -30,6 +41,8 @@ class TestDoor:
         )
         schema = (await client.get("/schema/openapi.json")).json()
         assert schema["paths"]["/v1/vms"]["post"]["requestBody"]
+        untold = " ".join(path for path in schema["paths"] if path.startswith("/v1/") and not told(path))
+        assert not untold, "not on the page docs/api.md"
 
     async def test_log_away(self, world: Rig) -> None:
         world.log.available = False
