@@ -27,16 +27,15 @@ BEAT_US = round(BEAT_S * 1e6)
 
 
 class NodePulse:
-    """A node's agent looks, as long as it runs. screens: what is on them, of a process; else they are black."""
+    """A node's agent looks, as long as it runs: at what its guests show in truth, by a clock that is never set."""
 
     def __init__(self, node: NodeProcess) -> None:
         self.node = node
         self.vitals = Vitals()
-        self.screens: dict[int, Look] = {}
         self._life = 0
 
     def look(self) -> None:
-        node, host, now_us = self.node, self.node.host, self.node.now_us
+        node, host, now_us, true_us = self.node, self.node.host, self.node.clock.boot_us, self.node.world.net.now_us
         node.world.net.after(BEAT_US, self.look, node.owner)
         if node.agent is None or node.frozen or not node.powered:
             return
@@ -45,47 +44,48 @@ class NodePulse:
         running = [vm for vm, found in sorted(host.vms.items()) if not found.starting]
         self.vitals.only(running)
         for vm in running:
-            count = host.vitals(vm, now_us)
+            count = host.vitals(vm, true_us)
             asked = count.channel and count.status == "running"
             busy = node.agent.vms[vm].busy if vm in node.agent.vms else "unknown"
             hold = f"it is being changed ({busy})" if busy not in ("", "look", "persist") else ""
-            self.vitals.look(count, host.answers(vm, now_us) if asked else None, hold, now_us)
+            self.vitals.look(count, host.answers(vm, true_us) if asked else None, hold, now_us)
             if self.vitals.wants_screen(vm, now_us):
-                self.vitals.seen(vm, Screen(look=self.screens.get(count.pid, Look.BLACK), at_us=now_us), now_us)
-        beat = VitalsBeat(node.name, host.boot_id, now_us, len(running), False, self.vitals.told(now_us))
+                shown = Look.BLUE if host.vms[vm].blue else Look.BLACK
+                self.vitals.seen(vm, Screen(look=shown, at_us=node.now_us), now_us)
+        beat = VitalsBeat(node.name, host.boot_id, node.now_us, len(running), False, self.vitals.told(now_us))
         node.world.telemetry(node.name, f"tel.{node.name}.vitals", encode(beat))
 
 
-def _hang(pulse: NodePulse, vm: SimVm, now_us: int) -> None:
+def _hang(vm: SimVm, now_us: int) -> None:
     """Its kernel spins; nothing of it answers or works."""
     vm.hung_us = now_us
 
 
-def _blue(pulse: NodePulse, vm: SimVm, now_us: int) -> None:
+def _blue(vm: SimVm, now_us: int) -> None:
     """Its kernel gave up without a word but those on its screen; it has no agent."""
-    vm.hung_us, vm.agentless, pulse.screens[vm.pid] = now_us, True, Look.BLUE
+    vm.hung_us, vm.agentless, vm.blue = now_us, True, True
 
 
-def _still(pulse: NodePulse, vm: SimVm, now_us: int) -> None:
+def _still(vm: SimVm, now_us: int) -> None:
     """All its programs stand still; its kernel is well."""
     vm.stuck = vm.idle = True
 
 
-def _silent(pulse: NodePulse, vm: SimVm, now_us: int) -> None:
+def _silent(vm: SimVm, now_us: int) -> None:
     """Its agent is stuck, and all else works."""
     vm.stuck = True
 
 
-def _idle(pulse: NodePulse, vm: SimVm, now_us: int) -> None:
+def _idle(vm: SimVm, now_us: int) -> None:
     """Without an agent, with nothing to do, its screen switched off."""
     vm.idle = vm.agentless = True
 
 
-def _well(pulse: NodePulse, vm: SimVm, now_us: int) -> None:
+def _well(vm: SimVm, now_us: int) -> None:
     vm.stuck = vm.idle = vm.agentless = False
 
 
-AILS: dict[str, Callable[[NodePulse, SimVm, int], None]] = {
+AILS: dict[str, Callable[[SimVm, int], None]] = {
     "hang": _hang, "blue": _blue, "still": _still, "silent": _silent, "idle": _idle, "well": _well,
 }  # fmt: skip
 
@@ -95,7 +95,7 @@ class Guests:
     """What is looked at of guests, in the true world (checks.py).
 
     S14  a verdict ends no guest that lives
-    L3   (settled) no guest that died is left so, unless something says why
+    L3   (settled) no guest that died is left so, if anything of it can be seen from outside
     """
 
     world: World
@@ -107,10 +107,10 @@ class Guests:
             self.world.net.after(self.world.random.randrange(BEAT_US), self.pulses[name].look, node.owner)
 
     def befall(self, vm: str, ail: str) -> None:
-        for name, pulse in self.pulses.items():
-            found = self.world.agents[name].host.vms.get(vm)
-            if found is not None and not found.starting and found.status == "running":
-                AILS[ail](pulse, found, self.world.agents[name].now_us)
+        for node in self.world.agents.values():
+            found = node.host.vms.get(vm)
+            if found is not None and not found.starting and (found.status == "running" or ail == "well"):
+                AILS[ail](found, self.world.net.now_us)
 
     def record(self, event: Any) -> None:
         if not isinstance(event, VerdictReached) or not event.treated or event.kind not in (Kind.HANG, Kind.PANIC):
@@ -123,10 +123,16 @@ class Guests:
 
     def settled(self) -> None:
         for name, node in self.world.agents.items():
-            left = [vm for vm, found in node.host.vms.items() if dead(found)]
+            left = [vm for vm, found in node.host.vms.items() if dead(found) and shown(found)]
             if left:
                 self.world.checker.fail(f"L3: on {name} the guests of {left} are dead, and nobody has ended them")
 
 
 def dead(vm: SimVm) -> bool:
     return bool(vm.hung_us) or vm.status == PANICKED or (vm.stuck and vm.idle)
+
+
+def shown(vm: SimVm) -> bool:
+    """A hang of a guest that has neither an agent nor a word on its screen is not found, and one that is paused is not judged
+    (docs/vm-failure.md)."""
+    return vm.status == PANICKED or (vm.status != "paused" and (vm.blue or not vm.agentless))

@@ -75,6 +75,8 @@ def _shorter(story: Story) -> Iterator[Story]:
         yield replace(story, grantors=1)
     if story.fences and not any(step.do.startswith("fence_") for step in steps):
         yield replace(story, fences=False)
+    if story.vitals and not any(step.do.startswith("guest_") for step in steps):
+        yield replace(story, vitals=False)
     if story.pools == "two" and not any(step.who.startswith("sim") or "pool" in step.more for step in steps):
         yield replace(story, pools="shared")
     for vms in (1, 2, 3):

@@ -6,6 +6,7 @@ VMs start elsewhere.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 
 from libs.world.story import Sky, Step, Story
@@ -16,7 +17,7 @@ from libs.world.tree import Shape
 class Odds:
     """One kind of step: how often it is drawn, of how many seconds it lasts at least and at most; ring3: only where the storage
     locks, as nothing else keeps a second writer away when a watchdog is not scheduled, or a fence device lies; fences: only where
-    nodes have such devices."""
+    nodes have such devices; vitals: only where guests' signs of life are looked at."""
 
     do: str
     weight: int
@@ -24,6 +25,7 @@ class Odds:
     most_s: float = 0.0
     ring3: bool = False
     fences: bool = False
+    vitals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ FAULTS = (
     Odds("service_dark", 2, 0.5, 9),
     Odds("lock_forgotten", 2),
     Odds("vm_kill", 2),
+    Odds("kills_slow", 2, 2, 20, ring3=True),
     Odds("cut", 3, 0.5, 9),
     Odds("cut_from", 2, 0.5, 9),
     Odds("cut_to", 2, 0.5, 9),
@@ -96,7 +99,16 @@ FAULTS = (
     Odds("fence_test", 1, fences=True),
     Odds("fence_off", 4, fences=True),
     Odds("fence_on", 1, fences=True),
+    Odds("guest_panic", 6, vitals=True),
+    Odds("guest_hang", 3, vitals=True),
+    Odds("guest_blue", 2, vitals=True),
+    Odds("guest_still", 2, 1, 12, vitals=True),
+    Odds("guest_silent", 2, 2, 40, vitals=True),
+    Odds("guest_idle", 2, 2, 40, vitals=True),
 )
+DEATHS = ("guest_panic", "guest_hang", "guest_hang", "guest_blue")
+"""a guest that is not undone by itself: where signs of life are looked at, one or two begin the story so, as a hang is found after
+20 to 36 s"""
 SERVICES = ("compute", "memory", "io", "ha", "ha")
 NOBODYS = frozenset(
     {"relay_kill", "log_away", "control_down", "bus_away", "storage_slow", "storage_gone", "storage_full", "lock_forgotten"}
@@ -105,17 +117,20 @@ OF_POOLS = frozenset({"storage_slow", "storage_gone", "storage_full"})
 POOLS = ("", "sim", "sim-second")
 """of worlds with two; "": both"""
 OF_VMS = frozenset({"vm_kill", "stop", "start", "reset", "migrate", "pause"})
+KILL_MS = (300, 2_000, 6_000)
+"""how long processes take to end on a disk that hangs"""
 SKIES = (Sky(), Sky(lost=0.05, late=0.02), Sky(lost=0.1, late=0.05, twice=0.1, commit_ms=40))
 
 
 def begun(seed: int) -> Story:
     """What all schedules of that tree have in common: half of them without the storage's lock, a fifth with two grantors, a fifth
-    with fence devices, a tenth with two pools."""
+    with fence devices, a tenth with two pools, a fifth with guests whose signs of life are looked at."""
     random = Random(f"sky {seed}")
     grantors = 2 if random.random() < 0.2 else 1
     locking, sky = random.random() < 0.5, random.choice(SKIES)
     fences, pools = random.random() < 0.2, "two" if random.random() < 0.1 else "shared"
-    return Story(seed=seed, vms=6, locking=locking, grantors=grantors, sky=sky, fences=fences, pools=pools)
+    vitals = random.random() < 0.2
+    return Story(seed=seed, vms=6, locking=locking, grantors=grantors, sky=sky, fences=fences, pools=pools, vitals=vitals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,27 +140,42 @@ class Storm:
     shape: Shape = field(default_factory=Shape)
 
     def __call__(self, random: Random, story: Story, phase: int) -> tuple[Step, ...]:
-        starts = (0.1, *self.shape.turns)[phase]
+        starts = (self.shape.calm_s + 0.1, *self.shape.turns)[phase]
         ends = (*self.shape.turns, self.shape.seconds)[phase]
         if phase == 0:
-            plot = _plot(random, story) if random.random() < 0.9 else ()
+            plot = _plot(random, story, starts) if random.random() < 0.9 else ()
+            if story.vitals and random.random() < 0.6:
+                plot = (*plot, *_deaths(random, story))
             return (*plot, *(_step(random, story, starts, ends) for _ in range(random.choice((1, 1, 2)))))
         return tuple(_step(random, story, starts, ends) for _ in range(random.choice((1, 1, 2))))
 
 
-def _plot(random: Random, story: Story) -> tuple[Step, ...]:
+def _plot(random: Random, story: Story, starts: float) -> tuple[Step, ...]:
     able = [plot for plot in PLOTS if (story.locking or not plot.ring3) and (story.fences or not plot.fences)]
     plot = random.choices(able, [plot.weight for plot in able])[0]
-    at, for_s, who = round(random.uniform(0.1, 0.8), 3), round(random.uniform(6.5, 30.0), 2), _node(random, story)
+    at, for_s, who = round(starts + random.uniform(0.0, 0.7), 3), round(random.uniform(6.5, 30.0), 2), _node(random, story)
     return tuple(Step(do, at + n * 0.01, who, for_s) for n, do in enumerate(plot.does))
 
 
 def _step(random: Random, story: Story, starts: float, ends: float) -> Step:
-    able = [one for one in FAULTS if (story.locking or not one.ring3) and (story.fences or not one.fences)]
+    able = _odds(story.locking, story.fences, story.vitals)
     one = random.choices(able, [odds.weight for odds in able])[0]
     at = round(random.uniform(starts, ends), 3)
     for_s = round(random.uniform(one.least_s, one.most_s), 2)
     return Step(one.do, at, _who(random, story, one.do), for_s, more=_more(random, story, one.do))
+
+
+@cache
+def _odds(ring3: bool, fences: bool, vitals: bool) -> tuple[Odds, ...]:
+    """What may befall such a world."""
+    return tuple(
+        one for one in FAULTS if (ring3 or not one.ring3) and (fences or not one.fences) and (vitals or not one.vitals)
+    )
+
+
+def _deaths(random: Random, story: Story) -> tuple[Step, ...]:
+    who = random.sample(range(story.vms), random.choice((1, 1, 2)))
+    return tuple(Step(random.choice(DEATHS), round(random.uniform(0.1, 2.0), 3), f"vm-{vm}") for vm in who)
 
 
 def _node(random: Random, story: Story) -> str:
@@ -157,7 +187,7 @@ def _who(random: Random, story: Story, do: str) -> str:
         return random.choice(SERVICES)
     if do.startswith("clock_"):
         return random.choice((_node(random, story), *SERVICES))
-    if do in OF_VMS:
+    if do in OF_VMS or do.startswith("guest_"):
         return f"vm-{random.randrange(story.vms)}"
     if do in OF_POOLS and story.pools == "two":
         return random.choice(POOLS)
@@ -169,6 +199,8 @@ def _more(random: Random, story: Story, do: str) -> dict[str, int | float | str 
         return {"s": random.choice((-7200.0, -5.0, 3.0, 7200.0))}
     if do == "clock_drift":
         return {"ppm": random.choice((-5000, -2000, 2000, 5000))}
+    if do == "kills_slow":
+        return {"ms": random.choice(KILL_MS)}
     if do in ("fence_slow", "fence_early"):
         return {"s": random.choice((0.3, 1.0, 3.0))}
     if do in ("storage_away", "storage_blind") and story.pools == "two" and (pool := random.choice(POOLS)):

@@ -33,12 +33,13 @@ PEACE_S = 60.0
 @dataclass(frozen=True, slots=True)
 class Shape:
     """turns: at which seconds the tree branches, widths: into how many. seconds: where schedules end. settled: of how many
-    schedules one goes on in peace until all is settled and checked so (0: none)."""
+    schedules one goes on in peace until all is settled and checked so (0: none). calm_s: until when only guests fail."""
 
     turns: tuple[float, ...] = (5.5, 7.0, 7.8)
     widths: tuple[int, ...] = (2, 4, 8)
     seconds: float = 8.4
     settled: int = 100
+    calm_s: float = 0.0
 
 
 @dataclass(slots=True)

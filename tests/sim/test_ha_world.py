@@ -3,14 +3,18 @@ schedules through the production code (libs/world/storms.py). A schedule that ev
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 
+from libs.world.census import FAULTS
 from libs.world.play import play
-from libs.world.storms import Storm, begun
+from libs.world.storms import FAULTS as ODDS
+from libs.world.storms import PLOTS, Storm, begun
 from libs.world.story import Step, Story, parsed, written
 from libs.world.tree import Schedule, Shape, grown
+from tests.sim.__main__ import HANGS, shape_of
 
 SHAPE = Shape(settled=8)
 LONG = Shape(turns=(7.0,), widths=(3,), seconds=30.0, settled=1)
@@ -31,6 +35,19 @@ def test_around_a_failover_every_invariant_holds(first: int) -> None:
 @pytest.mark.parametrize("first", range(500, 504))
 def test_long_after_it_all_has_settled(first: int) -> None:
     assert schedules(range(first, first + 1), LONG)
+
+
+@pytest.mark.parametrize("seed", (19, 49))
+def test_guests_that_hang_are_found_around_a_failover(seed: int) -> None:
+    """Those that were followed until all has settled have none that is dead left, and none that lived was ended (S14, L3)."""
+    assert begun(seed).vitals and shape_of(seed) is HANGS
+    made = schedules(range(seed, seed + 1), replace(HANGS, settled=8))
+    assert any(one.types["verdict_reached"] and one.types["node_lost"] for one in made)
+
+
+def test_whatever_breaks_may_be_drawn() -> None:
+    drawn = {odds.do for odds in ODDS} | {do for plot in PLOTS for do in plot.does}
+    assert FAULTS - drawn == set()
 
 
 def test_a_schedule_of_a_tree_is_a_story_of_its_own() -> None:

@@ -277,7 +277,7 @@ class SimHost:
                 return [SimDone(due.vm, "start", CannotStart(said))] if starting else [gone]
             case "write" if vm is not None and vm.status == "running" and vm.spec.disks and not self.pool.free_mib:
                 return [stalled(vm)]
-            case "guest-shutdown" | "panic" if vm is not None and vm.status == "running":
+            case "guest-shutdown" | "panic" if vm is not None and vm.status == "running" and not vm.hung_us:
                 vm.status = "panicked" if due.what == "panic" else "shutdown"
                 return [_changed(vm)]
             case "shutdown" | "pause" | "resume" | "reset" | "witness":
@@ -341,6 +341,7 @@ class SimHost:
             case "reset":
                 vm.status = "paused" if vm.status == "paused" else "running"
                 vm.resets, vm.boots, vm.running_us, vm.hung_us = vm.resets + 1, vm.boots + 1, due.at_us, 0
+                vm.stuck = vm.blue = False
                 simfit.emptied(self, vm)
         return SimDone(due.vm, due.what)
 

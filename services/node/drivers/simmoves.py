@@ -70,6 +70,7 @@ def moved(host: SimHost, due: Due, vm: SimVm) -> MachineChanged:
         return MachineChanged(due.vm, vm.spec.generation, vm.status, unsent=said)
     target.whole, target.boots, target.running_us = True, vm.boots, vm.running_us
     target.hung_us, target.stuck, target.idle, target.agentless = vm.hung_us, vm.stuck, vm.idle, vm.agentless
+    target.blue = vm.blue
     _copy(host, vm, target)
     target.balloon_mib, target.busy_pct = vm.balloon_mib, vm.busy_pct
     vm.before, vm.status = vm.status, "sent"

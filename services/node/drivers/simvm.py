@@ -55,6 +55,8 @@ class SimVm:
     took: Took | None = None
     hung_us: int = 0
     """since when its guest hangs; 0: it does not"""
+    blue: bool = False
+    """its screen is"""
     agentless: bool = False
     stuck: bool = False
     """its agent answers nothing, and all else is well"""
