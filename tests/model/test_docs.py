@@ -37,10 +37,12 @@ def files() -> frozenset[str]:
 
 
 def code_of(text: str) -> Iterator[str]:
-    """Lines of code blocks (a line that ends in a backslash goes on), and what stands between backticks."""
+    """Lines of code blocks (a line that ends in a backslash goes on) and indented ones, and what stands between backticks."""
     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         yield from block.replace("\\\n", " ").splitlines()
-    for span in re.findall(r"`([^`]+)`", re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+    prose = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from re.findall(r"^ {4}(\S.*)$", prose, re.MULTILINE)
+    for span in re.findall(r"`([^`]+)`", prose):
         yield " ".join(span.split())
 
 
