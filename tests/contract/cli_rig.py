@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
+from services.cli.main import run
 from tests.contract.canned_gateway import Canned
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +33,27 @@ class Said(NamedTuple):
 
 
 type Ctl = Callable[..., Said]
+
+
+def here(patch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], home: Path, api: str, token: str) -> Ctl:
+    """asvctl in this process, with nothing else of ours in its environment. home: where no cluster is."""
+    for name in [n for n in os.environ if n.startswith("ASV_")]:
+        patch.delenv(name)
+    for name, value in (("ASV_HOME", str(home)), ("ASV_API", api), ("ASV_TOKEN", token)):
+        patch.setenv(name, value)
+
+    def call(*words: str) -> Said:
+        capfd.readouterr()
+        code = run(words)
+        sys.stdout.flush()
+        return Said(code, *capfd.readouterr())
+
+    return call
+
+
+def beside(ctl: Ctl) -> Callable[..., Awaitable[Said]]:
+    """The same in a thread: the server that it asks is on this event loop."""
+    return lambda *words: asyncio.to_thread(ctl, *words)
 
 
 def environ(gateway: Canned, **more: str) -> dict[str, str]:

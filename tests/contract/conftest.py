@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,9 +10,8 @@ import asyncpg
 import pytest
 
 from libs.common.log.migrate import migrate
-from services.cli.main import run
 from tests.contract.canned_gateway import Canned, canned_gateway
-from tests.contract.cli_rig import Ctl, Said
+from tests.contract.cli_rig import Ctl, here
 from tests.contract.gateway_rig import Rig, rig
 from tests.servers import Postgres
 
@@ -64,17 +61,5 @@ def gateway() -> Iterator[Canned]:
 @pytest.fixture
 def ctl(gateway: Canned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ctl:
     """Runs asvctl in this process, as admin."""
-    for name in [n for n in os.environ if n.startswith("ASV_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("ASV_HOME", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("ASV_API", gateway.api)
-    monkeypatch.setenv("ASV_TOKEN", "admin")
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*words: str) -> Said:
-        capfd.readouterr()
-        code = run(words)
-        sys.stdout.flush()
-        return Said(code, *capfd.readouterr())
-
-    return call
+    return here(monkeypatch, capfd, tmp_path / "nowhere", gateway.api, "admin")

@@ -27,7 +27,6 @@ from libs.common.log.memory import MemoryLog
 from libs.common.messages import Envelope, NodeId, decode_reply, encode
 from proto.compute import JoinNode
 from proto.images import ImageFormat
-from services.cli.main import run
 from services.compute.app import SERVICE as COMPUTE
 from services.gateway.app import asgi, gateway
 from services.gateway.auth import Role
@@ -44,7 +43,7 @@ from services.node.keep import Keep
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
 from services.node.runner import AgentRunner
-from tests.contract.cli_rig import Said
+from tests.contract.cli_rig import Said, beside, here
 
 ROOT = Path(__file__).parents[2]
 N1 = NodeId("n1")
@@ -128,18 +127,7 @@ async def ctl(
 ) -> Ctl:
     row, token = new_token("root", Role.ADMIN, ("*",), 0)
     await api[1].add(row)
-    for name in [n for n in os.environ if n.startswith("ASV_")]:
-        monkeypatch.delenv(name)
-    for name, value in (("ASV_HOME", str(tmp_path)), ("ASV_API", api[0]), ("ASV_TOKEN", token)):
-        monkeypatch.setenv(name, value)
-
-    async def call(*words: str) -> Said:
-        capfd.readouterr()
-        code = await asyncio.to_thread(run, words)
-        sys.stdout.flush()
-        return Said(code, *capfd.readouterr())
-
-    return call
+    return beside(here(monkeypatch, capfd, tmp_path, api[0], token))
 
 
 async def test_the_life_of_a_vm(ctl: Ctl) -> None:

@@ -7,18 +7,15 @@ Guests are simulated here: a real node can get so short only where guests take m
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from services.cli.main import run
 from services.gateway.auth import Role
 from services.gateway.tokens import new_token
 from services.node.drivers.simparams import SimParams
-from tests.contract.cli_rig import Said
+from tests.contract.cli_rig import beside, here
 from tests.contract.lab_rig import Lab, lab
 from tests.contract.test_cli_gateway import Ctl
 from tests.servers import NatsServer, Postgres
@@ -41,18 +38,7 @@ async def world(postgres: Postgres, database: str, tmp_path: Path) -> AsyncItera
 async def ctl(world: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ctl:
     row, token = new_token("root", Role.ADMIN, ("*",), 0)
     await world.tokens.add(row)
-    for name in [n for n in os.environ if n.startswith("ASV_")]:
-        monkeypatch.delenv(name)
-    for name, value in (("ASV_HOME", str(tmp_path)), ("ASV_API", world.url), ("ASV_TOKEN", token)):
-        monkeypatch.setenv(name, value)
-
-    async def call(*words: str) -> Said:
-        capfd.readouterr()
-        code = await asyncio.to_thread(run, words)
-        sys.stdout.flush()
-        return Said(code, *capfd.readouterr())
-
-    return call
+    return beside(here(monkeypatch, capfd, tmp_path, world.url, token))
 
 
 async def until(look: Callable[[], Awaitable[bool]], what: str) -> None:
