@@ -16,6 +16,11 @@ import msgspec
 from libs.common.messages import Command, Event, Name, NodeId, Tick, Value, VmId
 from proto.machine import Priority
 
+PanicWaitS = Annotated[int, msgspec.Meta(ge=0, le=86_400)]
+FailuresMax = Annotated[int, msgspec.Meta(ge=0, le=100)]
+WindowS = Annotated[int, msgspec.Meta(ge=10, le=86_400)]
+GraceS = Annotated[int, msgspec.Meta(ge=0, le=3600)]
+
 
 class Refusal(StrEnum):
     NOT_DEFINED = "NOT_DEFINED"
@@ -49,11 +54,11 @@ class Guard(Value):
     after: tuple[str, ...] = ()
     hangs: bool = True
     panics: bool = True
-    panic_wait_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0
-    failures_max: Annotated[int, msgspec.Meta(ge=0, le=100)] = 3
-    window_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 1800
+    panic_wait_s: PanicWaitS = 0
+    failures_max: FailuresMax = 3
+    window_s: WindowS = 1800
     then: Then = Then.ELSEWHERE
-    grace_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] = 120
+    grace_s: GraceS = 120
 
 
 class SetGuard(Command):
@@ -65,11 +70,11 @@ class SetGuard(Command):
     after: tuple[Name, ...] | None = None
     hangs: bool | None = None
     panics: bool | None = None
-    panic_wait_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] | None = None
-    failures_max: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
-    window_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] | None = None
+    panic_wait_s: PanicWaitS | None = None
+    failures_max: FailuresMax | None = None
+    window_s: WindowS | None = None
     then: Then | None = None
-    grace_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] | None = None
+    grace_s: GraceS | None = None
     defined: bool = False
     why_not: str = ""
     unknown: tuple[str, ...] = ()

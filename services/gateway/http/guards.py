@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from libs.common.messages import Name
-from proto.guard import Mode, SetGuard, Then
+from proto.guard import FailuresMax, GraceS, Mode, PanicWaitS, SetGuard, Then, WindowS
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway
@@ -26,11 +26,11 @@ class GuardBody(Body):
     after: Annotated[list[Name], msgspec.Meta(max_length=16)] | None = None
     hangs: bool | None = None
     panics: bool | None = None
-    panic_wait_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] | None = None
-    failures_max: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
-    window_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] | None = None
+    panic_wait_s: PanicWaitS | None = None
+    failures_max: FailuresMax | None = None
+    window_s: WindowS | None = None
     then: Then | None = None
-    grace_s: Annotated[int, msgspec.Meta(ge=0, le=3600)] | None = None
+    grace_s: GraceS | None = None
 
     def said(self) -> dict[str, Any]:
         return super().said() | ({"after": tuple(self.after)} if self.after is not None else {})
