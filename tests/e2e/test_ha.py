@@ -14,10 +14,15 @@ from tests.e2e.conftest import EmbeddedCluster
 from tests.e2e.test_journeys import TINY, boot_id, state
 
 VM = "ha-1"
-ELSEWHERE_S_MAX = 20.0
 STOPPED_S = 15.0
 """three leases"""
 SUSPENDED_S = 20.0
+STEPS = (
+    *("node_suspected", "node_lost", "vm_stopped", "vm_owed"),
+    *("restart_wanted", "vm_start_requested", "vm_started", "vm_recovered"),
+)  # fmt: skip
+HITCHES = ("node_isolated", "node_trusted", "vm_restart_denied", "vm_unplaced", "vm_start_failed", "vm_in_hand", "guard_ended")
+"""what makes a failover take longer than its steps do"""
 STORY = ("lease-", "is proven", "lease is spent on every path", "removed by the filter lost", "saw generation 2 running")
 
 
@@ -36,16 +41,19 @@ def rig(cluster: EmbeddedCluster) -> HaCluster:
 
 @pytest.mark.timeout(300)
 def test_a_node_loses_its_power_and_its_vm_is_back_elsewhere(cluster: EmbeddedCluster, rig: HaCluster, vm: str) -> None:
+    """Each step once, at the first try. How many seconds that takes is a figure of tests/bench/ha.py, with its bar: on a busy
+    machine each `asvctl` that is asked here takes as long as the failover."""
     node, before = str(cluster.json("vm", "show", vm)["node"]), boot_id(cluster, vm)
-    position, began = rig.position(), time.monotonic()
-    cluster.ctl("lab", "kill", node)
+    position = rig.position()
+    rig.power_off(node)
 
     def elsewhere() -> bool:
         shown = cluster.json("vm", "show", vm)
         return bool(shown["state"] == "running" and shown["node"] != node)
 
     cluster.until(elsewhere, f"{vm} to run elsewhere")
-    assert time.monotonic() - began < ELSEWHERE_S_MAX
+    cluster.until(lambda: STEPS[-1] in steps(rig, position, node), "its guard to hear of it")
+    assert steps(rig, position, node) == list(STEPS)
     assert boot_id(cluster, vm) != before
     said = cluster.ctl("why", f"vm/{vm}")
     assert [word for word in STORY if word not in said] == [], said
@@ -78,6 +86,13 @@ def test_a_laptop_is_suspended_and_no_vm_is_lost(cluster: EmbeddedCluster, rig: 
     assert boot_id(cluster, vm) == before
     assert state(cluster, vm) == "running"
     assert lost_since(rig, position) == []
+
+
+def steps(rig: HaCluster, position: int, node: str) -> list[str]:
+    """Of the failover of that node and its VM, one after the other. A suspicion is told again where more is known of it."""
+    of_it = [e["type"] for e in rig.events(position) if e["data"].get("node") == node or e["data"].get("vm") == VM]
+    told = [kind for kind in of_it if kind in STEPS + HITCHES]
+    return [kind for n, kind in enumerate(told) if n == 0 or kind != "node_suspected" or told[n - 1] != kind]
 
 
 def lost_since(rig: HaCluster, position: int) -> list[str]:
