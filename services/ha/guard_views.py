@@ -92,7 +92,8 @@ class _Derived:
 @dataclass(slots=True)
 class GuardViews(_Derived):
     """coming: VMs that ended against their will, which are owed in a moment. runs: VM -> its node, from when it was seen running
-    until its end. disks: what it writes, as (pool, word); no word: not known yet. reach: node -> pool -> word. changed: the
+    until its end; as_of: as which generation. disks: what it writes, as (pool, word); no word: not known yet; there: what it is to
+    write once its guest has moved. reach: node -> pool -> word. changed: the
     position of the last of CHANGES."""
 
     guards: dict[str, Guard] = field(default_factory=dict)
@@ -100,7 +101,9 @@ class GuardViews(_Derived):
     owed: dict[str, Waiting] = field(default_factory=dict)
     coming: set[str] = field(default_factory=set)
     runs: dict[str, str] = field(default_factory=dict)
+    as_of: dict[str, int] = field(default_factory=dict)
     disks: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    there: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     reach: dict[str, dict[str, str]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     returned_us: dict[str, int] = field(default_factory=dict)
@@ -180,16 +183,23 @@ class GuardViews(_Derived):
             case VmAllotted():
                 self.priorities[event.vm] = event.priority
             case VmDevicesNoted():
-                self.disks[event.vm] = tuple(sorted({(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd}))
+                moves = event.vm in self.runs and event.generation > self.as_of.get(event.vm, 0)
+                disks = tuple(sorted({(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd}))
+                (self.there if moves else self.disks)[event.vm] = disks
             case VmStarted() | VmFound() | VmMigrated():
-                self.runs[event.vm] = event.node
+                self.runs[event.vm], self.as_of[event.vm] = event.node, event.generation
+                if (disks := self.there.pop(event.vm, ())) and isinstance(event, VmMigrated):
+                    self.disks[event.vm] = disks
                 self.coming.discard(event.vm)
+            case VmIncomingGone():
+                self.there.pop(event.vm, None)
             case VmStopped():
-                self.runs.pop(event.vm, None)
+                for of_run in (self.runs, self.as_of, self.there):
+                    of_run.pop(event.vm, None)
                 if event.unwished and self.guards.get(event.vm, Guard()).mode is not Mode.OFF:
                     self.coming.add(event.vm)
             case VmDeleted():
-                for of_vm in (self.priorities, self.disks, self.runs, self.guards):
+                for of_vm in (self.priorities, self.disks, self.runs, self.guards, self.as_of, self.there):
                     of_vm.pop(event.vm, None)
                 self.coming.discard(event.vm)
 

@@ -14,6 +14,7 @@ from proto.compute import (
     NodeUncordoned,
     VmDeleted,
     VmDevicesNoted,
+    VmFound,
     VmLeftStopped,
     VmRestartDenied,
     VmStarted,
@@ -22,6 +23,7 @@ from proto.compute import (
     VmStopped,
     VmStopRequested,
 )
+from proto.examples import example
 from proto.guard import (
     Cause,
     Guard,
@@ -53,6 +55,7 @@ from proto.lease import (
     ProofKind,
 )
 from proto.machine import Disk, DiskBus, DiskFormat, Priority
+from proto.migration import VmIncomingGone, VmMigrated
 from proto.placement import Placement
 from services.ha.guard_react import enrich, react
 from services.ha.guard_views import AFTER_US_MAX, GuardViews
@@ -303,6 +306,28 @@ def test_why_it_cannot_be_started_elsewhere(log: Log) -> None:
     assert "one node alone" in log.views.why_not("a"), "pools of one name are not one pool"
     log.tell(noted(("default", "w", DiskBus.VIRTIO_BLK)), lost())
     assert log.views.why_not("a") == "", "a lost node reaches what it reached"
+
+
+def test_disks_that_move_along_are_where_the_guest_is(log: Log) -> None:
+    """What was granted to the target is the VM's once its guest has left, and never where it did not."""
+    log.define("a")
+    log.tell(noted(("default", "w", DiskBus.VIRTIO_BLK)), VmStarted(vm=VmId("a"), node=N1, generation=1))
+    there = msgspec.structs.replace(noted(("default", "other", DiskBus.VIRTIO_BLK)), generation=2)
+    gone = msgspec.structs.replace(example(VmIncomingGone), vm=VmId("a"), generation=2)
+    moved = msgspec.structs.replace(example(VmMigrated), vm=VmId("a"), node=N2, generation=2)
+    log.tell(there)
+    assert log.views.why_not("a") == ""
+    log.tell(gone, moved)
+    assert log.views.why_not("a") == "", "what was granted then is given back"
+    log.tell(there, moved)
+    assert "one node alone" in log.views.why_not("a")
+
+
+def test_those_of_a_vm_that_was_found_are_its_own(log: Log) -> None:
+    log.define("a")
+    log.tell(msgspec.structs.replace(example(VmFound), vm=VmId("a"), generation=1))
+    log.tell(noted(("default", "other", DiskBus.VIRTIO_BLK)))
+    assert "one node alone" in log.views.why_not("a")
 
 
 def test_a_guard_is_set_with_what_is_known(log: Log) -> None:
