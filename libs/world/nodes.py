@@ -136,10 +136,10 @@ class NodeProcess:
         """Of the pools that it has, the words that no other pool has."""
         return self._words
 
-    @property
-    def _pools_now(self) -> tuple[PoolNow, ...]:
-        now = self.host.pool.now(files=True)
-        return (now, *(replace(now, name=name, id=id) for name, id in zip(self.world.names[1:], self._words[1:], strict=True)))
+    def _pools_now(self, files: bool = False) -> tuple[PoolNow, ...]:
+        pool = self.host.pool
+        now, others = pool.now(files), zip(self.world.names[1:], self._words[1:], strict=True)
+        return (now, *(replace(now, name=name, id=id, free_mib=pool.free(name)) for name, id in others))
 
     @property
     def now_us(self) -> int:
@@ -191,7 +191,7 @@ class NodeProcess:
         self.later(BEAT_US, self._beat)
 
     def _figures(self) -> None:
-        pools = PoolsBeat(self.name, self.host.boot_id, self.now_us, self._pools_now)
+        pools = PoolsBeat(self.name, self.host.boot_id, self.now_us, self._pools_now(files=True))
         self.world.telemetry(self.name, f"tel.{self.name}.pools", encode(pools))
         fared = self.meter.look(self.host.cpu_times(self.world.net.now_us), (0, 0), self.world.net.now_us)
         if fared is not None:
@@ -226,7 +226,7 @@ class NodeProcess:
 
     def _pools(self) -> None:
         assert self.agent is not None
-        self._do(self.agent.on_pools((self.host.pool.now(),), self.now_us))
+        self._do(self.agent.on_pools(self._pools_now(), self.now_us))
 
     def watch(self) -> None:
         """Look again when something is due."""

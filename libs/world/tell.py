@@ -59,6 +59,8 @@ EVENTS: dict[str, Callable[[Any], str]] = {
     "VmRestartDenied": lambda e: f"{e.vm}: {e.sentence}",
     "VmRecovered": lambda e: f"{e.vm} on {e.node}",
     "VmPanicked": lambda e: f"{e.vm} on {e.node}",
+    "VmRanOutOfSpace": lambda e: f"{e.vm} on {e.node}: {', '.join(disk.pool for disk in e.disks)}",
+    "VmSpaceRegained": _plain("vm"),
     "VerdictReached": lambda e: f"{e.vm} on {e.node}: {e.kind}" + (f": {e.sentence}" if e.sentence else ""),
     "FenceTested": lambda e: f"{e.node}: {'well' if e.ok else e.sentence}",
     "FenceRequested": lambda e: f"{e.node}: {e.want}, reads {e.apart_ms} ms apart",

@@ -59,26 +59,44 @@ def _quick(world: World, step: Step) -> None:
         world.areas[pool].stall_us = world.areas[pool].ack_us = 0
 
 
+def _name(id: str) -> str:
+    """Of a pool on its nodes."""
+    return "second" if id.endswith("-second") else "default"
+
+
 def _gone(gone: bool) -> Way:
     def way(world: World, step: Step) -> None:
         for id in _areas(world, step):
             world.areas[id].gone = gone
             if len(world.names) > 1:
-                name = "second" if id.endswith("-second") else "default"
-                (world.pool.gone.add if gone else world.pool.gone.discard)(name)
+                (world.pool.gone.add if gone else world.pool.gone.discard)(_name(id))
 
     return way
 
 
 def _full(full: bool) -> Way:
+    """Guests that run with a disk there write, and stand still."""
+
     def way(world: World, step: Step) -> None:
         for id in _areas(world, step):
             world.areas[id].full = full
-            for pool in world.pools.values():
-                if pool.id == id:
+            for pool in {pool.id: pool for pool in world.pools.values()}.values():
+                if len(world.names) > 1:
+                    (pool.full.add if full else pool.full.discard)(_name(id))
+                elif pool.id == id:
                     pool.free_mib = 0 if full else pool.size_mib
+        if full:
+            _write(world)
 
     return way
+
+
+def _write(world: World) -> None:
+    for node in world.agents.values():
+        for vm, found in node.host.vms.items():
+            if not (found.idle or found.hung_us or found.halted or node.host.pool.room(found.spec)):
+                node.host.write(vm, world.net.now_us)
+        node.watch()
 
 
 def _of_node(name: str, there: bool) -> Way:

@@ -275,7 +275,7 @@ class SimHost:
                 said, starting = "the watchdog ended it", vm.starting
                 gone = self._end(due.vm, _cause(vm, GoneCause.CRASHED), said)
                 return [SimDone(due.vm, "start", CannotStart(said))] if starting else [gone]
-            case "write" if vm is not None and vm.status == "running" and vm.spec.disks and not self.pool.free_mib:
+            case "write" if vm is not None and vm.status == "running" and not self.pool.room(vm.spec):
                 return [stalled(vm)]
             case "guest-shutdown" | "panic" if vm is not None and vm.status == "running" and not vm.hung_us:
                 vm.status = "panicked" if due.what == "panic" else "shutdown"
@@ -283,7 +283,7 @@ class SimHost:
             case "shutdown" | "pause" | "resume" | "reset" | "witness":
                 writes = vm is not None and vm.status == NO_SPACE and due.what == "resume"
                 done = self._verb(due, vm)
-                return [done, stalled(vm)] if vm is not None and writes and not self.pool.free_mib else [done]
+                return [done, stalled(vm)] if vm is not None and writes and not self.pool.room(vm.spec) else [done]
         return []
 
     def _spawn(self, due: Due, vm: SimVm | None) -> list[SimDone | MachineChanged]:

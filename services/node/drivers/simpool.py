@@ -81,6 +81,8 @@ class SimPool:
     """disks that were opened for a guest with something else on them"""
     gone: set[str] = field(default_factory=set)
     """names of its pools that do not answer: nothing starts from there"""
+    full: set[str] = field(default_factory=set)
+    """names of its pools in which there is no room, whatever is free"""
     size_mib: int = 1024 * 1024
     free_mib: int = 1024 * 1024
     """as somebody says by hand: nothing that guests do takes any"""
@@ -95,11 +97,19 @@ class SimPool:
 
     def now(self, files: bool = False) -> PoolNow:
         """Simulated disks take nothing."""
-        now = PoolNow(name="default", id=self.id, size_mib=self.size_mib, free_mib=self.free_mib)
+        now = PoolNow(name="default", id=self.id, size_mib=self.size_mib, free_mib=self.free("default"))
         if not files:
             return now
         named = tuple(FileNow(file=key.rpartition("/")[2], used_mib=0) for key in sorted(self.disks)[:FILES_MAX])
         return replace(now, disks_mib=0, images_mib=sum(info.size_mib for info in self.images.values()), files=named)
+
+    def free(self, name: str) -> int:
+        """MiB in its pool of that name."""
+        return 0 if name in self.full else self.free_mib
+
+    def room(self, spec: MachineSpec) -> bool:
+        """Whether each of its disks can be written to."""
+        return all(self.free(disk.pool) for disk in _stored(spec))
 
     def come(self, spec: MachineSpec, move: Move) -> None:
         """Empty disks for those that the guest brings; the others are there. Raises CannotStart."""
