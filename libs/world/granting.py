@@ -55,7 +55,7 @@ class HaProcess(HostProcess):
         super().__init__(world, service, name)
         self.grantor: Grantor | None = None
         self._session = 0
-        self._seen = (0, 0, 0)
+        self._changes = self._seen = (0, 0, 0)
         self._members: Mapping[str, Member] = {}
         self._own: tuple[str, ...] = ()
 
@@ -141,6 +141,9 @@ class HaProcess(HostProcess):
         """What the log says by now, where that is something new (as services/ha/runner.py does it)."""
         slots, nodes, fences = self._host().slots, self.views.nodes, self.views.fences
         version = nodes.version + fences.version
+        if (changes := (self.life, version, slots.changes)) == self._changes:
+            return
+        self._changes = changes
         if (self.life, version) != self._seen[:2]:
             self._members = members(self.views)
             self._own = (MAIN, *(LEASE + node for node in nodes.members))

@@ -61,6 +61,7 @@ class GrantorRunner:
         self._members: Mapping[str, Member] = {}
         self._version = (-1, -1)
         self._stamp = -1
+        self._changes = (-1, -1, -1)
         self.grantor = Grantor(f"{place.name}-{place.clock.new_id()[-12:]}")
 
     async def start(self) -> None:
@@ -124,6 +125,9 @@ class GrantorRunner:
         if version != self._version:
             self._version, self._stamp, self._members = version, -1, members(self._views)
         slots = self._place.runner.host.slots
+        if (changes := (*version, slots.changes)) == self._changes:
+            return
+        self._changes = changes
         own = {name: slots[name] for name in (MAIN, *(LEASE + node for node in self._members)) if name in slots}
         stamp = sum(slot.version for slot in own.values())
         if stamp != self._stamp:

@@ -201,6 +201,54 @@ def test_a_log_that_is_away_is_said_and_nothing_stays_behind() -> None:
     assert desk.replies["r3"].version == 2 and desk.host.idle()
 
 
+def test_an_append_that_was_said_to_fail_may_have_been_committed() -> None:
+    """Its event came by the bus while the append was under way: it is part of the state all the same."""
+    desk = Desk()
+    desk.hold = True
+    desk.say("r", Raise(counter="a", by=5))
+    append = desk.held.pop()
+    desk.log.append_now(append.group)
+    desk.hear()
+    desk.hold = False
+    desk.do(desk.host.on_append_failed(append.token, "the connection was lost"))
+    assert desk.replies["r"].status == "unavailable"
+    assert desk.total("a") == 5
+    assert state_bytes(desk.host) == state_bytes(Desk(log=desk.log).host)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_another_wrote_while_an_append_was_under_way_is_not_passed_over(fails: bool) -> None:
+    """Two processes of one service: the other's events are heard before this one's own append is settled."""
+    desk = Desk()
+    desk.hold = True
+    desk.say("r", Raise(counter="a", by=5))
+    append = desk.held.pop()
+    if fails:
+        other_writer(desk.log, "counter-a", 0)
+        desk.hear()
+        desk.hold = False
+        desk.do(desk.host.on_append_failed(append.token, "away"))
+    else:
+        appended = desk.log.append_now(append.group)
+        other_writer(desk.log, "counter-a", 5)
+        desk.hear()
+        desk.hold = False
+        desk.do(desk.host.on_appended(append.token, appended))
+    assert desk.total("a") == (1 if fails else 6)
+    assert state_bytes(desk.host) == state_bytes(Desk(log=desk.log).host)
+
+
+def test_what_another_wrote_while_reactions_were_under_way_is_not_passed_over() -> None:
+    desk = Desk(TOY).say("r", Raise(counter="a", by=2))
+    desk.hold = True
+    desk.hear()
+    append = desk.held.pop()
+    other_writer(desk.log, "counter-all-echo", 0)
+    desk.host.slots.fold(desk.events()[-1], desk.host.events.event(desk.events()[-1]))
+    desk.do(desk.host.on_append_failed(append.token, "away"))
+    assert desk.total("all-echo") == 1
+
+
 def test_a_bug_in_a_decision_harms_nobody_else() -> None:
     desk = Desk().say("r", Break(counter="a")).say("s", Raise(counter="a"))
     assert desk.replies["r"].status == "unavailable" and "ZeroDivisionError" in desk.replies["r"].sentence

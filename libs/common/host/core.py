@@ -192,21 +192,21 @@ class Host:
                 self._commit(job, decision, result.positions[0], out)
             else:
                 self._lost(job, result.stopped, out)
-            out += self._pump(job.stream)
+            out += self._settled(job.stream)
         return self._finish(out)
 
     def on_append_failed(self, token: int, sentence: str) -> list[Effect]:
-        """The log could not take it: nothing was written. Reactions wait for the next tick."""
+        """The log could not take it, or did and could not say so. Reactions wait for the next tick."""
         out: list[Effect] = []
         if token == self._group:
             self._group = 0
             for stream in self.reactions.failed():
-                out += self._pump(stream)
+                out += self._settled(stream)
         elif token in self._inflight:
             job, _ = self._inflight.pop(token)
             self.slots[job.stream].busy = False
             self._answer(job, Reply(status="unavailable", reason="LOG_AWAY", sentence=sentence), out)
-            out += self._pump(job.stream)
+            out += self._settled(job.stream)
         return out + self._drain_bugs()
 
     def _group_appended(self, result: Appended, out: list[Effect]) -> None:
@@ -219,11 +219,12 @@ class Host:
         if lost:
             out += self._read(lost)
         for stream in dict.fromkeys(job.stream for job, _ in pairs):
-            out += self._pump(stream)
+            out += self._settled(stream)
 
     def _commit(self, job: Job, decision: Decision, position: int, out: list[Effect]) -> None:
         if decision.events:
-            slot = self.slots[job.stream] = advance(self.slots[job.stream], job, decision)
+            slot = advance(self.slots[job.stream], job, decision)
+            self.slots.put(job.stream, slot)
             self._order(job.stream, slot)
         reply = decision.reply
         self._answer(job, msgspec.structs.replace(reply, position=position) if decision.events else reply, out)
@@ -240,6 +241,11 @@ class Host:
             self._answer(job, Reply(status="unavailable", reason="CONTENDED", sentence=sentence), out)
         out += self._read(job.stream)
 
+    def _settled(self, stream: str) -> list[Effect]:
+        """Its append is over. What others wrote meanwhile is read before anything else is decided."""
+        slot = self.slots.of(stream)
+        return self._read(stream) if slot.missed > slot.version else self._pump(stream)
+
     def _read(self, stream: str) -> list[Effect]:
         if stream in self._reading:
             return []
@@ -251,7 +257,7 @@ class Host:
         for recorded, event in zip(records, self.events.events(records), strict=True):
             self.slots.fold(recorded, event)
         self._order(stream, self.slots.of(stream))
-        return self._finish(self._pump(stream))
+        return self._finish(self._settled(stream))
 
     # --- events and reactions -------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from libs.common.messages import Command, Envelope, Event, Fact, Meta, Recorded,
 
 @dataclass(slots=True)
 class Slot:
-    """A stream in memory: its folded state, and whose it is."""
+    """A stream in memory: its folded state, and whose it is. busy: an append of our own is under way; missed: the highest version
+    that was heard of and could not be taken, as it came meanwhile, or before one that is missing."""
 
     state: Any
     version: int = 0
@@ -25,6 +26,7 @@ class Slot:
     correlation: str = ""
     trace: str = ""
     busy: bool = False
+    missed: int = 0
 
 
 @dataclass(slots=True)
@@ -118,4 +120,5 @@ def advance(slot: Slot, job: Job, decision: Decision) -> Slot:
     state = job.decider.fold(decision.events, slot.state)
     project, owner = (slot.project, slot.owner) if slot.version else owner_of(job, slot)
     e = job.envelope
-    return Slot(state, slot.version + len(decision.events), project, owner, e.correlation, e.trace, slot.busy)
+    version = slot.version + len(decision.events)
+    return Slot(state, version, project, owner, e.correlation, e.trace, slot.busy, slot.missed)

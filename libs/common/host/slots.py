@@ -15,10 +15,12 @@ from libs.common.registry import UnknownType
 
 
 class Slots(dict[str, Slot]):
-    """Stream -> slot. `of` gives one to a stream that has none yet, in its decider's initial state."""
+    """Stream -> slot. `of` gives one to a stream that has none yet, in its decider's initial state. changes: how often any of them
+    took an event."""
 
     def __init__(self, deciders: Iterable[Decider[Any, Any, Any]]) -> None:
         super().__init__()
+        self.changes = 0
         self._by_kind = MappingProxyType({d.kind: d for d in deciders})
 
     def of(self, stream: str) -> Slot:
@@ -28,21 +30,28 @@ class Slots(dict[str, Slot]):
         return slot
 
     def fold(self, recorded: Recorded, event: Any) -> None:
-        """An own stream's event from the log. While an own append is under way its commit, or the conflict, settles the state.
+        """An own stream's event from the log. One that cannot be taken yet is `missed`, and to be read once the append is settled.
         Raises UnknownType for None: an owner must not pass over what it does not know."""
         decider = self._by_kind.get(recorded.stream.partition("-")[0])
         if decider is None:
             return
         slot = self.of(recorded.stream)
         if slot.busy or recorded.version != slot.version + 1:
+            slot.missed = max(slot.missed, recorded.version)
             return
         if event is None:
             raise UnknownType(recorded.type)
         meta = decode_meta(recorded.meta)
         slot.state = decider.evolve(slot.state, event)
+        self.changes += 1
         if slot.version == 0:
             slot.project, slot.owner = meta.project, meta.owner
         slot.version, slot.correlation, slot.trace = recorded.version, meta.correlation, meta.trace
+
+    def put(self, stream: str, slot: Slot) -> None:
+        """What became of it by events of its own."""
+        self[stream] = slot
+        self.changes += 1
 
     def states(self) -> dict[str, Any]:
         return {stream: slot.state for stream, slot in self.items() if slot.version}
