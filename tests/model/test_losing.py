@@ -36,7 +36,7 @@ from proto.compute import (
 )
 from proto.migration import MigrateVm, VmIncomingGone, VmIncomingRequested, VmMigrationFailed, VmRecallRequested
 from services.compute.model import VM
-from services.compute.states import Absent, Migrating, Stopped, Vm
+from services.compute.states import Absent, Launching, Migrating, Reserving, Stopped, Vm
 from tests.model import migration_story as moves
 from tests.model.compute_story import (
     DEFINED,
@@ -222,7 +222,10 @@ def test_a_restart_that_cannot_be_is_told_and_never_refused() -> None:
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_only_what_stopped_against_its_will_is_restarted(history: tuple[VmEvent, ...]) -> None:
-    vm.given(*history).when(AGAIN).nothing()
+    """Of what is being started already its guard hears that: it asks again should that come to nothing."""
+    events = vm.given(*history).when(AGAIN).events
+    under_way = isinstance(VM.fold(history), Reserving | Launching)
+    assert [type(event) for event in events] == [VmRestartDenied] * under_way
 
 
 def test_a_stop_of_what_is_down_already_is_heard() -> None:
@@ -347,3 +350,12 @@ def test_what_was_to_run_and_somebody_starts_is_to_run_on_where_that_fails() -> 
     assert isinstance(stopped, VmStartFailed) and left == VmLeftStopped(vm=A, node=N2, generation=2)
     ended = VM.fold((*RUNNING, GONE, by_hand, stopped, left))
     assert isinstance(ended, Stopped) and not ended.unwished
+
+
+def test_what_is_being_started_already_is_said_to_its_guard_which_asks_again() -> None:
+    for history in (RESERVING, LAUNCHING):
+        said = VmRestartDenied(vm=A, attempt=1, sentence="it is being started on n1 already, as 1")
+        vm.given(*history).when(AGAIN).then(said)
+    own = (*RUNNING, GONE, AWAY)
+    vm.given(*own).when(AGAIN).nothing()
+    assert vm.given(*own).when(msgspec.structs.replace(AGAIN, attempt=2)).events
