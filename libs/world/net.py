@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
+from typing import Protocol
 
 type Thunk = Callable[[], None]
 type _Due = tuple[int, int, str, str, str, Thunk]
@@ -32,6 +33,16 @@ class Weather:
     late_us: int = 8_000_000
     lost: float = 0.0
     twice: float = 0.0
+
+
+class Watched(Protocol):
+    """Has something changed that the invariants are about?"""
+
+    touched: bool
+    news: bool
+    full: bool
+
+    def step(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -81,22 +92,25 @@ class Net:
             self._serial += 1
             heappush(self._heap, (self.now_us, self._serial, source and "here", target, owner, thunk))
 
-    def step(self, end_us: int) -> bool:
-        """What is next happens, unless that is after `end_us` (then nothing does: False)."""
-        heap = self._heap
-        if not heap or heap[0][0] > end_us:
-            return False
-        due = at_us, _, source, target, owner, thunk = heappop(heap)
-        self.now_us = max(self.now_us, at_us)
-        self.steps += 1
-        if source and (self.cut or self.one_way) and self.lost(source, target, owner):
-            return True
-        if owner in self.paused:
-            self.paused[owner].append(due)
-            return True
-        self.deliveries += bool(source)
-        thunk()
-        return True
+    def run(self, end_us: int, watched: Watched) -> None:
+        """What is due until then happens, one after the other; after each is looked at what it has changed."""
+        heap, paused, cut, one_way = self._heap, self.paused, self.cut, self.one_way
+        while heap and heap[0][0] <= end_us:
+            due = at_us, _, source, target, owner, thunk = heappop(heap)
+            if at_us > self.now_us:
+                self.now_us = at_us
+            self.steps += 1
+            if source and (cut or one_way) and self.lost(source, target, owner):
+                continue
+            if owner in paused:
+                paused[owner].append(due)
+                continue
+            if source:
+                self.deliveries += 1
+            thunk()
+            if watched.touched or watched.news or watched.full:
+                watched.step()
+        self.now_us = max(self.now_us, end_us)
 
     def lost(self, source: str, target: str, owner: str) -> bool:
         """Whether a message is that would arrive now. A way may be cut to one process of the control plane alone."""

@@ -27,7 +27,9 @@ type Draw = Callable[[Random, Story, int], tuple[Step, ...]]
 """what befalls in a phase (0: before the first turn) of a story that has come so far"""
 
 
-PEACE_S = 60.0
+PEACE_S = 30.0
+PEACE_HUNG_S = 60.0
+"""where guests may hang: it takes half a minute to be sure of one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class Shape:
     """turns: at which seconds the tree branches, widths: into how many. seconds: where schedules end. settled: of how many
     schedules one goes on in peace until all is settled and checked so (0: none). calm_s: until when only guests fail."""
 
-    turns: tuple[float, ...] = (5.5, 7.0, 7.8)
-    widths: tuple[int, ...] = (2, 4, 8)
+    turns: tuple[float, ...] = (5.5, 7.0, 8.0)
+    widths: tuple[int, ...] = (2, 2, 24)
     seconds: float = 8.4
     settled: int = 100
     calm_s: float = 0.0
@@ -96,7 +98,8 @@ class _Tree:
         made = Schedule(story, held, held - counted, fault, world.checker.types, world.kinds(), world.guards)
         self.leaves += 1
         if not fault and self.shape.settled and self.leaves % self.shape.settled == 0:
-            made.story, made.types, made.guards = replace(story, peace_s=PEACE_S), made.types.copy(), made.guards.copy()
+            peace_s = PEACE_HUNG_S if story.vitals else PEACE_S
+            made.story, made.types, made.guards = replace(story, peace_s=peace_s), made.types.copy(), made.guards.copy()
             outcome = Outcome(made.story, world)
             with outcome.judging():
                 settle(outcome)

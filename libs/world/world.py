@@ -234,8 +234,4 @@ class World:
         self._run(self.start_us + round(seconds * 1e6))
 
     def _run(self, end_us: int) -> None:
-        net, checker = self.net, self.checker
-        while net.step(end_us):
-            if checker.touched or checker.news or checker.full:
-                checker.step()
-        net.now_us = max(net.now_us, end_us)
+        self.net.run(end_us, self.checker)
