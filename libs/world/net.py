@@ -97,8 +97,7 @@ class Net:
         heap, paused, cut, one_way = self._heap, self.paused, self.cut, self.one_way
         while heap and heap[0][0] <= end_us:
             due = at_us, _, source, target, owner, thunk = heappop(heap)
-            if at_us > self.now_us:
-                self.now_us = at_us
+            self.now_us = max(self.now_us, at_us)
             self.steps += 1
             if source and (cut or one_way) and self.lost(source, target, owner):
                 continue

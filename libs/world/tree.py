@@ -28,8 +28,8 @@ type Draw = Callable[[Random, Story, int], tuple[Step, ...]]
 
 
 PEACE_S = 30.0
-PEACE_HUNG_S = 60.0
-"""where guests may hang: it takes half a minute to be sure of one"""
+PEACE_LONG_S = 60.0
+"""where guests may hang, as it takes half a minute to be sure of one, and where a fence device may take a node away once more"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class _Tree:
         made = Schedule(story, held, held - counted, fault, world.checker.types, world.kinds(), world.guards)
         self.leaves += 1
         if not fault and self.shape.settled and self.leaves % self.shape.settled == 0:
-            peace_s = PEACE_HUNG_S if story.vitals else PEACE_S
+            peace_s = PEACE_LONG_S if story.vitals or story.fences else PEACE_S
             made.story, made.types, made.guards = replace(story, peace_s=peace_s), made.types.copy(), made.guards.copy()
             outcome = Outcome(made.story, world)
             with outcome.judging():

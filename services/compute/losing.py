@@ -105,8 +105,8 @@ def restart(command: RestartVm, vm: Vm) -> Sequence[VmEvent]:
     """Never refused: its guard hears of it from the log. Of one that is being started already, by hand or at an earlier word of its
     guard, that is said too: if that start comes to nothing, the guard is to ask again."""
     if isinstance(vm, Reserving | Launching) and vm.attempt != command.attempt:
-        said = f"it is being started on {vm.node} already, as {vm.generation}"
-        return [VmRestartDenied(vm=vm.id, attempt=command.attempt, sentence=said)]
+        already = f"it is being started on {vm.node} already, as {vm.generation}"
+        return [VmRestartDenied(vm=vm.id, attempt=command.attempt, sentence=already)]
     if isinstance(vm, Absent) or not isinstance(vm, Stopped) or not vm.unwished:
         return ()
     try:
