@@ -124,8 +124,8 @@ class LeaseChecks:
         watchdog = node.watchdog
         if vm.status == "incoming" and (watchdog.holder is None or watchdog.holder.state is not State.HELD):
             return True
-        unable = watchdog.holder is None or watchdog.owner in node.world.net.paused or node.host.frozen or "" in self.hurt
-        late = bool({"watchdog_kill", "watchdog_stop", "kills_slow", "node_stop", "suspend"} & self.hurt.get(node.name, set()))
+        unable = watchdog.holder is None or watchdog.owner in node.world.net.paused or node.host.frozen
+        late = bool({"watchdog_kill", "watchdog_stop", "kills_slow", "node_stop", "suspend"} & self._reasons(node.name))
         return node.host.pool.locking and (unable or late)
 
     def _waits(self) -> bool:
