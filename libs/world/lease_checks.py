@@ -3,7 +3,7 @@ looked at, which no service can see.
 
     S2  NodeLost by a spent lease: by the node's own clock its lease has ended, whoever of it still hears that. No later renewal
         revives it. A VM that is taken to have ended by a proof has no process there that could write: none, or one that is not
-        scheduled and whose disks the storage keeps locked, or one that waits for its guest where there is no lease
+        scheduled and whose disks the storage keeps locked
     S3  epochs and terms only rise: NodeLost once per epoch, a node's and its record's epochs never fall
     S5  a node that was fenced, or has acknowledged, runs nothing of what was asked for. A device that lied may be believed only
         where the storage locks
@@ -117,13 +117,10 @@ class LeaseChecks:
         return bmc is not None and bmc.lied == node.host.boot_id and node.host.pool.locking
 
     def _held(self, node: NodeProcess, vm: SimVm) -> bool:
-        """It cannot be ended yet, as its watchdog is not scheduled or not there; its disks are locked as long as it is. Or it only
-        waits, on a node that was started anew and has no lease, without which it is not activated: its disks are not open."""
+        """It cannot be ended yet, as its watchdog is not scheduled or not there; its disks are locked as long as it is."""
         if self._deceived(node):
             return True
         watchdog = node.watchdog
-        if vm.status == "incoming" and (watchdog.holder is None or watchdog.holder.state is not State.HELD):
-            return True
         unable = watchdog.holder is None or watchdog.owner in node.world.net.paused or node.host.frozen
         late = bool({"watchdog_kill", "watchdog_stop", "kills_slow", "node_stop", "suspend"} & self._reasons(node.name))
         return node.host.pool.locking and (unable or late)

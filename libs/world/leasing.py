@@ -25,14 +25,14 @@ from proto.lease import (
     ReportReturned,
 )
 from proto.machine import MachineSpec
-from services.node.leasing import forgotten
+from services.node.leasing import RUNS, STARTS, forgotten
 
 if TYPE_CHECKING:
     from libs.world.nodes import NodeProcess
 
 BEAT_US = 1_000_000
 PROBE_US = 2_000
-GUARDED = frozenset({"start", "activate", "resume"})
+GUARDED = frozenset((*STARTS, *RUNS))
 """verbs of the agent that a guarded VM may do under a lease only"""
 HOLDS = (State.HELD, State.PAUSED)
 
