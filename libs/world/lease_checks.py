@@ -149,15 +149,20 @@ class LeaseChecks:
             self._fail(f"S6: {node} pauses {list(vms)}, and nothing has befallen it but {sorted(self._reasons(node))}")
 
     def slain(self, node: str, vms: tuple[str, ...]) -> None:
-        if vms and not self._reasons(node) & (OF_NODES | LETTERS):
+        """On a lossy network a node may be asked by letter though nothing has befallen it: enough of what it says is lost."""
+        if vms and self._calm and not self._reasons(node) & (OF_NODES | LETTERS):
             self._fail(f"S6: {node} ends {list(vms)}, and nothing has befallen it but {sorted(self._reasons(node))}")
 
     def cut_off(self, node: NodeProcess) -> None:
         """Its fence device is about to cut its power, upon an order."""
-        calm = not (self.world.net.weather.lost or self.world.net.weather.late)
-        if calm and not self.world.peace and not self._reasons(node.name) & (OF_NODES | CUTS):
+        if self._calm and not self.world.peace and not self._reasons(node.name) & (OF_NODES | CUTS):
             self._fail(f"S6: the power of {node.name} is cut, and nothing has befallen it but {sorted(self._reasons(node.name))}")
         self.hurt.setdefault(node.name, set()).add("power")
+
+    @property
+    def _calm(self) -> bool:
+        weather = self.world.net.weather
+        return not (weather.lost or weather.late)
 
     def _reasons(self, node: str) -> set[str]:
         return self.hurt.get(node, set()) | self.hurt.get("", set())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 
 from proto.machine import Disk, DiskBus, DiskFormat
 from proto.space import PoolKind
-from services.node.drivers import NO_SPACE, Driver
+from services.node.drivers import NO_SPACE, Driver, GuestSilent
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimulatedDriver
 from tests.contract.driver_rigs import QemuRig, SimRig, guest_up, rig_of, told
@@ -88,7 +89,8 @@ class Node:
         digest = await in_guest(driver, "md5sum < /run/data")
         self.pool.fill(leave_kib=4 * 1024)
         write = f"dd if=/run/data of={device} bs=64k conv=fsync && echo whole > /run/done"
-        await in_guest(driver, f"rm -f /run/done; ({write}) > /run/said 2>&1 &")
+        with suppress(GuestSilent):  # it may stand still before its agent has said that the program was started
+            await in_guest(driver, f"rm -f /run/done; ({write}) > /run/said 2>&1 &", 5.0)
         change = await told(changes, NO_SPACE)
         assert change.full == (slot,)
         return digest

@@ -27,6 +27,8 @@ DROPPED_BYTES_MAX = 64 * 1024 * 1024
 RESYNC_S, RESYNC_S_MAX = 2.0, 16.0
 """how long the first, and each later, word to get in step is waited for before it is said again; doubled each time"""
 ADDRESSES_MAX = 64
+STATUS_S_MIN = 2.0
+"""how long an agent has at least to say whether a program has ended"""
 
 
 class GuestRefused(Exception):
@@ -130,7 +132,8 @@ class GuestAgent:
         return text if len(text) == 36 else ""
 
     async def exec(self, argv: tuple[str, ...], input: bytes, timeout_s: float) -> ExecResult:
-        """Run a program. What the program or the agent refuses is in the result; raises GuestSilent only."""
+        """Run a program for so long at most. What the program or the agent refuses is in the result; raises GuestSilent only. An agent
+        that is asked about it at the very end has its time to answer all the same: the program is late, not the agent."""
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": True}
         if input:
             arguments["input-data"] = base64.b64encode(input).decode()
@@ -144,7 +147,7 @@ class GuestAgent:
                 if left_s <= 0:
                     error = f"still running after {timeout_s} s (process {pid} in the guest); its output is lost"
                     return ExecResult(exit_code=-1, error=error)
-                status = await self.ask("guest-exec-status", {"pid": pid}, timeout_s=left_s)
+                status = await self.ask("guest-exec-status", {"pid": pid}, timeout_s=max(left_s, STATUS_S_MIN))
                 done = msgspec.convert(status, _ExecStatus)
                 if done.exited:
                     return _result(done)
