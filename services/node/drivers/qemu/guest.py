@@ -132,8 +132,8 @@ class GuestAgent:
         return text if len(text) == 36 else ""
 
     async def exec(self, argv: tuple[str, ...], input: bytes, timeout_s: float) -> ExecResult:
-        """Run a program for so long at most. What the program or the agent refuses is in the result; raises GuestSilent only. An agent
-        that is asked about it at the very end has its time to answer all the same: the program is late, not the agent."""
+        """Run a program for so long at most. What the program or the agent refuses is in the result; raises GuestSilent only. An
+        agent that is asked about it at the very end has its time to answer all the same: the program is late, not the agent."""
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": True}
         if input:
             arguments["input-data"] = base64.b64encode(input).decode()
