@@ -40,7 +40,7 @@ class Shape:
     turns: tuple[float, ...] = (5.5, 7.0, 8.0)
     widths: tuple[int, ...] = (2, 2, 24)
     seconds: float = 8.4
-    settled: int = 100
+    settled: int = 200
     calm_s: float = 0.0
 
 

@@ -27,12 +27,16 @@ from libs.world.tree import Shape, grown
 
 BATCH = 20
 """trees that one process does before it is counted"""
-CLOSE = Shape(settled=100)
+CLOSE = Shape()
+DENSE = Shape(settled=8)
+"""many go on until all has settled: what is forgotten shows in peace only"""
 LONG = Shape(turns=(7.0,), widths=(3,), seconds=30.0, settled=3)
 HANGS = Shape(turns=(23.5, 25.0, 26.0), seconds=26.4, calm_s=18.0)
 """guests hang, and are found, which takes more than 20 s, around the failover of a node that goes away later"""
 LONG_EVERY = 40
 """one tree of so many is followed long after its failover"""
+DENSE_EVERY = 20
+"""one of so many has many schedules that are followed until all has settled"""
 HANGS_EVERY = 5
 """and of those in which guests' signs of life are looked at, one of so many has its failover when hangs are found"""
 
@@ -49,6 +53,8 @@ class State(msgspec.Struct):
 def shape_of(tree: int) -> Shape:
     if tree % LONG_EVERY == LONG_EVERY - 1:
         return LONG
+    if tree % DENSE_EVERY == DENSE_EVERY // 2:
+        return DENSE
     return HANGS if tree % HANGS_EVERY == HANGS_EVERY - 1 and begun(tree).vitals else CLOSE
 
 
