@@ -227,11 +227,8 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Raises AssertionError with the seed when an invariant does not hold."""
-        self._run(self.net.now_us + round(seconds * 1e6))
+        self.net.run(self.net.now_us + round(seconds * 1e6), self.checker)
 
     def run_to(self, seconds: float) -> None:
         """Of the story (`begun`)."""
-        self._run(self.start_us + round(seconds * 1e6))
-
-    def _run(self, end_us: int) -> None:
-        self.net.run(end_us, self.checker)
+        self.net.run(self.start_us + round(seconds * 1e6), self.checker)
