@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 BEAT_S = FAST.beat_us / 1e6
 GRANT_S_MAX = 2.5
 """an answer that took longer hardly renews anything; the next was asked for meanwhile"""
-ASKED_MAX = 3
+ASKED_MAX = 16
+"""unanswered at a time: as many as a paused node asks in a hurry (docs/ha.md) until the first of them is given up. Were it fewer,
+those that were asked of a grantor that could not hear would keep a node from asking once it can."""
 RETURN_S = 0.5
 DOOMED_S = 60.0
 STARTS = ("start", "receive")

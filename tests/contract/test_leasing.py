@@ -30,7 +30,7 @@ from tests.contract.driver_rigs import machine_spec
 from tests.contract.watchdog_rig import Rig
 
 N1 = NodeId("n1")
-LEASE_US = 2_500_000
+LEASE_US = 5_000_000
 WORD = "5a5a5a5a"
 
 

@@ -1,5 +1,8 @@
-"""A node whose power was away for two seconds: its new boot is clean, and refused as long as the lease of the former is waited out.
-It says so until it is believed; said once only, it would never have a lease again."""
+"""What an agent makes of its watchdog's words, and of a cluster that does not answer.
+
+A node whose power was away for two seconds: its new boot is clean, and refused as long as the lease of the former is waited out.
+It says so until it is believed; said once only, it would never have a lease again. A paused node asks in a hurry, though nobody has
+answered what it asked before."""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from libs.common.bus import Incoming
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.messages import Fact, NodeId, Reply
 from libs.lease import words
 from proto.lease import ReportReturned
 from services.node.leasing import Leasing
+from services.watchdog.app import HURRIES
 
 REFUSED = Reply(status="refused", reason="NOT_LOST", sentence="n1 was not declared lost in epoch 1")
 ACCEPTED = Reply(status="accepted")
@@ -37,6 +42,10 @@ class Watchdog:
         while await reader.read(65_536):
             continue
 
+    def hurry(self) -> None:
+        assert self.writer is not None
+        self.writer.write(words.line("ask"))
+
     def say(self, epoch: int, own: str = "ended", clean: bool = True) -> None:
         assert self.writer is not None
         state: dict[str, Any] = {
@@ -53,8 +62,9 @@ class Node:
         self.watchdog = Watchdog()
         self.told: list[ReportReturned] = []
         self.answers: list[Reply | None] = []
+        self.hub = Hub()
         self.leasing = Leasing(
-            NodeId("n1"), "second", state, MemoryBus(Hub(), name="n1"), self._learn, self._tell, lambda: None
+            NodeId("n1"), "second", state, MemoryBus(self.hub, name="n1"), self._learn, self._tell, lambda: None
         )
 
     async def _learn(self, vms: dict[str, int]) -> tuple[str, ...] | None:
@@ -115,3 +125,20 @@ async def test_a_lease_that_runs_is_not_told_of(node: Node) -> None:
     node.watchdog.say(epoch=4)
     await until(lambda: node.told[-1].epoch == 4)
     assert [one.epoch for one in node.told] == [1, 4]
+
+
+async def test_two_seconds_of_questions_that_nobody_answers_keep_it_from_asking_no_more(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.node.leasing.GRANT_S_MAX", 60.0)  # none is given up meanwhile
+    asked: list[Incoming] = []
+
+    async def silent(message: Incoming) -> None:
+        asked.append(message)
+
+    await MemoryBus(node.hub, name="control").serve("lease.n1", silent)
+    await node.leasing.start()
+    node.watchdog.say(epoch=1, own="paused", clean=False)
+    for so_far in range(2 * HURRIES):
+        await until(lambda least=so_far: len(asked) > least)  # type: ignore[misc]
+        node.watchdog.hurry()
