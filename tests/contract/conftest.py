@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from libs.common.log.migrate import migrate
+from services.node.drivers.qemu.driver import QemuDriver
 from tests.contract.canned_gateway import Canned, canned_gateway
 from tests.contract.cli_rig import Ctl, here
+from tests.contract.driver_account import account
+from tests.contract.driver_rigs import QemuRig
 from tests.contract.gateway_rig import Rig, rig
 from tests.servers import Postgres
 
@@ -63,3 +66,16 @@ def ctl(gateway: Canned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     """Runs asvctl in this process, as admin."""
     monkeypatch.setenv("COLUMNS", "200")
     return here(monkeypatch, capfd, tmp_path / "nowhere", gateway.api, "admin")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test with real VMs comes with what is to be known of these."""
+    report = yield
+    given = getattr(item, "funcargs", {})
+    if report.failed and report.when == "call" and isinstance(rigged := given.get("rig"), QemuRig):
+        drivers = [one for one in given.values() if isinstance(one, QemuDriver)]
+        report.sections += list(account(rigged.top, drivers))
+    return report
