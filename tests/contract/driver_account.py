@@ -27,7 +27,8 @@ def account(top: Path, drivers: Iterable[QemuDriver]) -> Iterator[tuple[str, str
         yield f"QEMU of {place.relative_to(top)}", "\n".join([*_said(place), *_printed(place)])
     for driver in drivers:
         for vm, running in driver._fleet.vms.items():
-            yield f"console of {vm}, generation {running.record.generation}", bytes(running.console._ring).decode(errors="replace")[-TAIL_CHARS:]
+            said = bytes(running.console._ring).decode(errors="replace")
+            yield f"console of {vm}, generation {running.record.generation}", said[-TAIL_CHARS:]
 
 
 def _printed(place: Path) -> list[str]:
