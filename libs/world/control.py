@@ -13,6 +13,7 @@ from libs.common.host.relay import Relay
 from libs.common.host.service import Service
 from libs.common.log import Head, LogError, Unavailable
 from libs.common.messages import Command, Delivered, Recorded, Reply
+from libs.common.steady import Steady
 from libs.world.branch import branched
 from libs.world.clocks import Clock
 from libs.world.decoding import registries
@@ -44,6 +45,7 @@ class HostProcess:
         self.name = name or service.name
         self.host: Host | None = None
         self.clock = Clock(world.net)
+        self.steady = Steady()
         self.dark = False
         """it reaches neither log nor bus"""
         self.life = 0
@@ -55,7 +57,7 @@ class HostProcess:
     @property
     def now_us(self) -> int:
         """What it takes the time of day to be."""
-        return self.clock.wall_us
+        return self.steady.at(self.clock.wall_us)
 
     def begin(self) -> None:
         world = self.world
@@ -66,6 +68,7 @@ class HostProcess:
             return
         self.life += 1
         head = world.log.head_now()
+        self.steady = Steady(head.at_us)
         self.host = host = self._folded(head)
         self._do(host.ready(head.incarnation, self.now_us))
         self._polls = False
@@ -131,6 +134,8 @@ class HostProcess:
 
     def _hear(self, records: Sequence[Recorded]) -> None:
         assert self.host is not None
+        if records:
+            self.steady.heard(records[-1].at_us)
         self._do(self.host.on_events(records, self.now_us))
 
     def wake(self) -> None:

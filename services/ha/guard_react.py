@@ -117,7 +117,7 @@ def enrich(command: Any, views: GuardViews, now_us: int) -> Any:
             priority = views.priorities.get(command.vm, command.priority)
             return replace(command, priority=priority, why_not=views.why_not(command.vm))
         case WantRestart():
-            return _turn(command, views, views.time(now_us))
+            return _turn(command, views, now_us)
         case _:
             return command
 
@@ -138,4 +138,4 @@ def _turn(command: WantRestart, views: GuardViews, now_us: int) -> WantRestart:
 
 def look(now_us: int, views: GuardViews) -> Iterator[Command]:
     """Whose turn it is by now."""
-    yield from _next(views.time(now_us), views)
+    yield from _next(now_us, views)

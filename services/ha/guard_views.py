@@ -82,11 +82,9 @@ class Waiting:
 class _Derived:
     """Beside the fields of the views, which go into snapshots: what is made of them."""
 
-    __slots__ = ("ahead_us", "counts", "log_us", "told")
+    __slots__ = ("counts", "told")
     told: tuple[int, dict[str, str]]
     counts: dict[str, Counter[str]]
-    log_us: int
-    ahead_us: int | None
 
 
 @dataclass(slots=True)
@@ -114,7 +112,6 @@ class GuardViews(_Derived):
 
     def __post_init__(self) -> None:
         self.told = (-1, {})  # type: ignore[misc]  # mypy sees own slots only
-        self.log_us, self.ahead_us = 0, None  # type: ignore[misc]
         self._count()
 
     def _count(self) -> None:
@@ -123,7 +120,6 @@ class GuardViews(_Derived):
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         self.told = (-1, {})  # type: ignore[misc]
-        self.log_us, self.ahead_us = recorded.at_us, None  # type: ignore[misc]
         if isinstance(event, CHANGES):
             self.changed = recorded.position
         match event:
@@ -227,12 +223,6 @@ class GuardViews(_Derived):
         """Something may be restarted. (While ha is held nothing is declared lost; what ended before starts all the same.)"""
         over = 0 < self.disarmed_until_us <= now_us
         return not self.disarmed or over
-
-    def time(self, now_us: int) -> int:
-        """What turns go by: the process's clock, but never before what the log holds already, as clocks are set back."""
-        if self.ahead_us is None:
-            self.ahead_us = max(0, self.log_us - now_us)  # type: ignore[misc]
-        return now_us + self.ahead_us
 
     def awaits(self, vm: str) -> list[str]:
         """Those of its `after` that are to run and do not, or whose node is lost."""

@@ -70,7 +70,7 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
         companion
         for runner in runners
         if isinstance(runner, Runner)
-        for companion in beside(runner.name, Place(runner, bus, clock, config.postgres_dsn, name, config.secrets_key))
+        for companion in beside(runner.name, Place(runner, bus, runner.clock, config.postgres_dsn, name, config.secrets_key))
     ]
     for companion in companions:
         await companion.start()

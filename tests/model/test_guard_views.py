@@ -135,18 +135,6 @@ def test_no_more_than_so_many_at_once(log: Log) -> None:
     assert log.turns() == ["c"]
 
 
-def test_turns_go_by_no_time_before_what_the_log_holds(log: Log) -> None:
-    """The process's clock was set back by hours."""
-    log.now_us = 7200 * S
-    log.owe("a", at_us=7200 * S)
-    assert log.turns(5 * S) == []
-    assert log.views.time(5 * S) == 7200 * S
-    assert log.turns(log.views.time(6 * S)) == ["a"]
-    assert log.views.time(7300 * S) == 7300 * S + 7195 * S, "until the log says more"
-    log.tell(HaArmed())
-    assert log.views.time(7300 * S) == 7300 * S
-
-
 def test_nothing_while_disarmed_and_while_held_what_is_owed_already(log: Log) -> None:
     log.owe("a")
     log.tell(HaDisarmed(reason="r", until_us=50))

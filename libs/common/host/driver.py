@@ -23,6 +23,7 @@ from libs.common.host.tasks import Tasks, answer
 from libs.common.log import Appended, EventLog, Fenced, LogError
 from libs.common.messages import Command, Recorded, encode
 from libs.common.registry import Downcast, Upcast
+from libs.common.steady import SteadyClock
 from libs.common.telemetry import span
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class Runner:
         self.host = Host(service, upcasts, downcasts)
         self._log = events
         self._bus = bus
-        self._clock = clock
+        self.clock = SteadyClock(clock)
         self._tasks = Tasks()
         self._feed: Feed | None = None
         self._room = asyncio.Event()
@@ -70,12 +71,13 @@ class Runner:
         """Fold the log, then serve. Raises LogError, BusError."""
         host = self.host
         head = await self._log.head()
+        self.clock.heard(head.at_us)
         reacted = await self._log.consumer_position(host.reactions.consumer)
         after = snapshots.restore(host, await self._log.load_snapshot(host.service.name))
         async for chunk in self._log.replay(after, head.position):
             host.fold(chunk, reacted)
         self._snapped = after
-        self._do(host.ready(head.incarnation, self._clock.now_us()))
+        self._do(host.ready(head.incarnation, self.clock.now_us()))
         name = host.service.name
         self._feed = await self._bus.feed(consumer(host.reactions.consumer, self._process))
         await self._bus.serve(f"cmd.{name}.*", self._command, queue=name)
@@ -113,7 +115,7 @@ class Runner:
 
     def say(self, *commands: Command) -> None:
         """This service's own commands, ticks among them, at once: what its process has found out. In the event loop only."""
-        self._do(self.host.on_own(commands, self._clock.now_us(), self._ids()))
+        self._do(self.host.on_own(commands, self.clock.now_us(), self._ids()))
 
     # --- in -------------------------------------------------------------------------------------------------------
 
@@ -122,17 +124,17 @@ class Runner:
         node = second if first == "fact" else ""
         stream = rest[0] if first == "cmd" and rest else ""
         self.counts.commands += 1
-        self._do(self.host.on_command(message, message.data, self._clock.now_us(), node, stream))
+        self._do(self.host.on_command(message, message.data, self.clock.now_us(), node, stream))
 
     def _telemetry(self, message: Incoming) -> None:
-        self.host.on_telemetry(message.subject, message.data, self._clock.now_us())
+        self.host.on_telemetry(message.subject, message.data, self.clock.now_us())
 
     async def _tick(self) -> None:
         ticks = 0
         while True:
             await asyncio.sleep(TICK_S)
             ticks += 1
-            self._do(self.host.on_tick(self._clock.now_us(), self._ids()))
+            self._do(self.host.on_tick(self.clock.now_us(), self._ids()))
             if ticks % MARK_TICKS == 0:
                 self._do(self.host.on_mark())
                 await self._look()
@@ -166,7 +168,7 @@ class Runner:
 
     def _ids(self) -> Iterator[str]:
         while True:
-            yield self._clock.new_id()
+            yield self.clock.new_id()
 
     async def _follow(self) -> None:
         """Events in log order, live from the bus; what is missing there comes from the log."""
@@ -176,7 +178,9 @@ class Runner:
                     self._room.clear()
                     await asyncio.wait_for(self._room.wait(), TICK_S)
                 records = await self._fetch()
-                self._do(self.host.on_events(records, self._clock.now_us()))
+                if records:
+                    self.clock.heard(records[-1].at_us)
+                self._do(self.host.on_events(records, self.clock.now_us()))
             except TimeoutError:
                 continue
             except Fenced as error:
