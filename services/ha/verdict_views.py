@@ -106,8 +106,8 @@ class VitalsViews:
                 self.disarmed = False
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
-            case VmReset(vm=vm) if (ward := self.wards.get(vm)) is not None and (node := self.nodes.get(ward.node)) is not None:
-                node.vms.pop(vm, None)  # what was told is of the boot before
+            case VmReset(vm=vm) if (ward := self.wards.get(vm)) is not None and ward.node in self.nodes:
+                self.nodes[ward.node].vms.pop(vm, None)  # what was told is of the boot before
             case _ if (ward := self.wards.get(getattr(event, "vm", ""))) is not None:
                 _follow(ward, recorded, event)
 
