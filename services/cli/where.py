@@ -2,6 +2,7 @@
 
     --api, ASV_API            else `api` in cluster.json of the state folder ($ASV_HOME, /var/lib/asv for root, ~/.local/share/asv)
     --token, ASV_TOKEN, ASV_TOKEN_FILE            else the token file that cluster.json names
+    --log, ASV_LOG            else `log` in cluster.json: for the tools that read the log itself
 
 The local cluster's token is never sent to another address than the local cluster's.
 """
@@ -53,6 +54,15 @@ def find(environ: Mapping[str, str], api: str = "", token: str = "", *, token_ne
     if not found and token_needed:
         raise Failure(DENIED, f"no token for {chosen}", "give one by --token, ASV_TOKEN or ASV_TOKEN_FILE")
     return Where(chosen, found)
+
+
+def find_log(environ: Mapping[str, str], log: str = "") -> str:
+    """Where the log itself is, as libs/past/where.py takes it. Raises Failure where nothing says it."""
+    found = log or environ.get("ASV_LOG", "") or str(_local(home(environ) / "cluster.json").get("log") or "")
+    if not found:
+        here = home(environ) / "cluster.json"
+        raise Failure(UNREACHABLE, f"no log is known here: {here} names none", "say where it is by --log or ASV_LOG")
+    return found
 
 
 def _local(path: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class ChildRecord(msgspec.Struct, kw_only=True):
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """ports: by process name, kept over restarts; memory_mib: what each node may use of this host, 0: its share;
+    """ports: by process name, kept over restarts; log: where the log is read, by the role that cannot write it.
+    memory_mib: what each node may use of this host, 0: its share;
     outside: folders beyond the home, removed by destroy.
     apart: each node's processes live in its network namespace. state: stopped, starting, healthy, stopping."""
 
@@ -30,6 +31,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     separate: bool = False
     apart: bool = False
     driver: str = ""
+    log: str = ""
     memory_mib: int = 0
     supervisor: Mark | None = None
     children: dict[str, ChildRecord] = {}

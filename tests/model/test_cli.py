@@ -14,7 +14,7 @@ from services.cli.events import line, messages, speaks_of
 from services.cli.failure import DENIED, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, Failure, code_of
 from services.cli.guest import stripped
 from services.cli.main import split
-from services.cli.where import Where, find
+from services.cli.where import Where, find, find_log
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,15 @@ def test_the_local_cluster_is_found_by_itself(home: dict[str, str]) -> None:
     assert find(home) == Where("http://127.0.0.1:8123", "local-token")
     assert find(home | {"ASV_TOKEN": "mine"}).token == "mine"
     assert find(home | {"ASV_TOKEN": "mine"}, token="option").token == "option"
+
+
+def test_the_local_log_is_found_by_itself(home: dict[str, str]) -> None:
+    with pytest.raises(Failure, match="no log is known here"):
+        find_log(home)
+    (Path(home["ASV_HOME"]) / "cluster.json").write_text(json.dumps({"log": "postgresql://local"}))
+    assert find_log(home) == "postgresql://local"
+    assert find_log(home | {"ASV_LOG": "postgresql://told"}) == "postgresql://told"
+    assert find_log(home | {"ASV_LOG": "postgresql://told"}, "postgresql://option") == "postgresql://option"
 
 
 def test_a_cluster_file_without_api_is_understood_by_its_ports(tmp_path: Path) -> None:

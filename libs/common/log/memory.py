@@ -7,7 +7,7 @@ coroutines of the contract wrap them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -97,6 +97,11 @@ class MemoryLog:
         self._check()
         kept = self._commands.get(id)
         return None if kept is None else kept.answer
+
+    def commands_now(self) -> Mapping[str, KeptCommand]:
+        """All of them by id, in the order in which they were written."""
+        self._check()
+        return self._commands
 
     def consumer_position_now(self, consumer: str) -> int:
         self._check()
