@@ -111,6 +111,7 @@ class NodeProcess:
             self.life += 1
             self.host.drop_agent()
             self.world.net.resume(self.owner)
+            self.watchdog.left()
 
     def power_off(self) -> None:
         self.crash()

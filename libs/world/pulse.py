@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BEAT_US = round(BEAT_S * 1e6)
 RESET_US = 3_000_000
-"""a guest that panicked may be reset by hand while the verdict on it is under way: it is started anew once more"""
+"""a guest that is dead may be reset by hand while the verdict on it is under way: it is started anew once more"""
 
 
 class NodePulse:
@@ -121,7 +121,7 @@ class Guests:
         vm = node.host.vms.get(event.vm) if node is not None else None
         if vm is None or vm.spec.generation != event.generation or dead(vm):
             return
-        if event.kind is Kind.HANG or self.world.net.now_us - vm.running_us > RESET_US:
+        if self.world.net.now_us - vm.running_us > RESET_US:
             said = f"{event.vm} on {event.node} is judged ({event.kind}: {event.sentence})"
             self.world.checker.fail(f"S14: {said}, and its guest lives")
 

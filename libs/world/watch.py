@@ -93,6 +93,15 @@ class Watch:
         """A start, and the like, that was allowed has come to its end."""
         self.local(lambda holder: self._do(holder.over(self.now_us, vm)))
 
+    def left(self) -> None:
+        """Its agent is gone: what that had begun is over, and what came of it is seen."""
+        self.local(self._all_over)
+
+    def _all_over(self, holder: Holder) -> None:
+        self._do(holder.seen(self.now_us, self._guarded()))
+        for vm in sorted(holder.pending):
+            self._do(holder.over(self.now_us, vm))
+
     def may(self, vm: str) -> str:
         """Whether that VM may start, be activated, or go on: why not."""
         if self.holder is None or self.owner in self.net.paused:

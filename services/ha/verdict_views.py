@@ -22,6 +22,7 @@ from proto.compute import (
     VmFound,
     VmPaused,
     VmPauseRequested,
+    VmReset,
     VmResumed,
     VmResumeRequested,
     VmStarted,
@@ -51,7 +52,7 @@ FRESH_US = round(4 * BEAT_S * 1e6)
 """what a node said longer ago says nothing of now"""
 FOLLOWS = (
     *(VmStarted, VmFound, VmStopRequested, VmStopped, VmPauseRequested, VmPaused, VmResumed, VmDeleted, NodeRemoved),
-    *(VmMigrationRequested, VmMigrationEnded, VmIncomingGone, VmPanicked, VmPanicOver, VmResumeRequested),
+    *(VmMigrationRequested, VmMigrationEnded, VmIncomingGone, VmPanicked, VmPanicOver, VmResumeRequested, VmReset),
 )
 """events of others that this is made of"""
 
@@ -105,6 +106,8 @@ class VitalsViews:
                 self.disarmed = False
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
+            case VmReset(vm=vm) if (ward := self.wards.get(vm)) is not None and ward.node in self.nodes:
+                self.nodes[ward.node].vms.pop(vm, None)  # what was told is of the boot before
             case _ if (ward := self.wards.get(getattr(event, "vm", ""))) is not None:
                 _follow(ward, recorded, event)
 

@@ -16,6 +16,7 @@ from proto.compute import (
     Seen,
     StopVm,
     VmPauseRequested,
+    VmReset,
     VmResumeRequested,
     VmStarted,
     VmStopped,
@@ -263,6 +264,15 @@ def test_a_pause_that_was_taken_back_before_it_was_seen_holds_nothing() -> None:
     world.says(VmPauseRequested(vm=WEB, generation=1))
     assert not world.beat(SILENT, STILL, SPINS).events
     world.says(VmResumeRequested(vm=WEB, generation=1))
+    assert world.beat(SILENT, STILL, SPINS).kinds == [Kind.HANG]
+
+
+def test_what_was_told_before_a_reset_is_of_the_boot_before() -> None:
+    world = World()
+    hung = VmVitals("web-1", 1, 500, (SILENT, STILL, SPINS), "")
+    world.views.hear("tel.n1.vitals", encode(VitalsBeat("n1", "b", world.now_us, 1, False, (hung,))), world.now_us)
+    world.says(VmReset(vm=WEB, generation=1, resets=1))
+    assert world.ticks(5).kinds == []
     assert world.beat(SILENT, STILL, SPINS).kinds == [Kind.HANG]
 
 
