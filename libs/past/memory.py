@@ -39,6 +39,14 @@ class MemoryPast:
     async def eventless(self, stream: str, limit: int = 100) -> list[Eventless]:
         return await self._log.eventless(stream, limit)
 
+    async def unwritten(self, after_us: int = 0) -> AsyncIterator[Sequence[Decided]]:
+        found = [
+            Decided(0, kept.at_us, id, kept.stream, kept.payload, kept.answer.outcome)
+            for id, kept in self._log.commands_now().items()
+            if not kept.answer.position and kept.at_us > after_us
+        ]
+        yield sorted(found, key=lambda one: (one.at_us, one.id))
+
     async def position_at(self, at_us: int) -> int:
         events = self._log.read_all_now(0, self._log.head_now().position)
         return bisect_right(events, at_us, key=lambda recorded: recorded.at_us)

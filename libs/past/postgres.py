@@ -22,6 +22,12 @@ COMMANDS = """
 select position, at_us, id, stream, payload, outcome from asv.commands
 where at_us >= $3 and at_us <= $4 and position > $1 and position <= $2 order by position
 """
+UNWRITTEN_MAX = 10_000
+"""commands that wrote nothing, read at once"""
+UNWRITTEN = """
+select position, at_us, id, stream, payload, outcome from asv.commands
+where position = 0 and (at_us, id) > ($1, $2) order by at_us, id limit $3
+"""
 TIMES = "select at_us from asv.events where position = any($1::bigint[]) order by position"
 
 
@@ -66,6 +72,12 @@ class PostgresPast:
 
     async def eventless(self, stream: str, limit: int = 100) -> list[Eventless]:
         return [Eventless(*row) for row in await self._read("eventless", EVENTLESS, stream, limit)]
+
+    async def unwritten(self, after_us: int = 0) -> AsyncIterator[Sequence[Decided]]:
+        at = (after_us + 1, "")
+        while rows := await self._read("unwritten", UNWRITTEN, *at, UNWRITTEN_MAX):
+            yield (found := [Decided(*row) for row in rows])
+            at = (found[-1].at_us, found[-1].id)
 
     async def position_at(self, at_us: int) -> int:
         low, high = 0, (await self.head()).position

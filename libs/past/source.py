@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -12,8 +12,8 @@ from libs.common.messages import Recorded
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
-    """A recorded command that wrote events: the position of its first one, when that was written, its id and stream, the Envelope
-    with the enriched command, and the Reply without position and version (msgpack)."""
+    """A recorded command: the position of its first event (0: it wrote none), when that was written, its id and stream, the
+    Envelope with the enriched command, and the Reply without position (msgpack)."""
 
     position: int
     at_us: int
@@ -49,3 +49,12 @@ class Past(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """What a past may give beside its events' commands: those that wrote nothing, as they were refused or nothing had to change."""
+
+    def unwritten(self, after_us: int = 0) -> AsyncIterator[Sequence[Decided]]:
+        """Recorded commands without an event (position 0), of a time behind after_us, in the order of their times, in chunks."""
+        ...

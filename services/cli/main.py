@@ -42,6 +42,7 @@ SINGLES = {
     "events": "events:events",
     "why": "why:why",
     "why-not": "why:why_not",
+    "replay": "replay:replay",
     "schema": "cluster:schema",
 }
 

@@ -21,21 +21,15 @@ from libs.common.config import BadConfig, load
 from libs.common.host.beside import Companion, Place
 from libs.common.host.driver import Runner
 from libs.common.host.relaying import RelayRunner
-from libs.common.host.service import Service
 from libs.common.log import EventLog, Fenced, LogError
 from libs.common.log.postgres import PostgresLog
 from libs.common.metrics import METRICS
 from proto.services import CONTROL, RELAY
 from proto.upcasts import DOWNCASTS, UPCASTS
 from services.host.config import HostConfig
+from services.host.known import service
 
 log = logging.getLogger(__name__)
-
-
-def service(name: str) -> Service:
-    """The SERVICE of services.<name>.app; imported only when it is run here."""
-    found: Service = importlib.import_module(f"services.{name}.app").SERVICE
-    return found
 
 
 def beside(name: str, place: Place) -> Sequence[Companion]:

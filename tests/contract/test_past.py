@@ -14,7 +14,7 @@ from libs.common.log.postgres import PostgresLog
 from libs.past import postgres as past_postgres
 from libs.past.memory import MemoryPast
 from libs.past.postgres import PostgresPast
-from libs.past.source import Past
+from libs.past.source import Answers, Past
 from libs.past.where import open_past
 from tests.contract.test_eventlog import Clock, one, whole
 from tests.servers import Postgres
@@ -85,6 +85,19 @@ async def test_commands_come_in_the_order_of_what_they_wrote(both: Both) -> None
     assert await commands(past, 9) == [] == await commands(past, 0, 0)
     found = [one async for chunk in past.commands(3, 4) for one in chunk]
     assert [(one.stream, one.payload, one.outcome) for one in found] == [("thing-a", b"payload of a2", b"outcome of a2")]
+
+
+async def test_commands_that_wrote_nothing_come_in_the_order_of_their_times(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, past = both
+    monkeypatch.setattr(past_postgres, "UNWRITTEN_MAX", 1)
+    await written(log)
+    await log.append(one("thing-c", 0, 0, "another"))
+    assert isinstance(past, Answers)
+    found = [one async for chunk in past.unwritten() for one in chunk]
+    assert [(one.position, one.id, one.stream) for one in found] == [(0, "refused", "thing-a"), (0, "another", "thing-c")]
+    assert found[0].at_us < found[1].at_us
+    later = [one.id async for chunk in past.unwritten(found[0].at_us) for one in chunk]
+    assert later == ["another"]
 
 
 async def test_a_time_is_a_position(both: Both) -> None:

@@ -1,0 +1,128 @@
+"""Events with what they did: a log folded step by step, every state kept. Pure.
+
+States are values that are never changed, so that keeping them all costs little beside the events; a step back is a look at the one
+before.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from libs.common.messages import Meta, Recorded, decode_meta
+from libs.past.deciding import Code, Slot
+from libs.past.difference import Difference, difference
+from libs.past.source import Decided
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """One event. before, after: of its stream; service: whose it is; cause: the position of the event that led to its command, 0
+    where none did; command: as it was kept, where it was; number: which of its command's events it is, from 0."""
+
+    recorded: Recorded
+    event: Any
+    before: Any
+    after: Any
+    service: str
+    meta: Meta
+    cause: int
+    command: Decided | None
+    number: int
+
+
+class Steps:
+    """`take` all events from the first on; those before `first` are folded and not kept."""
+
+    def __init__(self, codes: Iterable[Code], first: int = 1) -> None:
+        self.codes: dict[str, Code] = {kind: code for code in codes for kind in code.kinds}
+        self.all: list[Step] = []
+        self.first = first
+        self._slots: dict[str, Slot] = {}
+        self._next = 1
+        self._states: dict[str, list[tuple[int, Any, int]]] = {}
+        """stream -> (position, state, version) behind each of its events, and what it was before the first one kept"""
+        self._last: tuple[str, int, Decided | None] = ("", 0, None)
+
+    def take(self, records: Sequence[Recorded], decided: Mapping[int, Decided]) -> None:
+        """decided: by the position of the first event. Raises Unreadable, ValueError."""
+        for recorded in records:
+            if recorded.position != self._next:
+                raise ValueError(f"the log has a gap: event {self._next} is missing, {recorded.position} comes next")
+            self._next += 1
+            kind = recorded.stream.partition("-")[0]
+            code = self.codes.get(kind)
+            if code is None:
+                raise ValueError(f"event {recorded.position} is of {recorded.stream}: no service has streams `{kind}-…` here")
+            for other in {id(one): one for one in self.codes.values()}.values():
+                other.hear(recorded)
+            self._step(code, recorded, decided)
+
+    def _step(self, code: Code, recorded: Recorded, decided: Mapping[int, Decided]) -> None:
+        slot = self._slots.get(recorded.stream)
+        if slot is None:
+            slot = code.slot(recorded.stream)
+            assert slot is not None
+            self._slots[recorded.stream] = slot
+        before, version = slot.state, slot.version
+        event = code.event(recorded)
+        code.fold(slot, recorded, event)
+        if recorded.position < self.first:
+            return
+        known = self._states.setdefault(recorded.stream, [(0, before, version)])
+        known.append((recorded.position, slot.state, slot.version))
+        meta = decode_meta(recorded.meta)
+        id, number, command = self._last
+        if (found := decided.get(recorded.position)) is not None or meta.command != id:
+            command, number = found, 0
+        else:
+            number += 1
+        self._last = (meta.command, number, command)
+        self.all.append(Step(recorded, event, before, slot.state, code.name, meta, position_of(meta.causation), command, number))
+
+    def state(self, stream: str, position: int) -> tuple[Any, int] | None:
+        """(state, version) of a stream once that position is in; None: it has not begun."""
+        known = self._states.get(stream)
+        if known is None:
+            slot = self._slots.get(stream)
+            return (slot.state, slot.version) if slot is not None and slot.version else None
+        _, state, version = known[max(bisect_right(known, position, key=lambda one: one[0]) - 1, 0)]
+        return (state, version) if version else None
+
+    def again(self, step: Step) -> Difference | None:
+        """Its command decided again by the code that is here. Raises Unreadable, LookupError where the command was not kept or does
+        not lie wholly in what was taken."""
+        if step.command is None:
+            raise LookupError("its command was not kept")
+        start = step.command.position - self.first
+        mine = [one for one in self.all[max(start, 0) : start + 1000] if one.command is step.command]
+        if start < 0 or not mine:
+            raise LookupError("its command lies before the first event that is here")
+        code = self.codes[step.recorded.stream.partition("-")[0]]
+        command, task = code.command(step.command)
+        slot = self._before(code, mine[0])
+        return difference(code, step.command, command, slot, [one.recorded for one in mine], code.decide(command, task, slot))
+
+    def decision(self, step: Step) -> tuple[Any, Any, Any]:
+        """(decide, command, state): what is needed to run it by hand. Raises as `again`."""
+        if step.command is None:
+            raise LookupError("its command was not kept")
+        first = self.all[step.command.position - self.first] if step.command.position >= self.first else None
+        if first is None:
+            raise LookupError("its command lies before the first event that is here")
+        code = self.codes[step.recorded.stream.partition("-")[0]]
+        return code.kinds[step.recorded.stream.partition("-")[0]].decide, code.command(step.command)[0], first.before
+
+    def _before(self, code: Code, first: Step) -> Slot:
+        slot = code.slot(first.recorded.stream)
+        assert slot is not None
+        slot.state, slot.version = first.before, first.recorded.version - 1
+        return slot
+
+
+def position_of(causation: str) -> int:
+    """Of `INCARNATION-POSITION`; 0 where there is none."""
+    _, dash, position = causation.partition("-")
+    return int(position) if dash and position.isdigit() else 0

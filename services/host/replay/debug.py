@@ -1,0 +1,25 @@
+"""Python's own debugger at the entry of a decision."""
+
+from __future__ import annotations
+
+import pdb  # noqa: T100 it is what the user asked for
+from collections.abc import Callable
+from typing import IO, Any
+
+from libs.common.decider import Refused
+
+
+def debug(
+    decide: Callable[[Any, Any], Any], command: Any, state: Any, stdin: IO[str] | None = None, stdout: IO[str] | None = None
+) -> str:  # fmt: skip
+    """Stops before the first line of `decide`, with `command` and `state` as its arguments. What came of it, in a line."""
+    debugger = pdb.Pdb(stdin=stdin, stdout=stdout)
+    try:
+        made = debugger.runcall(decide, command, state)
+    except Refused as no:
+        return f"refused: {no}"
+    except Exception as bug:  # it is looked at, not run for its effect
+        return f"raised {bug!r}"
+    if made is None:  # no decision gives that
+        return "left before the end"
+    return f"decided: {', '.join(type(event).__name__ for event in made) or 'nothing'}"

@@ -1,0 +1,134 @@
+"""`asvctl replay --bisect --good REVISION`: the first revision of the code that decides otherwise than was recorded.
+
+Each revision that is looked at is checked out by itself (`git worktree`), and its own `python -m services.host.replay` runs on the
+same log. Revisions that cannot say (they cannot read the log, or are from before there was a replay) are passed over, as git bisect
+does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from services.host.replay.words import DIFFERS, SAME, Wanted
+
+RUN_S_MAX = 3600
+HERE = Path(__file__).resolve().parents[3]
+
+
+class BadRevision(Exception):
+    """What is asked for cannot be bisected. The sentence says why."""
+
+
+class Found(NamedTuple):
+    """first: the first revision that differs; unsure: revisions just before it that could not say, any of which it may be; looks:
+    how many were run."""
+
+    first: str
+    unsure: tuple[str, ...]
+    looks: int
+
+
+def search(revisions: Sequence[str], look: Callable[[str], int]) -> Found:
+    """Pure. `revisions` from the first behind the good one to the bad one, in order; look: how a replay at it ends. Halves, and
+    goes to the nearest that can say where one cannot. The last is known to differ."""
+    known: dict[str, int] = {revisions[-1]: DIFFERS}
+    low, high = -1, len(revisions) - 1
+    while True:
+        between = [n for n in range(low + 1, high) if known.get(revisions[n]) is None]
+        if not between:
+            return Found(revisions[high], tuple(revisions[low + 1 : high]), len(known) - 1)
+        middle = min(between, key=lambda n: (abs(2 * n - low - high), n))
+        found = known[revisions[middle]] = look(revisions[middle])
+        if found == SAME:
+            low = middle
+        elif found == DIFFERS:
+            high = middle
+
+
+class Checkouts:
+    """Worktrees of one repository, made beside it and gone at the end."""
+
+    def __init__(self, repository: Path, words: Sequence[str]) -> None:
+        self._repository = repository
+        self._words = words
+
+    def git(self, *words: str) -> str:
+        """Raises BadRevision with what git said."""
+        done = subprocess.run(
+            ["git", "-C", str(self._repository), *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+        if done.returncode:
+            raise BadRevision(f"git {' '.join(words)}: {done.stderr.strip() or done.returncode}")
+        return done.stdout.strip()
+
+    def commit(self, revision: str) -> str:
+        if revision.startswith("-"):
+            raise BadRevision(f"`{revision}` is no revision")
+        return self.git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") if revision else ""
+
+    def between(self, good: str, bad: str) -> list[str]:
+        """Behind good, up to bad, along first parents. Raises BadRevision."""
+        found = self.git("rev-list", "--first-parent", "--reverse", f"{good}..{bad}").split()
+        if not found or found[-1] != bad:
+            raise BadRevision(f"{bad[:12]} does not come after {good[:12]}: say an older --good, or a newer --bad")
+        return found
+
+    def title(self, commit: str) -> str:
+        return self.git("log", "-1", "--format=%h %s", commit)
+
+    def look(self, commit: str) -> int:
+        """How the replay of that revision ends."""
+        with tempfile.TemporaryDirectory(prefix="asv-replay-") as folder:
+            place = Path(folder) / "tree"
+            self.git("worktree", "add", "--detach", "--quiet", str(place), commit)
+            try:
+                return self._run(place)
+            finally:
+                self.git("worktree", "remove", "--force", str(place))
+
+    def _run(self, place: Path) -> int:
+        environ = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "services.host.replay", *self._words], cwd=place, env=environ, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=RUN_S_MAX, check=False,
+        )  # fmt: skip
+        return done.returncode
+
+
+def run(wanted: Wanted) -> int:
+    """Prints the first revision that differs. Raises BadRevision."""
+    words = ["--log", wanted.log, "--service", wanted.service, "--from", str(wanted.first), "--to", str(wanted.last), "--json"]
+    checkouts = Checkouts(Path(wanted.repository or HERE).resolve(), words)
+    good, bad = checkouts.commit(wanted.good), checkouts.commit(wanted.bad)
+    revisions = checkouts.between(good, bad)
+    for revision, expected, said in ((good, SAME, "decides what was recorded"), (bad, DIFFERS, "decides otherwise")):
+        ended = checkouts.look(revision)
+        print(f"{ended}  {checkouts.title(revision)}", file=sys.stderr, flush=True)
+        if ended != expected:
+            raise BadRevision(f"{revision[:12]} was to be one that {said}, and its replay ended with {ended}")
+
+    def look(revision: str) -> int:
+        ended = checkouts.look(revision)
+        print(f"{ended}  {checkouts.title(revision)}", file=sys.stderr, flush=True)
+        return ended
+
+    found = search(revisions, look)
+    if wanted.json:
+        print(_as_json(found))
+        return DIFFERS
+    print(f"first to decide otherwise: {checkouts.title(found.first)}")
+    for revision in found.unsure:
+        print(f"  or this one, which cannot say: {checkouts.title(revision)}")
+    return DIFFERS
+
+
+def _as_json(found: Found) -> str:
+    import json
+
+    return json.dumps({"first": found.first, "unsure": found.unsure, "looks": found.looks}, indent=2)
