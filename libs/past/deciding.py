@@ -57,6 +57,7 @@ class Code:
         self.name = service.name
         self.kinds = {decider.kind: decider for decider in service.deciders}
         self._commands, events = registries_of(service, dict(upcasts or {}))
+        self.tags = {kind: name for name, kind in events.classes.items()}
         self.reader = Reader(events, downcasts or {})
         self._writer = Writer(events, downcasts)
 

@@ -116,7 +116,7 @@ class Redecider:
         self._decided.popleft()
         self.counts.decided += 1
         self.counts.folded += count
-        if not (answered and _written(mine, produced)):
+        if not (answered and self._written(mine, produced)):
             if (found := difference(self.code, decided, command, slot, mine, produced)) is not None:
                 return found, count
             for one in mine:
@@ -128,6 +128,14 @@ class Redecider:
         slot.state = state
         slot.version += count
         return None, count
+
+    def _written(self, mine: Sequence[Recorded], produced: Produced) -> bool:
+        """To the byte."""
+        tags = self.code.tags
+        for one, (event, v, data) in zip(mine, produced.events, strict=True):
+            if one.data != data or one.v != v or one.type != tags[type(event)]:
+                return False
+        return True
 
     def _asked(self, recorded: Recorded) -> Decided | None:
         """The command whose first event this is, where it was kept and is to be decided."""
@@ -159,11 +167,3 @@ class Redecider:
 def _wrote(decided: Decided, slot: Slot) -> int:
     """How many events it wrote, by its answer; at least the one that is there."""
     return max(decode_reply(decided.outcome).version - slot.version, 1)
-
-
-def _written(mine: Sequence[Recorded], produced: Produced) -> bool:
-    """To the byte: an event's type is in its bytes."""
-    for one, (_, v, data) in zip(mine, produced.events, strict=True):  # noqa: SIM110 a generator costs more than what it looks at
-        if one.data != data or one.v != v:
-            return False
-    return True

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
 import pty
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import pytest
 
 from libs.common.log.postgres import PostgresLog
 from services.host.replay.app import main
+from tests.contract import cli_rig
 from tests.contract.cli_rig import ANSWER_S_MAX, ROOT, Said, here, read, until
 from tests.past_rig import copy, failover
 from tests.servers import Postgres
@@ -163,12 +166,14 @@ def on_terminal(*words: str, keys: Callable[[int], None]) -> tuple[int, bytes]:
             shown += piece
         return running.wait(ANSWER_S_MAX), shown
     finally:
-        running.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
         running.wait()
         os.close(master)
 
 
-async def test_a_failover_is_walked_on_a_terminal_and_a_decision_entered(log: str) -> None:
+async def test_a_failover_is_walked_on_a_terminal_and_a_decision_entered(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_rig, "ANSWER_S_MAX", 100.0)  # all services are imported before anything is shown
     lost = next(event for event in failover().read_all_now(0, 10**6) if event.type == "node_lost")
 
     def keys(terminal: int) -> None:
@@ -181,7 +186,7 @@ async def test_a_failover_is_walked_on_a_terminal_and_a_decision_entered(log: st
         until(terminal, f"event {lost.position}".encode())
         os.write(terminal, b"x")
         until(terminal, b"(Pdb) ")
-        os.write(terminal, b"p type(command).__name__, type(state).__name__\n")
+        os.write(terminal, b"p type($command).__name__, type($state).__name__\n")
         until(terminal, b"DeclareLost")
         os.write(terminal, b"continue\n")
         until(terminal, b"decided: NodeLost")

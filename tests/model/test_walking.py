@@ -129,7 +129,7 @@ def test_pdb_stands_at_the_entry_of_the_decision_with_command_and_state() -> Non
     desk.fact("f", SeeRaised(node=NodeId("n1"), counter="a", by=4), "n1")
     walk = walked(desk)
     said = io.StringIO()
-    came = debug(*walk.steps.decision(walk.step), stdin=io.StringIO("p command.by\np state.total\ncontinue\n"), stdout=said)
+    came = debug(*walk.steps.decision(walk.step), stdin=io.StringIO("p command.by\np $state.total\ncontinue\n"), stdout=said)
     assert came == "decided: Raised"
     assert "decide(" in said.getvalue() and "(Pdb) 4" in said.getvalue() and "(Pdb) 0" in said.getvalue()
     assert debug(*walk.steps.decision(walk.step), stdin=io.StringIO("quit\n"), stdout=said) == "left before the end"

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import pdb  # noqa: T100 it is what the user asked for
 from collections.abc import Callable
+from types import FrameType
 from typing import IO, Any
 
 from libs.common.decider import Refused
 
 
+class _Debugger(pdb.Pdb):
+    """With `$command` and `$state` in every frame, whatever the decision calls its arguments."""
+
+    def __init__(self, given: dict[str, Any], stdin: IO[str] | None, stdout: IO[str] | None) -> None:
+        super().__init__(stdin=stdin, stdout=stdout)
+        self.given = given
+
+    def interaction(self, frame: FrameType | None, *rest: Any) -> None:
+        if frame is not None:
+            frame.f_globals.setdefault("__pdb_convenience_variables", {}).update(self.given)
+        super().interaction(frame, *rest)
+
+
 def debug(
     decide: Callable[[Any, Any], Any], command: Any, state: Any, stdin: IO[str] | None = None, stdout: IO[str] | None = None
 ) -> str:  # fmt: skip
-    """Stops before the first line of `decide`, with `command` and `state` as its arguments. What came of it, in a line."""
-    debugger = pdb.Pdb(stdin=stdin, stdout=stdout)
+    """Stops before the first line of `decide`, with the command and the state as its arguments. What came of it, in a line."""
+    debugger = _Debugger({"command": command, "state": state}, stdin, stdout)
     try:
         made = debugger.runcall(decide, command, state)
     except Refused as no:

@@ -44,8 +44,9 @@ class Debugger(App[None]):
     """debugger: what runs the decision when it is asked for."""
 
     TITLE = "asvctl replay"
+    ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #log { width: 52%; border: round $primary; }
+    #log { width: 52%; height: 100%; border: round $primary; }
     #right { width: 48%; }
     #state { border: round $primary; height: 2fr; }
     #event { border: round $primary; height: 1fr; }
@@ -70,10 +71,10 @@ class Debugger(App[None]):
         Binding("g", "ask('go')", "go to"),
         Binding("c", "cause", "cause"),
         Binding("e", "effect", "effect"),
-        Binding("m", "mark", "mark"),
+        Binding("m", "mark", show=False),
         Binding("apostrophe", "marked", show=False),
-        Binding("s", "before", "state before"),
-        Binding("a", "all", "all services"),
+        Binding("s", "before", "before"),
+        Binding("a", "all", "all"),
         Binding("d", "decide", "decide again"),
         Binding("x", "debug", "pdb"),
         Binding("escape", "leave", show=False),
