@@ -51,7 +51,7 @@ class Registry:
         self._any = msgspec.msgpack.Decoder(union).decode
         self._many: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[union]).decode
         self._all_first = bool(self.classes) and all(getattr(c, "VERSION", 1) == 1 for c in self.classes.values())
-        self._upcasts = dict(upcasts or {})
+        self.upcasts = dict(upcasts or {})
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
         """A message from msgpack. Raises UnknownType, msgspec.ValidationError, msgspec.DecodeError."""
@@ -73,7 +73,7 @@ class Registry:
             return decoder(recorded.data)
         body: dict[str, Any] = msgspec.msgpack.decode(recorded.data)
         for v in range(recorded.v, current):
-            body = self._upcasts[(recorded.type, v)](body)
+            body = self.upcasts[(recorded.type, v)](body)
         return msgspec.convert(body, self.classes[recorded.type])
 
     def events(self, records: Sequence[Recorded]) -> list[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import Any, assert_never
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
+from libs.common.messages import NodeId
 from proto.compute import (
     VmAllotmentDenied,
     VmAllotmentRequested,
@@ -69,60 +71,83 @@ from services.compute.states import (
 
 def evolve(vm: Vm, event: VmEvent) -> Vm:
     """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
-    match event:
-        case VmDefined():
-            after: Vm = Stopped(definition=event, generation=vm.generation)
-        case VmDeleted():
-            after = Absent(generation=vm.generation)
-        case VmStrangerSeen():
-            after = Absent(generation=max(vm.generation, event.generation), stranger=event.node)
-        case VmStrangerGone():
-            after = Absent(generation=max(vm.generation, event.generation))
-        case _ if isinstance(vm, Absent):
-            after = vm
-        case VmReshaped():
-            after = replace(vm, definition=replace(vm.definition, shape=event.shape))
-        case VmAllotted():
-            after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
-            after = replace(after, wish=None) if isinstance(after, Running) else after
-        case VmDevicesNoted(changed=True):
-            after = devices.evolve(vm, event)
-        case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
-            after = _evolve_start(vm, event)
-        case VmStarted():
-            after = _started(vm, event)
-        case VmFound():
-            after = _found(vm, event)
-        case VmMigrationRequested() if isinstance(vm, Running):
-            after = _moving(vm, event)
-        case VmMigrated() if isinstance(vm, Migrating):
-            after = _moved(vm, event)
-        case VmMigrationEnded() if isinstance(vm, Arriving):
-            after = _arrived(vm, event)
-        case VmStartFailed() | VmStopped():
-            after = Stopped(
-                definition=vm.definition,
-                generation=vm.generation,
-                node=event.node,
-                sentence=event.sentence,
-                abandoned=isinstance(event, VmStartFailed) and event.abandoned,
-                unwished=event.unwished if isinstance(event, VmStopped) else _tried_again(vm),
-            )
-        case VmLeftStopped() if isinstance(vm, Stopped):
-            after = replace(vm, unwished=False)
-        case VmStopRequested():
-            after = Stopping(
-                definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s,
-                cause=event.cause, protected=_covered(vm),
-            )  # fmt: skip
-        case _ if isinstance(vm, Migrating):
-            after = _evolve_migration(vm, event)
-        case _ if isinstance(vm, Running):
-            after = _evolve_running(vm, event)
-        case _:
-            after = vm
+    kind = type(event)
+    if type(vm) is Absent and kind not in OF_ABSENT:
+        after: Vm = vm
+    else:
+        does = BY_EVENT.get(kind)
+        after = does(vm, event) if does is not None else _otherwise(vm, event)
     highest = max(vm.highest, after.highest)
-    return replace(after, given=highest if highest > after.generation else 0, version=vm.version + 1)
+    given = highest if highest > after.generation else 0
+    if after is vm:
+        return replace(after, given=given, version=vm.version + 1)
+    if after.given != given:  # made just now: nobody else has it
+        force_setattr(after, "given", given)
+    force_setattr(after, "version", vm.version + 1)
+    return after
+
+
+def _defined(vm: Vm, event: VmDefined) -> Vm:
+    return Stopped(definition=event, generation=vm.generation)
+
+
+def _deleted(vm: Vm, event: VmDeleted) -> Vm:
+    return Absent(generation=vm.generation)
+
+
+def _stranger(vm: Vm, event: VmStrangerSeen | VmStrangerGone) -> Vm:
+    node = event.node if isinstance(event, VmStrangerSeen) else NodeId("")
+    return Absent(generation=max(vm.generation, event.generation), stranger=node)
+
+
+def _reshaped(vm: Defined, event: VmReshaped) -> Vm:
+    return replace(vm, definition=replace(vm.definition, shape=event.shape))
+
+
+def _allotted(vm: Defined, event: VmAllotted) -> Vm:
+    after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
+    return replace(after, wish=None) if isinstance(after, Running) else after
+
+
+def _devices(vm: Defined, event: VmDevicesNoted) -> Vm:
+    return devices.evolve(vm, event) if event.changed else _evolve_start(vm, event)
+
+
+def _ended(vm: Defined, event: VmStartFailed | VmStopped) -> Vm:
+    return Stopped(
+        definition=vm.definition,
+        generation=vm.generation,
+        node=event.node,
+        sentence=event.sentence,
+        abandoned=isinstance(event, VmStartFailed) and event.abandoned,
+        unwished=event.unwished if isinstance(event, VmStopped) else _tried_again(vm),
+    )
+
+
+def _stopping(vm: Defined, event: VmStopRequested) -> Vm:
+    return Stopping(
+        definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s,
+        cause=event.cause, protected=_covered(vm),
+    )  # fmt: skip
+
+
+def _otherwise(vm: Vm, event: VmEvent) -> Vm:
+    """What depends on the state that it is in."""
+    match event:
+        case VmMigrationRequested() if isinstance(vm, Running):
+            return _moving(vm, event)
+        case VmMigrated() if isinstance(vm, Migrating):
+            return _moved(vm, event)
+        case VmMigrationEnded() if isinstance(vm, Arriving):
+            return _arrived(vm, event)
+        case VmLeftStopped() if isinstance(vm, Stopped):
+            return replace(vm, unwished=False)
+        case _ if isinstance(vm, Migrating):
+            return _evolve_migration(vm, event)
+        case _ if isinstance(vm, Running):
+            return _evolve_running(vm, event)
+        case _:
+            return vm
 
 
 def _covered(vm: Vm) -> bool:
@@ -310,3 +335,20 @@ def _evolve_running(vm: Running, event: VmEvent) -> Running:
             return replace(vm, guarding=False, epoch=event.epoch)
         case _:
             return drifting.evolve(growth.evolve(vm, event), event)
+
+
+OF_ABSENT = frozenset({VmDefined, VmDeleted, VmStrangerSeen, VmStrangerGone})
+"""what says something of a VM that is not defined"""
+BY_EVENT: dict[type, Callable[[Any, Any], Vm]] = {
+    **dict.fromkeys((VmStrangerSeen, VmStrangerGone), _stranger),
+    **dict.fromkeys((VmStartRequested, VmMemoryNoted, VmLaunchRequested), _evolve_start),
+    **dict.fromkeys((VmStartFailed, VmStopped), _ended),
+    VmDefined: _defined,
+    VmDeleted: _deleted,
+    VmReshaped: _reshaped,
+    VmAllotted: _allotted,
+    VmDevicesNoted: _devices,
+    VmStarted: _started,
+    VmFound: _found,
+    VmStopRequested: _stopping,
+}

@@ -4,10 +4,11 @@ for heartbeats, which are telemetry and start anew with the process."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Recorded, decode_meta
 from libs.memory.promise import guaranteed_mib, promise_of
 from proto.cluster import ClusterFinalized, IncarnationBegan, PlacementSet
@@ -30,8 +31,8 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.growth import VmReshaped, VmResized
-from proto.io import ImageDeleteRequested, ImageImported
-from proto.lease import NodePathsNoted
+from proto.io import ImageDeleteRequested, ImageImported, NetworkChanged, NetworkCreated, NetworkDeleted
+from proto.lease import HaSet, NodeLost, NodeOffProven, NodePathsNoted, NodeReturned
 from proto.machine import Allotment, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
@@ -104,45 +105,35 @@ class Views(_Derived):
         return WEIGHTS[self.rules.weights_of(priority)]
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        self.balance.apply(event)
-        self.plans.apply(event)
-        if self.networks.apply(event):
-            return
-        self.stilled.apply(recorded, event)
-        self._lose(self.lost.apply(event), event)
-        if vm := getattr(event, "vm", ""):
-            self.homes.apply(event, vm in self.at and vm not in self.moves)
+        hearing.tell(self, recorded, event)
+
+    def _network(self, recorded: Recorded, event: NetworkCreated | NetworkChanged | NetworkDeleted) -> None:
+        self.networks.apply(event)
+
+    def _plan(self, recorded: Recorded, event: PlanMade) -> None:
+        if (view := self.nodes.get(event.node)) is not None:
+            self._apply_plan(event, view)
+
+    def _started(self, recorded: Recorded, event: VmStarted) -> None:
+        vm = event.vm
+        self.homes.apply(event, vm in self.at and vm not in self.moves)
+        self.at[vm] = event.node
+        if (life := self.lives.get(vm)) is not None:
+            life.since_us, life.ran = recorded.at_us, True
+
+    def _found(self, recorded: Recorded, event: VmFound) -> None:
+        if defined := self.vms.get(event.vm):
+            self.vms[event.vm] = replace(defined, disks=event.disks, nics=event.nics)
+        self.at[event.vm] = event.node
+        self.fleet.hinted(event.vm, None)
+        promise = promise_of(event.memory_mib, event.priority, event.allotment)
+        self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
+
+    def _stopping(self, recorded: Recorded, event: VmStopRequested) -> None:
+        self.at.pop(event.vm, None)
+
+    def _cluster(self, recorded: Recorded, event: Any) -> None:
         match event:
-            case (
-                NodeJoined() | NodeRemoved() | NodeReported() | NodeHealthChanged() | NodeCordoned() | NodeUncordoned()
-                | NodePathsNoted()
-            ):  # fmt: skip
-                self._apply_node(event)
-            case PlanMade() if view := self.nodes.get(event.node):
-                self._apply_plan(event, view)
-            case CapacitySet() | MemoryReserved() | MemoryReleased():
-                self._apply_memory(event)
-            case VmDefined() | VmAllotted() | VmReshaped() | VmResized() | VmDevicesNoted() | VmDeleted():
-                self._apply_definition(recorded, event)
-            case VmStartRequested():
-                self._apply_start(recorded, event)
-            case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
-                self._apply_migration(recorded, event)
-            case VmStopRequested():
-                self.at.pop(event.vm, None)
-            case VmStarted():
-                self.at[event.vm] = event.node
-                if life := self.lives.get(event.vm):
-                    life.since_us, life.ran = recorded.at_us, True
-            case VmFound():
-                if defined := self.vms.get(event.vm):
-                    self.vms[event.vm] = replace(defined, disks=event.disks, nics=event.nics)
-                self.at[event.vm] = event.node
-                self.fleet.hinted(event.vm, None)
-                promise = promise_of(event.memory_mib, event.priority, event.allotment)
-                self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
-            case VmStartFailed() | VmStopped():
-                self._apply_end(recorded, event)
             case IncarnationBegan():
                 self.incarnation = event.incarnation
             case ClusterFinalized():
@@ -160,9 +151,11 @@ class Views(_Derived):
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
 
-    def _lose(self, name: str, event: Any) -> None:
-        """That node is lost, or back."""
-        self.bare.apply(event)
+    def _lose(
+        self, recorded: Recorded, event: NodeReported | NodeRemoved | NodeLost | NodeOffProven | NodeReturned | HaSet
+    ) -> None:
+        """A node is lost, or back."""
+        name = self.lost.apply(event)
         if view := self.nodes.get(name):
             view.lost = name in self.lost.nodes
             self.fleet.changed(name)
@@ -174,26 +167,30 @@ class Views(_Derived):
             view.pool_rooms = rooms
             self.fleet.changed(node)
 
-    def _apply_definition(
-        self, recorded: Recorded, event: VmDefined | VmAllotted | VmReshaped | VmResized | VmDevicesNoted | VmDeleted
-    ) -> None:
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        self.vms[event.vm] = event
+        self.owners[event.vm] = _owner(recorded)
+
+    def _deleted(self, recorded: Recorded, event: VmDeleted) -> None:
+        self.homes.apply(event, runs=False)
+        self.vms.pop(event.vm, None)
+        self.owners.pop(event.vm, None)
+
+    def _noted(self, recorded: Recorded, event: VmDevicesNoted) -> None:
+        vm = event.vm
+        self.homes.apply(event, vm in self.at and vm not in self.moves)
+        if event.changed and (defined := self.vms.get(vm)) is not None:
+            disks, nics = wishes(event.disks, event.nics)
+            self.vms[vm] = replace(defined, disks=disks, nics=nics)
+
+    def _sized(self, recorded: Recorded, event: VmAllotted | VmReshaped | VmResized) -> None:
         defined = self.vms.get(event.vm)
-        match event:
-            case VmDefined():
-                self.vms[event.vm] = event
-                self.owners[event.vm] = _owner(recorded)
-            case VmDeleted():
-                self.vms.pop(event.vm, None)
-                self.owners.pop(event.vm, None)
-            case _ if defined is None:
-                pass
-            case VmAllotted():
-                self._apply_allotted(event, defined)
-            case VmReshaped() | VmResized():
-                self._apply_size(event, defined)
-            case VmDevicesNoted() if event.changed:
-                disks, nics = wishes(event.disks, event.nics)
-                self.vms[event.vm] = replace(defined, disks=disks, nics=nics)
+        if defined is None:
+            return
+        if isinstance(event, VmAllotted):
+            self._apply_allotted(event, defined)
+        else:
+            self._apply_size(event, defined)
 
     def _apply_plan(self, event: PlanMade, view: NodeView) -> None:
         """Where VMs lie among the node's cells."""
@@ -206,13 +203,11 @@ class Views(_Derived):
 
     def _apply_node(
         self,
-        event: (
-            NodeJoined | NodeRemoved | NodeReported | NodeHealthChanged | NodeCordoned | NodeUncordoned | NodePathsNoted
-        ),
+        recorded: Recorded,
+        event: NodeJoined | NodeRemoved | NodeReported | NodeHealthChanged | NodeCordoned | NodeUncordoned,
     ) -> None:
-        if isinstance(event, NodePathsNoted):
-            self._apply_paths(event)
-            return
+        if isinstance(event, NodeReported | NodeRemoved):
+            self._lose(recorded, event)
         if isinstance(event, NodeRemoved):
             self.nodes.pop(event.node, None)
             self.rooms.told.pop(event.node, None)
@@ -232,7 +227,7 @@ class Views(_Derived):
                 node.cordoned = False
         self.fleet.changed(event.node)
 
-    def _apply_paths(self, event: NodePathsNoted) -> None:
+    def _apply_paths(self, recorded: Recorded, event: NodePathsNoted) -> None:
         """Its VMs run on; new ones go elsewhere. (Networks are looked at as nodes report them.)"""
         if (node := self.nodes.get(event.node)) is not None:
             stuck = ", ".join(event.pools)
@@ -240,20 +235,19 @@ class Views(_Derived):
             node.no_storage = f"it cannot write its lease record in pool {stuck}" if stuck else mute
             self.fleet.changed(event.node)
 
-    def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
-        if isinstance(event, MemoryReserved):
+    def _capacity(self, recorded: Recorded, event: CapacitySet) -> None:
+        if (node := self.nodes.get(event.node)) is not None:
+            node.capacity_mib, node.ratios = event.capacity_mib - event.share_mib, event.policy
+            node.failover_mib, node.moves_mib = event.share_mib, event.share_mib - event.asked_for_mib
+            node.reserved_mib, node.charged_mib = event.promised_mib, event.charged_mib
+            self.fleet.changed(event.node)
+
+    def _apply_memory(self, recorded: Recorded, event: MemoryReserved | MemoryReleased) -> None:
+        if type(event) is MemoryReserved and event.vm in self.hints:
             self.fleet.hinted(event.vm, None)
-        node = self.nodes.get(event.node)
-        if node is None:
-            return
-        match event:
-            case CapacitySet():
-                node.capacity_mib, node.ratios = event.capacity_mib - event.share_mib, event.policy
-                node.failover_mib, node.moves_mib = event.share_mib, event.share_mib - event.asked_for_mib
-                node.reserved_mib, node.charged_mib = event.promised_mib, event.charged_mib
-            case MemoryReserved() | MemoryReleased():
-                node.reserved_mib, node.charged_mib = event.reserved_mib, event.charged_mib
-        self.fleet.changed(event.node)
+        if (node := self.nodes.get(event.node)) is not None:
+            node.reserved_mib, node.charged_mib = event.reserved_mib, event.charged_mib
+            self.fleet.changed(event.node)
 
     def _apply_start(self, recorded: Recorded, event: VmStartRequested) -> None:
         self.starts[event.vm] = event
@@ -282,6 +276,8 @@ class Views(_Derived):
         self._take(event.node, event.vm, event.vcpus, defined.allotment, promise_to(self.vms[event.vm]))
 
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
+        if type(event) is VmStartFailed:
+            self.homes.apply(event, runs=False)
         self.starts.pop(event.vm, None)
         self.at.pop(event.vm, None)
         self.moves.pop(event.vm, None)
@@ -297,6 +293,7 @@ class Views(_Derived):
         self, recorded: Recorded, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded
     ) -> None:
         """The VM counts on both nodes until one of the two is over."""
+        self.homes.apply(event, event.vm in self.at and event.vm not in self.moves)
         match event:
             case VmMigrationRequested():
                 self.moves[event.vm] = event
@@ -330,6 +327,28 @@ class Views(_Derived):
         if view := self.nodes.get(node):
             view.vms[vm] = _share(vcpus, allotment, promise)
             self.fleet.changed(node)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys((NetworkCreated, NetworkChanged, NetworkDeleted), _network),
+        **dict.fromkeys((NodeLost, NodeOffProven, NodeReturned, HaSet), _lose),
+        **dict.fromkeys((NodeJoined, NodeRemoved, NodeReported, NodeHealthChanged, NodeCordoned, NodeUncordoned), _apply_node),
+        **dict.fromkeys((IncarnationBegan, ClusterFinalized, PlacementSet, PoolSet, ImageImported, ImageDeleteRequested), _cluster),
+        **dict.fromkeys((VmAllotted, VmReshaped, VmResized), _sized),
+        **dict.fromkeys((MemoryReserved, MemoryReleased), _apply_memory),
+        **dict.fromkeys((VmStartFailed, VmStopped), _apply_end),
+        **dict.fromkeys((VmMigrationRequested, VmMigrated, VmIncomingGone, VmMigrationEnded), _apply_migration),
+        NodePathsNoted: _apply_paths,
+        CapacitySet: _capacity,
+        PlanMade: _plan,
+        VmDefined: _defined,
+        VmDeleted: _deleted,
+        VmDevicesNoted: _noted,
+        VmStartRequested: _apply_start,
+        VmStarted: _started,
+        VmFound: _found,
+        VmStopRequested: _stopping,
+    }
+    PARTS: ClassVar[tuple[str, ...]] = ("balance", "plans", "stilled", "bare")
 
     def unheard(self, incarnation: int) -> tuple[str, ...]:
         """Nodes that have not told what they run since the log began this incarnation, by name. Not before the views have come to

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Command, Recorded
 from libs.lease.times import FAST
 from proto.compute import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
@@ -114,6 +115,10 @@ class NodeViews:
             case _:
                 return
         self.version = recorded.position
+
+    HEARS: ClassVar[hearing.Heard] = dict.fromkeys(
+        (*FOLLOWS, NodePathsNoted, LeaseTaken, NodeReturned, LeaseForgotten), apply
+    )
 
     def _cordon(self, event: NodeCordoned | NodeUncordoned | NodePathsNoted) -> None:
         match event:

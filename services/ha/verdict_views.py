@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from libs.common.host import hearing
 from libs.common.messages import Command, Recorded
 from proto.compute import (
     GoneCause,
@@ -110,6 +111,15 @@ class VitalsViews:
                 self.nodes[ward.node].vms.pop(vm, None)  # what was told is of the boot before
             case _ if (ward := self.wards.get(getattr(event, "vm", ""))) is not None:
                 _follow(ward, recorded, event)
+
+    def _ward(self, recorded: Recorded, event: Any) -> None:
+        if (ward := self.wards.get(event.vm)) is not None:
+            _follow(ward, recorded, event)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys((*FOLLOWS, GuardSet, HaDisarmed, HaArmed), apply),
+        **dict.fromkeys((VmStopRequested, VmStopped, VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+    }
 
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
         """`tel.NODE.vitals`, only in the node's own name."""

@@ -68,11 +68,14 @@ class PoolViews:
 
     def has(self, vm: str, disks: Iterable[Disk]) -> None:
         """The VM has these disks from now on."""
+        now = tuple([(_key(disk), disk.size_mib) for disk in disks if not disk.bus.is_cd])
+        if self.disks.get(vm, ()) == now:
+            return
         for key, size_mib in self.disks.pop(vm, ()):
             self.provisioned[key] -= size_mib
             if not self.provisioned[key]:
                 del self.provisioned[key]
-        if now := tuple((_key(disk), disk.size_mib) for disk in disks if not disk.bus.is_cd):
+        if now:
             self.disks[vm] = now
         for key, size_mib in now:
             self.provisioned[key] = self.provisioned.get(key, 0) + size_mib

@@ -22,6 +22,7 @@ import msgspec
 from libs.common.decider import Decider
 from libs.common.host import intake
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream
+from libs.common.host.folding import Folding
 from libs.common.host.jobs import Decision, Job, Slot, advance, decide, filled, unit
 from libs.common.host.orders import OrderBook
 from libs.common.host.reactions import INBOX_MAX, Reactions
@@ -81,17 +82,12 @@ class Host:
     def fold(self, records: Sequence[Recorded], reacted: int) -> None:
         """Start-up: take events of the log. The reactions to those up to position `reacted` were committed earlier, so the views
         take them too."""
-        for recorded, event in zip(records, self.events.events(records), strict=True):
-            self.writer.hear(recorded)
-            self.slots.fold(recorded, event)
-            if recorded.position <= reacted:
-                if event is not None:
-                    self.views.apply(recorded, event)
-                self.reactions.taken = self.reactions.marked = recorded.position
+        Folding([self], [reacted]).fold(records)
 
     def ready(self, incarnation: int, now_us: int) -> list[Effect]:
         """Start-up is over: all of the log up to the head was folded."""
         self.incarnation, self.now_us = incarnation, now_us
+        self.slots.settle()
         self.book.incarnation = incarnation
         for stream, slot in self.slots.items():
             self._order(stream, slot)

@@ -17,7 +17,8 @@ from libs.common.messages import Command, Envelope, Event, Fact, Meta, Recorded,
 @dataclass(slots=True)
 class Slot:
     """A stream in memory: its folded state, and whose it is. busy: an append of our own is under way; missed: the highest version
-    that was heard of and could not be taken, as it came meanwhile, or before one that is missing."""
+    that was heard of and could not be taken, as it came meanwhile, or before one that is missing. meta: of
+    its latest event, where that is not decoded yet (Slots.settle)."""
 
     state: Any
     version: int = 0
@@ -27,6 +28,7 @@ class Slot:
     trace: str = ""
     busy: bool = False
     missed: int = 0
+    meta: bytes = b""
 
 
 @dataclass(slots=True)

@@ -48,6 +48,20 @@ class Slots(dict[str, Slot]):
             slot.project, slot.owner = meta.project, meta.owner
         slot.version, slot.correlation, slot.trace = recorded.version, meta.correlation, meta.trace
 
+    @staticmethod
+    def begin(slot: Slot) -> None:
+        """Its first event was folded, whose `meta` it has: whose stream it is."""
+        meta = decode_meta(slot.meta)
+        slot.project, slot.owner = meta.project, meta.owner
+
+    def settle(self) -> None:
+        """A folding is over: of each stream, what its latest event belongs to."""
+        for slot in self.values():
+            if slot.meta:
+                meta = decode_meta(slot.meta)
+                slot.correlation, slot.trace, slot.meta = meta.correlation, meta.trace, b""
+        self.changes += 1
+
     def put(self, stream: str, slot: Slot) -> None:
         """What became of it by events of its own."""
         self[stream] = slot

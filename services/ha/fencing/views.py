@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Command, Recorded
 from proto.fence import (
     DeviceKind,
@@ -91,6 +92,8 @@ class FenceViews:
                 (self.waiting.add if self.fences[event.node].waits else self.waiting.discard)(event.node)
                 if isinstance(event, FenceConfirmed):
                     self.off[event.node] = self.boots.get(event.node, "")
+
+    HEARS: ClassVar[hearing.Heard] = dict.fromkeys((*FOLLOWS, TermBegan, *FENCE.events), apply)
 
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
         """`tel.NODE.beat`, only in the node's own name."""
