@@ -12,6 +12,7 @@ import typer
 
 from services.cli import show
 from services.cli.failure import INTERRUPTED, Failure
+from services.cli.moment import zoned
 from services.cli.session import SESSION, begin
 
 HELP = """Run and watch virtual machines on an aSV cluster.
@@ -40,6 +41,8 @@ GROUPS = {
 SINGLES = {
     "alerts": "alerts:alerts",
     "events": "events:events",
+    "diff": "past:diff",
+    "timeline": "past:timeline",
     "why": "why:why",
     "why-not": "why:why_not",
     "replay": "replay:replay",
@@ -48,7 +51,7 @@ SINGLES = {
 
 
 def program(only: str = "", *, listing: bool = False) -> typer.Typer:
-    """The tree of commands. `only`: just that branch, for a quick start, with --api and --token already read. listing: also
+    """The tree of commands. `only`: just that branch, for a quick start, with --api, --token and --at already read. listing: also
     without --help, for whose sake alone typer would load its validation library."""
     app = typer.Typer(
         name="asvctl",
@@ -86,14 +89,14 @@ class Words(NamedTuple):
 
 
 def split(words: Sequence[str], environ: Mapping[str, str]) -> Words:
-    """Reads --api and --token by hand: text options make typer load a validation library, which takes 100 ms."""
+    """Reads --api, --token and --at by hand: text options make typer load a validation library, which takes 100 ms."""
     whole = Words("", list(words), {})
     flags, given, at = [], {}, 0
     while at < len(words) and words[at].startswith("-"):
         name, equals, value = words[at].partition("=")
         if words[at] == "--json":
             flags.append(words[at])
-        elif name in ("--api", "--token") and (equals or at + 1 < len(words)):
+        elif name in ("--api", "--token", "--at") and (equals or at + 1 < len(words)):
             at += not equals
             given[name[2:]] = value if equals else words[at]
         else:
@@ -115,9 +118,13 @@ def _options(
     token: Annotated[
         str, typer.Option(metavar="TOKEN", help="A bearer token (env ASV_TOKEN, ASV_TOKEN_FILE).", show_default=False)
     ] = "",
+    at: Annotated[
+        str,
+        typer.Option(metavar="TIME|POSITION", help="What reads shows what was so then: '2026-11-20 14:03', -10m, a position."),
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Results and errors as JSON.")] = False,
 ) -> None:
-    SESSION.api, SESSION.token = api, token
+    SESSION.api, SESSION.token, SESSION.at = api, token, zoned(at)
     _json_option(json)
 
 
@@ -126,7 +133,7 @@ def run(words: Sequence[str]) -> int:
     begin()
     try:
         only, rest, given = split(words, os.environ)
-        SESSION.api, SESSION.token = given.get("api", ""), given.get("token", "")
+        SESSION.api, SESSION.token, SESSION.at = given.get("api", ""), given.get("token", ""), zoned(given.get("at", ""))
         program(only, listing=bool(only) and "ls" in rest[:3] and "--help" not in rest)(args=rest, prog_name="asvctl")
     except Failure as failure:
         show.failure(failure, SESSION.json)

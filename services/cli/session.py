@@ -12,16 +12,18 @@ from services.cli.where import find
 
 
 class Session:
-    """api and token as given by options (empty: to be found); json: results as JSON."""
+    """api and token as given by options (empty: to be found); at: the moment of the past that is asked about, as it is written;
+    json: results as JSON."""
 
     def __init__(self) -> None:
         self.api = ""
         self.token = ""
+        self.at = ""
         self.json = False
 
     def client(self, **options: Any) -> Client:
         """Raises Failure where no API or token can be found."""
-        return Client(find(os.environ, self.api, self.token), **options)
+        return Client(find(os.environ, self.api, self.token), at=self.at, **options)
 
 
 SESSION = Session()

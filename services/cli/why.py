@@ -20,7 +20,7 @@ def why(
     _json: AsJson = False,
 ) -> None:
     """Why an object is as it is: who asked, what was decided on which evidence, what was seen."""
-    kind, name = _split(object, KINDS)
+    kind, name = split(object, KINDS)
     found = client().get(path("why", kind, name))
     if wants_json():
         show.as_json(found)
@@ -47,7 +47,7 @@ def why_not(
     _json: AsJson = False,
 ) -> None:
     """Why a VM is not on a node, not started, or why nothing is taken of its memory."""
-    _, name = _split(object, ("vm",))
+    _, name = split(object, ("vm",))
     asked = (bool(node), started, reclaimed).count(True)
     if not asked:
         raise typer.BadParameter("say what it is not: --node NODE (on that node), --started (at all) or --reclaimed (its memory)")
@@ -67,7 +67,7 @@ def why_not(
         print(f"  what would change it: {show.clean(found['remedy'])}")
 
 
-def _split(object: str, kinds: tuple[str, ...]) -> tuple[str, str]:
+def split(object: str, kinds: tuple[str, ...]) -> tuple[str, str]:
     kind, slash, name = object.partition("/")
     if not slash or kind not in kinds or not name:
         raise typer.BadParameter(f"{object!r} is no object; write KIND/NAME, KIND one of {', '.join(kinds)}")

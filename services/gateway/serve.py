@@ -29,6 +29,8 @@ from libs.common.secret_store import OwnSecrets
 from services.gateway.app import asgi, gateway, opened
 from services.gateway.config import GatewayConfig
 from services.gateway.first import ensure_admin_in
+from services.gateway.past.fill import keep_filled
+from services.gateway.past.store_postgres import PostgresKept
 from services.gateway.tokens import StoreAway
 from services.gateway.tokens_postgres import PostgresTokens
 
@@ -67,6 +69,7 @@ async def run(config: GatewayConfig) -> None:
     tokens = PostgresTokens(config.postgres_dsn)
     secrets = OwnSecrets(config.postgres_dsn, config.secrets_key, make=True) if config.secrets_key else None
     blobs = PostgresBlobs(config.postgres_dsn, clock.now_us)
+    kept = PostgresKept(config.postgres_dsn)
     try:
         if config.admin_token_file is not None:
             await ensure_admin_in(tokens, config.admin_token_file, clock)
@@ -82,8 +85,9 @@ async def run(config: GatewayConfig) -> None:
             upload_bytes_max=config.upload_bytes_max,
             blobs=blobs,
             secrets=secrets,
+            kept=kept,
         )
-        async with opened(parts):
+        async with opened(parts, keep_filled(log, kept)):
             served = uvicorn.Config(asgi(parts, open_it=False), **_options())
             server = _Server(served, parts.follower.end, config.ready)
             parts.follower.on_fenced = server.leave

@@ -34,30 +34,36 @@ Reclaimed = Annotated[bool, QueryParameter(description="why none of the VM's mem
 async def why(request: Asked, gateway: NamedDependency[Gateway], kind: FromPath[str], name: FromPath[str]) -> ask.Why:
     """Its newest stories: who asked, what was decided because of it, on which evidence, and what agents saw. A VM or image that was
     deleted has its stories still."""
-    if kind not in KINDS:
-        raise Problem(404, "NO_SUCH_KIND", f"there is nothing of the kind `{kind}`", f"one of: {', '.join(KINDS)}")
+    await visible(request, gateway, kind, name)
     stream = f"{kind}-{name}"
     reclaims, beside = gateway.model.reclaims, []
     if kind == "node":
-        await gateway.node(name)
         beside = sorted([*reclaims.nodes.get(name, []), *gateway.model.ha.told.get(name, [])])
-    elif kind == "network":
-        await gateway.network(name)
-    else:
-        guarded = gateway.model.guards.guard(name).positions
-        beside = sorted({*reclaims.vms.get(name, ()), *guarded}) if kind == "vm" else []
-        project = gateway.model.scopes.at(stream, gateway.follower.position)
-        if project is None or not request.user.sees(project):
-            raise unknown(kind, name)
+    elif kind == "vm":
+        beside = sorted({*reclaims.vms.get(name, ()), *gateway.model.guards.guard(name).positions})
     try:
-        shown = partial(_shown, request, gateway, name if kind == "vm" else "")
+        shown = partial(shown_to, request, gateway, name if kind == "vm" else "")
         found = await ask.why(gateway.log, f"{kind}/{name}", stream, shown, beside, gateway.model.ha.led)
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
     return found
 
 
-def _shown(request: Asked, gateway: Gateway, vm: str, known: Known) -> Known | None:
+async def visible(request: Asked, gateway: Gateway, kind: str, name: str) -> None:
+    """There is, or was, such an object, which the asker may see. Raises Problem 404."""
+    if kind not in KINDS:
+        raise Problem(404, "NO_SUCH_KIND", f"there is nothing of the kind `{kind}`", f"one of: {', '.join(KINDS)}")
+    if kind == "node":
+        await gateway.node(name)
+    elif kind == "network":
+        await gateway.network(name)
+    else:
+        project = gateway.model.scopes.at(f"{kind}-{name}", gateway.follower.position)
+        if project is None or not request.user.sees(project):
+            raise unknown(kind, name)
+
+
+def shown_to(request: Asked, gateway: Gateway, vm: str, known: Known) -> Known | None:
     """The event as far as the asker sees it: of a decision about several VMs the part about this one (vm), else about those that
     they see."""
     scopes, event = gateway.model.scopes, known.event
@@ -102,6 +108,6 @@ async def _why_not_reclaimed(request: Asked, gateway: Gateway, vm: Vm) -> WhyNot
     ledger = model.ledgers.all.get(vm.node)
     own = await ask.read_at(gateway.log, model.reclaims.vms.get(vm.name, []))
     last = await ask.read_at(gateway.log, model.reclaims.nodes.get(vm.node, []))
-    shown = (part for known in last if (part := _shown(request, gateway, "", known)) is not None)
-    mine = (part for known in own if (part := _shown(request, gateway, vm.name, known)) is not None)
+    shown = (part for known in last if (part := shown_to(request, gateway, "", known)) is not None)
+    mine = (part for known in own if (part := shown_to(request, gateway, vm.name, known)) is not None)
     return not_reclaimed(vm, ledger.vms.get(vm.name) if ledger else None, list(mine), list(shown))
