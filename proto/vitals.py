@@ -103,7 +103,8 @@ class Kind(StrEnum):
 
 class JudgeVm(Tick):
     """Filled in by ha's own views. kind None: nothing to be judged. held: why it is not judged now; treated: by its guard, it is to
-    be ended and started again; why_not: if not."""
+    be ended and started again; why_not: if not. again: it may have been judged while it was being moved, which came to nothing: it
+    was not ended then."""
 
     vm: Name
     generation: int
@@ -113,6 +114,7 @@ class JudgeVm(Tick):
     held: str = ""
     treated: bool = False
     why_not: str = ""
+    again: bool = False
 
 
 class LiftVerdict(Tick):

@@ -167,6 +167,9 @@ def react(event: Any, recorded: Recorded) -> Sequence[Command]:
     match event:
         case VmPanicked() | VmStopped(cause=GoneCause.CRASHED):
             return [JudgeVm(vm=event.vm, generation=event.generation, now_us=recorded.at_us)]
+        case VmIncomingGone():
+            again = JudgeVm(vm=event.vm, generation=event.source_generation, now_us=recorded.at_us, again=True)
+            return [again]
         case VmPanicOver():
             said = "it was reset"
             return [LiftVerdict(vm=event.vm, generation=event.generation, sentence=said, now_us=recorded.at_us)]
@@ -210,7 +213,7 @@ def shows_life(name: str, ward: Ward, views: VitalsViews, now_us: int) -> bool:
 def enrich(command: JudgeVm, views: VitalsViews, now_us: int) -> JudgeVm:
     """Overwrites all but the name, whoever sent it."""
     ward, guard = views.wards.get(command.vm), views.guards.get(command.vm, Guard())
-    empty = JudgeVm(vm=command.vm, generation=command.generation, now_us=now_us)
+    empty = JudgeVm(vm=command.vm, generation=command.generation, now_us=now_us, again=command.again)
     if ward is None or ward.generation != command.generation:
         return empty
     kind, evidence, held = _found(command.vm, ward, guard, views, now_us)
@@ -221,7 +224,7 @@ def enrich(command: JudgeVm, views: VitalsViews, now_us: int) -> JudgeVm:
     why_not = _why_not(kind, guard)
     return JudgeVm(
         vm=command.vm, generation=command.generation, now_us=now_us, node=ward.node, kind=kind, evidence=evidence, held=held,
-        treated=not why_not, why_not=why_not,
+        treated=not why_not, why_not=why_not, again=command.again,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def decide(command: VerdictCommand, state: Judged) -> Sequence[VerdictEvent]:
 
 def _judge(command: JudgeVm, state: Judged) -> Sequence[VerdictEvent]:
     kind, evidence = command.kind, command.evidence
-    if kind is None or evidence is None or command.held or known(command.generation, kind, state):
+    if kind is None or evidence is None or command.held or known(command, kind, state):
         return ()
     if kind is Kind.HANG and not two_signs(evidence.findings):
         return ()
@@ -70,11 +70,11 @@ def _judge(command: JudgeVm, state: Judged) -> Sequence[VerdictEvent]:
     ]  # fmt: skip
 
 
-def known(generation: int, kind: Kind, state: Judged) -> bool:
+def known(command: JudgeVm, kind: Kind, state: Judged) -> bool:
     """Judged already, or of the past."""
-    if generation != state.generation:
-        return generation < state.generation
-    return kind in state.reached or state.treated
+    if command.generation != state.generation:
+        return command.generation < state.generation
+    return not command.again if state.treated else kind in state.reached
 
 
 def _lift(command: LiftVerdict, state: Judged) -> Sequence[VerdictEvent]:

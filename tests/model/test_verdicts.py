@@ -267,6 +267,22 @@ def test_a_pause_that_was_taken_back_before_it_was_seen_holds_nothing() -> None:
     assert world.beat(SILENT, STILL, SPINS).kinds == [Kind.HANG]
 
 
+def test_one_that_was_judged_as_it_began_to_be_moved_is_judged_again_once_that_comes_to_nothing() -> None:
+    world = World()
+    world.says(panicked())
+    back = VmIncomingGone(vm=WEB, node=NodeId("n2"), generation=2, source=N1, source_generation=1)
+    assert world.ticks(3).kinds == [Kind.PANIC]
+    world.says(back)
+    assert world.kinds == [Kind.PANIC, Kind.PANIC]
+    well = World()
+    well.says(back)
+    assert well.ticks().kinds == []
+    left = World(Guard(mode=Mode.OFF))
+    left.says(panicked())
+    left.says(back)
+    assert left.kinds == [Kind.PANIC], "nothing was to be done upon it"
+
+
 def test_what_was_told_before_a_reset_is_of_the_boot_before() -> None:
     world = World()
     hung = VmVitals("web-1", 1, 500, (SILENT, STILL, SPINS), "")
