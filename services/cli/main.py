@@ -34,11 +34,13 @@ GROUPS = {
     "ha": "ha:app",
     "task": "task:app",
     "token": "token:app",
+    "log": "log:app",
     "cluster": "cluster:app",
     "lab": "cluster:lab",
 }
 SINGLES = {
     "alerts": "alerts:alerts",
+    "audit": "audit:audit",
     "events": "events:events",
     "why": "why:why",
     "why-not": "why:why_not",
