@@ -36,7 +36,7 @@ class Rig:
         self.dsn = dsn
 
     async def raise_(self, counter: str, n: int) -> None:
-        envelope = Envelope(id=f"{counter}-{n}", data=msgspec.Raw(encode(Raise(counter=counter))))
+        envelope = Envelope(id=f"{counter}-{n}", actor="user:t", data=msgspec.Raw(encode(Raise(counter=counter))))
         subject = f"cmd.{TOY.name}.{TOY.deciders[0].kind}-{counter}"
         assert decode_reply(await self.bus.request(subject, encode(envelope))).status in ("accepted", "refused")
 
