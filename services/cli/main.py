@@ -35,11 +35,13 @@ GROUPS = {
     "ha": "ha:app",
     "task": "task:app",
     "token": "token:app",
+    "log": "log:app",
     "cluster": "cluster:app",
     "lab": "cluster:lab",
 }
 SINGLES = {
     "alerts": "alerts:alerts",
+    "audit": "audit:audit",
     "events": "events:events",
     "diff": "past:diff",
     "timeline": "past:timeline",

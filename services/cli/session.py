@@ -50,6 +50,7 @@ def _note_json(value: bool) -> bool:
 AsJson = Annotated[
     bool, typer.Option("--json", help="Result (and errors) as JSON.", callback=_note_json, is_eager=True)
 ]
+Log = Annotated[str, typer.Option("--log", metavar="DSN", help="Another log than that of this machine's cluster.")]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end, with a progress line.")]
 TimeoutS = Annotated[
     float, typer.Option("--timeout", help="With --wait: give up waiting after that many seconds.", min=0.1)

@@ -32,6 +32,7 @@ from services.gateway.http import (
     alerts,
     balance,
     cluster,
+    digests,
     events,
     fences,
     ha,
@@ -186,7 +187,8 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
             yield
 
     routes: list[Any] = [
-        cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, balance.set_balance,
+        cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, digests.show_digests,
+        balance.show_balance, balance.set_balance,
         balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
         alerts.list_alerts, vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, networks.router, pools.router, fences.router, tokens.router, *ha.routes,

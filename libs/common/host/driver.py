@@ -14,7 +14,7 @@ import msgspec
 from libs.common.bus import Bus, BusError, Feed, Incoming
 from libs.common.bus.permissions import consumer
 from libs.common.clock import Clock
-from libs.common.host import figures, snapshots, status
+from libs.common.host import digests, figures, snapshots, status
 from libs.common.host.core import Host
 from libs.common.host.delivered import FETCH_MAX, close_holes, live
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
@@ -104,12 +104,14 @@ class Runner:
             await self._feed.close()
 
     def question(self, what: str, data: bytes) -> msgspec.Struct:
-        """Answers `query.<service>.<what>`: `status` and `metrics` here, all else by the service's own query.
+        """Answers `query.<service>.<what>`: `status`, `metrics` and `digests` here, all else by the service's own query.
         Raises KeyError."""
         if what == "status":
             return status.of(self.host, self.counts.commands, self.counts.bugs)
         if what == "metrics":
             return figures.of_service(self._process, self.host, self.counts)
+        if what == "digests":
+            return digests.answer(self.host, data)
         answer: msgspec.Struct = self.host.service.query(what, data, self.host.states(), self.host.views)
         return answer
 

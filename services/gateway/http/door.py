@@ -123,7 +123,7 @@ async def strict_body(request: Request[Any, Any, Any]) -> None:
 def asker(request: Asked, gateway: Gateway) -> Asker:
     """Who asks for a change, and under which command id. Raises Problem 400."""
     key = command_id(request.headers.get("idempotency-key"), gateway.clock)
-    return Asker(request.user, key, current())
+    return Asker(request.user, key, current(), request.client.host if request.client else "")
 
 
 def on_problem(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:

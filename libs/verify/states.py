@@ -1,0 +1,122 @@
+"""The log folded from zero, and held against what others say its streams are like: running services, and stored snapshots.
+
+Of a stream and its version there is one state. So each is compared as the folding comes by that version, wherever its service or
+snapshot was meanwhile with other streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from libs.common.host import digests, snapshots
+from libs.common.host.core import Host
+from libs.common.log import Snapshot
+from libs.common.messages import Recorded
+from libs.common.registry import UnknownType
+from libs.verify import Fault
+
+ALL = 2**62
+"""a position behind all: views have reacted to everything"""
+
+
+class Claim(NamedTuple):
+    """who: `compute, live`; what it says of the streams of a service: their versions and digests. position: streams that began up
+    to there must be among them."""
+
+    who: str
+    service: str
+    position: int
+    streams: Mapping[str, tuple[int, bytes]]
+
+
+class States:
+    """`take` events from the first one on, then `finish`. hosts: fresh, one for each service."""
+
+    def __init__(self, hosts: Sequence[Host], claims: Iterable[Claim]) -> None:
+        self.faults: list[Fault] = []
+        self.compared = 0
+        self._hosts = hosts
+        self._by_kind = {decider.kind: host for host in hosts for decider in host.service.deciders}
+        self._claims = list(claims)
+        self._wanted: dict[str, list[tuple[int, bytes, str]]] = {}
+        for claim in self._claims:
+            for stream, (version, digest) in claim.streams.items():
+                self._wanted.setdefault(stream, []).append((version, digest, claim.who))
+        self._begun: dict[str, int] = {}
+        self._broken = False
+
+    def take(self, records: Sequence[Recorded]) -> None:
+        if self._broken:
+            return
+        due = [n for n, recorded in enumerate(records) if recorded.stream in self._wanted and self._is_due(recorded)]
+        self._begun.update((recorded.stream, recorded.position) for recorded in records if recorded.version == 1)
+        latest = {records[n].stream: n for n in due}
+        if latest:  # is the stream changed once more among these? Then it has to be looked at in between
+            latest = {recorded.stream: n for n, recorded in enumerate(records) if recorded.stream in latest}
+        cuts = sorted({n + 1 for n in due if latest[records[n].stream] != n} | {len(records)})
+        start = 0
+        try:
+            for cut in cuts:
+                self._fold(records[start:cut])
+                for n in due:
+                    if start <= n < cut:
+                        self._compare(records[n])
+                start = cut
+        except (UnknownType, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+            self._broken = True
+            said = f"cannot be folded: {type(error).__name__}: {error}; states from there on were not compared"
+            self.faults.append(Fault(f"position {records[start].position}", f"or one of those behind it {said}"))
+
+    def _is_due(self, recorded: Recorded) -> bool:
+        return any(version == recorded.version for version, _, _ in self._wanted[recorded.stream])
+
+    def _fold(self, records: Sequence[Recorded]) -> None:
+        for host in self._hosts:
+            host.fold(records, ALL)
+
+    def _compare(self, recorded: Recorded) -> None:
+        host = self._by_kind.get(recorded.stream.partition("-")[0])
+        slot = host.slots.get(recorded.stream) if host else None
+        rest = []
+        for version, wanted, who in self._wanted.pop(recorded.stream):
+            if version != recorded.version:
+                rest.append((version, wanted, who))
+                continue
+            self.compared += 1
+            if slot is None or slot.version != version or digests.digest(slot.state) != wanted:
+                said = f"is not what the log gives at version {version} (position {recorded.position})"
+                self.faults.append(Fault(f"stream {recorded.stream}", f"in {who} {said}"))
+        if rest:
+            self._wanted[recorded.stream] = rest
+
+    def finish(self) -> None:
+        """The log is at its end."""
+        if self._broken:
+            return
+        for stream, left in sorted(self._wanted.items()):
+            for version, _, who in left:
+                self.faults.append(Fault(f"stream {stream}", f"in {who} is at version {version}, which the log does not have"))
+        kinds = {host.service.name: {d.kind for d in host.service.deciders} for host in self._hosts}
+        for claim in self._claims:
+            for stream, position in sorted(self._begun.items()):
+                if (
+                    position <= claim.position and stream not in claim.streams
+                    and stream.partition("-")[0] in kinds.get(claim.service, ())
+                ):  # fmt: skip
+                    self.faults.append(Fault(f"stream {stream}", f"began at position {position}, and {claim.who} does not know it"))
+
+
+def of_snapshot(host: Host, snapshot: Snapshot) -> Claim | None:
+    """What a stored snapshot says, read into a fresh host; None where other code took it: it is of no use to anybody. Raises
+    ValueError where it cannot be read."""
+    try:
+        if snapshots.restore(host, snapshot) != snapshot.position:
+            return None
+    except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read: {type(error).__name__}: {error}") from error
+    streams = {name: (slot.version, digests.digest(slot.state)) for name, slot in host.slots.items()}
+    who = f"{host.service.name}'s snapshot at {snapshot.position}"
+    return Claim(who, host.service.name, snapshot.position, streams)
