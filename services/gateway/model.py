@@ -67,15 +67,18 @@ class ReadModel:
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
-        """Raises ValueError for a hole; events that were applied before change nothing, unknown types are skipped."""
+        """Raises ValueError for a hole, TooNew for an event of later code; events that were applied before change nothing, unknown
+        types are skipped."""
         if recorded.position <= self.position:
             return
         if recorded.position != self.position + 1:
             raise ValueError(f"position {recorded.position} cannot follow {self.position}")
-        self.position = recorded.position
         try:
             event = EVENTS.event(recorded)
         except UnknownType:
+            event = None
+        self.position = recorded.position
+        if event is None:
             return
         self.scopes.apply(recorded, event)
         self.vms.apply(recorded, event)
