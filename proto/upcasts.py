@@ -42,7 +42,8 @@ def network_v1(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def network_v2_back(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if name != "wiring"} | body["wiring"]
+    wiring: dict[str, Any] = body["wiring"]
+    return {name: value for name, value in body.items() if name != "wiring"} | wiring
 
 
 UPCASTS: dict[tuple[str, int], Upcast] = {

@@ -123,7 +123,8 @@ class Registry:
         if first.v > (known := self._current[first.type]):
             raise TooNew(first, known)
         bodies = _maps(_array([recorded.data for recorded in records]))
-        return msgspec.convert([self._upcast(body, first) for body in bodies], self._lists[first.type])
+        read: list[Any] = msgspec.convert([self._upcast(body, first) for body in bodies], self._lists[first.type])
+        return read
 
     def knows(self, type: str) -> bool:
         return type in self._decoders

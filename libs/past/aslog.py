@@ -110,9 +110,9 @@ def packed(content: Aslog) -> bytes:
 
 def _frames(content: Aslog) -> Iterator[tuple[bytes, object]]:
     yield b"H", content.header
-    for events in batched(content.events, ROWS_MAX, strict=False):
+    for events in batched(content.events, ROWS_MAX):
         yield b"E", events
-    for commands in batched(content.commands, ROWS_MAX, strict=False):
+    for commands in batched(content.commands, ROWS_MAX):
         yield b"C", [msgspec.structs.astuple(command) for command in commands]
 
 
