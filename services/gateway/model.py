@@ -19,6 +19,7 @@ from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
 from proto.pools import PoolEvent
 from proto.reserve import ReserveEvent
+from proto.upcasts import UPCASTS
 from proto.vitals import VerdictEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
@@ -37,12 +38,15 @@ from services.gateway.views.verdicts import VerdictsView
 from services.gateway.views.vms import VmsView
 
 EVENTS = Registry(
-    c
-    for union in (
-        VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
-    )
-    for c in members(union)
+    (
+        c
+        for union in (
+            VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
+            ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
+        )
+        for c in members(union)
+    ),
+    UPCASTS,
 )
 
 
