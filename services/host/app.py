@@ -42,7 +42,8 @@ def beside(name: str, place: Place) -> Sequence[Companion]:
 
 
 async def run(names: Sequence[str], config: HostConfig) -> None:
-    """Serve until SIGTERM or SIGINT. Raises LogError, BusError when it cannot begin, Fenced when the log was restored: whoever
+    """Serve until SIGTERM or SIGINT. Raises LogError, BusError when it cannot begin, LogError too where the log holds what only a
+    later release reads; Fenced when the log was restored: whoever
     watches this process starts it again, and it folds the log that is there now."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,7 +84,8 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     await _drain(runners, bus, events)
     telemetry.stop()
     if fenced:
-        raise Fenced("the log has another incarnation than the one that was folded: start over")
+        why = (runner.why for runner in runners if isinstance(runner, Runner) and runner.why is not None)
+        raise next(why, None) or Fenced("the log has another incarnation than the one that was folded: start over")
 
 
 async def _ended(stop: asyncio.Event, fenced: Sequence[asyncio.Event]) -> bool:

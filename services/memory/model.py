@@ -171,7 +171,7 @@ def _release(command: ReleaseMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
             node=NodeId(command.node),
             vm=VmId(command.vm),
             generation=held.generation,
-            memory_mib=whole_mib(held.promise),
+            released_mib=whole_mib(held.promise),
             reserved_mib=after.reserved_mib,
             charged_mib=after.charged_mib,
         )

@@ -40,7 +40,7 @@ from libs.common.messages import (
     decode_reply,
     tag_of,
 )
-from libs.common.registry import Downcast, Registry, Upcast
+from libs.common.registry import Downcast, Registry, TooNew, Upcast
 
 WAITING_MAX = 1000
 """commands that may wait for one stream; more are answered `unavailable`"""
@@ -81,7 +81,7 @@ class Host:
 
     def fold(self, records: Sequence[Recorded], reacted: int) -> None:
         """Start-up: take events of the log. The reactions to those up to position `reacted` were committed earlier, so the views
-        take them too."""
+        take them too. Raises TooNew."""
         Folding([self], [reacted]).fold(records)
 
     def ready(self, incarnation: int, now_us: int) -> list[Effect]:
@@ -263,7 +263,7 @@ class Host:
         return INBOX_MAX - len(self.reactions.inbox)
 
     def on_events(self, records: Iterable[Recorded], now_us: int) -> list[Effect]:
-        """Events in log order; those heard before are skipped. Raises ValueError on a hole."""
+        """Events in log order; those heard before are skipped. Raises ValueError on a hole, TooNew."""
         self.now_us = now_us
         self.reactions.hear(records)
         out = self._finish([])
@@ -272,6 +272,8 @@ class Host:
     def _react_to(self, recorded: Recorded) -> list[Job]:
         self.writer.hear(recorded)
         if not self.events.knows(recorded.type):
+            if self.slots.own(recorded.stream):
+                raise TooNew(recorded, 0)
             return []
         event = self.events.event(recorded)
         self.slots.fold(recorded, event)

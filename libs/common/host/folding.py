@@ -46,7 +46,7 @@ class Folding:
         self._tables: dict[tuple[bool, ...], dict[type, _To]] = {}
 
     def fold(self, records: Sequence[Recorded]) -> None:
-        """Records in log order, without holes. Raises UnknownType for an event in an own stream that has no class here."""
+        """Records in log order, without holes. Raises TooNew for an event in an own stream that this code cannot read."""
         if not records:
             return
         events = self.decoded(records)

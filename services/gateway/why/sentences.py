@@ -171,7 +171,7 @@ def _of_others(event: Any) -> str:
                 return f"the ledger denied {event.memory_mib} MiB: {event.sentence}"
             return f"{event.node}'s ledger denied {event.memory_mib} MiB: {max(0, free)} of {event.capacity_mib} MiB are free"
         case memory.MemoryReleased():
-            return f"{event.node}'s ledger took {event.memory_mib} MiB back"
+            return f"{event.node}'s ledger took {event.released_mib} MiB back"
         case memory.CapacitySet():
             share = f", {event.share_mib} of them for failover" if event.share_mib else ""
             return f"{event.node} may promise {event.capacity_mib} MiB{share}"
