@@ -51,7 +51,7 @@ class NodeProcess:
         id = self.host.pool.id
         self.pool_ids = {name: f"{id}-{name}" if n else id for n, name in enumerate(world.names)}
         """of its pools, by name, the words that no other pool has"""
-        self.lease_pools = world.names
+        self.lease_pools: tuple[str, ...] = world.names
         self.leased = bool(world.ha)
         """it has a watchdog"""
         self.says: Capabilities | None = None
