@@ -96,6 +96,10 @@ class HostProcess:
         host.fold(self.world.log.read_all_now(0, head.position), head.position)
         self._snapshot = Kept(head.incarnation, head.position, host)
 
+    def started(self, kept: Kept) -> None:
+        """Its next start folds from there."""
+        self._snapshot = kept
+
     def crash(self) -> None:
         self.host = None
         self.life += 1

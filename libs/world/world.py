@@ -53,13 +53,14 @@ class World:
         ha: int = 0,
         fences: bool = False,
         vitals: bool = False,
+        start_us: int = START_US,
     ) -> None:
         """apart: each node has a pool of its own; two: there is a second one that all reach. ha: how many processes of high
         availability there are; 0: none, and no watchdogs either. fences: each node has a fence device. vitals: guests' signs of
-        life are looked at."""
+        life are looked at. start_us: the time of day at which it begins."""
         self.seed = seed
         self.random = Random(seed)
-        self.net = Net(self.random, weather=weather or Weather())
+        self.net = Net(self.random, start_us, weather or Weather())
         self.checker = checks.Checker(self)
         self.log = MemoryLog(lambda: self.net.now_us)
         self.pool = SimPool()
@@ -86,7 +87,7 @@ class World:
         self.seen = 0
         self.incarnation = 1
         self.uses: dict[str, Callable[[int], int]] = {}
-        self.start_us = self.net.now_us
+        self.born_us = self.start_us = self.net.now_us
         self.oldest = 0
         """no backup is older than this position"""
         self.holding: dict[tuple[str, str], int] = {}
@@ -221,7 +222,7 @@ class World:
     @property
     def second(self) -> int:
         """Since the beginning."""
-        return (self.net.now_us - START_US) // 1_000_000
+        return (self.net.now_us - self.born_us) // 1_000_000
 
     # --- time -----------------------------------------------------------------------------------------------------
 

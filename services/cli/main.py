@@ -48,6 +48,7 @@ SINGLES = {
     "why": "why:why",
     "why-not": "why:why_not",
     "replay": "replay:replay",
+    "what-if": "what_if:what_if",
     "schema": "cluster:schema",
 }
 

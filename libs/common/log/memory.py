@@ -141,6 +141,21 @@ class MemoryLog:
                 log._consumers[consumer] = max(mark, log._consumers.get(consumer, 0))
         return log
 
+    @classmethod
+    def holding(
+        cls, clock_us: Callable[[], int], incarnation: int, events: Sequence[Recorded], consumers: Mapping[str, int],
+        commands: Mapping[str, KeptCommand],
+    ) -> MemoryLog:  # fmt: skip
+        """One that holds already what another has written: its events from the first on, without holes."""
+        log = cls(clock_us, incarnation)
+        log._events = list(events)
+        for recorded in log._events:
+            log._streams.setdefault(recorded.stream, []).append(recorded)
+        log._at_us = events[-1].at_us if events else 0
+        log._consumers, log._commands = dict(consumers), dict(commands)
+        log._commits = [(len(log._events), "", 0)]
+        return log
+
     # --- the contract ---
 
     async def append(self, group: Group) -> Appended:
