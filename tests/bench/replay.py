@@ -1,0 +1,54 @@
+"""The log as an instrument, in figures: `python -m tests.bench.replay [--events N] [--quick] [--json]`.
+
+Each part is a module whose `figures(bench)` gives some keys; what they are is said there:
+
+replay_rebuild  rebuild_s, rebuild_vs_replay, rebuild_mb, rebuild_vs_eventsourcing
+replay_past     at_p95_s
+
+All of them look at one log of mixed events that the services' own deciders made (replay_log), in one Postgres.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from libs.common.log.migrate import migrate
+from tests.bench import replay_past, replay_rebuild
+from tests.bench.common import Options, report
+from tests.bench.replay_log import WORLDS, Bench, fill, templates
+from tests.servers import Postgres
+
+EVENTS, EVENTS_QUICK = 1_000_000, 300_000
+SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
+PARTS: tuple[Callable[[Bench], dict[str, Any]], ...] = (replay_rebuild.figures, replay_past.figures)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=0, help=f"default {EVENTS:,}; with --quick {EVENTS_QUICK:,}")
+    parser.add_argument("--quick", action="store_true", help="a shorter log; rebuild_s is then scaled to a million events")
+    parser.add_argument("--json", action="store_true", help="print nothing but the result")
+    asked = parser.parse_args()
+    options = Options(asked.quick, asked.json)
+    events = asked.events or (EVENTS_QUICK if asked.quick else EVENTS)
+    began = time.perf_counter()
+    worlds = templates(1 if asked.quick else WORLDS)
+    options.say(f"worlds lived through: {time.perf_counter() - began:.1f} s; writing {events:,} events")
+    figures: dict[str, Any] = {}
+    with Postgres(SETTINGS) as server:
+        asyncio.run(migrate(server.dsn()))
+        asyncio.run(fill(server.dsn(), worlds, events))
+        bench = Bench(server, events, worlds, options)
+        options.say(f"written after {time.perf_counter() - began:.1f} s")
+        for part in PARTS:
+            figures |= part(bench)
+            options.say(f"{part.__module__}: after {time.perf_counter() - began:.1f} s")
+    report(bench="replay", events=events, took_s=round(time.perf_counter() - began, 1), **figures)
+
+
+if __name__ == "__main__":
+    main()
