@@ -21,7 +21,7 @@ from proto.compute import DefineVm, StartVm, StopVm
 from proto.networks import CreateNetwork, DeleteNetwork, SetNetwork
 from proto.services import SERVICES
 from proto.upcasts import UPCASTS
-from services.host.app import service
+from services.host.known import service
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,6 @@ import pytest
 
 from libs.common.log import Eventless
 from libs.common.messages import Recorded
-from libs.past import aslog as files
 from libs.past.aslog import MAGIC, AslogPast, BadAslog, aslog, packed, read, unpacked, write
 from libs.past.source import Decided
 from libs.past.where import open_past
@@ -87,7 +86,7 @@ def test_a_write_that_fails_leaves_what_was_there(file: Path, monkeypatch: pytes
     def full(number: int) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         write(file, aslog([], [], 1))
     assert file.read_bytes() == before and [path.name for path in file.parent.iterdir()] == [file.name]

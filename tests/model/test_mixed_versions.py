@@ -17,7 +17,7 @@ from proto.examples import example
 from proto.families import FAMILIES, REGISTRY
 from proto.upcasts import DOWNCASTS, UPCASTS
 from services.gateway.model import ReadModel
-from services.host.app import service
+from services.host.known import service
 
 ROOT = Path(__file__).parents[2]
 RAISED: list[type[Event]] = [e for f in FAMILIES.values() for e in f.events if e.VERSION > 1 and issubclass(e, Event)]

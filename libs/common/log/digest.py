@@ -1,7 +1,7 @@
 """The digest beside each event: what `log verify` makes anew to find a changed byte (libs/verify).
 
-It covers what the writer knew (stream, version, type, v, data, meta); position and time are covered by the chain over batches, which
-append_batch computes (infra/sql/020_batch_numbers.sql), as are the commands.
+It covers what the writer knew (stream, version, type, v, data, meta); position and time are covered by the chain over batches,
+which append_batch computes (infra/sql/020_batch_numbers.sql), as are the commands.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from libs.common.messages import Fact, Message, Recorded, Tick, encode, tag_of
 from libs.common.registry import UnknownType
 from proto.families import FAMILIES, REGISTRY, Family
 from proto.services import SERVICES
-from services.host.app import service as service_of
+from services.host.known import service as service_of
 from tests.contract.messages.settings import HERE, Setting, followed, settings
 
 NEVER_REFUSED = frozenset(

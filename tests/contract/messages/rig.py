@@ -22,7 +22,7 @@ from libs.common.log.postgres import PostgresLog
 from libs.common.messages import Envelope, Fact, Message, Recorded, Reply, Tick, decode_reply, encode
 from proto.families import REGISTRY
 from proto.upcasts import DOWNCASTS, UPCASTS
-from services.host.app import service
+from services.host.known import service
 
 EMPTY = """
 delete from asv.events; delete from asv.stream_heads; delete from asv.commands; delete from asv.consumers;

@@ -115,7 +115,8 @@ class Contract:
     async def test_a_fact_of_a_later_release_is_taken_without_what_is_new(
         self, alone: Alone, told: dict[str, Outcome]
     ) -> None:
-        for kind in (Hello, *FAMILIES[self.service].facts):
+        kinds: tuple[type[Message], ...] = (Hello, *FAMILIES[self.service].facts)
+        for kind in kinds:
             later = body_of(kind) | {"heard": 0, STRANGE: 1}
             reply = await alone.send(later, f"later-{tag_of(kind)}", alone.subject(example(kind)))
             assert reply.status in {"accepted", "refused"}, (kind, reply)
