@@ -7,7 +7,7 @@ import msgspec
 
 from proto.node import OrderVm, Want
 from tests.contract.driver_rigs import machine_spec
-from tests.contract.test_leasing import Node, grants, node, until
+from tests.contract.test_leasing import LEASE_US, Node, grants, node, until
 
 __all__ = ["node"]
 
@@ -58,4 +58,4 @@ async def test_a_return_that_the_log_has_forgotten_is_told_again(node: Node) -> 
     cluster.grants = grants(epoch=2)
     await until(lambda: node.own == "held", "it has the next")
     await until(lambda: (cluster.asked[-1].left_us or 0) > 0, "it says how long that lasts")
-    assert (cluster.asked[-1].left_us or 0) <= 2_500_000
+    assert (cluster.asked[-1].left_us or 0) <= LEASE_US
