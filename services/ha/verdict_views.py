@@ -63,7 +63,8 @@ _decode = msgspec.msgpack.Decoder(VitalsBeat).decode
 @dataclass(slots=True)
 class Ward:
     """A VM that runs by the log. held: why its silence says nothing; panic: its guest's word, at panic_us; died: its process ended
-    by itself, and this was said. reached: verdicts of this generation; open: upon one of them nothing was done."""
+    by itself, and this was said. reached: verdicts of this generation; open: upon one of them nothing was done. again: it was being
+    moved as one was to be done upon, which has come to nothing since."""
 
     node: str
     generation: int
@@ -73,6 +74,7 @@ class Ward:
     died: str = ""
     reached: list[Kind] = field(default_factory=list)
     open: list[Kind] = field(default_factory=list)
+    again: bool = False
 
 
 @dataclass(slots=True)
@@ -139,7 +141,9 @@ def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
             ward.held = "it is being moved"
         case VmPauseRequested() | VmPaused():
             ward.held = "it is paused"
-        case VmResumeRequested() | VmResumed() | VmIncomingGone():
+        case VmIncomingGone():
+            ward.held, ward.again = "", any(kind not in ward.open for kind in ward.reached)
+        case VmResumeRequested() | VmResumed():
             ward.held = ""
         case VmStopped():
             ward.held, ward.panic = "it has stopped", None
@@ -150,6 +154,7 @@ def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
         case VmPanicOver():
             ward.panic = None
         case VerdictReached() if event.generation == ward.generation:
+            ward.again = False
             ward.reached.append(event.kind)
             if not event.treated:
                 ward.open.append(event.kind)
@@ -168,8 +173,7 @@ def react(event: Any, recorded: Recorded) -> Sequence[Command]:
         case VmPanicked() | VmStopped(cause=GoneCause.CRASHED):
             return [JudgeVm(vm=event.vm, generation=event.generation, now_us=recorded.at_us)]
         case VmIncomingGone():
-            again = JudgeVm(vm=event.vm, generation=event.source_generation, now_us=recorded.at_us, again=True)
-            return [again]
+            return [JudgeVm(vm=event.vm, generation=event.source_generation, now_us=recorded.at_us)]
         case VmPanicOver():
             said = "it was reset"
             return [LiftVerdict(vm=event.vm, generation=event.generation, sentence=said, now_us=recorded.at_us)]
@@ -190,7 +194,7 @@ def look(now_us: int, views: VitalsViews) -> Iterable[Command]:
 
 def _looked(name: str, ward: Ward, views: VitalsViews, now_us: int) -> Iterable[Command]:
     judged = enrich(JudgeVm(vm=name, generation=ward.generation, now_us=now_us), views, now_us)
-    if judged.kind is not None and not judged.held and judged.kind not in ward.reached:
+    if judged.kind is not None and not judged.held and (ward.again or judged.kind not in ward.reached):
         yield JudgeVm(vm=name, generation=ward.generation, now_us=now_us)
     elif (Kind.HANG in ward.open or Kind.WATCHDOG in ward.open) and shows_life(name, ward, views, now_us):
         said = "it shows life again"
@@ -213,7 +217,7 @@ def shows_life(name: str, ward: Ward, views: VitalsViews, now_us: int) -> bool:
 def enrich(command: JudgeVm, views: VitalsViews, now_us: int) -> JudgeVm:
     """Overwrites all but the name, whoever sent it."""
     ward, guard = views.wards.get(command.vm), views.guards.get(command.vm, Guard())
-    empty = JudgeVm(vm=command.vm, generation=command.generation, now_us=now_us, again=command.again)
+    empty = JudgeVm(vm=command.vm, generation=command.generation, now_us=now_us)
     if ward is None or ward.generation != command.generation:
         return empty
     kind, evidence, held = _found(command.vm, ward, guard, views, now_us)
@@ -224,7 +228,7 @@ def enrich(command: JudgeVm, views: VitalsViews, now_us: int) -> JudgeVm:
     why_not = _why_not(kind, guard)
     return JudgeVm(
         vm=command.vm, generation=command.generation, now_us=now_us, node=ward.node, kind=kind, evidence=evidence, held=held,
-        treated=not why_not, why_not=why_not, again=command.again,
+        treated=not why_not, why_not=why_not, again=ward.again,
     )  # fmt: skip
 
 

@@ -274,6 +274,13 @@ def test_one_that_was_judged_as_it_began_to_be_moved_is_judged_again_once_that_c
     assert world.ticks(3).kinds == [Kind.PANIC]
     world.says(back)
     assert world.kinds == [Kind.PANIC, Kind.PANIC]
+    disarmed = World()
+    disarmed.says(panicked())
+    disarmed.says(HaDisarmed(reason="r"))
+    disarmed.says(back)
+    assert disarmed.ticks(3).kinds == [Kind.PANIC]
+    disarmed.says(HaArmed())
+    assert disarmed.ticks(3).kinds == [Kind.PANIC, Kind.PANIC], "once, when it may be"
     well = World()
     well.says(back)
     assert well.ticks().kinds == []
