@@ -12,9 +12,6 @@ from msgspec.structs import replace
 from libs.common.messages import NodeId, Recorded, VmId, encode, tag_of
 from proto.compute import (
     GoneCause,
-    ReportVm,
-    Seen,
-    StopVm,
     VmPauseRequested,
     VmReset,
     VmResumeRequested,
@@ -25,7 +22,7 @@ from proto.compute import (
 from proto.guard import Guard, GuardSet, Mode
 from proto.lease import HaArmed, HaDisarmed
 from proto.migration import VmIncomingGone
-from proto.panics import EndVm, VmPanicked, VmPanicOver
+from proto.panics import VmPanicked, VmPanicOver
 from proto.vitals import (
     Finding,
     JudgeVm,
@@ -39,19 +36,10 @@ from proto.vitals import (
     VitalsBeat,
     VmVitals,
 )
-from services.compute import panics
-from services.compute.model import VM
-from services.compute.states import Vm
 from services.gateway.why.verdicts import of_verdicts
 from services.ha.verdict_rule import AGENT_S, IDLE_S, STILL_S, two_signs
 from services.ha.verdict_views import VitalsViews, enrich, look, react
 from services.ha.verdicts import VERDICT, Judged
-from tests.model.test_growth import running, seen
-
-
-def after(vm: Vm, *events: Any) -> Vm:
-    return VM.fold(events, vm)
-
 
 WEB, N1 = VmId("web-1"), NodeId("n1")
 S = 1_000_000
@@ -363,48 +351,3 @@ def test_what_is_known_outlives_the_service() -> None:
     world.says(panicked())
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(world.views), type=VitalsViews)
     assert again == world.views and again.wards["web-1"].panic is not None
-
-
-# --- what compute makes of one ---------------------------------------------------------------------------------
-
-
-def verdict(kind: Kind = Kind.PANIC, *, treated: bool = True) -> VerdictReached:
-    world = World()
-    world.says(panicked())
-    reached = world.events[0]
-    assert isinstance(reached, VerdictReached)
-    return replace(reached, vm=running().id, kind=kind, treated=treated)
-
-
-def test_compute_powers_it_off_and_says_why_it_ended() -> None:
-    vm = running()
-    (command,) = panics.react(verdict())
-    (stop,) = VM.decide(command, vm)
-    assert isinstance(stop, VmStopRequested) and (stop.deadline_s, stop.cause) == (0, GoneCause.PANIC)
-    stopping = after(vm, stop)
-    gone = replace(seen(vm, 1, 256), hardware=None, seen=Seen.GONE, cause=GoneCause.ORDERED)
-    assert isinstance(gone, ReportVm)
-    (stopped,) = VM.decide(gone, stopping)
-    assert isinstance(stopped, VmStopped) and stopped.cause is GoneCause.PANIC
-    (crashed,) = VM.decide(replace(gone, cause=GoneCause.CRASHED), stopping)
-    assert isinstance(crashed, VmStopped) and crashed.cause is GoneCause.CRASHED
-
-
-def test_nothing_else_is_ended() -> None:
-    vm = running()
-    assert not panics.react(verdict(treated=False)) and not panics.react(verdict(Kind.DIED))
-    assert [c.cause for c in panics.react(verdict(Kind.HANG))] == [GoneCause.HANG]
-    wrong = EndVm(vm=vm.id, generation=vm.generation + 1, cause=GoneCause.HANG)
-    assert not VM.decide(wrong, vm)
-    assert not VM.decide(EndVm(vm=vm.id, generation=vm.generation, cause=GoneCause.GUEST), vm)
-    stopping = after(vm, *VM.decide(StopVm(vm=vm.id, deadline_s=60), vm))
-    assert not VM.decide(EndVm(vm=vm.id, generation=vm.generation, cause=GoneCause.HANG), stopping)
-
-
-def test_somebodys_stop_outweighs_the_verdict_it_comes_after() -> None:
-    """It is not started again, then."""
-    vm = running()
-    dying = after(vm, *VM.decide(EndVm(vm=vm.id, generation=vm.generation, cause=GoneCause.HANG), vm))
-    (stop,) = VM.decide(StopVm(vm=vm.id, deadline_s=60), dying)
-    assert isinstance(stop, VmStopRequested) and (stop.deadline_s, stop.cause) == (0, GoneCause.ORDERED)
-    assert not VM.decide(StopVm(vm=vm.id, deadline_s=60), after(dying, stop))
