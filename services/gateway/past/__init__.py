@@ -1,4 +1,4 @@
-"""The gateway's past: its views as they were at any position of the log (docs/decisions/0036-past.md).
+"""The gateway's past: its views as they were at any position of the log (docs/decisions/0041-past.md).
 
 `moment` which position is meant · `kept` snapshots at many positions, and where they lie (`store`) · `fill` makes them from the
 log ·
