@@ -20,6 +20,7 @@ from libs.past.steps import Steps
 from libs.past.walking import Walk
 from libs.world.play import play
 from libs.world.story import Step, Story
+from proto.upcasts import DOWNCASTS, UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.ha.app import SERVICE as HA
 from services.host.replay.screen import Debugger
@@ -70,7 +71,7 @@ async def _append(to: EventLog, unit: Unit) -> None:
 
 async def walk(only: str = "") -> Walk:
     """Of that failover."""
-    steps = Steps([Code(service) for service in SERVICES])
+    steps = Steps([Code(service, UPCASTS, DOWNCASTS) for service in SERVICES])
     past = MemoryPast(failover())
     decided = {one.position: one async for chunk in past.commands() for one in chunk}
     async for records in past.replay():

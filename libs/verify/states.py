@@ -112,9 +112,10 @@ class States:
 def of_snapshot(host: Host, snapshot: Snapshot) -> Claim | None:
     """What a stored snapshot says, read into a fresh host; None where other code took it: it is of no use to anybody. Raises
     ValueError where it cannot be read."""
+    if snapshot.schema != snapshots.schema(host.service):
+        return None
     try:
-        if snapshots.restore(host, snapshot) != snapshot.position:
-            return None
+        snapshots.restore(host, snapshot)
     except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot be read: {type(error).__name__}: {error}") from error
     streams = {name: (slot.version, digests.digest(slot.state)) for name, slot in host.slots.items()}

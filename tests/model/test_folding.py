@@ -13,9 +13,10 @@ from libs.common.host.core import Host, state_bytes
 from libs.common.host.folding import Folding
 from libs.common.host.service import Service
 from libs.common.messages import Meta, Recorded, decode_meta, encode
-from libs.common.registry import UnknownType
+from libs.common.registry import TooNew
 from libs.world.play import play
 from libs.world.story import Step, Story
+from proto.upcasts import UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.ha.app import SERVICE as HA
 from services.io.app import SERVICE as IO
@@ -45,7 +46,7 @@ def lived() -> tuple[Recorded, ...]:
 
 def one_by_one(service: Service, records: Sequence[Recorded], reacted: int) -> Host:
     """As a running service takes what others wrote: no table, no batch."""
-    host = Host(service)
+    host = Host(service, dict(UPCASTS))
     for recorded in records:
         event = host.events.event(recorded) if host.events.knows(recorded.type) else None
         host.writer.hear(recorded)
@@ -61,7 +62,7 @@ def shown(host: Host) -> tuple[bytes, Any, Any]:
 
 
 def together(records: Sequence[Recorded], reacted: Sequence[int], chunk: int) -> list[Host]:
-    hosts = [Host(service) for service in SERVICES]
+    hosts = [Host(service, dict(UPCASTS)) for service in SERVICES]
     folding = Folding(hosts, reacted)
     for at in range(0, len(records), chunk):
         folding.fold(records[at : at + chunk])
@@ -87,7 +88,7 @@ def test_views_stop_where_each_has_reacted_to() -> None:
 
 def test_a_host_alone_folds_the_same() -> None:
     records = lived()
-    host = Host(COMPUTE)
+    host = Host(COMPUTE, dict(UPCASTS))
     host.fold(records, len(records))
     host.ready(1, records[-1].at_us)
     assert shown(host) == shown(one_by_one(COMPUTE, records, len(records)))
@@ -95,15 +96,15 @@ def test_a_host_alone_folds_the_same() -> None:
 
 def test_an_own_event_of_no_known_type_stops_the_owner_and_nobody_else() -> None:
     strange = Recorded(1, "vm-web-1", 1, "vm_beamed", 1, 10, b"\x80", encode(Meta("c", "", "c", "user:a", 0)))
-    Folding([Host(MEMORY), Host(IO)], [1, 1]).fold([strange])
-    with pytest.raises(UnknownType, match="vm_beamed"):
-        Folding([Host(MEMORY), Host(COMPUTE)], [1, 1]).fold([strange])
+    Folding([Host(MEMORY, dict(UPCASTS)), Host(IO, dict(UPCASTS))], [1, 1]).fold([strange])
+    with pytest.raises(TooNew, match="vm_beamed"):
+        Folding([Host(MEMORY, dict(UPCASTS)), Host(COMPUTE, dict(UPCASTS))], [1, 1]).fold([strange])
 
 
 def test_a_hole_in_a_stream_is_missed_and_not_folded() -> None:
     first = next(r for r in lived() if r.stream == "vm-vm-0")
     later = msgspec.structs.replace(first, version=3)
-    host = Host(COMPUTE)
+    host = Host(COMPUTE, dict(UPCASTS))
     Folding([host], [later.position]).fold([later])
     assert (host.slots["vm-vm-0"].version, host.slots["vm-vm-0"].missed) == (0, 3)
 

@@ -14,6 +14,7 @@ from libs.past.memory import MemoryPast
 from libs.past.replaying import BadRange, redecide
 from libs.past.walking import Break
 from proto.compute import VmStartRequested
+from proto.upcasts import DOWNCASTS, UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.ha.app import SERVICE as HA
 from tests.past_rig import SERVICES, failover
@@ -22,7 +23,7 @@ from tests.past_rig import walk as walk_of
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda one: one.name)
 async def test_every_decision_of_a_failover_is_decided_again(service: Service) -> None:
-    found = await redecide(MemoryPast(failover()), Code(service))
+    found = await redecide(MemoryPast(failover()), Code(service, UPCASTS, DOWNCASTS))
     assert found.difference is None
     assert found.counts.unasked == 0, "each event's command was kept"
     assert (found.counts.late, found.counts.cut) == (0, 0) and found.answers
@@ -45,21 +46,21 @@ def _last(event: VmStartRequested) -> VmStartRequested:
 
 async def test_a_changed_policy_is_found_at_its_first_decision() -> None:
     past = MemoryPast(failover())
-    found = (await redecide(past, Code(elsewhere()))).difference
+    found = (await redecide(past, Code(elsewhere(), UPCASTS, DOWNCASTS))).difference
     assert found is not None
     events = failover().read_all_now(0, 10**6)
     first = next(event for event in events if event.type == "vm_start_requested")
     assert found.position <= first.position and found.stream == first.stream
     assert [field.path for field in found.fields] == ["events[0].node"] and found.command.type == "start_vm"
-    later = (await redecide(past, Code(elsewhere()), first=found.position + 1)).difference
+    later = (await redecide(past, Code(elsewhere(), UPCASTS, DOWNCASTS), first=found.position + 1)).difference
     assert later is not None and later.position > found.position
-    assert (await redecide(past, Code(elsewhere()), last=found.position - 1)).difference is None
+    assert (await redecide(past, Code(elsewhere(), UPCASTS, DOWNCASTS), last=found.position - 1)).difference is None
 
 
 @pytest.mark.parametrize(("first", "last", "said"), [(0, 10**6, "beyond the log"), (9, 3, "is nothing"), (-1, 0, "from 1 on")])
 async def test_positions_that_are_not_there(first: int, last: int, said: str) -> None:
     with pytest.raises(BadRange, match=said):
-        await redecide(MemoryPast(failover()), Code(HA), first, last)
+        await redecide(MemoryPast(failover()), Code(HA, UPCASTS, DOWNCASTS), first, last)
 
 
 async def test_a_failover_is_walked_from_its_proof_to_the_restart() -> None:
