@@ -35,7 +35,7 @@ def log() -> MemoryLog:
 
 
 def views(model: object) -> dict[str, object]:
-    return {name: msgspec.to_builtins(getattr(model, name)) for name in kept.PARTS}
+    return {name: msgspec.to_builtins(getattr(model, name), order="deterministic") for name in kept.PARTS}
 
 
 @pytest.mark.parametrize("position", [1, 39, 40, 41, 100, 170, len(lived())])
