@@ -75,7 +75,14 @@ class _PastLog:
         return await self._log.read_all(after, min(limit, self._end - after)) if after < self._end else []
 
     async def eventless(self, stream: str, limit: int = 100) -> list[Any]:
-        return [one for one in await self._log.eventless(stream, limit) if one.at_us <= self._at_us]
+        """The newest up to then, however many came since."""
+        asked = limit
+        while True:
+            rows = await self._log.eventless(stream, asked)
+            found = [one for one in rows if one.at_us <= self._at_us]
+            if len(found) >= limit or len(rows) < asked:
+                return found[:limit]
+            asked *= 4
 
 
 class _PastFollower:
