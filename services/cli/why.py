@@ -10,7 +10,6 @@ from services.cli import show
 from services.cli.client import path
 from services.cli.session import AsJson, client, wants_json
 
-NOT_RECORDED = "not recorded"
 OBJECTS = ("vm", "image", "node", "network", "pool", "fence")
 KINDS = (*OBJECTS, "event", "task")
 Object = Annotated[str, typer.Argument(metavar="KIND/NAME", help="vm/web-1, node/n1, image/tiny, event/POSITION, task/ID.")]
@@ -101,10 +100,9 @@ def _grounds(step: dict[str, Any]) -> list[str]:
     cause = step.get("cause")
     lines = [f"because of event {cause}, which is not shown here"] if cause and not step.get("cause_told") else []
     lines += step.get("evidence") or []
-    if step.get("policy") == NOT_RECORDED:
-        lines.append("by a rule of the service's, whose version is not recorded")
-    elif step.get("policy"):
-        lines.append(f"by the policy {step['policy']}")
+    policy = step.get("policy")
+    if policy and f"by the policy {policy}" not in step["sentence"]:
+        lines.append(f"policy: {policy}")
     return lines
 
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 POSITION_HEADER, TIME_HEADER = "Asv-At-Position", "Asv-At-Time"
 
 
-def live_only(at_us: int) -> Problem:
+def live_only(at_us: int, remedy: str = "ask without a moment of the past") -> Problem:
     when = said(at_us) if at_us else "a past position"
     text = f"this asks what is so now: nobody recorded it, so that it cannot be said of {when}"
-    return Problem(409, "LIVE_ONLY", text, "ask without a moment of the past")
+    return Problem(409, "LIVE_ONLY", text, remedy)
 
 
 class _Silent:

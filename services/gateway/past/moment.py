@@ -59,7 +59,10 @@ def read(text: str, now_us: int) -> Moment:
 
 def said(at_us: int) -> str:
     """As people write it, in UTC."""
-    return (EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return f"{EPOCH + timedelta(microseconds=at_us):%Y-%m-%d %H:%M:%S} UTC"
+    except OverflowError:  # a zone may carry it out of the years 1 to 9999
+        return "that time"
 
 
 async def position_of(moment: Moment, log: EventLog) -> tuple[int, int]:
