@@ -109,7 +109,7 @@ async def _state(gateway: Gateway, text: str, field: str) -> PastModel:
     """Raises Problem 400, 503."""
     try:
         if not text:
-            return await gateway.pasts.at(Moment(position=(await gateway.log.head()).position))
+            return await gateway.pasts.at(Moment(position=(await gateway.pasts.log.head()).position))
         return await gateway.pasts.at(read(text, gateway.clock.now_us()))
     except BadMoment as bad:
         raise Problem(400, "BAD_MOMENT", str(bad), bad.remedy, field=field) from bad
@@ -119,7 +119,8 @@ async def _state(gateway: Gateway, text: str, field: str) -> PastModel:
 
 async def _between(gateway: Gateway, after: int, until: int) -> list[tuple[Recorded, object]]:
     try:
-        return [pair async for chunk in gateway.log.replay(after, until) for pair in zip(chunk, EVENTS.events(chunk), strict=True)]
+        chunks = [chunk async for chunk in gateway.pasts.log.replay(after, until)]
+        return [pair for chunk in chunks for pair in zip(chunk, EVENTS.events(chunk), strict=True)]
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
 

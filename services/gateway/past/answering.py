@@ -13,6 +13,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.model import ReadModel
 from services.gateway.past.model import PastModel
 from services.gateway.past.moment import said
+from services.gateway.past.source import Readable
 from services.gateway.problems import Problem
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class _PastBeats(_Silent):
 class _PastLog:
     """The log up to a position."""
 
-    def __init__(self, log: EventLog, model: PastModel) -> None:
+    def __init__(self, log: Readable, model: PastModel) -> None:
         self._log, self._end, self._at_us = log, model.position, model.at_us
 
     def __getattr__(self, name: str) -> Any:
@@ -102,7 +103,7 @@ class _PastFollower:
 
 def past_of(now: Gateway, model: PastModel) -> Gateway:
     """It changes nothing and asks nobody."""
-    log, read = _PastLog(now.log, model), model.as_read()
+    log, read = _PastLog(now.pasts.log, model), model.as_read()
     silent: Any = _Silent(model.at_us)
     return replace(
         now, log=cast("EventLog", log), bus=silent, commands=silent, consoles=silent, uploads=silent,

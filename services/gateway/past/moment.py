@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from libs.common.log import EventLog
+from services.gateway.past.source import Readable
 
 RIGHT = "a position (123456), a time (2026-11-20 14:03, ISO 8601, UTC unless it names a zone), or how long ago (-10m; s, m, h, d)"
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -65,7 +65,7 @@ def said(at_us: int) -> str:
         return "that time"
 
 
-async def position_of(moment: Moment, log: EventLog) -> tuple[int, int]:
+async def position_of(moment: Moment, log: Readable) -> tuple[int, int]:
     """(The position, when it was written): the last one at that time or before. Raises BadMoment, LogError."""
     head = await log.head()
     if head.position == 0:
@@ -87,7 +87,7 @@ async def position_of(moment: Moment, log: EventLog) -> tuple[int, int]:
     return low, await _written(log, low)
 
 
-async def _written(log: EventLog, position: int) -> int:
+async def _written(log: Readable, position: int) -> int:
     rows = await log.read_all(position - 1, 1)
     if not rows:
         raise BadMoment(f"the log has no event {position}", "ask again, or name another")
