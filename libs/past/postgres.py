@@ -9,7 +9,7 @@ import asyncpg
 
 from libs.common.log import Eventless, Head, LogError
 from libs.common.log.link import WAIT_S_MAX, Access, Connection, patiently
-from libs.common.log.postgres import EVENTLESS, READ_STREAM
+from libs.common.log.postgres import EVENTLESS, READ_ALL, READ_STREAM
 from libs.common.log.replay import replay
 from libs.common.messages import Recorded
 from libs.past.source import Decided
@@ -58,6 +58,10 @@ class PostgresPast:
 
     async def read_stream(self, stream: str, after: int = 0, limit: int = 1000) -> list[Recorded]:
         return [Recorded(*row) for row in await self._read("read_stream", READ_STREAM, stream, after, limit)]
+
+    async def read_all(self, after: int, limit: int = 1000) -> list[Recorded]:
+        """Events with position > after, in order, at most `limit`."""
+        return [Recorded(*row) for row in await self._read("read_all", READ_ALL, after, limit)]
 
     async def commands(self, after: int = 0, until: int | None = None) -> AsyncIterator[Sequence[Decided]]:
         head = (await self.head()).position

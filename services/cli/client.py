@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from libs.common.protocol import OURS
 from services.cli import show
-from services.cli.failure import UNREACHABLE, Failure, code_of
+from services.cli.failure import UNREACHABLE, USAGE, Failure, code_of
 from services.cli.where import Where
 
 TIMEOUT_S = 30.0
@@ -122,10 +122,15 @@ class Client:
             connection.close()
 
     def _note(self, answer: http.client.HTTPResponse) -> None:
-        """Once: which moment it is that is shown."""
+        """Once: which moment it is that is shown. Raises Failure where the answer is of now though another was asked about."""
+        if not self.at:
+            return
         position, time = answer.headers.get("Asv-At-Position"), answer.headers.get("Asv-At-Time")
-        if self.at and not self.moment and position:
-            self.moment = f"as of position {position}, {time}"
+        if not position:
+            raise Failure(USAGE, "the answer is of now, not of the moment that was asked about", "ask without --at")
+        if not self.moment:
+            asked = f" (asked for: {self.at})" if self.at[4:5] == "-" else ""
+            self.moment = f"as of position {position}, {time}{asked}"
             show.note(self.moment)
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:

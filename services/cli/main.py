@@ -53,6 +53,10 @@ SINGLES = {
 }
 
 
+BESIDE_THE_API = ("audit", "log", "lab", "replay", "what-if")
+"""commands that ask no gateway: what they say of the past is said by options of their own"""
+
+
 def program(only: str = "", *, listing: bool = False) -> typer.Typer:
     """The tree of commands. `only`: just that branch, for a quick start, with --api, --token and --at already read. listing: also
     without --help, for whose sake alone typer would load its validation library."""
@@ -137,6 +141,8 @@ def run(words: Sequence[str]) -> int:
     try:
         only, rest, given = split(words, os.environ)
         SESSION.api, SESSION.token, SESSION.at = given.get("api", ""), given.get("token", ""), zoned(given.get("at", ""))
+        if only in BESIDE_THE_API:
+            SESSION.of_now(f"asvctl {only}")
         program(only, listing=bool(only) and "ls" in rest[:3] and "--help" not in rest)(args=rest, prog_name="asvctl")
     except Failure as failure:
         show.failure(failure, SESSION.json)

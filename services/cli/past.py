@@ -11,7 +11,7 @@ from services.cli import show
 from services.cli.client import path
 from services.cli.moment import zoned
 from services.cli.session import AsJson, client, wants_json
-from services.cli.why import KINDS, split
+from services.cli.why import OBJECTS, split
 
 VALUE_MAX = 100
 """characters of a value that are shown"""
@@ -62,7 +62,7 @@ def timeline(
     _json: AsJson = False,
 ) -> None:
     """The life of an object: a line each with when, what, who asked for it and what led to it."""
-    kind, name = split(object, KINDS)
+    kind, name = split(object, OBJECTS)
     found = client().get(path("timeline", kind, name))
     items = found["items"][-last:] if last else found["items"]
     if wants_json():

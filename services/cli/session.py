@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from services.cli.client import Client
+from services.cli.failure import USAGE, Failure
 from services.cli.where import find
 
 
@@ -20,6 +21,11 @@ class Session:
         self.token = ""
         self.at = ""
         self.json = False
+
+    def of_now(self, what: str) -> None:
+        """Raises Failure where a moment of the past is asked about."""
+        if self.at:
+            raise Failure(USAGE, f"`{what}` takes no moment before the command", f"leave out --at; see {what} --help")
 
     def client(self, **options: Any) -> Client:
         """Raises Failure where no API or token can be found."""

@@ -98,6 +98,7 @@ def control_specs(layout: Layout, record: Record, engines: Engines, identities: 
         "ASV_LISTEN": f"{LOOPBACK}:{port}",
         "ASV_ADMIN_TOKEN_FILE": str(layout.admin_token),
         "ASV_POOLS": f"default={layout.pool}",
+        "ASV_READER_DSN": engines.dsn_of("asv_reader"),
         **secrets,
         **_connections(engines, identities, "gateway", "asv_gateway"),
     }

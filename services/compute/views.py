@@ -10,15 +10,9 @@ from msgspec.structs import replace
 
 from libs.common.host import hearing
 from libs.common.messages import Recorded, decode_meta
-from libs.memory.promise import guaranteed_mib, promise_of
+from libs.memory.promise import promise_of
 from proto.cluster import ClusterFinalized, IncarnationBegan, PlacementSet
 from proto.compute import (
-    NodeCordoned,
-    NodeHealthChanged,
-    NodeJoined,
-    NodeRemoved,
-    NodeReported,
-    NodeUncordoned,
     VmAllotted,
     VmDefined,
     VmDeleted,
@@ -32,19 +26,17 @@ from proto.compute import (
 )
 from proto.growth import VmReshaped, VmResized
 from proto.io import ImageDeleteRequested, ImageImported, NetworkChanged, NetworkCreated, NetworkDeleted
-from proto.lease import HaSet, NodeLost, NodeOffProven, NodePathsNoted, NodeReturned
 from proto.machine import Allotment, Priority
-from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
+from proto.memory import Promise
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from proto.nodes import Capabilities
 from proto.placement import PlacementRules
-from proto.plan import PlanMade
 from proto.pools import PoolSet
+from services.compute import node_views
 from services.compute.balance.facts import BalanceViews
 from services.compute.bare import Bare
-from services.compute.cells import Planned
 from services.compute.devices import wishes
-from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
+from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.lost import LostNodes
 from services.compute.networks import Networks
@@ -53,6 +45,7 @@ from services.compute.policy import WEIGHTS, NodeFacts, Weights
 from services.compute.pressed import Stilled
 from services.compute.reach import Homes
 from services.compute.rooms import PoolRooms
+from services.compute.shares import promise_to, share
 
 
 class _Derived:
@@ -110,10 +103,6 @@ class Views(_Derived):
     def _network(self, recorded: Recorded, event: NetworkCreated | NetworkChanged | NetworkDeleted) -> None:
         self.networks.apply(event)
 
-    def _plan(self, recorded: Recorded, event: PlanMade) -> None:
-        if (view := self.nodes.get(event.node)) is not None:
-            self._apply_plan(event, view)
-
     def _started(self, recorded: Recorded, event: VmStarted) -> None:
         vm = event.vm
         self.homes.apply(event, vm in self.at and vm not in self.moves)
@@ -145,27 +134,11 @@ class Views(_Derived):
             case PoolSet():
                 self.rooms.rules[event.pool] = event.rules
                 for name in self.nodes:
-                    self.roomy(name)
+                    node_views.roomy(self, name)
             case ImageImported():
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
-
-    def _lose(
-        self, recorded: Recorded, event: NodeReported | NodeRemoved | NodeLost | NodeOffProven | NodeReturned | HaSet
-    ) -> None:
-        """A node is lost, or back."""
-        name = self.lost.apply(event)
-        if view := self.nodes.get(name):
-            view.lost = name in self.lost.nodes
-            self.fleet.changed(name)
-
-    def roomy(self, node: str) -> None:
-        """Its pools, or their rules, may be others than they were."""
-        view, rooms = self.nodes.get(node), self.rooms.of(node)
-        if view is not None and view.pool_rooms != rooms:
-            view.pool_rooms = rooms
-            self.fleet.changed(node)
 
     def _defined(self, recorded: Recorded, event: VmDefined) -> None:
         self.vms[event.vm] = event
@@ -192,68 +165,11 @@ class Views(_Derived):
         else:
             self._apply_size(event, defined)
 
-    def _apply_plan(self, event: PlanMade, view: NodeView) -> None:
-        """Where VMs lie among the node's cells."""
-        for vm in event.vms:
-            view.planned[vm.vm] = Planned(vm.pcpus, vm.exclusive)
-        for gone in event.gone:
-            view.planned.pop(gone, None)
-        if view.reported is not None and len(view.reported.capabilities.cells) > 1:
-            self.fleet.changed(event.node)
-
-    def _apply_node(
-        self,
-        recorded: Recorded,
-        event: NodeJoined | NodeRemoved | NodeReported | NodeHealthChanged | NodeCordoned | NodeUncordoned,
-    ) -> None:
-        if isinstance(event, NodeReported | NodeRemoved):
-            self._lose(recorded, event)
-        if isinstance(event, NodeRemoved):
-            self.nodes.pop(event.node, None)
-            self.rooms.told.pop(event.node, None)
-            self.fleet.changed(event.node)
-            return
-        spoken = event.incarnation if isinstance(event, NodeJoined) else 1
-        node = self.nodes.setdefault(event.node, NodeView(spoken=spoken))
-        self.numbers.setdefault(event.node, len(self.numbers))
-        match event:
-            case NodeReported():
-                node.reported, node.spoken = event, event.incarnation
-            case NodeHealthChanged():
-                node.health_pct, node.health_reason = event.health_pct, event.reason
-            case NodeCordoned():
-                node.cordoned = True
-            case NodeUncordoned():
-                node.cordoned = False
-        self.fleet.changed(event.node)
-
-    def _apply_paths(self, recorded: Recorded, event: NodePathsNoted) -> None:
-        """Its VMs run on; new ones go elsewhere. (Networks are looked at as nodes report them.)"""
-        if (node := self.nodes.get(event.node)) is not None:
-            stuck = ", ".join(event.pools)
-            mute = "its watchdog does not answer" if event.mute else ""
-            node.no_storage = f"it cannot write its lease record in pool {stuck}" if stuck else mute
-            self.fleet.changed(event.node)
-
-    def _capacity(self, recorded: Recorded, event: CapacitySet) -> None:
-        if (node := self.nodes.get(event.node)) is not None:
-            node.capacity_mib, node.ratios = event.capacity_mib - event.share_mib, event.policy
-            node.failover_mib, node.moves_mib = event.share_mib, event.share_mib - event.asked_for_mib
-            node.reserved_mib, node.charged_mib = event.promised_mib, event.charged_mib
-            self.fleet.changed(event.node)
-
-    def _apply_memory(self, recorded: Recorded, event: MemoryReserved | MemoryReleased) -> None:
-        if type(event) is MemoryReserved and event.vm in self.hints:
-            self.fleet.hinted(event.vm, None)
-        if (node := self.nodes.get(event.node)) is not None:
-            node.reserved_mib, node.charged_mib = event.reserved_mib, event.charged_mib
-            self.fleet.changed(event.node)
-
     def _apply_start(self, recorded: Recorded, event: VmStartRequested) -> None:
         self.starts[event.vm] = event
         promise = promise_of(event.memory_mib, event.priority, event.allotment)
         until_us = recorded.at_us + HINT_US_MAX
-        self.fleet.hinted(event.vm, Hint(event.node, _share(event.vcpus, event.allotment, promise), promise, until_us))
+        self.fleet.hinted(event.vm, Hint(event.node, share(event.vcpus, event.allotment, promise), promise, until_us))
         self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
         if before := self.lives.pop(event.vm, None):
             self.lifetimes.ended(before, recorded.at_us)
@@ -299,7 +215,7 @@ class Views(_Derived):
                 self.moves[event.vm] = event
                 promise = promise_of(event.memory_mib, event.priority, event.allotment)
                 until_us = recorded.at_us + HINT_US_MAX
-                self.fleet.hinted(event.vm, Hint(event.to, _share(event.vcpus, event.allotment, promise), promise, until_us))
+                self.fleet.hinted(event.vm, Hint(event.to, share(event.vcpus, event.allotment, promise), promise, until_us))
                 self._take(event.to, event.vm, event.vcpus, event.allotment, promise)
             case VmMigrated():
                 self._left(event.source, event.vm)
@@ -325,21 +241,16 @@ class Views(_Derived):
     def _take(self, node: str, vm: str, vcpus: int, allotment: Allotment, promise: Promise) -> None:
         """The VM counts on that node."""
         if view := self.nodes.get(node):
-            view.vms[vm] = _share(vcpus, allotment, promise)
+            view.vms[vm] = share(vcpus, allotment, promise)
             self.fleet.changed(node)
 
     HEARS: ClassVar[hearing.Heard] = {
+        **node_views.HEARS,
         **dict.fromkeys((NetworkCreated, NetworkChanged, NetworkDeleted), _network),
-        **dict.fromkeys((NodeLost, NodeOffProven, NodeReturned, HaSet), _lose),
-        **dict.fromkeys((NodeJoined, NodeRemoved, NodeReported, NodeHealthChanged, NodeCordoned, NodeUncordoned), _apply_node),
         **dict.fromkeys((IncarnationBegan, ClusterFinalized, PlacementSet, PoolSet, ImageImported, ImageDeleteRequested), _cluster),
         **dict.fromkeys((VmAllotted, VmReshaped, VmResized), _sized),
-        **dict.fromkeys((MemoryReserved, MemoryReleased), _apply_memory),
         **dict.fromkeys((VmStartFailed, VmStopped), _apply_end),
         **dict.fromkeys((VmMigrationRequested, VmMigrated, VmIncomingGone, VmMigrationEnded), _apply_migration),
-        NodePathsNoted: _apply_paths,
-        CapacitySet: _capacity,
-        PlanMade: _plan,
         VmDefined: _defined,
         VmDeleted: _deleted,
         VmDevicesNoted: _noted,
@@ -375,22 +286,6 @@ class Views(_Derived):
         """What its agent last said of it."""
         view = self.nodes.get(node)
         return view.reported.capabilities if view is not None and view.reported is not None else None
-
-def promise_to(wanted: VmDefined) -> Promise:
-    """What a ledger would promise to it."""
-    return promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
-
-
-def share_of(wanted: VmDefined) -> Share:
-    """What it would take of a node."""
-    return _share(wanted.shape.vcpus, wanted.allotment, promise_to(wanted))
-
-
-def _share(vcpus: int, allotment: Allotment, promise: Promise) -> Share:
-    wish = allotment
-    return Share(
-        vcpus, wish.cpu_reserved_pct, wish.together, wish.apart, promise.priority, guaranteed_mib(promise)
-    )
 
 
 def _owner(recorded: Recorded) -> str:

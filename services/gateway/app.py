@@ -63,6 +63,7 @@ from services.gateway.http.door import (
 from services.gateway.http.watch import Watch
 from services.gateway.join import Issuer
 from services.gateway.past.pasts import Pasts
+from services.gateway.past.source import Readable
 from services.gateway.past.store import KeptStore, MemoryKept
 from services.gateway.pictures import keep_pictures
 from services.gateway.problems import Problem
@@ -89,10 +90,11 @@ def gateway(
     upload_bytes_max: int = BYTES_MAX,
     blobs: BlobStore | None = None,
     secrets: SecretStore | None = None,
+    past_log: Readable | None = None,
     kept: KeptStore | None = None,
 ) -> Gateway:
     """All parts, nothing opened yet. request_s: how long a command's answer is waited for. blobs: in memory where none
-    are given; kept: snapshots of the past, likewise."""
+    are given; kept: snapshots of the past, likewise. past_log: where past states are read from, if not from the log itself."""
     follower = Follower(log, bus)
     return Gateway(
         log=log,
@@ -109,7 +111,7 @@ def gateway(
         secrets=secrets,
         name=name,
         nats_url=nats_url,
-        pasts=Pasts(log, kept or MemoryKept()),
+        pasts=Pasts(past_log or log, kept or MemoryKept()),
     )
 
 

@@ -12,6 +12,8 @@ from libs.common.config import BadConfig
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
     postgres_dsn      the log and the tokens
+    reader_dsn        the log again, as a role that cannot write (asv_reader): what past states are read by. Where it is not set
+                      they are read as the rest is, over connections that refuse to write
     nats_url          the bus; agents_nats_url: what agents are told, where that is another address
     nats_creds        credentials of this identity (file or folder, see libs/common/bus/credentials.py)
     account_key       seed file of the key that signs agents in; account: the public key of the account it belongs to.
@@ -26,6 +28,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     postgres_dsn: str
     nats_url: str
+    reader_dsn: str = ""
     agents_nats_url: str = ""
     nats_creds: Path | None = None
     account_key: Path | None = None

@@ -26,6 +26,7 @@ from libs.common.clock import Clock, SystemClock
 from libs.common.log import LogError
 from libs.common.log.postgres import PostgresLog
 from libs.common.secret_store import OwnSecrets
+from libs.past.postgres import PostgresPast
 from services.gateway.app import asgi, gateway, opened
 from services.gateway.config import GatewayConfig
 from services.gateway.first import ensure_admin_in
@@ -69,7 +70,7 @@ async def run(config: GatewayConfig) -> None:
     tokens = PostgresTokens(config.postgres_dsn)
     secrets = OwnSecrets(config.postgres_dsn, config.secrets_key, make=True) if config.secrets_key else None
     blobs = PostgresBlobs(config.postgres_dsn, clock.now_us)
-    kept = PostgresKept(config.postgres_dsn)
+    past_log = await PostgresPast.open(config.reader_dsn or config.postgres_dsn)
     try:
         if config.admin_token_file is not None:
             await ensure_admin_in(tokens, config.admin_token_file, clock)
@@ -85,9 +86,10 @@ async def run(config: GatewayConfig) -> None:
             upload_bytes_max=config.upload_bytes_max,
             blobs=blobs,
             secrets=secrets,
-            kept=kept,
+            past_log=past_log,
+            kept=PostgresKept(config.reader_dsn or config.postgres_dsn),
         )
-        async with opened(parts, keep_filled(log, kept)):
+        async with opened(parts, keep_filled(log, PostgresKept(config.postgres_dsn), config.postgres_dsn)):
             served = uvicorn.Config(asgi(parts, open_it=False), **_options())
             server = _Server(served, parts.follower.end, config.ready)
             parts.follower.on_fenced = server.leave
@@ -100,6 +102,7 @@ async def run(config: GatewayConfig) -> None:
         await blobs.close()
         if secrets is not None:
             await secrets.close()
+        await past_log.close()
         await log.close()
         telemetry.stop()
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from libs.common.messages import Envelope
+from libs.common.messages import Envelope, Reply, encode
 from proto import compute as c
 from tests.contract.gateway_rig import ABILITIES, UNREAD, Rig, defined, start_requested, started
 
@@ -142,3 +142,20 @@ async def test_a_state_of_the_past_is_not_moved_by_what_comes(world: Rig) -> Non
     await world.tell("vm-web-1", [stopped])
     assert (await client.get("/v1/vms/web-1", params={"at": at["started"]})).json() == before
     assert msgspec.json.encode(before) and before["state"] == "running"
+
+
+async def test_a_refusal_of_then_is_found_behind_many_later_ones(world: Rig) -> None:
+    await live(world)
+    no = Reply(status="refused", reason="NO_NODE_FITS", sentence="no node fits", stream="vm-db-2")
+    start = msgspec.Raw(encode(c.StartVm(vm="db-2")))
+    await world.tell("vm-db-2", [defined("db-2")], by("user:ann", "t-db-2"))
+    await world.tell("vm-db-2", [], Envelope(id="first", data=start, actor="user:ann"), no)
+    at = await world.tell("node-n1", [c.NodeUncordoned(node="n1")])  # type: ignore[arg-type]
+    later = msgspec.structs.replace(no, sentence="something else")
+    for n in range(30):
+        await world.tell("vm-db-2", [], Envelope(id=f"later-{n}", data=start, actor="user:ann"), later)
+    client = await world.client()
+    then = (await client.get("/v1/why-not/vm/db-2", params={"started": "true", "at": at})).json()
+    assert then["sentence"] == "its start was refused: no node fits"
+    now = (await client.get("/v1/why-not/vm/db-2", params={"started": "true"})).json()
+    assert now["sentence"] == "its start was refused: something else"

@@ -13,7 +13,7 @@ from libs.common.messages import decode_envelope, decode_reply, tag_of
 from libs.past.aslog import Aslog, read
 from proto.families import FAMILIES, REGISTRY
 from services.gateway.model import ReadModel
-from services.gateway.why.ask import known
+from services.gateway.why.reading import known
 from tests.history.make import HERE, states
 
 FILES = sorted(HERE.glob("*.aslog"))

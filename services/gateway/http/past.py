@@ -23,7 +23,7 @@ from services.gateway.past.moment import BadMoment, Moment, read
 from services.gateway.problems import Problem, away
 from services.gateway.scopes import CLUSTER
 from services.gateway.tasks import Task
-from services.gateway.why import ask
+from services.gateway.why import reading
 from services.gateway.why.sentences import sentence
 from services.gateway.why.tree import Known, cause_of
 
@@ -109,7 +109,7 @@ async def _state(gateway: Gateway, text: str, field: str) -> PastModel:
     """Raises Problem 400, 503."""
     try:
         if not text:
-            return await gateway.pasts.at(Moment(position=(await gateway.log.head()).position))
+            return await gateway.pasts.at(Moment(position=(await gateway.pasts.log.head()).position))
         return await gateway.pasts.at(read(text, gateway.clock.now_us()))
     except BadMoment as bad:
         raise Problem(400, "BAD_MOMENT", str(bad), bad.remedy, field=field) from bad
@@ -119,7 +119,8 @@ async def _state(gateway: Gateway, text: str, field: str) -> PastModel:
 
 async def _between(gateway: Gateway, after: int, until: int) -> list[tuple[Recorded, object]]:
     try:
-        return [pair async for chunk in gateway.log.replay(after, until) for pair in zip(chunk, EVENTS.events(chunk), strict=True)]
+        chunks = [chunk async for chunk in gateway.pasts.log.replay(after, until)]
+        return [pair for chunk in chunks for pair in zip(chunk, EVENTS.events(chunk), strict=True)]
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
 
@@ -132,9 +133,9 @@ async def timeline(
     await visible(request, gateway, kind, name)
     streams = [f"{stream}-{name}" for stream in STREAMS[kind] if stream not in QUIET]
     try:
-        read_rows = [await ask.read_newest(gateway.log, stream) for stream in streams]
-        rows = sorted((row for rows in read_rows for row in rows), key=lambda row: row.position)[-ask.EVENTS_MAX :]
-        seen = [found for row in rows if (found := shown_to(request, gateway, name if kind == "vm" else "", ask.known(row)))]
+        read_rows = [await reading.read_newest(gateway.log, stream) for stream in streams]
+        rows = sorted((row for rows in read_rows for row in rows), key=lambda row: row.position)[-reading.EVENTS_MAX :]
+        seen = [found for row in rows if (found := shown_to(request, gateway, name if kind == "vm" else "", reading.known(row)))]
         causes = await _causes(request, gateway, seen)
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
@@ -146,7 +147,7 @@ async def _causes(request: Asked, gateway: Gateway, seen: list[Known]) -> dict[i
     """Raises LogError."""
     there = {one.recorded.position: one for one in seen}
     missing = dict.fromkeys(at for one in seen if (at := cause_of(one.meta)) and at not in there)
-    found = await ask.read_at(gateway.log, list(missing)[-CAUSES_MAX:])
+    found = await reading.read_at(gateway.log, list(missing)[-CAUSES_MAX:])
     told = (shown_to(request, gateway, "", one) for one in found)
     return there | {one.recorded.position: one for one in told if one is not None}
 

@@ -13,6 +13,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.model import ReadModel
 from services.gateway.past.model import PastModel
 from services.gateway.past.moment import said
+from services.gateway.past.source import Readable
 from services.gateway.problems import Problem
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 POSITION_HEADER, TIME_HEADER = "Asv-At-Position", "Asv-At-Time"
 
 
-def live_only(at_us: int) -> Problem:
+def live_only(at_us: int, remedy: str = "ask without a moment of the past") -> Problem:
     when = said(at_us) if at_us else "a past position"
     text = f"this asks what is so now: nobody recorded it, so that it cannot be said of {when}"
-    return Problem(409, "LIVE_ONLY", text, "ask without a moment of the past")
+    return Problem(409, "LIVE_ONLY", text, remedy)
 
 
 class _Silent:
@@ -59,7 +60,7 @@ class _PastBeats(_Silent):
 class _PastLog:
     """The log up to a position."""
 
-    def __init__(self, log: EventLog, model: PastModel) -> None:
+    def __init__(self, log: Readable, model: PastModel) -> None:
         self._log, self._end, self._at_us = log, model.position, model.at_us
 
     def __getattr__(self, name: str) -> Any:
@@ -75,7 +76,14 @@ class _PastLog:
         return await self._log.read_all(after, min(limit, self._end - after)) if after < self._end else []
 
     async def eventless(self, stream: str, limit: int = 100) -> list[Any]:
-        return [one for one in await self._log.eventless(stream, limit) if one.at_us <= self._at_us]
+        """The newest up to then, however many came since."""
+        asked = limit
+        while True:
+            rows = await self._log.eventless(stream, asked)
+            found = [one for one in rows if one.at_us <= self._at_us]
+            if len(found) >= limit or len(rows) < asked:
+                return found[:limit]
+            asked *= 4
 
 
 class _PastFollower:
@@ -95,7 +103,7 @@ class _PastFollower:
 
 def past_of(now: Gateway, model: PastModel) -> Gateway:
     """It changes nothing and asks nobody."""
-    log, read = _PastLog(now.log, model), model.as_read()
+    log, read = _PastLog(now.pasts.log, model), model.as_read()
     silent: Any = _Silent(model.at_us)
     return replace(
         now, log=cast("EventLog", log), bus=silent, commands=silent, consoles=silent, uploads=silent,

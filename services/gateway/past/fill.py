@@ -56,23 +56,25 @@ async def _make(log: EventLog, store: KeptStore, missing: list[int]) -> None:
                 next_one = next(due, 0)
 
 
-async def keep_filled(log: EventLog, store: KeptStore) -> None:
-    """A chore of the gateway: looks now and then, and has another process make what is missing. Until it is cancelled."""
+async def keep_filled(log: EventLog, store: KeptStore, dsn: str) -> None:
+    """A chore of the gateway: looks now and then, and has another process make what is missing in that log, by whose role it may
+    write them. Until it is cancelled."""
     while True:
         try:
             missing = set(kept.wanted((await log.head()).position)) - set(await store.positions(snapshot.schema()))
             if missing:
-                await _run()
+                await _run(dsn)
         except LogError as error:
             _log.debug("no look at kept snapshots just now: %s", error)
         await asyncio.sleep(LOOK_S)
 
 
-async def _run() -> None:
+async def _run(dsn: str) -> None:
     """Ends with it."""
     made = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.gateway.past", preexec_fn=_lowest, stdin=asyncio.subprocess.DEVNULL
-    )
+        sys.executable, "-m", "services.gateway.past", env=os.environ | {"ASV_POSTGRES_DSN": dsn}, preexec_fn=_lowest,
+        stdin=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         if code := await made.wait():
             _log.warning("kept snapshots were not all made (exit code %d); they are tried again", code)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from libs.common.log import EventLog
+from services.gateway.past.source import Readable
 
 RIGHT = "a position (123456), a time (2026-11-20 14:03, ISO 8601, UTC unless it names a zone), or how long ago (-10m; s, m, h, d)"
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -59,10 +59,13 @@ def read(text: str, now_us: int) -> Moment:
 
 def said(at_us: int) -> str:
     """As people write it, in UTC."""
-    return (EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return f"{EPOCH + timedelta(microseconds=at_us):%Y-%m-%d %H:%M:%S} UTC"
+    except OverflowError:  # a zone may carry it out of the years 1 to 9999
+        return "that time"
 
 
-async def position_of(moment: Moment, log: EventLog) -> tuple[int, int]:
+async def position_of(moment: Moment, log: Readable) -> tuple[int, int]:
     """(The position, when it was written): the last one at that time or before. Raises BadMoment, LogError."""
     head = await log.head()
     if head.position == 0:
@@ -84,7 +87,7 @@ async def position_of(moment: Moment, log: EventLog) -> tuple[int, int]:
     return low, await _written(log, low)
 
 
-async def _written(log: EventLog, position: int) -> int:
+async def _written(log: Readable, position: int) -> int:
     rows = await log.read_all(position - 1, 1)
     if not rows:
         raise BadMoment(f"the log has no event {position}", "ask again, or name another")

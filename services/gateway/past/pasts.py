@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from libs.common.log import EventLog
 from libs.common.messages import Recorded
 from services.gateway import snapshot
 from services.gateway.model import EVENTS
 from services.gateway.past import kept
 from services.gateway.past.model import PastModel
 from services.gateway.past.moment import BadMoment, Moment, position_of
+from services.gateway.past.source import Readable
 from services.gateway.past.store import KeptStore
 
 PASTS_MAX = 4
@@ -47,17 +47,17 @@ class Stretch:
 
 
 class Pasts:
-    """`at(moment)` gives the state; one is made at a time."""
+    """`at(moment)` gives the state; one is made at a time. Of the store nothing is asked but what is there."""
 
-    def __init__(self, log: EventLog, store: KeptStore, tail_max: int = TAIL_MAX) -> None:
-        self._log, self._store, self._tail_max = log, store, tail_max
+    def __init__(self, log: Readable, store: KeptStore, tail_max: int = TAIL_MAX) -> None:
+        self.log, self._store, self._tail_max = log, store, tail_max
         self._models: OrderedDict[int, PastModel] = OrderedDict()
         self._stretches: OrderedDict[int, Stretch] = OrderedDict()
         self._making = asyncio.Lock()
 
     async def at(self, moment: Moment) -> PastModel:
         """Raises BadMoment, LogError."""
-        position, at_us = await position_of(moment, self._log)
+        position, at_us = await position_of(moment, self.log)
         async with self._making:
             model = self._models.pop(position, None) or await self._made(position, at_us)
             self._models[position] = model
@@ -68,7 +68,7 @@ class Pasts:
     async def _made(self, position: int, at_us: int) -> PastModel:
         stretch = await self._stretch(position)
         if position > stretch.until:
-            async for chunk in self._log.replay(stretch.until, position):
+            async for chunk in self.log.replay(stretch.until, position):
                 pairs = zip(chunk, EVENTS.events(chunk), strict=True)
                 stretch.tail += [(recorded, event) for recorded, event in pairs if event is not None]
             stretch.until = position

@@ -11,8 +11,8 @@ from proto import compute as c
 from proto.migration import VmMigrationFailed, VmMigrationRequested
 from services.gateway.views.guards import Guarded
 from services.gateway.views.vms import Vm
-from services.gateway.why.ask import Refusal
 from services.gateway.why.placing import evidence_of, why_not_node
+from services.gateway.why.reading import Refusal
 from services.gateway.why.tree import Known
 
 
