@@ -86,7 +86,7 @@ class PlanViews:
             memory_mib=guaranteed_mib(promise),
             whole_mib=whole_mib(promise),
         )
-        if isinstance(event, VmFound):
+        if type(event) is VmFound:
             self._runs(event.vm, event.node)
 
     def _started(self, recorded: Recorded, event: VmStarted) -> None:
@@ -99,14 +99,14 @@ class PlanViews:
 
     def _gone(self, recorded: Recorded, event: VmMigrated | VmStopped | VmDeleted) -> None:
         self._ended(event.vm)
-        if isinstance(event, VmDeleted):
+        if type(event) is VmDeleted:
             self.needs.pop(event.vm, None)
 
     def _changed(self, recorded: Recorded, event: VmAllotted | VmResized) -> None:
         needs = self.needs.get(event.vm)
         if needs is None:
             return
-        if isinstance(event, VmAllotted):
+        if type(event) is VmAllotted:
             self.needs[event.vm] = replace(needs, priority=event.priority, allotment=event.allotment)
             return
         promise = promise_of(event.memory_mib, event.priority, event.allotment)
@@ -135,7 +135,11 @@ class PlanViews:
     def _runs(self, vm: str, node: str) -> None:
         self._ended(vm)
         self.where[vm] = node
-        self.on.setdefault(node, set()).add(vm)
+        on = self.on.get(node)
+        if on is None:
+            self.on[node] = {vm}
+        else:
+            on.add(vm)
 
     def _ended(self, vm: str) -> None:
         node = self.where.pop(vm, None)

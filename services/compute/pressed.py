@@ -32,9 +32,12 @@ class Stilled:
             case VmPauseRequested() if decode_meta(recorded.meta).actor == OURS:
                 self.vms[event.vm] = event.generation
             case VmResumeRequested() | VmStopped():
-                self.vms.pop(event.vm, None)
+                self._over(recorded, event)
 
-    HEARS: ClassVar[hearing.Heard] = dict.fromkeys((VmPauseRequested, VmResumeRequested, VmStopped), apply)
+    def _over(self, recorded: Recorded, event: VmResumeRequested | VmStopped) -> None:
+        self.vms.pop(event.vm, None)
+
+    HEARS: ClassVar[hearing.Heard] = {VmPauseRequested: apply, **dict.fromkeys((VmResumeRequested, VmStopped), _over)}
 
 
 def react(event: Any, stilled: Stilled) -> Sequence[Command]:

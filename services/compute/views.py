@@ -105,7 +105,7 @@ class Views(_Derived):
 
     def _started(self, recorded: Recorded, event: VmStarted) -> None:
         vm = event.vm
-        self.homes.apply(event, vm in self.at and vm not in self.moves)
+        self.homes.settled(vm)
         self.at[vm] = event.node
         if (life := self.lives.get(vm)) is not None:
             life.since_us, life.ran = recorded.at_us, True
@@ -145,13 +145,13 @@ class Views(_Derived):
         self.owners[event.vm] = _owner(recorded)
 
     def _deleted(self, recorded: Recorded, event: VmDeleted) -> None:
-        self.homes.apply(event, runs=False)
+        self.homes.gone(event.vm)
         self.vms.pop(event.vm, None)
         self.owners.pop(event.vm, None)
 
     def _noted(self, recorded: Recorded, event: VmDevicesNoted) -> None:
         vm = event.vm
-        self.homes.apply(event, vm in self.at and vm not in self.moves)
+        self.homes.noted(event, vm in self.at and vm not in self.moves)
         if event.changed and (defined := self.vms.get(vm)) is not None:
             disks, nics = wishes(event.disks, event.nics)
             self.vms[vm] = replace(defined, disks=disks, nics=nics)
@@ -160,7 +160,7 @@ class Views(_Derived):
         defined = self.vms.get(event.vm)
         if defined is None:
             return
-        if isinstance(event, VmAllotted):
+        if type(event) is VmAllotted:
             self._apply_allotted(event, defined)
         else:
             self._apply_size(event, defined)
@@ -168,9 +168,11 @@ class Views(_Derived):
     def _apply_start(self, recorded: Recorded, event: VmStartRequested) -> None:
         self.starts[event.vm] = event
         promise = promise_of(event.memory_mib, event.priority, event.allotment)
-        until_us = recorded.at_us + HINT_US_MAX
-        self.fleet.hinted(event.vm, Hint(event.node, share(event.vcpus, event.allotment, promise), promise, until_us))
-        self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
+        held, vm = share(event.vcpus, event.allotment, promise), event.vm
+        self.fleet.hinted(vm, Hint(event.node, held, promise, recorded.at_us + HINT_US_MAX))
+        if view := self.nodes.get(event.node):
+            view.vms[vm] = held
+            self.fleet.takes(event.node, vm)
         if before := self.lives.pop(event.vm, None):
             self.lifetimes.ended(before, recorded.at_us)
         owner = self.owners.get(event.vm, "")
@@ -180,7 +182,7 @@ class Views(_Derived):
 
     def _apply_allotted(self, event: VmAllotted, defined: VmDefined) -> None:
         self.vms[event.vm] = replace(defined, priority=event.priority, allotment=event.allotment)
-        for node in [name for name, view in self.nodes.items() if event.vm in view.vms]:
+        for node in [n for n in self.fleet.on.get(event.vm, ()) if n in self.nodes and event.vm in self.nodes[n].vms]:
             self._take(node, event.vm, defined.shape.vcpus, event.allotment, promise_to(self.vms[event.vm]))
 
     def _apply_size(self, event: VmReshaped | VmResized, defined: VmDefined) -> None:
@@ -193,7 +195,7 @@ class Views(_Derived):
 
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
         if type(event) is VmStartFailed:
-            self.homes.apply(event, runs=False)
+            self.homes.failed(event.vm)
         self.starts.pop(event.vm, None)
         self.at.pop(event.vm, None)
         self.moves.pop(event.vm, None)
@@ -201,48 +203,46 @@ class Views(_Derived):
         self.fleet.ended(event.vm)
         if life := self.lives.pop(event.vm, None):
             self.lifetimes.ended(life, recorded.at_us)
-        if node := self.nodes.get(event.node):
-            node.vms.pop(event.vm, None)
-            self.fleet.changed(event.node)
+        self._left(event.node, event.vm)
 
-    def _apply_migration(
-        self, recorded: Recorded, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded
-    ) -> None:
+    def _moves(self, recorded: Recorded, event: VmMigrationRequested) -> None:
         """The VM counts on both nodes until one of the two is over."""
-        self.homes.apply(event, event.vm in self.at and event.vm not in self.moves)
-        match event:
-            case VmMigrationRequested():
-                self.moves[event.vm] = event
-                promise = promise_of(event.memory_mib, event.priority, event.allotment)
-                until_us = recorded.at_us + HINT_US_MAX
-                self.fleet.hinted(event.vm, Hint(event.to, share(event.vcpus, event.allotment, promise), promise, until_us))
-                self._take(event.to, event.vm, event.vcpus, event.allotment, promise)
-            case VmMigrated():
-                self._left(event.source, event.vm)
-                if event.vm in self.at:
-                    self.at[event.vm] = event.node
-                if start := self.starts.get(event.vm):
-                    self.starts[event.vm] = replace(start, node=event.node, generation=event.generation)
-                if life := self.lives.get(event.vm):
-                    self.fleet.ended(event.vm)
-                    self.fleet.begun(event.vm, event.node, life, recorded.at_us)
-            case VmIncomingGone():
-                self.moves.pop(event.vm, None)
-                self.fleet.hinted(event.vm, None)
-                self._left(event.node, event.vm)
-            case VmMigrationEnded():
-                self.moves.pop(event.vm, None)
+        self.moves[event.vm] = event
+        promise = promise_of(event.memory_mib, event.priority, event.allotment)
+        until_us = recorded.at_us + HINT_US_MAX
+        self.fleet.hinted(event.vm, Hint(event.to, share(event.vcpus, event.allotment, promise), promise, until_us))
+        self._take(event.to, event.vm, event.vcpus, event.allotment, promise)
+
+    def _moved(self, recorded: Recorded, event: VmMigrated) -> None:
+        self.homes.settled(event.vm)
+        self._left(event.source, event.vm)
+        if event.vm in self.at:
+            self.at[event.vm] = event.node
+        if start := self.starts.get(event.vm):
+            self.starts[event.vm] = replace(start, node=event.node, generation=event.generation)
+        if life := self.lives.get(event.vm):
+            self.fleet.ended(event.vm)
+            self.fleet.begun(event.vm, event.node, life, recorded.at_us)
+
+    def _not_moved(self, recorded: Recorded, event: VmIncomingGone) -> None:
+        self.homes.failed(event.vm)
+        self.moves.pop(event.vm, None)
+        self.fleet.hinted(event.vm, None)
+        self._left(event.node, event.vm)
+
+    def _arrived(self, recorded: Recorded, event: VmMigrationEnded) -> None:
+        self.moves.pop(event.vm, None)
 
     def _left(self, node: str, vm: str) -> None:
         if view := self.nodes.get(node):
             view.vms.pop(vm, None)
-            self.fleet.changed(node)
+            self.fleet.leaves(node, vm)
 
     def _take(self, node: str, vm: str, vcpus: int, allotment: Allotment, promise: Promise) -> None:
         """The VM counts on that node."""
         if view := self.nodes.get(node):
             view.vms[vm] = share(vcpus, allotment, promise)
-            self.fleet.changed(node)
+            self.fleet.takes(node, vm)
 
     HEARS: ClassVar[hearing.Heard] = {
         **node_views.HEARS,
@@ -250,7 +250,10 @@ class Views(_Derived):
         **dict.fromkeys((IncarnationBegan, ClusterFinalized, PlacementSet, PoolSet, ImageImported, ImageDeleteRequested), _cluster),
         **dict.fromkeys((VmAllotted, VmReshaped, VmResized), _sized),
         **dict.fromkeys((VmStartFailed, VmStopped), _apply_end),
-        **dict.fromkeys((VmMigrationRequested, VmMigrated, VmIncomingGone, VmMigrationEnded), _apply_migration),
+        VmMigrationRequested: _moves,
+        VmMigrated: _moved,
+        VmIncomingGone: _not_moved,
+        VmMigrationEnded: _arrived,
         VmDefined: _defined,
         VmDeleted: _deleted,
         VmDevicesNoted: _noted,

@@ -157,6 +157,8 @@ class GuardViews(_Derived):
         before = self.owed.get(event.vm)
         self.coming.discard(event.vm)
         match event:
+            case VmRecovered() | GuardEnded():
+                self.owed.pop(event.vm, None)
             case VmOwed():
                 since_us = before.since_us if before else event.at_us
                 self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
@@ -165,8 +167,6 @@ class GuardViews(_Derived):
             case VmUnplaced() if before is not None:
                 before.asked, before.at, before.try_us = False, recorded.position, event.try_us
                 before.unplaced, before.remedy = event.sentence, event.remedy
-            case VmRecovered() | GuardEnded():
-                self.owed.pop(event.vm, None)
 
     def _whole(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -184,22 +184,26 @@ class GuardViews(_Derived):
 
     def _others(self, event: Any) -> None:
         match event:
-            case VmDefined():
-                self.priorities[event.vm] = event.priority
-                self.disks[event.vm] = tuple(sorted({(d.pool, "") for d in event.disks if not d.bus.is_cd}))
             case VmAllotted():
                 self.priorities[event.vm] = event.priority
             case VmIncomingGone():
                 self.there.pop(event.vm, None)
-            case VmStopped():
-                for of_run in (self.runs, self.as_of, self.there):
-                    of_run.pop(event.vm, None)
-                if event.unwished and self.guards.get(event.vm, Guard()).mode is not Mode.OFF:
-                    self.coming.add(event.vm)
             case VmDeleted():
                 for of_vm in (self.priorities, self.disks, self.runs, self.guards, self.as_of, self.there):
                     of_vm.pop(event.vm, None)
                 self.coming.discard(event.vm)
+
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        self.priorities[event.vm] = event.priority
+        self.disks[event.vm] = tuple(sorted({(d.pool, "") for d in event.disks if not d.bus.is_cd}))
+
+    def _stopped(self, recorded: Recorded, event: VmStopped) -> None:
+        vm, self.changed = event.vm, recorded.position
+        self.runs.pop(vm, None)
+        self.as_of.pop(vm, None)
+        self.there.pop(vm, None)
+        if event.unwished and self.guards.get(vm, Guard()).mode is not Mode.OFF:
+            self.coming.add(vm)
 
     def _wrote(self, recorded: Recorded, event: VmDevicesNoted) -> None:
         """Most have what they had."""
@@ -222,7 +226,9 @@ class GuardViews(_Derived):
     HEARS: ClassVar[hearing.Heard] = {
         **dict.fromkeys(CHANGES, _change),
         **dict.fromkeys((GuardSet, HaSet, HaDisarmed, HaArmed, NodeLost, NodeReturned, NodeReported, NodeRemoved), _rare),
-        **dict.fromkeys((VmDefined, VmAllotted, VmIncomingGone, VmStopped, VmDeleted), _rare),
+        **dict.fromkeys((VmAllotted, VmIncomingGone, VmDeleted), _rare),
+        VmDefined: _defined,
+        VmStopped: _stopped,
         **dict.fromkeys((VmOwed, RestartWanted, VmInHand, VmUnplaced, VmRecovered, GuardEnded), _own),
         **dict.fromkeys((VmStarted, VmFound, VmMigrated), _runs),
         VmDevicesNoted: _wrote,

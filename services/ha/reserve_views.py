@@ -21,6 +21,7 @@ from services.ha.reserve_rule import Room, plan
 
 FOLLOWS = (CapacitySet, MemoryReserved, MemoryReleased, NodeCordoned, NodeUncordoned, NodeRemoved, VmDeleted)
 """events of others that this is made of (HEARS below has ha's own, and what other parts follow)"""
+DEFAULT = MemoryPolicy()
 PLANS_MAX = 64
 """that are remembered with what they were made of"""
 
@@ -68,17 +69,22 @@ class ReserveViews(_Derived):
         ledger.taken_mib = max(event.promised_mib, event.charged_mib)
 
     def _reserved(self, recorded: Recorded, event: MemoryReserved) -> None:
-        ledger = self._changed(event.node, MemoryPolicy())
-        ledger.vms[event.vm] = self.known[event.vm] = event.promise
-        self.held.setdefault(event.vm, set()).add(event.node)
+        ledger, vm = self._changed(event.node, DEFAULT), event.vm
+        ledger.vms[vm] = self.known[vm] = event.promise
+        held = self.held.get(vm)
+        if held is None:
+            self.held[vm] = {event.node}
+        else:
+            held.add(event.node)
         ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
 
     def _released(self, recorded: Recorded, event: MemoryReleased) -> None:
         self.stale = True
         if event.node in self.ledgers:
-            ledger = self._changed(event.node, MemoryPolicy())
+            ledger = self._changed(event.node, DEFAULT)
             ledger.vms.pop(event.vm, None)
-            self.held.get(event.vm, set()).discard(event.node)
+            if (held := self.held.get(event.vm)) is not None:
+                held.discard(event.node)
             ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
 
     def _changed(self, node: str, policy: MemoryPolicy) -> Ledger:
@@ -95,7 +101,7 @@ class ReserveViews(_Derived):
         self.stale = True
         for node in self.held.get(event.vm, ()):
             self.rooms.pop(node, None)
-        if isinstance(event, VmDeleted):
+        if type(event) is VmDeleted:
             self.known.pop(event.vm, None)
 
     def _of_node(self, recorded: Recorded, event: Any) -> None:

@@ -93,11 +93,11 @@ class VitalsViews:
     disarmed_until_us: int = 0
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        if (does := self.HEARS.get(type(event))) is not None:
+            does(self, recorded, event)
+
+    def _rare(self, recorded: Recorded, event: Any) -> None:
         match event:
-            case VmStarted() | VmFound():
-                self.wards[event.vm] = Ward(event.node, event.generation)
-            case VmMigrationEnded(vm=vm, node=node, generation=generation):
-                self.wards[vm] = Ward(node, generation)
             case VmDeleted():
                 self.wards.pop(event.vm, None)
                 self.guards.pop(event.vm, None)
@@ -114,13 +114,29 @@ class VitalsViews:
             case _ if (ward := self.wards.get(getattr(event, "vm", ""))) is not None:
                 _follow(ward, recorded, event)
 
+    def _runs(self, recorded: Recorded, event: VmStarted | VmFound | VmMigrationEnded) -> None:
+        self.wards[event.vm] = Ward(event.node, event.generation)
+
+    def _stopping(self, recorded: Recorded, event: VmStopRequested) -> None:
+        if (ward := self.wards.get(event.vm)) is not None:
+            ward.held = "it is being stopped"
+
+    def _stopped(self, recorded: Recorded, event: VmStopped) -> None:
+        if (ward := self.wards.get(event.vm)) is not None:
+            ward.held, ward.panic = "it has stopped", None
+            if event.generation == ward.generation and event.cause is GoneCause.CRASHED:
+                ward.died = event.sentence or "QEMU ended by itself"
+
     def _ward(self, recorded: Recorded, event: Any) -> None:
         if (ward := self.wards.get(event.vm)) is not None:
             _follow(ward, recorded, event)
 
     HEARS: ClassVar[hearing.Heard] = {
-        **dict.fromkeys((*FOLLOWS, GuardSet, HaDisarmed, HaArmed), apply),
-        **dict.fromkeys((VmStopRequested, VmStopped, VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+        **dict.fromkeys((*FOLLOWS, GuardSet, HaDisarmed, HaArmed), _rare),
+        **dict.fromkeys((VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+        **dict.fromkeys((VmStarted, VmFound, VmMigrationEnded), _runs),
+        VmStopRequested: _stopping,
+        VmStopped: _stopped,
     }
 
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
@@ -135,8 +151,6 @@ class VitalsViews:
 
 def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
     match event:
-        case VmStopRequested():
-            ward.held = "it is being stopped"
         case VmMigrationRequested():
             ward.held = "it is being moved"
         case VmPauseRequested() | VmPaused():
@@ -145,10 +159,6 @@ def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
             ward.held, ward.again = "", any(kind not in ward.open for kind in ward.reached)
         case VmResumeRequested() | VmResumed():
             ward.held = ""
-        case VmStopped():
-            ward.held, ward.panic = "it has stopped", None
-            if event.generation == ward.generation and event.cause is GoneCause.CRASHED:
-                ward.died = event.sentence or "QEMU ended by itself"
         case VmPanicked():
             ward.panic, ward.panic_us = event, recorded.at_us
         case VmPanicOver():

@@ -148,12 +148,6 @@ class Views:
                 self.networks[event.network] = network_of(event)
             case NetworkDeleted():
                 self.networks.pop(event.network, None)
-            case VmDefined():
-                shape = event.shape
-                self.vms[event.vm] = VmView(
-                    disks=event.disks, nics=event.nics, uefi=shape.firmware is Firmware.UEFI, vcpus_max=shape.vcpus_max,
-                    boot=event.boot, boot_image=event.boot_image,
-                )
             case VmReshaped() if event.vm in self.vms:
                 self.vms[event.vm].vcpus_max = event.shape.vcpus_max
             case VmDeleted():
@@ -164,6 +158,13 @@ class Views:
                 self.disks.pop(event.vm, None)
                 self.pools.has(event.vm, ())
                 self.lying.pop(event.vm, None)
+
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        shape = event.shape
+        self.vms[event.vm] = VmView(
+            disks=event.disks, nics=event.nics, uefi=shape.firmware is Firmware.UEFI, vcpus_max=shape.vcpus_max,
+            boot=event.boot, boot_image=event.boot_image,
+        )  # fmt: skip
 
     def _granted(self, recorded: Recorded, event: DevicesGranted | DevicesChanged) -> None:
         if type(event) is DevicesChanged or event.vm in self.lying:
@@ -187,13 +188,14 @@ class Views:
         seen = not (isinstance(event, SnapshotTaken) and event.unseen)
         if (held := self.disks.get(event.vm)) is not None:
             held.disks = tuple(
-                d if d.bus.is_cd or slot not in (None, d.slot) else replace(d, made=seen) for d in held.disks
+                [d if d.bus.is_cd or slot not in (None, d.slot) else replace(d, made=seen) for d in held.disks]
             )
 
     HEARS: ClassVar[hearing.Heard] = {
         **dict.fromkeys((NodeJoined, NodeReported, NodeRemoved, GuardSet, PoolSet, ImageImported, ImageDeleteRequested), _rare),
         **dict.fromkeys((MediumChanged, DevicesReturned, NetworkCreated, NetworkChanged, NetworkDeleted), _rare),
-        **dict.fromkeys((VmDefined, VmReshaped, VmDeleted, DevicesRemoved), _rare),
+        **dict.fromkeys((VmReshaped, VmDeleted, DevicesRemoved), _rare),
+        VmDefined: _defined,
         **dict.fromkeys((DevicesGranted, DevicesChanged), _granted),
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),

@@ -1,11 +1,14 @@
 """The log as an instrument, in figures: `python -m tests.bench.replay [--events N] [--quick] [--json]`.
 
-Each part is a module whose `figures(bench)` gives some keys; what they are is said there:
+Each part is a module that gives some keys; what they are is said there:
 
-replay_rebuild  rebuild_s, rebuild_vs_replay, rebuild_mb, rebuild_vs_eventsourcing
-replay_past     at_p95_s
+replay_rebuild   rebuild_s, rebuild_vs_replay, rebuild_mib, rebuild_vs_eventsourcing
+replay_past      at_p95_s
+replay_redecide  redecide_per_s
+replay_verify    verify_per_s, verify_deep_per_s
+replay_chain     chain_cost_pct
 
-All of them look at one log of mixed events that the services' own deciders made (replay_log), in one Postgres.
+The first two and the verification look at one log of mixed events that the services' own deciders made (replay_log), in one Postgres.
 """
 
 from __future__ import annotations
@@ -17,14 +20,20 @@ from collections.abc import Callable
 from typing import Any
 
 from libs.common.log.migrate import migrate
-from tests.bench import replay_past, replay_rebuild
+from tests.bench import replay_chain, replay_past, replay_rebuild, replay_redecide, replay_verify
 from tests.bench.common import Options, report
 from tests.bench.replay_log import WORLDS, Bench, fill, templates
 from tests.servers import Postgres
 
 EVENTS, EVENTS_QUICK = 1_000_000, 300_000
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
-PARTS: tuple[Callable[[Bench], dict[str, Any]], ...] = (replay_rebuild.figures, replay_past.figures)
+PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "rebuild": replay_rebuild.figures,
+    "past": replay_past.figures,
+    "verify": lambda bench: replay_verify.figures(bench.options, bench.server, bench.server.dsn("postgres", "asv_service")),
+    "redecide": lambda bench: replay_redecide.figures(bench.options),
+    "chain": lambda bench: replay_chain.figures(bench.options),
+}
 
 
 def main() -> None:
@@ -32,6 +41,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=0, help=f"default {EVENTS:,}; with --quick {EVENTS_QUICK:,}")
     parser.add_argument("--quick", action="store_true", help="a shorter log; rebuild_s is then scaled to a million events")
     parser.add_argument("--json", action="store_true", help="print nothing but the result")
+    parser.add_argument("--part", action="append", choices=tuple(PARTS), help="only that one; may be given again")
     asked = parser.parse_args()
     options = Options(asked.quick, asked.json)
     events = asked.events or (EVENTS_QUICK if asked.quick else EVENTS)
@@ -44,9 +54,9 @@ def main() -> None:
         asyncio.run(fill(server.dsn(), worlds, events))
         bench = Bench(server, events, worlds, options)
         options.say(f"written after {time.perf_counter() - began:.1f} s")
-        for part in PARTS:
-            figures |= part(bench)
-            options.say(f"{part.__module__}: after {time.perf_counter() - began:.1f} s")
+        for name in asked.part or PARTS:
+            figures |= PARTS[name](bench)
+            options.say(f"{name}: after {time.perf_counter() - began:.1f} s")
     report(bench="replay", events=events, took_s=round(time.perf_counter() - began, 1), **figures)
 
 

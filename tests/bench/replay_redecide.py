@@ -36,7 +36,7 @@ from services.ha.app import SERVICE as HA
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
 from services.node.drivers.simparams import SimParams
-from tests.bench.common import options, report
+from tests.bench.common import Options, options, report
 
 SERVICES = (COMPUTE, MEMORY, IO, HA)
 NAME = "c000"
@@ -129,10 +129,12 @@ def redecide(commands: int = COMMANDS, rounds: int = ROUNDS, say: Callable[[str]
     return {"redecide_per_s": round(statistics.median(rates))}
 
 
+def figures(wanted: Options) -> dict[str, float]:
+    return redecide(COMMANDS // 4 if wanted.quick else COMMANDS, ROUNDS_QUICK if wanted.quick else ROUNDS, wanted.say)
+
+
 def main() -> None:
-    chosen = options(__doc__.splitlines()[0] if __doc__ else "")
-    found = redecide(COMMANDS // 4 if chosen.quick else COMMANDS, ROUNDS_QUICK if chosen.quick else ROUNDS, chosen.say)
-    report(**found)
+    report(**figures(options(__doc__.splitlines()[0] if __doc__ else "")))
 
 
 if __name__ == "__main__":

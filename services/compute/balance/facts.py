@@ -58,8 +58,8 @@ DRAINED, REPLANNED = "its node is being drained", "its node was planned anew a m
 
 
 RARE = (
-    *(NodeReported, VmDefined, VmDeleted, NodeCordoned, NodeUncordoned, NodeHealthChanged, NodeDrainRequested, NodeDrained),
-    *(NodeDrainEnded, PlacementSet, NodeRemoved, VmFound, VmStopRequested, VmAllotted, VmResized, MovePlanned, MoveEnded),
+    *(NodeReported, NodeCordoned, NodeUncordoned, NodeHealthChanged, NodeDrainRequested, NodeDrained),
+    *(NodeDrainEnded, PlacementSet, NodeRemoved, VmFound, VmAllotted, VmResized, MovePlanned, MoveEnded),
     *(NetworkCreated, NetworkChanged, NetworkDeleted),
 )
 
@@ -118,10 +118,6 @@ class BalanceViews:
                 can, place = event.capabilities, self.places.setdefault(event.node, Place())
                 place.pcpus, place.pools = can.pcpus / max(1, can.share), (*reached(can), *bootable(can))
                 place.can = can
-            case VmDefined() if event.shape.firmware is Firmware.UEFI:
-                self.uefi.add(event.vm)
-            case VmDeleted():
-                self.uefi.discard(event.vm)
             case NodeCordoned() | NodeUncordoned():
                 self.places.setdefault(event.node, Place()).cordoned = isinstance(event, NodeCordoned)
             case NodeHealthChanged():
@@ -134,8 +130,6 @@ class BalanceViews:
                 self.places.pop(event.node, None)
             case VmFound():
                 self.guests[event.vm] = Guest(event, event.node, fixed="")
-            case VmStopRequested() if guest := self.guests.get(event.vm):
-                guest.fixed = STOPPING
             case VmAllotted() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
             case VmResized() if guest := self.guests.get(event.vm):
@@ -144,6 +138,17 @@ class BalanceViews:
                 self.moving[event.vm] = event.target
             case MoveEnded():
                 self.moving.pop(event.vm, None)
+
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        if event.shape.firmware is Firmware.UEFI:
+            self.uefi.add(event.vm)
+
+    def _deleted(self, recorded: Recorded, event: VmDeleted) -> None:
+        self.uefi.discard(event.vm)
+
+    def _stopping(self, recorded: Recorded, event: VmStopRequested) -> None:
+        if guest := self.guests.get(event.vm):
+            guest.fixed = STOPPING
 
     def _reserved(self, recorded: Recorded, event: MemoryReserved | MemoryReleased) -> None:
         place = self.places.get(event.node)
@@ -176,11 +181,13 @@ class BalanceViews:
         if (guest := self.guests.get(event.vm)) is None:
             return
         match event:
+            case VmMigrationEnded():
+                guest.fixed, guest.to = STOPPING if guest.fixed == STOPPING else "", ""
             case VmMigrationRequested():
                 guest.fixed, guest.to = MOVING, event.to
             case VmMigrated():
                 guest.node, guest.to = event.node, ""
-            case VmIncomingGone() | VmMigrationEnded():
+            case VmIncomingGone():
                 guest.fixed, guest.to = STOPPING if guest.fixed == STOPPING else "", ""
 
     def _capacity(self, recorded: Recorded, event: CapacitySet) -> None:
@@ -193,6 +200,9 @@ class BalanceViews:
         **dict.fromkeys((MemoryReserved, MemoryReleased), _reserved),
         **dict.fromkeys((VmStopped, VmStartFailed), _ended),
         **dict.fromkeys((VmMigrationRequested, VmMigrated, VmIncomingGone, VmMigrationEnded), _moves),
+        VmDefined: _defined,
+        VmDeleted: _deleted,
+        VmStopRequested: _stopping,
         CapacitySet: _capacity,
         VmStartRequested: _asked,
         VmStarted: _started,
