@@ -60,6 +60,7 @@ class Code:
         self.tags = {kind: name for name, kind in events.classes.items()}
         self.reader = Reader(events, downcasts or {})
         self._writer = Writer(events, downcasts)
+        self.weigh = service.weigh
 
     def slot(self, stream: str) -> Slot | None:
         """Where a stream begins; None: it is another service's."""
@@ -99,10 +100,10 @@ class Code:
             raise Unreadable(said, "its message has changed (proto), or the log is damaged (`asvctl log verify`)") from bad
 
     def decide(self, command: Command, task: str, slot: Slot) -> Produced:
-        """As the host decides (libs/common/host/jobs.py)."""
+        """As the host decides (libs/common/host/jobs.py), on what today's policies make of the recorded evidence."""
         stream, version = slot.name, slot.version
         try:
-            produced = [self._writer.write(event) for event in slot.decider.decide(command, slot.state)]
+            produced = [self._writer.write(event) for event in slot.decider.decide(self.weigh(command), slot.state)]
         except Refused as no:
             return Produced(
                 [], Reply(

@@ -135,7 +135,7 @@ class Steps:
         if first is None:
             raise LookupError("its command lies before the first event that is here")
         code = self.codes[step.recorded.stream.partition("-")[0]]
-        return code.kinds[step.recorded.stream.partition("-")[0]].decide, code.command(step.command)[0], first.before
+        return code.kinds[step.recorded.stream.partition("-")[0]].decide, code.weigh(code.command(step.command)[0]), first.before
 
     def _before(self, code: Code, first: Step) -> Slot:
         slot = code.slot(first.recorded.stream)
