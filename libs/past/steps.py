@@ -6,7 +6,7 @@ before.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,12 +38,14 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 class Steps:
-    """`take` all events from the first on; those before `first` are folded and not kept."""
+    """`take` all events from the first on; those before `first` are folded and not kept. whole: as Redecider has it."""
 
-    def __init__(self, codes: Iterable[Code], first: int = 1) -> None:
+    def __init__(self, codes: Iterable[Code], first: int = 1, whole: bool = True) -> None:
         self.codes: dict[str, Code] = {kind: code for code in codes for kind in code.kinds}
         self.all: list[Step] = []
         self.first = first
+        self._whole = whole
+        self._positions: list[int] = []
         self._services = tuple({code.name: code for code in self.codes.values()}.values())
         self._owned: dict[str, tuple[Code, Slot]] = {}
         self._next = 1
@@ -54,9 +56,9 @@ class Steps:
     def take(self, records: Sequence[Recorded], decided: Mapping[int, Decided]) -> None:
         """decided: by the position of the first event. Raises Unreadable, ValueError."""
         for recorded in records:
-            if recorded.position != self._next:
+            if recorded.position < self._next or (self._whole and recorded.position > self._next):
                 raise ValueError(f"the log has a gap: event {self._next} is missing, {recorded.position} comes next")
-            self._next += 1
+            self._next = recorded.position + 1
             code, slot = self._owned.get(recorded.stream) or self._begun(recorded)
             if recorded.type == FINALIZED:
                 for other in self._services:
@@ -88,6 +90,7 @@ class Steps:
         known.append((recorded.position, slot.state, slot.version))
         meta = decode_meta(recorded.meta)
         command, number = self._of_command(recorded, meta, decided)
+        self._positions.append(recorded.position)
         self.all.append(
             Step(recorded, event, before, slot.state, code.name, meta, position_of(meta.causation), command, number)
         )
@@ -111,16 +114,23 @@ class Steps:
         _, state, version = known[max(bisect_right(known, position, key=lambda one: one[0]) - 1, 0)]
         return (state, version) if version else None
 
+    def index(self, position: int) -> int | None:
+        """Where it is in `all`; None: it is not here."""
+        found = bisect_left(self._positions, position)
+        return found if self._positions[found : found + 1] == [position] else None
+
     def again(self, step: Step) -> Difference | None:
         """Its command decided again by the code that is here. Raises Unreadable, LookupError where the command was not kept or does
         not lie wholly in what was taken."""
         if step.command is None:
             raise LookupError("its command was not kept")
-        start = step.command.position - self.first
-        mine = [one for one in self.all[max(start, 0) : start + WRITTEN_MAX] if one.command is step.command]
-        if start < 0 or not mine:
+        start = self.index(step.command.position)
+        if start is None:
             raise LookupError("its command lies before the first event that is here")
+        mine = [one for one in self.all[start : start + WRITTEN_MAX] if one.command is step.command]
         code = self.codes[step.recorded.stream.partition("-")[0]]
+        if len(mine) < code.answer(step.command).version - mine[0].recorded.version + 1:
+            raise LookupError("its command goes on behind the last event that is here")
         command, task = code.command(step.command)
         slot = self._before(code, mine[0])
         return difference(
@@ -131,11 +141,12 @@ class Steps:
         """(decide, command, state): what is needed to run it by hand. Raises as `again`."""
         if step.command is None:
             raise LookupError("its command was not kept")
-        first = self.all[step.command.position - self.first] if step.command.position >= self.first else None
-        if first is None:
+        start = self.index(step.command.position)
+        if start is None:
             raise LookupError("its command lies before the first event that is here")
-        code = self.codes[step.recorded.stream.partition("-")[0]]
-        return code.kinds[step.recorded.stream.partition("-")[0]].decide, code.weigh(code.command(step.command)[0]), first.before
+        kind = step.recorded.stream.partition("-")[0]
+        code = self.codes[kind]
+        return code.kinds[kind].decide, code.weigh(code.command(step.command)[0]), self.all[start].before
 
     def _before(self, code: Code, first: Step) -> Slot:
         slot = code.slot(first.recorded.stream)

@@ -43,8 +43,8 @@ class HaCluster(Embedded):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[HaCluster]:
-        """Up until the block ends; then all that it decided is decided again, its VMs are killed and what it had is removed, but for
-        what is mounted in its folder."""
+        """Up until the block ends; then all that it decided is decided again, its VMs are killed and what it had is removed, but
+        for what is mounted in its folder."""
         try:
             self.up()
             assert {f"watchdog-{node}" for node in NODES} <= self.marks().keys(), "a fault on a watchdog that is not known is none"

@@ -27,7 +27,7 @@ from tests.contract.cli_rig import ANSWER_S_MAX, ROOT, Said, here, read, until
 from tests.past_rig import copy, failover
 from tests.servers import Postgres
 
-POLICY = Path("services/compute/policy.py")
+START, POLICY = Path("services/host/replay/__main__.py"), Path("services/compute/policy.py")
 SPREAD = 'SPREAD = Weights(name="spread-3", room=1.0, numa=0.25'
 HARMLESS = 'SPREAD = Weights(name="spread-3", room=1.0, numa=0.3'
 FULLEST = 'SPREAD = Weights(name="spread-4", room=-1.0, numa=0.3'
@@ -35,16 +35,20 @@ FULLEST = 'SPREAD = Weights(name="spread-4", room=-1.0, numa=0.3'
 
 @pytest.fixture
 async def log(postgres: Postgres, database: str) -> AsyncIterator[str]:
+    yield await filled(postgres, database)
+
+
+async def filled(postgres: Postgres, database: str) -> str:
     """The reader's DSN of a log with a failover in it."""
     writer = await PostgresLog.open(postgres.dsn(database, "asv_service"))
     await copy(failover(), writer)
     await writer.close()
-    yield postgres.dsn(database, "asv_reader")
+    return postgres.dsn(database, "asv_reader")
 
 
-async def spoiled(postgres: Postgres, database: str, statement: str) -> None:
+async def spoiled(postgres: Postgres, database: str, statement: str, *values: object) -> None:
     connection = await asyncpg.connect(postgres.dsn(database))
-    await connection.execute(statement)
+    await connection.execute(statement, *values)
     await connection.close()
 
 
@@ -104,20 +108,22 @@ async def test_the_event_at_which_a_condition_broke(log: str, replayed: Callable
 
 
 def repository(folder: Path) -> list[str]:
-    """The code that is here, and four revisions more: the third has the fullest node come first. Their ids."""
+    """The code that is here, and four revisions more: the second does not start, the third has the fullest node come first. Their
+    ids."""
     for room in ("libs", "proto", "services"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    start = (folder / START).read_text()
 
     def git(*words: str) -> str:
         command = ["git", "-c", "user.name=ada", "-c", "user.email=ada@example.org", *words]
         return subprocess.run(command, cwd=folder, env=environ, check=True, capture_output=True, text=True).stdout.strip()
 
-    def commit(title: str, old: str = "", new: str = "") -> str:
+    def commit(title: str, old: str = "", new: str = "", starts: bool = True) -> str:
         code = (folder / POLICY).read_text()
         assert old in code
         (folder / POLICY).write_text(code.replace(old, new) if old else code)
-        (folder / "NOTES").write_text(title)
+        (folder / START).write_text(f"# {title}\n{start if starts else 'raise ImportError'}\n")
         git("add", "-A")
         git("commit", "-q", "-m", title)
         return git("rev-parse", "HEAD")
@@ -126,9 +132,9 @@ def repository(folder: Path) -> list[str]:
     return [
         commit("As it is"),
         commit("Cells weigh a little more", SPREAD, HARMLESS),
-        commit("A note"),
+        commit("Half a change", starts=False),
         commit("The fullest node comes first", HARMLESS, FULLEST),
-        commit("Another note"),
+        commit("A note"),
     ]
 
 
@@ -140,13 +146,17 @@ async def test_a_changed_policy_is_found_by_its_first_other_decision_and_by_its_
     words = ("replay", "--bisect", "--service", "compute", "--log", log, "--repository", str(tmp_path), "--good", commits[0])
     said = await asyncio.to_thread(ctl, *words, "--json")
     assert said.code == 1, said.err
-    assert json.loads(said.out)["first"] == commits[3]
+    assert (said.json["first"], said.json["unsure"]) == (commits[3], [commits[2]])
+    assert said.json["difference"]["command"]["type"] == "start_vm"
     left = subprocess.run(["git", "worktree", "list"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert left.count("\n") == 1, "the checkouts are gone"
     plain = await asyncio.to_thread(ctl, *words, "--bad", commits[3])
     assert plain.code == 1 and plain.out.startswith("first to decide otherwise: ") and "The fullest node" in plain.out
-    wrong = await asyncio.to_thread(ctl, *words, "--bad", commits[2])
-    assert wrong.code == 2 and "was to be one that decides otherwise" in wrong.err
+    assert "events[0].placement.policy: \"spread-3\" -> \"spread-4\"" in plain.out
+    assert f"or this one, which cannot say: {commits[2][:7]} Half a change" in plain.out
+    for one, said_of_it in ((commits[1], "decides what was recorded"), (commits[2], "cannot say")):
+        wrong = await asyncio.to_thread(ctl, *words, "--bad", one)
+        assert wrong.code == 2 and f"was to be one that decides otherwise, and {said_of_it}" in wrong.err
 
     changed = subprocess.run(
         [sys.executable, "-m", "services.host.replay", "--log", log, "--service", "compute", "--json"], cwd=tmp_path,

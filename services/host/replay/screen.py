@@ -14,6 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Footer, Input, Static
 
+from libs.common.messages import Meta
 from libs.past.condition import BadCondition
 from libs.past.walking import Break, Walk
 from libs.past.written import Unreadable
@@ -23,6 +24,15 @@ from services.host.replay.keys import KEYS
 from services.host.replay.log import Log
 
 MARKS = {"~": "bold yellow", "+": "bold green", "-": "bold red", "": ""}
+
+
+def whence(meta: Meta) -> str:
+    """Of a command that no event led to."""
+    if meta.actor.startswith("node:"):
+        return f"seen by the agent of {meta.actor.removeprefix('node:')}"
+    if meta.actor.startswith("service:"):
+        return f"{meta.actor.removeprefix('service:')} asked by itself, at a tick"
+    return "asked for from outside"
 
 
 class Debugger(App[None]):
@@ -155,15 +165,13 @@ class Debugger(App[None]):
         return [*lines, *(f"  {line.text}" for line in self.walk.said())]
 
     def _named(self, position: int) -> str:
-        index = position - self.walk.steps.first
         if not position:
-            return "none recorded: asked for from outside, seen by an agent, or a tick"
-        known = self.walk.steps.all[index] if 0 <= index < len(self.walk.steps.all) else None
-        return (
-            f"{position} {known.recorded.stream} {known.recorded.type}"
-            if known
-            else f"{position}, which is not here (--from {position})"
-        )
+            return f"none recorded: {whence(self.walk.step.meta)}"
+        index = self.walk.steps.index(position)
+        if index is None:
+            return f"{position}, which is not here (--from {position})"
+        known = self.walk.steps.all[index].recorded
+        return f"{position} {known.stream} {known.type}"
 
     # --- what is asked --------------------------------------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from libs.past.replaying import bounds
+from libs.past.replaying import bounds, is_whole
 from libs.past.source import Past
 from libs.past.steps import WRITTEN_MAX, Steps
 from libs.past.walking import Walk
-from libs.past.where import open_past
 from services.host.replay.codes import codes
+from services.host.replay.opening import opened
 from services.host.replay.words import SAME, USAGE, Wanted
 
 STEPS_MAX = 50_000
@@ -33,7 +33,7 @@ async def load(past: Past, wanted: Wanted) -> Walk:
     first, last = window(wanted, *await bounds(past, wanted.first, wanted.last))
     if first > TOLD_MIN:
         print(f"asvctl replay: the {first - 1} events before {first} are folded", file=sys.stderr, flush=True)
-    steps = Steps(codes(), first)
+    steps = Steps(codes(), first, is_whole(past))
     decided = {
         one.position: one async for chunk in past.commands(max(first - 1 - WRITTEN_MAX, 0), last) for one in chunk
     }
@@ -44,7 +44,7 @@ async def load(past: Past, wanted: Wanted) -> Walk:
 
 async def _loaded(wanted: Wanted) -> tuple[Walk, str]:
     """And what is to be said of it."""
-    past = await open_past(wanted.log)
+    past = await opened(wanted.log)
     try:
         walk = await load(past, wanted)
         head, steps = (await past.head()).position, walk.steps
