@@ -190,6 +190,12 @@ class AslogPast:
         except OSError as error:
             raise LogError(f"{path} cannot be read: {error}") from error
 
+    @property
+    def whole(self) -> bool:
+        """Of a slice, and of what begins later than the log did, positions say nothing about what is missing."""
+        header = self._content.header
+        return header.whole and header.first <= 1
+
     async def head(self) -> Head:
         header = self._content.header
         return Head(header.last, header.incarnation, header.at_us)

@@ -51,6 +51,11 @@ class History:
             self._positions.setdefault(recorded.stream, []).append(recorded.position)
             self._states.setdefault(recorded.stream, []).append(slot.state)
 
+    @property
+    def streams(self) -> set[str]:
+        """Those that there are."""
+        return set(self._positions)
+
     def at(self, position: int, stream: str) -> tuple[Any, int] | None:
         """(state, version) once that position is in."""
         version = bisect_right(self._positions.get(stream, ()), position)
@@ -69,6 +74,12 @@ def checked(text: str, kinds: Mapping[str, Code]) -> Condition:
         if stream.partition("-")[0] not in kinds:
             raise NoSuchStream(f"`{stream}` is no stream: they begin with {', '.join(sorted(kinds))}")
     return condition
+
+
+def held(condition: Condition, history: History, first: int, last: int) -> bool:
+    """Before the first, or at any from there on?"""
+    positions = [recorded.position for recorded in history.events if first <= recorded.position <= last]
+    return any(history.holds(condition, position) for position in (first - 1, *positions))
 
 
 def scan(condition: Condition, history: History, first: int, last: int) -> Broke | None:

@@ -11,7 +11,7 @@ from libs.common.decider import Decider, Refused
 from libs.common.host.core import registries_of
 from libs.common.host.service import Service
 from libs.common.host.versions import FINALIZED, Writer
-from libs.common.messages import Command, Event, Recorded, Reply
+from libs.common.messages import Command, Event, Recorded, Reply, decode_reply
 from libs.common.registry import Downcast, UnknownType, Upcast
 from libs.past.source import Decided
 from libs.past.written import Reader, Unreadable, release
@@ -60,6 +60,7 @@ class Code:
         self.tags = {kind: name for name, kind in events.classes.items()}
         self.reader = Reader(events, downcasts or {})
         self._writer = Writer(events, downcasts)
+        self.weigh = service.weigh
 
     def slot(self, stream: str) -> Slot | None:
         """Where a stream begins; None: it is another service's."""
@@ -98,11 +99,19 @@ class Code:
             said = f"{where} cannot be read by {self.name} of this release: {bad}"
             raise Unreadable(said, "its message has changed (proto), or the log is damaged (`asvctl log verify`)") from bad
 
+    def answer(self, decided: Decided) -> Reply:
+        """As it was recorded. Raises Unreadable."""
+        try:
+            return decode_reply(decided.outcome)
+        except msgspec.MsgspecError as bad:
+            where = f"command {decided.id} on {decided.stream} (event {decided.position or 'none'})"
+            raise Unreadable(f"the answer to {where} cannot be read: {bad}", "the log is damaged (`asvctl log verify`)") from bad
+
     def decide(self, command: Command, task: str, slot: Slot) -> Produced:
-        """As the host decides (libs/common/host/jobs.py)."""
+        """As the host decides (libs/common/host/jobs.py), on what today's policies make of the recorded evidence."""
         stream, version = slot.name, slot.version
         try:
-            produced = [self._writer.write(event) for event in slot.decider.decide(command, slot.state)]
+            produced = [self._writer.write(event) for event in slot.decider.decide(self.weigh(command), slot.state)]
         except Refused as no:
             return Produced(
                 [], Reply(

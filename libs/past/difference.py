@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from libs.common.messages import Command, Recorded, Reply, decode_reply
+from libs.common.messages import Command, Recorded, Reply
 from libs.past.deciding import Code, Produced, Slot
 from libs.past.fields import Field, differing
 from libs.past.source import Decided
@@ -51,7 +51,7 @@ def difference(
 ) -> Difference | None:
     """None where what differs are bytes alone."""
     events = [code.event(recorded) for recorded in mine]
-    old_reply = decode_reply(decided.outcome)
+    old_reply = code.answer(decided)
     alike = len(events) == len(produced.events) and all(
         code.reader.same(recorded, event, *made) for recorded, event, made in zip(mine, events, produced.events, strict=True)
     )

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from libs.common.host.versions import FINALIZED
-from libs.common.messages import Recorded, decode_reply, encode
+from libs.common.messages import Recorded, encode
 from libs.past.deciding import Code, Produced, Slot
 from libs.past.difference import Counts, Difference, difference
 from libs.past.source import Decided
@@ -21,10 +21,12 @@ from libs.past.source import Decided
 
 class Redecider:
     """`hear` commands that wrote events in the order of their positions, those that wrote none in the order of their times, each
-    before the events that they go with; then `take` those. first: what was decided before this position is folded only."""
+    before the events that they go with; then `take` those. first: what was decided before this position is folded only. whole: are
+    all positions there? Of a slice only the versions of streams say whether something is missing."""
 
-    def __init__(self, code: Code, first: int = 1) -> None:
+    def __init__(self, code: Code, first: int = 1, whole: bool = True) -> None:
         self.code = code
+        self.whole = whole
         self.counts = Counts()
         self.slots: dict[str, Slot | None] = {}
         """None: a stream of another service"""
@@ -61,7 +63,7 @@ class Redecider:
         while at < end:
             recorded = records[at]
             if recorded.position != self._next:
-                raise ValueError(f"the log has a gap: event {self._next} is missing, {recorded.position} comes next")
+                self._skips(recorded)
             if recorded.type == FINALIZED:
                 self.code.hear(recorded)
             stream, count = recorded.stream, 1
@@ -96,6 +98,11 @@ class Redecider:
             slot = self.slots[stream] = self.code.slot(stream)
             return slot
 
+    def _skips(self, recorded: Recorded) -> None:
+        if self.whole or recorded.position < self._next:
+            raise ValueError(f"the log has a gap: event {self._next} is missing, {recorded.position} comes next")
+        self._next = recorded.position
+
     def _own(self, slot: Slot, records: Sequence[Recorded], at: int) -> tuple[Difference | None, int]:
         """An own stream's next event, with those of the same command: what differs, and how many they are (0: not all are here)."""
         recorded = records[at]
@@ -106,10 +113,15 @@ class Redecider:
             return None, 1
         if recorded.version != slot.version + 1:
             self.code.fold(slot, recorded, None)  # says what is wrong
+        if decided.stream != slot.name:
+            raise ValueError(
+                f"event {recorded.position} is of {slot.name}, and command {decided.id}, which is said to have written it, was for "
+                f"{decided.stream}: the log is two logs in one"
+            )
         command, task = self.code.command(decided)
         produced = self.code.decide(command, task, slot)
         answered = encode(produced.reply) == decided.outcome
-        count = len(produced.events) if answered else _wrote(decided, slot)
+        count = len(produced.events) if answered else self._wrote(decided, slot)
         mine = records[at : at + count]
         if len(mine) < count:
             return None, 0
@@ -149,7 +161,7 @@ class Redecider:
 
     def _ripe(self, slot: Slot) -> Difference | None:
         """Decides the commands without events whose version is there."""
-        versions = [decode_reply(one.outcome).version for one in slot.eventless]
+        versions = [self.code.answer(one).version for one in slot.eventless]
         ripe = [one for one, version in zip(slot.eventless, versions, strict=True) if version == slot.version]
         self.counts.late += sum(version < slot.version for version in versions)
         slot.eventless = tuple(one for one, version in zip(slot.eventless, versions, strict=True) if version > slot.version)
@@ -163,7 +175,6 @@ class Redecider:
                 return found
         return None
 
-
-def _wrote(decided: Decided, slot: Slot) -> int:
-    """How many events it wrote, by its answer; at least the one that is there."""
-    return max(decode_reply(decided.outcome).version - slot.version, 1)
+    def _wrote(self, decided: Decided, slot: Slot) -> int:
+        """How many events it wrote, by its answer; at least the one that is there."""
+        return max(self.code.answer(decided).version - slot.version, 1)

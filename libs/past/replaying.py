@@ -8,7 +8,7 @@ from typing import NamedTuple
 from libs.past.deciding import Code
 from libs.past.difference import Counts, Difference
 from libs.past.redecide import Redecider
-from libs.past.source import Answers, Decided, Past
+from libs.past.source import Answers, Decided, Past, Sliced
 
 
 class BadRange(Exception):
@@ -24,6 +24,11 @@ class Replayed(NamedTuple):
     first: int
     last: int
     answers: bool
+
+
+def is_whole(past: Past) -> bool:
+    """Are all positions there, from the first on?"""
+    return not isinstance(past, Sliced) or past.whole
 
 
 async def bounds(past: Past, first: int = 0, last: int = 0) -> tuple[int, int]:
@@ -42,13 +47,15 @@ async def redecide(past: Past, code: Code, first: int = 0, last: int = 0) -> Rep
     """Decides what was decided from `first` to `last`, up to the first difference. Raises BadRange, LogError, Unreadable, and
     ValueError (a hole, two logs in one)."""
     first, last = await bounds(past, first, last)
-    redecider = Redecider(code, first)
+    redecider = Redecider(code, first, whole=is_whole(past))
     decided = _Ahead(past.commands(first - 1, last))
     answers = _Ahead(past.unwritten()) if isinstance(past, Answers) else None
     since_us = -1
     async for chunk in past.replay(0, last):
+        if not chunk:
+            continue
         if since_us < 0 and chunk[-1].position >= first:
-            since_us = chunk[first - chunk[-1].position - 1].at_us
+            since_us = next(one.at_us for one in chunk if one.position >= first)
         redecider.hear([one async for one in decided.upto(chunk[-1].position, 0)])
         found = None
         if answers is not None:

@@ -52,6 +52,14 @@ class Past(Protocol):
 
 
 @runtime_checkable
+class Sliced(Protocol):
+    """What may be a slice: the streams that are there are there from their beginnings, and positions have holes."""
+
+    @property
+    def whole(self) -> bool: ...
+
+
+@runtime_checkable
 class Answers(Protocol):
     """What a past may give beside its events' commands: those that wrote nothing, as they were refused or nothing had to change."""
 

@@ -6,16 +6,20 @@ before.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from libs.common.host.versions import FINALIZED
 from libs.common.messages import Meta, Recorded, decode_meta
 from libs.past.deciding import Code, Slot
 from libs.past.difference import Difference, difference
 from libs.past.source import Decided
+
+WRITTEN_MAX = 1000
+"""events of one command, as far as they are looked for"""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -34,13 +38,16 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 class Steps:
-    """`take` all events from the first on; those before `first` are folded and not kept."""
+    """`take` all events from the first on; those before `first` are folded and not kept. whole: as Redecider has it."""
 
-    def __init__(self, codes: Iterable[Code], first: int = 1) -> None:
+    def __init__(self, codes: Iterable[Code], first: int = 1, whole: bool = True) -> None:
         self.codes: dict[str, Code] = {kind: code for code in codes for kind in code.kinds}
         self.all: list[Step] = []
         self.first = first
-        self._slots: dict[str, Slot] = {}
+        self._whole = whole
+        self._positions: list[int] = []
+        self._services = tuple({code.name: code for code in self.codes.values()}.values())
+        self._owned: dict[str, tuple[Code, Slot]] = {}
         self._next = 1
         self._states: dict[str, list[tuple[int, Any, int]]] = {}
         """stream -> (position, state, version) behind each of its events, and what it was before the first one kept"""
@@ -49,71 +56,97 @@ class Steps:
     def take(self, records: Sequence[Recorded], decided: Mapping[int, Decided]) -> None:
         """decided: by the position of the first event. Raises Unreadable, ValueError."""
         for recorded in records:
-            if recorded.position != self._next:
+            if recorded.position < self._next or (self._whole and recorded.position > self._next):
                 raise ValueError(f"the log has a gap: event {self._next} is missing, {recorded.position} comes next")
-            self._next += 1
-            kind = recorded.stream.partition("-")[0]
-            code = self.codes.get(kind)
-            if code is None:
-                raise ValueError(f"event {recorded.position} is of {recorded.stream}: no service has streams `{kind}-…` here")
-            for other in {id(one): one for one in self.codes.values()}.values():
-                other.hear(recorded)
-            self._step(code, recorded, decided)
+            self._next = recorded.position + 1
+            code, slot = self._owned.get(recorded.stream) or self._begun(recorded)
+            if recorded.type == FINALIZED:
+                for other in self._services:
+                    other.hear(recorded)
+            before, version, event = slot.state, slot.version, code.event(recorded)
+            code.fold(slot, recorded, event)
+            if recorded.position >= self.first:
+                self._keep(code, recorded, event, (before, version), slot, decided)
+            elif recorded.position >= self.first - WRITTEN_MAX:
+                self._of_command(recorded, decode_meta(recorded.meta), decided)
 
-    def _step(self, code: Code, recorded: Recorded, decided: Mapping[int, Decided]) -> None:
-        slot = self._slots.get(recorded.stream)
-        if slot is None:
-            slot = code.slot(recorded.stream)
-            assert slot is not None
-            self._slots[recorded.stream] = slot
-        before, version = slot.state, slot.version
-        event = code.event(recorded)
-        code.fold(slot, recorded, event)
-        if recorded.position < self.first:
-            return
+    def _begun(self, recorded: Recorded) -> tuple[Code, Slot]:
+        kind = recorded.stream.partition("-")[0]
+        code = self.codes.get(kind)
+        if code is None:
+            raise ValueError(
+                f"event {recorded.position} is of {recorded.stream}: no service has streams `{kind}-…` here"
+            )
+        slot = code.slot(recorded.stream)
+        assert slot is not None
+        owned = self._owned[recorded.stream] = code, slot
+        return owned
+
+    def _keep(
+        self, code: Code, recorded: Recorded, event: Any, was: tuple[Any, int], slot: Slot, decided: Mapping[int, Decided]
+    ) -> None:  # fmt: skip
+        before, version = was
         known = self._states.setdefault(recorded.stream, [(0, before, version)])
         known.append((recorded.position, slot.state, slot.version))
         meta = decode_meta(recorded.meta)
+        command, number = self._of_command(recorded, meta, decided)
+        self._positions.append(recorded.position)
+        self.all.append(
+            Step(recorded, event, before, slot.state, code.name, meta, position_of(meta.causation), command, number)
+        )
+
+    def _of_command(self, recorded: Recorded, meta: Meta, decided: Mapping[int, Decided]) -> tuple[Decided | None, int]:
+        """(the command that wrote it, which of its events it is)"""
         id, number, command = self._last
         if (found := decided.get(recorded.position)) is not None or meta.command != id:
             command, number = found, 0
         else:
             number += 1
         self._last = (meta.command, number, command)
-        self.all.append(Step(recorded, event, before, slot.state, code.name, meta, position_of(meta.causation), command, number))
+        return command, number
 
     def state(self, stream: str, position: int) -> tuple[Any, int] | None:
         """(state, version) of a stream once that position is in; None: it has not begun."""
         known = self._states.get(stream)
         if known is None:
-            slot = self._slots.get(stream)
-            return (slot.state, slot.version) if slot is not None and slot.version else None
+            owned = self._owned.get(stream)
+            return (owned[1].state, owned[1].version) if owned is not None and owned[1].version else None
         _, state, version = known[max(bisect_right(known, position, key=lambda one: one[0]) - 1, 0)]
         return (state, version) if version else None
+
+    def index(self, position: int) -> int | None:
+        """Where it is in `all`; None: it is not here."""
+        found = bisect_left(self._positions, position)
+        return found if self._positions[found : found + 1] == [position] else None
 
     def again(self, step: Step) -> Difference | None:
         """Its command decided again by the code that is here. Raises Unreadable, LookupError where the command was not kept or does
         not lie wholly in what was taken."""
         if step.command is None:
             raise LookupError("its command was not kept")
-        start = step.command.position - self.first
-        mine = [one for one in self.all[max(start, 0) : start + 1000] if one.command is step.command]
-        if start < 0 or not mine:
+        start = self.index(step.command.position)
+        if start is None:
             raise LookupError("its command lies before the first event that is here")
+        mine = [one for one in self.all[start : start + WRITTEN_MAX] if one.command is step.command]
         code = self.codes[step.recorded.stream.partition("-")[0]]
+        if len(mine) < code.answer(step.command).version - mine[0].recorded.version + 1:
+            raise LookupError("its command goes on behind the last event that is here")
         command, task = code.command(step.command)
         slot = self._before(code, mine[0])
-        return difference(code, step.command, command, slot, [one.recorded for one in mine], code.decide(command, task, slot))
+        return difference(
+            code, step.command, command, slot, [one.recorded for one in mine], code.decide(command, task, slot)
+        )
 
     def decision(self, step: Step) -> tuple[Any, Any, Any]:
         """(decide, command, state): what is needed to run it by hand. Raises as `again`."""
         if step.command is None:
             raise LookupError("its command was not kept")
-        first = self.all[step.command.position - self.first] if step.command.position >= self.first else None
-        if first is None:
+        start = self.index(step.command.position)
+        if start is None:
             raise LookupError("its command lies before the first event that is here")
-        code = self.codes[step.recorded.stream.partition("-")[0]]
-        return code.kinds[step.recorded.stream.partition("-")[0]].decide, code.command(step.command)[0], first.before
+        kind = step.recorded.stream.partition("-")[0]
+        code = self.codes[kind]
+        return code.kinds[kind].decide, code.weigh(code.command(step.command)[0]), self.all[start].before
 
     def _before(self, code: Code, first: Step) -> Slot:
         slot = code.slot(first.recorded.stream)

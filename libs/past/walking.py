@@ -83,8 +83,8 @@ class Walk:
 
     def to(self, position: int) -> bool:
         """To an event, shown or not (then all are). False where it is not here."""
-        index = position - self.steps.first
-        if not 0 <= index < len(self.steps.all):
+        index = self.steps.index(position)
+        if index is None:
             return False
         if index not in self.shown[bisect_left(self.shown, index) :][:1]:
             self.show("")

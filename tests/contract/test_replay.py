@@ -27,22 +27,28 @@ from tests.contract.cli_rig import ANSWER_S_MAX, ROOT, Said, here, read, until
 from tests.past_rig import copy, failover
 from tests.servers import Postgres
 
-RULE, CHANGED = "node=choice.candidates[0].node", "node=choice.candidates[-1].node"
-FILE = Path("services/compute/starting.py")
+START, POLICY = Path("services/host/replay/__main__.py"), Path("services/compute/policy.py")
+SPREAD = 'SPREAD = Weights(name="spread-3", room=1.0, numa=0.25'
+HARMLESS = 'SPREAD = Weights(name="spread-3", room=1.0, numa=0.3'
+FULLEST = 'SPREAD = Weights(name="spread-4", room=-1.0, numa=0.3'
 
 
 @pytest.fixture
 async def log(postgres: Postgres, database: str) -> AsyncIterator[str]:
+    yield await filled(postgres, database)
+
+
+async def filled(postgres: Postgres, database: str) -> str:
     """The reader's DSN of a log with a failover in it."""
     writer = await PostgresLog.open(postgres.dsn(database, "asv_service"))
     await copy(failover(), writer)
     await writer.close()
-    yield postgres.dsn(database, "asv_reader")
+    return postgres.dsn(database, "asv_reader")
 
 
-async def spoiled(postgres: Postgres, database: str, statement: str) -> None:
+async def spoiled(postgres: Postgres, database: str, statement: str, *values: object) -> None:
     connection = await asyncpg.connect(postgres.dsn(database))
-    await connection.execute(statement)
+    await connection.execute(statement, *values)
     await connection.close()
 
 
@@ -102,33 +108,37 @@ async def test_the_event_at_which_a_condition_broke(log: str, replayed: Callable
 
 
 def repository(folder: Path) -> list[str]:
-    """The code that is here, and four revisions of it: the third takes the worst node. Their ids."""
+    """The code that is here, and four revisions more: the second does not start, the third has the fullest node come first. Their
+    ids."""
     for room in ("libs", "proto", "services"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    start = (folder / START).read_text()
 
     def git(*words: str) -> str:
         command = ["git", "-c", "user.name=ada", "-c", "user.email=ada@example.org", *words]
         return subprocess.run(command, cwd=folder, env=environ, check=True, capture_output=True, text=True).stdout.strip()
 
-    def commit(file: Path, text: str, title: str) -> str:
-        (folder / file).write_text(text)
+    def commit(title: str, old: str = "", new: str = "", starts: bool = True) -> str:
+        code = (folder / POLICY).read_text()
+        assert old in code
+        (folder / POLICY).write_text(code.replace(old, new) if old else code)
+        (folder / START).write_text(f"# {title}\n{start if starts else 'raise ImportError'}\n")
         git("add", "-A")
         git("commit", "-q", "-m", title)
         return git("rev-parse", "HEAD")
 
     git("init", "-q")
-    code = (folder / FILE).read_text()
-    assert RULE in code
     return [
-        commit(Path("NOTES"), "as it is", "as it is"),
-        commit(Path("NOTES"), "more", "a note"),
-        commit(FILE, code.replace(RULE, CHANGED), "the worst node will do"),
-        commit(Path("NOTES"), "more and more", "another note"),
+        commit("As it is"),
+        commit("Cells weigh a little more", SPREAD, HARMLESS),
+        commit("Half a change", starts=False),
+        commit("The fullest node comes first", HARMLESS, FULLEST),
+        commit("A note"),
     ]
 
 
-async def test_the_revision_that_decides_otherwise_is_found_with_asvctl(
+async def test_a_changed_policy_is_found_by_its_first_other_decision_and_by_its_revision(
     log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ctl = here(monkeypatch, capfd, tmp_path, "", "")
@@ -136,17 +146,33 @@ async def test_the_revision_that_decides_otherwise_is_found_with_asvctl(
     words = ("replay", "--bisect", "--service", "compute", "--log", log, "--repository", str(tmp_path), "--good", commits[0])
     said = await asyncio.to_thread(ctl, *words, "--json")
     assert said.code == 1, said.err
-    assert json.loads(said.out)["first"] == commits[2]
+    assert (said.json["first"], said.json["unsure"]) == (commits[3], [commits[2]])
+    assert said.json["difference"]["command"]["type"] == "start_vm"
     left = subprocess.run(["git", "worktree", "list"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert left.count("\n") == 1, "the checkouts are gone"
-    wrong = await asyncio.to_thread(ctl, *words, "--bad", commits[1])
-    assert wrong.code == 2 and "was to be one that decides otherwise" in wrong.err
+    plain = await asyncio.to_thread(ctl, *words, "--bad", commits[3])
+    assert plain.code == 1 and plain.out.startswith("first to decide otherwise: ") and "The fullest node" in plain.out
+    assert "events[0].placement.policy: \"spread-3\" -> \"spread-4\"" in plain.out
+    assert f"or this one, which cannot say: {commits[2][:7]} Half a change" in plain.out
+    for one, said_of_it in ((commits[1], "decides what was recorded"), (commits[2], "cannot say")):
+        wrong = await asyncio.to_thread(ctl, *words, "--bad", one)
+        assert wrong.code == 2 and f"was to be one that decides otherwise, and {said_of_it}" in wrong.err
 
     changed = subprocess.run(
-        [sys.executable, "-m", "services.host.replay", "--log", log, "--service", "compute"], cwd=tmp_path,
+        [sys.executable, "-m", "services.host.replay", "--log", log, "--service", "compute", "--json"], cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert changed.returncode == 1 and "events[0].node:" in changed.stdout and "command start_vm" in changed.stdout
+    assert changed.returncode == 1, changed.stderr
+    found = json.loads(changed.stdout)["difference"]
+    sides = {field["path"]: (field["recorded"], field["produced"]) for field in found["fields"]}
+    assert found["command"]["type"] == "start_vm" and found["before"]["type"] == "Stopped"
+    assert found["recorded"][0]["type"] == found["produced"][0]["type"] == "vm_start_requested"
+    assert sides["events[0].placement.policy"] == ("spread-3", "spread-4")
+    recorded = found["command"]["body"]["choice"]["candidates"]
+    fullest = min(recorded, key=lambda one: (one["score"], one["node"]))
+    assert sides["events[0].node"] == (recorded[0]["node"], fullest["node"])
+    starts = [event for event in failover().read_all_now(0, 10**6) if event.type == "vm_start_requested"]
+    assert starts[0].position < found["position"] <= starts[1].position, "of the first all nodes are as full"
 
 
 def on_terminal(*words: str, keys: Callable[[int], None]) -> tuple[int, bytes]:

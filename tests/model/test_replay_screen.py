@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from textual.binding import Binding
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from services.host.replay.screen import Debugger, Log
-from tests.model.test_redecide import story
+from services.host.replay.keys import KEYS
+from services.host.replay.log import Log
+from services.host.replay.screen import Debugger
+from tests.model.test_redecide import changed, story
 from tests.model.test_walking import echoed, walked
-from tests.toy import TOY
+from tests.toy import TOY, Expire, Raised
 
 SIZE = (120, 36)
+SIGNS = {
+    "slash": "/", "apostrophe": "'", "question_mark": "?", "left_square_bracket": "[", "right_square_bracket": "]",
+    "left_curly_bracket": "{", "right_curly_bracket": "}", "pagedown": "page keys", "pageup": "page keys",
+}  # fmt: skip
+"""keys by the names that a terminal's library gives them"""
 
 
 def debugger(desk: Any = None) -> Debugger:
@@ -51,7 +59,9 @@ async def test_steps_on_and_back_and_the_state_before() -> None:
         await keys(pilot, "down", "n", "k")
         assert app.walk.step.recorded.position == 2
         await keys(pilot, "s")
-        assert "~ total: 1\n" in shown(app, "#fields") and "before version 2" in str(app.query_one("#state").border_title)
+        assert "~ total: 1\n" in shown(app, "#fields") and "before version 2" in str(
+            app.query_one("#state").border_title
+        )
         await keys(pilot, "up", "up")
         assert shown(app, "#said") == "that is the beginning"
 
@@ -100,6 +110,43 @@ async def test_marks_and_deciding_again() -> None:
         assert shown(app, "#said") == "today's code decides what was recorded"
         await keys(pilot, "q")
     assert app.return_code == 0
+
+
+async def test_only_what_changed_is_shown_where_that_is_wanted() -> None:
+    app = debugger()
+    async with app.run_test(size=SIZE) as pilot:
+        await keys(pilot, "w")
+        assert shown(app, "#fields") == "~ total: 1  (was 0)\n"
+        await keys(pilot, "w")
+        assert "  type: Total" in shown(app, "#fields")
+
+
+async def test_a_key_tells_all_keys_and_panes_scroll() -> None:
+    app = debugger()
+    async with app.run_test(size=SIZE) as pilot:
+        await keys(pilot, "question_mark")
+        for binding in Debugger.BINDINGS:
+            assert isinstance(binding, Binding)
+            signs = [SIGNS.get(key, key) for key in binding.key.split(",")]
+            assert binding.key == "escape" or any(f"{sign} " in f"{KEYS} ".replace(",", " ") for sign in signs), binding
+        assert shown(app, "#fields") == KEYS
+        state = app.query_one("#state")
+        await keys(pilot, "right_square_bracket")
+        assert state.scroll_y > 0
+        await keys(pilot, "left_square_bracket")
+        assert state.scroll_y == 0
+        await keys(pilot, "down")
+        assert "type: Total" in shown(app, "#fields"), "the state is there again"
+
+
+async def test_what_differs_is_told_where_one_stands() -> None:
+    policy = changed(lambda c, s: [Raised(counter=c.counter, by=0)] if isinstance(c, Expire) else None)
+    app = Debugger(walked(story(), service=policy))
+    async with app.run_test(size=SIZE) as pilot:
+        await typed(pilot, "slash", "-95")
+        await keys(pilot, "d")
+        assert shown(app, "#said") == "it differs in events[0].by"
+        assert "command expire" in shown(app, "#fields") and "events[0].by: -95 -> 0" in shown(app, "#fields")
 
 
 async def test_a_screen_that_cannot_be_left_says_so() -> None:

@@ -120,7 +120,7 @@ def test_where_one_stands_it_is_decided_again() -> None:
     found = walk.steps.again(walk.step)
     assert found is not None and [tuple(field) for field in found.fields] == [("events[0].by", -95, 0)]
     late = walked(desk, first=2)
-    with pytest.raises(LookupError, match="not kept"):
+    with pytest.raises(LookupError, match="before the first event"):
         late.steps.again(late.step)
 
 

@@ -44,7 +44,8 @@ async def replay(access: Access, after: int, until: int | None) -> AsyncIterator
             rows = await (following or asyncio.ensure_future(ask(at, min(at + RANGE, end))))
             first, at = at + 1, at + RANGE
             if len(rows) != min(at, end) - first + 1:
-                raise LogError(f"the log has {len(rows)} events where {first} to {min(at, end)} are asked for")
+                there = f"the log has {len(rows)} events where {first} to {min(at, end)} are asked for"
+                raise LogError(f"{there}: `asvctl log verify` says which are missing")
             following = asyncio.ensure_future(ask(at, min(at + RANGE, end))) if at < end else None
             await asyncio.sleep(0)  # lets the question go out before the answer to the last one is worked on
             # Taken apart here: a call with *row would make a tuple of each row first.

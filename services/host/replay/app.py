@@ -9,20 +9,11 @@ from collections.abc import Sequence
 from libs.common.log import LogError, Unavailable
 from libs.past.condition import BadCondition
 from libs.past.replaying import BadRange, redecide
-from libs.past.source import Past
-from libs.past.where import open_past
 from libs.past.written import Unreadable
 from services.host.replay import breaking, revisions, stepper, tell
 from services.host.replay.codes import code
+from services.host.replay.opening import opened
 from services.host.replay.words import AWAY, DIFFERS, SAME, UNREADABLE, USAGE, Wanted, read
-
-
-async def opened(log: str) -> Past:
-    """Raises Unavailable where it is not to be had, whyever."""
-    try:
-        return await open_past(log)
-    except LogError as error:
-        raise Unavailable(str(error)) from error
 
 
 async def replay(wanted: Wanted) -> int:

@@ -7,14 +7,14 @@ import json
 import msgspec
 
 from libs.common.messages import Recorded, decode_meta
-from libs.past.breaking import Broke, History, checked, halve, scan
+from libs.past.breaking import Broke, History, NoSuchStream, checked, halve, held, scan
 from libs.past.condition import Condition
 from libs.past.deciding import Code
 from libs.past.replaying import bounds
 from libs.past.source import Past
-from libs.past.where import open_past
 from services.host.replay import tell
 from services.host.replay.codes import codes
+from services.host.replay.opening import opened
 from services.host.replay.words import DIFFERS, SAME, Wanted
 
 READ_MAX = 10_000
@@ -25,17 +25,20 @@ async def run(wanted: Wanted) -> int:
     """Prints it. Raises BadCondition, BadRange, LogError, Unreadable."""
     kinds = {kind: code for code in codes() for kind in code.kinds}
     condition = checked(wanted.condition, kinds)
-    past = await open_past(wanted.log)
+    past = await opened(wanted.log)
     try:
         first, last = await bounds(past, wanted.first, wanted.last)
         history = await read(past, condition, kinds, last)
     finally:
         await past.close()
+    for stream in sorted(condition.streams - history.streams):
+        raise NoSuchStream(f"the log has no event of {stream} up to {last}")
     broke = (halve if wanted.monotonic else scan)(condition, history, first, last)
     if wanted.json:
         print(as_json(condition, broke))
     else:
-        print("\n".join(lines(condition, broke, (first, last))))
+        ever = broke is not None or held(condition, history, first, last)
+        print("\n".join(lines(condition, broke, (first, last), ever)))
     return SAME if broke is None else DIFFERS
 
 
@@ -50,7 +53,10 @@ async def read(past: Past, condition: Condition, kinds: dict[str, Code], last: i
     return History(kinds, sorted(found, key=lambda recorded: recorded.position))
 
 
-def lines(condition: Condition, broke: Broke | None, ends: tuple[int, int]) -> list[str]:
+def lines(condition: Condition, broke: Broke | None, ends: tuple[int, int], ever: bool = True) -> list[str]:
+    """ever: whether it held at all."""
+    if broke is None and not ever:
+        return [f"`{condition.text}` did not break: it never held from event {ends[0]} to {ends[1]}"]
     if broke is None:
         return [f"`{condition.text}` did not break from event {ends[0]} to {ends[1]}"]
     by, meta = broke.by, decode_meta(broke.by.meta)

@@ -28,6 +28,9 @@ def debug(
 ) -> str:  # fmt: skip
     """Stops before the first line of `decide`, with the command and the state as its arguments. What came of it, in a line."""
     debugger = _Debugger({"command": command, "state": state}, stdin, stdout)
+    debugger.message(
+        f"\n{type(command).__name__} on {type(state).__name__}: `p $command`, `p $state`; `n`, `s` step; `c` comes back"
+    )
     try:
         made = debugger.runcall(decide, command, state)
     except Refused as no:

@@ -1,23 +1,26 @@
 """`asvctl replay --bisect --good REVISION`: the first revision of the code that decides otherwise than was recorded.
 
 Each revision that is looked at is checked out by itself (`git worktree`), and its own `python -m services.host.replay` runs on the
-same log. Revisions that cannot say (they cannot read the log, or are from before there was a replay) are passed over, as git bisect
-does.
+same log. Revisions that cannot say (they cannot read the log, do not start, or are from before there was a replay) are passed over,
+as git bisect does. What a revision says counts, not its exit code alone: Python ends with 1 whatever is wrong.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from services.host.replay.words import DIFFERS, SAME, Wanted
+from services.host.replay import tell
+from services.host.replay.words import DIFFERS, SAME, UNREADABLE, Wanted
 
 RUN_S_MAX = 3600
+SAYS = {SAME: "decides what was recorded", DIFFERS: "decides otherwise", UNREADABLE: "cannot say"}
 HERE = Path(__file__).resolve().parents[3]
 
 
@@ -57,12 +60,17 @@ class Checkouts:
     def __init__(self, repository: Path, words: Sequence[str]) -> None:
         self._repository = repository
         self._words = words
+        self.differences: dict[str, dict[str, Any]] = {}
+        """by commit, as its replay told it"""
 
     def git(self, *words: str) -> str:
         """Raises BadRevision with what git said."""
-        done = subprocess.run(
-            ["git", "-C", str(self._repository), *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-        )
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(self._repository), *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+            )
+        except OSError as error:
+            raise BadRevision(f"git cannot be run: {error}") from error
         if done.returncode:
             raise BadRevision(f"git {' '.join(words)}: {done.stderr.strip() or done.returncode}")
         return done.stdout.strip()
@@ -83,22 +91,28 @@ class Checkouts:
         return self.git("log", "-1", "--format=%h %s", commit)
 
     def look(self, commit: str) -> int:
-        """How the replay of that revision ends."""
+        """How the replay of that revision ends: SAME, DIFFERS, or UNREADABLE where it cannot say."""
         with tempfile.TemporaryDirectory(prefix="asv-replay-") as folder:
             place = Path(folder) / "tree"
             self.git("worktree", "add", "--detach", "--quiet", str(place), commit)
             try:
-                return self._run(place)
+                return self._run(place, commit)
             finally:
                 self.git("worktree", "remove", "--force", str(place))
 
-    def _run(self, place: Path) -> int:
+    def _run(self, place: Path, commit: str) -> int:
         environ = {**os.environ, "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "services.host.replay", *self._words], cwd=place, env=environ, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=RUN_S_MAX, check=False,
-        )  # fmt: skip
-        return done.returncode
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "services.host.replay", *self._words], cwd=place, env=environ, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=RUN_S_MAX, check=False,
+            )  # fmt: skip
+            difference = json.loads(done.stdout)["difference"]
+        except (subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
+            return UNREADABLE
+        if difference is not None:
+            self.differences[commit] = difference
+        return SAME if difference is None else DIFFERS
 
 
 def run(wanted: Wanted) -> int:
@@ -107,28 +121,38 @@ def run(wanted: Wanted) -> int:
     checkouts = Checkouts(Path(wanted.repository or HERE).resolve(), words)
     good, bad = checkouts.commit(wanted.good), checkouts.commit(wanted.bad)
     revisions = checkouts.between(good, bad)
-    for revision, expected, said in ((good, SAME, "decides what was recorded"), (bad, DIFFERS, "decides otherwise")):
-        ended = checkouts.look(revision)
-        print(f"{ended}  {checkouts.title(revision)}", file=sys.stderr, flush=True)
-        if ended != expected:
-            raise BadRevision(f"{revision[:12]} was to be one that {said}, and its replay ended with {ended}")
 
     def look(revision: str) -> int:
         ended = checkouts.look(revision)
-        print(f"{ended}  {checkouts.title(revision)}", file=sys.stderr, flush=True)
+        print(f"{checkouts.title(revision)}: {SAYS[ended]}", file=sys.stderr, flush=True)
         return ended
+
+    for revision, expected in ((good, SAME), (bad, DIFFERS)):
+        if (ended := look(revision)) != expected:
+            raise BadRevision(f"{revision[:12]} was to be one that {SAYS[expected]}, and {SAYS[ended]}")
 
     found = search(revisions, look)
     if wanted.json:
-        print(_as_json(found))
+        print(_as_json(found, checkouts.differences[found.first]))
         return DIFFERS
     print(f"first to decide otherwise: {checkouts.title(found.first)}")
+    for line in _difference(checkouts.differences[found.first]):
+        print(line)
     for revision in found.unsure:
         print(f"  or this one, which cannot say: {checkouts.title(revision)}")
     return DIFFERS
 
 
-def _as_json(found: Found) -> str:
-    import json
+def _difference(found: dict[str, Any]) -> Iterator[str]:
+    """Told by another revision: what is not there is left out."""
+    command, fields = found.get("command") or {}, found.get("fields") or ()
+    where = f"event {found['position']}" if found.get("position") else "a command that wrote no event"
+    yield f"  first at {where} on {found.get('stream', '')}: {command.get('type', '')} ({found.get('id', '')})"
+    for field in fields:
+        sides = (tell.value(field[side]) if side in field else "(absent)" for side in ("recorded", "produced"))
+        yield f"  {field.get('path', '')}: {' -> '.join(sides)}"
 
-    return json.dumps({"first": found.first, "unsure": found.unsure, "looks": found.looks}, indent=2)
+
+def _as_json(found: Found, difference: dict[str, Any]) -> str:
+    told = {"first": found.first, "unsure": found.unsure, "looks": found.looks, "difference": difference}
+    return json.dumps(told, indent=2, ensure_ascii=False)

@@ -5,7 +5,7 @@ Everything it knows is in the walk (libs/past/walking.py); this shows it and han
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -14,37 +14,33 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Footer, Input, Static
 
+from libs.common.messages import Meta
 from libs.past.condition import BadCondition
 from libs.past.walking import Break, Walk
 from libs.past.written import Unreadable
 from services.host.replay import tell
 from services.host.replay.debug import debug
+from services.host.replay.keys import KEYS
+from services.host.replay.log import Log
 
 MARKS = {"~": "bold yellow", "+": "bold green", "-": "bold red", "": ""}
 
 
-class Log(Static):
-    """A window of the events around the cursor. (Static: a list of widgets would hold one for each event.)"""
-
-    def show(self, walk: Walk) -> None:
-        height = max(self.size.height, 1)
-        start = max(0, min(walk.row - height // 2, len(walk.shown) - height))
-        text = Text(no_wrap=True, overflow="ellipsis")
-        for index in walk.shown[start : start + height]:
-            step = walk.steps.all[index]
-            recorded = step.recorded
-            here, marked = index == walk.cursor, recorded.position in walk.marks
-            signs = f"{'>' if here else ' '}{'*' if marked else ' '}"
-            said = f"{signs}{recorded.position:>7} {recorded.stream} {recorded.version} {recorded.type}\n"
-            text.append(said, "reverse" if here else "bold" if marked else "")
-        self.update(text)
+def whence(meta: Meta) -> str:
+    """Of a command that no event led to."""
+    if meta.actor.startswith("node:"):
+        return f"seen by the agent of {meta.actor.removeprefix('node:')}"
+    if meta.actor.startswith("service:"):
+        return f"{meta.actor.removeprefix('service:')} asked by itself, at a tick"
+    return "asked for from outside"
 
 
 class Debugger(App[None]):
-    """debugger: what runs the decision when it is asked for."""
+    """said: at first; debugger: what runs the decision when it is asked for."""
 
     TITLE = "asvctl replay"
     ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = None
     CSS = """
     #log { width: 52%; height: 100%; border: round $primary; }
     #right { width: 48%; }
@@ -74,19 +70,31 @@ class Debugger(App[None]):
         Binding("m", "mark", show=False),
         Binding("apostrophe", "marked", show=False),
         Binding("s", "before", "before"),
+        Binding("w", "changed", "changes"),
+        Binding("right_square_bracket", "scroll('state', 1)", show=False),
+        Binding("left_square_bracket", "scroll('state', -1)", show=False),
+        Binding("right_curly_bracket", "scroll('event', 1)", show=False),
+        Binding("left_curly_bracket", "scroll('event', -1)", show=False),
         Binding("a", "all", "all"),
-        Binding("d", "decide", "decide again"),
+        Binding("d", "decide", "decide"),
         Binding("x", "debug", "pdb"),
+        Binding("question_mark", "keys", "keys"),
         Binding("escape", "leave", show=False),
         Binding("q", "quit", "quit"),
     ]
 
-    def __init__(self, walk: Walk, debugger: Callable[[Any, Any, Any], str] = debug) -> None:
+    def __init__(self, walk: Walk, said: str = "", debugger: Callable[[Any, Any, Any], str] = debug) -> None:
         super().__init__()
         self.walk = walk
         self.service = walk.only
-        self.said = ""
+        self.said = said
         self.before = False
+        self.over = ""
+        """in the place of the state, until the next key"""
+        self.changes = False
+        """only the lines of the state that the event changed"""
+        self._seen = ""
+        """the stream that was shown last"""
         self._debug = debugger
         self._asking = ""
         self._sought = ""
@@ -95,16 +103,15 @@ class Debugger(App[None]):
         with Horizontal():
             yield Log(id="log")
             with Vertical(id="right"):
-                with VerticalScroll(id="state"):
+                with VerticalScroll(id="state", can_focus=False):  # arrows are the walk's
                     yield Static(id="fields")
-                with VerticalScroll(id="event"):
+                with VerticalScroll(id="event", can_focus=False):
                     yield Static(id="told")
         yield Static(id="said")
         yield Input()
         yield Footer()
 
     def on_mount(self) -> None:
-        self.set_focus(None)
         self.call_after_refresh(self.show)
 
     def on_resize(self) -> None:
@@ -118,22 +125,31 @@ class Debugger(App[None]):
         log.border_title = f"{walk.only or 'all services'}, {walk.row + 1} of {len(walk.shown)}"
         log.show(walk)
         state = self.query_one("#state")
-        state.border_title = f"{step.recorded.stream} {'before' if self.before else 'after'} version {step.recorded.version}"
-        self.query_one("#fields", Static).update(self._state())
+        side = "before" if self.before else "after"
+        state.border_title = f"{step.recorded.stream} {side} version {step.recorded.version}"
+        self.query_one("#fields", Static).update(Text(self.over) if self.over else self._state())
+        if self._seen != step.recorded.stream:  # of the same stream one looks at the same place again
+            self._seen = step.recorded.stream
+            state.scroll_to(y=0, animate=False)
         self.query_one("#event").border_title = f"event {step.recorded.position}"
         self.query_one("#told", Static).update(Text("\n".join(self._event())))
         self.query_one("#said", Static).update(Text(self.said))
 
     def _state(self) -> Text:
         text = Text()
+        for mark, shown in self._lines():
+            text.append(f"{mark or ' '} {shown}\n", MARKS[mark])
+        return text
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        """(mark, text)"""
         for line in self.walk.state():
-            if self.before and line.mark == "+":
+            if (self.before and line.mark == "+") or (self.changes and not line.mark):
                 continue
             shown = line.text
             if line.was:
                 shown = f"{line.text.split(': ')[0]}: {line.was}" if self.before else f"{line.text}  (was {line.was})"
-            text.append(f"{line.mark or ' '} {shown}\n", MARKS[line.mark])
-        return text
+            yield line.mark, shown
 
     def _event(self) -> list[str]:
         step = self.walk.step
@@ -149,11 +165,13 @@ class Debugger(App[None]):
         return [*lines, *(f"  {line.text}" for line in self.walk.said())]
 
     def _named(self, position: int) -> str:
-        index = position - self.walk.steps.first
         if not position:
-            return "none recorded: asked for from outside, seen by an agent, or a tick"
-        known = self.walk.steps.all[index] if 0 <= index < len(self.walk.steps.all) else None
-        return f"{position} {known.recorded.stream} {known.recorded.type}" if known else f"{position}, which is not loaded"
+            return f"none recorded: {whence(self.walk.step.meta)}"
+        index = self.walk.steps.index(position)
+        if index is None:
+            return f"{position}, which is not here (--from {position})"
+        known = self.walk.steps.all[index].recorded
+        return f"{position} {known.stream} {known.type}"
 
     # --- what is asked --------------------------------------------------------------------------------------------
 
@@ -232,6 +250,17 @@ class Debugger(App[None]):
         self.before = not self.before
         self.show()
 
+    def action_changed(self) -> None:
+        self.changes, self._seen = not self.changes, ""
+        self.show()
+
+    def action_keys(self) -> None:
+        self._say("", "" if self.over else KEYS)
+
+    def action_scroll(self, what: str, pages: int) -> None:
+        pane = self.query_one(f"#{what}")
+        pane.scroll_relative(y=pages * max(pane.size.height - 2, 1), animate=False)
+
     def action_all(self) -> None:
         self.walk.show("" if self.walk.only else self.service or self.walk.step.service)
         self._say("")
@@ -244,8 +273,11 @@ class Debugger(App[None]):
         except (LookupError, Unreadable) as cannot:
             self._say(f"cannot be decided again: {cannot.args[0]}")
             return
-        differs = "; ".join(tell.differing(found.fields)) if found else ""
-        self._say(f"differs: {differs}" if found else "today's code decides what was recorded")
+        if found is None:
+            self._say("today's code decides what was recorded")
+        else:
+            differs = "\n".join(tell.told(found))
+            self._say(f"it differs in {', '.join(field.path for field in found.fields[:3])}", differs)
 
     def action_debug(self) -> None:
         try:
@@ -262,6 +294,6 @@ class Debugger(App[None]):
         self._say(came)
         self.refresh()
 
-    def _say(self, text: str) -> None:
-        self.said = text
+    def _say(self, text: str, over: str = "") -> None:
+        self.said, self.over, self._seen = text, over, "" if over else self._seen
         self.show()

@@ -40,11 +40,11 @@ def lines(service: str, replayed: Replayed) -> Iterator[str]:
     if difference is None:
         yield "no difference: today's code decides what was recorded"
     else:
-        yield from _difference(difference)
+        yield ""
+        yield from told(difference)
 
 
-def _difference(found: Difference) -> Iterator[str]:
-    yield ""
+def told(found: Difference) -> Iterator[str]:
     where = f"event {found.position}" if found.position else "a command that wrote no event"
     yield f"first difference: {where}, {moment(found.at_us)}, on {found.stream} at version {found.version}"
     yield f"command {found.command.type} ({found.id})"

@@ -40,7 +40,7 @@ def read(words: Sequence[str]) -> Wanted:
     """Exits 2 where they make no sense."""
     parser = argparse.ArgumentParser(prog="asvctl replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--log", required=True, help="where the log is: postgresql://… or a file")
-    parser.add_argument("--service", default="", choices=("", *SERVICES))
+    parser.add_argument("--service", default="", help="|".join(SERVICES))
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first position to be decided again")
     parser.add_argument("--to", dest="last", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -52,12 +52,18 @@ def read(words: Sequence[str]) -> Wanted:
     parser.add_argument("--bad", default="HEAD", metavar="REVISION")
     parser.add_argument("--repository", default="", metavar="FOLDER", help="where the revisions are; here, if nothing is said")
     found = Wanted(**vars(parser.parse_args(list(words))))
+    if found.service and found.service not in SERVICES:
+        parser.error(f"there is no service `{found.service}`: {', '.join(SERVICES)}")
+    if found.step and (found.json or found.bisect):
+        parser.error("--step is looked at by itself: without --json and --bisect")
     if found.bisect and not (found.condition or found.good):
         parser.error("--bisect looks for an event (say --condition) or for a revision of the code (say --good)")
     if found.condition and not found.bisect:
         parser.error("a --condition is for --bisect: it finds the event at which it broke")
     if found.bisect and found.condition and found.good:
         parser.error("one thing at a time: --condition or --good")
+    if found.first < 0 or found.last < 0:
+        parser.error("positions are numbers from 1 on")
     if not (found.service or found.step or found.condition):
         parser.error(f"say whose decisions: --service {'|'.join(SERVICES)}")
     return found
