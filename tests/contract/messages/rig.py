@@ -148,8 +148,18 @@ class Alone:
     async def events(self) -> list[Recorded]:
         return [r async for chunk in self.log.replay() for r in chunk]
 
+    async def quiet(self) -> None:
+        """The service has made of the log all that it makes of it, and nothing is under way. Reactions come by themselves, up to
+        half a second after their events."""
+        assert self.runner is not None
+        host = self.runner.host
+        async with asyncio.timeout(WAIT_S_MAX):
+            while not host.idle() or host.reactions.position < (await self.log.head()).position:
+                await asyncio.sleep(0.005)
+
     async def rows(self) -> tuple[int, int]:
-        """How many events and commands there are."""
+        """How many events and commands there are, once all is quiet."""
+        await self.quiet()
         counted = await self._admin.fetchrow(
             "select (select count(*) from asv.events) as events, (select count(*) from asv.commands) as commands"
         )
