@@ -4,7 +4,7 @@
 
 The rule: each command, fact and tick has a setting in which it is accepted and something comes of it, and (ticks and facts apart)
 one in which it is refused, unless it never is (NEVER_REFUSED); each event comes of some setting; each followed event is in the
-table of those; each version before today's of an own event lies before some message, so that it is folded. NOT_YET is owed.
+table of those; each version before today's of an own event lies before some message, so that it is folded.
 """
 
 from __future__ import annotations
@@ -31,17 +31,6 @@ NEVER_REFUSED = frozenset(
     }
 )
 """commands of which no refusal is known: mostly what services say to themselves upon events, which every state takes"""
-NOT_YET = frozenset(
-    {
-        *("make_image", "judge_memory", "ladder_climbed", "ladder_descended", "vm_pause_wanted"),
-        *("judge_vm", "verdict_reached", "report_returned", "protect_vm", "vm_guard_requested", "review_plan"),
-        *("node_move_wanted", "no_move_found"),
-    }
-)
-"""messages that have no setting: what they need is in telemetry over some time, or in a lease's epochs; their decisions are tested
-elsewhere (tests/model, tests/sim). Nothing may be added here; what gets a setting is to be taken away"""
-NO_REFUSAL_YET = frozenset({"set_ha"})
-"""commands that may be refused, and have no setting for it"""
 
 
 def check() -> list[str]:
@@ -66,16 +55,14 @@ def _wishes(family: Family, table: tuple[Setting, ...]) -> Iterator[str]:
     refused = {setting.wish for setting in table if setting.refused}
     for kind in (*family.commands, *family.facts):
         tag = tag_of(kind)
-        if tag in came & NOT_YET:
-            yield f"{tag}: has a setting in {where}: take it from NOT_YET"
-        if tag not in came | NOT_YET:
+        if tag not in came:
             yield f"{tag}: no setting in {where} in which it is accepted and something comes of it"
-        if not issubclass(kind, Fact | Tick) and tag not in refused | NEVER_REFUSED | NO_REFUSAL_YET:
+        if not issubclass(kind, Fact | Tick) and tag not in refused | NEVER_REFUSED:
             yield f"{tag}: no setting in {where} in which it is refused; where it never is: NEVER_REFUSED"
         if tag in refused & NEVER_REFUSED:
             yield f"{tag}: is refused in {where}: take it from NEVER_REFUSED"
     events = {type for setting in table for type in setting.then}
-    lacking = [tag for tag in map(tag_of, family.events) if tag not in events | NOT_YET]
+    lacking = [tag for tag in map(tag_of, family.events) if tag not in events]
     yield from (f"{tag}: no setting in {where} of which it comes" for tag in lacking)
     yield from _versions(family, table)
     for setting in table:
