@@ -4,7 +4,8 @@
 
 The rule: each command, fact and tick has a setting in which it is accepted and something comes of it, and (ticks and facts apart)
 one in which it is refused, unless it never is (NEVER_REFUSED); each event comes of some setting; each followed event is in the
-table of those; each version before today's of an own event lies before some message, so that it is folded.
+table of those; each version before today's of an own event lies before some message, so that it is folded. Of the agent: each
+order, question, answer, kind of telemetry and fact is in its tables (tests/contract/node).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from proto.families import FAMILIES, REGISTRY, Family
 from proto.services import SERVICES
 from services.host.known import service as service_of
 from tests.contract.messages.settings import HERE, Setting, followed, settings
+from tests.contract.node.said import ASKS, ORDERS, TELEMETRY, UNSAID
 
 NEVER_REFUSED = frozenset(
     {
@@ -44,7 +46,24 @@ def check() -> list[str]:
             wrong.append(f"tests/contract/{name}: its tables cannot be read: {error}")
         if not list((HERE / name).glob("test_*.py")):
             wrong.append(f"tests/contract/{name}: no test plays its tables; see tests/contract/io")
-    return wrong
+    return [*wrong, *_agent(FAMILIES["node"])]
+
+
+def _agent(family: Family) -> Iterator[str]:
+    where = "tests/contract/node/said.py"
+    ordered, asked = {one.kind for one in ORDERS}, {one.kind: one.answer for one in ASKS}
+    yield from (f"{tag_of(kind)}: no order of {where}" for kind in family.orders if kind not in ordered)
+    yield from (f"{tag_of(kind)}: no question of {where}" for kind in family.asks if kind not in asked)
+    yield from (
+        f"{tag_of(kind)}: {where} has {answer.__name__} for its answer, and it is {family.answers[kind].__name__}"
+        for kind, answer in asked.items()
+        if family.answers.get(kind, answer) is not answer
+    )
+    heard = set(TELEMETRY.values())
+    yield from (f"{kind.__name__}: no telemetry of {where}" for kind in family.telemetry if kind not in heard)
+    told = {one.fact for one in ORDERS} | set(UNSAID)
+    facts = [tag_of(kind) for other in FAMILIES.values() for kind in other.facts]
+    yield from (f"{tag}: comes of no order of {where}; of what it comes: UNSAID" for tag in facts if tag not in told)
 
 
 def _wishes(family: Family, table: tuple[Setting, ...]) -> Iterator[str]:
@@ -97,7 +116,8 @@ def _followed(name: str) -> Iterator[str]:
 def main() -> int:
     wrong = check()
     tables = [settings(name) for name in SERVICES] if not wrong else []
-    print("\n".join(wrong) or f"all messages of {len(SERVICES)} services are in their contracts: {sum(map(len, tables))} settings")
+    said = f"all messages of {len(SERVICES)} services and the agent are in their contracts: {sum(map(len, tables))} settings"
+    print("\n".join(wrong) or said)
     return bool(wrong)
 
 

@@ -33,7 +33,8 @@ class Outcome:
 
 async def play(alone: Alone, settings: Sequence[Setting]) -> dict[str, Outcome]:
     """By the setting's name."""
-    own = [s for s in settings if alone.stream(s.message()) in ALONE or s.apart or s.incarnation > 1 or any(h.after_s for h in s.heard)]
+    apart = [s.name for s in settings if s.apart or s.incarnation > 1 or any(one.after_s for one in s.heard)]
+    own = [s for s in settings if s.name in apart or alone.stream(s.message()) in ALONE]
     out: dict[str, Outcome] = {}
     for setting in own:
         out |= await _play(alone, {setting.name: setting})
