@@ -11,6 +11,7 @@ import pytest
 from libs.common.messages import Command, Event, Fact, Message
 from proto.families import FAMILIES, Family, Stream
 from tests.contract.messages import covered
+from tests.contract.messages.settings import settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,7 +62,7 @@ def test_an_order_and_a_kind_of_telemetry_without_a_contract_are_named(monkeypat
 
 
 def test_a_setting_that_goes_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = covered.settings
+    whole = settings
     monkeypatch.setattr(covered, "settings", lambda name: tuple(s for s in whole(name) if s.wish != "judge_memory"))
     missed = {sentence.partition(":")[0] for sentence in covered.check()}
     assert missed == {"judge_memory", "ladder_climbed", "ladder_descended", "vm_pause_wanted"}
@@ -77,11 +78,14 @@ BREAKS = {
         "test_from_where_it_may_not_come_it_is_invalid",
     ),
     "a ledger that is not there promises": (
-        "from services.memory import model; old = model.LEDGER.decide\n"
-        "def decide(c, s):\n"
-        "    try: return old(c, s)\n"
-        "    except Exception: return ()\n"
-        "object.__setattr__(model.LEDGER, 'decide', decide)",
+        """
+from services.memory import model
+old = model.LEDGER.decide
+def decide(command, state):
+    try: return old(command, state)
+    except Exception: return ()
+object.__setattr__(model.LEDGER, 'decide', decide)
+""",
         "test_a_message_is_answered_and_its_events_are_in_the_log[set_areas-NO_LEDGER]",
     ),
     "a version has no upcast": (
@@ -94,7 +98,7 @@ BREAKS = {
 @pytest.mark.parametrize("what", BREAKS)
 def test_a_broken_guard_turns_the_suite_red(what: str) -> None:
     broken, test = BREAKS[what]
-    code = f"{broken}\nimport sys, pytest\nsys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/contract/memory']))"
+    code = f"{broken}\nimport sys, pytest\nsys.exit(pytest.main(['-q', '-k', {test.partition('[')[0]!r}, 'tests/contract/memory']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout
     assert test in done.stdout
