@@ -4,7 +4,8 @@
 
 The rule: each command, fact and tick has a setting in which it is accepted and something comes of it, and (ticks and facts apart)
 one in which it is refused, unless it never is (NEVER_REFUSED); each event comes of some setting; each followed event is in the
-table of those; each version before today's of an own event lies before some message, so that it is folded. NOT_YET is owed.
+table of those; each version before today's of an own event lies before some message, so that it is folded. Of the agent: each
+order, question, answer, kind of telemetry and fact is in its tables (tests/contract/node).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from proto.families import FAMILIES, REGISTRY, Family
 from proto.services import SERVICES
 from services.host.known import service as service_of
 from tests.contract.messages.settings import HERE, Setting, followed, settings
+from tests.contract.node.said import ASKS, ORDERS, TELEMETRY, UNSAID
 
 NEVER_REFUSED = frozenset(
     {
@@ -31,17 +33,6 @@ NEVER_REFUSED = frozenset(
     }
 )
 """commands of which no refusal is known: mostly what services say to themselves upon events, which every state takes"""
-NOT_YET = frozenset(
-    {
-        *("make_image", "judge_memory", "ladder_climbed", "ladder_descended", "vm_pause_wanted"),
-        *("judge_vm", "verdict_reached", "report_returned", "protect_vm", "vm_guard_requested", "review_plan"),
-        *("node_move_wanted", "no_move_found"),
-    }
-)
-"""messages that have no setting: what they need is in telemetry over some time, or in a lease's epochs; their decisions are tested
-elsewhere (tests/model, tests/sim). Nothing may be added here; what gets a setting is to be taken away"""
-NO_REFUSAL_YET = frozenset({"set_ha"})
-"""commands that may be refused, and have no setting for it"""
 
 
 def check() -> list[str]:
@@ -55,7 +46,24 @@ def check() -> list[str]:
             wrong.append(f"tests/contract/{name}: its tables cannot be read: {error}")
         if not list((HERE / name).glob("test_*.py")):
             wrong.append(f"tests/contract/{name}: no test plays its tables; see tests/contract/io")
-    return wrong
+    return [*wrong, *_agent(FAMILIES["node"])]
+
+
+def _agent(family: Family) -> Iterator[str]:
+    where = "tests/contract/node/said.py"
+    ordered, asked = {one.kind for one in ORDERS}, {one.kind: one.answer for one in ASKS}
+    yield from (f"{tag_of(kind)}: no order of {where}" for kind in family.orders if kind not in ordered)
+    yield from (f"{tag_of(kind)}: no question of {where}" for kind in family.asks if kind not in asked)
+    yield from (
+        f"{tag_of(kind)}: {where} has {answer.__name__} for its answer, and it is {family.answers[kind].__name__}"
+        for kind, answer in asked.items()
+        if family.answers.get(kind, answer) is not answer
+    )
+    heard = set(TELEMETRY.values())
+    yield from (f"{kind.__name__}: no telemetry of {where}" for kind in family.telemetry if kind not in heard)
+    told = {one.fact for one in ORDERS} | set(UNSAID)
+    facts = [tag_of(kind) for other in FAMILIES.values() for kind in other.facts]
+    yield from (f"{tag}: comes of no order of {where}; of what it comes: UNSAID" for tag in facts if tag not in told)
 
 
 def _wishes(family: Family, table: tuple[Setting, ...]) -> Iterator[str]:
@@ -66,16 +74,14 @@ def _wishes(family: Family, table: tuple[Setting, ...]) -> Iterator[str]:
     refused = {setting.wish for setting in table if setting.refused}
     for kind in (*family.commands, *family.facts):
         tag = tag_of(kind)
-        if tag in came & NOT_YET:
-            yield f"{tag}: has a setting in {where}: take it from NOT_YET"
-        if tag not in came | NOT_YET:
+        if tag not in came:
             yield f"{tag}: no setting in {where} in which it is accepted and something comes of it"
-        if not issubclass(kind, Fact | Tick) and tag not in refused | NEVER_REFUSED | NO_REFUSAL_YET:
+        if not issubclass(kind, Fact | Tick) and tag not in refused | NEVER_REFUSED:
             yield f"{tag}: no setting in {where} in which it is refused; where it never is: NEVER_REFUSED"
         if tag in refused & NEVER_REFUSED:
             yield f"{tag}: is refused in {where}: take it from NEVER_REFUSED"
     events = {type for setting in table for type in setting.then}
-    lacking = [tag for tag in map(tag_of, family.events) if tag not in events | NOT_YET]
+    lacking = [tag for tag in map(tag_of, family.events) if tag not in events]
     yield from (f"{tag}: no setting in {where} of which it comes" for tag in lacking)
     yield from _versions(family, table)
     for setting in table:
@@ -110,7 +116,8 @@ def _followed(name: str) -> Iterator[str]:
 def main() -> int:
     wrong = check()
     tables = [settings(name) for name in SERVICES] if not wrong else []
-    print("\n".join(wrong) or f"all messages of {len(SERVICES)} services are in their contracts: {sum(map(len, tables))} settings")
+    said = f"all messages of {len(SERVICES)} services and the agent are in their contracts: {sum(map(len, tables))} settings"
+    print("\n".join(wrong) or said)
     return bool(wrong)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from libs.common.log import Duplicate
 from libs.common.messages import Fact, Recorded, Reply, Tick, decode_meta
 from tests.contract.messages.rig import Alone
-from tests.contract.messages.settings import Given, Setting, group
+from tests.contract.messages.settings import Given, Heard, Setting, group
 
 ALONE = ("cluster-main", "balance-cluster", "ha-main", "reserve-main")
 """streams of which there is one: a case of theirs has a log to itself"""
@@ -33,7 +33,8 @@ class Outcome:
 
 async def play(alone: Alone, settings: Sequence[Setting]) -> dict[str, Outcome]:
     """By the setting's name."""
-    own = [s for s in settings if alone.stream(s.message()) in ALONE or s.apart or s.incarnation > 1]
+    apart = [s.name for s in settings if s.apart or s.incarnation > 1 or any(one.after_s for one in s.heard)]
+    own = [s for s in settings if s.name in apart or alone.stream(s.message()) in ALONE]
     out: dict[str, Outcome] = {}
     for setting in own:
         out |= await _play(alone, {setting.name: setting})
@@ -77,7 +78,7 @@ def renamed(setting: Setting, prefix: str) -> Setting:
     given = tuple(
         Given(_stream(event.stream, new), event.type, event.v, _renamed(event.body, new)) for event in setting.given
     )
-    heard = tuple((_subject(subject, new), _renamed(body, new)) for subject, body in setting.heard)
+    heard = tuple(Heard(_subject(one.subject, new), _renamed(one.body, new)) for one in setting.heard)
     return msgspec.structs.replace(setting, send=_renamed(setting.send, new), given=given, heard=heard)
 
 

@@ -23,6 +23,7 @@ from libs.common.messages import Envelope, Fact, Message, Recorded, Reply, Tick,
 from proto.families import REGISTRY
 from proto.upcasts import DOWNCASTS, UPCASTS
 from services.host.known import service
+from tests.contract.messages.settings import Heard
 
 EMPTY = """
 delete from asv.events; delete from asv.stream_heads; delete from asv.commands; delete from asv.consumers;
@@ -43,6 +44,7 @@ class Alone:
         self.name, self.log, self.asker = name, log, asker
         self._dsn, self._url, self._admin = dsn, url, admin
         self.runner: Runner | None = None
+        self.clock = ManualClock(NOW_US)
         self._bus: NatsBus | None = None
         self._edge: Edge | None = None
         self._relay: RelayRunner | None = None
@@ -82,9 +84,8 @@ class Alone:
         if relay:
             self._relay = RelayRunner(self.log, self._bus)
             await self._relay.start()
-        self.runner = Runner(
-            self.service, self.log, self._bus, ManualClock(NOW_US, next(_seeds)), dict(UPCASTS), self.name, dict(DOWNCASTS)
-        )
+        self.clock = ManualClock(NOW_US, next(_seeds))
+        self.runner = Runner(self.service, self.log, self._bus, self.clock, dict(UPCASTS), self.name, dict(DOWNCASTS))
         await self.runner.start()
 
     async def questions(self) -> None:
@@ -136,20 +137,32 @@ class Alone:
                 await asyncio.sleep(0.001)
         return None
 
-    async def tell(self, heard: Sequence[tuple[str, Any]]) -> None:
+    async def tell(self, heard: Sequence[Heard]) -> None:
         """Telemetry, heard when this returns: the bus keeps the order of one sender, and a question comes last."""
-        for subject, body in heard:
-            await self.asker.publish(subject, encode(body))
-        if heard:
-            await self.raw(f"cmd.{self.name}.nothing", b"")
+        for n, one in enumerate(heard, 1):
+            if one.after_s:
+                self.clock.advance(one.after_s)
+            await self.asker.publish(one.subject, encode(one.body))
+            if n == len(heard) or heard[n].after_s:
+                await self.raw(f"cmd.{self.name}.nothing", b"")
 
     # --- what is in the log ---------------------------------------------------------------------------------------
 
     async def events(self) -> list[Recorded]:
         return [r async for chunk in self.log.replay() for r in chunk]
 
+    async def quiet(self) -> None:
+        """The service has made of the log all that it makes of it, and nothing is under way. Reactions come by themselves, up to
+        half a second after their events."""
+        assert self.runner is not None
+        host = self.runner.host
+        async with asyncio.timeout(WAIT_S_MAX):
+            while not host.idle() or host.reactions.position < (await self.log.head()).position:
+                await asyncio.sleep(0.005)
+
     async def rows(self) -> tuple[int, int]:
-        """How many events and commands there are."""
+        """How many events and commands there are, once all is quiet."""
+        await self.quiet()
         counted = await self._admin.fetchrow(
             "select (select count(*) from asv.events) as events, (select count(*) from asv.commands) as commands"
         )

@@ -29,14 +29,22 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
     body: dict[str, Any]
 
 
+class Heard(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Telemetry. after_s: by the service's clock, since what came before it."""
+
+    subject: str
+    body: Any
+    after_s: float = 0.0
+
+
 class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """send: the message, with its `type`; heard: telemetry that comes before it (subject, body). then: types of the events that
+    """send: the message, with its `type`; heard: telemetry that comes before it. then: types of the events that
     come of it, in order; refused: the reason, where it is refused. incarnation: of the log.
     apart: it has a log to itself, as what others do would change its answer."""
 
     send: dict[str, Any]
     given: tuple[Given, ...] = ()
-    heard: tuple[tuple[str, Any], ...] = ()
+    heard: tuple[Heard, ...] = ()
     then: tuple[str, ...] = ()
     refused: str = ""
     incarnation: int = 1
@@ -94,7 +102,8 @@ def written(chosen: tuple[Setting, ...]) -> bytes:
 def _lines(setting: Setting) -> bytes:
     line = msgspec.json.encode
     out = [b' {"send": ' + line(setting.send)]
-    for name, many in (("given", setting.given), ("heard", setting.heard)):
+    heard = [(one.subject, one.body, *((one.after_s,) if one.after_s else ())) for one in setting.heard]
+    for name, many in (("given", setting.given), ("heard", heard)):
         if many:
             out.append(f'  "{name}": [\n   '.encode() + b",\n   ".join(line(one) for one in many) + b"]")
     if setting.then:

@@ -22,7 +22,7 @@ from tests.contract.databases import fresh
 from tests.contract.messages.forms import STRANGE, body_of, ill_formed, never_a_message
 from tests.contract.messages.played import Outcome, play
 from tests.contract.messages.rig import WAIT_S_MAX, Alone
-from tests.contract.messages.settings import Given, Setting, followed, sample, settings
+from tests.contract.messages.settings import Given, Heard, Setting, followed, sample, settings
 from tests.servers import NatsServer, Postgres
 
 
@@ -156,7 +156,7 @@ class Contract:
             for pattern in alone.service.telemetry:
                 subject, whole = pattern.replace("*", "n1"), msgspec.msgpack.decode(encode(example(kind)))
                 for body in (whole, [*whole, "later"], whole[:1], [], 7):
-                    await alone.tell([(subject, body)])
+                    await alone.tell([Heard(subject, body)])
         assert alone.runner.counts.bugs == 0
 
     async def test_it_says_how_it_is_and_what_it_is_not_asked(self, alone: Alone, told: dict[str, Outcome]) -> None:
