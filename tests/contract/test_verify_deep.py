@@ -15,7 +15,7 @@ from libs.common.host.core import Host
 from libs.common.host.digests import Page
 from libs.common.host.driver import Runner
 from libs.common.log.postgres import PostgresLog
-from libs.common.messages import Envelope, decode_reply, encode
+from libs.common.messages import Envelope, Recorded, decode_reply, encode
 from libs.verify.postgres import PostgresEvidence
 from libs.verify.states import Claim, States, of_snapshot
 from libs.verify.verify import Report, verify
@@ -111,6 +111,14 @@ async def test_a_state_that_the_log_does_not_give_is_named(rig: Rig) -> None:
     assert "which the log does not have" in told[f"stream {other}"]
     assert "does not know it" in told[f"stream {third}"]
     assert len(report.faults) == 3
+
+
+def test_an_event_of_a_later_release_ends_the_comparing_and_is_named() -> None:
+    states = States([Host(TOY, UPCASTS, DOWNCASTS)], [Claim("live", TOY.name, 9, {"counter-a": (3, b"")})])
+    states.take([Recorded(7, "counter-a", 1, "counter_sold", 1, 1, b"\x80", b"\x80")])
+    states.finish()
+    assert [fault.where for fault in states.faults] == ["position 7"]
+    assert "counter_sold" in states.faults[0].what
 
 
 async def test_a_snapshot_is_what_the_log_gives_or_is_named(rig: Rig) -> None:
