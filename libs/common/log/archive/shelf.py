@@ -12,6 +12,8 @@ from libs.common.log.archive import Link, Ordered
 from libs.common.log.archive.file import FRAME_DIGEST_BYTES, Archive, Registered
 from libs.common.messages import Recorded
 
+READING, ARCHIVING = 0x615356_72656164, 0x615356_61726368  # "aSVread", "aSVarch"
+"""advisory locks: shared by who verifies, while which no partition is taken away; and of the one who archives"""
 OPEN_MAX = 8
 """directories in memory: a few MB each, where they name many streams"""
 
