@@ -45,3 +45,14 @@ begin
     return first + size - 1;
 end
 $$;
+
+-- What is to stay in the database, for `asvctl log archive`: the newest so many events, all of so many days (0: not asked for), and
+-- commands of so many days, by whose ids a repeated one is known.
+create table asv.retention (
+    one boolean primary key default true check (one),
+    keep_events bigint not null default 0 check (keep_events >= 0),
+    keep_days double precision not null default 30 check (keep_days >= 0),
+    commands_days double precision not null default 30 check (commands_days >= 1)
+);
+insert into asv.retention default values;
+grant select on asv.retention to asv_reader;

@@ -190,6 +190,10 @@ class AslogPast:
         except OSError as error:
             raise LogError(f"{path} cannot be read: {error}") from error
 
+    @property
+    def content(self) -> Aslog:
+        return self._content
+
     async def head(self) -> Head:
         header = self._content.header
         return Head(header.last, header.incarnation, header.at_us)

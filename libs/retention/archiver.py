@@ -93,6 +93,20 @@ class Archiver:
                 raise NotArchived(f"{error.filename}: {error.strerror}; nothing more was taken away") from error
             raise Unavailable(f"archive: the database was lost ({error}); run it again, it goes on from there") from error
 
+    async def policy(self) -> Policy:
+        row = await self._connection.fetchrow("select keep_events, keep_days, commands_days from asv.retention")
+        return Policy(**dict(row)) if row else Policy()
+
+    async def partition_events(self) -> int:
+        return int(await self._connection.fetchval("select partition_events from asv.log_head"))
+
+    async def set_policy(self, policy: Policy, partition_events: int | None = None) -> None:
+        """partition_events: of the partitions that are made from now on; None: as it was."""
+        query = "update asv.retention set keep_events = $1, keep_days = $2, commands_days = $3"
+        await self._connection.execute(query, policy.keep_events, policy.keep_days, policy.commands_days)
+        if partition_events is not None:
+            await self._connection.execute("update asv.log_head set partition_events = $1", partition_events)
+
     async def plan(self, policy: Policy, now_us: int) -> list[Partition]:
         """What is due, oldest first."""
         shelf, head = await self._shelf(), await self._connection.fetchval("select position from asv.log_head")

@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
+from pathlib import Path
 
 from libs.common.log.archive import BadArchive, Link, Ordered
-from libs.common.log.archive.file import FRAME_DIGEST_BYTES, Archive
+from libs.common.log.archive.file import ENDING, FRAME_DIGEST_BYTES, Archive
 from libs.common.log.archive.shelf import Shelved
 from libs.common.messages import Recorded
 from libs.verify import Answered, Batch, Ends, Orders, Proof, Start
@@ -77,6 +78,12 @@ class Files:
         for before, after in pairwise(archives):
             _follows(before, after)
 
+    async def close(self) -> None:
+        return None
+
+    async def snapshot(self, name: str) -> None:
+        """None is in files."""
+
     async def ends(self) -> Ends:
         last = self._archives[-1].header
         return Ends(last.ended, last.at_us, last.incarnation, last.last_batch, last.hash, (), (), ())
@@ -113,6 +120,14 @@ class Files:
             for recorded in reversed(records):
                 versions[recorded.stream] = min(versions[recorded.stream], recorded.version - 1)
         yield [(stream, version) for stream, version in sorted(versions.items()) if version]
+
+
+def opened(path: Path) -> list[Archive]:
+    """A file, or all archives of a folder in their order. Raises BadArchive."""
+    found = [path] if not path.is_dir() else sorted(path.glob(f"*{ENDING}"))
+    if not found:
+        raise BadArchive(f"{path} has no archive, NAME{ENDING}, in it")
+    return sorted((Archive.open(one) for one in found), key=lambda archive: (archive.header.log, archive.header.first))
 
 
 def before(archive: Archive) -> Start:

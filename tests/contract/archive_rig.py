@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +27,11 @@ POLICY = Policy(keep_events=200, commands_days=30.0)
 NO_COMMANDS = Policy(keep_events=200, commands_days=0.0)
 
 
-async def small_partitions(owner: Connection) -> None:
+async def small_partitions(owner: Connection, size: int = PARTITION) -> None:
     """Of a log that is empty: the first ones are small, the last one ends where it did."""
     await owner.execute("drop table asv.events_1")
-    bounds = [*range(1, SMALL * PARTITION + 2, PARTITION), 4_000_001]
-    for first, end in zip(bounds, bounds[1:], strict=False):
+    bounds = [*range(1, SMALL * size + 2, size), 4_000_001]
+    for first, end in pairwise(bounds):
         await owner.execute(f"create table asv.events_{first} partition of asv.events for values from ({first}) to ({end})")
         await owner.execute(f"alter table asv.events_{first} owner to asv_owner")
 

@@ -21,7 +21,18 @@ from libs.retention.archiver import Archiver
 from libs.retention.policy import Policy
 from libs.verify.archived import Files
 from libs.verify.verify import verify
-from tests.contract.archive_rig import NO_COMMANDS, NOW_US, PARTITION, POLICY, Connection, Read, archive, read, small_partitions, verified
+from tests.contract.archive_rig import (
+    NO_COMMANDS,
+    NOW_US,
+    PARTITION,
+    POLICY,
+    Connection,
+    Read,
+    archive,
+    read,
+    small_partitions,
+    verified,
+)
 from tests.contract.databases import fresh
 from tests.contract.test_eventlog import one
 from tests.contract.verify_rig import write
@@ -226,9 +237,8 @@ async def test_a_bad_file_is_named_with_its_positions(rig: Rig, postgres: Postgr
         other = await filled(postgres, name, tmp_path / "other", seed=7)
         stranger = other.folder / (await archive(other.admin, other.folder)).archived[1].name
         await other.owner.close()
-    path.write_bytes(stranger.read_bytes() + b"\0" * 0)
-    with pytest.raises(BadArchive, match="another file than the one that was made|is torn"):
-        await verified(rig.reader)
+    path.write_bytes(stranger.read_bytes())
+    await refused("is another file than the one that was made")
     mine = Archive.open(rig.folder / done.archived[0].name)
     with pytest.raises(BadArchive, match=f"is of log {Archive.open(stranger).header.log[:4].hex()}"):
         Files([mine, Archive.open(stranger)])

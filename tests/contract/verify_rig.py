@@ -28,7 +28,7 @@ COLUMNS = {
     "commands": ("payload", "outcome", "stream", "position", "at_us", "hash"),
 }
 FAULTS = {
-    ("events", "stream"): 4,  # its content; its version of a stream that never was; the next one of its own; that stream has no head
+    ("events", "stream"): 4,  # its content; its version of a stream that never was; the next of its own; no such head
     ("events", "version"): 3,  # its content; behind the version before; the next one behind it
     ("events", "position"): 3,  # it is gone; the next one of its stream; it lies beyond the head
     ("log_batches", "number"): 2,  # it is gone; it lies beyond the head

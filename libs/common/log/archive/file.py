@@ -264,14 +264,14 @@ def _tail(path: Path, what: str, registered: Registered | None) -> tuple[bytes, 
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if registered is not None and size < registered.size:
-                raise BadArchive(f"{what} is torn: it has {size} bytes, and {registered.size} were written; put back a good copy")
             if file.read(len(MAGIC)) != MAGIC:
                 raise BadArchive(f"{what} is no archive: it does not begin with {MAGIC!r}")
             trailer = os.pread(file.fileno(), TRAILER_BYTES, max(size - TRAILER_BYTES, 0))
             length, digest = int.from_bytes(trailer[:8]), trailer[8 : 8 + DIGEST_BYTES]
             if not trailer.endswith(END) or length > size - TRAILER_BYTES - len(MAGIC):
-                raise BadArchive(f"{what} is torn: its {size} bytes do not end as an archive does; put back a good copy")
+                written = f", and {registered.size} were written" if registered is not None else ""
+                said = f"{what} is torn: it has {size} bytes{written}, and does not end as an archive does"
+                raise BadArchive(f"{said}; put back a good copy")
             packed = os.pread(file.fileno(), length, size - TRAILER_BYTES - length)
     except FileNotFoundError as error:
         raise BadArchive(f"{what} is not there; put it back, or say by ASV_LOG_ARCHIVE in which folder it is") from error
