@@ -73,19 +73,22 @@ async def rig(postgres: Postgres, database: str) -> AsyncIterator[Rig]:
 
 
 async def busy(rig: Rig) -> list[Claim]:
-    """What it said, again and again, while it decided."""
+    """What it said, again and again, while it decided: each time that something more was."""
+    decided = asyncio.Event()
 
     async def user(n: int) -> None:
         for round in range(ROUNDS):
             await rig.raise_(f"c{n}", round)
+            decided.set()
 
-    users = [asyncio.create_task(user(n)) for n in range(COUNTERS)]
+    users = asyncio.gather(*(user(n) for n in range(COUNTERS)))
+    users.add_done_callback(lambda _: decided.set())
     claims = []
-    while not all(one.done() for one in users):
+    while not users.done():
+        await asyncio.wait_for(decided.wait(), 30)
+        decided.clear()
         claims.append(await rig.page_by_page())
-        if under_way := [one for one in users if not one.done()]:
-            await asyncio.wait(under_way, timeout=0.02)
-    await asyncio.gather(*users)
+    await users
     return [*claims, await rig.page_by_page()]
 
 
