@@ -35,7 +35,7 @@ from tests.contract.archive_rig import (
 )
 from tests.contract.databases import fresh
 from tests.contract.test_eventlog import one
-from tests.contract.verify_rig import write
+from tests.contract.verify_rig import rewritten, write
 from tests.servers import Postgres
 
 UNITS = 800
@@ -213,6 +213,26 @@ async def test_a_partition_that_does_not_hold_is_not_taken_away(rig: Rig) -> Non
         await archive(rig.admin, rig.folder)
     assert list(rig.folder.iterdir()) == []
     assert await rig.owner.fetchval("select count(*) from asv.archives") == 0
+
+
+async def test_a_file_of_another_history_is_never_written_over(rig: Rig) -> None:
+    """As after a restore from a backup: what was archived since then is of a time that the database does not know."""
+
+    def step(word: str, _: str) -> None:
+        if word == "record":
+            raise Crash
+
+    with pytest.raises(Crash):
+        await archive(rig.admin, rig.folder, step=step)
+    file = next(iter(rig.folder.iterdir()))
+    was = file.read_bytes()
+    async with rewritten(rig.owner, 100):
+        with pytest.raises(NotArchived, match="another history"):
+            await archive(rig.admin, rig.folder)
+        assert (file.read_bytes(), await rig.owner.fetchval("select count(*) from asv.archives")) == (was, 0)
+    assert (await archive(rig.admin, rig.folder)).archived[0].name == file.name
+    assert file.read_bytes() == was
+    assert (await verified(rig.reader)).faults == []
 
 
 async def test_a_bad_file_is_named_with_its_positions(rig: Rig, postgres: Postgres, tmp_path: Path) -> None:
