@@ -196,6 +196,10 @@ class AslogPast:
         header = self._content.header
         return header.whole and header.first <= 1
 
+    @property
+    def content(self) -> Aslog:
+        return self._content
+
     async def head(self) -> Head:
         header = self._content.header
         return Head(header.last, header.incarnation, header.at_us)

@@ -30,10 +30,12 @@ class Case(NamedTuple):
 
 
 class Blamed(NamedTuple):
-    """faults; end: where the batch ends; sure: its hash was reached, from `before`; computed: the chain's value by its rows."""
+    """faults; end: where the batch ends; at_us: when it was written, as far as that is proven; sure: its hash was reached, from
+    `before`; computed: the chain's value by its rows."""
 
     faults: list[Fault]
     end: int
+    at_us: int
     sure: bool
     before: bytes | None
     computed: bytes
@@ -75,13 +77,13 @@ def blame(case: Case) -> Blamed:
                 for batch in _variants(case, end):
                     if link(before, batch, digests, case.orders.hashes) == case.batch.hash:
                         faults = [*_numbers(case, batch), *_contents(case, end, digests is stored), *_times(case, end, batch)]
-                        return Blamed([*faults, *_commands(case, batch)], end, True, before, case.batch.hash)
+                        return Blamed([*faults, *_commands(case, batch)], end, batch.at_us, True, before, case.batch.hash)
     end = next(_ends(case))
     stored, _ = _digests(case, end)
     before = case.befores[-1] if case.befores else b""
     batch = case.batch
     faults = [*_numbers(case, batch), *_contents(case, end, True), *_times(case, end, batch), *_commands(case, batch)]
-    return Blamed(faults, end, False, None, link(before, case.batch, stored, case.orders.hashes))
+    return Blamed(faults, end, case.at_us, False, None, link(before, case.batch, stored, case.orders.hashes))
 
 
 def _ends(case: Case) -> Iterator[int]:

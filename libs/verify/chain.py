@@ -112,7 +112,9 @@ class Chain:
         self.faults += found.faults
         told = len(self.faults) > self._told or b"" in self._digests[: found.end - self.end]
         self._doubt = None if found.sure or self.hash is None else Doubt(batch, told)
-        self._pass(batch, found.end, batch.hash if found.sure or self.hash is None else found.computed)
+        # A time that was changed says nothing about the batches behind it.
+        proven = batch._replace(at_us=found.at_us)
+        self._pass(proven, found.end, batch.hash if found.sure or self.hash is None else found.computed)
 
     def finish(self, head: bytes) -> None:
         """The log's head says what the chain's value is; the last batch may still be in doubt."""

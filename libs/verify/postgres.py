@@ -3,7 +3,8 @@
 Everything is asked for by ranges, the next one before this one is worked on (as in libs/common/log/replay.py). The server puts
 together the bytes that an event's digest is of, as a row of many columns costs more to take apart than to hash; and it looks at the
 commands' digests itself, as their hashes are all that the chain needs. What moves while one verifies (head, consumers, streams'
-versions) is read in one transaction, whose picture stays as it was.
+versions) is read in one transaction, whose picture stays as it was. What is archived comes from its files; while one verifies, no
+partition is taken away (READING).
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
 
 from libs.common.log import LogError, Snapshot, Unavailable
+from libs.common.log.archive.reading import shelf_of
+from libs.common.log.archive.shelf import READING, Shelf
 from libs.common.log.link import LOST, Access, Connection, patiently
 from libs.verify import FEW, RANGE, Answered, Batch, Consumer, Ends, Kept, Orders, Proof, Start
+from libs.verify.archived import answered, batch_of, behind, orders, proofs
 
 WORDS = "textsend(stream || E'\\n' || version || E'\\n' || type || E'\\n' || v || E'\\n' || length(data) || E'\\n')"
 FROM = "from asv.events where position > $1 and position <= $2 order by position"
@@ -39,12 +44,13 @@ select at_us, id, stream, position, payload, outcome from asv.commands where bat
 """
 UNCHAINED = """
 select at_us, id, stream, position, payload, outcome from asv.commands
-where batch is null and at_us >= $1 order by at_us, position, id
+where batch is null and at_us >= $1 and at_us > $2 order by at_us, position, id
 """
 SINCE = "select coalesce(max(number), 0) from asv.log_batches where at_us < $1"
 START = """
 select number, last, hash, at_us from asv.log_batches
-where number < (select number from asv.log_batches where last <= $1 order by last desc, number desc limit 1)
+where number < (select number from asv.log_batches where last <= $1 and number > $2 order by last desc, number desc limit 1)
+    and number > $2
 order by number desc limit 1
 """
 BY_INDEX = "set enable_sort = off; set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashagg = off"
@@ -53,23 +59,28 @@ BY_INDEX = "set enable_sort = off; set enable_seqscan = off; set enable_bitmapsc
 class PostgresEvidence:
     """Keeps the contract of Evidence; `ends` takes a new picture of what moves. Made by `open`; `close` it."""
 
-    def __init__(self, access: Access, still: Connection) -> None:
+    def __init__(self, access: Access, still: Connection, shelf: Shelf, archives: bool) -> None:
         self._access = access
         self._still = still
+        self.shelf = shelf
+        self._archives = archives
         self._idle: dict[str, tuple[Connection, Any]] = {}
         """a connection for each question, and the question prepared on it"""
 
     @classmethod
-    async def open(cls, dsn: str, wait_s_max: float = 5.0) -> Self:
-        """Raises Unavailable, LogError (not a log of this release, or this role may not read it)."""
+    async def open(cls, dsn: str, wait_s_max: float = 5.0, archive: Path | None = None, archives: bool = True) -> Self:
+        """archive: the folder of archives, where it is not the one they were written to; archives False: what is in the database
+        alone. Raises Unavailable, LogError (not a log of this release, or this role may not read it)."""
         access = Access(dsn, wait_s_max=wait_s_max, settings={"default_transaction_read_only": "on"})
         still = await patiently("verify", wait_s_max, access.connect)
         try:
             await still.fetchval("select batches from asv.log_head")
+            await still.execute(f"select pg_advisory_lock_shared({READING})")
+            shelf = await shelf_of(still.fetch, archive)
         except asyncpg.PostgresError as error:
             still.terminate()
             raise LogError(f"verify: {error}; migrate the database to this release, and read it as asv_reader") from error
-        return cls(access, still)
+        return cls(access, still, shelf, archives)
 
     async def close(self) -> None:
         for connection, _ in self._idle.values():
@@ -99,18 +110,26 @@ class PostgresEvidence:
         return Snapshot(*rows[0]) if rows else None
 
     async def start(self, after: int) -> Start:
-        rows = await self._still.fetch(START, after) if after > 0 else []
-        return Start(*rows[0]) if rows else Start(0, 0, b"", 0)
+        kept = [row for row in self.shelf.rows if not self._archives or row.ended < after]
+        last = kept[-1] if kept else None
+        rows = await self._still.fetch(START, after, self.shelf.last_batch) if after > self.shelf.ended else []
+        return Start(*rows[0]) if rows else behind(last)
 
     async def batches(self, after: int, until: int, step: int = RANGE) -> AsyncGenerator[Sequence[Batch]]:
-        async with aclosing(self._ranges(BATCHES, after, until, step)) as ranges:
+        for links in self.shelf.batches(after, until):
+            yield [batch_of(link) for link in links]
+            await asyncio.sleep(0)
+        async with aclosing(self._ranges(BATCHES, max(after, self.shelf.last_batch), until, step)) as ranges:
             async for _, _, rows in ranges:
                 yield [Batch(*row) for row in rows]
 
     async def events(
         self, after: int, until: int, step: int = RANGE, full: bool = False
     ) -> AsyncGenerator[tuple[int, Sequence[Proof]]]:
-        async with aclosing(self._ranges(FULL if full else EVENTS, after, until, step)) as ranges:
+        for records, digests in self.shelf.events(after, until):
+            yield records[0].position, proofs(records, digests, full)
+            await asyncio.sleep(0)
+        async with aclosing(self._ranges(FULL if full else EVENTS, max(after, self.shelf.last), until, step)) as ranges:
             async for first, last, rows in ranges:
                 if len(rows) == last - first + 1:
                     yield first, rows  # as records of the driver: a Struct for each would cost more than its digest
@@ -119,7 +138,9 @@ class PostgresEvidence:
                         yield at, run
 
     async def orders(self, after: int, until: int, step: int = RANGE) -> AsyncGenerator[Sequence[Orders]]:
-        async with aclosing(self._ranges(ORDERS, after, until, step)) as ranges:
+        for found in orders(row for rows in self.shelf.commands(after, until) for row in rows):
+            yield [found]
+        async with aclosing(self._ranges(ORDERS, max(after, self.shelf.last_batch), until, step)) as ranges:
             async for _, _, rows in ranges:
                 yield [
                     Orders(batch, count, hashes or b"", wrong or (), earliest, latest, times or (), id)
@@ -128,9 +149,11 @@ class PostgresEvidence:
 
     async def commands(self, since_us: int) -> AsyncGenerator[Sequence[Answered]]:
         """All commands decided since then, refused ones too, in order; those of a release that did not chain them come first."""
-        if old := await self._still.fetch(UNCHAINED, since_us):
+        for ordered in self.shelf.commands_since(since_us):
+            yield answered(ordered)
+        if old := await self._still.fetch(UNCHAINED, since_us, self.shelf.at_us):
             yield [Answered(*row) for row in old]
-        after = await self._still.fetchval(SINCE, since_us)
+        after = max(await self._still.fetchval(SINCE, since_us), self.shelf.last_batch)
         until = await self._still.fetchval("select batches from asv.log_head")
         async with aclosing(self._ranges(COMMANDS, after, until, FEW)) as ranges:
             async for _, _, rows in ranges:

@@ -1,11 +1,12 @@
-"""`asvctl log`: the log itself, read by a role that cannot write."""
+"""`asvctl log`: the log itself, read by a role that cannot write (but `archive`, which moves what is old)."""
 
 from __future__ import annotations
 
 import typer
 
-from services.cli import log_checkpoint, log_verify
+from services.cli import log_archive, log_checkpoint, log_verify
 
-app = typer.Typer(help="The log: whether it is whole.", no_args_is_help=True)
+app = typer.Typer(help="The log: whether it is whole, and where what is old of it lies.", no_args_is_help=True)
 app.command("verify")(log_verify.verify)
 app.command("checkpoint")(log_checkpoint.checkpoint)
+app.add_typer(log_archive.app, name="archive")

@@ -8,6 +8,7 @@ import os
 from libs.common.host.core import Host
 from libs.common.host.service import Service
 from libs.verify import Fault
+from libs.verify.archived import Files
 from libs.verify.postgres import PostgresEvidence
 from libs.verify.states import Claim, States, of_snapshot
 from proto.services import SERVICES
@@ -28,7 +29,7 @@ def fresh(name: str) -> Host:
     return Host(service(name), dict(UPCASTS))
 
 
-async def states(evidence: PostgresEvidence, live: bool, notes: list[str]) -> States:
+async def states(evidence: PostgresEvidence | Files, live: bool, notes: list[str]) -> States:
     """What the log is to be folded against. live: the running services, too. notes: what was and was not compared."""
     claims: list[Claim] = []
     faults: list[Fault] = []

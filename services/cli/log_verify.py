@@ -12,9 +12,14 @@ import typer
 
 from libs.common import loop
 from libs.common.log import LogError
+from libs.past.aslog import ENDING as ASLOG
+from libs.past.aslog import AslogPast
+from libs.past.where import archive_folder
+from libs.verify.archived import Files, opened
 from libs.verify.checkpoint import Checkpoint, compare
 from libs.verify.postgres import PostgresEvidence
 from libs.verify.reading import Reading
+from libs.verify.slices import look
 from libs.verify.verify import Reader, Report
 from libs.verify.verify import verify as prove
 from proto.families import REGISTRY
@@ -36,10 +41,15 @@ def verify(
     checkpoint: Annotated[
         list[Path] | None, typer.Option("--checkpoint", metavar="FILE", help="Of `log checkpoint`: the log still has that history.")
     ] = None,
+    database_only: Annotated[
+        bool, typer.Option("--database-only", help="Without archives: from the last of them on, whose link is believed.")
+    ] = False,
     signer: Annotated[str, typer.Option("--signer", help="Public key of who has to have signed it; else this cluster's.")] = "",
     _json: AsJson = False,
 ) -> None:
     """Whether the log is what was written: chain, gaps, versions, times, commands, and that today's code reads every event.
+
+    --log takes files, too: an archive, a folder of them, or a slice (NAME.aslog).
 
     Exit code 1 where anything does not hold; each fault is named.
     """
@@ -48,8 +58,15 @@ def verify(
     held = [log_checkpoint.read(file, signer) for file in checkpoint or ()]
     if (held or deep) and (after or until):
         raise Failure(USAGE, "a checkpoint, and what is folded, are held against the whole log", "leave out --from and --to")
+    where, part = find_log(os.environ, log), Part(after, until or None)
+    if where.endswith(ASLOG):
+        if held or deep or after or until:
+            raise Failure(USAGE, f"{where} is a slice: it has no chain, and is looked at whole", "leave out all but --log")
+        work = _slice(Path(where))
+    else:
+        work = _verify(where, part, held, deep, live=deep and not log, archives=not database_only)
     try:
-        report = loop.run(_verify(find_log(os.environ, log), Part(after, until or None), held, deep, live=deep and not log))
+        report = loop.run(work)
     except LogError as error:
         raise Failure(UNREACHABLE, str(error), "see that the database runs, and that the address is of a log") from error
     _tell(report)
@@ -62,8 +79,20 @@ class Part(NamedTuple):
     until: int | None
 
 
-async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool, live: bool) -> Report:
-    evidence = await PostgresEvidence.open(where)
+async def _slice(file: Path) -> Report:
+    past = AslogPast.open(file)
+    return look(past.content, [Reading(REGISTRY)])
+
+
+async def _evidence(where: str, archives: bool) -> PostgresEvidence | Files:
+    """Of a database, or of files. Raises LogError."""
+    if "://" in where:
+        return await PostgresEvidence.open(where, archive=archive_folder(), archives=archives)
+    return Files(opened(Path(where)))
+
+
+async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool, live: bool, archives: bool) -> Report:
+    evidence = await _evidence(where, archives)
     try:
         ends = await evidence.ends()
         end = ends.position
@@ -73,6 +102,7 @@ async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool
         readers: list[Reader] = [Reading(REGISTRY)]
         notes: list[str] = []
         if deep:
+            _whole((await evidence.start(0)).position)
             from services.cli import log_deep  # all services' code, for this alone
 
             readers.append(await log_deep.states(evidence, live, notes))
@@ -84,6 +114,12 @@ async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool
         return report
     finally:
         await evidence.close()
+
+
+def _whole(position: int) -> None:
+    if position:
+        said = f"what is folded has to begin with position 1, and this begins behind {position}"
+        raise Failure(USAGE, said, "give all archives, or leave out --deep")
 
 
 def _tell(report: Report) -> None:

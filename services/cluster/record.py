@@ -21,6 +21,7 @@ class ChildRecord(msgspec.Struct, kw_only=True):
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """ports: by process name, kept over restarts; log: where the log is read, by the role that cannot write it.
+    log_owner: the same for who may archive it; archive: the folder that archives are written to.
     memory_mib: what each node may use of this host, 0: its share;
     outside: folders beyond the home, removed by destroy.
     apart: each node's processes live in its network namespace. state: stopped, starting, healthy, stopping."""
@@ -32,6 +33,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     apart: bool = False
     driver: str = ""
     log: str = ""
+    log_owner: str = ""
+    archive: str = ""
     memory_mib: int = 0
     supervisor: Mark | None = None
     children: dict[str, ChildRecord] = {}

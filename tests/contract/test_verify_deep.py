@@ -15,7 +15,7 @@ from libs.common.host.core import Host
 from libs.common.host.digests import Page
 from libs.common.host.driver import Runner
 from libs.common.log.postgres import PostgresLog
-from libs.common.messages import Envelope, decode_reply, encode
+from libs.common.messages import Envelope, Recorded, decode_reply, encode
 from libs.verify.postgres import PostgresEvidence
 from libs.verify.states import Claim, States, of_snapshot
 from libs.verify.verify import Report, verify
@@ -73,19 +73,22 @@ async def rig(postgres: Postgres, database: str) -> AsyncIterator[Rig]:
 
 
 async def busy(rig: Rig) -> list[Claim]:
-    """What it said, again and again, while it decided."""
+    """What it said, again and again, while it decided: each time that something more was."""
+    decided = asyncio.Event()
 
     async def user(n: int) -> None:
         for round in range(ROUNDS):
             await rig.raise_(f"c{n}", round)
+            decided.set()
 
-    users = [asyncio.create_task(user(n)) for n in range(COUNTERS)]
+    users = asyncio.gather(*(user(n) for n in range(COUNTERS)))
+    users.add_done_callback(lambda _: decided.set())
     claims = []
-    while not all(one.done() for one in users):
+    while not users.done():
+        await asyncio.wait_for(decided.wait(), 30)
+        decided.clear()
         claims.append(await rig.page_by_page())
-        if under_way := [one for one in users if not one.done()]:
-            await asyncio.wait(under_way, timeout=0.02)
-    await asyncio.gather(*users)
+    await users
     return [*claims, await rig.page_by_page()]
 
 
@@ -111,6 +114,14 @@ async def test_a_state_that_the_log_does_not_give_is_named(rig: Rig) -> None:
     assert "which the log does not have" in told[f"stream {other}"]
     assert "does not know it" in told[f"stream {third}"]
     assert len(report.faults) == 3
+
+
+def test_an_event_of_a_later_release_ends_the_comparing_and_is_named() -> None:
+    states = States([Host(TOY, UPCASTS, DOWNCASTS)], [Claim("live", TOY.name, 9, {"counter-a": (3, b"")})])
+    states.take([Recorded(7, "counter-a", 1, "counter_sold", 1, 1, b"\x80", b"\x80")])
+    states.finish()
+    assert [fault.where for fault in states.faults] == ["position 7"]
+    assert "counter_sold" in states.faults[0].what
 
 
 async def test_a_snapshot_is_what_the_log_gives_or_is_named(rig: Rig) -> None:

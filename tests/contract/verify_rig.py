@@ -27,6 +27,13 @@ COLUMNS = {
     "log_batches": ("first", "last", "at_us", "commands", "hash", "number"),
     "commands": ("payload", "outcome", "stream", "position", "at_us", "hash"),
 }
+FAULTS = {
+    ("events", "stream"): 4,  # its content; its version of a stream that never was; the next of its own; no such head
+    ("events", "version"): 3,  # its content; behind the version before; the next one behind it
+    ("events", "position"): 3,  # it is gone; the next one of its stream; it lies beyond the head
+    ("log_batches", "number"): 2,  # it is gone; it lies beyond the head
+}
+"""of a change in these columns, as each is a true sentence of another thing that it makes wrong; of any other there is one"""
 APART = 3
 """batches between two changes: what is said of one is not hidden by the next"""
 KEY_BIT = 1 << 20
@@ -47,6 +54,10 @@ class Change(NamedTuple):
     @property
     def then(self) -> str:
         return f"{self.column} = {self.new}" if self.row == f"{self.column} = {self.old}" else self.row
+
+    @property
+    def faults_max(self) -> int:
+        return FAULTS.get((self.table, self.column), 1)
 
     def __str__(self) -> str:
         return f"{self.table}.{self.column} where {self.row}: {self.old!r} became {self.new!r}"

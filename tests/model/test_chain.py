@@ -98,6 +98,12 @@ def test_a_lost_event_is_named(written: Written, position: int) -> None:
     assert written.told() == [(f"position {position}", "is not in the log")]
 
 
+def test_a_batch_whose_time_was_put_off_does_not_make_those_behind_it_late(written: Written) -> None:
+    """What is proven of it is its own time."""
+    written.batches[1] = written.batches[1]._replace(at_us=5_500_000)
+    assert [where for where, _ in written.told()] == ["batch 2"]
+
+
 @pytest.mark.parametrize("number", [1, 2, 4, 6])
 @pytest.mark.parametrize("column", ["first", "last", "at_us", "commands"])
 @pytest.mark.parametrize("by", [1, -1, 256])
