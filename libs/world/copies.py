@@ -115,7 +115,7 @@ shallow = methodcaller("__copy__")
 
 _COPIES: dict[type, Copy] = {
     dict: dict.copy, defaultdict: defaultdict.copy, OrderedDict: OrderedDict.copy, list: list.copy, deque: deque.copy,
-    set: set.copy, np.ndarray: np.ndarray.copy, count: lambda value: count(*value.__reduce__()[1]),
+    set: set.copy, count: lambda value: count(*value.__reduce__()[1]),
 }  # fmt: skip
 
 
@@ -275,6 +275,26 @@ def _builtin_of(old: BuiltinFunctionType, parts: Parts, made: list[Any]) -> Any:
     return getattr(made[parts[0][1]], old.__name__)
 
 
+def _array(walk: Walk, value: np.ndarray[Any, Any]) -> Number:
+    """One that looks into another does so in the branch: what is written to the one is seen in the other."""
+    if not isinstance(value.base, np.ndarray):
+        return walk.shell(_array_of, value)
+    base = walk.number(value.base)
+    assert base is not None
+    return walk.whole(_window_of, value, ((None, base),))
+
+
+def _array_of(old: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return old.copy("K")
+
+
+def _window_of(old: np.ndarray[Any, Any], parts: Parts, made: list[Any]) -> np.ndarray[Any, Any]:
+    """At the same place: numpy has every window look into the array that owns the memory, which is copied with its layout."""
+    base, copy = old.base, made[parts[0][1]]
+    assert isinstance(base, np.ndarray) and base.strides == copy.strides, f"windows into gaps: {base.strides}"
+    return np.ndarray(old.shape, old.dtype, copy, old.ctypes.data - base.ctypes.data, old.strides)
+
+
 def _partial(walk: Walk, value: partial[Any]) -> Number | None:
     parts = walk.parts([(0, value.func), *enumerate(value.args, 1), *value.keywords.items()])
     return walk.whole(_partial_of, value, parts) if parts else None
@@ -293,5 +313,5 @@ def _partial_of(old: partial[Any], parts: Parts, made: list[Any]) -> partial[Any
 
 _SPECIAL: dict[type, Look] = {
     tuple: _tuple, FunctionType: _function, MethodType: _method, BuiltinFunctionType: _builtin, partial: _partial,
-    CellType: _cell, Random: _random,
+    CellType: _cell, Random: _random, np.ndarray: _array,
 }  # fmt: skip

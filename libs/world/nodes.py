@@ -49,9 +49,7 @@ class NodeProcess:
         self.clock = Clock(world.net)
         self.host = SimHost(name, params, world.random, world.pools[name])
         id = self.host.pool.id
-        self.pool_ids = {name: f"{id}-{name}" if n else id for n, name in enumerate(world.names)}
-        """of its pools, by name, the words that no other pool has"""
-        self.lease_pools: tuple[str, ...] = world.names
+        self.reaches({name: f"{id}-{name}" if n else id for n, name in enumerate(world.names)}, world.names)
         self.leased = bool(world.ha)
         """it has a watchdog"""
         self.says: Capabilities | None = None
@@ -145,10 +143,10 @@ class NodeProcess:
         """Its processes, as the net knows them."""
         return self.owner, self.watchdog.owner
 
-    @property
-    def pool_words(self) -> tuple[str, ...]:
-        """Of the pools by which it may hold a lease."""
-        return tuple(dict.fromkeys(self.pool_ids[name] for name in self.lease_pools if name in self.pool_ids))
+    def reaches(self, pool_ids: dict[str, str], lease_pools: tuple[str, ...]) -> None:
+        """Of its pools, by name, the words that no other pool has; and by which it may hold a lease (pool_words: their words)."""
+        self.pool_ids, self.lease_pools = pool_ids, lease_pools
+        self.pool_words = tuple(dict.fromkeys(pool_ids[name] for name in lease_pools if name in pool_ids))
 
     def _pools_now(self, files: bool = False) -> tuple[PoolNow, ...]:
         pool = self.host.pool

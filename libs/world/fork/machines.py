@@ -62,7 +62,7 @@ def put(world: World, machine: Machine, times: SimParams, incarnation: int) -> N
     node.host.params = params(machine, times)
     node.memory.total_mib, node.memory.swap_mib = can.memory_mib, can.swap_mib
     node.says, node.address, node.health = can, machine.member.address, machine.member.health
-    node.pool_ids, node.lease_pools = dict(can.pool_ids), can.lease_pools
+    node.reaches(dict(can.pool_ids), can.lease_pools)
     node.leased = bool(world.ha and (can.watch_at or can.watchdog))
     node.host.first = machine.member.boot_id
     node.host.bridges = can.bridges
