@@ -64,7 +64,8 @@ async def test_finalize_asks_who_speaks_what(world: Rig) -> None:
     def decide(command: FinalizeCluster) -> list[ClusterFinalized]:
         assert command.services == {"io": 0, "gateway": PROTOCOL} | dict.fromkeys(SPEAKING, PROTOCOL)
         if command.protocol > PROTOCOL:
-            raise Refused(Refusal.BEHIND, f"not all speak protocol {PROTOCOL + 1}: io (away)", "upgrade or remove them, then finalize")
+            behind = f"not all speak protocol {PROTOCOL + 1}: io (away)"
+            raise Refused(Refusal.BEHIND, behind, "upgrade or remove them, then finalize")
         return [ClusterFinalized(protocol=PROTOCOL)]
 
     world.compute.rules[FinalizeCluster] = decide
