@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -126,7 +127,6 @@ def test_tools_of_the_past_are_told_of_the_reader(lost: Lost) -> None:
     record = json.loads((lost.cluster.home / "cluster.json").read_text())
     assert record["log"].startswith("postgresql://asv_reader@"), "what replay, verify, what-if and audit open"
     gateway = lost.cluster.pids()["gateway"]
-    with open(f"/proc/{gateway}/environ") as told:
-        assert "ASV_READER_DSN=postgresql://asv_reader@" in told.read()
+    assert "ASV_READER_DSN=postgresql://asv_reader@" in Path(f"/proc/{gateway}/environ").read_text()
     assert "no difference" in lost.cluster.ctl("replay", "--service", "ha")
     assert lost.cluster.ctl("log", "verify")
