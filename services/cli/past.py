@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +35,8 @@ def diff(
     for change in found["changes"]:
         print(show.clean(f"{MARKS[change['what']]} {change['object']}"))
         for field in change.get("fields") or ():
-            print(show.clean(f"    {field['name']}: {_value(field['before'])} → {_value(field['after'])}"))
+            for name, before, after in apart(field["name"], field["before"], field["after"]):
+                print(show.clean(f"    {name}: {_value(before)} → {_value(after)}"))
         for root in change.get("because") or ():
             print(show.clean(f"    because: {_because(root)}"))
     if not found["changes"]:
@@ -42,6 +45,18 @@ def diff(
         print(f"({found['more']} more changes)")
     if found.get("unread"):
         show.note(f"too many events lie between: the first {found['unread']} were not searched for reasons")
+
+
+def apart(name: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Down to the parts that differ, with where they are: `disks[0].size_mib`. A part that is not there is null."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before | after:
+            yield from apart(f"{name}.{key}", before.get(key), after.get(key))
+    elif isinstance(before, list) and isinstance(after, list):
+        for n, (old, new) in enumerate(zip_longest(before, after)):
+            yield from apart(f"{name}[{n}]", old, new)
+    elif before != after:
+        yield name, before, after
 
 
 def _because(root: dict[str, Any]) -> str:

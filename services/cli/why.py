@@ -37,7 +37,7 @@ def why(
         print(f"({before} earlier {'story' if before == 1 else 'stories'}{older})")
     for story in shown:
         print(show.clean(f"{show.when(story['at_us'])}  {story['asked_by'] or 'somebody'} (task {story['task'] or '-'})"))
-        for line in tree(story["steps"], asked=asked):
+        for line in tree(story["steps"], story["at_us"], asked=asked):
             print(show.clean(line))
     if not told:
         print(f"nothing is recorded of {show.clean(object)}")
@@ -80,33 +80,32 @@ def split(object: str, kinds: tuple[str, ...]) -> tuple[str, str]:
     return kind, name
 
 
-def tree(steps: list[dict[str, Any]], indent: str = "", asked: int = 0) -> list[str]:
-    """Lines of a tree: each step with its evidence, and below it what it caused. asked: the position of the one that is marked."""
+def tree(steps: list[dict[str, Any]], since_us: int, indent: str = "", asked: int = 0) -> list[str]:
+    """Lines of a tree: each step with its evidence, and below it what it caused. since_us: when the story began; asked: the
+    position of the step that is marked."""
     lines: list[str] = []
     for number, step in enumerate(steps, 1):
         last = number == len(steps)
         effects = step.get("effects") or []
         mark = "»" if step["position"] == asked else ""
+        after = f"{max(0, step['at_us'] - since_us) / 1e6:+.2f} s"
         said = f"{step['stream']}: {step['sentence']}{_by(step)}"
-        lines.append(f"{indent}{'└─' if last else '├─'} {mark}{step['position']}  {said}")
+        lines.append(f"{indent}{'└─' if last else '├─'} {mark}{step['position']}  {after}  {said}")
         below = indent + ("   " if last else "│  ")
         lines += [f"{below}{'│' if effects else ' '}    {line}" for line in _grounds(step)]
-        lines += tree(effects, below, asked)
+        lines += tree(effects, since_us, below, asked)
     return lines
 
 
 def _grounds(step: dict[str, Any]) -> list[str]:
-    """Where it comes from, if not from the step above; what it was decided by, and on."""
+    """Where it comes from, if not from the step above, and what it was decided on."""
     cause = step.get("cause")
     lines = [f"because of event {cause}, which is not shown here"] if cause and not step.get("cause_told") else []
-    lines += step.get("evidence") or []
-    policy = step.get("policy")
-    if policy and f"by the policy {policy}" not in step["sentence"]:
-        lines.append(f"policy: {policy}")
-    return lines
+    return lines + (step.get("evidence") or [])
 
 
 def _by(step: dict[str, Any]) -> str:
-    """Facts say whose they are; decisions of services are known by their stream."""
-    actor = str(step.get("actor") or "")
-    return f"  [{actor}]" if actor and not actor.startswith("service:") else ""
+    """Facts say whose they are; decisions of services are known by their stream, and by their policy."""
+    actor, policy = str(step.get("actor") or ""), str(step.get("policy") or "")
+    said = f"  (policy {policy})" if policy and f"by the policy {policy}" not in step["sentence"] else ""
+    return said + (f"  [{actor}]" if actor and not actor.startswith("service:") else "")

@@ -99,15 +99,15 @@ def test_a_loss_is_told_with_its_proof() -> None:
         kind=ProofKind.LEASE, at_us=20_000_000, term=3, granted_us=13_000_000, seen_us={"p": 12_500_000}, sequences={"p": 41},
         read_us=19_900_000, waited_us=5_250_000,
     )  # fmt: skip
-    assert evidence(msgspec.structs.replace(example(NodeLost), proof=lease)) == [
+    assert evidence(msgspec.structs.replace(example(NodeLost), proof=lease), {"p": "fast"}) == [
         "last granted 7.00 s before",
-        "pool p: record 41 of its lease was first seen 7.50 s before, and is the last",
+        "pool fast: record 41 of its lease was first seen 7.50 s before, and is the last",
         "a fresh read was asked for 0.10 s before",
         "waited for 5.25 s: the lease, what clocks may drift, and a margin",
         "term 3 of the grantor",
     ]
     fence = Proof(kind=ProofKind.FENCE, at_us=20_000_000, term=3, device="ipmi at n1")
-    assert evidence(msgspec.structs.replace(example(NodeLost), proof=fence))[0] == "device ipmi at n1"
+    assert evidence(msgspec.structs.replace(example(NodeLost), proof=fence), {})[0] == "device ipmi at n1"
 
 
 @pytest.mark.parametrize(

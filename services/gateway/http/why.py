@@ -62,7 +62,12 @@ def _subject(gateway: Gateway, kind: str, name: str) -> ask.Subject:
     elif kind == "vm":
         beside = sorted({*reclaims.vms.get(name, ()), *gateway.model.guards.guard(name).positions})
     streams = [f"{stream}-{name}" for stream in STREAMS.get(kind, (kind,))]
-    return ask.Subject(f"{kind}/{name}", streams, beside, ha.led)
+    return ask.Subject(f"{kind}/{name}", streams, beside, ha.led, gateway.model.nodes.pool_names())
+
+
+def _other(gateway: Gateway, said: str) -> ask.Subject:
+    """Of what is no object."""
+    return ask.Subject(said, led=gateway.model.ha.led, pools=gateway.model.nodes.pool_names())
 
 
 async def _why_event(request: Asked, gateway: Gateway, text: str) -> ask.Why:
@@ -78,7 +83,7 @@ async def _why_event(request: Asked, gateway: Gateway, text: str) -> ask.Why:
     if not found:
         said = f"there is no event {position} that this token may see"
         raise Problem(404, "NO_SUCH_EVENT", said, "ask with a token that may see it")
-    return await ask.why_event(gateway.log, ask.Subject(f"event/{position}", led=gateway.model.ha.led), found[0], shown)
+    return await ask.why_event(gateway.log, _other(gateway, f"event/{position}"), found[0], shown)
 
 
 async def _why_task(request: Asked, gateway: Gateway, id: str) -> ask.Why:
@@ -88,9 +93,8 @@ async def _why_task(request: Asked, gateway: Gateway, id: str) -> ask.Why:
         since, _ = await position_of(Moment(at_us=task.started - 1), gateway.log)
     except ValueError:
         since = 0  # it began with the log
-    subject = ask.Subject(f"task/{id}", led=gateway.model.ha.led)
     shown: Shown = partial(shown_to, request, gateway, "")
-    return await ask.why_task(gateway.log, subject, id.removesuffix(f".{task.object}"), since, shown)
+    return await ask.why_task(gateway.log, _other(gateway, f"task/{id}"), id.removesuffix(f".{task.object}"), since, shown)
 
 
 async def visible(request: Asked, gateway: Gateway, kind: str, name: str) -> None:

@@ -15,7 +15,7 @@ from services.gateway.why.tree import Known
 
 ROOTS_MAX = 8
 """stories told of one object, the latest"""
-BESIDE = frozenset({"changed_us", "reasons", "reason"})
+BESIDE = frozenset({"changed_us", "reasons", "reason", "placement"})
 """fields that follow from the others"""
 VIEWS = {"vm": "vms", "node": "nodes", "image": "images", "network": "networks", "pool": "pools", "fence": "fences"}
 """kinds of objects -> the view that has them"""
@@ -78,8 +78,14 @@ def changes(before: ReadModel, after: ReadModel) -> Iterator[tuple[str, str, Cha
                 yield kind, name, Change(said, "added")
             elif name not in new:
                 yield kind, name, Change(said, "removed")
-            elif fields := differing(old[name], new[name]):
+            elif fields := [*differing(old[name], new[name]), *(_standing(before, after, name) if kind == "node" else ())]:
                 yield kind, name, Change(said, "changed", fields)
+
+
+def _standing(before: ReadModel, after: ReadModel, node: str) -> list[Field]:
+    """Whether it was trusted with its lease, as ha sees it."""
+    old, new = (known.standing if (known := model.ha.nodes.get(node)) else "trusted" for model in (before, after))
+    return [Field("standing", old, new)] if old != new else []
 
 
 def differing(old: Any, new: Any) -> list[Field]:

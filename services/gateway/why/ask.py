@@ -27,12 +27,13 @@ class Why(msgspec.Struct):
 
 class Subject(msgspec.Struct):
     """What is asked about: its own streams, of which the first is counted; beside: positions of other streams' events that belong
-    to it, in order; led: of what led to an event, though none of it caused it alone."""
+    to it, in order; led: of what led to an event, though none of it caused it alone. pools: names, by their words."""
 
     object: str
     streams: Sequence[str] = ()
     beside: Sequence[int] = ()
     led: Mapping[int, Sequence[int]] = msgspec.field(default_factory=dict)
+    pools: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 async def why(log: EventLog, subject: Subject, shown: Shown, effects: bool = False) -> Why:
@@ -66,5 +67,5 @@ async def _told(
     log: EventLog, subject: Subject, events: dict[int, Known], shown: Shown, older: int, unread: int
 ) -> Why:
     await around.climb(log, events, shown, subject.led)
-    lines = {at: found for at, one in events.items() if (found := evidence(one.event))}
+    lines = {at: found for at, one in events.items() if (found := evidence(one.event, subject.pools))}
     return Why(subject.object, stories(events.values(), lines, episodes(events.values())), older, unread)

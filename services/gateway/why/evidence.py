@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from proto.drain import NodeDrainRequested
@@ -17,21 +18,21 @@ from services.gateway.words import count
 LINES_MAX = 12
 
 
-def evidence(event: Any) -> list[str]:
-    """Nothing for events that no figures belong to."""
+def evidence(event: Any, pools: Mapping[str, str]) -> list[str]:
+    """Nothing for events that no figures belong to. pools: their names, by their words."""
     match event:
         case LadderClimbed() | LadderDescended():
             return figures(event.steps)
         case NodeSuspected() | NodeIsolated():
             return [_silence(silence) for silence in event.silences]
         case NodeLost() | NodeOffProven():
-            return _proof(event.proof)
+            return _proof(event.proof, pools)
         case FenceConfirmed():
             return [_read(read) for read in event.reads]
         case VerdictReached():
             return _verdict(event.evidence)
         case ReserveSet(plan=plan):
-            return [f"{node}: {mib} MiB" for node, mib in sorted(plan.shares.items())[:LINES_MAX]]
+            return [f"{node}: {mib} MiB" for node, mib in sorted(plan.shares.items()) if mib][:LINES_MAX]
         case NodeDrainRequested(plan=plan):
             return [f"{move.vm} fits {move.to}" for move in plan.moves[:LINES_MAX]]
         case _:
@@ -43,7 +44,7 @@ def _silence(silence: Silence) -> str:
     return f"{silence.path}: silent for {silence.for_us / 1e6:.1f} s{proven}"
 
 
-def _proof(proof: Proof) -> list[str]:
+def _proof(proof: Proof, pools: Mapping[str, str]) -> list[str]:
     """Spans, as the grantor's clock is nobody else's."""
     by = proof.at_us
     match proof.kind:
@@ -51,7 +52,7 @@ def _proof(proof: Proof) -> list[str]:
             lines = [f"last granted {_ago(by, proof.granted_us)} before"] if proof.granted_us else []
             for pool, seen_us in sorted(proof.seen_us.items()):
                 record = f"record {proof.sequences[pool]} of its lease" if pool in proof.sequences else "its record"
-                lines.append(f"pool {pool}: {record} was first seen {_ago(by, seen_us)} before, and is the last")
+                lines.append(f"pool {pools.get(pool, pool)}: {record} was first seen {_ago(by, seen_us)} before, and is the last")
             lines += [f"a fresh read was asked for {_ago(by, proof.read_us)} before"] if proof.read_us else []
             waited = f"waited for {proof.waited_us / 1e6:.2f} s: the lease, what clocks may drift, and a margin"
             lines += [waited] if proof.waited_us else []
