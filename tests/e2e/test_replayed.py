@@ -20,6 +20,7 @@ def test_a_day_of_a_cluster_is_decided_again(cluster: EmbeddedCluster) -> None:
     rig = HaCluster(home=cluster.home)
     begun = rig.position()
     cluster.ctl("vm", "create", VM, *TINY)
+    cluster.ctl("cluster", "finalize")  # from here on events are written as this release has them
     cluster.ctl("vm", "set", VM, "--memory", "256MiB", "--wait")
     cluster.refused("vm", "set", VM, "--vcpus", "64")
     cluster.ctl("vm", "migrate", VM, "--wait")
