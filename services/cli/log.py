@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from services.cli import log_checkpoint, log_verify
+from services.cli import log_checkpoint, log_slice, log_verify
 
-app = typer.Typer(help="The log: whether it is whole.", no_args_is_help=True)
+app = typer.Typer(help="The log: whether it is whole; parts of it as files.", no_args_is_help=True)
 app.command("verify")(log_verify.verify)
 app.command("checkpoint")(log_checkpoint.checkpoint)
+app.command("export")(log_slice.export)
+app.command("import")(log_slice.take_in)
