@@ -47,6 +47,12 @@ class _Pair(msgspec.Struct):
     now: Slot
 
 
+def names_for(content: Aslog, classes: Mapping[str, type[Message]], key: bytes) -> Names:
+    """Other names for all that are in it."""
+    objects = {_key(stream) for stream in (*(e.stream for e in content.events), *(c.stream for c in content.commands))}
+    return Names(key, old_names(content, classes), objects)
+
+
 def old_names(content: Aslog, classes: Mapping[str, type[Message]]) -> set[str]:
     """All names in it."""
     found: set[str] = set()

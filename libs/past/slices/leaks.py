@@ -14,27 +14,28 @@ from libs.past.slices.names import KEPT
 
 _TOKEN = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.:@+/-]*[A-Za-z0-9]|[A-Za-z0-9]")
 _PART = re.compile(rb"[A-Za-z0-9-]+")
-LENGTH_MIN = 2
-"""of a name that is looked for: single letters are everywhere"""
+_ANY = re.compile(r"[a-z]{1,3}|\d+")
+"""such short words and numbers are in any sentence: of these it is looked only where names stand"""
 
 
 def leaks(content: Aslog, old: Mapping[str, str], classes: Mapping[str, type[Message]]) -> list[str]:
-    """Old names that stand in it, whole or as a part of something, sorted. old: new names by old ones. A name that is a word of
-    ours as well (a VM called `running`) cannot be told from it, and is not looked for."""
-    ours = {word for kind in classes.values() for word in words(kind)} | _said(content, classes) | KEPT
-    looked = {name.encode() for name, new in old.items() if name != new and len(name) >= LENGTH_MIN and name not in ours}
-    said = set(old.values())
-    found = {token for data in _bytes(content) for token in _tokens(data) if token in looked}
-    return sorted(name for token in found if (name := token.decode()) not in said)
+    """Old names that stand in it where a name stands, or anywhere in its bytes, whole or as a part of something; sorted. old: new
+    names by old ones. One that is a word of ours as well (a VM called `running`) is not looked for beyond where names stand."""
+    standing = _leaves(content, classes)
+    new = set(old.values())
+    looked = {name for name, now in old.items() if name != now and name not in new}
+    left = {name for name in looked if (Leaf.NAME, name) in standing}
+    ours = {word for kind in classes.values() for word in words(kind)} | {text for leaf, text in standing if leaf is Leaf.WORD}
+    distinct = {name.encode() for name in looked - ours - KEPT if not _ANY.fullmatch(name)}
+    found = {token for data in _bytes(content) for token in _tokens(data) if token in distinct}
+    return sorted(left | {token.decode() for token in found})
 
 
-def _said(content: Aslog, classes: Mapping[str, type[Message]]) -> set[str]:
-    """Words that stand where words stand: types of machines, versions of QEMU."""
-    found: set[str] = set()
+def _leaves(content: Aslog, classes: Mapping[str, type[Message]]) -> set[tuple[Leaf, str]]:
+    found: set[tuple[Leaf, str]] = set()
 
     def note(leaf: Leaf, text: str) -> str:
-        if leaf is Leaf.WORD:
-            found.add(text)
+        found.add((leaf, text))
         return text
 
     for event in content.events:

@@ -25,7 +25,7 @@ class Leaf(StrEnum):
 WORDS = frozenset(
     {
         *("accelerator", "cpu_model", "machine", "driver", "hotplug", "memory_areas", "qemu_version", "policy", "part", "what"),
-        *("word", "by", "who", "strictest", "kind", "refusal", "cause", "partial"),
+        *("word", "by", "who", "strictest", "kind", "token", "refusal", "cause", "partial"),
         *("terms{key}", "class_ratio_pct{key}", "services{key}", "Area.name", "Region.name", "Area.kind"),
     }
 )

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 
 KEPT = frozenset({"default"})
 """names that mean something to the code: the project and the pool that are there from the start"""
 _DEVICE = re.compile(r"(disk|nic|cd)\d+")
 """how the code itself counts devices"""
-_NUMBERS = re.compile(r"\d+(-\d+)*")
 
 SHAPES: dict[str, re.Pattern[str]] = {
     "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
@@ -42,15 +41,15 @@ SHAPES_OF_PARTS = (
 
 class Names:
     """`rename` gives the new name of anything that was among the old ones. key: whoever has it and the old names can tell which is
-    which; the same key gives the same names for the same log."""
+    which; the same key gives the same names for the same log. objects: names of VMs, nodes …, whatever they look like."""
 
-    def __init__(self, key: bytes, old: Iterable[str]) -> None:
-        self._key = key
+    def __init__(self, key: bytes, old: Iterable[str], objects: Collection[str] = ()) -> None:
+        self._key, self._objects = key, frozenset(objects)
         self.used: set[str] = set()
         """names that were in something that was said, not made"""
         self.learned: dict[str, str] = {}
         """what the code itself made of other names: file names, serials, sentences"""
-        parts = {part for name in old for part in _parts(name)}
+        parts = {part for name in old if not self._constant(name) for part in _parts(name)}
         self._old = parts
         self._new: dict[str, str] = {}
         by_shape: dict[str, list[str]] = {}
@@ -69,10 +68,10 @@ class Names:
 
     def table(self) -> dict[str, str]:
         """New names by old ones."""
-        return {old: new for old, new in self._new.items() if old != new} | self.learned
+        return {old: new for old, new in (self._new | self.learned).items() if old != new}
 
     def _whole(self, name: str) -> str:
-        if _constant(name):
+        if self._constant(name):
             return name
         for pattern, kept in SHAPES_OF_PARTS:
             if (match := pattern.fullmatch(name)) is not None:
@@ -80,6 +79,9 @@ class Names:
                 new = self._new.get(middle) or self._one(_class(middle), middle)
                 return (first if 0 in kept or 1 in kept else "") + new + (last if 2 in kept else "")
         return self._new.get(name) or self._one(_class(name), name)
+
+    def _constant(self, name: str) -> bool:
+        return not name or name in KEPT or bool(_DEVICE.fullmatch(name) and name not in self._objects)
 
     def _deal(self, shape: str, old: list[str]) -> None:
         """In order; labels between the names that are kept."""
@@ -154,18 +156,12 @@ def _between(kept: list[str]) -> list[tuple[str, str]]:
     return list(zip(["", *kept], [*kept, ""], strict=True))
 
 
-def _constant(name: str) -> bool:
-    return not name or name in KEPT or bool(_DEVICE.fullmatch(name) or _NUMBERS.fullmatch(name))
-
-
 def _class(part: str) -> str:
     shape = next((shape for shape, pattern in SHAPES.items() if pattern.fullmatch(part)), "label")
     return f"{shape} {len(part)}" if shape in _OF_LENGTH else shape
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    if _constant(name):
-        return ()
     for pattern, _ in SHAPES_OF_PARTS:
         if (match := pattern.fullmatch(name)) is not None:
             return (match.group(2),)

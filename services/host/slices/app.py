@@ -17,10 +17,9 @@ from libs.common.log.refill import NotEmpty, Row, refill
 from libs.past.aslog import Aslog, AslogPast, BadAslog, write
 from libs.past.aslog import read as read_file
 from libs.past.replaying import BadRange, redecide
-from libs.past.slices.anonymize import Anonymizer, Unlike, old_names
+from libs.past.slices.anonymize import Anonymizer, Unlike, names_for
 from libs.past.slices.cut import TooMuch, cut
 from libs.past.slices.leaks import leaks
-from libs.past.slices.names import Names
 from libs.past.slices.select import NothingThere, Wanted, select
 from libs.past.slices.sound import sound
 from libs.past.source import Past
@@ -84,7 +83,7 @@ async def export(asked: Asked) -> Made:
 
 def anonymized(content: Aslog, key: bytes) -> tuple[Aslog, dict[str, str]]:
     """With the new names by the old ones. Raises Unlike (also where an old name is left), Unreadable."""
-    names = Names(key, old_names(content, REGISTRY.classes))
+    names = names_for(content, REGISTRY.classes, key)
     new = Anonymizer(codes(), REGISTRY.classes, names).run(content)
     table = names.table()
     if left := leaks(new, table, REGISTRY.classes):
