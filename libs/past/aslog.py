@@ -42,7 +42,9 @@ class BadAslog(LogError):
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """incarnation, first, last, at_us: of the log it is from; at_us: when its last event was written. whole: every position from
     first to last is there; else it is a slice of some streams. anonymized: names are not those of the log. protocol: the log was
-    finalized at it. note: a sentence of whoever made it."""
+    finalized at it. note: a sentence of whoever made it.
+    since: of a slice: what it is about begins here, and what lies before was needed for it; was_first, was_last: between which
+    positions of its log that lay; 0: not recorded. Positions of a slice are its own (libs/past/slices)."""
 
     format: int = FORMAT
     incarnation: int
@@ -55,6 +57,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     protocol: int = 1
     anonymized: bool = False
     note: str = ""
+    since: int = 0
+    was_first: int = 0
+    was_last: int = 0
 
 
 class Aslog(msgspec.Struct, frozen=True):
@@ -219,6 +224,10 @@ class AslogPast:
         found = [one for one in self._content.commands if one.stream == stream and not one.position]
         found.sort(key=lambda one: (one.at_us, one.id), reverse=True)
         return [Eventless(one.at_us, one.id, one.payload, one.outcome) for one in found[:limit]]
+
+    async def unwritten(self, after_us: int = 0) -> AsyncIterator[Sequence[Decided]]:
+        found = [one for one in self._content.commands if not one.position and one.at_us > after_us]
+        yield sorted(found, key=lambda one: (one.at_us, one.id))
 
     async def position_at(self, at_us: int) -> int:
         return max((event.position for event in self._content.events if event.at_us <= at_us), default=0)

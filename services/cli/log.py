@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from services.cli import log_archive, log_checkpoint, log_verify
+from services.cli import log_archive, log_checkpoint, log_slice, log_verify
 
-app = typer.Typer(help="The log: whether it is whole, and where what is old of it lies.", no_args_is_help=True)
+app = typer.Typer(help="The log: whether it is whole, where what is old of it lies; parts of it as files.", no_args_is_help=True)
 app.command("verify")(log_verify.verify)
 app.command("checkpoint")(log_checkpoint.checkpoint)
+app.command("export")(log_slice.export)
+app.command("import")(log_slice.take_in)
 app.add_typer(log_archive.app, name="archive")
