@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
+from typing import Any
 
 from libs.common.log.archive import BadArchive, Link, Ordered
 from libs.common.log.archive.file import ENDING, FRAME_DIGEST_BYTES, Archive
@@ -18,21 +19,20 @@ COMMAND_DIGEST_BYTES = 16
 _sha256 = hashlib.sha256
 
 
-def proofs(records: Sequence[Recorded], digests: bytes, full: bool) -> list[Proof]:
-    """Events with their stored digests. full: as Evidence.events has it."""
-    size, made = FRAME_DIGEST_BYTES, []
-    for n, (_, stream, version, type, v, at_us, data, meta) in enumerate(map(_fields, records)):
-        words = f"{stream}\n{version}\n{type}\n{v}\n{len(data)}\n".encode()
-        digest = digests[n * size : (n + 1) * size]
-        if full:
-            made.append(Proof(words, digest, stream, version, at_us, type, v, data, meta))
-        else:
-            made.append(Proof(words + data + meta, digest, stream, version, at_us))
-    return made
-
-
-def _fields(r: Recorded) -> tuple[int, str, int, str, int, int, bytes, bytes]:
-    return r.position, r.stream, r.version, r.type, r.v, r.at_us, r.data, r.meta
+def proofs(records: Sequence[Recorded], digests: bytes, full: bool) -> list[Any]:
+    """Rows of Proof (as plain tuples: they are made by the million) of events with their stored digests, one after the other. full:
+    as Evidence.events has it."""
+    stored = [digests[at : at + FRAME_DIGEST_BYTES] for at in range(0, len(digests), FRAME_DIGEST_BYTES)]
+    words = [f"{r.stream}\n{r.version}\n{r.type}\n{r.v}\n{len(r.data)}\n".encode() for r in records]
+    if full:
+        return [
+            (word, digest, r.stream, r.version, r.at_us, r.type, r.v, r.data, r.meta)
+            for word, digest, r in zip(words, stored, records, strict=True)
+        ]
+    return [
+        (word + r.data + r.meta, digest, r.stream, r.version, r.at_us)
+        for word, digest, r in zip(words, stored, records, strict=True)
+    ]
 
 
 def digest_of(row: Ordered) -> bytes:

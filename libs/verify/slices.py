@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from libs.past.aslog import Aslog
 from libs.verify import Fault
-from libs.verify.archived import proofs
 from libs.verify.streams import Streams
 from libs.verify.verify import FAULTS_MAX, Reader, Report
 
@@ -19,7 +18,7 @@ def look(content: Aslog, readers: Sequence[Reader] = ()) -> Report:
     header, events = content.header, content.events
     streams = Streams(header.whole and header.first <= 1)
     for recorded in events:
-        streams.take(recorded.position, proofs([recorded], b"", False))
+        streams.take(recorded.position, [(b"", b"", recorded.stream, recorded.version)])
     for reader in readers:
         reader.take(events)
         reader.finish()
