@@ -83,10 +83,11 @@ def lived(cluster: HaCluster, vms: list[str]) -> str:
 
 def compare(told: dict[str, Any], both: dict[str, Any], answer_s: float) -> None:
     real = both["lived"]
+    others = [one for one in real["fates"] if one["real_node"] != one["node"]]
     lost, lost_s = real["lost"][NODE]
     report(
         vms=len(real["fates"]), placements_equal=real["placed"],
-        elsewhere=[f"{one['vm']}: {one['real_node']}, not {one['node']}" for one in real["fates"] if one["real_node"] != one["node"]],
+        elsewhere=[f"{one['vm']}: {one['real_node']}, not {one['node']}" for one in others],
         foretold_s=told["rto"]["median_s"], real_s=max(one["real_s"] for one in real["fates"]),
         band_s=[told["rto"]["least_s"], told["rto"]["most_s"]], within_band=real["within"], off_s=real["worst_s"],
         lost_foretold_s=lost["median_s"], lost_real_s=lost_s, same_answer=both["foretold"] == told, answer_s=round(answer_s, 1),

@@ -52,7 +52,8 @@ class Timings(msgspec.Struct, frozen=True):
         }[moment]
         return SimParams(
             lease_us=0, start_us=round(least_ms * 1000), jitter_us=round((most_ms - least_ms) * 1000),
-            kill_us=round(self.power_off.median_ms * 1000), shutdown_us=round(self.shutdown.median_ms * 1000), move_us=round(self.move.median_ms * 1000),
+            kill_us=round(self.power_off.median_ms * 1000), shutdown_us=round(self.shutdown.median_ms * 1000),
+            move_us=round(self.move.median_ms * 1000),
         )  # fmt: skip
 
 

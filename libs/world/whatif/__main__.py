@@ -36,9 +36,8 @@ SEED = 20
 def answers(slice: Slice, variants: Sequence[Variant], tries: int = TRIES) -> list[Answer]:
     """One for each. Raises CannotFork."""
     fork, timings = Fork(slice), learnt(slice.events)
-    nodes = {machine.name: machine.member.capabilities.memory_mib for machine in fork.machines}
     for one in variants:
-        check(one, fork.states, nodes)
+        check(one, fork)
     when = moments(tries)
     return [
         answer(fork, one, timings, [tried(fork, one, timings, SEED + n, moment) for n, moment in enumerate(when)])

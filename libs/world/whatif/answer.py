@@ -114,7 +114,8 @@ def answer(fork: Fork, variant: Variant, timings: Timings, trials: Sequence[Tria
         nodes=tuple(Node(name, _use(use), _use(shown.after.get(name, use))) for name, use in sorted(shown.before.items())),
         rto=band(ends) if ends and not any(one.source for one in down) else None,
         leave={e.node: tuple(e.would_go) for _, e in shown.events if isinstance(e, CapacityExceeded)},
-        refused=_refused(shown), meanwhile=shown.meanwhile, timings=timings, simulated=simulated(fork, timings, variant, [trial.moment for trial in trials]),
+        refused=_refused(shown), meanwhile=shown.meanwhile, timings=timings,
+        simulated=simulated(fork, timings, variant, [trial.moment for trial in trials]),
         fault=next((trial.fault for trial in trials if trial.fault), ""),
     )  # fmt: skip
 
@@ -236,7 +237,7 @@ def simulated(fork: Fork, timings: Timings, variant: Variant, moments: Sequence[
     ]
     if Moment.LATE in moments:
         ends = f"starts take {start.least_ms:.0f} ms in the one, {start.most_ms:.0f} ms in the other"
-        said.insert(3, f"in two of the trials every beat falls so that the fault is noticed as early, or as late, as can be; {ends}")
+        said.insert(3, f"in two trials every beat falls so that the fault is noticed as early, or as late, as can be; {ends}")
     if (before := timings.recovery) is not None:
         took = f"{before.median_ms / 1000:.1f} s in the median of {before.known}, {before.p90_ms / 1000:.1f} s at p90"
         said.append(f"for comparison: recoveries in this log took {took}, counted from when the VM was known to be lost")

@@ -92,7 +92,8 @@ def _go(fork: Fork, variant: Variant, trial: Trial) -> None:
     act(world, variant, trial.asked)
     _until_quiet(world, trial, since)
     trial.events = [(recorded, world.checker.event(recorded)) for recorded in world.log.read_all_now(since, 10**9)]
-    trial.after, trial.ends = uses(world), nodes_of(_states(world, "compute"))
+    trial.after, ends = uses(world), nodes_of(_states(world, "compute"))
+    trial.ends = {vm: node if node not in trial.after or trial.after[node].up else "" for vm, node in ends.items()}
     trial.ran_s = (world.net.now_us - trial.at_us) / 1e6
 
 
