@@ -291,7 +291,7 @@ def _array_of(old: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _window_of(old: np.ndarray[Any, Any], parts: Parts, made: list[Any]) -> np.ndarray[Any, Any]:
     """At the same place: numpy has every window look into the array that owns the memory, which is copied with its layout."""
     base, copy = old.base, made[parts[0][1]]
-    assert isinstance(base, np.ndarray) and base.strides == copy.strides, f"windows into gaps: {base.strides}"
+    assert base is not None and base.strides == copy.strides, "an array with gaps cannot be branched with its windows"
     return np.ndarray(old.shape, old.dtype, copy, old.ctypes.data - base.ctypes.data, old.strides)
 
 

@@ -19,7 +19,7 @@ from libs.world.area import Area
 from libs.world.befall import befall
 from libs.world.control import HostProcess, RelayProcess
 from libs.world.fencing import Bmc
-from libs.world.granting import HaProcess
+from libs.world.granting import PAUSE_US, HaProcess
 from libs.world.net import START_US, Net, Weather
 from libs.world.nodes import NodeProcess
 from libs.world.paths import Paths
@@ -66,6 +66,7 @@ class World:
         self.pool = SimPool()
         self.services = {s.name: HostProcess(self, s) for s in services}
         self.ha = ha
+        self.grantor_us = PAUSE_US
         self.figures_s = 5 if ha else 1
         """how often nodes tell what is no sign of life: CPU times, pools"""
         for n in range(ha):

@@ -33,6 +33,9 @@ def what_if(
     compare: Annotated[
         str | None, typer.Option(metavar="WORDS", help="Another variant, in quotes, beside it; '' does nothing.")
     ] = None,
+    lived: Annotated[
+        str, typer.Option(metavar="TIME", help="It was really done then: what came of it by the log, beside what is foretold.")
+    ] = "",
     tries: Annotated[int, typer.Option(help="How many trials, each with another chance.", min=1, max=100)] = 5,
     log: Annotated[str, typer.Option(metavar="DSN|FILE", help="The log (env ASV_LOG). Default: this machine's cluster.")] = "",
     _json: AsJson = False,
@@ -41,6 +44,7 @@ def what_if(
     given = (("--kill", kill), ("--add", add), ("--policy", policy), ("--remove-memory", remove_memory))
     words = [word for option, values in given for value in values or () for word in (option, value)]
     words += ["--at", at, "--tries", str(tries), *(["--compare", compare] if compare is not None else [])]
+    words += ["--lived", lived] if lived else []
     words += ["--json"] if wants_json() else []
     found = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(found)}

@@ -89,6 +89,22 @@ def test_memory_that_is_removed_says_who_has_to_leave() -> None:
     assert "would have to leave n2" in lines(found)
 
 
+def test_vms_of_nodes_that_nobody_may_declare_lost_do_not_run() -> None:
+    """With no node left that could prove it."""
+    (found,) = ask("--kill node/n1 --kill node/n2 --kill node/n3")
+    assert {one.vm for one in found.down} == {f"vm-{n}" for n in range(5)} and not found.lost and found.rto is None
+    assert all("was not declared lost: nobody may start it elsewhere" in one.sentence for one in found.down)
+    assert "vm-0 does not run (was on n2)" in lines(found) and "nothing else happens" not in lines(found)
+
+
+def test_more_may_be_done_at_once() -> None:
+    plain, found = ask("--kill node/n2", "--kill node/n2 --kill node/n2 --kill vm/vm-0 --add 2xvm-1 --remove-memory n2=1GiB")
+    assert {start.vm for start in found.starts} == {"vm-0", "vm-4", "vm-1-1", "vm-1-2"}
+    assert found.leave == {} and [lost.node for lost in found.lost] == [lost.node for lost in plain.lost]
+    told = "\n".join(compared(plain, found))
+    assert re.search(r"vm-1-1 +as before +n\d", told) and re.search(r"started +2 +4", told)
+
+
 def test_nothing_done_is_nothing() -> None:
     (found,) = ask("")
     assert not (found.starts or found.down or found.moves or found.lost or found.refused)
@@ -112,7 +128,11 @@ def test_a_vm_that_is_killed_is_started_where_it_was() -> None:
         (["--add 0xvm-0"], "with 1 to 500"),
         (["--remove-memory n1"], "write NODE=SIZE, as n1=64GiB"),
         (["--remove-memory n1=1TiB"], "n1 has 16384 MiB: 1048576 MiB cannot be taken out of it"),
+        (["--remove-memory n1=9GiB --remove-memory n1=9GiB"], "n1 has 16384 MiB: 18432 MiB cannot be taken out of it"),
         (["--remove-memory n9=1GiB"], "there is no node n9"),
+        *((["--remove-memory " + word], "says not what memory goes") for word in ("n1=", "n1=0", "n1=-1GiB", "n1=1QiB", "=1GiB")),
+        (["--add 501xvm-0"], "`501xvm-0` says not what is added"),
+        (["--add 2x"], "`2x` says not what is added"),
         (["--move vm/vm-0"], "unrecognized arguments: --move vm/vm-0: write --kill"),
         (["--policy nowhere.toml"], "the policy nowhere.toml cannot be read"),
         (["--kill 'node/n2"], "cannot be read: No closing quotation"),

@@ -8,6 +8,7 @@ from libs.world.control import Kept
 from libs.world.decoding import registries
 from libs.world.fencing import Bmc
 from libs.world.fork import guests, machines
+from libs.world.fork.beats import SECOND_US, Beats, Moment, beats
 from libs.world.fork.copied import copied
 from libs.world.fork.folded import folded, states
 from libs.world.fork.slices import CannotFork, Slice
@@ -15,6 +16,7 @@ from libs.world.world import World
 from services.compute.app import SERVICE as COMPUTE
 from services.ha.app import SERVICE as HA
 from services.ha.fencing.states import Fence
+from services.ha.grantor import TICK_US
 from services.ha.states import Ha, LeaseState, Lost
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
@@ -22,8 +24,6 @@ from services.node.drivers.simparams import SimParams
 
 SERVICES: tuple[Service, ...] = (COMPUTE, MEMORY, IO, HA)
 NODES_MAX = 128
-WITHIN_US = 1_000_000
-"""within which everything goes on: beats do not come at once"""
 
 
 class Fork:
@@ -46,6 +46,7 @@ class Fork:
         """One that has not begun: `begin`."""
         slice, names = self.slice, [m.name for m in self.machines]
         world = World(seed, names, times or SimParams(), services=SERVICES[:3], ha=1, start_us=slice.at_us)
+        world.grantor_us = TICK_US
         world.incarnation = slice.incarnation
         world.log = copied(slice, self.marks, lambda: world.net.now_us)
         world.oldest = world.seen = slice.position
@@ -98,12 +99,14 @@ class Fork:
         return proof
 
 
-def begin(world: World) -> None:
-    """Control plane, agents and watchdogs go on, each at some moment of the first second."""
-    random = world.random
+def begin(world: World, fall: Beats | None = None) -> None:
+    """Control plane, watchdogs and agents go on: these in the first second, those in the next, by chance if it is not said when."""
+    fall = fall or beats(Moment.CHANCE, world.random, world.agents)
     world.relay.begin()
     for process in world.services.values():
         process.begin()
-    for node in world.agents.values():
+    for name, node in world.agents.items():
         if node.powered:
-            world.net.after(random.randrange(WITHIN_US), node.begin)
+            if node.leased:
+                world.net.after(fall.watchdogs[name], node.watchdog.begin)
+            world.net.after(SECOND_US + fall.agents[name], node.begin)

@@ -10,6 +10,7 @@ import msgspec
 
 from libs.common.messages import Recorded
 from libs.common.registry import Registry
+from libs.world.fork.beats import Moment
 from proto.compute import GoneCause, VmLaunchRequested, VmStarted, VmStopped, VmStopRequested
 from proto.guard import VmRecovered
 from proto.migration import VmMigrated
@@ -22,11 +23,13 @@ _EVENTS = Registry((VmLaunchRequested, VmStarted, VmStopped, VmStopRequested, Vm
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """Milliseconds. known: how many were seen, of the newest; 0: it is a default."""
+    """Milliseconds; low_ms: p10. known: how many were seen, of the newest; 0: it is a default."""
 
+    least_ms: float
     low_ms: float
     median_ms: float
     p90_ms: float
+    most_ms: float
     known: int = 0
 
 
@@ -40,13 +43,17 @@ class Timings(msgspec.Struct, frozen=True):
     move: Spread
     recovery: Spread | None = None
 
-    @property
-    def params(self) -> SimParams:
-        """A start takes between its low and its p90 time, by chance."""
-        low_us, spread_us = round(self.start.low_ms * 1000), round((self.start.p90_ms - self.start.low_ms) * 1000)
+    def params(self, moment: Moment = Moment.CHANCE) -> SimParams:
+        """A start takes between its low and its p90 time, by chance; the least that was seen, or the most."""
+        least_ms, most_ms = {
+            Moment.CHANCE: (self.start.low_ms, self.start.p90_ms),
+            Moment.EARLY: (self.start.least_ms, self.start.least_ms),
+            Moment.LATE: (self.start.most_ms, self.start.most_ms),
+        }[moment]
         return SimParams(
-            lease_us=0, start_us=low_us, jitter_us=spread_us, kill_us=round(self.power_off.median_ms * 1000),
-            shutdown_us=round(self.shutdown.median_ms * 1000), move_us=round(self.move.median_ms * 1000),
+            lease_us=0, start_us=round(least_ms * 1000), jitter_us=round((most_ms - least_ms) * 1000),
+            kill_us=round(self.power_off.median_ms * 1000), shutdown_us=round(self.shutdown.median_ms * 1000),
+            move_us=round(self.move.median_ms * 1000),
         )  # fmt: skip
 
 
@@ -89,9 +96,10 @@ def _look(at_us: int, event: Any, since: dict[tuple[str, str, int], int], seen: 
 
 def _spread(samples: list[float], default_us: int, jitter_us: int = 0) -> Spread:
     if not samples:
-        return Spread(default_us / 1000, (default_us + jitter_us / 2) / 1000, (default_us + jitter_us) / 1000)
+        least_ms, most_ms = default_us / 1000, (default_us + jitter_us) / 1000
+        return Spread(least_ms, least_ms, (least_ms + most_ms) / 2, most_ms, most_ms)
     newest = sorted(samples[-SAMPLES_MAX:])
-    return Spread(part(newest, 0.1), part(newest, 0.5), part(newest, 0.9), len(newest))
+    return Spread(newest[0], part(newest, 0.1), part(newest, 0.5), part(newest, 0.9), newest[-1], len(newest))
 
 
 def part(ordered: list[float], share: float) -> float:

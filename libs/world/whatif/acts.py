@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from libs.world.befall import befall
+from libs.world.fork.fork import Fork
 from libs.world.fork.slices import CannotFork
 from libs.world.story import Step
 from libs.world.whatif.policy import Setting
@@ -40,19 +42,23 @@ class Asked:
     added: dict[str, str] = field(default_factory=dict)
 
 
-def check(variant: Variant, states: Mapping[str, Any], nodes: Mapping[str, int]) -> None:
-    """nodes: those that there are, with their memory. Raises CannotFork where it names what is not there."""
+def check(variant: Variant, fork: Fork) -> None:
+    """Raises CannotFork where it names what is not there."""
+    states, nodes = fork.states, {machine.name: machine.member.capabilities.memory_mib for machine in fork.machines}
+    dark = {machine.name: machine.dark for machine in fork.machines if machine.dark}
     vms = {stream.removeprefix("vm-"): state for stream, state in states.items() if isinstance(state, State)}
     for kind, name in variant.kills:
         if kind == "node" and name not in nodes:
             raise CannotFork(f"there is no node {name} by then: there are {_named(nodes)}")
+        if kind == "node" and name in dark:
+            raise CannotFork(f"{dark[name]} by then, and is taken to have no power: ask about an earlier moment (--at)")
         if kind == "vm" and not isinstance(vms.get(name), Placed):
             running = [vm for vm, state in vms.items() if isinstance(state, Placed)]
             raise CannotFork(f"no VM {name} runs by then: there run {_named(running)}")
     for _, name in variant.adds:
         if isinstance(vms.get(name, Absent()), Absent):
             raise CannotFork(f"there is no VM {name} by then that others could be like: there are {_named(_defined(vms))}")
-    for name, mib in variant.losses:
+    for name, mib in _summed(variant.losses).items():
         if name not in nodes:
             raise CannotFork(f"there is no node {name} by then: there are {_named(nodes)}")
         if mib >= nodes[name]:
@@ -62,6 +68,13 @@ def check(variant: Variant, states: Mapping[str, Any], nodes: Mapping[str, int])
             raise CannotFork(f"there is no node {setting.stream} by then: there are {_named(nodes)}")
         if setting.stream.startswith("guard-") and isinstance(vms.get(setting.stream[6:], Absent()), Absent):
             raise CannotFork(f"there is no VM {setting.stream[6:]} by then: there are {_named(_defined(vms))}")
+
+
+def _summed(losses: Iterable[tuple[str, int]]) -> Counter[str]:
+    summed: Counter[str] = Counter()
+    for name, mib in losses:
+        summed[name] += mib
+    return summed
 
 
 def _defined(vms: Mapping[str, Any]) -> list[str]:
@@ -94,7 +107,7 @@ def act(world: World, variant: Variant, asked: Asked) -> None:
     """All at once, but for starts, which come one after the other."""
     for kind, name in variant.kills:
         befall(world, Step(do="power" if kind == "node" else "vm_kill", who=name))
-    for node, mib in variant.losses:
+    for node, mib in _summed(variant.losses).items():
         world.agents[node].memory.lose(mib)
         if world.agents[node].agent is not None:
             world.agents[node].greet()

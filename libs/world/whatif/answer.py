@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from libs.world.fork.beats import Moment
 from libs.world.fork.fork import Fork
 from libs.world.fork.timings import Timings, part
 from libs.world.whatif.trial import Trial, Use
@@ -113,7 +114,8 @@ def answer(fork: Fork, variant: Variant, timings: Timings, trials: Sequence[Tria
         nodes=tuple(Node(name, _use(use), _use(shown.after.get(name, use))) for name, use in sorted(shown.before.items())),
         rto=band(ends) if ends and not any(one.source for one in down) else None,
         leave={e.node: tuple(e.would_go) for _, e in shown.events if isinstance(e, CapacityExceeded)},
-        refused=_refused(shown), meanwhile=shown.meanwhile, timings=timings, simulated=simulated(fork, timings, variant),
+        refused=_refused(shown), meanwhile=shown.meanwhile, timings=timings,
+        simulated=simulated(fork, timings, variant, [trial.moment for trial in trials]),
         fault=next((trial.fault for trial in trials if trial.fault), ""),
     )  # fmt: skip
 
@@ -218,7 +220,7 @@ def _refused(trial: Trial) -> tuple[str, ...]:
     return tuple(said)
 
 
-def simulated(fork: Fork, timings: Timings, variant: Variant) -> tuple[str, ...]:
+def simulated(fork: Fork, timings: Timings, variant: Variant, moments: Sequence[Moment]) -> tuple[str, ...]:
     """What is not this cluster's own, in sentences."""
     start = timings.start
     learnt = (
@@ -233,6 +235,9 @@ def simulated(fork: Fork, timings: Timings, variant: Variant) -> tuple[str, ...]
         "no guest's boot is counted: the log does not hold when a guest is of use again",
         "load is not in the log: guests are taken to be idle, to use half of their memory, and pools to have room",
     ]
+    if Moment.LATE in moments:
+        ends = f"starts take {start.least_ms:.0f} ms in the one, {start.most_ms:.0f} ms in the other"
+        said.insert(3, f"in two trials every beat falls so that the fault is noticed as early, or as late, as can be; {ends}")
     if (before := timings.recovery) is not None:
         took = f"{before.median_ms / 1000:.1f} s in the median of {before.known}, {before.p90_ms / 1000:.1f} s at p90"
         said.append(f"for comparison: recoveries in this log took {took}, counted from when the VM was known to be lost")

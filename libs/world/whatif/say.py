@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.world.whatif.answer import Answer, Band, Node, Start
+from libs.world.whatif.lived import Fate, Lived
 
 
 def said(found: Answer) -> Iterator[str]:
@@ -109,6 +110,26 @@ def compared(one: Answer, other: Answer) -> Iterator[str]:
     yield from rows(("", "A", "B"), facts)
     if not differ:
         yield "  every VM has the same fate in both"
+
+
+def beside(found: Lived) -> Iterator[str]:
+    """What was foretold, and what came of it."""
+    yield f"What came of it, from {datetime.fromtimestamp(found.when_us / 1e6).astimezone().isoformat(' ', 'milliseconds')}:"
+    for node, (band, real_s) in found.lost.items():
+        real = f"it was after {real_s:.1f} s" if real_s is not None else "it was not"
+        yield f"  {node} was foretold to be declared lost after {span(band)}, and {real}"
+    heads = ("VM", "FORETOLD ON", "RAN ON", "FORETOLD AFTER", "RAN AFTER", "")
+    yield from rows(heads, [_beside(fate) for fate in found.fates])
+    yield f"  {found.placed} of {len(found.fates)} VMs as foretold, {found.within} of them within the time that was foretold"
+
+
+def _beside(fate: Fate) -> tuple[str, ...]:
+    foretold = span(fate.foretold) if fate.foretold else "-"
+    real = "-" if fate.real_s is None else f"{fate.real_s:.1f} s"
+    said = "" if fate.as_foretold else "elsewhere"
+    if fate.foretold is not None and fate.real_s is not None and fate.off_s:
+        said = said or f"{fate.off_s:.1f} s {'earlier' if fate.real_s < fate.foretold.least_s else 'later'}"
+    return fate.vm, fate.node or "nowhere", fate.real_node or "nowhere", foretold, real, said
 
 
 def _fate(vm: str, where: dict[str, str], down: set[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from libs.common.messages import Recorded
+from libs.world.fork.beats import SECOND_US, Moment, beats
 from libs.world.fork.fork import Fork, begin
 from libs.world.fork.timings import Timings
 from libs.world.nodes import NodeProcess
@@ -52,6 +53,7 @@ class Trial:
     fault: an invariant that did not hold."""
 
     world: World
+    moment: Moment = Moment.CHANCE
     at_us: int = 0
     asked: Asked = field(default_factory=Asked)
     events: list[tuple[Recorded, Any]] = field(default_factory=list)
@@ -64,9 +66,9 @@ class Trial:
     fault: str = ""
 
 
-def tried(fork: Fork, variant: Variant, timings: Timings, seed: int) -> Trial:
-    world = fork.world(seed, timings.params)
-    trial = Trial(world)
+def tried(fork: Fork, variant: Variant, timings: Timings, seed: int, moment: Moment = Moment.CHANCE) -> Trial:
+    world = fork.world(seed, timings.params(moment))
+    trial = Trial(world, moment)
     try:
         _go(fork, variant, trial)
     except AssertionError as broken:
@@ -76,8 +78,9 @@ def tried(fork: Fork, variant: Variant, timings: Timings, seed: int) -> Trial:
 
 def _go(fork: Fork, variant: Variant, trial: Trial) -> None:
     world, was = trial.world, nodes_of(fork.states)
-    begin(world)
-    world.run(SETTLE_S + world.random.random())
+    fall = beats(trial.moment, world.random, world.agents, [name for kind, name in variant.kills if kind == "node"])
+    begin(world, fall)
+    world.run(SETTLE_S + fall.fault / SECOND_US)
     trial.before, trial.where = uses(world), nodes_of(_states(world, "compute"))
     trial.meanwhile = tuple(sorted(vm for vm in {*was, *trial.where} if was.get(vm, "") != trial.where.get(vm, "")))
     world.begun()
@@ -89,7 +92,8 @@ def _go(fork: Fork, variant: Variant, trial: Trial) -> None:
     act(world, variant, trial.asked)
     _until_quiet(world, trial, since)
     trial.events = [(recorded, world.checker.event(recorded)) for recorded in world.log.read_all_now(since, 10**9)]
-    trial.after, trial.ends = uses(world), nodes_of(_states(world, "compute"))
+    trial.after, ends = uses(world), nodes_of(_states(world, "compute"))
+    trial.ends = {vm: node if node not in trial.after or trial.after[node].up else "" for vm, node in ends.items()}
     trial.ran_s = (world.net.now_us - trial.at_us) / 1e6
 
 
