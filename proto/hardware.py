@@ -95,9 +95,9 @@ def ordered(spec: MachineSpec) -> Hardware:
         vcpus=shape.vcpus,
         plugged_vcpus=max(shape.vcpus, spec.plugged_vcpus),
         memory_mib=shape.memory_mib,
-        slots=tuple(sorted(slots)),
-        disk_mib=tuple(sorted(disk_mib)),
-        media=tuple(sorted(media)),
+        slots=tuple(sorted(slots)) if len(slots) > 1 else tuple(slots),
+        disk_mib=tuple(sorted(disk_mib)) if len(disk_mib) > 1 else tuple(disk_mib),
+        media=tuple(sorted(media)) if media else (),
         dimms_mib=spec.dimms_mib,
-        chains=tuple(sorted(chains)),
+        chains=tuple(sorted(chains)) if chains else (),
     )

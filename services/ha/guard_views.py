@@ -208,10 +208,12 @@ class GuardViews(_Derived):
     def _wrote(self, recorded: Recorded, event: VmDevicesNoted) -> None:
         """Most have what they had."""
         vm = event.vm
-        held = {(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd}
-        disks = tuple(sorted(held)) if len(held) > 1 else tuple(held)
-        moves = vm in self.runs and event.generation > self.as_of.get(vm, 0)
-        (self.there if moves else self.disks)[vm] = disks
+        held = [(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd]
+        disks = tuple(sorted(set(held))) if len(held) > 1 else tuple(held)
+        if event.generation > self.as_of.get(vm, event.generation) and vm in self.runs:
+            self.there[vm] = disks
+        elif self.disks.get(vm) != disks:
+            self.disks[vm] = disks
 
     def _change(self, recorded: Recorded, event: Any) -> None:
         self.changed = recorded.position

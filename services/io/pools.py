@@ -68,7 +68,7 @@ class PoolViews:
 
     def has(self, vm: str, disks: Iterable[Disk]) -> None:
         """The VM has these disks from now on."""
-        now = tuple([(_key(disk), disk.size_mib) for disk in disks if not disk.bus.is_cd])
+        now = tuple([(disk.pool_id or _unknown(disk.pool), disk.size_mib) for disk in disks if not disk.bus.is_cd])
         if self.disks.get(vm, ()) == now:
             return
         for key, size_mib in self.disks.pop(vm, ()):
@@ -96,10 +96,6 @@ class PoolViews:
 
     def rooms(self, node: str, pools: Iterable[str], now_us: int) -> tuple[PoolRoom, ...]:
         return tuple(self.room(node, pool, now_us) for pool in sorted(set(pools)))
-
-
-def _key(disk: Disk) -> str:
-    return disk.pool_id or _unknown(disk.pool)
 
 
 def _unknown(pool: str) -> str:

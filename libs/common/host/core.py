@@ -76,17 +76,22 @@ class Host:
         self._answered = intake.Answered()
         self._tokens = 0
         self._bugs: list[Effect] = []
+        self._folding: Folding | None = None
 
     # --- coming up ------------------------------------------------------------------------------------------------
 
     def fold(self, records: Sequence[Recorded], reacted: int) -> None:
         """Start-up: take events of the log. The reactions to those up to position `reacted` were committed earlier, so the views
         take them too. Raises TooNew."""
-        Folding([self], [reacted]).fold(records)
+        folding = self._folding
+        if folding is None or folding.reacted != (reacted,) or folding.views[0] is not self.views:
+            folding = self._folding = Folding([self], [reacted])
+        folding.fold(records)
 
     def ready(self, incarnation: int, now_us: int) -> list[Effect]:
         """Start-up is over: all of the log up to the head was folded."""
         self.incarnation, self.now_us = incarnation, now_us
+        self._folding = None
         self.slots.settle()
         self.book.incarnation = incarnation
         for stream, slot in self.slots.items():

@@ -22,6 +22,7 @@ from libs.common.host.service import Service
 from libs.common.host.tasks import Tasks, answer
 from libs.common.host.versions import release_for
 from libs.common.log import Appended, EventLog, Fenced, LogError
+from libs.common.loop import undisturbed
 from libs.common.messages import Command, Recorded, encode
 from libs.common.registry import Downcast, TooNew, Upcast
 from libs.common.steady import SteadyClock
@@ -85,8 +86,9 @@ class Runner:
         self.clock.heard(head.at_us)
         reacted = await self._log.consumer_position(host.reactions.consumer)
         after = snapshots.restore(host, await self._log.load_snapshot(host.service.name))
-        async for chunk in self._log.replay(after, head.position):
-            host.fold(chunk, reacted)
+        with undisturbed():
+            async for chunk in self._log.replay(after, head.position):
+                host.fold(chunk, reacted)
         self._snapped = after
         self._do(host.ready(head.incarnation, self.clock.now_us()))
 

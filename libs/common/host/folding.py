@@ -10,9 +10,8 @@ views hear it, is looked up by its class; who caused the latest event of a strea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libs.common.host import hearing
 from libs.common.host.jobs import Slot
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from libs.common.host.core import Host
 
 
-@dataclass(frozen=True, slots=True)
-class _To:
+class _To(NamedTuple):
     """What one class of events is for. slots: whose streams these are, with the state that they begin in and what evolves it;
     tells: views that hear it, of hosts that have reacted to it."""
 
@@ -40,7 +38,9 @@ class Folding:
     """Of hosts that have begun nothing yet, and whose deciders share no kind of stream. reacted: as Host.fold has it."""
 
     def __init__(self, hosts: Sequence[Host], reacted: Sequence[int], events: Registry | None = None) -> None:
-        self._hosts, self._reacted = tuple(hosts), tuple(reacted)
+        self._hosts, self.reacted = tuple(hosts), tuple(reacted)
+        self.views = tuple(host.views for host in hosts)
+        """that are told: these very objects"""
         self._events = events or _union(hosts)
         self._kinds = {d.kind: host for host in hosts for d in host.service.deciders}
         self._tables: dict[tuple[bool, ...], dict[type, _To]] = {}
@@ -51,13 +51,13 @@ class Folding:
             return
         events = self.decoded(records)
         first, last = records[0].position, records[-1].position
-        cuts = sorted({r for r in self._reacted if first <= r < last})
+        cuts = sorted({r for r in self.reacted if first <= r < last})
         start = 0
         for cut in (*cuts, last):
             end = cut - first + 1
             self._fold(records[start:end] if cuts else records, events[start:end] if cuts else events, records[start].position)
             start = end
-        for host, reacted in zip(self._hosts, self._reacted, strict=True):
+        for host, reacted in zip(self._hosts, self.reacted, strict=True):
             if first <= reacted:
                 host.reactions.taken = host.reactions.marked = min(last, reacted)
 
@@ -67,7 +67,7 @@ class Folding:
 
     def _fold(self, records: Sequence[Recorded], events: Sequence[Any], first: int) -> None:
         """Of which each host has reacted to all or to none."""
-        key = tuple(first <= reacted for reacted in self._reacted)
+        key = tuple(first <= reacted for reacted in self.reacted)
         table = self._tables.setdefault(key, {})
         for recorded, event in zip(records, events, strict=True):
             to = table.get(type(event))
@@ -76,20 +76,20 @@ class Folding:
                     self._stranger(recorded)
                     continue
                 to = table[type(event)] = self._to(type(event), key)
-            slots = to.slots
+            slots, initial, evolve, tells = to
             if slots is not None:
-                slot = slots.get(recorded.stream)
+                stream, version = recorded.stream, recorded.version
+                slot = slots.get(stream)
                 if slot is None:
-                    slot = slots[recorded.stream] = Slot(to.initial)
-                version = recorded.version
+                    slot = slots[stream] = Slot(initial)
                 if version == slot.version + 1 and not slot.busy:
-                    slot.state = to.evolve(slot.state, event)
+                    slot.state = evolve(slot.state, event)
                     slot.version, slot.meta = version, recorded.meta
                     if version == 1:
                         slots.begin(slot)
                 else:
                     slot.missed = max(slot.missed, version)
-            for tell in to.tells:
+            for tell in tells:
                 tell(recorded, event)
 
     def _stranger(self, recorded: Recorded) -> None:
