@@ -66,7 +66,7 @@ def what_came_along_stays_though_the_guest_did_not_come(patch: pytest.MonkeyPatc
 
 
 def the_old_disks_are_let_go_of_before_the_guest_has_left(patch: pytest.MonkeyPatch) -> None:
-    real = evolving.BY_EVENT[DevicesGranted]
+    real: Any = evolving.BY_EVENT[DevicesGranted]
 
     def granted(devices: Any, event: Any, version: int) -> Any:
         after = real(devices, event, version)
