@@ -18,7 +18,7 @@ from services.cli.session import SESSION, begin
 HELP = """Run and watch virtual machines on an aSV cluster.
 
 Exit codes: 0 done, 1 refused, 2 usage, 3 not found, 4 unreachable or out of time, 5 denied, 130 interrupted; `vm exec` ends
-with the guest program's own. `--json` works on every command, before or behind it."""
+with the guest program's own. `--json` works on every command, before or behind it; so does `--at` on those that read."""
 
 
 GROUPS = {
@@ -111,7 +111,21 @@ def split(words: Sequence[str], environ: Mapping[str, str]) -> Words:
         at += 1
     if "_ASVCTL_COMPLETE" in environ or at == len(words) or words[at] not in {*GROUPS, *SINGLES}:
         return whole
-    return Words(words[at], flags + list(words[at:]), given)
+    rest, moment = _moment(list(words[at:]))
+    return Words(words[at], flags + rest, given | moment)
+
+
+def _moment(rest: list[str]) -> tuple[list[str], dict[str, str]]:
+    """--at behind a command says the same as before it; but for `what-if`, which has its own, and for what goes to a guest."""
+    if rest[0] == "what-if" or rest[:2] == ["vm", "exec"]:
+        return rest, {}
+    end = rest.index("--") if "--" in rest else len(rest)
+    for n, word in enumerate(rest[:end]):
+        if word.startswith("--at="):
+            return rest[:n] + rest[n + 1 :], {"at": word[len("--at=") :]}
+        if word == "--at" and n + 1 < end:
+            return rest[:n] + rest[n + 2 :], {"at": rest[n + 1]}
+    return rest, {}
 
 
 def _json_option(json: Annotated[bool, typer.Option("--json")] = False) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import asyncpg
 
 from libs.common import loop
-from libs.common.log.postgres import PostgresLog
+from libs.past.postgres import PostgresPast
 from services.gateway.past.moment import Moment
 from services.gateway.past.pasts import Pasts
 from services.gateway.past.store_postgres import PostgresKept
@@ -31,7 +31,7 @@ NEAR = 50
 
 
 async def ask(dsn: str, events: int, asked: int) -> tuple[list[float], list[float]]:
-    log, random = await PostgresLog.open(dsn), Random(6)
+    log, random = await PostgresPast.open(dsn), Random(6)
     pasts = Pasts(log, PostgresKept(dsn))
     far: list[float] = []
     near: list[float] = []
@@ -62,7 +62,8 @@ def figures(bench: Bench) -> dict[str, Any]:
     )  # fmt: skip
     keep_s = time.perf_counter() - begin
     bench.options.say(f"  kept snapshots made in {keep_s:.1f} s")
-    far, near = loop.run(ask(dsn, bench.events, ASKED_QUICK if bench.options.quick else ASKED))
+    reader = bench.server.dsn("postgres", "asv_reader")
+    far, near = loop.run(ask(reader, bench.events, ASKED_QUICK if bench.options.quick else ASKED))
     return {
         "at_p95_s": round(sorted(far)[int(len(far) * 0.95)], 3),
         "at_p50_s": round(median(far), 3),

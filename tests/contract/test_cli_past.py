@@ -97,7 +97,8 @@ async def test_states_are_those_of_then(ctl: Ctl) -> None:
     assert pool["name"] == "default", pool
     whole = (await then(started, "cluster", "status")).json
     assert (whole["position"], whole["vms_running"], whole["services"], whole["incarnation"]) == (started, 1, {}, 1)
-    assert (await ctl("--at", str(two), "vm", "show", "web-2")).code == 0
+    before = await ctl("--at", str(two), "vm", "show", "web-2")
+    assert before.code == 0 and (await ctl("vm", "show", "web-2", "--at", str(two))).out == before.out, "before a command or behind"
     assert (await ctl("--at", str(gone), "vm", "show", "web-2")).code == 3
 
 

@@ -131,3 +131,10 @@ async def test_of_the_past_only_what_was_by_then_is_told(ctl: Ctl) -> None:
     assert late.code == 3 and f"there is no event {at['vm_started']}" in late.err
     early = await ctl("--at", str(at["vm_defined"] - 1), "why", "vm/web-1")
     assert early.code == 3 and "there is no vm `web-1`" in early.err
+
+
+async def test_pools_have_stories_too(ctl: Ctl) -> None:
+    assert (await ctl("pool", "set", "default", "--over", "2", "--wait")).code == 0
+    text = (await ctl("why", "pool/default")).out
+    assert "user:root" in text and "pool-default: " in text, text
+    assert "pool-default" not in (await ctl("timeline", "pool/default")).out and (await ctl("timeline", "pool/default")).code == 0

@@ -125,6 +125,10 @@ def test_options_for_all_are_read_before_the_command() -> None:
     )
     for whole in (["--help"], ["--api"], ["frobnicate", "ls"], [], ["--json"], ["--apix", "vm"]):
         assert split(whole, {}) == ("", whole, {})
+    assert split(["vm", "ls", "--at", "-10m", "--json"], {}) == ("vm", ["vm", "ls", "--json"], {"at": "-10m"})
+    assert split(["--at=3", "vm", "--at=4", "ls"], {}) == ("vm", ["vm", "ls"], {"at": "4"})
+    for own in (["what-if", "--at", "5"], ["vm", "exec", "a", "--at", "5"], ["vm", "ls", "--at"], ["vm", "x", "--", "--at", "5"]):
+        assert split(own, {}) == (own[0], own, {})
     assert split(["vm"], {"_ASVCTL_COMPLETE": "complete_bash"}).only == ""
 
 

@@ -19,7 +19,7 @@ from services.cli.main import GROUPS, program
 ROOT = Path(__file__).parents[2]
 DOCS = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = ("services", "libs", "proto", "infra", "tests")
-OF_ALL = {"--json", "--help", "--api", "--token"}
+OF_ALL = {"--json", "--help", "--api", "--token", "--at"}
 """options that each command of asvctl has"""
 ENDS = re.compile(r"\s--\s|[|&;#(]|…|\.\.\.|\n\s*\n")
 """where a command of asvctl ends in a line of shell, and a guest's begins"""

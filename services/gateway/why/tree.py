@@ -16,6 +16,10 @@ AGENT = "node:"
 """how actors begin that are agents: they say what they saw, and of which task, but not because of which event"""
 
 
+LOST = "the event that led to it is gone: the database was restored to a moment before it"
+"""of one whose position is another event's now"""
+
+
 class Known(NamedTuple):
     """An event, decoded (None: of a type not known here)."""
 
@@ -90,9 +94,12 @@ def stories(
 def _step(known: Known, evidence: Sequence[str]) -> Step:
     recorded, meta = known.recorded, known.meta
     candidates, rejected = choice_of(known.event)
+    cause, lines = cause_of(meta), list(evidence)
+    if cause >= recorded.position:
+        cause, lines = 0, [LOST, *lines]
     return Step(
         recorded.position, recorded.at_us, recorded.stream, recorded.type, sentence(recorded.type, known.event), meta.actor,
-        list(evidence), meta.observed_us, policy_of(known.event), candidates, rejected, cause_of(meta),
+        lines, meta.observed_us, policy_of(known.event), candidates, rejected, cause,
     )  # fmt: skip
 
 
