@@ -11,12 +11,13 @@ filters removed is not looked at again: of those nodes no terms were recorded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
 from msgspec.structs import replace
 
-from proto.compute import Candidate, LoseVm, NoteMemory, Placement, RestartVm, StartVm
+from proto.compute import LoseVm, NoteMemory, Placement, RestartVm, StartVm
 from proto.migration import MigrateVm
 from services.compute.policy import TERMS, WEIGHTS, Weights
 
@@ -37,13 +38,22 @@ def weigh(command: Any) -> Any:
 
 def weighed(choice: Placement) -> Placement:
     """By today's weights of the set that the recorded policy names; as it is where there is no such set any more."""
-    weights = _today(choice.policy)
-    if weights is None or len(choice.candidates) < 2:
+    weights, candidates = _today(choice.policy), choice.candidates
+    if weights is None or len(candidates) < 2:
         return choice
-    best = sorted((_weighed(one, weights) for one in choice.candidates), key=lambda one: (-one.score, one.node))
-    if [one.node for one in best] == [one.node for one in choice.candidates]:
+    weighs, off = _weighs(weights)
+    scores = [_score(one.terms, weighs) for one in candidates]
+    others = [abs(score - one.score) > off for score, one in zip(scores, candidates, strict=True)]
+    if not any(others):
         return choice
-    return replace(choice, policy=weights.name, candidates=tuple(best))
+    again = [
+        replace(one, score=round(score * 1e6) / 1e6) if other else one
+        for one, score, other in zip(candidates, scores, others, strict=True)
+    ]
+    again.sort(key=lambda one: (-one.score, one.node))
+    if [one.node for one in again] == [one.node for one in candidates]:
+        return choice
+    return replace(choice, policy=weights.name, candidates=tuple(again))
 
 
 def _today(policy: str) -> Weights | None:
@@ -52,22 +62,25 @@ def _today(policy: str) -> Weights | None:
     return next((weights for which, weights in WEIGHTS.items() if which.value == name), None)
 
 
-def _weighed(recorded: Candidate, weights: Weights) -> Candidate:
-    values = _derived(recorded) | recorded.terms
-    score, off = 0.0, OFF
-    for term in TERMS:
-        weight: float = getattr(weights, term)
-        score += weight * values.get(term, 0.0)
-        off += abs(weight) * OFF
-    if abs(score - recorded.score) <= off:
-        return recorded
-    return replace(recorded, score=round(score * 1e6) / 1e6)
+def _weighs(weights: Weights) -> tuple[list[tuple[str, float]], float]:
+    """(each term that weighs anything, with its weight; how far a score may be off by what was rounded)"""
+    weighs = [(term, weight) for term in TERMS if (weight := float(getattr(weights, term)))]
+    return weighs, OFF + OFF * sum(abs(weight) for _, weight in weighs)
 
 
-def _derived(recorded: Candidate) -> dict[str, float]:
-    """As policy.py makes them, of the parts that would be in use."""
-    cpu, memory = (recorded.terms.get(part, 0.0) for part in ("cpu_used", "memory_used"))
-    return {
-        "fit": 1.0 - sqrt(((1.0 - cpu) ** 2 + (1.0 - memory) ** 2) / 2),
-        "room": 1.0 - sqrt((cpu**2 + memory**2) / 2),
-    }
+def _score(terms: Mapping[str, float], weighs: Sequence[tuple[str, float]]) -> float:
+    score = 0.0
+    for term, weight in weighs:
+        value = terms.get(term)
+        score += weight * (_derived(terms, term) if value is None else value)
+    return score
+
+
+def _derived(terms: Mapping[str, float], term: str) -> float:
+    """One that was not recorded: as policy.py makes it of the parts that would be in use."""
+    if term not in ("fit", "room"):
+        return 0.0
+    cpu, memory = terms.get("cpu_used", 0.0), terms.get("memory_used", 0.0)
+    if term == "room":
+        return 1.0 - sqrt((cpu * cpu + memory * memory) / 2)
+    return 1.0 - sqrt(((1.0 - cpu) ** 2 + (1.0 - memory) ** 2) / 2)

@@ -8,6 +8,7 @@ as git bisect does. What a revision says counts, not its exit code alone: Python
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -17,7 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from libs.past.replaying import bounds
 from services.host.replay import tell
+from services.host.replay.opening import opened
 from services.host.replay.words import DIFFERS, SAME, UNREADABLE, Wanted
 
 RUN_S_MAX = 3600
@@ -82,7 +85,10 @@ class Checkouts:
     def commit(self, revision: str) -> str:
         if revision.startswith("-"):
             raise BadRevision(f"`{revision}` is no revision")
-        return self.git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") if revision else ""
+        try:
+            return self.git("rev-parse", "--verify", f"{revision}^{{commit}}")
+        except BadRevision as error:
+            raise BadRevision(f"there is no revision `{revision}` in {self._repository} ({error})") from error
 
     def between(self, good: str, bad: str) -> list[str]:
         """Behind good, up to bad, along first parents. Raises BadRevision."""
@@ -120,8 +126,9 @@ class Checkouts:
 
 
 def run(wanted: Wanted) -> int:
-    """Prints the first revision that differs. Raises BadRevision."""
-    words = ["--log", wanted.log, "--from", str(wanted.first), "--to", str(wanted.last), "--json"]
+    """Prints the first revision that differs. Raises BadRevision, BadRange, LogError."""
+    first, last = asyncio.run(_ends(wanted))
+    words = ["--log", wanted.log, "--from", str(first), "--to", str(last), "--json"]
     if wanted.condition:
         words += ["--bisect", f"--condition={wanted.condition}"] + ["--monotonic"] * wanted.monotonic
     else:
@@ -146,6 +153,15 @@ def run(wanted: Wanted) -> int:
         return DIFFERS
     print("\n".join(_lines(found, checkouts, f"the first that {says[DIFFERS]}")))
     return DIFFERS
+
+
+async def _ends(wanted: Wanted) -> tuple[int, int]:
+    """The same for each revision, however the log grows meanwhile."""
+    past = await opened(wanted.log)
+    try:
+        return await bounds(past, wanted.first, wanted.last)
+    finally:
+        await past.close()
 
 
 def _lines(found: Found, checkouts: Checkouts, what: str) -> Iterator[str]:
