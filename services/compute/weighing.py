@@ -11,14 +11,15 @@ filters removed is not looked at again: of those nodes no terms were recorded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from proto.compute import LoseVm, NoteMemory, Placement, RestartVm, StartVm
+from proto.compute import Candidate, LoseVm, NoteMemory, Placement, RestartVm, StartVm
 from proto.migration import MigrateVm
+from proto.placement import WeightSet
 from services.compute.policy import TERMS, WEIGHTS, Weights
 
 CHOOSING = frozenset((StartVm, RestartVm, MigrateVm, NoteMemory, LoseVm))
@@ -38,49 +39,52 @@ def weigh(command: Any) -> Any:
 
 def weighed(choice: Placement) -> Placement:
     """By today's weights of the set that the recorded policy names; as it is where there is no such set any more."""
-    weights, candidates = _today(choice.policy), choice.candidates
-    if weights is None or len(candidates) < 2:
+    rule, candidates = RULES.get(choice.policy.rpartition("-")[0]), choice.candidates
+    if rule is None or len(candidates) < 2 or all(_agrees(one, rule) for one in candidates):
         return choice
-    weighs, off = _weighs(weights)
-    scores = [_score(one.terms, weighs) for one in candidates]
-    others = [abs(score - one.score) > off for score, one in zip(scores, candidates, strict=True)]
-    if not any(others):
-        return choice
-    again = [
-        replace(one, score=round(score * 1e6) / 1e6) if other else one
-        for one, score, other in zip(candidates, scores, others, strict=True)
-    ]
+    again = [one if _agrees(one, rule) else replace(one, score=round(_score(one.terms, rule) * 1e6) / 1e6) for one in candidates]
     again.sort(key=lambda one: (-one.score, one.node))
     if [one.node for one in again] == [one.node for one in candidates]:
         return choice
-    return replace(choice, policy=weights.name, candidates=tuple(again))
+    return replace(choice, policy=rule.name, candidates=tuple(again))
 
 
-def _today(policy: str) -> Weights | None:
-    """policy: SET-VERSION"""
-    name, _, _ = policy.rpartition("-")
-    return next((weights for which, weights in WEIGHTS.items() if which.value == name), None)
+class _Rule(NamedTuple):
+    """A set of weights: its name today, the terms that weigh anything, and how far a score may be off by what was rounded."""
+
+    name: str
+    weighs: tuple[tuple[str, float], ...]
+    off: float
 
 
-def _weighs(weights: Weights) -> tuple[list[tuple[str, float]], float]:
-    """(each term that weighs anything, with its weight; how far a score may be off by what was rounded)"""
-    weighs = [(term, weight) for term in TERMS if (weight := float(getattr(weights, term)))]
-    return weighs, OFF + OFF * sum(abs(weight) for _, weight in weighs)
+def rules(sets: Mapping[WeightSet, Weights]) -> dict[str, _Rule]:
+    """By the set's name: a recorded policy is SET-VERSION."""
+    found = {}
+    for which, weights in sets.items():
+        weighs = tuple((term, weight) for term in TERMS if (weight := float(getattr(weights, term))))
+        found[which.value] = _Rule(weights.name, weighs, OFF + OFF * sum(abs(weight) for _, weight in weighs))
+    return found
 
 
-def _score(terms: Mapping[str, float], weighs: Sequence[tuple[str, float]]) -> float:
+RULES = rules(WEIGHTS)
+
+
+def _agrees(one: Candidate, rule: _Rule) -> bool:
+    return -rule.off <= _score(one.terms, rule) - one.score <= rule.off
+
+
+def _score(terms: Mapping[str, float], rule: _Rule) -> float:
     score = 0.0
-    for term, weight in weighs:
-        value = terms.get(term)
-        score += weight * (_derived(terms, term) if value is None else value)
+    for term, weight in rule.weighs:
+        if term in terms:
+            score += weight * terms[term]
+        elif term in DERIVED:
+            score += weight * DERIVED[term](terms.get("cpu_used", 0.0), terms.get("memory_used", 0.0))
     return score
 
 
-def _derived(terms: Mapping[str, float], term: str) -> float:
-    """One that was not recorded: as policy.py makes it of the parts that would be in use."""
-    if term not in ("fit", "room"):
-        return 0.0
-    cpu, memory = terms.get("cpu_used", 0.0), terms.get("memory_used", 0.0)
-    if term == "room":
-        return 1.0 - sqrt((cpu * cpu + memory * memory) / 2)
-    return 1.0 - sqrt(((1.0 - cpu) ** 2 + (1.0 - memory) ** 2) / 2)
+DERIVED: dict[str, Callable[[float, float], float]] = {
+    "fit": lambda cpu, memory: 1.0 - sqrt(((1.0 - cpu) ** 2 + (1.0 - memory) ** 2) / 2),
+    "room": lambda cpu, memory: 1.0 - sqrt((cpu * cpu + memory * memory) / 2),
+}
+"""Terms that are known where they were not recorded: as policy.py makes them of the parts that would be in use."""
