@@ -1,15 +1,8 @@
-"""A failover in the deterministic world, as a past log: in memory, copied into a database, and on the step debugger's screen.
-
-`python -m tests.past_rig` prints the screens of docs/replay.md.
-"""
+"""A failover in the deterministic world, as a past log: in memory, copied into a database, and walked through."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from functools import cache
-
-from textual.widgets import Input
 
 from libs.common.log import CommandRow, EventLog, Group, NewEvent, Unit
 from libs.common.log.memory import MemoryLog
@@ -23,7 +16,6 @@ from libs.world.story import Step, Story
 from proto.upcasts import DOWNCASTS, UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.ha.app import SERVICE as HA
-from services.host.replay.screen import Debugger
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
 
@@ -77,26 +69,3 @@ async def walk(only: str = "") -> Walk:
     async for records in past.replay():
         steps.take(records, decided)
     return Walk(steps, only)
-
-
-async def screens(*presses: Sequence[str]) -> list[str]:
-    """What the step debugger shows after each of these (keys; `=TEXT` is typed into what a key before it asks for)."""
-    app, found = Debugger(await walk()), []
-    async with app.run_test(size=(132, 34)) as pilot:
-        for pressed in presses:
-            for key in pressed:
-                if key.startswith("="):
-                    app.query_one(Input).value = key[1:]
-                    await pilot.press("enter")
-                else:
-                    await pilot.press(key)
-            await pilot.pause()
-            strips = app.screen._compositor.render_strips()
-            found.append("\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips))
-    return found
-
-
-if __name__ == "__main__":
-    lost = ("b", "=type node_lost", "r")
-    started = ("B", "b", "=type vm_start_requested", "r")
-    print("\n\n".join(asyncio.run(screens(lost, started))))

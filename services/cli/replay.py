@@ -23,7 +23,7 @@ def replay(
     log: Annotated[str, typer.Option(metavar="DSN|FILE", help="The log (env ASV_LOG). Default: this machine's cluster's.")] = "",
     step: Annotated[bool, typer.Option("--step", help="Walk through it event by event, on this terminal.")] = False,
     bisect: Annotated[bool, typer.Option("--bisect", help="Find where it broke: say --condition or --good.")] = False,
-    condition: Annotated[str, typer.Option(metavar="TEXT", help="As `vm-web-1.state.kind == 'Running'`: what broke it.")] = "",
+    condition: Annotated[str, typer.Option(metavar="TEXT", help="As `vm-web-1.version < 9`: what broke it.")] = "",
     monotonic: Annotated[bool, typer.Option("--monotonic", help="Once broken it stays so: a few looks will do.")] = False,
     good: Annotated[str, typer.Option(metavar="REVISION", help="The code that still decides as was recorded.")] = "",
     bad: Annotated[str, typer.Option(metavar="REVISION", help="The code that does not.")] = "HEAD",

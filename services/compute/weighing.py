@@ -11,13 +11,15 @@ filters removed is not looked at again: of those nodes no terms were recorded.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from proto.compute import Candidate, LoseVm, NoteMemory, Placement, RestartVm, StartVm
 from proto.migration import MigrateVm
+from proto.placement import WeightSet
 from services.compute.policy import TERMS, WEIGHTS, Weights
 
 CHOOSING = frozenset((StartVm, RestartVm, MigrateVm, NoteMemory, LoseVm))
@@ -37,37 +39,52 @@ def weigh(command: Any) -> Any:
 
 def weighed(choice: Placement) -> Placement:
     """By today's weights of the set that the recorded policy names; as it is where there is no such set any more."""
-    weights = _today(choice.policy)
-    if weights is None or len(choice.candidates) < 2:
+    rule, candidates = RULES.get(choice.policy.rpartition("-")[0]), choice.candidates
+    if rule is None or len(candidates) < 2 or all(_agrees(one, rule) for one in candidates):
         return choice
-    best = sorted((_weighed(one, weights) for one in choice.candidates), key=lambda one: (-one.score, one.node))
-    if [one.node for one in best] == [one.node for one in choice.candidates]:
+    again = [one if _agrees(one, rule) else replace(one, score=round(_score(one.terms, rule) * 1e6) / 1e6) for one in candidates]
+    again.sort(key=lambda one: (-one.score, one.node))
+    if [one.node for one in again] == [one.node for one in candidates]:
         return choice
-    return replace(choice, policy=weights.name, candidates=tuple(best))
+    return replace(choice, policy=rule.name, candidates=tuple(again))
 
 
-def _today(policy: str) -> Weights | None:
-    """policy: SET-VERSION"""
-    name, _, _ = policy.rpartition("-")
-    return next((weights for which, weights in WEIGHTS.items() if which.value == name), None)
+class _Rule(NamedTuple):
+    """A set of weights: its name today, the terms that weigh anything, and how far a score may be off by what was rounded."""
+
+    name: str
+    weighs: tuple[tuple[str, float], ...]
+    off: float
 
 
-def _weighed(recorded: Candidate, weights: Weights) -> Candidate:
-    values = _derived(recorded) | recorded.terms
-    score, off = 0.0, OFF
-    for term in TERMS:
-        weight: float = getattr(weights, term)
-        score += weight * values.get(term, 0.0)
-        off += abs(weight) * OFF
-    if abs(score - recorded.score) <= off:
-        return recorded
-    return replace(recorded, score=round(score * 1e6) / 1e6)
+def rules(sets: Mapping[WeightSet, Weights]) -> dict[str, _Rule]:
+    """By the set's name: a recorded policy is SET-VERSION."""
+    found = {}
+    for which, weights in sets.items():
+        weighs = tuple((term, weight) for term in TERMS if (weight := float(getattr(weights, term))))
+        found[which.value] = _Rule(weights.name, weighs, OFF + OFF * sum(abs(weight) for _, weight in weighs))
+    return found
 
 
-def _derived(recorded: Candidate) -> dict[str, float]:
-    """As policy.py makes them, of the parts that would be in use."""
-    cpu, memory = (recorded.terms.get(part, 0.0) for part in ("cpu_used", "memory_used"))
-    return {
-        "fit": 1.0 - sqrt(((1.0 - cpu) ** 2 + (1.0 - memory) ** 2) / 2),
-        "room": 1.0 - sqrt((cpu**2 + memory**2) / 2),
-    }
+RULES = rules(WEIGHTS)
+
+
+def _agrees(one: Candidate, rule: _Rule) -> bool:
+    return -rule.off <= _score(one.terms, rule) - one.score <= rule.off
+
+
+def _score(terms: Mapping[str, float], rule: _Rule) -> float:
+    score = 0.0
+    for term, weight in rule.weighs:
+        if term in terms:
+            score += weight * terms[term]
+        elif term in DERIVED:
+            score += weight * DERIVED[term](terms.get("cpu_used", 0.0), terms.get("memory_used", 0.0))
+    return score
+
+
+DERIVED: dict[str, Callable[[float, float], float]] = {
+    "fit": lambda cpu, memory: 1.0 - sqrt(((1.0 - cpu) ** 2 + (1.0 - memory) ** 2) / 2),
+    "room": lambda cpu, memory: 1.0 - sqrt((cpu * cpu + memory * memory) / 2),
+}
+"""Terms that are known where they were not recorded: as policy.py makes them of the parts that would be in use."""

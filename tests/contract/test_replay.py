@@ -28,6 +28,7 @@ from tests.past_rig import copy, failover
 from tests.servers import Postgres
 
 START, POLICY = Path("services/host/replay/__main__.py"), Path("services/compute/policy.py")
+LEDGER = Path("services/memory/capacity.py")
 SPREAD = 'SPREAD = Weights(name="spread-3", room=1.0, numa=0.25'
 HARMLESS = 'SPREAD = Weights(name="spread-3", room=1.0, numa=0.3'
 FULLEST = 'SPREAD = Weights(name="spread-4", room=-1.0, numa=0.3'
@@ -108,8 +109,8 @@ async def test_the_event_at_which_a_condition_broke(log: str, replayed: Callable
 
 
 def repository(folder: Path) -> list[str]:
-    """The code that is here, and four revisions more: the second does not start, the third has the fullest node come first. Their
-    ids."""
+    """The code that is here, and revisions more: the second does not start, the third has the fullest node come first, and the last
+    folds ledgers wrongly. Their ids."""
     for room in ("libs", "proto", "services"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
@@ -119,10 +120,10 @@ def repository(folder: Path) -> list[str]:
         command = ["git", "-c", "user.name=ada", "-c", "user.email=ada@example.org", *words]
         return subprocess.run(command, cwd=folder, env=environ, check=True, capture_output=True, text=True).stdout.strip()
 
-    def commit(title: str, old: str = "", new: str = "", starts: bool = True) -> str:
-        code = (folder / POLICY).read_text()
+    def commit(title: str, old: str = "", new: str = "", starts: bool = True, file: Path = POLICY) -> str:
+        code = (folder / file).read_text()
         assert old in code
-        (folder / POLICY).write_text(code.replace(old, new) if old else code)
+        (folder / file).write_text(code.replace(old, new) if old else code)
         (folder / START).write_text(f"# {title}\n{start if starts else 'raise ImportError'}\n")
         git("add", "-A")
         git("commit", "-q", "-m", title)
@@ -135,7 +136,24 @@ def repository(folder: Path) -> list[str]:
         commit("Half a change", starts=False),
         commit("The fullest node comes first", HARMLESS, FULLEST),
         commit("A note"),
+        commit("Ledgers are in debt", "capacity_mib=event.capacity_mib", "capacity_mib=-event.capacity_mib", file=LEDGER),
     ]
+
+
+async def test_the_revision_by_which_a_condition_breaks_is_found(
+    log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ctl = here(monkeypatch, capfd, tmp_path, "", "")
+    commits = repository(tmp_path)
+    condition = ("--condition", "not (ledger-n1.state.capacity_mib < 0)")
+    words = ("replay", "--bisect", *condition, "--log", log, "--repository", str(tmp_path), "--good", commits[3])
+    said = await asyncio.to_thread(ctl, *words)
+    assert said.code == 1, said.err
+    ledger = [event for event in failover().read_all_now(0, 10**6) if event.stream == "ledger-n1"]
+    first = next(event for event in ledger if event.type == "capacity_set")
+    title, where = said.out.splitlines()
+    assert title.startswith("the first that breaks the condition: ") and title.endswith("Ledgers are in debt")
+    assert where == f"  first at event {first.position}, capacity_set on ledger-n1"
 
 
 async def test_a_changed_policy_is_found_by_its_first_other_decision_and_by_its_revision(
@@ -151,7 +169,7 @@ async def test_a_changed_policy_is_found_by_its_first_other_decision_and_by_its_
     left = subprocess.run(["git", "worktree", "list"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert left.count("\n") == 1, "the checkouts are gone"
     plain = await asyncio.to_thread(ctl, *words, "--bad", commits[3])
-    assert plain.code == 1 and plain.out.startswith("first to decide otherwise: ") and "The fullest node" in plain.out
+    assert plain.code == 1 and plain.out.startswith("the first that decides otherwise: ") and "The fullest node" in plain.out
     assert "events[0].placement.policy: \"spread-3\" -> \"spread-4\"" in plain.out
     assert f"or this one, which cannot say: {commits[2][:7]} Half a change" in plain.out
     for one, said_of_it in ((commits[1], "decides what was recorded"), (commits[2], "cannot say")):

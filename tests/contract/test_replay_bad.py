@@ -122,7 +122,8 @@ async def test_a_condition_that_never_held_is_told_from_one_that_held(log: str, 
 
 async def test_logs_that_are_not_to_be_had(postgres: Postgres, tmp_path: Path, replayed: Callable[..., Said]) -> None:
     for log in ("nowhere.txt", str(tmp_path / "none.aslog"), postgres.dsn("nowhere"), postgres.dsn("postgres", "nobody")):
-        for words in (("--service", "ha"), ("--bisect", "--condition", "vm-a.version > 1")):
+        bisect = ("--bisect", "--service", "ha", "--good", "HEAD")
+        for words in (("--service", "ha"), ("--bisect", "--condition", "vm-a.version > 1"), bisect):
             found = await of(replayed, log, *words)
             assert (found.code, found.out) == (4, ""), (log, found)
             assert found.err.startswith("asvctl replay: ") and "Traceback" not in found.err
@@ -155,6 +156,20 @@ async def test_a_slice_is_replayed_and_what_is_missing_within_a_stream_is_notice
     file.write_bytes(file.read_bytes()[:-50])
     found = await of(replayed, str(file), "--service", "compute")
     assert found.code == 6 and "is torn or was changed" in found.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--good", "--force"), "is no revision"), (("--good", "nosuch"), "there is no revision `nosuch` in"),
+        (("--good", "HEAD", "--repository", "/nowhere"), "there is no revision `HEAD` in /nowhere"),
+        (("--good", "HEAD", "--from", "9999"), "beyond the log"),
+    ],
+)  # fmt: skip
+async def test_revisions_that_there_are_not(words: tuple[str, ...], said: str, log: str, replayed: Callable[..., Said]) -> None:
+    joined = [f"{name}={value}" for name, value in zip(words[::2], words[1::2], strict=True)]
+    found = await of(replayed, log, "--bisect", "--service", "ha", *joined)
+    assert (found.code, found.out) == (2, "") and said in found.err
 
 
 async def test_nothing_is_written(log: str, postgres: Postgres, database: str, replayed: Callable[..., Said]) -> None:

@@ -112,6 +112,16 @@ async def test_marks_and_deciding_again() -> None:
     assert app.return_code == 0
 
 
+async def test_a_narrow_terminal_cuts_lines_and_does_not_fold_them() -> None:
+    app = debugger()
+    async with app.run_test(size=(50, 24)) as pilot:
+        await pilot.pause()
+        strips = app.screen._compositor.render_strips()
+        rows = ["".join(segment.text for segment in strip) for strip in strips]
+        assert rows[1].startswith("│>       1 counter-a 1") and rows[2].startswith("│        2 counter-a 2"), rows[:4]
+        assert "? keys" in rows[-1] and "q quit" in rows[-1]
+
+
 async def test_only_what_changed_is_shown_where_that_is_wanted() -> None:
     app = debugger()
     async with app.run_test(size=SIZE) as pilot:

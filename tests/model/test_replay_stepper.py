@@ -35,6 +35,18 @@ async def test_so_many_are_held_and_those_before_are_folded(
     ]
 
 
+async def test_a_command_that_is_cut_at_either_end_is_not_decided_again() -> None:
+    every = (await stepper.load(MemoryPast(failover()), wanted())).steps.all
+    second = next(step for step in every if step.number == 1 and step.command is not None).recorded.position
+    cut = (await stepper.load(MemoryPast(failover()), wanted(1, second - 1))).steps
+    with pytest.raises(LookupError, match="goes on behind the last event"):
+        cut.again(cut.all[-1])
+    late = (await stepper.load(MemoryPast(failover()), wanted(second))).steps
+    for ask in (late.again, late.decision):
+        with pytest.raises(LookupError, match="lies before the first event"):
+            ask(late.all[0])
+
+
 async def test_what_is_left_out_is_said() -> None:
     assert stepper._left_out(1, HEAD, HEAD) == ""
     assert "events 20 to 29 of 116 are here; --from" in stepper._left_out(20, 29, 116)

@@ -14,7 +14,7 @@ from proto.compute import Candidate, Placement, StartVm, StopVm
 from proto.placement import WeightSet
 from services.compute import weighing
 from services.compute.policy import PACK, SPREAD, WEIGHTS, NodeFacts, Weights, Wishes, place
-from services.compute.weighing import weigh, weighed
+from services.compute.weighing import rules, weigh, weighed
 from tests.model.test_placement_index import clusters, wishes
 
 OTHERS = (
@@ -40,7 +40,7 @@ def test_other_weights_order_what_was_recorded_as_they_would_have(nodes: list[No
     expected = place(wish, [node for node in nodes if node.node in named], weights=other).candidates
     assume(all(a.score - b.score > FAR for a, b in pairwise(expected)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weighing, "WEIGHTS", WEIGHTS | {WeightSet.SPREAD: other})
+        patch.setattr(weighing, "RULES", rules(WEIGHTS | {WeightSet.SPREAD: other}))
         again = weighed(choice)
     assert [one.node for one in again.candidates] == [one.node for one in expected]
     if again is not choice:
@@ -59,8 +59,8 @@ def test_a_command_is_as_it_was_where_nothing_comes_out_otherwise(monkeypatch: p
     assert weigh(start) is start
     for command in (StopVm(vm="a"), StartVm(vm="a"), replace(start, choice=replace(start.choice, policy="gone-1"))):
         assert weigh(command) is command
-    monkeypatch.setattr(weighing, "WEIGHTS", {WeightSet.SPREAD: replace(SPREAD, numa=SPREAD.numa / 2)})
+    monkeypatch.setattr(weighing, "RULES", rules({WeightSet.SPREAD: replace(SPREAD, numa=SPREAD.numa / 2)}))
     assert weigh(start) is start, "n1 is the first still"
-    monkeypatch.setattr(weighing, "WEIGHTS", {WeightSet.SPREAD: Weights(name="spread-4", room=1.0, numa=-1.0)})
+    monkeypatch.setattr(weighing, "RULES", rules({WeightSet.SPREAD: Weights(name="spread-4", room=1.0, numa=-1.0)}))
     again = weigh(start).choice
     assert [one.node for one in again.candidates] == ["n2", "n1"] and again.policy == "spread-4"

@@ -32,10 +32,10 @@ def main(words: Sequence[str]) -> int:
     try:
         if wanted.step:
             return stepper.run(wanted)
+        if wanted.good:
+            return revisions.run(wanted)
         if wanted.condition:
             return asyncio.run(breaking.run(wanted))
-        if wanted.bisect:
-            return revisions.run(wanted)
         return asyncio.run(replay(wanted))
     except (BadRange, BadCondition, revisions.BadRevision) as error:
         return _ends(USAGE, str(error))

@@ -1,4 +1,5 @@
-"""`asvctl replay --bisect --good REVISION`: the first revision of the code that decides otherwise than was recorded.
+"""`asvctl replay --bisect --good REVISION`: the first revision of the code that decides otherwise than was recorded; with a
+condition, the first by whose states it breaks.
 
 Each revision that is looked at is checked out by itself (`git worktree`), and its own `python -m services.host.replay` runs on the
 same log. Revisions that cannot say (they cannot read the log, do not start, or are from before there was a replay) are passed over,
@@ -7,6 +8,7 @@ as git bisect does. What a revision says counts, not its exit code alone: Python
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -16,11 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from libs.past.replaying import bounds
 from services.host.replay import tell
+from services.host.replay.opening import opened
 from services.host.replay.words import DIFFERS, SAME, UNREADABLE, Wanted
 
 RUN_S_MAX = 3600
 SAYS = {SAME: "decides what was recorded", DIFFERS: "decides otherwise", UNREADABLE: "cannot say"}
+HOLDS = {SAME: "keeps the condition", DIFFERS: "breaks the condition", UNREADABLE: "cannot say"}
 HERE = Path(__file__).resolve().parents[3]
 
 
@@ -57,9 +62,11 @@ def search(revisions: Sequence[str], look: Callable[[str], int]) -> Found:
 class Checkouts:
     """Worktrees of one repository, made beside it and gone at the end."""
 
-    def __init__(self, repository: Path, words: Sequence[str]) -> None:
+    def __init__(self, repository: Path, words: Sequence[str], found: str = "difference") -> None:
+        """words: to the replay of each; found: what of its answer is null where nothing was found."""
         self._repository = repository
         self._words = words
+        self._found = found
         self.differences: dict[str, dict[str, Any]] = {}
         """by commit, as its replay told it"""
 
@@ -78,7 +85,10 @@ class Checkouts:
     def commit(self, revision: str) -> str:
         if revision.startswith("-"):
             raise BadRevision(f"`{revision}` is no revision")
-        return self.git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}") if revision else ""
+        try:
+            return self.git("rev-parse", "--verify", f"{revision}^{{commit}}")
+        except BadRevision as error:
+            raise BadRevision(f"there is no revision `{revision}` in {self._repository} ({error})") from error
 
     def between(self, good: str, bad: str) -> list[str]:
         """Behind good, up to bad, along first parents. Raises BadRevision."""
@@ -107,7 +117,7 @@ class Checkouts:
                 [sys.executable, "-m", "services.host.replay", *self._words], cwd=place, env=environ, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=RUN_S_MAX, check=False,
             )  # fmt: skip
-            difference = json.loads(done.stdout)["difference"]
+            difference = json.loads(done.stdout)[self._found]
         except (subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
             return UNREADABLE
         if difference is not None:
@@ -116,35 +126,56 @@ class Checkouts:
 
 
 def run(wanted: Wanted) -> int:
-    """Prints the first revision that differs. Raises BadRevision."""
-    words = ["--log", wanted.log, "--service", wanted.service, "--from", str(wanted.first), "--to", str(wanted.last), "--json"]
-    checkouts = Checkouts(Path(wanted.repository or HERE).resolve(), words)
+    """Prints the first revision that differs. Raises BadRevision, BadRange, LogError."""
+    first, last = asyncio.run(_ends(wanted))
+    words = ["--log", wanted.log, "--from", str(first), "--to", str(last), "--json"]
+    if wanted.condition:
+        words += ["--bisect", f"--condition={wanted.condition}"] + ["--monotonic"] * wanted.monotonic
+    else:
+        words += ["--service", wanted.service]
+    says = HOLDS if wanted.condition else SAYS
+    checkouts = Checkouts(Path(wanted.repository or HERE).resolve(), words, "broke" if wanted.condition else "difference")
     good, bad = checkouts.commit(wanted.good), checkouts.commit(wanted.bad)
     revisions = checkouts.between(good, bad)
 
     def look(revision: str) -> int:
         ended = checkouts.look(revision)
-        print(f"{checkouts.title(revision)}: {SAYS[ended]}", file=sys.stderr, flush=True)
+        print(f"{checkouts.title(revision)}: {says[ended]}", file=sys.stderr, flush=True)
         return ended
 
     for revision, expected in ((good, SAME), (bad, DIFFERS)):
         if (ended := look(revision)) != expected:
-            raise BadRevision(f"{revision[:12]} was to be one that {SAYS[expected]}, and {SAYS[ended]}")
+            raise BadRevision(f"{revision[:12]} was to be one that {says[expected]}, and {says[ended]}")
 
     found = search(revisions, look)
     if wanted.json:
         print(_as_json(found, checkouts.differences[found.first]))
         return DIFFERS
-    print(f"first to decide otherwise: {checkouts.title(found.first)}")
-    for line in _difference(checkouts.differences[found.first]):
-        print(line)
-    for revision in found.unsure:
-        print(f"  or this one, which cannot say: {checkouts.title(revision)}")
+    print("\n".join(_lines(found, checkouts, f"the first that {says[DIFFERS]}")))
     return DIFFERS
 
 
+async def _ends(wanted: Wanted) -> tuple[int, int]:
+    """The same for each revision, however the log grows meanwhile."""
+    past = await opened(wanted.log)
+    try:
+        return await bounds(past, wanted.first, wanted.last)
+    finally:
+        await past.close()
+
+
+def _lines(found: Found, checkouts: Checkouts, what: str) -> Iterator[str]:
+    yield f"{what}: {checkouts.title(found.first)}"
+    yield from _difference(checkouts.differences[found.first])
+    for revision in found.unsure:
+        yield f"  or this one, which cannot say: {checkouts.title(revision)}"
+
+
 def _difference(found: dict[str, Any]) -> Iterator[str]:
-    """Told by another revision: what is not there is left out."""
+    """Told by another revision: what is not there is left out. A difference, or where a condition broke."""
+    if "command" not in found:
+        yield f"  first at event {found.get('position')}, {found.get('type', '')} on {found.get('stream', '')}"
+        return
     command, fields = found.get("command") or {}, found.get("fields") or ()
     where = f"event {found['position']}" if found.get("position") else "a command that wrote no event"
     yield f"  first at {where} on {found.get('stream', '')}: {command.get('type', '')} ({found.get('id', '')})"

@@ -42,7 +42,7 @@ class Debugger(App[None]):
     ENABLE_COMMAND_PALETTE = False
     AUTO_FOCUS = None
     CSS = """
-    #log { width: 52%; height: 100%; border: round $primary; }
+    #log { width: 52%; height: 100%; border: round $primary; text-wrap: nowrap; text-overflow: ellipsis; }
     #right { width: 48%; }
     #state { border: round $primary; height: 2fr; }
     #event { border: round $primary; height: 1fr; }
@@ -51,6 +51,8 @@ class Debugger(App[None]):
     Input.asked { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "keys", "keys"),
+        Binding("q", "quit", "quit"),
         Binding("down,j,n", "by(1)", "next", priority=False),
         Binding("up,k,p", "by(-1)", "back"),
         Binding("pagedown", "by(20)", show=False),
@@ -78,9 +80,7 @@ class Debugger(App[None]):
         Binding("a", "all", "all"),
         Binding("d", "decide", "decide"),
         Binding("x", "debug", "pdb"),
-        Binding("question_mark", "keys", "keys"),
         Binding("escape", "leave", show=False),
-        Binding("q", "quit", "quit"),
     ]
 
     def __init__(self, walk: Walk, said: str = "", debugger: Callable[[Any, Any, Any], str] = debug) -> None:

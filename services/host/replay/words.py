@@ -46,9 +46,9 @@ def read(words: Sequence[str]) -> Wanted:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--step", action="store_true", help="walk event by event")
     parser.add_argument("--bisect", action="store_true")
-    parser.add_argument("--condition", default="", help="the first event at which it broke, as `vm-web-1.state.kind == 'Running'`")
+    parser.add_argument("--condition", default="", help="as `vm-web-1.version < 9`: the first event, or revision, that broke it")
     parser.add_argument("--monotonic", action="store_true", help="once broken it stays so: a few looks will do")
-    parser.add_argument("--good", default="", metavar="REVISION", help="code that decides as was recorded")
+    parser.add_argument("--good", default="", metavar="REVISION", help="code that decides as was recorded, or keeps the condition")
     parser.add_argument("--bad", default="HEAD", metavar="REVISION")
     parser.add_argument("--repository", default="", metavar="FOLDER", help="where the revisions are; here, if nothing is said")
     found = Wanted(**vars(parser.parse_args(list(words))))
@@ -58,10 +58,10 @@ def read(words: Sequence[str]) -> Wanted:
         parser.error("--step is looked at by itself: without --json and --bisect")
     if found.bisect and not (found.condition or found.good):
         parser.error("--bisect looks for an event (say --condition) or for a revision of the code (say --good)")
+    if found.good and not found.bisect:
+        parser.error("a --good revision is one end of those that are looked through: say --bisect")
     if found.condition and not found.bisect:
         parser.error("a --condition is for --bisect: it finds the event at which it broke")
-    if found.bisect and found.condition and found.good:
-        parser.error("one thing at a time: --condition or --good")
     if found.first < 0 or found.last < 0:
         parser.error("positions are numbers from 1 on")
     if not (found.service or found.step or found.condition):
