@@ -15,7 +15,8 @@ import pytest
 from msgspec.structs import replace
 
 from libs.common.log.migrate import migrate
-from libs.common.log.refill import Row, refill
+from libs.common.log.refill import refill
+from libs.common.log.rows import Row
 from libs.common.messages import Recorded, encode
 from libs.past.aslog import Aslog, aslog, packed, read, write
 from libs.past.source import Decided
@@ -131,6 +132,30 @@ def test_windows_are_positions_or_times(ctl: Ctl, dsn: str, tmp_path: Path) -> N
     assert ctl("log", "export", str(there), "--log", dsn).code == 2, "it is there already"
     assert ctl("log", "export", str(tmp_path / "x.tar"), "--log", dsn).code == 2
     assert ctl("log", "export", str(tmp_path / "y.aslog"), "--log", "postgresql://asv_reader@/none?host=/nowhere").code == 4
+
+
+def test_a_file_is_asked_as_a_cluster_is(ctl: Ctl, dsn: str, tmp_path: Path) -> None:
+    file = tmp_path / "out.aslog"
+    assert ctl("log", "export", str(file), "--log", dsn, "--vm", VM).code == 0
+    content = read(file)
+    defined = next(event.position for event in content.events if event.stream == f"vm-{VM}")
+
+    def asked(*words: str) -> Said:
+        return ctl("log", "read", str(file), *words)
+
+    why = asked("why", f"vm/{VM}")
+    assert (why.code, f"vm-{VM}: placed on" in why.out, "its memory is granted" in why.out) == (0, True, True), why
+    lines = asked("timeline", f"vm/{VM}", "--json").json["items"]
+    own = [e.position for e in content.events if e.stream in (f"vm-{VM}", f"devices-{VM}", f"guard-{VM}")]
+    assert [line["position"] for line in lines] == own
+    assert [vm["state"] for vm in asked("vm", "ls", "--json").json] == ["stopped"]
+    assert asked("--", "--at", str(defined - 1), "vm", "ls", "--json").json == []
+    assert f"+ vm/{VM}" in asked("diff", "--from", str(defined - 1), "--to", str(defined)).out
+    assert (asked("vm", "show", "nobody").code, asked("vm", "start", VM).code) == (3, 2)
+    assert asked("--api", "http://127.0.0.1:1", "vm", "ls").code == 2
+    bad = tmp_path / "bad.aslog"
+    _torn(content, bad)
+    assert (ctl("log", "read", str(bad), "vm", "ls").code, ctl("log", "read", "none.aslog", "vm", "ls").code) == (6, 6)
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
