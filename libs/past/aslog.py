@@ -211,7 +211,8 @@ class AslogPast:
 
     async def replay(self, after: int = 0, until: int | None = None) -> AsyncIterator[Sequence[Recorded]]:
         last = self._content.header.last if until is None else until
-        yield [event for event in self._content.events if after < event.position <= last]
+        if found := [event for event in self._content.events if after < event.position <= last]:
+            yield found
 
     async def read_stream(self, stream: str, after: int = 0, limit: int = 1000) -> list[Recorded]:
         return [event for event in self._content.events if event.stream == stream and event.version > after][:limit]

@@ -1,9 +1,10 @@
-"""A past log's contract, over the one in memory and a database's; and that the database's reader cannot write."""
+"""A past log's contract, over the one in memory, a file's and a database's; and that the database's reader cannot write."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 import pytest
@@ -12,9 +13,10 @@ from libs.common.log import EventLog, LogError, Unavailable
 from libs.common.log.memory import MemoryLog
 from libs.common.log.postgres import PostgresLog
 from libs.past import postgres as past_postgres
+from libs.past.aslog import AslogPast, aslog, write
 from libs.past.memory import MemoryPast
 from libs.past.postgres import PostgresPast
-from libs.past.source import Answers, Past
+from libs.past.source import Answers, Decided, Past
 from libs.past.where import open_past
 from tests.contract.test_eventlog import Clock, one, whole
 from tests.servers import Postgres
@@ -25,23 +27,39 @@ class Both(NamedTuple):
     past: Past
 
 
-@pytest.fixture(params=["memory", "postgres"])
+class Filed:
+    """What is in the log, written to a file whenever it is asked for, and read from there."""
+
+    def __init__(self, log: MemoryLog, path: Path) -> None:
+        self._log, self._path = log, path
+
+    def unwritten(self, after_us: int = 0) -> AsyncIterator[Sequence[Decided]]:
+        return cast("AsyncIterator[Sequence[Decided]]", self.__getattr__("unwritten")(after_us))
+
+    def __getattr__(self, name: str) -> Any:
+        events, kept = self._log.read_all_now(0, self._log.head_now().position), self._log.commands_now().items()
+        rows = [Decided(one.answer.position, one.at_us, id, one.stream, one.payload, one.answer.outcome) for id, one in kept]
+        write(self._path, aslog(events, rows, self._log.head_now().incarnation))
+        return getattr(AslogPast.open(self._path), name)
+
+
+@pytest.fixture(params=["memory", "file", "postgres"])
 def dsns(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Of the service and the reader; empty for the one in memory."""
-    if request.param == "memory":
-        return "", ""
+    """Of the service and the reader; for the others what they are."""
+    if request.param != "postgres":
+        return "", request.param
     server: Postgres = request.getfixturevalue("postgres")
     database = request.getfixturevalue("database")
     return server.dsn(database, "asv_service"), server.dsn(database, "asv_reader")
 
 
 @pytest.fixture
-async def both(dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Both]:
+async def both(dsns: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Both]:
     """With commands a few positions at a time."""
     clock = Clock()
     if not dsns[0]:
         memory = MemoryLog(clock)
-        yield Both(memory, MemoryPast(memory))
+        yield Both(memory, MemoryPast(memory) if dsns[1] == "memory" else cast("Past", Filed(memory, tmp_path / "it.aslog")))
         return
     monkeypatch.setattr(past_postgres, "COMMANDS_RANGE", 3)
     log = await PostgresLog.open(dsns[0], clock_us=clock)

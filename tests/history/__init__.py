@@ -1,6 +1,7 @@
 """Logs that earlier code wrote, folded by today's for ever.
 
-    NAME.aslog         the whole log of a story (libs/past/aslog.py): events and recorded commands, as that code wrote them
+    NAME.aslog         the whole log of a story (libs/past/aslog.py): events and recorded commands, as that code wrote them; or
+                       (exported) what `asvctl log export --vm … --anonymize` made of one
     NAME.states.json   by service and stream, the state that that code folded it to
 
 Neither is ever written again. What is compared: every value that the frozen state says is what today's says in the same place;

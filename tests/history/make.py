@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from libs.common.host.core import Host
 from libs.common.messages import Recorded
 from libs.past.aslog import Aslog, aslog, write
+from libs.past.memory import MemoryPast
+from libs.past.slices.cut import cut
+from libs.past.slices.select import Wanted, select
 from libs.past.source import Decided
 from libs.world.play import play
 from libs.world.story import read
@@ -22,6 +27,7 @@ from proto.networks import CreateNetwork, DeleteNetwork, SetNetwork
 from proto.services import SERVICES
 from proto.upcasts import UPCASTS
 from services.host.known import service
+from services.host.slices.app import anonymized
 
 HERE = Path(__file__).parent
 
@@ -54,7 +60,19 @@ def fenced() -> World:
     return play(read(HERE.parent / "scenarios/fence-mute")).world
 
 
+def exported() -> Aslog:
+    """As `asvctl log export --vm vm-0 --anonymize` writes it: a node dies, its VMs start elsewhere, and this is one of them."""
+    past = MemoryPast(play(read(HERE.parent / "scenarios/power-loss")).world.log)
+
+    async def made() -> Aslog:
+        return await cut(past, await select(past, Wanted(vms=("vm-0",))))
+
+    content, _ = anonymized(asyncio.run(made()), b"of the histories".ljust(32))
+    return replace(content, header=replace(content.header, note=(exported.__doc__ or "").strip()))
+
+
 STORIES: dict[str, Callable[[], World]] = {"rebalanced": rebalanced, "fenced": fenced}
+EXPORTS: dict[str, Callable[[], Aslog]] = {"exported": exported}
 
 
 def kept(world: World, note: str) -> Aslog:
@@ -77,15 +95,15 @@ def states(events: tuple[Recorded, ...]) -> dict[str, dict[str, Any]]:
 
 
 def main(words: list[str]) -> int:
-    if len(words) != 1 or words[0] not in STORIES:
-        print(f"python -m tests.history.make {'|'.join(STORIES)}", file=sys.stderr)
+    if len(words) != 1 or words[0] not in STORIES | EXPORTS:
+        print(f"python -m tests.history.make {'|'.join((*STORIES, *EXPORTS))}", file=sys.stderr)
         return 2
-    story = STORIES[words[0]]
     path = HERE / f"{words[0]}.aslog"
     if path.exists():
         print(f"{path} is there: a history is never written again; give the story another name", file=sys.stderr)
         return 1
-    content = kept(story(), (story.__doc__ or "").strip())
+    story = STORIES.get(words[0])
+    content = EXPORTS[words[0]]() if story is None else kept(story(), (story.__doc__ or "").strip())
     write(path, content)
     lines = msgspec.json.format(msgspec.json.encode(states(content.events)), indent=1)
     path.with_suffix(".states.json").write_bytes(lines + b"\n")

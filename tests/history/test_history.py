@@ -11,9 +11,11 @@ import pytest
 
 from libs.common.messages import decode_envelope, decode_reply, tag_of
 from libs.past.aslog import Aslog, read
+from libs.past.slices.sound import sound
 from proto.families import FAMILIES, REGISTRY
 from services.gateway.model import ReadModel
 from services.gateway.why.reading import known
+from services.host.replay.codes import codes
 from tests.history.make import HERE, states
 
 FILES = sorted(HERE.glob("*.aslog"))
@@ -58,6 +60,15 @@ def test_the_gateway_shows_it_and_why_has_a_word_for_each_event(history: tuple[P
         model.apply(event)
         assert known(event).event is not None, event.type
     assert model.position == log.header.last and log.header.whole
+
+
+def test_an_anonymized_export_is_among_them_and_can_be_taken_in() -> None:
+    """Every check of `asvctl log import` still finds it to be one log that this release reads."""
+    exports = [(path, log) for path in FILES if (log := read(path)).header.anonymized]
+    assert exports
+    for path, log in exports:
+        assert log.header.was_last >= log.header.last
+        sound(log, codes(), path.name)
 
 
 def test_its_commands_can_be_read(history: tuple[Path, Aslog]) -> None:

@@ -84,7 +84,12 @@ def test_strings_are_told_by_their_class_and_unknown_ones_are_names() -> None:
     body = {
         "type": "vm_stopped", "vm": "web", "node": "n1", "generation": 1, "cause": "panic", "sentence": "oh", "of_tomorrow": ["x"],
     }  # fmt: skip
-    mapped(VmStopped, body, lambda leaf, text: said.append((leaf, text)) or text)  # type: ignore[func-returns-value]
+
+    def note(leaf: Leaf, text: str) -> str:
+        said.append((leaf, text))
+        return text
+
+    mapped(VmStopped, body, note)
     names = [(Leaf.NAME, "web"), (Leaf.NAME, "n1")]
     assert said == [*names, (Leaf.WORD, "panic"), (Leaf.TEXT, "oh"), (Leaf.NAME, "x")]
     body = {"type": "lease_taken", "node": "n1", "term": 1, "boot_id": "b", "at_us": 1, "pools": ["p"], "address": "h:1"}

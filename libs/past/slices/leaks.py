@@ -14,6 +14,8 @@ from libs.past.slices.names import KEPT
 
 _TOKEN = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.:@+/-]*[A-Za-z0-9]|[A-Za-z0-9]")
 _PART = re.compile(rb"[A-Za-z0-9-]+")
+_OF_A_FILE = re.compile(rb"s\d+-\d+")
+"""by which the code tells files of snapshots apart (`web-disk0.s1-3.qcow2`)"""
 _ANY = re.compile(r"[a-z]{1,3}|\d+")
 """such short words and numbers are in any sentence: of these it is looked only where names stand"""
 
@@ -27,7 +29,8 @@ def leaks(content: Aslog, old: Mapping[str, str], classes: Mapping[str, type[Mes
     left = {name for name in looked if (Leaf.NAME, name) in standing}
     ours = {word for kind in classes.values() for word in words(kind)} | {text for leaf, text in standing if leaf is Leaf.WORD}
     distinct = {name.encode() for name in looked - ours - KEPT if not _ANY.fullmatch(name)}
-    found = {token for data in _bytes(content) for token in _tokens(data) if token in distinct}
+    known = {word.encode() for word in ours}
+    found = {token for data in _bytes(content) for token in _tokens(data, known) if token in distinct}
     return sorted(left | {token.decode() for token in found})
 
 
@@ -46,14 +49,17 @@ def _leaves(content: Aslog, classes: Mapping[str, type[Message]]) -> set[tuple[L
     return found
 
 
-def _tokens(data: bytes) -> Iterator[bytes]:
-    """Whole ones, and their parts: a name within a file's or an address's is found, too."""
+def _tokens(data: bytes, ours: set[bytes]) -> Iterator[bytes]:
+    """Whole ones, and their parts, unless they are words of ours: a name within a file's or an address's is found, too."""
     for match in _TOKEN.finditer(data):
         token = match[0]
         yield token
+        if token in ours:
+            continue
         for part in _PART.finditer(token):
             yield part[0]
-            yield from part[0].split(b"-")
+            if part[0] not in ours and not _OF_A_FILE.fullmatch(part[0]):
+                yield from part[0].split(b"-")
 
 
 def _bytes(content: Aslog) -> Iterator[bytes]:

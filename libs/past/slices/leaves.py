@@ -42,7 +42,8 @@ type Told = Callable[[Leaf, str], str]
 
 
 def mapped(kind: type[msgspec.Struct] | None, body: Any, leaf: Told) -> Any:
-    """The same message (as plain values) with each string as `leaf` has it. kind: its class; None: nobody knows it."""
+    """The same message (as plain values) with each string as `leaf` has it, but for blank ones, which are refused as such.
+    kind: its class; None: nobody knows it."""
     return _mapped(_info(kind) if kind is not None else None, "", "", body, leaf)
 
 
@@ -60,7 +61,7 @@ def _info(kind: Any) -> inspect.Type:
 
 def _mapped(info: inspect.Type | None, owner: str, field: str, value: Any, leaf: Told) -> Any:
     if isinstance(value, str):
-        return leaf(_leaf(info, owner, field, value), value) if value else value
+        return leaf(_leaf(info, owner, field, value), value) if value.strip() else value
     if isinstance(value, bytes):
         return b""  # nothing that is kept holds any but secrets
     found = _of(info, value)

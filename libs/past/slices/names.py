@@ -34,7 +34,7 @@ SHAPES_OF_PARTS = (
     (re.compile(r"()([^:\s]+)(:\d+)"), (0, 2)),  # HOST:PORT
     (re.compile(r"(asv-)([0-9a-f]{8,})()"), (0, 2)),  # a disk's serial
     (re.compile(r"(ssh-[a-z0-9-]+ )(\S+)(.*)", re.DOTALL), (0,)),
-    (re.compile(r"()([^\s/]+?)((?:\.(?:qcow2|raw|img|iso|vars|vmdk|vhdx?|ova|fd|gz))+)"), (0, 2)),  # a file
+    (re.compile(r"()([^\s/]+?)((?:\.(?:s\d+-\d+|qcow2|raw|img|iso|vars|vmdk|vhdx?|ova|fd|gz))+)"), (0, 2)),  # a file, of a snapshot
 )
 """what is made of parts: the second is renamed, of the others those that are named are kept"""
 

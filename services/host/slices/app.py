@@ -13,7 +13,8 @@ import msgspec
 from msgspec.structs import replace
 
 from libs.common.log import LogError, Unavailable
-from libs.common.log.refill import NotEmpty, Row, refill
+from libs.common.log.refill import NotEmpty, refill
+from libs.common.log.rows import Row
 from libs.past.aslog import Aslog, AslogPast, BadAslog, write
 from libs.past.aslog import read as read_file
 from libs.past.replaying import BadRange, redecide
