@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from libs.common.messages import NodeId
 from libs.memory.promise import charged_mib, guaranteed_mib, ratio_pct
@@ -50,6 +51,8 @@ class Share:
 @dataclass(slots=True)
 class NodeView:
     """A node in the views. VMs are counted from the choice of the node until the end of the process was seen."""
+
+    NOT_OF_LOG: ClassVar = frozenset({"heard_us", "load", "cells_free_mib", "waits", "told", "pool_rooms"})
 
     reported: NodeReported | None = None
     cordoned: bool = False

@@ -68,6 +68,8 @@ class Views(_Derived):
     joined, in that order. owners: of each defined VM, project and owner. rules: what is set for placement. at: the node of
     each VM that runs and is not being stopped; moves: the migrations that are not over."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"hints"})
+
     nodes: dict[str, NodeView] = field(default_factory=dict)
     vms: dict[str, VmDefined] = field(default_factory=dict)
     starts: dict[str, VmStartRequested] = field(default_factory=dict)
