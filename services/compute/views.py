@@ -68,8 +68,6 @@ class Views(_Derived):
     joined, in that order. owners: of each defined VM, project and owner. rules: what is set for placement. at: the node of
     each VM that runs and is not being stopped; moves: the migrations that are not over."""
 
-    NOT_OF_LOG: ClassVar = frozenset({"hints"})
-
     nodes: dict[str, NodeView] = field(default_factory=dict)
     vms: dict[str, VmDefined] = field(default_factory=dict)
     starts: dict[str, VmStartRequested] = field(default_factory=dict)
@@ -351,6 +349,7 @@ class Views(_Derived):
         VmStopRequested: _stopping,
     }
     PARTS: ClassVar[tuple[str, ...]] = ("balance", "plans", "stilled", "bare")
+    NOT_OF_LOG: ClassVar = frozenset({"hints"})
 
     def unheard(self, incarnation: int) -> tuple[str, ...]:
         """Nodes that have not told what they run since the log began this incarnation, by name. Not before the views have come to
@@ -390,9 +389,7 @@ def share_of(wanted: VmDefined) -> Share:
 
 def _share(vcpus: int, allotment: Allotment, promise: Promise) -> Share:
     wish = allotment
-    return Share(
-        vcpus, wish.cpu_reserved_pct, wish.together, wish.apart, promise.priority, guaranteed_mib(promise)
-    )
+    return Share(vcpus, wish.cpu_reserved_pct, wish.together, wish.apart, promise.priority, guaranteed_mib(promise))
 
 
 def _owner(recorded: Recorded) -> str:
