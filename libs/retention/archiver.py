@@ -37,6 +37,7 @@ select c.relname, pg_get_expr(c.relpartbound, c.oid), i.inhdetachpending
 from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'asv.events'::regclass
 """
 TIME = "select at_us from asv.events where position = $1"
+FOLDER_MODE = 0o750
 TIDY_ROWS = 20_000
 """rows that are deleted at once"""
 OLD_COMMANDS = """
@@ -89,8 +90,9 @@ class Archiver:
         try:
             return await self._run(policy, needed, now_us)
         except (*LOST, asyncpg.PostgresError) as error:
-            if isinstance(error, OSError) and error.filename:
-                raise NotArchived(f"{error.filename}: {error.strerror}; nothing more was taken away") from error
+            if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+                said = f"{error.filename or self._folder} cannot be written: {error.strerror}"
+                raise NotArchived(f"{said}; nothing more was taken away, and the next run goes on from there") from error
             raise Unavailable(f"archive: the database was lost ({error}); run it again, it goes on from there") from error
 
     async def policy(self) -> Policy:
@@ -147,7 +149,7 @@ class Archiver:
         before = shelf.rows[-1] if shelf.rows else None
         if partition.first != shelf.last + 1:
             raise NotArchived(f"positions {shelf.last + 1} to {partition.first - 1} are in no archive and in no partition")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         self._step("write", partition.name)
         made = await make(self._connection, partition, before, self._folder / f".{partition.name}.new", now_us)
         try:

@@ -1,13 +1,13 @@
 """The log folded from zero, and held against what others say its streams are like: running services, and stored snapshots.
 
 Of a stream and its version there is one state. So each is compared as the folding comes by that version, wherever its service or
-snapshot was meanwhile with other streams.
+snapshot was meanwhile with other streams. Views are of one position: those of a snapshot are compared as the folding is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,7 @@ from libs.common.log import Snapshot
 from libs.common.messages import Recorded
 from libs.common.registry import TooNew, UnknownType
 from libs.verify import Fault
+from libs.verify.views import compared
 
 ALL = 2**62
 """a position behind all: views have reacted to everything"""
@@ -25,12 +26,13 @@ ALL = 2**62
 
 class Claim(NamedTuple):
     """who: `compute, live`; what it says of the streams of a service: their versions and digests. position: streams that began up
-    to there must be among them."""
+    to there must be among them. views: as they were there; None: it says nothing of them."""
 
     who: str
     service: str
     position: int
     streams: Mapping[str, tuple[int, bytes]]
+    views: Any = None
 
 
 class States:
@@ -47,6 +49,10 @@ class States:
         for claim in self._claims:
             for stream, (version, digest) in claim.streams.items():
                 self._wanted.setdefault(stream, []).append((version, digest, claim.who))
+        self._views: dict[int, list[Claim]] = {}
+        for claim in self._claims:
+            if claim.views is not None:
+                self._views.setdefault(claim.position, []).append(claim)
         self._begun: dict[str, int] = {}
         self._broken = False
 
@@ -58,7 +64,8 @@ class States:
         latest = {records[n].stream: n for n in due}
         if latest:  # is the stream changed once more among these? Then it has to be looked at in between
             latest = {recorded.stream: n for n, recorded in enumerate(records) if recorded.stream in latest}
-        cuts = sorted({n + 1 for n in due if latest[records[n].stream] != n} | {len(records)})
+        pictures = {n + 1 for n, recorded in enumerate(records) if recorded.position in self._views} if self._views else set()
+        cuts = sorted({n + 1 for n in due if latest[records[n].stream] != n} | pictures | {len(records)})
         start = 0
         try:
             for cut in cuts:
@@ -66,6 +73,8 @@ class States:
                 for n in due:
                     if start <= n < cut:
                         self._compare(records[n])
+                for claim in self._views.pop(records[cut - 1].position, ()) if cut in pictures else ():
+                    self._compare_views(claim)
                 start = cut
         except (UnknownType, TooNew, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             self._broken = True
@@ -89,6 +98,11 @@ class States:
                 self.faults.append(Fault(f"stream {recorded.stream}", f"in {who} {said}"))
         if rest:
             self._wanted[recorded.stream] = rest
+
+    def _compare_views(self, claim: Claim) -> None:
+        host = next(host for host in self._hosts if host.service.name == claim.service)
+        self.compared += 1
+        self.faults += compared(claim.who, claim.position, claim.views, host.views)
 
     def finish(self) -> None:
         """The log is at its end."""
@@ -118,4 +132,4 @@ def of_snapshot(host: Host, snapshot: Snapshot) -> Claim | None:
         raise ValueError(f"cannot be read: {type(error).__name__}: {error}") from error
     streams = {name: (slot.version, digests.digest(slot.state)) for name, slot in host.slots.items()}
     who = f"{host.service.name}'s snapshot at {snapshot.position}"
-    return Claim(who, host.service.name, snapshot.position, streams)
+    return Claim(who, host.service.name, snapshot.position, streams, host.views)

@@ -105,7 +105,7 @@ async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool
             _whole((await evidence.start(0)).position)
             from services.cli import log_deep  # all services' code, for this alone
 
-            readers.append(await log_deep.states(evidence, live, notes))
+            readers += await log_deep.readers(evidence, live, notes)
         report = await prove(evidence, max(part.after - 1, 0), part.until, readers)
         report.notes += notes
         for one in held:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import msgspec
 
@@ -51,6 +52,8 @@ class Share(msgspec.Struct, frozen=True, gc=False):
 @dataclass(slots=True)
 class NodeView:
     """A node in the views. VMs are counted from the choice of the node until the end of the process was seen."""
+
+    NOT_OF_LOG: ClassVar = frozenset({"heard_us", "load", "cells_free_mib", "waits", "told", "pool_rooms"})
 
     reported: NodeReported | None = None
     cordoned: bool = False

@@ -51,6 +51,8 @@ class PlanViews:
     """needs: of every VM that was started, by name; where: its node, while it runs. cells_mib: the sizes of a node's cells;
     promised_mib: what its ledger may promise."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"heard"})
+
     cpus: dict[str, NodeCpus] = field(default_factory=dict)
     needs: dict[str, VmNeeds] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)

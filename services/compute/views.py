@@ -263,6 +263,7 @@ class Views(_Derived):
         VmStopRequested: _stopping,
     }
     PARTS: ClassVar[tuple[str, ...]] = ("balance", "plans", "stilled", "bare")
+    NOT_OF_LOG: ClassVar = frozenset({"hints"})
 
     def unheard(self, incarnation: int) -> tuple[str, ...]:
         """Nodes that have not told what they run since the log began this incarnation, by name. Not before the views have come to

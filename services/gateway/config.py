@@ -23,6 +23,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     pools             NAME=PATH, comma-separated: where uploaded images go
     ready             a file that is touched once the gateway serves
     secrets_key       the key file by which passwords of fence devices are kept (made where it is missing); ha has the same
+    log_archive       the folder of archived events, where it is not the one they were written to
     admin_token_file  where the first admin token is written when there is none yet; empty: nowhere
     """
 
@@ -41,6 +42,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     ready: Path | None = None
     admin_token_file: Path | None = None
     secrets_key: Path | None = None
+    log_archive: Path | None = None
     log_level: str = "INFO"
     upload_bytes_max: int = 64 * 1024**3
     otlp_endpoint: str = ""

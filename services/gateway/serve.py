@@ -66,7 +66,7 @@ async def run(config: GatewayConfig) -> None:
     sock = _bound(*config.address())
     credentials = Credentials.load(config.nats_creds, config.name) if config.nats_creds else None
     bus = await NatsBus.connect(config.nats_url, credentials, name=config.name)
-    log = await PostgresLog.open(config.postgres_dsn)
+    log = await PostgresLog.open(config.postgres_dsn, archive=config.log_archive)
     tokens = PostgresTokens(config.postgres_dsn)
     secrets = OwnSecrets(config.postgres_dsn, config.secrets_key, make=True) if config.secrets_key else None
     blobs = PostgresBlobs(config.postgres_dsn, clock.now_us)

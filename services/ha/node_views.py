@@ -75,6 +75,8 @@ class NodeViews:
     """version: changes with the members. leases: epoch and boot of each node's lease; pools: by which it may renew that. names: of
     pools, by their words. cordoned: by people; drained: by policy, for a network that was lost."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"heard", "now_us"})
+
     members: dict[str, MemberView] = field(default_factory=dict)
     version: int = 0
     leases: dict[str, tuple[int, str]] = field(default_factory=dict)

@@ -47,6 +47,8 @@ class ReserveViews(_Derived):
     """known: what each VM was last promised. stale: something changed since `plan` was made.
     chosen: the last that was decided."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"stale", "plan"})
+
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     known: dict[str, Promise] = field(default_factory=dict)
     cordoned: set[str] = field(default_factory=set)

@@ -86,6 +86,8 @@ class NodeVitals:
 
 @dataclass(slots=True)
 class VitalsViews:
+    NOT_OF_LOG: ClassVar = frozenset({"nodes"})
+
     wards: dict[str, Ward] = field(default_factory=dict)
     nodes: dict[str, NodeVitals] = field(default_factory=dict)
     guards: dict[str, Guard] = field(default_factory=dict)

@@ -52,7 +52,7 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     telemetry.start(name, config.otlp_endpoint, config.trace_ratio)
     credentials = Credentials.load(config.nats_creds, name) if config.nats_creds else None
     bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=name)
-    events = await PostgresLog.open(config.postgres_dsn)
+    events = await PostgresLog.open(config.postgres_dsn, archive=config.log_archive)
     _count(events)
     clock = SystemClock()
     runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if RELAY in names else []

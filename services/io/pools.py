@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from msgspec.structs import replace
 
@@ -60,6 +61,8 @@ class Seen:
 class PoolViews:
     """rules: by name. provisioned: virtual sizes of all disks, by the pool's word (by its name where a disk does not say it);
     disks: the same by VM, with the files. seen: by node, from telemetry."""
+
+    NOT_OF_LOG: ClassVar = frozenset({"seen"})
 
     rules: dict[str, PoolRules] = field(default_factory=dict)
     provisioned: dict[str, int] = field(default_factory=dict)

@@ -72,6 +72,8 @@ _decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
 
 @dataclass(slots=True)
 class NodeView:
+    NOT_OF_LOG: ClassVar = frozenset({"heard_us"})
+
     pools: tuple[str, ...] = ()
     pool_ids: dict[str, str] = field(default_factory=dict)
     heard_us: int = 0

@@ -31,6 +31,8 @@ _decode_beat = msgspec.msgpack.Decoder(MemoryBeat).decode
 
 @dataclass(slots=True)
 class VmView:
+    NOT_OF_LOG: ClassVar = frozenset({"window"})
+
     generation: int
     promise: Promise
     window: Window = field(default_factory=Window)
@@ -38,6 +40,8 @@ class VmView:
 
 @dataclass(slots=True)
 class NodeView:
+    NOT_OF_LOG: ClassVar = frozenset({"beat", "heard_us", "short_us", "forecast_mib", "forecast_us", "fall_mib"})
+
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     capacity_mib: int = 0
     vms: dict[str, VmView] = field(default_factory=dict)

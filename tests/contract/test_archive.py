@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from libs.common.log import LogError
+from libs.common.log import replay as replaying
 from libs.common.log.archive import BadArchive
 from libs.common.log.archive.file import Archive
 from libs.common.log.postgres import PostgresLog
@@ -20,6 +21,7 @@ from libs.retention import NotArchived
 from libs.retention.archiver import Archiver
 from libs.retention.policy import Policy
 from libs.verify.archived import Files
+from libs.verify.postgres import PostgresEvidence
 from libs.verify.verify import verify
 from tests.contract.archive_rig import (
     NO_COMMANDS,
@@ -185,6 +187,32 @@ async def test_nobody_waits_for_a_run_and_one_that_ended_within_the_detaching_is
     assert not await rig.owner.fetchval("select bool_or(inhdetachpending) from pg_inherits")
     assert await read(rig.service, rig.reader) == found
     assert (await verified(rig.reader)).faults == []
+
+
+async def test_what_is_archived_while_one_reads_is_read_on_from_its_file(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaying, "RANGE", 50)
+    log = await PostgresLog.open(rig.service)
+    records = log.replay()
+    found = list(await anext(records))
+    await archive(rig.admin, rig.folder)
+    async for chunk in records:
+        found += chunk
+    await log.close()
+    assert found == rig.before.events
+
+
+async def test_nothing_is_taken_away_while_somebody_verifies(rig: Rig) -> None:
+    evidence = await PostgresEvidence.open(rig.reader)
+    run = asyncio.create_task(archive(rig.admin, rig.folder))
+    async with asyncio.timeout(20):
+        while not await rig.owner.fetchval("select count(*) from pg_locks where locktype = 'advisory' and not granted"):
+            assert not run.done(), run.result()
+            await asyncio.sleep(0)
+    report = await verify(evidence)
+    assert (report.faults, report.events) == ([], len(rig.before.events))
+    assert (await partitions(rig))[0] == "events_1"
+    await evidence.close()
+    assert len((await run).archived) >= 3
 
 
 async def test_what_would_need_the_archive_soon_holds_it_up(rig: Rig) -> None:

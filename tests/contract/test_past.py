@@ -134,7 +134,7 @@ async def test_an_empty_log_has_no_past(both: Both) -> None:
     assert await commands(both.past) == []
 
 
-TABLES = ("events", "log_head", "log_batches", "stream_heads", "commands", "consumers", "snapshots")
+TABLES = ("events", "log_head", "log_batches", "stream_heads", "commands", "consumers", "snapshots", "archives", "retention")
 SELECT = "select * from asv.{} limit 1"
 STATEMENTS = ("delete from asv.{}", "insert into asv.{} default values", "truncate asv.{}")
 SECRET = ("secrets", "tokens", "join_tokens", "blobs")

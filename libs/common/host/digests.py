@@ -1,8 +1,8 @@
 """What a service's streams are like, in digests: the answer to `query.<service>.digests`, for whoever folds the log to compare.
 
 Each stream stands for itself, with its version: a service goes on deciding while it is asked page by page, and each page is still
-right, as of one stream and version there is only one state (docs/decisions/0037-integrity.md). Views are not in it: much of them is
-telemetry, of which the log knows nothing.
+right, as of one stream and version there is only one state (docs/decisions/0037-integrity.md). Views are not in it: they are
+of one position, and are compared as snapshots have them (libs/verify/states.py).
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ from libs.common.messages import Command, Message, NodeId, Recorded
 
 
 class Views(Protocol):
-    """A read model, folded from the log: a dataclass whose fields msgspec can write and read, as it goes into snapshots."""
+    """A read model, folded from the log: a dataclass whose fields msgspec can write and read, as it goes into snapshots. What
+    telemetry or the clock fills of it, or of a part of it, is named in its NOT_OF_LOG: all else has to be what the log gives
+    (libs/verify/views.py)."""
 
     def apply(self, recorded: Recorded, event: Any) -> None: ...
 

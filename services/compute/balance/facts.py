@@ -96,6 +96,8 @@ class Guest:
 
 @dataclass(slots=True)
 class BalanceViews:
+    NOT_OF_LOG: ClassVar = frozenset({"demand"})
+
     places: dict[str, Place] = field(default_factory=dict)
     guests: dict[str, Guest] = field(default_factory=dict)
     demand: dict[str, Smoothed] = field(default_factory=dict)

@@ -1,5 +1,5 @@
 """`python -m services.gateway.past`: makes the snapshots of the views that are to be kept (fill.py). ASV_POSTGRES_DSN names the
-log."""
+log, ASV_LOG_ARCHIVE the folder of its archives, where they moved."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 from libs.common import loop
 from libs.common.log import LogError
 from libs.common.log.postgres import PostgresLog
+from libs.past.where import archive_folder
 from services.gateway.past.fill import fill
 from services.gateway.past.store_postgres import PostgresKept
 
 
 async def run(dsn: str) -> int:
     """Raises LogError."""
-    log = await PostgresLog.open(dsn)
+    log = await PostgresLog.open(dsn, archive=archive_folder())
     try:
         return await fill(log, PostgresKept(dsn))
     finally:

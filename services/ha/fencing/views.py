@@ -65,6 +65,8 @@ class FenceViews:
     off: the boot in which a node was, when its device said that it is off. term: the grantor's, as the log has it. version:
     changes with the devices. waiting: nodes whose device is to be asked something, now or soon."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"spoke", "boots", "off"})
+
     fences: dict[str, Fence] = field(default_factory=dict)
     drivers: dict[str, str] = field(default_factory=dict)
     machines: dict[str, str] = field(default_factory=dict)

@@ -29,6 +29,8 @@ from libs.common.messages import Recorded
 MAGIC, END = b"asv.arc\n", b"asv.end\n"
 FORMAT = 1
 ENDING = ".asvarc"
+MODE = 0o640
+"""of a file: requests of users are in it"""
 LEVEL = 3
 FRAME_ROWS = 2048
 FRAME_DIGEST_BYTES = 16
@@ -84,7 +86,7 @@ class Making:
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
         self.path = path
-        self._out = path.open("wb")
+        self._out = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE), "wb")
         self._out.write(MAGIC)
         self._frames: list[Frame] = []
         self._streams: dict[str, Indexed] = {}
