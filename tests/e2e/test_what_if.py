@@ -27,8 +27,8 @@ VMS = {
 """Where each begins, and with which options. db-2 may not come to db-1; for the others there is more room on n1."""
 
 BUSY_S = 0.3
-"""what a machine that has other work adds: no process of the simulated world is ever late. How much longer than any before it a start
-took, as all three came at once, is allowed for beside that"""
+"""what a machine that has other work adds: no process of the simulated world is ever late. By how much a start took longer than any
+before it, as all three came at once, is allowed for beside that"""
 
 
 @pytest.fixture(scope="module")
