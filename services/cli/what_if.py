@@ -13,7 +13,7 @@ import typer
 
 from services.cli import show
 from services.cli.failure import REFUSED, UNREACHABLE, USAGE, Failure
-from services.cli.session import AsJson, wants_json
+from services.cli.session import SESSION, AsJson, wants_json
 from services.cli.where import find_log
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,9 @@ def what_if(
     add: Annotated[list[str] | None, typer.Option(metavar="NUMBERxVM", help="So many VMs more like that one: 20xweb.")] = None,
     policy: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Other settings (TOML, docs/what-if.md).")] = None,
     remove_memory: Annotated[list[str] | None, typer.Option(metavar="NODE=SIZE", help="It has so much less: n1=64GiB.")] = None,
-    at: Annotated[str, typer.Option(metavar="NOW|TIME|POSITION", help="From when on.")] = "now",
+    at: Annotated[
+        str, typer.Option(metavar="NOW|TIME|POSITION", help="From when on; before `what-if` it means the same. Default: now.")
+    ] = "",
     compare: Annotated[
         str | None, typer.Option(metavar="WORDS", help="Another variant, in quotes, beside it; '' does nothing.")
     ] = None,
@@ -43,7 +45,7 @@ def what_if(
     """What would become of the cluster: what would be restarted where and when, what would not fit and why, what would move."""
     given = (("--kill", kill), ("--add", add), ("--policy", policy), ("--remove-memory", remove_memory))
     words = [word for option, values in given for value in values or () for word in (option, value)]
-    words += ["--at", at, "--tries", str(tries), *(["--compare", compare] if compare is not None else [])]
+    words += ["--at", at or SESSION.at or "now", "--tries", str(tries), *(["--compare", compare] if compare is not None else [])]
     words += ["--lived", lived] if lived else []
     words += ["--json"] if wants_json() else []
     found = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]

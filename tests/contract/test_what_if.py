@@ -80,7 +80,7 @@ def test_it_answers_from_a_database(recorded: Recorded, capsys: pytest.CaptureFi
     killed, nothing = json.loads(capsys.readouterr().out)
     assert {start["vm"] for start in killed["starts"]} == {"vm-0", "vm-4"} and killed["fault"] == ""
     assert nothing["starts"] == [] and nothing["variant"] == ""
-    assert run([*words, clock_of(recorded.when_us)]) == 0
+    assert run(["--at", clock_of(recorded.when_us), *words[:-1]]) == 0
     assert json.loads(capsys.readouterr().out) == killed, "the time of that position is not that position"
     assert run(["what-if", "--add", "2xvm-1", "--remove-memory", "n1=1GiB", "--tries", "1", "--log", recorded.dsn]) == 0
     said = capsys.readouterr().out
