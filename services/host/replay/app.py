@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from libs.common.log import LogError, Unavailable
 from libs.past.condition import BadCondition
-from libs.past.replaying import BadRange, redecide
+from libs.past.replaying import BadRange, bounds, redecide
 from libs.past.source import Past
 from libs.past.where import open_past
 from libs.past.written import Unreadable
 from services.host.replay import breaking, revisions, stepper, tell
 from services.host.replay.codes import code
+from services.host.replay.parts import in_parts, parts_for
 from services.host.replay.words import AWAY, DIFFERS, SAME, UNREADABLE, USAGE, Wanted, read
 
 
@@ -28,9 +29,12 @@ async def opened(log: str) -> Past:
 async def replay(wanted: Wanted) -> int:
     past = await opened(wanted.log)
     try:
-        found = await redecide(past, code(wanted.service), wanted.first, wanted.last)
+        _, last = await bounds(past, wanted.first, wanted.last)
+        of = wanted.parts or parts_for(last)
+        found = await redecide(past, code(wanted.service), wanted.first, wanted.last) if of == 1 else None
     finally:
         await past.close()
+    found = found or await asyncio.to_thread(in_parts, wanted, of)
     print(tell.as_json(wanted.service, found) if wanted.json else "\n".join(tell.lines(wanted.service, found)))
     return SAME if found.difference is None else DIFFERS
 
