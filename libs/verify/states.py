@@ -13,9 +13,10 @@ import msgspec
 
 from libs.common.host import digests, snapshots
 from libs.common.host.core import Host
+from libs.common.host.folding import Folding
 from libs.common.log import Snapshot
 from libs.common.messages import Recorded
-from libs.common.registry import UnknownType
+from libs.common.registry import TooNew, UnknownType
 from libs.verify import Fault
 
 ALL = 2**62
@@ -39,6 +40,7 @@ class States:
         self.faults: list[Fault] = []
         self.compared = 0
         self._hosts = hosts
+        self._folding = Folding(hosts, [ALL] * len(hosts))
         self._by_kind = {decider.kind: host for host in hosts for decider in host.service.deciders}
         self._claims = list(claims)
         self._wanted: dict[str, list[tuple[int, bytes, str]]] = {}
@@ -60,22 +62,18 @@ class States:
         start = 0
         try:
             for cut in cuts:
-                self._fold(records[start:cut])
+                self._folding.fold(records[start:cut])
                 for n in due:
                     if start <= n < cut:
                         self._compare(records[n])
                 start = cut
-        except (UnknownType, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        except (UnknownType, TooNew, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             self._broken = True
             said = f"cannot be folded: {type(error).__name__}: {error}; states from there on were not compared"
             self.faults.append(Fault(f"position {records[start].position}", f"or one of those behind it {said}"))
 
     def _is_due(self, recorded: Recorded) -> bool:
         return any(version == recorded.version for version, _, _ in self._wanted[recorded.stream])
-
-    def _fold(self, records: Sequence[Recorded]) -> None:
-        for host in self._hosts:
-            host.fold(records, ALL)
 
     def _compare(self, recorded: Recorded) -> None:
         host = self._by_kind.get(recorded.stream.partition("-")[0])
