@@ -8,7 +8,8 @@ replay_redecide  redecide_per_s
 replay_verify    verify_per_s, verify_deep_per_s
 replay_chain     chain_cost_pct
 
-The first two and the verification look at one log of mixed events that the services' own deciders made (replay_log), in one Postgres.
+The first two and the verification look at one log of mixed events that the services' own deciders made (replay_log), in one
+Postgres.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def test_what_is_missing_is_made_what_is_too_many_goes_and_other_code_counts_for
         at_80 = await store.nearest(119, snapshot.schema())
         assert at_80 is not None and at_80.position == 80
         parts = kept.parts_of(at_80)
-        assert {name: msgspec.to_builtins(kept.view(name, parts), order="deterministic") for name in kept.PARTS} == views(read_up_to(80))
+        read = {name: msgspec.to_builtins(kept.view(name, parts), order="deterministic") for name in kept.PARTS}
+        assert read == views(read_up_to(80))
         await fill(log(), store, every=40, kept_max=3)
         assert len(await store.positions(snapshot.schema())) <= 3
 

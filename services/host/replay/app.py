@@ -31,10 +31,12 @@ async def replay(wanted: Wanted) -> int:
     try:
         _, last = await bounds(past, wanted.first, wanted.last)
         of = wanted.parts or parts_for(last)
-        found = await redecide(past, code(wanted.service), wanted.first, wanted.last) if of == 1 else None
+        if of > 1:
+            found = await asyncio.to_thread(in_parts, wanted, of)
+        else:
+            found = await redecide(past, code(wanted.service), wanted.first, wanted.last)
     finally:
         await past.close()
-    found = found or await asyncio.to_thread(in_parts, wanted, of)
     print(tell.as_json(wanted.service, found) if wanted.json else "\n".join(tell.lines(wanted.service, found)))
     return SAME if found.difference is None else DIFFERS
 

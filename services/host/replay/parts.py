@@ -1,5 +1,5 @@
-"""A long log decided again on several cores: each process reads it whole, and decides the streams of its part. Streams do not know of
-each other, so all parts together decide what one would; the first difference is the earliest of theirs."""
+"""A long log decided again on several cores: each process reads it whole, and decides the streams of its part. Streams do not know
+of each other, so all parts together decide what one would; the first difference is the earliest of theirs."""
 
 from __future__ import annotations
 

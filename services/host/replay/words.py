@@ -21,7 +21,8 @@ SAME, DIFFERS, USAGE, AWAY, UNREADABLE = 0, 1, 2, 4, 6
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """first, last: positions, 0 where none is said. parts: processes, 0: as many as it is worth. good, bad: revisions between which the code is bisected."""
+    """first, last: positions, 0 where none is said. parts: processes, 0: as many as it is worth.
+    good, bad: revisions between which the code is bisected."""
 
     log: str
     service: str
