@@ -39,8 +39,8 @@ async def bounds(past: Past, first: int = 0, last: int = 0) -> tuple[int, int]:
 
 
 async def redecide(past: Past, code: Code, first: int = 0, last: int = 0, part: Part = WHOLE) -> Replayed:
-    """Decides what was decided from `first` to `last`, up to the first difference; part: of which streams. Raises BadRange, LogError,
-    Unreadable, and ValueError (a hole, two logs in one)."""
+    """Decides what was decided from `first` to `last`, up to the first difference; part: of which streams. Raises BadRange,
+    LogError, Unreadable, and ValueError (a hole, two logs in one)."""
     first, last = await bounds(past, first, last)
     redecider = Redecider(code, first, part)
     decided = _Ahead(past.commands(first - 1, last))

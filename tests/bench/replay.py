@@ -26,7 +26,7 @@ from tests.bench.common import Options, report
 from tests.bench.replay_log import WORLDS, Bench, fill, templates
 from tests.servers import Postgres
 
-EVENTS, EVENTS_QUICK = 1_000_000, 300_000
+EVENTS, EVENTS_QUICK = 1_000_000, 200_000
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "rebuild": replay_rebuild.figures,
