@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from zlib import crc32
 
+from libs.common.decider import Decider
 from libs.common.host.versions import FINALIZED
 from libs.common.messages import Recorded, encode
 from libs.past.deciding import Code, Produced, Slot
@@ -19,17 +22,33 @@ from libs.past.difference import Counts, Difference, difference
 from libs.past.source import Decided
 
 
+class Part(NamedTuple):
+    """Of the streams: each is in one of `of` parts. Streams do not know of each other, so parts can be decided side by side."""
+
+    number: int
+    of: int
+
+    def has(self, stream: str) -> bool:
+        return self.of == 1 or crc32(stream.encode()) % self.of == self.number
+
+
+WHOLE = Part(0, 1)
+NEW = Slot("", Decider("", (), (), None, lambda command: "", None, lambda command, state: (), lambda state, event: state), None)
+"""in place of a slot: the stream was not met yet"""
+
+
 class Redecider:
     """`hear` commands that wrote events in the order of their positions, those that wrote none in the order of their times, each
     before the events that they go with; then `take` those. first: what was decided before this position is folded only. whole: are
     all positions there? Of a slice only the versions of streams say whether something is missing."""
 
-    def __init__(self, code: Code, first: int = 1, whole: bool = True) -> None:
+    def __init__(self, code: Code, first: int = 1, part: Part = WHOLE, whole: bool = True) -> None:
         self.code = code
         self.whole = whole
+        self._part = part
         self.counts = Counts()
         self.slots: dict[str, Slot | None] = {}
-        """None: a stream of another service"""
+        """None: a stream of another service, or not of this part"""
         self.first = first
         self._decided: deque[Decided] = deque()
         self._left: Sequence[Recorded] = ()
@@ -59,26 +78,41 @@ class Redecider:
         Unreadable, and ValueError for a hole in the events."""
         if self._left:
             records, self._left = [*self._left, *records], ()
+        self._gapless(records)
         at, end, slots, unknown = 0, len(records), self.slots, self._slot
         while at < end:
             recorded = records[at]
-            if recorded.position != self._next:
-                self._skips(recorded)
+            slot = slots.get(recorded.stream, NEW)
+            if slot is NEW:
+                slot = unknown(recorded.stream)
             if recorded.type == FINALIZED:
                 self.code.hear(recorded)
-            stream, count = recorded.stream, 1
-            if (slot := slots[stream] if stream in slots else unknown(stream)) is not None:
-                found, count = self._own(slot, records, at)
-                if found is not None:
-                    return found
-                if not count:  # the rest of its command's events is in the next chunk
-                    self._left = records[at:]
-                    return None
-                if slot.eventless and (found := self._ripe(slot)) is not None:
-                    return found
+            if slot is None:
+                at += 1
+                continue
+            self._next = recorded.position
+            found, count = self._own(slot, records, at)
+            if found is not None:
+                return found
+            if not count:  # the rest of its command's events is in the next chunk
+                self._left = records[at:]
+                return None
+            if slot.eventless and (found := self._ripe(slot)) is not None:
+                return found
             at += count
-            self._next += count
+        if records:
+            self._next = records[-1].position + 1
         return None
+
+    def _gapless(self, records: Sequence[Recorded]) -> None:
+        """Raises ValueError for a hole; in a slice, for what is not in order."""
+        if [recorded.position for recorded in records] == list(range(self._next, self._next + len(records))):
+            return
+        expected = self._next
+        for recorded in records:
+            if recorded.position < expected or (self.whole and recorded.position > expected):
+                raise ValueError(f"the log has a gap: event {expected} is missing, {recorded.position} comes next")
+            expected = recorded.position + 1
 
     def end(self) -> Difference | None:
         """There are no more events. A command some of whose events are beyond the end is not decided."""
@@ -92,16 +126,10 @@ class Redecider:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _slot(self, stream: str) -> Slot | None:
-        try:
-            return self.slots[stream]
-        except KeyError:
-            slot = self.slots[stream] = self.code.slot(stream)
-            return slot
-
-    def _skips(self, recorded: Recorded) -> None:
-        if self.whole or recorded.position < self._next:
-            raise ValueError(f"the log has a gap: event {self._next} is missing, {recorded.position} comes next")
-        self._next = recorded.position
+        slot = self.slots.get(stream, NEW)
+        if slot is NEW:
+            slot = self.slots[stream] = self.code.slot(stream) if self._part.has(stream) else None
+        return slot
 
     def _own(self, slot: Slot, records: Sequence[Recorded], at: int) -> tuple[Difference | None, int]:
         """An own stream's next event, with those of the same command: what differs, and how many they are (0: not all are here)."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from libs.past.deciding import Code
 from libs.past.difference import Counts, Difference
-from libs.past.redecide import Redecider
+from libs.past.redecide import WHOLE, Part, Redecider
 from libs.past.source import Answers, Decided, Past, Sliced
 
 
@@ -43,11 +43,11 @@ async def bounds(past: Past, first: int = 0, last: int = 0) -> tuple[int, int]:
     return first or 1, last or head
 
 
-async def redecide(past: Past, code: Code, first: int = 0, last: int = 0) -> Replayed:
-    """Decides what was decided from `first` to `last`, up to the first difference. Raises BadRange, LogError, Unreadable, and
-    ValueError (a hole, two logs in one)."""
+async def redecide(past: Past, code: Code, first: int = 0, last: int = 0, part: Part = WHOLE) -> Replayed:
+    """Decides what was decided from `first` to `last`, up to the first difference; part: of which streams. Raises BadRange,
+    LogError, Unreadable, and ValueError (a hole, two logs in one)."""
     first, last = await bounds(past, first, last)
-    redecider = Redecider(code, first, whole=is_whole(past))
+    redecider = Redecider(code, first, part, is_whole(past))
     decided = _Ahead(past.commands(first - 1, last))
     answers = _Ahead(past.unwritten()) if isinstance(past, Answers) else None
     since_us = -1

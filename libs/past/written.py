@@ -25,6 +25,10 @@ class Unreadable(Exception):
         super().__init__(f"{sentence}; {remedy}")
         self.sentence, self.remedy = sentence, remedy
 
+    def __reduce__(self) -> tuple[type[Unreadable], tuple[str, str]]:
+        """So that another process can be told."""
+        return Unreadable, (self.sentence, self.remedy)
+
 
 class Shown(msgspec.Struct, frozen=True):
     """An event for people: its type, its version, its fields."""

@@ -28,11 +28,12 @@ def replay(
     good: Annotated[str, typer.Option(metavar="REVISION", help="The code that still decides as was recorded.")] = "",
     bad: Annotated[str, typer.Option(metavar="REVISION", help="The code that does not.")] = "HEAD",
     repository: Annotated[str, typer.Option(metavar="FOLDER", help="Where the revisions are. Default: this program's.")] = "",
+    parts: Annotated[int, typer.Option(min=0, max=8, help="Processes side by side; 0: as many as a log of its length is worth.")] = 0,
     _json: AsJson = False,
 ) -> None:
     """Decide again what was decided; 0: the same, 1: it differs, 6: this release cannot replay this log."""
     # The services are no business of asvctl's: who knows them all is the host, which is handed the words (docs/decisions/0038).
-    words = ["--log", find_log(os.environ, log), "--from", str(first), "--to", str(last), "--bad", bad]
+    words = ["--log", find_log(os.environ, log), "--from", str(first), "--to", str(last), "--bad", bad, "--parts", str(parts)]
     named = (("--service", service), ("--condition", condition), ("--good", good), ("--repository", repository))
     words += [f"{name}={value}" for name, value in named if value]
     flags = (("--step", step), ("--bisect", bisect), ("--monotonic", monotonic), ("--json", wants_json()))

@@ -92,6 +92,10 @@ def _defined_already(command: DefineVm, vm: Defined) -> Sequence[VmEvent]:
     raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
 
 
+def _abandon(command: AbandonStart, vm: Vm) -> Sequence[VmEvent]:
+    return restored.abandon(command, vm)
+
+
 def _allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
     if isinstance(vm, Migrating | Arriving):
         raise migration.busy(vm)
@@ -191,7 +195,7 @@ ANYWAY: Decides = {
     LoseVm: losing.decide,
     ProtectVm: losing.decide,
     RestartVm: losing.decide,
-    AbandonStart: restored.abandon,
+    AbandonStart: _abandon,
     EndVm: panics.end,
 }
 """whether it is defined or not"""

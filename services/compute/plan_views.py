@@ -108,7 +108,7 @@ class PlanViews:
         needs = self.needs.get(event.vm)
         if needs is None:
             return
-        if type(event) is VmAllotted:
+        if isinstance(event, VmAllotted):
             self.needs[event.vm] = replace(needs, priority=event.priority, allotment=event.allotment)
             return
         promise = promise_of(event.memory_mib, event.priority, event.allotment)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from proto.compute import Placement, VmDefined, VmDeleted, VmDevicesNoted, VmStarted, VmStartFailed
+from proto.compute import Placement, VmDefined, VmDevicesNoted
 from proto.machine import Disk, DiskWish, Firmware
-from proto.migration import VmIncomingGone, VmMigrated, Way
+from proto.migration import Way
 from proto.nodes import Capabilities
 
 UEFI = "firmware/uefi"

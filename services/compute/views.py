@@ -160,7 +160,7 @@ class Views(_Derived):
         defined = self.vms.get(event.vm)
         if defined is None:
             return
-        if type(event) is VmAllotted:
+        if isinstance(event, VmAllotted):
             self._apply_allotted(event, defined)
         else:
             self._apply_size(event, defined)

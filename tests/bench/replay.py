@@ -8,7 +8,8 @@ replay_redecide  redecide_per_s
 replay_verify    verify_per_s, verify_deep_per_s
 replay_chain     chain_cost_pct
 
-The first two and the verification look at one log of mixed events that the services' own deciders made (replay_log), in one Postgres.
+The first two and the verification look at one log of mixed events that the services' own deciders made (replay_log), in one
+Postgres.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.bench.common import Options, report
 from tests.bench.replay_log import WORLDS, Bench, fill, templates
 from tests.servers import Postgres
 
-EVENTS, EVENTS_QUICK = 1_000_000, 300_000
+EVENTS, EVENTS_QUICK = 1_000_000, 200_000
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "rebuild": replay_rebuild.figures,

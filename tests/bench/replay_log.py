@@ -1,9 +1,9 @@
 """A long log of a large cluster, for tests.bench.replay: mixed events of 20,000 VMs that the services' own deciders made.
 
 Worlds (libs/world) of 20 VMs on 3 nodes are lived through: people start, stop, move, pause, resize, snapshot, delete and define
-VMs, nodes lose power, guests panic. Their logs are laid side by side under other names (`vm-007-12`, `n007-3`), a few events of each in
-turn, until the log is as long as it is wanted. Of streams that a cluster has once (`ha-main`) only those of the first are taken.
-Positions in `causation` are those of the small worlds: no part of the benchmark follows them.
+VMs, nodes lose power, guests panic. Their logs are laid side by side under other names (`vm-007-12`, `n007-3`), a few events of
+each in turn, until the log is as long as it is wanted. Of streams that a cluster has once (`ha-main`) only those of the first are
+taken. Positions in `causation` are those of the small worlds: no part of the benchmark follows them.
 """
 
 from __future__ import annotations

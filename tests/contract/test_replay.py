@@ -73,6 +73,8 @@ async def test_what_was_recorded_is_decided_again(log: str, replayed: Callable[.
     said = await asyncio.to_thread(replayed, "--log", log, "--service", "ha", "--json", "--to", str(head))
     assert said.code == 0 and said.json["difference"] is None
     assert said.json["counts"]["decided"] >= 10 and said.json["counts"]["unasked"] == 0
+    parts = await asyncio.to_thread(replayed, "--log", log, "--service", "ha", "--json", "--to", str(head), "--parts", "2")
+    assert parts.code == 0 and parts.json == said.json
     beyond = await asyncio.to_thread(replayed, "--log", log, "--service", "ha", "--to", str(head + 1))
     assert (beyond.code, beyond.out) == (2, "") and f"whose last event is {head}" in beyond.err
 

@@ -11,6 +11,7 @@ import pytest
 from libs.common.host.service import Service
 from libs.past.deciding import Code
 from libs.past.memory import MemoryPast
+from libs.past.redecide import Part
 from libs.past.replaying import BadRange, redecide
 from libs.past.walking import Break
 from proto.compute import VmStartRequested
@@ -28,6 +29,25 @@ async def test_every_decision_of_a_failover_is_decided_again(service: Service) -
     assert found.counts.unasked == 0, "each event's command was kept"
     assert (found.counts.late, found.counts.cut) == (0, 0) and found.answers
     assert found.counts.decided >= 10
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda one: one.name)
+async def test_parts_decide_together_what_one_would(service: Service) -> None:
+    past = MemoryPast(failover())
+    whole = await redecide(past, Code(service, UPCASTS, DOWNCASTS))
+    parts = [await redecide(past, Code(service, UPCASTS, DOWNCASTS), part=Part(n, 3)) for n in range(3)]
+    assert all(part.difference is None for part in parts)
+    assert sum(part.counts.decided for part in parts) == whole.counts.decided > max(part.counts.decided for part in parts)
+    assert sum(part.counts.eventless for part in parts) == whole.counts.eventless
+    assert sum(part.counts.folded for part in parts) == whole.counts.folded
+
+
+async def test_the_first_difference_is_the_earliest_of_the_parts() -> None:
+    past, code = MemoryPast(failover()), Code(elsewhere(), UPCASTS, DOWNCASTS)
+    whole = (await redecide(past, code)).difference
+    found = [(await redecide(past, Code(elsewhere(), UPCASTS, DOWNCASTS), part=Part(n, 3))).difference for n in range(3)]
+    assert whole is not None
+    assert min(one.position for one in found if one is not None) == whole.position
 
 
 def elsewhere() -> Service:

@@ -8,18 +8,25 @@ from collections.abc import Sequence
 
 from libs.common.log import LogError, Unavailable
 from libs.past.condition import BadCondition
-from libs.past.replaying import BadRange, redecide
+from libs.past.replaying import BadRange, bounds, redecide
+from libs.past.source import Past
 from libs.past.written import Unreadable
 from services.host.replay import breaking, revisions, stepper, tell
 from services.host.replay.codes import code
 from services.host.replay.opening import opened
+from services.host.replay.parts import in_parts, parts_for
 from services.host.replay.words import AWAY, DIFFERS, SAME, UNREADABLE, USAGE, Wanted, read
 
 
 async def replay(wanted: Wanted) -> int:
     past = await opened(wanted.log)
     try:
-        found = await redecide(past, code(wanted.service), wanted.first, wanted.last)
+        _, last = await bounds(past, wanted.first, wanted.last)
+        of = wanted.parts or parts_for(last)
+        if of > 1:
+            found = await asyncio.to_thread(in_parts, wanted, of)
+        else:
+            found = await redecide(past, code(wanted.service), wanted.first, wanted.last)
     finally:
         await past.close()
     print(tell.as_json(wanted.service, found) if wanted.json else "\n".join(tell.lines(wanted.service, found)))

@@ -16,16 +16,19 @@ import msgspec
 
 from proto.services import SERVICES
 
+PARTS_MAX = 8
 SAME, DIFFERS, USAGE, AWAY, UNREADABLE = 0, 1, 2, 4, 6
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """first, last: positions, 0 where none is said. good, bad: revisions between which the code is bisected."""
+    """first, last: positions, 0 where none is said. parts: processes, 0: as many as it is worth.
+    good, bad: revisions between which the code is bisected."""
 
     log: str
     service: str
     first: int = 0
     last: int = 0
+    parts: int = 0
     json: bool = False
     step: bool = False
     bisect: bool = False
@@ -43,6 +46,7 @@ def read(words: Sequence[str]) -> Wanted:
     parser.add_argument("--service", default="", help="|".join(SERVICES))
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first position to be decided again")
     parser.add_argument("--to", dest="last", type=int, default=0)
+    parser.add_argument("--parts", type=int, default=0, choices=range(PARTS_MAX + 1), metavar="N", help="processes; 0: by itself")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--step", action="store_true", help="walk event by event")
     parser.add_argument("--bisect", action="store_true")
