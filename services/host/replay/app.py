@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from libs.common.log import LogError, Unavailable
 from libs.past.condition import BadCondition
 from libs.past.replaying import BadRange, bounds, redecide
-from libs.past.source import Past
 from libs.past.written import Unreadable
 from services.host.replay import breaking, revisions, stepper, tell
 from services.host.replay.codes import code
