@@ -14,11 +14,12 @@ from libs.common.messages import Message, Recorded, decode_envelope, decode_meta
 from libs.past.aslog import Aslog, AslogPast, packed, read, unpacked
 from libs.past.memory import MemoryPast
 from libs.past.replaying import redecide
-from libs.past.slices.anonymize import Anonymizer, Unlike, names_for
+from libs.past.slices.anonymize import Anonymizer, Unlike
 from libs.past.slices.cut import cut
 from libs.past.slices.leaks import leaks
 from libs.past.slices.leaves import Leaf, mapped
 from libs.past.slices.names import Names
+from libs.past.slices.old import names_for
 from libs.past.slices.select import SINGLE, NothingThere, Wanted, select
 from libs.world.world import World
 from proto.compute import DefineVm, StartVm, StopVm
@@ -196,11 +197,11 @@ class Disordered(Names):
 
 
 async def test_names_out_of_order_decide_otherwise_and_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from libs.past.slices import anonymize
+    from libs.past.slices import old
 
     content = read(HERE / "rebalanced.aslog")
     Anonymizer(codes(), REGISTRY.classes, names_for(content, REGISTRY.classes, KEY)).run(content)
-    monkeypatch.setattr(anonymize, "Names", Disordered)
+    monkeypatch.setattr(old, "Names", Disordered)
     with pytest.raises(Unlike, match="v0` should be"):
         Anonymizer(codes(), REGISTRY.classes, names_for(content, REGISTRY.classes, KEY)).run(content)
 

@@ -11,8 +11,9 @@ from libs.common.host.core import Host
 from libs.common.messages import Envelope, Fact, Meta, Recorded, encode
 from libs.past.aslog import Aslog, aslog
 from libs.past.deciding import Code, Slot
-from libs.past.slices.anonymize import Anonymizer, Unlike, names_for
+from libs.past.slices.anonymize import Anonymizer, Unlike
 from libs.past.slices.leaks import leaks
+from libs.past.slices.old import names_for
 from libs.past.source import Decided
 from proto.families import REGISTRY
 from proto.services import SERVICES

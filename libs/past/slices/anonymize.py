@@ -12,6 +12,7 @@ otherwise merely because names are others is an error: then nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from libs.past.aslog import Aslog
 from libs.past.deciding import Code, Produced, Slot
 from libs.past.slices.leaves import Leaf, mapped
 from libs.past.slices.names import Names
+from libs.past.slices.old import ids_of
 from libs.past.slices.select import SINGLE
 from libs.past.source import Decided
 
@@ -45,36 +47,6 @@ class _Pair(msgspec.Struct):
     code: Code
     was: Slot
     now: Slot
-
-
-def names_for(content: Aslog, classes: Mapping[str, type[Message]], key: bytes) -> Names:
-    """Other names for all that are in it."""
-    objects = {_key(stream) for stream in (*(e.stream for e in content.events), *(c.stream for c in content.commands))}
-    return Names(key, old_names(content, classes), objects)
-
-
-def old_names(content: Aslog, classes: Mapping[str, type[Message]]) -> set[str]:
-    """All names in it."""
-    found: set[str] = set()
-
-    def note(leaf: Leaf, text: str) -> str:
-        if leaf is Leaf.NAME:
-            found.add(text)
-        return text
-
-    for event in content.events:
-        found.add(_key(event.stream))
-        mapped(classes.get(event.type), msgspec.msgpack.decode(event.data), note)
-        meta = decode_meta(event.meta)
-        found |= {meta.project, meta.owner, *_who(meta.actor), *_ids(meta.command, meta.correlation)}
-    for one in content.commands:
-        found.add(_key(one.stream))
-        envelope = decode_envelope(one.payload)
-        body = msgspec.msgpack.decode(envelope.data)
-        mapped(classes.get(body["type"]), body, note)
-        ids = _ids(one.id.rpartition(":")[2], envelope.id, envelope.correlation)
-        found |= {envelope.project, envelope.owner, *_who(envelope.actor), *ids}
-    return found - {""}
 
 
 class Anonymizer:
@@ -117,7 +89,7 @@ class Anonymizer:
         command = self._command(asked) if asked is not None else None
         if asked is not None and command is not None and pair is not None and self._as_recorded(pair, asked, mine):
             produced = self._decide(pair, command)
-            self._alike(asked, mine, produced)
+            self._alike(pair, asked, mine, produced)
         self.counts.unasked += asked is None
         if command is not None:
             reply = encode(produced.reply) if produced is not None else self._reply(decode_reply(command.outcome))
@@ -136,16 +108,17 @@ class Anonymizer:
             command, reply = self._command(asked), None
             if pair is not None and pair.was.version == version and self._as_recorded(pair, asked, ()):
                 produced = self._decide(pair, command)
-                self._alike(asked, (), produced)
+                self._alike(pair, asked, (), produced)
                 reply = encode(produced.reply)
             self._out.append(replace(command, outcome=reply or self._reply(decode_reply(asked.outcome))))
 
     def _as_recorded(self, pair: _Pair, asked: Decided, mine: Sequence[Recorded]) -> bool:
         """Does today's code decide it as it was, under the old names?"""
         command, task = pair.code.command(asked)
-        produced = pair.code.decide(command, task, pair.was)
+        code = pair.code
+        produced = code.decide(command, task, pair.was)
         same = encode(produced.reply) == asked.outcome and len(produced.events) == len(mine) and all(
-            one.type == pair.code.tags[type(event)] and one.v == v and one.data == data
+            one.v == v and code.reader.same(one, code.event(one), event, v, data)
             for one, (event, v, data) in zip(mine, produced.events, strict=True)
         )  # fmt: skip
         self.counts.decided += same
@@ -156,7 +129,7 @@ class Anonymizer:
         wanted, task = pair.code.command(command)
         return pair.code.decide(wanted, task, pair.now)
 
-    def _alike(self, asked: Decided, mine: Sequence[Recorded], produced: Produced) -> None:
+    def _alike(self, pair: _Pair, asked: Decided, mine: Sequence[Recorded], produced: Produced) -> None:
         """Is it the same story? What the code made of names is learnt."""
         where = f"{decode_envelope(asked.payload).id} on {asked.stream} (event {asked.position or 'none'})"
         was = decode_reply(asked.outcome)
@@ -167,21 +140,31 @@ class Anonymizer:
             raise Unlike(f"{where}: wrote {len(mine)} events, under other names {len(produced.events)}")
         for text, other in ((was.sentence, now.sentence), (was.remedy, now.remedy)):
             self._learn(Leaf.TEXT, text, other, where)
-        for one, (_, v, data) in zip(mine, produced.events, strict=True):
-            body, made = msgspec.msgpack.decode(one.data), msgspec.msgpack.decode(data)
-            if (one.type, one.v) != (made["type"], v):
-                raise Unlike(f"{where}: {one.type} was written, under other names {made['type']}")
-            leaves: list[tuple[Leaf, str]] = []
-            kind = self._classes.get(one.type)
-            mapped(kind, body, lambda leaf, text, into=leaves: into.append((leaf, text)) or text)  # type: ignore[misc]
-            others: list[str] = []
-            mapped(kind, made, lambda leaf, text, into=others: into.append(text) or text)  # type: ignore[misc]
-            if len(leaves) != len(others):
-                raise Unlike(f"{where}: {one.type} has {len(leaves)} words, under other names {len(others)}")
-            for (leaf, text), other in zip(leaves, others, strict=True):
-                self._learn(leaf, text, other, f"{where}, {one.type}")
-            if self._renamed(kind, body) != made:
-                raise Unlike(f"{where}: {one.type} says something else under other names")
+        for one, (event, _, _) in zip(mine, produced.events, strict=True):
+            if one.type != pair.code.tags[type(event)]:
+                raise Unlike(f"{where}: {one.type} was written, under other names {pair.code.tags[type(event)]}")
+            self._alike_event(type(event), whole(pair.code.event(one)), whole(event), f"{where}, {one.type}")
+
+    def _alike_event(self, kind: type[Message], body: Any, made: Any, where: str) -> None:
+        leaves: list[tuple[Leaf, str]] = []
+        others: list[str] = []
+
+        def note(leaf: Leaf, text: str) -> str:
+            leaves.append((leaf, text))
+            return text
+
+        def note_other(leaf: Leaf, text: str) -> str:
+            others.append(text)
+            return text
+
+        mapped(kind, body, note)
+        mapped(kind, made, note_other)
+        if len(leaves) != len(others):
+            raise Unlike(f"{where}: {len(leaves)} words were in it, under other names {len(others)}")
+        for (leaf, text), other in zip(leaves, others, strict=True):
+            self._learn(leaf, text, other, where)
+        if mapped(kind, body, self._leaf) != made:
+            raise Unlike(f"{where}: it says something else under other names")
 
     def _learn(self, leaf: Leaf, was: str, now: str, where: str) -> None:
         if not was or self._leaf(leaf, was) == now:
@@ -202,9 +185,6 @@ class Anonymizer:
         if leaf is Leaf.WORD:
             return text
         return self.names.text(text) if leaf is Leaf.TEXT else self.names.rename(text)
-
-    def _renamed(self, kind: type[Message] | None, body: Any) -> Any:
-        return mapped(kind, body, self._leaf)
 
     def _used(self, leaf: Leaf, text: str) -> str:
         if leaf is Leaf.NAME:
@@ -255,21 +235,20 @@ class Anonymizer:
         return actor if kind == "service" else f"{kind}{colon}{self.names.rename(name)}"
 
     def _id(self, id: str) -> str:
-        return self.names.rename(id) if _ids(id) else id
+        return self.names.rename(id) if ids_of(id) else id
 
 
-def _ids(*ids: str) -> tuple[str, ...]:
-    """Those that others made: a service's own hold nothing but positions."""
-    return tuple(id for id in ids if id and ":" not in id)
-
-
-def _who(actor: str) -> tuple[str, ...]:
-    kind, _, name = actor.partition(":")
-    return () if kind == "service" or not name else (name,)
-
-
-def _key(stream: str) -> str:
-    return "" if stream in SINGLE else stream.partition("-")[2]
+def whole(value: Any) -> Any:
+    """As plain values, with every field: what is left out of bytes as it is as always depends on where it came from."""
+    if isinstance(value, msgspec.Struct):
+        config = value.__struct_config__
+        tag = {config.tag_field: config.tag} if config.tag_field else {}
+        return tag | {name: whole(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {whole(key): whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 def _count(events: Sequence[Recorded], at: int) -> int:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from hashlib import sha256
 
-KEPT = frozenset({"default"})
-"""names that mean something to the code: the project and the pool that are there from the start"""
+KEPT = frozenset({"default", "user"})
+"""names that mean something to the code: the project and the pool that are there from the start, the network that is none"""
 _DEVICE = re.compile(r"(disk|nic|cd)\d+")
 """how the code itself counts devices"""
 

@@ -18,9 +18,10 @@ from libs.common.log.rows import Row
 from libs.past.aslog import Aslog, AslogPast, BadAslog, write
 from libs.past.aslog import read as read_file
 from libs.past.replaying import BadRange, redecide
-from libs.past.slices.anonymize import Anonymizer, Unlike, names_for
+from libs.past.slices.anonymize import Anonymizer, Unlike
 from libs.past.slices.cut import TooMuch, cut
 from libs.past.slices.leaks import leaks
+from libs.past.slices.old import names_for
 from libs.past.slices.select import NothingThere, Wanted, select
 from libs.past.slices.sound import sound
 from libs.past.source import Past
