@@ -95,27 +95,28 @@ class Registry:
         """The same for many rows; None where the type is unknown. One pass of the decoder over those of today's versions, and one
         over those of each older one."""
         current = self._current
-        fresh = [recorded.data for recorded in records if current.get(recorded.type) == recorded.v]
+        others = [n for n, recorded in enumerate(records) if current.get(recorded.type) != recorded.v]
+        data = [recorded.data for recorded in records]
+        for n in reversed(others):
+            del data[n]
         try:
-            read = self._many(_array(fresh)) if fresh else []
-            return read if len(read) == len(records) else self._mixed(records, read)
+            read = self._many(_array(data)) if data else []
+            return self._mixed(records, read, others) if others else read
         except msgspec.ValidationError:
             return [self.event(recorded) if recorded.type in current else None for recorded in records]  # it says which row
 
-    def _mixed(self, records: Sequence[Recorded], fresh: list[Any]) -> list[Any]:
-        """fresh: what those of today's versions are."""
-        read, out = iter(fresh), [None] * len(records)
+    def _mixed(self, records: Sequence[Recorded], read: list[Any], others: Sequence[int]) -> list[Any]:
+        """read: what those of today's versions are; others: where the rest belongs, few mostly."""
         old: dict[tuple[str, int], list[int]] = {}
-        for n, recorded in enumerate(records):
-            known = self._current.get(recorded.type)
-            if known == recorded.v:
-                out[n] = next(read)
-            elif known is not None:
+        for n in others:
+            read.insert(n, None)
+            recorded = records[n]
+            if recorded.type in self._current:
                 old.setdefault((recorded.type, recorded.v), []).append(n)
         for places in old.values():
             for n, event in zip(places, self._aged([records[n] for n in places]), strict=True):
-                out[n] = event
-        return out
+                read[n] = event
+        return read
 
     def _aged(self, records: Sequence[Recorded]) -> list[Any]:
         """Rows of one type and one version that is not today's."""

@@ -1,6 +1,7 @@
 """Part of tests.bench.replay: every service's state rebuilt from the log, on one core, in a process of its own each time.
 
 rebuild_s                 compute, memory, io and ha: states and views of all that ever happened; by a million events
+rebuild_cpu_s             the CPU time of that process, where others are at work on the machine
 rebuild_vs_replay         by reading and decoding the same events without folding them, in turn with it
 rebuild_mib               the rebuilding process at its peak
 rebuild_vs_eventsourcing  events per second, by the PyPI package `eventsourcing`: notifications through its mapper into aggregates
@@ -115,16 +116,19 @@ def figures(bench: Bench) -> dict[str, Any]:
     quick = bench.options.quick
     dsn = bench.server.dsn("postgres", "asv_service")
     memory: list[float] = []
+    cpu: list[float] = []
 
     def once(what: str) -> float:
         args = [sys.executable, "-m", "tests.bench.replay_rebuild", dsn, what]
         found = json.loads(subprocess.run(args, stdout=subprocess.PIPE, check=True).stdout)
-        memory.append(found["mb"] if what == "rebuild" else 0.0)
+        if what == "rebuild":
+            memory.append(found["mb"])
+            cpu.append(found["cpu"])
         rate: float = bench.events / found["s"]
-        bench.options.say(f"  {what}: {found['s']:.2f} s, {found['mb']:.0f} MiB ({found['count']:,})")
+        bench.options.say(f"  {what}: {found['s']:.2f} s ({found['cpu']:.2f} of CPU), {found['mb']:.0f} MiB ({found['count']:,})")
         return rate
 
-    rebuilt, read = alternate(2 if quick else 3, lambda: once("rebuild"), lambda: once("replay"))
+    rebuilt, read = alternate(3, lambda: once("rebuild"), lambda: once("replay"))
     subprocess.run(
         [str(bench.server.bin / "createdb"), "-h", str(bench.server.folder), "-U", "postgres", PEER], check=True,
         env={k: v for k, v in os.environ.items() if not k.startswith("PG")},
@@ -135,6 +139,7 @@ def figures(bench: Bench) -> dict[str, Any]:
     peer.app.close()
     return {
         "rebuild_s": round(1_000_000 / rebuilt, 2),
+        "rebuild_cpu_s": round(min(cpu) * 1_000_000 / bench.events, 2),
         "rebuild_vs_replay": round(rebuilt / read, 3),
         "rebuild_mib": round(max(memory)),
         "rebuild_vs_eventsourcing": round(rebuilt / theirs, 1),
@@ -144,8 +149,10 @@ def figures(bench: Bench) -> dict[str, Any]:
 
 def main(dsn: str, what: str) -> None:
     gc.freeze()
+    begin = time.process_time()
     count, seconds = loop.run(run(dsn, what == "rebuild"))
-    print(json.dumps({"count": count, "s": seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    cpu = time.process_time() - begin
+    print(json.dumps({"count": count, "s": seconds, "cpu": cpu, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
 if __name__ == "__main__":
