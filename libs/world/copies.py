@@ -32,6 +32,7 @@ import msgspec
 import numpy as np
 
 from libs.common.registry import Registry
+from libs.world.arrays import array
 
 if TYPE_CHECKING:
     from libs.world.branch import Walk
@@ -275,26 +276,6 @@ def _builtin_of(old: BuiltinFunctionType, parts: Parts, made: list[Any]) -> Any:
     return getattr(made[parts[0][1]], old.__name__)
 
 
-def _array(walk: Walk, value: np.ndarray[Any, Any]) -> Number:
-    """One that looks into another does so in the branch: what is written to the one is seen in the other."""
-    if not isinstance(value.base, np.ndarray):
-        return walk.shell(_array_of, value)
-    base = walk.number(value.base)
-    assert base is not None
-    return walk.whole(_window_of, value, ((None, base),))
-
-
-def _array_of(old: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return old.copy("K")
-
-
-def _window_of(old: np.ndarray[Any, Any], parts: Parts, made: list[Any]) -> np.ndarray[Any, Any]:
-    """At the same place: numpy has every window look into the array that owns the memory, which is copied with its layout."""
-    base, copy = old.base, made[parts[0][1]]
-    assert base is not None and base.strides == copy.strides, "an array with gaps cannot be branched with its windows"
-    return np.ndarray(old.shape, old.dtype, copy, old.ctypes.data - base.ctypes.data, old.strides)
-
-
 def _partial(walk: Walk, value: partial[Any]) -> Number | None:
     parts = walk.parts([(0, value.func), *enumerate(value.args, 1), *value.keywords.items()])
     return walk.whole(_partial_of, value, parts) if parts else None
@@ -313,5 +294,5 @@ def _partial_of(old: partial[Any], parts: Parts, made: list[Any]) -> partial[Any
 
 _SPECIAL: dict[type, Look] = {
     tuple: _tuple, FunctionType: _function, MethodType: _method, BuiltinFunctionType: _builtin, partial: _partial,
-    CellType: _cell, Random: _random, np.ndarray: _array,
+    CellType: _cell, Random: _random, np.ndarray: array,
 }  # fmt: skip
