@@ -93,9 +93,8 @@ class World:
         """no backup is older than this position"""
         self.holding: dict[tuple[str, str], int] = {}
         self.held: dict[tuple[str, str], Step] = {}
-        """what befalls now (kinds.py)"""
         self.waiting: list[Step] = []
-        """what befalls once an event is committed"""
+        """what befalls now (kinds.py); once an event is committed"""
         self.befallen: list[tuple[int, Step]] = []
         self.guards: Counter[str] = Counter()
         """what kept something from happening since the story began, by a few words, and how often"""
