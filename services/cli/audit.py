@@ -12,6 +12,8 @@ import typer
 from libs.common import loop
 from libs.common.clock import SystemClock
 from libs.common.log import LogError
+from libs.common.log.archive import BadArchive
+from libs.past.where import archive_folder
 from libs.verify.audit import Act, Filter, act
 from libs.verify.postgres import PostgresEvidence
 from services.cli import show, units
@@ -34,6 +36,8 @@ def audit(
     since_us = moment(since, SystemClock().now_us()) if since else 0
     try:
         found = loop.run(_read(find_log(os.environ, log), since_us, Filter(actor, object), last))
+    except BadArchive as error:
+        raise Failure(UNREACHABLE, str(error)) from error
     except LogError as error:
         raise Failure(UNREACHABLE, str(error), "see that the database runs, and that the address is of a log") from error
     if wants_json():
@@ -57,7 +61,7 @@ def moment(text: str, now_us: int) -> int:
 
 async def _read(where: str, since_us: int, wanted: Filter, last: int) -> list[Act]:
     found: list[Act] = []
-    evidence = await PostgresEvidence.open(where)
+    evidence = await PostgresEvidence.open(where, archive=archive_folder())
     try:
         await evidence.ends()
         async for rows in evidence.commands(since_us):

@@ -13,6 +13,7 @@ from libs.common import loop
 from libs.common.bus.credentials import BadCredentials, Key, key_from, write_private
 from libs.common.clock import SystemClock
 from libs.common.log import LogError
+from libs.past.where import archive_folder
 from libs.verify import checkpoint as checkpoints
 from libs.verify.checkpoint import BadCheckpoint, Checkpoint
 from libs.verify.postgres import PostgresEvidence
@@ -64,7 +65,7 @@ def _key(path: Path) -> Key:
 
 def _taken(where: str, key: Key) -> Checkpoint:
     async def end() -> Checkpoint:
-        evidence = await PostgresEvidence.open(where)
+        evidence = await PostgresEvidence.open(where, archive=archive_folder())
         try:
             return checkpoints.take(await evidence.ends(), key, SystemClock().now_us())
         finally:

@@ -12,6 +12,7 @@ import typer
 
 from libs.common import loop
 from libs.common.log import LogError
+from libs.common.log.archive import BadArchive
 from libs.past.aslog import ENDING as ASLOG
 from libs.past.aslog import AslogPast
 from libs.past.where import archive_folder
@@ -67,6 +68,8 @@ def verify(
         work = _verify(where, part, held, deep, live=deep and not log, archives=not database_only)
     try:
         report = loop.run(work)
+    except BadArchive as error:
+        raise Failure(UNREACHABLE, str(error)) from error
     except LogError as error:
         raise Failure(UNREACHABLE, str(error), "see that the database runs, and that the address is of a log") from error
     _tell(report)

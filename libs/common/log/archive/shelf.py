@@ -52,7 +52,7 @@ SHELVED = f"select {', '.join(Shelved._fields)} from asv.archives order by first
 
 
 class Shelf:
-    """folder: where the files are; None: each where it was written. All that reads raises BadArchive."""
+    """folder: where the files are, or else where each was written. All that reads raises BadArchive."""
 
     def __init__(self, rows: Sequence[Shelved], folder: Path | None = None) -> None:
         """Raises LogError where the rows leave a gap."""
@@ -85,7 +85,9 @@ class Shelf:
         return self.rows[-1].at_us if self.rows else -1
 
     def path(self, row: Shelved) -> Path:
-        return (self._folder or Path(row.folder)) / row.name
+        written = Path(row.folder) / row.name
+        moved = written if self._folder is None else self._folder / row.name
+        return moved if moved.exists() or not written.exists() else written
 
     def archive(self, row: Shelved) -> Archive:
         found = self._open.pop(row.first, None) or Archive.open(self.path(row), row.registered)
