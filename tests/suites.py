@@ -47,9 +47,11 @@ def files(room: str) -> list[str]:
 
 
 def halves(room: str) -> tuple[list[str], list[str]]:
-    """Every second file of the room, and the others: so neither has more of the rooms in it."""
+    """Every second file of the room, and of those of the rooms in it; and the others: neither has more of either."""
     found = files(room)
-    return found[::2], found[1::2]
+    own = [path for path in found if Path(path).parent == HERE / room]
+    inner = [path for path in found if path not in own]
+    return own[::2] + inner[::2], own[1::2] + inner[1::2]
 
 
 def main() -> int:

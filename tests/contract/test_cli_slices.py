@@ -262,6 +262,10 @@ def _later_version(content: Aslog, file: Path) -> None:
     write(file, Aslog(content.header, (*content.events[:at], replace(event, v=99), *content.events[at + 1 :]), content.commands))
 
 
+def _finalized_later(content: Aslog, file: Path) -> None:
+    write(file, Aslog(replace(content.header, protocol=9), content.events, content.commands))
+
+
 def _later_format(content: Aslog, file: Path) -> None:
     write(file, Aslog(replace(content.header, format=9), content.events, content.commands))
 
@@ -280,6 +284,7 @@ BAD: dict[str, tuple[Callable[[Aslog, Path], None], str]] = {
     "another's command": (_another_command, "is no one log: event"),
     "of tomorrow": (_of_tomorrow, "which this release does not know; a release of aSV is needed"),
     "a later version": (_later_version, "this release reads it up to version 1; a release of aSV is needed"),
+    "finalized later": (_finalized_later, "was finalized at protocol 9; a release of aSV is needed"),
     "a later format": (_later_format, "has format 9, this release reads 1"),
     "no log": (_no_log, "is no log"),
 }

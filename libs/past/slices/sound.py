@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from libs.common.messages import Recorded, decode_envelope, decode_meta, decode_reply
+from libs.common.protocol import OURS
 from libs.past.aslog import Aslog, BadAslog
 from libs.past.deciding import Code
 from libs.past.source import Decided
+from libs.past.written import Unreadable, release
 
 
 def sound(content: Aslog, codes: Sequence[Code], name: str) -> None:
@@ -20,6 +22,8 @@ def sound(content: Aslog, codes: Sequence[Code], name: str) -> None:
     _streams(events, name)
     _commands(events, commands, name)
     _one_log(content, name)
+    if (protocol := content.header.protocol) > OURS.newest:
+        raise Unreadable(f"{name} is of a cluster that was finalized at protocol {protocol}", release(protocol))
     _read(events, commands, codes)
 
 
