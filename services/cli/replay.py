@@ -28,7 +28,7 @@ def replay(
     good: Annotated[str, typer.Option(metavar="REVISION", help="The code that still decides as was recorded.")] = "",
     bad: Annotated[str, typer.Option(metavar="REVISION", help="The code that does not.")] = "HEAD",
     repository: Annotated[str, typer.Option(metavar="FOLDER", help="Where the revisions are. Default: this program's.")] = "",
-    parts: Annotated[int, typer.Option(min=0, max=8, help="Processes side by side; 0: as many as a log of its length is worth.")] = 0,
+    parts: Annotated[int, typer.Option(min=0, max=8, help="Processes side by side; 0: as many as the log is worth.")] = 0,
     _json: AsJson = False,
 ) -> None:
     """Decide again what was decided; 0: the same, 1: it differs, 6: this release cannot replay this log."""
