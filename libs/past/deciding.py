@@ -44,6 +44,10 @@ class Produced(msgspec.Struct, frozen=True, gc=False):
     bug: str = ""
 
 
+def _where(decided: Decided) -> str:
+    return f"command {decided.id} on {decided.stream} (event {decided.position or 'none'})"
+
+
 _envelope = msgspec.msgpack.Decoder(_Envelope).decode
 
 
@@ -88,15 +92,14 @@ class Code:
 
     def command(self, decided: Decided) -> tuple[Command, str]:
         """(the command, its task). Raises Unreadable."""
-        where = f"command {decided.id} on {decided.stream} (event {decided.position or 'none'})"
         try:
             envelope = _envelope(decided.payload)
             return self._commands.decode(envelope.data), envelope.correlation or envelope.id
         except UnknownType as unknown:
-            said = f"{where} is `{unknown.name}`, which {self.name} of this release does not know"
+            said = f"{_where(decided)} is `{unknown.name}`, which {self.name} of this release does not know"
             raise Unreadable(said, release(self._writer.protocol)) from None
         except msgspec.MsgspecError as bad:
-            said = f"{where} cannot be read by {self.name} of this release: {bad}"
+            said = f"{_where(decided)} cannot be read by {self.name} of this release: {bad}"
             raise Unreadable(said, "its message has changed (proto), or the log is damaged (`asvctl log verify`)") from bad
 
     def answer(self, decided: Decided) -> Reply:

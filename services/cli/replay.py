@@ -23,12 +23,12 @@ def replay(
     log: Annotated[str, typer.Option(metavar="DSN|FILE", help="The log (env ASV_LOG). Default: this machine's cluster's.")] = "",
     step: Annotated[bool, typer.Option("--step", help="Walk through it event by event, on this terminal.")] = False,
     bisect: Annotated[bool, typer.Option("--bisect", help="Find where it broke: say --condition or --good.")] = False,
-    condition: Annotated[str, typer.Option(metavar="TEXT", help="As `vm-web-1.version < 9`: what broke it.")] = "",
+    condition: Annotated[str, typer.Option(metavar="TEXT", help="As `vm-web-1.state.kind == 'Running'`: what broke it.")] = "",
     monotonic: Annotated[bool, typer.Option("--monotonic", help="Once broken it stays so: a few looks will do.")] = False,
     good: Annotated[str, typer.Option(metavar="REVISION", help="The code that still decides as was recorded.")] = "",
     bad: Annotated[str, typer.Option(metavar="REVISION", help="The code that does not.")] = "HEAD",
     repository: Annotated[str, typer.Option(metavar="FOLDER", help="Where the revisions are. Default: this program's.")] = "",
-    parts: Annotated[int, typer.Option(min=0, max=8, help="Processes side by side; 0: as many as so long a log is worth.")] = 0,
+    parts: Annotated[int, typer.Option(min=0, max=8, help="Processes side by side; 0: as many as the log is worth.")] = 0,
     _json: AsJson = False,
 ) -> None:
     """Decide again what was decided; 0: the same, 1: it differs, 6: this release cannot replay this log."""

@@ -167,6 +167,8 @@ def _wide(cores: Sequence[Pcpus], pools: Sequence[Pcpus]) -> tuple[int, ...]:
 
 def _settled_first(vms: Sequence[VmNeeds], node: _Node, homes: Mapping[str, Pcpus]) -> list[VmNeeds]:
     """Those that have a home in one cell keep it; newcomers then see how full each cell is."""
+    if len(node.cells) == 1:
+        return list(vms)
     return sorted(vms, key=lambda vm: cell_of(node, homes.get(vm.vm, ())) is None)
 
 
