@@ -102,6 +102,12 @@ def test_a_vm_goes_out_and_decides_alike_elsewhere(capfd: pytest.CaptureFixture[
     assert f"vm-{table[VM]}" in {event.stream for event in content.events}
     assert names.stat().st_mode & 0o077 == 0
     assert replays(str(file)) == [0, 0, 0, 0]
+    key = tmp_path / "key"
+    key.write_bytes(b"of the test".ljust(32))
+    same = [tmp_path / "one.aslog", tmp_path / "two.aslog"]
+    for one in same:
+        assert ctl("log", "export", str(one), "--log", dsn, "--vm", VM, "--anonymize", "--key", str(key)).code == 0
+    assert same[0].read_bytes() == same[1].read_bytes() != file.read_bytes()
     said = ctl("replay", "--service", "compute", "--log", str(file))
     assert (said.code, "no difference" in said.out) == (0, True)
 
@@ -326,6 +332,20 @@ def test_a_log_that_fails_half_way_in_is_not_there(
     asyncio.run(_run(scratch, "alter table asv.log_batches drop constraint nothing_beyond"))
     assert ctl("log", "import", str(good), "--log", scratch).code == 0
     assert rows()[0] == events
+
+
+def test_a_log_of_a_later_incarnation_goes_on_in_it(
+    ctl: Ctl, dsn: str, scratch: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    """Generations are made of it: a log that was restored twice is not one that never was."""
+    file, again = tmp_path / "third.aslog", tmp_path / "again.aslog"
+    assert ctl("log", "export", str(file), "--log", dsn).code == 0
+    content = read(file)
+    file.unlink()
+    write(file, Aslog(replace(content.header, incarnation=3), content.events, content.commands))
+    assert ctl("log", "import", str(file), "--log", scratch).code == 0
+    assert ctl("log", "export", str(again), "--log", postgres.dsn(DATABASES[1], "asv_reader")).code == 0
+    assert read(again).header.incarnation == 3
 
 
 async def _run(dsn: str, statement: str) -> None:

@@ -25,7 +25,7 @@ NAMED = ("node", "ledger", "lease", "image", "network", "pool")
 SINGLE = ("cluster-main", "balance-cluster", "ha-main", "reserve-main")
 AROUND = 500
 """events before and after, where nothing else is said"""
-EVENTS_MAX = 500_000
+EVENTS_MAX = 200_000
 """in one slice"""
 EVENTS_OF_ONE_MAX = 1000
 """that one command can have written"""
