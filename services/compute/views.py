@@ -110,10 +110,6 @@ class Views(_Derived):
     def _network(self, recorded: Recorded, event: NetworkCreated | NetworkChanged | NetworkDeleted) -> None:
         self.networks.apply(event)
 
-    def _plan(self, recorded: Recorded, event: PlanMade) -> None:
-        if (view := self.nodes.get(event.node)) is not None:
-            self._apply_plan(event, view)
-
     def _started(self, recorded: Recorded, event: VmStarted) -> None:
         vm = event.vm
         self.homes.settled(vm)
@@ -192,8 +188,10 @@ class Views(_Derived):
         else:
             self._apply_size(event, defined)
 
-    def _apply_plan(self, event: PlanMade, view: NodeView) -> None:
+    def _plan(self, recorded: Recorded, event: PlanMade) -> None:
         """Where VMs lie among the node's cells."""
+        if (view := self.nodes.get(event.node)) is None:
+            return
         for vm in event.vms:
             view.planned[vm.vm] = Planned(vm.pcpus, vm.exclusive)
         for gone in event.gone:
@@ -391,9 +389,7 @@ def share_of(wanted: VmDefined) -> Share:
 
 def _share(vcpus: int, allotment: Allotment, promise: Promise) -> Share:
     wish = allotment
-    return Share(
-        vcpus, wish.cpu_reserved_pct, wish.together, wish.apart, promise.priority, guaranteed_mib(promise)
-    )
+    return Share(vcpus, wish.cpu_reserved_pct, wish.together, wish.apart, promise.priority, guaranteed_mib(promise))
 
 
 def _owner(recorded: Recorded) -> str:
