@@ -67,7 +67,7 @@ def window(server: Postgres, name: str, seconds: float, run: str) -> float:
 
 def figures(wanted: Options, server: Postgres | None = None) -> dict[str, float]:
     """chain_cost_pct, and the two rates it is of."""
-    seconds, pairs = (0.3, 14) if wanted.quick else (2.0, 20)
+    seconds, pairs = (0.3, 12) if wanted.quick else (2.0, 20)
     if server is None:
         with Postgres(SETTINGS) as own:
             return figures(wanted, own)

@@ -129,7 +129,7 @@ def figures(bench: Bench) -> dict[str, Any]:
         bench.options.say(f"  {what}: {found['s']:.2f} s ({found['cpu']:.2f} of CPU), {found['mb']:.0f} MiB ({found['count']:,})")
         return rate
 
-    rebuilt, read = alternate(3, lambda: once("rebuild"), lambda: once("replay"))
+    rebuilt, read = alternate(2 if quick else 3, lambda: once("rebuild"), lambda: once("replay"))
     subprocess.run(
         [str(bench.server.bin / "createdb"), "-h", str(bench.server.folder), "-U", "postgres", PEER], check=True,
         env={k: v for k, v in os.environ.items() if not k.startswith("PG")},

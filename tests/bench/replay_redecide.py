@@ -50,7 +50,7 @@ NAME = "c000"
 NODES, VMS = 5, 20
 COMMANDS = 100_000
 CHUNK = 1536
-ROUNDS, ROUNDS_QUICK = 5, 3
+ROUNDS, ROUNDS_QUICK = 5, 2
 PART_S_MAX = 120.0
 
 type Log = tuple[list[Recorded], list[Decided]]
