@@ -53,7 +53,7 @@ SINGLES = {
 }
 
 
-BESIDE_THE_API = ("audit", "log", "lab", "replay", "what-if")
+BESIDE_THE_API = ("audit", "log", "lab", "replay")
 """commands that ask no gateway: what they say of the past is said by options of their own"""
 
 

@@ -31,7 +31,6 @@ CHANGES = (
 )  # fmt: skip
 BESIDE = (
     "vm console web-1", "schema", "log verify", "lab kill n1", "cluster destroy --yes", "replay --service compute", "audit",
-    "what-if --kill node/n1",
 )  # fmt: skip
 """ask no gateway about a moment: refused before anything is done"""
 
