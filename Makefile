@@ -62,7 +62,7 @@ check: setup ## style, types, walls between the rooms, message compatibility
 	@$(PY) -m infra.check
 
 bench: setup ## all benchmarks, quick
-	@for b in eventlog pipeline start placement overcommit balance gateway_start hotplug balloon snapshots ha world; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
+	@for b in eventlog pipeline start placement overcommit balance gateway_start hotplug balloon snapshots ha world replay whatif; do $(PY) -m tests.bench.$$b --quick --json || exit 1; done
 
 test-compose: setup ## docker-compose.yml on a real engine
 	@$(PY) -m pytest tests/compose

@@ -1,7 +1,7 @@
 """`make check`: every rule that is a check, side by side, in under a minute. Prints what failed, whole.
 
-style (ruff) · types (mypy --strict) · walls (import-linter) · messages (proto.check). Files beyond 300 lines are named, as a
-reminder: a file that long usually has two purposes.
+style (ruff) · types (mypy --strict) · walls (import-linter) · messages (proto.check) · contracts (each message is in the contract
+of its service). Files beyond 300 lines are named, as a reminder: a file that long usually has two purposes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ CHECKS = {
     "types": ("-m", "mypy", "--strict", *ROOMS),
     "walls": ("-c", "from importlinter.cli import lint_imports_command as lint; lint()"),
     "messages": ("-m", "proto.check"),
+    "contracts": ("-m", "tests.contract.messages.covered"),
 }
 
 

@@ -238,11 +238,15 @@ class ImbalanceEnded(Event):
 
 
 class MovePlanned(Event):
-    """A VM is to move; the score is expected to fall by `gain`. waits: it begins, by another event, when one before it has ended.
+    """Version 2: `source` was `origin`; every other event of a move says source and target.
+
+    A VM is to move; the score is expected to fall by `gain`. waits: it begins, by another event, when one before it has ended.
     group: as in Move."""
 
+    VERSION = 2
+    SINCE = 2
     vm: VmId
-    origin: NodeId
+    source: NodeId
     target: NodeId
     reason: str
     gain: float

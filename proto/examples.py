@@ -40,6 +40,7 @@ WORDS: dict[str, Any] = {
     "machine": "pc-q35-7.2",
     "cpu_model": "qemu64",
     "memory_mib": 256,
+    "released_mib": 256,
     "memory_max_mib": 1024,
     "vcpus": 1,
     "vcpus_max": 4,

@@ -127,7 +127,7 @@ FAMILIES: dict[str, Family] = {
             orders=members(node.Order),
             asks=(*members(node.Ask), lease.AskRecords, lease.AskLetter, lease.AskProbe, vitals.AskPicture),
             answers=dict.fromkeys(members(node.Order), node.Heard)
-            | {node.AskExec: node.ExecResult, node.AskConsole: node.Heard, node.AskInfo: node.VmInfo}
+            | {node.AskExec: node.ExecResult, node.AskConsole: node.VmInfo, node.AskInfo: node.VmInfo}
             | {ioview.AskIo: ioview.VmIo}
             | {vitals.AskPicture: node.Screenshot}
             | {node.AskScreenshot: node.Screenshot, plan.AskSchedule: plan.VmSchedule}

@@ -259,8 +259,12 @@ class FenceConfirmed(Event):
 
 
 class FenceFailed(Event):
-    """A try came to nothing. last: there is none after it, else the next one is due at next_us."""
+    """Version 2: `next_at_us` was `next_us`, which read as a length of time.
 
+    A try came to nothing. last: there is none after it, else the next one is due at next_at_us."""
+
+    VERSION = 2
+    SINCE = 2
     node: NodeId
     attempt: int
     want: Want
@@ -268,7 +272,7 @@ class FenceFailed(Event):
     at_us: int
     sentence: str
     last: bool = False
-    next_us: int = 0
+    next_at_us: int = 0
 
 
 class FencePoweredOn(Event):

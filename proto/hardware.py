@@ -81,13 +81,23 @@ def leaving(disk: Disk) -> bool:
 
 def ordered(spec: MachineSpec) -> Hardware:
     """What a machine has that is all that it is wanted to be, as one that was just started is."""
+    shape = spec.shape
+    slots, disk_mib, media, chains = [nic.slot for nic in spec.nics], [], [], []
+    for disk in spec.disks:
+        slots.append(disk.slot)
+        if disk.bus.is_cd:
+            media.append((disk.slot, disk.image))
+        else:
+            disk_mib.append((disk.slot, disk.size_mib))
+        if disk.layers and not leaving(disk):
+            chains.append((disk.slot, chain(disk)))
     return Hardware(
-        vcpus=spec.shape.vcpus,
-        plugged_vcpus=max(spec.shape.vcpus, spec.plugged_vcpus),
-        memory_mib=spec.shape.memory_mib,
-        slots=tuple(sorted([*(d.slot for d in spec.disks), *(n.slot for n in spec.nics)])),
-        disk_mib=tuple(sorted((d.slot, d.size_mib) for d in spec.disks if not d.bus.is_cd)),
-        media=tuple(sorted((d.slot, d.image) for d in spec.disks if d.bus.is_cd)),
+        vcpus=shape.vcpus,
+        plugged_vcpus=max(shape.vcpus, spec.plugged_vcpus),
+        memory_mib=shape.memory_mib,
+        slots=tuple(sorted(slots)) if len(slots) > 1 else tuple(slots),
+        disk_mib=tuple(sorted(disk_mib)) if len(disk_mib) > 1 else tuple(disk_mib),
+        media=tuple(sorted(media)) if media else (),
         dimms_mib=spec.dimms_mib,
-        chains=tuple(sorted((d.slot, chain(d)) for d in spec.disks if d.layers and not leaving(d))),
+        chains=tuple(sorted(chains)) if chains else (),
     )

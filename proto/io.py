@@ -52,6 +52,7 @@ from proto.networks import NetworkCreated as NetworkCreated
 from proto.networks import NetworkDeleted as NetworkDeleted
 from proto.networks import NetworkEvent as NetworkEvent
 from proto.networks import SetNetwork as SetNetwork
+from proto.networks import Wiring as Wiring
 from proto.pools import PoolRoom
 from proto.snapshots import SnapshotCommand as SnapshotCommand
 from proto.snapshots import SnapshotDeleted as SnapshotDeleted

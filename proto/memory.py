@@ -277,12 +277,17 @@ class MemoryDenied(Event):
 
 
 class MemoryReleased(Event):
-    """reserved_mib, charged_mib: the sums without it."""
+    """Version 2: `released_mib` was `memory_mib`, which elsewhere is what a guest has; it is all that was
+    promised, QEMU's own included.
 
+    reserved_mib, charged_mib: the sums without it."""
+
+    VERSION = 2
+    SINCE = 2
     node: NodeId
     vm: VmId
     generation: int
-    memory_mib: int
+    released_mib: int
     reserved_mib: int = 0
     charged_mib: int = 0
 

@@ -137,24 +137,32 @@ class DeleteNetwork(Command):
     used_by: tuple[str, ...] = ()
 
 
-class NetworkCreated(Event):
-    network: str
+class Wiring(Value):
+    """What is set of a network: all that Network has but its name."""
+
     bridge: str
     vlan: int = 0
     mtu: int = 0
     trusted: bool = False
     description: str = ""
+
+
+class NetworkCreated(Event):
+    """Version 2: what is set was five loose fields."""
+
+    VERSION = 2
+    SINCE = 2
+    network: str
+    wiring: Wiring
 
 
 class NetworkChanged(Event):
-    """All of it, as it is from now on."""
+    """Version 2: as of NetworkCreated. All of it, as it is from now on."""
 
+    VERSION = 2
+    SINCE = 2
     network: str
-    bridge: str
-    vlan: int = 0
-    mtu: int = 0
-    trusted: bool = False
-    description: str = ""
+    wiring: Wiring
 
 
 class NetworkDeleted(Event):
@@ -162,9 +170,16 @@ class NetworkDeleted(Event):
 
 
 def network_of(event: NetworkCreated | NetworkChanged) -> Network:
+    is_now = event.wiring
     return Network(
-        name=event.network, bridge=event.bridge, vlan=event.vlan, mtu=event.mtu, trusted=event.trusted,
-        description=event.description,
+        name=event.network, bridge=is_now.bridge, vlan=is_now.vlan, mtu=is_now.mtu, trusted=is_now.trusted,
+        description=is_now.description,
+    )  # fmt: skip
+
+
+def wiring_of(network: Network) -> Wiring:
+    return Wiring(
+        bridge=network.bridge, vlan=network.vlan, mtu=network.mtu, trusted=network.trusted, description=network.description,
     )  # fmt: skip
 
 

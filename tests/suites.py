@@ -17,6 +17,8 @@ PYTEST = (sys.executable, "-m", "pytest")
 IDLE = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
 SLOW = ("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "contract/test_uefi.py", "e2e/test_ladder.py")
 """what takes a minute or more for itself: `make test-slow`"""
+PURE = ("history", "model", "sim")
+"""rooms that are run whole"""
 
 
 class Aside:
@@ -39,9 +41,17 @@ class Aside:
 
 
 def files(room: str) -> list[str]:
-    """Of that room, but for the slow ones."""
+    """Of that room and the rooms in it, but for the slow ones."""
     slow = {HERE / name for name in SLOW}
-    return [str(path) for path in sorted(HERE.glob(f"{room}/test_*.py")) if path not in slow]
+    return [str(path) for path in sorted(HERE.glob(f"{room}/**/test_*.py")) if path not in slow]
+
+
+def halves(room: str) -> tuple[list[str], list[str]]:
+    """Every second file of the room, and of those of the rooms in it; and the others: neither has more of either."""
+    found = files(room)
+    own = [path for path in found if Path(path).parent == HERE / room]
+    inner = [path for path in found if path not in own]
+    return own[::2] + inner[::2], own[1::2] + inner[1::2]
 
 
 def main() -> int:
@@ -49,11 +59,10 @@ def main() -> int:
         return subprocess.run([*PYTEST, *(str(HERE / name) for name in SLOW)], stdin=subprocess.DEVNULL, check=False).returncode
     pure = [
         Aside("fault schedules", *IDLE, sys.executable, "-m", "tests.sim"),
-        Aside("models and worlds", *IDLE, *PYTEST, str(HERE / "model"), str(HERE / "sim")),
+        Aside("models, histories and worlds", *IDLE, *PYTEST, *(str(HERE / room) for room in PURE)),
     ]
-    contract = files("contract")
-    halves = [Aside(f"contracts, half {n + 1}", *PYTEST, *contract[n::2]) for n in (0, 1)]
-    failed = [one.title for one in halves if not one.over()]
+    contracts = [Aside(f"contracts, half {n}", *PYTEST, *half) for n, half in enumerate(halves("contract"), 1)]
+    failed = [one.title for one in contracts if not one.over()]
     print("--- journeys", flush=True)
     if subprocess.run([*PYTEST, *files("e2e")], stdin=subprocess.DEVNULL, check=False).returncode:
         failed.append("journeys")

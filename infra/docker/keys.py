@@ -20,6 +20,8 @@ from libs.common.secrets import Keys
 from services.cluster.identities import OPERATOR
 
 STORE_MIB_MAX = 4096
+READER = "asv_reader"
+"""by which the gateway reads what is past: beside its own role"""
 ROLES = dict.fromkeys(places.SERVICES, "asv_service") | {"gateway": "asv_gateway"}
 
 
@@ -54,6 +56,7 @@ def databases() -> None:
     write_private(CLUSTER / "dsn", places.dsn(places.OWNER, password(places.OWNER)).encode())
     for process, role in ROLES.items():
         write_private(KEYS / process / "dsn", places.dsn(role, password(role)).encode())
+    write_private(KEYS / "gateway" / "reader.dsn", places.dsn(READER, password(READER)).encode())
     places.PASSWORD.write_text(password(places.OWNER))
     places.PASSWORD.chmod(0o444)  # the server's image reads it as its own user; the volume is mounted nowhere else
 

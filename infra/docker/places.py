@@ -1,7 +1,7 @@
 """Where containers find one another and their own: users, volumes, addresses. docker-compose.yml says the same in its words.
 
     /keys/cluster/      (root)   the cluster's signing keys, passwords
-    /keys/<process>/    (its own user) `<name>.seed` and `.jwt`, and `dsn` where it uses the log
+    /keys/<process>/    (its own user) `<name>.seed` and `.jwt`, and `dsn` where it uses the log; the gateway's `reader.dsn`
     /keys/nats/         nats.conf
     /postgres-password/ the database owner's password, for the server's first start
     /nodes/<node>/      each agent's own volume

@@ -11,7 +11,7 @@ import asyncio
 import asyncpg
 
 from infra.docker import places
-from infra.docker.keys import ROLES, password
+from infra.docker.keys import READER, ROLES, password
 from libs.common.bus.credentials import write_private
 from libs.common.clock import SystemClock
 from libs.common.log.migrate import migrate
@@ -25,7 +25,7 @@ async def passwords(dsn: str) -> None:
     """Each role's, as the processes were told (keys.py)."""
     connection = await asyncpg.connect(dsn)
     try:
-        for role in sorted(set(ROLES.values())):
+        for role in sorted({*ROLES.values(), READER}):
             sql = await connection.fetchval(
                 "select format('alter role %I password %L', $1::text, $2::text)", role, password(role)
             )

@@ -2,12 +2,13 @@
 --   asv_owner    owns all tables and functions; nobody logs in as it
 --   asv_service  the services: read the log, append through append_batch, and nothing else to it
 --   asv_gateway  the API: reads the log; keeps tokens and secrets
+--   asv_reader   who looks into the past: reads the log, and may write nothing
 -- No role has a password: a password or a peer map is the installation's business.
 do $$
 declare
     wanted text;
 begin
-    foreach wanted in array array['asv_owner', 'asv_service', 'asv_gateway'] loop
+    foreach wanted in array array['asv_owner', 'asv_service', 'asv_gateway', 'asv_reader'] loop
         begin
             if not exists (select from pg_roles where rolname = wanted) then
                 execute format('create role %I %s', wanted, case wanted when 'asv_owner' then 'nologin' else 'login' end);

@@ -34,6 +34,7 @@ ELSEWHERE = frozenset(
         "ASV_LOG_LEVEL",
         "ASV_OTLP_ENDPOINT",
         "ASV_TRACE_RATIO",
+        "ASV_LOG_ARCHIVE",
     }
 )
 """Keys that people set for the whole machine: known to every process, though not each one reads them."""

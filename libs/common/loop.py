@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 
 YOUNG_MAX = 20_000
 """objects made since the last collection before the next: messages come and go in batches, and die without the collector"""
@@ -14,6 +15,19 @@ TRIM_BYTES_MAX = 16 << 20
 thousands of page faults in a replay."""
 
 M_TRIM_THRESHOLD = -1  # malloc.h
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """While much is made that stays, as a log is folded: the collector would walk through all of it again and again, and find
+    nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def run[T](work: Coroutine[object, object, T]) -> T:

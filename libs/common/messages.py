@@ -89,6 +89,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_us        the sender's clock
     seen         the log's position that the asker has seen: the service decides once its views are there too, so that who
                  has seen an image imported may use it at once
+    origin       where the request came from, as the gateway saw it: `ADDRESS token:ID`; empty for the services' own commands
     """
 
     id: str
@@ -101,6 +102,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at_us: int = 0
     trace: str = ""
     seen: int = 0
+    origin: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

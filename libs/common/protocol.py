@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-PROTOCOL = 1
+PROTOCOL = 2
 PROTOCOL_MIN = 1
 
 

@@ -27,6 +27,16 @@ class UnknownType(Exception):
         self.name = name
 
 
+class TooNew(Exception):
+    """An event that this code cannot read and must not pass over: of a later version, or of an unknown type in an own stream."""
+
+    def __init__(self, recorded: Recorded, known: int) -> None:
+        """known: up to which version of its type this code reads; 0: none."""
+        reads = f"this release reads it up to v{known}" if known else "this release does not know it"
+        where = f"{recorded.stream} holds {recorded.type}.v{recorded.v} at position {recorded.position}"
+        super().__init__(f"{where}; {reads}")
+
+
 class _Peek(msgspec.Struct):
     type: str
 
@@ -50,8 +60,9 @@ class Registry:
         union: Any = reduce(or_, self.classes.values()) if self.classes else _Peek
         self._any = msgspec.msgpack.Decoder(union).decode
         self._many: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[union]).decode
-        self._all_first = bool(self.classes) and all(getattr(c, "VERSION", 1) == 1 for c in self.classes.values())
-        self._upcasts = dict(upcasts or {})
+        self._current = {t: getattr(c, "VERSION", 1) for t, c in self.classes.items()}
+        self._lists: dict[str, Any] = {t: list[c] for t, c in self.classes.items()}  # type: ignore[valid-type]
+        self.upcasts = dict(upcasts or {})
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
         """A message from msgpack. Raises UnknownType, msgspec.ValidationError, msgspec.DecodeError."""
@@ -64,34 +75,68 @@ class Registry:
             raise
 
     def event(self, recorded: Recorded) -> Any:
-        """The event in a log row, upcast to the newest version. Raises UnknownType."""
+        """The event in a log row, upcast to the newest version. Raises UnknownType; TooNew for a version of later code."""
         decoder = self._decoders.get(recorded.type)
         if decoder is None:
             raise UnknownType(recorded.type)
-        current = getattr(self.classes[recorded.type], "VERSION", 1)
+        current = self._current[recorded.type]
         if recorded.v == current:
             return decoder(recorded.data)
-        body: dict[str, Any] = msgspec.msgpack.decode(recorded.data)
-        for v in range(recorded.v, current):
-            body = self._upcasts[(recorded.type, v)](body)
-        return msgspec.convert(body, self.classes[recorded.type])
+        if recorded.v > current:
+            raise TooNew(recorded, current)
+        return msgspec.convert(self._upcast(msgspec.msgpack.decode(recorded.data), recorded), self.classes[recorded.type])
+
+    def _upcast(self, body: dict[str, Any], recorded: Recorded) -> dict[str, Any]:
+        for v in range(recorded.v, self._current[recorded.type]):
+            body = self.upcasts[(recorded.type, v)](body)
+        return body
 
     def events(self, records: Sequence[Recorded]) -> list[Any]:
-        """The same for many rows; None where the type is unknown. One pass of the decoder unless some are old or unknown."""
-        if self._all_first and {recorded.v for recorded in records} == {1}:
-            try:
-                return self._many(b"".join((_array_head(len(records)), *[recorded.data for recorded in records])))
-            except msgspec.ValidationError:
-                pass  # an unknown type among them, or a row that `event` will complain about
-        return [self.event(recorded) if recorded.type in self._decoders else None for recorded in records]
+        """The same for many rows; None where the type is unknown. One pass of the decoder over those of today's versions, and one
+        over those of each older one."""
+        current = self._current
+        others = [n for n, recorded in enumerate(records) if current.get(recorded.type) != recorded.v]
+        data = [recorded.data for recorded in records]
+        for n in reversed(others):
+            del data[n]
+        try:
+            read = self._many(_array(data)) if data else []
+            return self._mixed(records, read, others) if others else read
+        except msgspec.ValidationError:
+            return [self.event(recorded) if recorded.type in current else None for recorded in records]  # it says which row
+
+    def _mixed(self, records: Sequence[Recorded], read: list[Any], others: Sequence[int]) -> list[Any]:
+        """read: what those of today's versions are; others: where the rest belongs, few mostly."""
+        old: dict[tuple[str, int], list[int]] = {}
+        for n in others:
+            read.insert(n, None)
+            recorded = records[n]
+            if recorded.type in self._current:
+                old.setdefault((recorded.type, recorded.v), []).append(n)
+        for places in old.values():
+            for n, event in zip(places, self._aged([records[n] for n in places]), strict=True):
+                read[n] = event
+        return read
+
+    def _aged(self, records: Sequence[Recorded]) -> list[Any]:
+        """Rows of one type and one version that is not today's."""
+        first = records[0]
+        if first.v > (known := self._current[first.type]):
+            raise TooNew(first, known)
+        bodies = _maps(_array([recorded.data for recorded in records]))
+        read: list[Any] = msgspec.convert([self._upcast(body, first) for body in bodies], self._lists[first.type])
+        return read
 
     def knows(self, type: str) -> bool:
         return type in self._decoders
 
 
-def _array_head(length: int) -> bytes:
-    """The msgpack that goes before so many values to make them one array."""
-    return b"\xdd" + length.to_bytes(4)
+_maps: Callable[[bytes], list[dict[str, Any]]] = msgspec.msgpack.Decoder(list[dict[str, Any]]).decode
+
+
+def _array(values: Sequence[bytes]) -> bytes:
+    """So many msgpack values as one array."""
+    return b"".join((b"\xdd", len(values).to_bytes(4), *values))
 
 
 def event_version(event: Event) -> int:

@@ -18,6 +18,7 @@ from libs.world.branch import branched
 from libs.world.clocks import Clock
 from libs.world.decoding import registries
 from proto.node import Heard
+from proto.upcasts import DOWNCASTS
 
 if TYPE_CHECKING:
     from libs.world.world import World
@@ -81,7 +82,7 @@ class HostProcess:
         if kept is not None and kept.incarnation == head.incarnation:
             host, start = branched(kept.host), kept.position
         else:
-            host, start = Host(self.service, registries=registries(self.service)), 0
+            host, start = Host(self.service, downcasts=DOWNCASTS, registries=registries(self.service)), 0
         reacted = log.consumer_position_now(host.reactions.consumer)
         host.fold(log.read_all_now(start, head.position), max(reacted, start))
         return host
@@ -91,9 +92,13 @@ class HostProcess:
         head, live = self.world.log.head_now(), self._host()
         if not live.idle() or live.reactions.position != head.position:
             raise AssertionError(f"{self.name} has work left: it cannot be kept")
-        host = Host(self.service, registries=registries(self.service))
+        host = Host(self.service, downcasts=DOWNCASTS, registries=registries(self.service))
         host.fold(self.world.log.read_all_now(0, head.position), head.position)
         self._snapshot = Kept(head.incarnation, head.position, host)
+
+    def started(self, kept: Kept) -> None:
+        """Its next start folds from there."""
+        self._snapshot = kept
 
     def crash(self) -> None:
         self.host = None

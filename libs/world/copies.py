@@ -32,6 +32,7 @@ import msgspec
 import numpy as np
 
 from libs.common.registry import Registry
+from libs.world.arrays import array
 
 if TYPE_CHECKING:
     from libs.world.branch import Walk
@@ -115,7 +116,7 @@ shallow = methodcaller("__copy__")
 
 _COPIES: dict[type, Copy] = {
     dict: dict.copy, defaultdict: defaultdict.copy, OrderedDict: OrderedDict.copy, list: list.copy, deque: deque.copy,
-    set: set.copy, np.ndarray: np.ndarray.copy, count: lambda value: count(*value.__reduce__()[1]),
+    set: set.copy, count: lambda value: count(*value.__reduce__()[1]),
 }  # fmt: skip
 
 
@@ -293,5 +294,5 @@ def _partial_of(old: partial[Any], parts: Parts, made: list[Any]) -> partial[Any
 
 _SPECIAL: dict[type, Look] = {
     tuple: _tuple, FunctionType: _function, MethodType: _method, BuiltinFunctionType: _builtin, partial: _partial,
-    CellType: _cell, Random: _random,
+    CellType: _cell, Random: _random, np.ndarray: array,
 }  # fmt: skip

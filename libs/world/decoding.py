@@ -8,6 +8,7 @@ from typing import Any
 from libs.common.host.service import Service
 from libs.common.messages import Hello, Recorded
 from libs.common.registry import Registry
+from proto.upcasts import UPCASTS
 
 KNOWN_MAX = 50_000
 _known: dict[tuple[str, int, bytes], Any] = {}
@@ -43,4 +44,4 @@ def registries(service: Service) -> tuple[Registry, Registry]:
 def _registries(service: Service) -> tuple[Registry, Registry]:
     commands = [command for decider in service.deciders for command in decider.commands]
     events = [event for decider in service.deciders for event in decider.events]
-    return Registry([*commands, Hello]), SharedRegistry([*events, *service.follows])
+    return Registry([*commands, Hello]), SharedRegistry([*events, *service.follows], UPCASTS)

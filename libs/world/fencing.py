@@ -54,8 +54,9 @@ def described(node: str) -> Device:
 class Bmc:
     """lied: the boot of which it said off while there was power."""
 
-    def __init__(self, node: NodeProcess) -> None:
+    def __init__(self, node: NodeProcess, identity: str = "") -> None:
         self.node = node
+        self.identity = identity or f"simulated bmc-{node.name}"
         self.quirk = Quirk.NONE
         self.late_us = 0
         self.lied = ""
@@ -74,7 +75,7 @@ class Bmc:
         off = not node.powered or (self._ordered and self.quirk in LIARS)
         if off and node.powered:
             self.lied = node.host.boot_id
-        return Seen(Power.OFF if off else Power.ON, f"simulated bmc-{node.name}")
+        return Seen(Power.OFF if off else Power.ON, self.identity)
 
     def switch(self, want: Want) -> None:
         """Raises DeviceError."""

@@ -28,7 +28,7 @@ CHECK_US = 400_000
 """between two checks of its lock"""
 ANSWER_US_MAX = 1_500_000
 PAUSE_US = LATE_US - 10_000
-"""between two ticks: less than what the grantor takes for being late itself"""
+"""between two ticks, where nothing depends on how soon it concludes: less than what the grantor takes for being late itself"""
 FREE_US = 300_000
 """how long the server takes to notice that whoever had the lock is gone"""
 
@@ -135,7 +135,7 @@ class HaProcess(HostProcess):
         self.views.nodes.now_us = self.now_us
         self._see()
         self._carry(grantor.tick(self.mono_us, self.now_us))
-        self.later(self.clock.world_us(PAUSE_US), self._grantor_tick)
+        self.later(self.clock.world_us(self.world.grantor_us), self._grantor_tick)
 
     def _see(self) -> None:
         """What the log says by now, where that is something new (as services/ha/runner.py does it)."""

@@ -48,7 +48,13 @@ class NodeProcess:
         self.owner = f"agent:{name}"
         self.clock = Clock(world.net)
         self.host = SimHost(name, params, world.random, world.pools[name])
-        self._words = (self.host.pool.id, *(f"{self.host.pool.id}-{name}" for name in world.names[1:]))
+        id = self.host.pool.id
+        self.reaches({name: f"{id}-{name}" if n else id for n, name in enumerate(world.names)}, world.names)
+        self.leased = bool(world.ha)
+        """it has a watchdog"""
+        self.says: Capabilities | None = None
+        """what it can do, where that was recorded (fork)"""
+        self.address, self.health = "", (100, "")
         self.disk: dict[str, Kept] = {}
         self.agent: Agent | None = None
         self.chores = Chores()
@@ -80,29 +86,34 @@ class NodeProcess:
         self._do(self.agent.on_open(kept, self.host.adopt(), self.now_us))
         self.chores.incarnation = self.agent.incarnation
         self.memory.begin()
-        if self.world.ha:
+        if self.leased:
             self.watchdog.begin()
         self.greet()
         self.later(TICK_US, self._tick)
         self.later(BEAT_US, self._beat)
-        if self.world.ha:
+        if self.leased:
             self.lease.begin()
 
     def greet(self, greeting: int = 0) -> None:
         assert self.agent is not None
-        params, node, heard = self.host.params, NodeId(self.name), self.agent.met
-        capabilities = Capabilities(
-            accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=self.memory.total_mib,
+        node, heard = NodeId(self.name), self.agent.met
+        report = ReportNode(
+            node=node, capabilities=self._can(), boot_id=self.host.boot_id, address=self.address, greeting=greeting, heard=heard,
+            health_pct=self.health[0], health_reason=self.health[1],
+        )  # fmt: skip
+        self._tell([("compute", report), *((s, Hello(node=node, heard=heard)) for s in ORDERING)])
+
+    def _can(self) -> Capabilities:
+        params, total_mib = self.host.params, self.memory.total_mib
+        if self.says is not None:
+            return replace(self.says, memory_mib=total_mib, watchdog=self.lease.guards if self.leased else self.says.watchdog)
+        return Capabilities(
+            accelerator="tcg", cpu_model="sim", pcpus=params.pcpus, memory_mib=total_mib,
             qemu_version="0", machine="sim", driver="simulated", pools=self.world.names, cells=params.pcpus_of_cells,
             balloon=params.balloon, memory_areas="v2" if params.balloon else "", swap_mib=params.swap_mib,
-            pool_ids=dict(zip(self.world.names, self.pool_words, strict=True)),
-            watchdog=self.lease.guards, watch_at=f"{self.name}:1",
-            lease_pools=self.world.names if self.world.ha else (),
+            pool_ids=self.pool_ids, watchdog=self.lease.guards, watch_at=f"{self.name}:1",
+            lease_pools=self.lease_pools if self.leased else (),
         )  # fmt: skip
-        report = ReportNode(
-            node=node, capabilities=capabilities, boot_id=self.host.boot_id, greeting=greeting, heard=heard
-        )
-        self._tell([("compute", report), *((s, Hello(node=node, heard=heard)) for s in ORDERING)])
 
     def crash(self) -> None:
         """The agent dies; processes run on."""
@@ -132,15 +143,15 @@ class NodeProcess:
         """Its processes, as the net knows them."""
         return self.owner, self.watchdog.owner
 
-    @property
-    def pool_words(self) -> tuple[str, ...]:
-        """Of the pools that it has, the words that no other pool has."""
-        return self._words
+    def reaches(self, pool_ids: dict[str, str], lease_pools: tuple[str, ...]) -> None:
+        """Of its pools, by name, the words that no other pool has; and by which it may hold a lease (pool_words: their words)."""
+        self.pool_ids, self.lease_pools = pool_ids, lease_pools
+        self.pool_words = tuple(dict.fromkeys(pool_ids[name] for name in lease_pools if name in pool_ids))
 
     def _pools_now(self, files: bool = False) -> tuple[PoolNow, ...]:
         pool = self.host.pool
-        now, others = pool.now(files), zip(self.world.names[1:], self._words[1:], strict=True)
-        return (now, *(replace(now, name=name, id=id, free_mib=pool.free(name)) for name, id in others))
+        now = pool.now(files)
+        return tuple(replace(now, name=name, id=id, free_mib=pool.free(name)) for name, id in self.pool_ids.items())
 
     @property
     def now_us(self) -> int:

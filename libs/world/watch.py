@@ -121,6 +121,10 @@ class Watch:
         self._beat_due_us = now_us + beat_us
         self._do(self.holder.tick(now_us))
         self._write()
+        if self.node.owner in self.net.paused:
+            self.node.later(0, self.node.lease.beat)
+        else:
+            self.node.lease.beat()
         for pool, area in self._areas().items():
             got = lambda found, pool=pool: self._saw(pool, found)  # noqa: E731
             area.look(self.node.name, self._others(), got, self.owner)

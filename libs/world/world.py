@@ -19,7 +19,7 @@ from libs.world.area import Area
 from libs.world.befall import befall
 from libs.world.control import HostProcess, RelayProcess
 from libs.world.fencing import Bmc
-from libs.world.granting import HaProcess
+from libs.world.granting import PAUSE_US, HaProcess
 from libs.world.net import START_US, Net, Weather
 from libs.world.nodes import NodeProcess
 from libs.world.paths import Paths
@@ -53,18 +53,20 @@ class World:
         ha: int = 0,
         fences: bool = False,
         vitals: bool = False,
+        start_us: int = START_US,
     ) -> None:
         """apart: each node has a pool of its own; two: there is a second one that all reach. ha: how many processes of high
         availability there are; 0: none, and no watchdogs either. fences: each node has a fence device. vitals: guests' signs of
-        life are looked at."""
+        life are looked at. start_us: the time of day at which it begins."""
         self.seed = seed
         self.random = Random(seed)
-        self.net = Net(self.random, weather=weather or Weather())
+        self.net = Net(self.random, start_us, weather or Weather())
         self.checker = checks.Checker(self)
         self.log = MemoryLog(lambda: self.net.now_us)
         self.pool = SimPool()
         self.services = {s.name: HostProcess(self, s) for s in services}
         self.ha = ha
+        self.grantor_us = PAUSE_US
         self.figures_s = 5 if ha else 1
         """how often nodes tell what is no sign of life: CPU times, pools"""
         for n in range(ha):
@@ -86,14 +88,13 @@ class World:
         self.seen = 0
         self.incarnation = 1
         self.uses: dict[str, Callable[[int], int]] = {}
-        self.start_us = self.net.now_us
+        self.born_us = self.start_us = self.net.now_us
         self.oldest = 0
         """no backup is older than this position"""
         self.holding: dict[tuple[str, str], int] = {}
         self.held: dict[tuple[str, str], Step] = {}
-        """what befalls now (kinds.py)"""
         self.waiting: list[Step] = []
-        """what befalls once an event is committed"""
+        """what befalls now (kinds.py); once an event is committed"""
         self.befallen: list[tuple[int, Step]] = []
         self.guards: Counter[str] = Counter()
         """what kept something from happening since the story began, by a few words, and how often"""
@@ -221,7 +222,7 @@ class World:
     @property
     def second(self) -> int:
         """Since the beginning."""
-        return (self.net.now_us - START_US) // 1_000_000
+        return (self.net.now_us - self.born_us) // 1_000_000
 
     # --- time -----------------------------------------------------------------------------------------------------
 

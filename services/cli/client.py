@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from libs.common.protocol import OURS
-from services.cli.failure import UNREACHABLE, Failure, code_of
+from services.cli import show
+from services.cli.failure import UNREACHABLE, USAGE, Failure, code_of
 from services.cli.where import Where
 
 TIMEOUT_S = 30.0
@@ -37,10 +38,13 @@ def path(*parts: str, **query: object) -> str:
 
 
 class Client:
-    """One API, one token. timeout_s bounds each wait for the gateway, not the whole of a long answer."""
+    """One API, one token. timeout_s bounds each wait for the gateway, not the whole of a long answer. at: the moment of the past
+    that all is asked of; `moment` is what the first answer says of it."""
 
-    def __init__(self, where: Where, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, where: Where, timeout_s: float = TIMEOUT_S, at: str = "") -> None:
         self.where = where
+        self.at = at
+        self.moment = ""
         self.timeout_s = timeout_s
 
     def get(self, path: str) -> Any:
@@ -96,6 +100,8 @@ class Client:
         said = {"Accept": "application/json", "User-Agent": "asvctl", "Asv-Protocol": str(OURS)} | headers
         if self.where.token:
             said["Authorization"] = f"Bearer {self.where.token}"
+        if self.at:
+            said["Asv-At"] = self.at
         prefix = urlsplit(self.where.api).path.rstrip("/")
         try:
             try:
@@ -105,6 +111,7 @@ class Client:
             answer = connection.getresponse()
             if answer.status >= 300:
                 raise _failure(answer)
+            self._note(answer)
             yield answer
         except TimeoutError as error:
             sentence = f"{self.where.api} did not answer within {timeout_s or self.timeout_s:g} s"
@@ -113,6 +120,18 @@ class Client:
             raise Failure(UNREACHABLE, f"{self.where.api} cannot be reached ({_why(error)})", AWAY) from error
         finally:
             connection.close()
+
+    def _note(self, answer: http.client.HTTPResponse) -> None:
+        """Once: which moment it is that is shown. Raises Failure where the answer is of now though another was asked about."""
+        if not self.at:
+            return
+        position, time = answer.headers.get("Asv-At-Position"), answer.headers.get("Asv-At-Time")
+        if not position:
+            raise Failure(USAGE, "the answer is of now, not of the moment that was asked about", "ask without --at")
+        if not self.moment:
+            asked = f" (asked for: {self.at})" if self.at[4:5] == "-" else ""
+            self.moment = f"as of position {position}, {time}{asked}"
+            show.note(self.moment)
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         parts = urlsplit(self.where.api)

@@ -25,6 +25,7 @@ Node = Annotated[str, typer.Argument(metavar="NODE", help="An embedded node, for
 
 def delegate(*words: str) -> None:
     """Runs `services.cluster` with these words, and ends with its exit code."""
+    SESSION.of_now(f"asvctl {' '.join(words[:2])}")
     found = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(found)}
     done = subprocess.run([sys.executable, "-m", "services.cluster", *words], env=environ, check=False)
@@ -123,6 +124,7 @@ def heal(node: Node) -> None:
 
 def schema(_json: AsJson = False) -> None:
     """Where the API is described; with --json the OpenAPI document itself."""
+    SESSION.of_now("asvctl schema")
     where = find(os.environ, SESSION.api, SESSION.token, token_needed=False)
     if wants_json():
         from services.cli.client import Client

@@ -9,7 +9,7 @@ import typer
 
 from services.cli import fence, show, task, units
 from services.cli.client import path
-from services.cli.session import AsJson, client, wants_json
+from services.cli.session import SESSION, AsJson, client, wants_json
 from services.cli.verdicts import verdicts
 
 app = typer.Typer(help="High availability: nodes that die, and what follows.", no_args_is_help=True)
@@ -44,12 +44,14 @@ def status(_json: AsJson = False) -> None:
         show.as_json(found)
         return
     show.facts(_facts(found))
-    rows = [
-        (n["name"], n["standing"], _ago(n.get("control_s")), _storage(n), _lease(n), n.get("epoch"), n.get("fence"), _remarks(n))
-        for n in found["nodes"]
-    ]
+    rows = [_row(n, found["heard"]) for n in found["nodes"]]
     heads = ("NODE", "STANDING", "ASKED", "RECORD MOVED", "LEASE", "EPOCH", "FENCE", "REMARKS")
     show.table(heads, rows, "no nodes have joined yet")
+
+
+def _row(n: dict[str, Any], heard: bool) -> tuple[object, ...]:
+    ways = _ago(n.get("control_s")), _storage(n), _lease(n)
+    return (n["name"], n["standing"], *ways, n.get("epoch"), n.get("fence"), _remarks(n, heard))
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
@@ -74,8 +76,12 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("isolated", f"VMs of nodes that live and cannot be reached are {away}"),
         ("lost networks", "the node is drained" if rules["unlinked"] == "migrate" else "an alert"),
         ("bounds", f"{rules['lost_max']} nodes lost within {rules['window_s']:g} s, {rules['starts_max']} restarts at once"),
-        ("attention", "" if found["heard"] else "ha does not answer: this is what the log says"),
+        ("attention", "" if found["heard"] else f"{_unheard()}: this is what the log says"),
     ]
+
+
+def _unheard() -> str:
+    return "who was heard when is not recorded" if SESSION.at else "ha does not answer"
 
 
 def _kept(kept: dict[str, Any] | None) -> str:
@@ -108,11 +114,11 @@ def _lease(node: dict[str, Any]) -> str:
     return f"{own}, {node['left_s']:.1f} s left" if own == "held" else own
 
 
-def _remarks(node: dict[str, Any]) -> str:
+def _remarks(node: dict[str, Any], heard: bool) -> str:
     said = [node["sentence"]] if node.get("sentence") else []
     said += list(node.get("faults") or ())
     said += ["its fence device proves nothing"] if node.get("fence") in ("untested", "failing", "doubted") else []
-    said += ["no watchdog runs there"] if not node.get("watched") and node["standing"] != "lost" else []
+    said += ["no watchdog runs there"] if heard and not node.get("watched") and node["standing"] != "lost" else []
     said += ["it says that it is slow"] if node.get("slow") else []
     return "; ".join(said)
 

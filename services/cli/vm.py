@@ -9,7 +9,7 @@ import typer
 
 from services.cli import show, task, units
 from services.cli.client import path
-from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
+from services.cli.session import SESSION, AsJson, TimeoutS, Wait, client, wants_json
 from services.cli.vm_clone import clone
 from services.cli.vm_create import create
 from services.cli.vm_guard import guard
@@ -187,4 +187,5 @@ def console(name: Name) -> None:
     """The serial console; leave it with Ctrl-]."""
     from services.cli import console as terminal
 
+    SESSION.of_now("asvctl vm console")
     terminal.attach(client().where, name)

@@ -2,6 +2,8 @@
 
     --api, ASV_API            else `api` in cluster.json of the state folder ($ASV_HOME, /var/lib/asv for root, ~/.local/share/asv)
     --token, ASV_TOKEN, ASV_TOKEN_FILE            else the token file that cluster.json names
+    --log, ASV_LOG            else `log` in cluster.json: for the tools that read the log itself
+    --folder                  else ASV_LOG_ARCHIVE, else `archive` in cluster.json: where `log archive` writes to
 
 The local cluster's token is never sent to another address than the local cluster's.
 """
@@ -53,6 +55,33 @@ def find(environ: Mapping[str, str], api: str = "", token: str = "", *, token_ne
     if not found and token_needed:
         raise Failure(DENIED, f"no token for {chosen}", "give one by --token, ASV_TOKEN or ASV_TOKEN_FILE")
     return Where(chosen, found)
+
+
+def find_log(environ: Mapping[str, str], log: str = "") -> str:
+    """Where the log itself is, as libs/past/where.py takes it. Raises Failure where nothing says it."""
+    found = log or environ.get("ASV_LOG", "") or str(_local(home(environ) / "cluster.json").get("log") or "")
+    if not found:
+        here = home(environ) / "cluster.json"
+        raise Failure(UNREACHABLE, f"no log is known here: {here} names none", "say where it is by --log or ASV_LOG")
+    return found
+
+
+def find_owner(environ: Mapping[str, str], log: str = "") -> str:
+    """The log's address for a member of asv_owner, who alone may archive. Raises Failure where nothing says it."""
+    found = log or str(_local(home(environ) / "cluster.json").get("log_owner") or "")
+    if not found:
+        here = home(environ) / "cluster.json"
+        raise Failure(UNREACHABLE, f"no owner of a log is known here: {here} names none", "give the address by --log")
+    return found
+
+
+def find_archive(environ: Mapping[str, str]) -> Path:
+    """The folder that archives are written to. Raises Failure where nothing says it."""
+    found = environ.get("ASV_LOG_ARCHIVE", "") or str(_local(home(environ) / "cluster.json").get("archive") or "")
+    if not found:
+        here = home(environ) / "cluster.json"
+        raise Failure(USAGE, f"no folder for archives is known here: {here} names none", "give one by --folder")
+    return Path(found)
 
 
 def _local(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@
     nodes/n1 …         each agent's own folder
     pools/default/     disks and images, reached by all nodes
     pools/n1 …         each node's own pool, `local`
+    archive/           old partitions of the log, where `asvctl log archive` puts them
     run/  logs/        control socket, lock, readiness files; one log per process
     bin/               copies of server binaries, where the server user cannot enter the checkout
     groups             where in the control groups of this host the cluster's own processes stand
@@ -54,6 +55,10 @@ class Layout:
     @property
     def run(self) -> Path:
         return self.home / "run"
+
+    @property
+    def archive(self) -> Path:
+        return self.home / "archive"
 
     @property
     def logs(self) -> Path:

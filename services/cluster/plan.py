@@ -89,8 +89,9 @@ def control_specs(layout: Layout, record: Record, engines: Engines, identities: 
     """The services, all in one process or each in its own, and the gateway."""
     groups = {name: (name,) for name in CONTROL} if record.separate else {"host": CONTROL}
     secrets = {"ASV_SECRETS_KEY": str(layout.secrets_key)}
+    archive = {"ASV_LOG_ARCHIVE": record.archive or str(layout.archive)}
     specs = [
-        _python(layout, name, ("services.host", *group), secrets | _connections(engines, identities, name, "asv_service"))
+        _python(layout, name, ("services.host", *group), secrets | archive | _connections(engines, identities, name, "asv_service"))
         for name, group in groups.items()
     ]
     port = record.ports["gateway"]
@@ -98,13 +99,14 @@ def control_specs(layout: Layout, record: Record, engines: Engines, identities: 
         "ASV_LISTEN": f"{LOOPBACK}:{port}",
         "ASV_ADMIN_TOKEN_FILE": str(layout.admin_token),
         "ASV_POOLS": f"default={layout.pool}",
+        "ASV_READER_DSN": engines.dsn_of("asv_reader"),
         **secrets,
         **_connections(engines, identities, "gateway", "asv_gateway"),
     }
     if identities.signer is not None:
         seed, account = identities.signer
         settings |= {"ASV_ACCOUNT_KEY": str(seed), "ASV_ACCOUNT": account}
-    gateway = _python(layout, "gateway", ("services.gateway",), settings, http_port=port)
+    gateway = _python(layout, "gateway", ("services.gateway",), settings | archive, http_port=port)
     return [*specs, gateway]
 
 

@@ -20,7 +20,9 @@ class ChildRecord(msgspec.Struct, kw_only=True):
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """ports: by process name, kept over restarts; memory_mib: what each node may use of this host, 0: its share;
+    """ports: by process name, kept over restarts; log: where the log is read, by the role that cannot write it.
+    log_owner: the same for who may archive it; archive: the folder that archives are written to.
+    memory_mib: what each node may use of this host, 0: its share;
     outside: folders beyond the home, removed by destroy.
     apart: each node's processes live in its network namespace. state: stopped, starting, healthy, stopping."""
 
@@ -30,6 +32,9 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     separate: bool = False
     apart: bool = False
     driver: str = ""
+    log: str = ""
+    log_owner: str = ""
+    archive: str = ""
     memory_mib: int = 0
     supervisor: Mark | None = None
     children: dict[str, ChildRecord] = {}

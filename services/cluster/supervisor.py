@@ -120,6 +120,8 @@ class Supervisor:
         self.record.ports |= ports.choose(self.record.ports, plan.port_names(self.environ))
         engines = await asyncio.to_thread(plan.engines, self.layout, self.record, self.environ)
         self._note_outside(engines)
+        self.record.log, self.record.log_owner = engines.dsn_of("asv_reader"), engines.dsn
+        self.record.archive = self.environ.get("ASV_LOG_ARCHIVE") or self.record.archive or str(self.layout.archive)
         known = await asyncio.to_thread(self._identities, engines)
         await self._start_engines(engines, known)
         await self._ready_all(plan.control_specs(self.layout, self.record, engines, known))

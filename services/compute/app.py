@@ -15,7 +15,7 @@ from proto.lease import HaSet, NodeLost, NodeOffProven, NodePathsNoted, NodeRetu
 from proto.memory import LedgerEvent
 from proto.pools import PoolSet
 from proto.vitals import VerdictReached
-from services.compute import enriching, hearing, queries, react, views
+from services.compute import enriching, hearing, queries, react, views, weighing
 from services.compute.balance.model import BALANCE
 from services.compute.cluster import CLUSTER
 from services.compute.drain import DRAIN
@@ -34,6 +34,7 @@ SERVICE = Service(
     react=react.react,
     views=views.Views,
     enrich=enriching.enrich,
+    weigh=weighing.weigh,
     orders=react.orders,
     ticks=react.ticks,
     telemetry=("tel.*.beat", "tel.*.cpu", "tel.*.pools"),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from libs.common.messages import Command
+from libs.common.host import hearing
+from libs.common.messages import Command, Recorded
 from proto.compute import (
     NodeReported,
     ProtectVm,
@@ -36,21 +37,35 @@ class Bare:
     vms: set[str] = field(default_factory=set)
     coming: dict[str, bool] = field(default_factory=dict)
 
-    def apply(self, event: Any) -> None:
-        match event:
-            case VmLaunchRequested():
-                self._note(event.vm, event.spec.protected)
-            case VmDevicesNoted() if event.changed and not event.protected:
-                self.vms.add(event.vm)
-            case VmFound():
-                self.vms.add(event.vm)
-            case VmIncomingRequested():
-                self.coming[event.vm] = event.spec.protected
-            case VmMigrationEnded() if event.vm in self.coming:
-                self._note(event.vm, self.coming.pop(event.vm))
-            case VmGuardRequested() | VmStopped() | VmStartFailed() | VmDeleted():
-                self.vms.discard(event.vm)
-                self.coming.pop(event.vm, None)
+    def _launched(self, recorded: Recorded, event: VmLaunchRequested) -> None:
+        self._note(event.vm, event.spec.protected)
+
+    def _devices(self, recorded: Recorded, event: VmDevicesNoted) -> None:
+        if event.changed and not event.protected:
+            self.vms.add(event.vm)
+
+    def _found(self, recorded: Recorded, event: VmFound) -> None:
+        self.vms.add(event.vm)
+
+    def _comes(self, recorded: Recorded, event: VmIncomingRequested) -> None:
+        self.coming[event.vm] = event.spec.protected
+
+    def _arrived(self, recorded: Recorded, event: VmMigrationEnded) -> None:
+        if event.vm in self.coming:
+            self._note(event.vm, self.coming.pop(event.vm))
+
+    def _gone(self, recorded: Recorded, event: VmGuardRequested | VmStopped | VmStartFailed | VmDeleted) -> None:
+        self.vms.discard(event.vm)
+        self.coming.pop(event.vm, None)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        VmLaunchRequested: _launched,
+        VmDevicesNoted: _devices,
+        VmFound: _found,
+        VmIncomingRequested: _comes,
+        VmMigrationEnded: _arrived,
+        **dict.fromkeys((VmGuardRequested, VmStopped, VmStartFailed, VmDeleted), _gone),
+    }
 
     def _note(self, vm: str, guarded: bool) -> None:
         (self.vms.discard if guarded else self.vms.add)(vm)

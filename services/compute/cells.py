@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from proto.compute import Capabilities
 from services.compute.policy import CELLS_MAX
 
@@ -17,8 +19,7 @@ MEASURED_STEP_MIB = 64
 """What was measured counts in such steps, so that not every heartbeat changes a node's facts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True, gc=False):
     """Where the plan lets a VM's vCPUs run. exclusive: nobody else's."""
 
     pcpus: tuple[int, ...]

@@ -18,7 +18,8 @@ from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.policy import HEALTH_PCT_MIN, Wishes, vcpus_max
 from services.compute.reach import needed, ways
 from services.compute.rooms import new_disks
-from services.compute.views import Views, promise_to, share_of
+from services.compute.shares import promise_to, share_of
+from services.compute.views import Views
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from proto.compute import NoteDevices, VmDefined, VmDevicesNoted, VmEvent
 from proto.hardware import chain, leaving
-from proto.machine import Disk, DiskWish, Nic, NicWish
+from proto.machine import Disk, DiskWish, MachineSpec, Nic, NicWish
 from proto.models import DISKS
 from services.compute.ending import failed
 from services.compute.states import Defined, Devices, Launching, Migrating, Phase, Running
@@ -59,21 +59,26 @@ def _has(vm: Defined, noted: VmDevicesNoted) -> bool:
 def evolve(vm: Defined, event: VmDevicesNoted) -> Defined:
     disks, nics = wishes(event.disks, event.nics)
     definition: VmDefined = replace(vm.definition, disks=disks, nics=nics)
-    after: Defined = replace(vm, definition=definition)
-    if isinstance(vm, Migrating) and isinstance(after, Migrating):
-        running = evolve(after.running, event)
-        assert isinstance(running, Running)
-        to_come = after.devices
-        if event.generation == vm.incoming:
-            to_come = Devices(disks=event.disks, nics=event.nics, protected=event.protected)
-        return replace(after, running=running, devices=to_come)
-    if isinstance(after, Running | Launching) and after.generation == event.generation:
+    state = type(vm)
+    if state is Migrating:
+        return _on_the_way(vm, event, definition)  # type: ignore[arg-type]
+    if (state is Running or state is Launching) and vm.generation == event.generation:
+        had: MachineSpec = vm.spec  # type: ignore[union-attr]
         spec = replace(
-            after.spec, disks=event.disks, nics=event.nics, leaving=event.leaving, taking=event.taking,
-            protected=after.spec.protected and event.protected,
+            had, disks=event.disks, nics=event.nics, leaving=event.leaving, taking=event.taking,
+            protected=had.protected and event.protected,
         )  # fmt: skip
-        return replace(after, spec=spec)
-    return after
+        return replace(vm, definition=definition, spec=spec)
+    return replace(vm, definition=definition)
+
+
+def _on_the_way(vm: Migrating, event: VmDevicesNoted, definition: VmDefined) -> Migrating:
+    running = evolve(vm.running, event)
+    assert isinstance(running, Running)
+    to_come = vm.devices
+    if event.generation == vm.incoming:
+        to_come = Devices(disks=event.disks, nics=event.nics, protected=event.protected)
+    return replace(vm, definition=definition, running=running, devices=to_come)
 
 
 def unsettled(vm: Running) -> str:
@@ -106,10 +111,10 @@ def rooted(disks: Iterable[Disk | DiskWish]) -> str:
 
 def wishes(disks: Sequence[Disk], nics: Sequence[Nic]) -> tuple[tuple[DiskWish, ...], tuple[NicWish, ...]]:
     """As a definition would ask for them."""
-    wished = tuple(
+    wished = [
         DiskWish(
             size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits, first=d.first, seed=d.seed
         )
         for d in disks
-    )
-    return wished, tuple(NicWish(network=n.network, model=n.model, queues=n.queues) for n in nics)
+    ]
+    return tuple(wished), tuple([NicWish(network=n.network, model=n.model, queues=n.queues) for n in nics])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
+from libs.common.messages import NodeId
 from proto.compute import (
     VmAllotmentDenied,
     VmAllotmentRequested,
@@ -69,119 +71,126 @@ from services.compute.states import (
 
 def evolve(vm: Vm, event: VmEvent) -> Vm:
     """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
-    match event:
-        case VmDefined():
-            after: Vm = Stopped(definition=event, generation=vm.generation)
-        case VmDeleted():
-            after = Absent(generation=vm.generation)
-        case VmStrangerSeen():
-            after = Absent(generation=max(vm.generation, event.generation), stranger=event.node)
-        case VmStrangerGone():
-            after = Absent(generation=max(vm.generation, event.generation))
-        case _ if isinstance(vm, Absent):
-            after = vm
-        case VmReshaped():
-            after = replace(vm, definition=replace(vm.definition, shape=event.shape))
-        case VmAllotted():
-            after = replace(vm, definition=replace(vm.definition, priority=event.priority, allotment=event.allotment))
-            after = replace(after, wish=None) if isinstance(after, Running) else after
-        case VmDevicesNoted(changed=True):
-            after = devices.evolve(vm, event)
-        case VmStartRequested() | VmMemoryNoted() | VmDevicesNoted() | VmLaunchRequested():
-            after = _evolve_start(vm, event)
-        case VmStarted():
-            after = _started(vm, event)
-        case VmFound():
-            after = _found(vm, event)
-        case VmMigrationRequested() if isinstance(vm, Running):
-            after = _moving(vm, event)
-        case VmMigrated() if isinstance(vm, Migrating):
-            after = _moved(vm, event)
-        case VmMigrationEnded() if isinstance(vm, Arriving):
-            after = _arrived(vm, event)
-        case VmStartFailed() | VmStopped():
-            after = Stopped(
-                definition=vm.definition,
-                generation=vm.generation,
-                node=event.node,
-                sentence=event.sentence,
-                abandoned=isinstance(event, VmStartFailed) and event.abandoned,
-                unwished=event.unwished if isinstance(event, VmStopped) else _tried_again(vm),
-            )
-        case VmLeftStopped() if isinstance(vm, Stopped):
-            after = replace(vm, unwished=False)
-        case VmStopRequested():
-            after = Stopping(
-                definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s,
-                cause=event.cause, protected=_covered(vm),
-            )  # fmt: skip
-        case _ if isinstance(vm, Migrating):
-            after = _evolve_migration(vm, event)
-        case _ if isinstance(vm, Running):
-            after = _evolve_running(vm, event)
-        case _:
-            after = vm
-    highest = max(vm.highest, after.highest)
-    return replace(after, given=highest if highest > after.generation else 0, version=vm.version + 1)
+    kind, state = type(event), type(vm)
+    does = BY_EVENT.get(kind) if state is not Absent else OF_ABSENT.get(kind)
+    if does is None:
+        does = BY_STATE.get((state, kind), _unmoved)
+    after = does(vm, event)
+    generation, version = vm.generation, vm.version + 1
+    highest = max(generation, vm.given, after.generation, after.given)
+    given = highest if highest > after.generation else 0
+    if after is vm:
+        return replace(after, given=given, version=version)
+    if after.given != given:  # made just now: nobody else has it
+        force_setattr(after, "given", given)
+    force_setattr(after, "version", version)
+    return after
+
+
+def _unmoved(vm: Vm, event: VmEvent) -> Vm:
+    return vm
+
+
+def _defined(vm: Vm, event: VmDefined) -> Vm:
+    return Stopped(definition=event, generation=vm.generation)
+
+
+def _deleted(vm: Vm, event: VmDeleted) -> Vm:
+    return Absent(generation=vm.generation)
+
+
+def _stranger(vm: Vm, event: VmStrangerSeen | VmStrangerGone) -> Vm:
+    node = event.node if type(event) is VmStrangerSeen else NodeId("")
+    return Absent(generation=max(vm.generation, event.generation), stranger=node)
+
+
+def _reshaped(vm: Defined, event: VmReshaped) -> Vm:
+    return replace(vm, definition=replace(vm.definition, shape=event.shape))
+
+
+def _allotted(vm: Defined, event: VmAllotted) -> Vm:
+    definition = replace(vm.definition, priority=event.priority, allotment=event.allotment)
+    if type(vm) is Running:
+        return replace(vm, definition=definition, wish=None)
+    return replace(vm, definition=definition)
+
+
+def _failed(vm: Defined, event: VmStartFailed) -> Vm:
+    """A start that its guard asked for leaves it as it was: it is to run. So does one that somebody made of such a VM."""
+    state = type(vm)
+    again = (state is Reserving or state is Launching) and (vm.attempt > 0 or vm.unwished)  # type: ignore[union-attr]
+    return Stopped(
+        definition=vm.definition, generation=vm.generation, node=event.node, sentence=event.sentence,
+        abandoned=event.abandoned, unwished=again,
+    )  # fmt: skip
+
+
+def _ended(vm: Defined, event: VmStopped) -> Vm:
+    return Stopped(
+        definition=vm.definition, generation=vm.generation, node=event.node, sentence=event.sentence, unwished=event.unwished
+    )
+
+
+def _stopping(vm: Defined, event: VmStopRequested) -> Vm:
+    return Stopping(
+        definition=vm.definition, generation=vm.generation, node=event.node, deadline_s=event.deadline_s,
+        cause=event.cause, protected=_covered(vm),
+    )  # fmt: skip
 
 
 def _covered(vm: Vm) -> bool:
     """Its process, by the lease of its node."""
-    return vm.covered if isinstance(vm, Running) else isinstance(vm, Launching | Arriving) and vm.spec.protected
+    state = type(vm)
+    if state is Running:
+        return vm.covered  # type: ignore[union-attr]
+    return (state is Launching or state is Arriving) and vm.spec.protected  # type: ignore[union-attr]
 
 
-def _tried_again(vm: Vm) -> bool:
-    """A start that its guard asked for leaves it as it was: it is to run. So does one that somebody made of such a VM."""
-    return isinstance(vm, Reserving | Launching) and (vm.attempt > 0 or vm.unwished)
+def _asked(vm: Defined, event: VmStartRequested) -> Vm:
+    return Reserving(
+        definition=vm.definition,
+        generation=max(vm.generation, event.generation),
+        node=event.node,
+        placement=event.placement,
+        attempt=event.attempt,
+        failover=event.failover,
+        unwished=type(vm) is Stopped and vm.unwished,
+    )
 
 
-def _evolve_start(
-    vm: Defined, event: VmStartRequested | VmMemoryNoted | VmDevicesNoted | VmLaunchRequested
-) -> Vm:
-    match event:
-        case VmStartRequested():
-            return Reserving(
-                definition=vm.definition,
-                generation=max(vm.generation, event.generation),
-                node=event.node,
-                placement=event.placement,
-                attempt=event.attempt,
-                failover=event.failover,
-                unwished=isinstance(vm, Stopped) and vm.unwished,
-            )
-        case VmMemoryNoted() if isinstance(vm, Migrating):
-            return replace(vm, memory_noted=True)
-        case VmDevicesNoted() if isinstance(vm, Migrating):
-            return replace(vm, devices=_granted(event))
-        case VmDevicesNoted() if isinstance(vm, Running):
-            return replace(vm, spec=replace(vm.spec, disks=event.disks, nics=event.nics))
-        case _ if not isinstance(vm, Reserving):
-            return vm
-        case VmMemoryNoted():
-            return replace(vm, memory_noted=True)
-        case VmDevicesNoted():
-            return replace(vm, devices=_granted(event))
-        case VmLaunchRequested():
-            return Launching(
-                definition=vm.definition,
-                generation=vm.generation,
-                node=event.node,
-                placement=vm.placement,
-                spec=event.spec,
-                attempt=vm.attempt,
-                failover=vm.failover,
-                unwished=vm.unwished,
-            )
-        case _:
-            assert_never(event)
+def _memory(vm: Defined, event: VmMemoryNoted) -> Vm:
+    state = type(vm)
+    return replace(vm, memory_noted=True) if state is Reserving or state is Migrating else vm
 
 
-def _granted(event: VmDevicesNoted) -> Devices:
-    return Devices(disks=event.disks, nics=event.nics, protected=event.protected)
+def _devices(vm: Defined, event: VmDevicesNoted) -> Vm:
+    state = type(vm)
+    if event.changed:
+        return devices.evolve(vm, event)
+    if state is Reserving or state is Migrating:
+        return replace(vm, devices=Devices(disks=event.disks, nics=event.nics, protected=event.protected))
+    if type(vm) is Running:
+        return replace(vm, spec=replace(vm.spec, disks=event.disks, nics=event.nics))
+    return vm
+
+
+def _launched(vm: Defined, event: VmLaunchRequested) -> Vm:
+    if type(vm) is not Reserving:
+        return vm
+    return Launching(
+        definition=vm.definition,
+        generation=vm.generation,
+        node=event.node,
+        placement=vm.placement,
+        spec=event.spec,
+        attempt=vm.attempt,
+        failover=vm.failover,
+        unwished=vm.unwished,
+    )
 
 
 def _started(vm: Defined, event: VmStarted) -> Vm:
-    if not isinstance(vm, Launching):
+    if type(vm) is not Launching:
         return vm
     return Running(
         definition=vm.definition,
@@ -243,23 +252,29 @@ def _arrived(vm: Arriving, event: VmMigrationEnded) -> Running:
     )
 
 
-def _evolve_migration(vm: Migrating, event: VmEvent) -> Migrating | Running:
-    match event:
-        case VmIncomingRequested():
-            return replace(vm, phase=Phase.PREPARING, protected=event.spec.protected)
-        case VmSendRequested():
-            return replace(vm, phase=Phase.SENDING, address=event.address, asked_version=vm.version + 1)
-        case VmRecallRequested(sentence=said):
-            gone = vm.target_gone or event.target_gone
-            return replace(vm, phase=Phase.RECALLING, sentence=said, target_gone=gone, asked_version=vm.version + 1)
-        case VmMigrationFailed(sentence=said, source_gone=gone, cause=cause):
-            return replace(vm, phase=Phase.ENDING, sentence=said, source_gone=gone, cause=cause)
-        case VmIncomingGone() if not vm.source_gone:
-            return replace(vm.running, definition=vm.definition)
-        case VmReset():
-            return replace(vm, running=_evolve_running(vm.running, event))
-        case _:
-            return vm
+def _preparing(vm: Migrating, event: VmIncomingRequested) -> Migrating:
+    return replace(vm, phase=Phase.PREPARING, protected=event.spec.protected)
+
+
+def _sending(vm: Migrating, event: VmSendRequested) -> Migrating:
+    return replace(vm, phase=Phase.SENDING, address=event.address, asked_version=vm.version + 1)
+
+
+def _recalled(vm: Migrating, event: VmRecallRequested) -> Migrating:
+    gone = vm.target_gone or event.target_gone
+    return replace(vm, phase=Phase.RECALLING, sentence=event.sentence, target_gone=gone, asked_version=vm.version + 1)
+
+
+def _not_moved(vm: Migrating, event: VmMigrationFailed) -> Migrating:
+    return replace(vm, phase=Phase.ENDING, sentence=event.sentence, source_gone=event.source_gone, cause=event.cause)
+
+
+def _target_gone(vm: Migrating, event: VmIncomingGone) -> Migrating | Running:
+    return vm if vm.source_gone else replace(vm.running, definition=vm.definition)
+
+
+def _reset_on_the_way(vm: Migrating, event: VmReset) -> Migrating:
+    return replace(vm, running=_reset(vm.running, event))
 
 
 def _found(vm: Stopped | Placed, event: VmFound) -> Running:
@@ -281,32 +296,73 @@ def _found(vm: Stopped | Placed, event: VmFound) -> Running:
     )
 
 
-def _evolve_running(vm: Running, event: VmEvent) -> Running:
-    match event:
-        case VmPauseRequested():
-            return replace(vm, pause_wanted=True, stilled=event.stilled, asked_version=vm.version + 1)
-        case VmPaused():
-            return replace(vm, paused=True)
-        case VmResumeRequested():
-            return replace(vm, pause_wanted=False, stilled=False, asked_version=vm.version + 1)
-        case VmResumed():
-            return replace(vm, paused=False)
-        case VmResetRequested():
-            return replace(vm, resets_wanted=event.resets)
-        case VmReset():
-            return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
-        case VmRanOutOfSpace() | VmSpaceRegained():
-            return space.evolve(vm, event)
-        case VmPanicked() | VmPanicOver():
-            return panics.evolve(vm, event)
-        case VmAllotmentRequested():
-            return replace(vm, wish=event)
-        case VmAllotmentDenied():
-            return replace(vm, wish=None)
-        case VmGuardRequested():
-            spec = replace(vm.spec, protected=True)
-            return replace(vm, spec=spec, guarding=True, guard_version=vm.version + 1)
-        case VmGuarded():
-            return replace(vm, guarding=False, epoch=event.epoch)
-        case _:
-            return drifting.evolve(growth.evolve(vm, event), event)
+def _reset(vm: Running, event: VmReset) -> Running:
+    return replace(vm, resets=event.resets, resets_wanted=max(vm.resets_wanted, event.resets))
+
+
+def _pausing(vm: Running, event: VmPauseRequested) -> Running:
+    return replace(vm, pause_wanted=True, stilled=event.stilled, asked_version=vm.version + 1)
+
+
+def _resuming(vm: Running, event: VmResumeRequested) -> Running:
+    return replace(vm, pause_wanted=False, stilled=False, asked_version=vm.version + 1)
+
+
+def _guarding(vm: Running, event: VmGuardRequested) -> Running:
+    return replace(vm, spec=replace(vm.spec, protected=True), guarding=True, guard_version=vm.version + 1)
+
+
+OF_ABSENT: dict[type, Callable[[Any, Any], Vm]] = {
+    **dict.fromkeys((VmStrangerSeen, VmStrangerGone), _stranger),
+    VmDefined: _defined,
+    VmDeleted: _deleted,
+}
+"""what says something of a VM that is not defined"""
+BY_EVENT: dict[type, Callable[[Any, Any], Vm]] = {
+    **OF_ABSENT,
+    VmStartRequested: _asked,
+    VmMemoryNoted: _memory,
+    VmDevicesNoted: _devices,
+    VmLaunchRequested: _launched,
+    VmStarted: _started,
+    VmStartFailed: _failed,
+    VmStopRequested: _stopping,
+    VmStopped: _ended,
+    VmReshaped: _reshaped,
+    VmAllotted: _allotted,
+    VmFound: _found,
+}
+"""in whatever state it is that is defined"""
+RUNNING: dict[type, Callable[[Any, Any], Vm]] = {
+    **growth.RUNNING,
+    **drifting.RUNNING,
+    **dict.fromkeys((VmRanOutOfSpace, VmSpaceRegained), space.evolve),
+    **dict.fromkeys((VmPanicked, VmPanicOver), panics.evolve),
+    VmMigrationRequested: _moving,
+    VmPauseRequested: _pausing,
+    VmPaused: lambda vm, event: replace(vm, paused=True),
+    VmResumeRequested: _resuming,
+    VmResumed: lambda vm, event: replace(vm, paused=False),
+    VmResetRequested: lambda vm, event: replace(vm, resets_wanted=event.resets),
+    VmReset: _reset,
+    VmAllotmentRequested: lambda vm, event: replace(vm, wish=event),
+    VmAllotmentDenied: lambda vm, event: replace(vm, wish=None),
+    VmGuardRequested: _guarding,
+    VmGuarded: lambda vm, event: replace(vm, guarding=False, epoch=event.epoch),
+}
+MIGRATING: dict[type, Callable[[Any, Any], Vm]] = {
+    VmMigrated: _moved,
+    VmIncomingRequested: _preparing,
+    VmSendRequested: _sending,
+    VmRecallRequested: _recalled,
+    VmMigrationFailed: _not_moved,
+    VmIncomingGone: _target_gone,
+    VmReset: _reset_on_the_way,
+}
+BY_STATE: dict[tuple[type, type], Callable[[Any, Any], Vm]] = {
+    **{(Running, event): does for event, does in RUNNING.items()},
+    **{(Migrating, event): does for event, does in MIGRATING.items()},
+    (Arriving, VmMigrationEnded): _arrived,
+    (Stopped, VmLeftStopped): lambda vm, event: replace(vm, unwished=False),
+}
+"""what depends on the state that it is in; all else leaves it as it was"""

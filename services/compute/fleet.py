@@ -8,6 +8,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
+
+import msgspec
 
 from libs.common.messages import NodeId
 from libs.memory.promise import charged_mib, guaranteed_mib, ratio_pct
@@ -35,8 +38,7 @@ LOAD_STEPS = 4
 """A node's load counts in quarters of a thread, so that not every heartbeat changes its facts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True, gc=False):
     """What a VM takes of its node, its class, and the groups that keep it near to or away from others."""
 
     vcpus: int
@@ -50,6 +52,8 @@ class Share:
 @dataclass(slots=True)
 class NodeView:
     """A node in the views. VMs are counted from the choice of the node until the end of the process was seen."""
+
+    NOT_OF_LOG: ClassVar = frozenset({"heard_us", "load", "cells_free_mib", "waits", "told", "pool_rooms"})
 
     reported: NodeReported | None = None
     cordoned: bool = False
@@ -81,8 +85,7 @@ class NodeView:
     vms: dict[str, Share] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(msgspec.Struct, frozen=True, gc=False):
     """A VM on its way to a node: chosen, its memory not yet seen reserved."""
 
     node: str
@@ -111,6 +114,11 @@ class Fleet:
         self._nodes, self._hints, self._numbers = nodes, hints, numbers
         self._index = NodeIndex(horizons=HORIZONS)
         self._changed: set[str] = set(nodes)
+        self.on: dict[str, set[str]] = {}
+        """VM -> the nodes on which it counts"""
+        for name, node in nodes.items():
+            for vm in node.vms:
+                self.on.setdefault(vm, set()).add(name)
         self._outlook: Outlook | None = None
         self._coming: dict[str, dict[str, Hint]] = {}
         self._expiring: list[tuple[int, str]] = []
@@ -129,6 +137,24 @@ class Fleet:
 
     def changed(self, node: str) -> None:
         """Something about this node is other than it was, or it is no more."""
+        self._changed.add(node)
+
+    def takes(self, node: str, vm: str) -> None:
+        """The VM counts there, or for something else than before."""
+        on = self.on.get(vm)
+        if on is None:
+            self.on[vm] = {node}
+        else:
+            on.add(node)
+        self._changed.add(node)
+
+    def leaves(self, node: str, vm: str) -> None:
+        """It does not any more."""
+        on = self.on.get(vm)
+        if on is not None:
+            on.discard(node)
+            if not on:
+                del self.on[vm]
         self._changed.add(node)
 
     def heard(self, node: str, now_us: int) -> None:
@@ -251,7 +277,10 @@ class Fleet:
         return self._index.place(wish, tried, weights, len(self._numbers))
 
     def _come(self, vm: str, hint: Hint) -> None:
-        self._coming.setdefault(hint.node, {})[vm] = hint
+        coming = self._coming.get(hint.node)
+        if coming is None:
+            coming = self._coming[hint.node] = {}
+        coming[vm] = hint
         heapq.heappush(self._expiring, (hint.until_us, vm))
 
     def renew(self, table: LifetimeTable, now_us: int) -> None:

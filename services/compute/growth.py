@@ -10,7 +10,8 @@ asked for ends the change all the same: with what it has, and why. From then on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -235,22 +236,24 @@ def _sized(shape: Shape, vcpus: int, memory_mib: int) -> Shape:
     return replace(shape, vcpus=vcpus, memory_mib=memory_mib)
 
 
-def evolve(vm: Running, event: VmEvent) -> Running:
-    match event:
-        case VmResizeRequested():
-            return replace(vm, growth=event, growing=False)
-        case VmResizeOrdered() if vm.growth is not None:
-            wish = vm.growth
-            spec = sized(vm.spec, wish.vcpus, wish.memory_mib, event.dimms_mib)
-            return replace(vm, spec=spec, growing=True, growth_version=vm.version + 1)
-        case VmResizeDenied():
-            return replace(vm, growth=None, growing=False)
-        case VmResized(vcpus=vcpus, memory_mib=memory_mib):
-            shape = _sized(vm.definition.shape, vcpus, memory_mib)
-            definition = replace(vm.definition, shape=shape)
-            spec = sized(vm.spec, vcpus, memory_mib, event.dimms_mib)
-            return replace(vm, definition=definition, spec=spec, growth=None, growing=False)
-        case VmHardwareSeen():
-            return replace(vm, hardware=event.hardware)
-        case _:
-            return vm
+def _growing(vm: Running, event: VmResizeOrdered) -> Running:
+    if (wish := vm.growth) is None:
+        return vm
+    spec = sized(vm.spec, wish.vcpus, wish.memory_mib, event.dimms_mib)
+    return replace(vm, spec=spec, growing=True, growth_version=vm.version + 1)
+
+
+def _resized(vm: Running, event: VmResized) -> Running:
+    definition = replace(vm.definition, shape=_sized(vm.definition.shape, event.vcpus, event.memory_mib))
+    spec = sized(vm.spec, event.vcpus, event.memory_mib, event.dimms_mib)
+    return replace(vm, definition=definition, spec=spec, growth=None, growing=False)
+
+
+RUNNING: dict[type, Callable[[Any, Any], Running]] = {
+    VmResizeRequested: lambda vm, event: replace(vm, growth=event, growing=False),
+    VmResizeOrdered: _growing,
+    VmResizeDenied: lambda vm, event: replace(vm, growth=None, growing=False),
+    VmResized: _resized,
+    VmHardwareSeen: lambda vm, event: replace(vm, hardware=event.hardware),
+}
+"""how it leads on: a part of evolving.py"""

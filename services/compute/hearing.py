@@ -10,6 +10,7 @@ from proto.plan import CpuBeat
 from proto.pools import PoolsBeat
 from services.compute.cells import MEASURED_STEP_MIB
 from services.compute.fleet import LOAD_STEPS
+from services.compute.node_views import roomy
 from services.compute.views import Views
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
@@ -28,7 +29,7 @@ def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
         told = _decode_pools(data)
         if told.node in views.nodes and subject == f"tel.{told.node}.pools":
             views.rooms.hear(told.node, told.pools)
-            views.roomy(told.node)
+            roomy(views, told.node)
         return
     beat = _decode_beat(data)
     node = views.nodes.get(beat.node)

@@ -122,7 +122,10 @@ class LifetimeTable:
             return
         bin = age_bin(now_us - life.since_us)
         self.ends += 1
-        _count(self.shared.setdefault(life.shared, [0] * len(AGES_S)), bin)
+        shared = self.shared.get(life.shared)
+        if shared is None:
+            shared = self.shared[life.shared] = [0] * len(AGES_S)
+        _count(shared, bin)
         if own is not None:
             own.total += 1
             _count(own.ends, bin)

@@ -7,7 +7,6 @@ where a host has lost pCPUs. They run, so they are counted; it is said, and noth
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -24,7 +23,7 @@ def allotted(command: SetAllotment, nodes: Mapping[str, NodeView], at: Mapping[s
     share = view.vms.get(command.vm) if view is not None else None
     if view is None or share is None or command.priority is None or command.priority is share.priority:
         return structs.replace(command, limit=None, limit_before=0)
-    changed = view.vms | {command.vm: replace(share, priority=command.priority)}
+    changed = view.vms | {command.vm: structs.replace(share, priority=command.priority)}
     before, after = limit_on(node, view, rules), limit_on(node, view, rules, changed.values())
     return structs.replace(command, limit=after, limit_before=before.vcpus_max if before else 0)
 

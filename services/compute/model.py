@@ -18,8 +18,8 @@ Every state counts the events of its stream (`version`), so that a report that i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import assert_never, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never, get_args
 
 from libs.common.decider import Decider, Refused
 from proto.compute import (
@@ -74,62 +74,69 @@ from services.compute.states import (
 
 
 def decide(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
-    match command, vm:
-        case DefineVm(), Absent():
-            return _define(command, vm)
-        case DefineVm(), _:
-            raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
-        case ReportVm(), _:
-            return reports.report(command, vm)
-        case (LoseVm() | ProtectVm() | RestartVm()), _:
-            return losing.decide(command, vm)
-        case AbandonStart(), _:
-            return restored.abandon(command, vm)
-        case ((NoteMemory() | NoteDevices() | NoteAllotment() | NoteResize()), Absent()):
-            return ()
-        case NoteAllotment(), _:
-            return note(command, vm)
-        case EndVm(), _:
-            return panics.end(command, vm)
-        case _, Absent():
-            raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
-        case NoteDevices(changed=True), _:
-            return devices.note(command, vm)
-        case SetAllotment(), (Migrating() | Arriving()):
-            raise migration.busy(vm)
-        case SetAllotment(), _:
-            return allot(command, vm)
-        case ResizeVm(), _:
-            return growth.resize(command, vm)
-        case NoteResize(), _:
-            return growth.note(command, vm) if isinstance(vm, Running) else ()
-        case MigrateVm(), _:
-            return migration.migrate(command, vm)
-        case CancelMigration(), _:
-            return migration.cancel(command, vm)
-        case StartVm(), _:
-            return starting.begin(command, vm)
-        case StopVm(), _:
-            return _stop(command, vm)
-        case ((PauseVm() | ResumeVm() | ResetVm()), (Migrating() | Arriving())):
-            raise migration.busy(vm)
-        case ((PauseVm() | ResumeVm() | ResetVm()), Running()):
-            return _steer(command, vm)
-        case ((PauseVm() | ResumeVm() | ResetVm()), _):
-            raise Refused(Refusal.NOT_RUNNING, f"{command.vm} is {vm.word}", "start it and wait until it runs")
-        case DeleteVm(), Stopped():
-            restored.all_heard(command)
-            return [VmDeleted(vm=vm.id, node=vm.node)]
-        case DeleteVm(), _:
-            raise Refused(Refusal.NOT_STOPPED, f"{command.vm} is {vm.word}", "stop it and wait until it has stopped")
-        case ((NoteMemory() | NoteDevices()), Reserving()):
+    """By the command's class: a ladder of cases would look at a dozen of them first."""
+    kind = type(command)
+    does = OF_ABSENT.get(kind, _unknown) if type(vm) is Absent else DECIDES[kind]
+    return does(command, vm)
+
+
+def _unknown(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
+    raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {command.vm}", "define it first")
+
+
+def _nothing(command: VmCommand, vm: Vm) -> Sequence[VmEvent]:
+    return ()
+
+
+def _defined_already(command: DefineVm, vm: Defined) -> Sequence[VmEvent]:
+    raise Refused(Refusal.ALREADY_DEFINED, f"{command.vm} exists", "take another name, or delete that VM first")
+
+
+def _abandon(command: AbandonStart, vm: Vm) -> Sequence[VmEvent]:
+    return restored.abandon(command, vm)
+
+
+def _allot(command: SetAllotment, vm: Defined) -> Sequence[VmEvent]:
+    if isinstance(vm, Migrating | Arriving):
+        raise migration.busy(vm)
+    return allot(command, vm)
+
+
+def _steered(command: PauseVm | ResumeVm | ResetVm, vm: Defined) -> Sequence[VmEvent]:
+    if isinstance(vm, Migrating | Arriving):
+        raise migration.busy(vm)
+    if not isinstance(vm, Running):
+        raise Refused(Refusal.NOT_RUNNING, f"{command.vm} is {vm.word}", "start it and wait until it runs")
+    return _steer(command, vm)
+
+
+def _delete(command: DeleteVm, vm: Defined) -> Sequence[VmEvent]:
+    if not isinstance(vm, Stopped):
+        raise Refused(Refusal.NOT_STOPPED, f"{command.vm} is {vm.word}", "stop it and wait until it has stopped")
+    restored.all_heard(command)
+    return [VmDeleted(vm=vm.id, node=vm.node)]
+
+
+def _devices(command: NoteDevices, vm: Defined) -> Sequence[VmEvent]:
+    if command.changed:
+        return devices.note(command, vm)
+    if command.granted and isinstance(vm, Running):
+        return starting.note_found(command, vm)
+    return _note(command, vm)
+
+
+def _note(command: NoteMemory | NoteDevices, vm: Defined) -> Sequence[VmEvent]:
+    match vm:
+        case Reserving():
             return starting.note(command, vm)
-        case ((NoteMemory() | NoteDevices()), Migrating()):
+        case Migrating():
             return migration.note(command, vm)
-        case NoteDevices(granted=True), Running():
-            return starting.note_found(command, vm)
-        case ((NoteMemory() | NoteDevices()), _):
+        case _:
             return ()
+
+
+def _resized(command: NoteResize, vm: Defined) -> Sequence[VmEvent]:
+    return growth.note(command, vm) if isinstance(vm, Running) else ()
 
 
 def _define(command: DefineVm, vm: Absent) -> Sequence[VmEvent]:
@@ -180,6 +187,39 @@ def _steer(command: PauseVm | ResumeVm | ResetVm, vm: Running) -> Sequence[VmEve
             pending = vm.resets_wanted > vm.resets
             return () if pending else [VmResetRequested(vm=vm.id, generation=vm.generation, resets=vm.resets + 1)]
 
+
+type Decides = dict[type, Callable[[Any, Any], Sequence[VmEvent]]]
+
+ANYWAY: Decides = {
+    ReportVm: reports.report,
+    LoseVm: losing.decide,
+    ProtectVm: losing.decide,
+    RestartVm: losing.decide,
+    AbandonStart: _abandon,
+    EndVm: panics.end,
+}
+"""whether it is defined or not"""
+OF_ABSENT: Decides = {
+    **ANYWAY,
+    **dict.fromkeys((NoteMemory, NoteDevices, NoteAllotment, NoteResize), _nothing),
+    DefineVm: _define,
+}
+DECIDES: Decides = {
+    **ANYWAY,
+    **dict.fromkeys((PauseVm, ResumeVm, ResetVm), _steered),
+    DefineVm: _defined_already,
+    DeleteVm: _delete,
+    StartVm: starting.begin,
+    StopVm: _stop,
+    NoteMemory: _note,
+    NoteDevices: _devices,
+    NoteAllotment: note,
+    NoteResize: _resized,
+    SetAllotment: _allot,
+    ResizeVm: growth.resize,
+    MigrateVm: migration.migrate,
+    CancelMigration: migration.cancel,
+}
 
 VM: Decider[VmCommand, Vm, VmEvent] = Decider(
     kind="vm",

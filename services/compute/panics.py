@@ -27,7 +27,7 @@ def report(fact: ReportVm, vm: Running) -> Sequence[VmEvent]:
 
 
 def evolve(vm: Running, event: VmPanicked | VmPanicOver) -> Running:
-    return replace(vm, panic=event.sentence if isinstance(event, VmPanicked) else "")
+    return replace(vm, panic=event.sentence if type(event) is VmPanicked else "")
 
 
 def react(event: VerdictReached) -> Sequence[EndVm]:

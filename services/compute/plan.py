@@ -138,27 +138,36 @@ def _report(fact: ReportPlan, plan: Plan) -> Sequence[PlanEvent]:
 
 def evolve(plan: Plan, event: PlanEvent) -> Plan:
     match event:
+        case PlanApplied():
+            return replace(plan, applied=event.revision, faults=())
         case PlanMade():
-            gone = set(event.gone)
-            needs = plan.needs | {vm.vm: vm for vm in event.needs}
-            vms = plan.vms | {vm.vm: vm for vm in event.vms}
             return replace(
                 plan,
                 revision=event.revision,
                 cpus=event.cpus or plan.cpus,
-                needs={name: vm for name, vm in needs.items() if name not in gone},
-                vms={name: vm for name, vm in vms.items() if name not in gone},
+                needs=_with(plan.needs, event.needs, event.gone),
+                vms=_with(plan.vms, event.vms, event.gone),
                 faults=(),
                 rebalanced_us=event.at_us or plan.rebalanced_us,
             )
-        case PlanApplied():
-            return replace(plan, applied=event.revision, faults=())
         case PlanFaulted():
             return replace(plan, faults=event.faults)
         case PlanLimited():
             return replace(plan, lacking=event.lacking)
         case _:
             assert_never(event)
+
+
+def _with[V: VmNeeds | VmPlan](known: dict[str, V], changed: Sequence[V], gone: Sequence[str]) -> dict[str, V]:
+    """Those that changed, and without those that are gone; the given one stays as it is."""
+    if not changed and not gone:
+        return known
+    after = known.copy()
+    for one in changed:
+        after[one.vm] = one
+    for name in gone:
+        after.pop(name, None)
+    return after
 
 
 def order(stream: str, plan: Plan) -> OrderPlan | None:

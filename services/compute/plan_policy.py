@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil
 
 from proto.machine import Priority
@@ -26,6 +27,9 @@ from services.compute.plan_limits import Pcpus, said, usable, weight_of, weights
 
 POLICY = "plan-3"
 """Name and version of the rules; raised with each change that could make another plan."""
+
+LAYOUTS_KNOWN_MAX = 4096
+"""nodes whose pCPUs are remembered as they were laid out"""
 
 SERVICE_CORES_EVERY = 8
 """One core in so many is kept free of critical vCPUs, for the emulator and I/O threads of all."""
@@ -68,10 +72,7 @@ class _Node:
         """For one VM alone."""
         self.taken.update(pcpus)
         self.pools = [tuple(p for p in cell if p not in self.taken) for cell in self.cells]
-        self.widen()
-
-    def widen(self) -> None:
-        self.wide = [sum(1 for core in self.cores if not set(core).isdisjoint(pool)) for pool in self.pools]
+        self.wide = list(_wide(self.cores, self.pools))
 
     def holds(self, n: int, mib: int) -> bool:
         """Is so much memory left in cell n?"""
@@ -125,6 +126,26 @@ def make(inputs: PlanInputs, homes: Mapping[str, Pcpus]) -> tuple[VmPlan, ...]:
 
 
 def opened(cpus: NodeCpus) -> _Node:
+    cells, cores, sizes, numbers, wide = _layout(cpus)
+    return _Node(
+        cells_mib=list(sizes),
+        numbers=numbers,
+        memory_mib=[0] * len(cells),
+        usable=tuple([p for cell in cells for p in cell]),
+        pools=list(cells),
+        cells=list(cells),
+        cores=list(cores),
+        share=max(1, cpus.share),
+        load=[0] * len(cells),
+        reserved=[0] * len(cells),
+        wide=list(wide),
+    )
+
+
+@lru_cache(maxsize=LAYOUTS_KNOWN_MAX)
+def _layout(cpus: NodeCpus) -> tuple[tuple[Pcpus, ...], tuple[Pcpus, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Cells that have usable pCPUs, cores likewise, the cells' sizes and numbers, and how many cores each is of: a node is planned
+    anew with each VM that comes or goes, and its pCPUs stay."""
     may = set(usable(cpus))
     cells = [tuple(p for p in cell if p in may) for cell in cpus.cells]
     cores = [tuple(p for p in core if p in may) for core in cpus.cores]
@@ -135,24 +156,19 @@ def opened(cpus: NodeCpus) -> _Node:
     numbers = cpus.numbers if len(cpus.numbers) == len(cells) else ()
     numbers = tuple(n for n, cell in zip(numbers, cells, strict=False) if cell)
     cells = [cell for cell in cells if cell]
-    node = _Node(
-        cells_mib=sizes_of_used,
-        numbers=numbers,
-        memory_mib=[0] * len(cells),
-        usable=tuple(p for cell in cells for p in cell),
-        pools=list(cells),
-        cells=cells,
-        cores=sorted(core for core in cores if core),
-        share=max(1, cpus.share),
-        load=[0] * len(cells),
-        reserved=[0] * len(cells),
-    )
-    node.widen()
-    return node
+    cores = sorted(core for core in cores if core)
+    return tuple(cells), tuple(cores), tuple(sizes_of_used), numbers, _wide(cores, cells)
+
+
+def _wide(cores: Sequence[Pcpus], pools: Sequence[Pcpus]) -> tuple[int, ...]:
+    """Of how many cores each pool is."""
+    return tuple([sum(not set(core).isdisjoint(pool) for core in cores) for pool in pools])
 
 
 def _settled_first(vms: Sequence[VmNeeds], node: _Node, homes: Mapping[str, Pcpus]) -> list[VmNeeds]:
     """Those that have a home in one cell keep it; newcomers then see how full each cell is."""
+    if len(node.cells) == 1:
+        return list(vms)
     return sorted(vms, key=lambda vm: cell_of(node, homes.get(vm.vm, ())) is None)
 
 
@@ -217,10 +233,12 @@ def _cores(vm: VmNeeds, free: list[Pcpus], node: _Node, home: Pcpus) -> list[Pcp
 
 def cell_of(node: _Node, home: Pcpus) -> int | None:
     """The one cell that all of these pCPUs lie in."""
-    if home not in node.homes:
+    try:
+        return node.homes[home]
+    except KeyError:
         inside = (n for n, cell in enumerate(node.cells) if home and set(home) <= set(cell))
-        node.homes[home] = next(inside, None)
-    return node.homes[home]
+        cell = node.homes[home] = next(inside, None)
+        return cell
 
 
 def _floating(vm: VmNeeds, node: _Node, home: Pcpus) -> _Place:
@@ -262,9 +280,10 @@ def _set_apart(floating: Sequence[VmNeeds], places: dict[str, _Place], node: _No
     """Critical VMs that float leave some cores of their cell to the other threads of all, where the cell is large enough."""
     if node.share > 1:
         return
-    for n in range(len(node.cells)):
+    critical = [vm for vm in floating if vm.priority is Priority.CRITICAL]
+    for n in range(len(node.cells)) if critical else ():
         pool = set(node.pools[n])
-        inside = [vm for vm in floating if vm.priority is Priority.CRITICAL and set(places[vm.vm].pcpus) == pool]
+        inside = [vm for vm in critical if set(places[vm.vm].pcpus) == pool]
         cores = [core for core in node.cores if set(core) <= pool]
         if not inside or len(cores) < SERVICE_CORES_MIN:
             continue
@@ -283,12 +302,13 @@ def _set_apart(floating: Sequence[VmNeeds], places: dict[str, _Place], node: _No
 def _threads(place: _Place, node: _Node) -> tuple[Pcpus, str]:
     """Where QEMU's other threads run: near, and not where critical vCPUs are."""
     cell = cell_of(node, place.pcpus)
-    if cell not in node.beside:
+    known = node.beside.get(cell)
+    if known is None:
         free = [p for p in node.usable if p not in node.critical and p not in node.taken]
         near = free if cell is None else [p for p in free if p in node.cells[cell]]
         alone = "" if free else "; no pCPU is free of critical vCPUs, so its other threads run anywhere"
-        node.beside[cell] = tuple(near or free or node.usable), alone
-    return node.beside[cell]
+        known = node.beside[cell] = tuple(near or free or node.usable), alone
+    return known
 
 
 def _shares(vms: Sequence[VmNeeds], places: Mapping[str, _Place], node: _Node) -> dict[str, int]:

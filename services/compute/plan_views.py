@@ -4,11 +4,13 @@ the last is telemetry and starts anew with the process."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
+from libs.common.host import hearing
+from libs.common.messages import Recorded
 from libs.memory.promise import guaranteed_mib, promise_of, whole_mib
 from proto.compute import (
     Capabilities,
@@ -49,6 +51,8 @@ class PlanViews:
     """needs: of every VM that was started, by name; where: its node, while it runs. cells_mib: the sizes of a node's cells;
     promised_mib: what its ledger may promise."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"heard"})
+
     cpus: dict[str, NodeCpus] = field(default_factory=dict)
     needs: dict[str, VmNeeds] = field(default_factory=dict)
     where: dict[str, str] = field(default_factory=dict)
@@ -57,53 +61,68 @@ class PlanViews:
     cells_mib: dict[str, tuple[int, ...]] = field(default_factory=dict)
     promised_mib: dict[str, int] = field(default_factory=dict)
 
-    def apply(self, event: Any) -> None:
+    def _node(self, recorded: Recorded, event: NodeReported | CapacitySet | NodeRemoved) -> None:
         match event:
             case NodeReported():
                 self.cells_mib[event.node] = event.capabilities.cells_mib
                 self.cpus[event.node] = cpus_of(event.capabilities)
                 self._size(event.node)
             case CapacitySet():
-                self.promised_mib[event.node] = event.capacity_mib
-                self._size(event.node)
+                if self.promised_mib.get(event.node) != event.capacity_mib:
+                    self.promised_mib[event.node] = event.capacity_mib
+                    self._size(event.node)
             case NodeRemoved():
                 self.cpus.pop(event.node, None)
                 self.cells_mib.pop(event.node, None)
                 self.promised_mib.pop(event.node, None)
                 self.heard.pop(event.node, None)
-            case VmStartRequested() | VmFound():
-                promise = promise_of(event.memory_mib, event.priority, event.allotment)
-                self.needs[event.vm] = VmNeeds(
-                    vm=event.vm,
-                    generation=event.generation,
-                    vcpus=event.vcpus,
-                    priority=event.priority,
-                    allotment=event.allotment,
-                    memory_mib=guaranteed_mib(promise),
-                    whole_mib=whole_mib(promise),
-                )
-                if isinstance(event, VmFound):
-                    self._runs(event.vm, event.node)
-            case VmStarted():
-                self._runs(event.vm, event.node)
-            case VmMigrated():
-                self._ended(event.vm)
-            case VmMigrationEnded() if event.vm in self.needs:
-                self.needs[event.vm] = replace(self.needs[event.vm], generation=event.generation)
-                self._runs(event.vm, event.node)
-            case VmStopped():
-                self._ended(event.vm)
-            case VmAllotted() if event.vm in self.needs:
-                changed = replace(self.needs[event.vm], priority=event.priority, allotment=event.allotment)
-                self.needs[event.vm] = changed
-            case VmResized() if event.vm in self.needs:
-                promise = promise_of(event.memory_mib, event.priority, event.allotment)
-                needs = self.needs[event.vm]
-                sizes = {"memory_mib": guaranteed_mib(promise), "whole_mib": whole_mib(promise)}
-                self.needs[event.vm] = replace(needs, vcpus=event.vcpus, **sizes)
-            case VmDeleted():
-                self._ended(event.vm)
-                self.needs.pop(event.vm, None)
+
+    def _needs(self, recorded: Recorded, event: VmStartRequested | VmFound) -> None:
+        promise = promise_of(event.memory_mib, event.priority, event.allotment)
+        self.needs[event.vm] = VmNeeds(
+            vm=event.vm,
+            generation=event.generation,
+            vcpus=event.vcpus,
+            priority=event.priority,
+            allotment=event.allotment,
+            memory_mib=guaranteed_mib(promise),
+            whole_mib=whole_mib(promise),
+        )
+        if type(event) is VmFound:
+            self._runs(event.vm, event.node)
+
+    def _started(self, recorded: Recorded, event: VmStarted) -> None:
+        self._runs(event.vm, event.node)
+
+    def _arrived(self, recorded: Recorded, event: VmMigrationEnded) -> None:
+        if event.vm in self.needs:
+            self.needs[event.vm] = replace(self.needs[event.vm], generation=event.generation)
+            self._runs(event.vm, event.node)
+
+    def _gone(self, recorded: Recorded, event: VmMigrated | VmStopped | VmDeleted) -> None:
+        self._ended(event.vm)
+        if type(event) is VmDeleted:
+            self.needs.pop(event.vm, None)
+
+    def _changed(self, recorded: Recorded, event: VmAllotted | VmResized) -> None:
+        needs = self.needs.get(event.vm)
+        if needs is None:
+            return
+        if isinstance(event, VmAllotted):
+            self.needs[event.vm] = replace(needs, priority=event.priority, allotment=event.allotment)
+            return
+        promise = promise_of(event.memory_mib, event.priority, event.allotment)
+        sizes = {"memory_mib": guaranteed_mib(promise), "whole_mib": whole_mib(promise)}
+        self.needs[event.vm] = replace(needs, vcpus=event.vcpus, **sizes)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys((NodeReported, CapacitySet, NodeRemoved), _node),
+        **dict.fromkeys((VmStartRequested, VmFound), _needs),
+        **dict.fromkeys((VmMigrated, VmStopped, VmDeleted), _gone),
+        **dict.fromkeys((VmAllotted, VmResized), _changed),
+        VmStarted: _started,
+        VmMigrationEnded: _arrived,
+    }
 
     def _size(self, node: str) -> None:
         """What may be promised in each cell follows from what may be promised on the node. A host that others share is planned
@@ -118,7 +137,11 @@ class PlanViews:
     def _runs(self, vm: str, node: str) -> None:
         self._ended(vm)
         self.where[vm] = node
-        self.on.setdefault(node, set()).add(vm)
+        on = self.on.get(node)
+        if on is None:
+            self.on[node] = {vm}
+        else:
+            on.add(vm)
 
     def _ended(self, vm: str) -> None:
         node = self.where.pop(vm, None)

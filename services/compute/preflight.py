@@ -10,7 +10,8 @@ from services.compute.choosing import choose_move
 from services.compute.devices import MOVE_AT_REST, rooted
 from services.compute.fleet import HINT_US_MAX, Hint
 from services.compute.reasons import explain
-from services.compute.views import Views, promise_to, share_of
+from services.compute.shares import promise_to, share_of
+from services.compute.views import Views
 
 
 def preflight(views: Views, node: str, now_us: int, only: Sequence[str] = ()) -> DrainPlan | None:

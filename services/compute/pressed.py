@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from libs.common.host import hearing
 from libs.common.messages import Command, Recorded, decode_meta
 from proto.compute import PauseVm, ResumeVm, VmAllotted, VmPauseRequested, VmResumeRequested, VmStopped
 from proto.ladder import LadderDescended, Rung, VmMoveWanted, VmPauseWanted
@@ -31,7 +32,12 @@ class Stilled:
             case VmPauseRequested() if decode_meta(recorded.meta).actor == OURS:
                 self.vms[event.vm] = event.generation
             case VmResumeRequested() | VmStopped():
-                self.vms.pop(event.vm, None)
+                self._over(recorded, event)
+
+    def _over(self, recorded: Recorded, event: VmResumeRequested | VmStopped) -> None:
+        self.vms.pop(event.vm, None)
+
+    HEARS: ClassVar[hearing.Heard] = {VmPauseRequested: apply, **dict.fromkeys((VmResumeRequested, VmStopped), _over)}
 
 
 def react(event: Any, stilled: Stilled) -> Sequence[Command]:

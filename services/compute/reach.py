@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from proto.compute import Placement, VmDefined, VmDeleted, VmDevicesNoted, VmStarted, VmStartFailed
+from proto.compute import Placement, VmDefined, VmDevicesNoted
 from proto.machine import Disk, DiskWish, Firmware
-from proto.migration import VmIncomingGone, VmMigrated, Way
+from proto.migration import Way
 from proto.nodes import Capabilities
 
 UEFI = "firmware/uefi"
@@ -74,25 +73,30 @@ class Homes:
     at: dict[str, dict[str, str]] = field(default_factory=dict)
     granted: dict[str, tuple[Disk, ...]] = field(default_factory=dict)
 
-    def apply(self, event: Any, runs: bool) -> None:
+    def noted(self, event: VmDevicesNoted, runs: bool) -> None:
         """runs: the VM runs and is not being moved."""
-        match event:
-            case VmDevicesNoted() if runs:
-                self.at[event.vm] = _words(event.disks)
-            case VmDevicesNoted() if not event.changed:
-                self.granted[event.vm] = event.disks
-            case VmStarted() | VmMigrated():
-                if (disks := self.granted.pop(event.vm, None)) is not None:
-                    self.at[event.vm] = _words(disks)
-            case VmStartFailed() | VmIncomingGone():
-                self.granted.pop(event.vm, None)
-            case VmDeleted():
-                self.at.pop(event.vm, None)
-                self.granted.pop(event.vm, None)
+        if runs:
+            self._has(event.vm, event.disks)
+        elif not event.changed:
+            self.granted[event.vm] = event.disks
 
+    def settled(self, vm: str) -> None:
+        """It was started, or has moved."""
+        if (disks := self.granted.pop(vm, None)) is not None:
+            self._has(vm, disks)
 
-def _words(disks: Iterable[Disk]) -> dict[str, str]:
-    return {disk.pool: disk.pool_id for disk in disks if disk.pool_id}
+    def failed(self, vm: str) -> None:
+        """What was granted is of no use."""
+        self.granted.pop(vm, None)
+
+    def gone(self, vm: str) -> None:
+        self.at.pop(vm, None)
+        self.granted.pop(vm, None)
+
+    def _has(self, vm: str, disks: Iterable[Disk]) -> None:
+        words = {disk.pool: disk.pool_id for disk in disks if disk.pool_id}
+        if self.at.get(vm) != words:
+            self.at[vm] = words
 
 
 # --- moves -----------------------------------------------------------------------------------------------------------

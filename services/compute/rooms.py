@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from proto.compute import VmDefined
 from proto.pools import PoolNow, PoolRoom, PoolRules
@@ -19,6 +20,8 @@ STEPS = 256
 @dataclass(slots=True)
 class PoolRooms:
     """rules: by the pool's name. told: by node."""
+
+    NOT_OF_LOG: ClassVar = frozenset({"told"})
 
     rules: dict[str, PoolRules] = field(default_factory=dict)
     told: dict[str, tuple[PoolNow, ...]] = field(default_factory=dict)

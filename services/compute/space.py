@@ -32,7 +32,7 @@ def _names(full: Sequence[FullDisk]) -> set[str]:
 
 
 def evolve(vm: Running, event: VmRanOutOfSpace | VmSpaceRegained) -> Running:
-    return replace(vm, full=event.disks if isinstance(event, VmRanOutOfSpace) else ())
+    return replace(vm, full=event.disks if type(event) is VmRanOutOfSpace else ())
 
 
 def check(vm: Running) -> None:

@@ -107,8 +107,10 @@ class Launching(Placed, kw_only=True):
     @property
     def changed(self) -> bool:
         """Its devices are others than it was, or is being, born with: what it has is to be seen first."""
-        slots = {*(d.slot for d in self.spec.disks), *(n.slot for n in self.spec.nics)}
-        return self.spec.born is not None and slots != set(self.spec.born.slots)
+        spec = self.spec
+        if spec.born is None:
+            return False
+        return {*[d.slot for d in spec.disks], *[n.slot for n in spec.nics]} != set(spec.born.slots)
 
     @property
     def tried(self) -> tuple[NodeId, ...]:

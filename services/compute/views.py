@@ -4,20 +4,15 @@ for heartbeats, which are telemetry and start anew with the process."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Recorded, decode_meta
-from libs.memory.promise import guaranteed_mib, promise_of
+from libs.memory.promise import promise_of
 from proto.cluster import ClusterFinalized, IncarnationBegan, PlacementSet
 from proto.compute import (
-    NodeCordoned,
-    NodeHealthChanged,
-    NodeJoined,
-    NodeRemoved,
-    NodeReported,
-    NodeUncordoned,
     VmAllotted,
     VmDefined,
     VmDeleted,
@@ -30,20 +25,18 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.growth import VmReshaped, VmResized
-from proto.io import ImageDeleteRequested, ImageImported
-from proto.lease import NodePathsNoted
+from proto.io import ImageDeleteRequested, ImageImported, NetworkChanged, NetworkCreated, NetworkDeleted
 from proto.machine import Allotment, Priority
-from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise
+from proto.memory import Promise
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from proto.nodes import Capabilities
 from proto.placement import PlacementRules
-from proto.plan import PlanMade
 from proto.pools import PoolSet
+from services.compute import node_views
 from services.compute.balance.facts import BalanceViews
 from services.compute.bare import Bare
-from services.compute.cells import Planned
 from services.compute.devices import wishes
-from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView, Share
+from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView
 from services.compute.lifetime_table import Life, LifetimeTable
 from services.compute.lost import LostNodes
 from services.compute.networks import Networks
@@ -52,6 +45,7 @@ from services.compute.policy import WEIGHTS, NodeFacts, Weights
 from services.compute.pressed import Stilled
 from services.compute.reach import Homes
 from services.compute.rooms import PoolRooms
+from services.compute.shares import promise_to, share
 
 
 class _Derived:
@@ -104,45 +98,31 @@ class Views(_Derived):
         return WEIGHTS[self.rules.weights_of(priority)]
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        self.balance.apply(event)
-        self.plans.apply(event)
-        if self.networks.apply(event):
-            return
-        self.stilled.apply(recorded, event)
-        self._lose(self.lost.apply(event), event)
-        if vm := getattr(event, "vm", ""):
-            self.homes.apply(event, vm in self.at and vm not in self.moves)
+        hearing.tell(self, recorded, event)
+
+    def _network(self, recorded: Recorded, event: NetworkCreated | NetworkChanged | NetworkDeleted) -> None:
+        self.networks.apply(event)
+
+    def _started(self, recorded: Recorded, event: VmStarted) -> None:
+        vm = event.vm
+        self.homes.settled(vm)
+        self.at[vm] = event.node
+        if (life := self.lives.get(vm)) is not None:
+            life.since_us, life.ran = recorded.at_us, True
+
+    def _found(self, recorded: Recorded, event: VmFound) -> None:
+        if defined := self.vms.get(event.vm):
+            self.vms[event.vm] = replace(defined, disks=event.disks, nics=event.nics)
+        self.at[event.vm] = event.node
+        self.fleet.hinted(event.vm, None)
+        promise = promise_of(event.memory_mib, event.priority, event.allotment)
+        self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
+
+    def _stopping(self, recorded: Recorded, event: VmStopRequested) -> None:
+        self.at.pop(event.vm, None)
+
+    def _cluster(self, recorded: Recorded, event: Any) -> None:
         match event:
-            case (
-                NodeJoined() | NodeRemoved() | NodeReported() | NodeHealthChanged() | NodeCordoned() | NodeUncordoned()
-                | NodePathsNoted()
-            ):  # fmt: skip
-                self._apply_node(event)
-            case PlanMade() if view := self.nodes.get(event.node):
-                self._apply_plan(event, view)
-            case CapacitySet() | MemoryReserved() | MemoryReleased():
-                self._apply_memory(event)
-            case VmDefined() | VmAllotted() | VmReshaped() | VmResized() | VmDevicesNoted() | VmDeleted():
-                self._apply_definition(recorded, event)
-            case VmStartRequested():
-                self._apply_start(recorded, event)
-            case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
-                self._apply_migration(recorded, event)
-            case VmStopRequested():
-                self.at.pop(event.vm, None)
-            case VmStarted():
-                self.at[event.vm] = event.node
-                if life := self.lives.get(event.vm):
-                    life.since_us, life.ran = recorded.at_us, True
-            case VmFound():
-                if defined := self.vms.get(event.vm):
-                    self.vms[event.vm] = replace(defined, disks=event.disks, nics=event.nics)
-                self.at[event.vm] = event.node
-                self.fleet.hinted(event.vm, None)
-                promise = promise_of(event.memory_mib, event.priority, event.allotment)
-                self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
-            case VmStartFailed() | VmStopped():
-                self._apply_end(recorded, event)
             case IncarnationBegan():
                 self.incarnation = event.incarnation
             case ClusterFinalized():
@@ -154,113 +134,45 @@ class Views(_Derived):
             case PoolSet():
                 self.rooms.rules[event.pool] = event.rules
                 for name in self.nodes:
-                    self.roomy(name)
+                    node_views.roomy(self, name)
             case ImageImported():
                 self.images[event.image] = event
             case ImageDeleteRequested():
                 self.images.pop(event.image, None)
 
-    def _lose(self, name: str, event: Any) -> None:
-        """That node is lost, or back."""
-        self.bare.apply(event)
-        if view := self.nodes.get(name):
-            view.lost = name in self.lost.nodes
-            self.fleet.changed(name)
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        self.vms[event.vm] = event
+        self.owners[event.vm] = _owner(recorded)
 
-    def roomy(self, node: str) -> None:
-        """Its pools, or their rules, may be others than they were."""
-        view, rooms = self.nodes.get(node), self.rooms.of(node)
-        if view is not None and view.pool_rooms != rooms:
-            view.pool_rooms = rooms
-            self.fleet.changed(node)
+    def _deleted(self, recorded: Recorded, event: VmDeleted) -> None:
+        self.homes.gone(event.vm)
+        self.vms.pop(event.vm, None)
+        self.owners.pop(event.vm, None)
 
-    def _apply_definition(
-        self, recorded: Recorded, event: VmDefined | VmAllotted | VmReshaped | VmResized | VmDevicesNoted | VmDeleted
-    ) -> None:
+    def _noted(self, recorded: Recorded, event: VmDevicesNoted) -> None:
+        vm = event.vm
+        self.homes.noted(event, vm in self.at and vm not in self.moves)
+        if event.changed and (defined := self.vms.get(vm)) is not None:
+            disks, nics = wishes(event.disks, event.nics)
+            self.vms[vm] = replace(defined, disks=disks, nics=nics)
+
+    def _sized(self, recorded: Recorded, event: VmAllotted | VmReshaped | VmResized) -> None:
         defined = self.vms.get(event.vm)
-        match event:
-            case VmDefined():
-                self.vms[event.vm] = event
-                self.owners[event.vm] = _owner(recorded)
-            case VmDeleted():
-                self.vms.pop(event.vm, None)
-                self.owners.pop(event.vm, None)
-            case _ if defined is None:
-                pass
-            case VmAllotted():
-                self._apply_allotted(event, defined)
-            case VmReshaped() | VmResized():
-                self._apply_size(event, defined)
-            case VmDevicesNoted() if event.changed:
-                disks, nics = wishes(event.disks, event.nics)
-                self.vms[event.vm] = replace(defined, disks=disks, nics=nics)
-
-    def _apply_plan(self, event: PlanMade, view: NodeView) -> None:
-        """Where VMs lie among the node's cells."""
-        for vm in event.vms:
-            view.planned[vm.vm] = Planned(vm.pcpus, vm.exclusive)
-        for gone in event.gone:
-            view.planned.pop(gone, None)
-        if view.reported is not None and len(view.reported.capabilities.cells) > 1:
-            self.fleet.changed(event.node)
-
-    def _apply_node(
-        self,
-        event: (
-            NodeJoined | NodeRemoved | NodeReported | NodeHealthChanged | NodeCordoned | NodeUncordoned | NodePathsNoted
-        ),
-    ) -> None:
-        if isinstance(event, NodePathsNoted):
-            self._apply_paths(event)
+        if defined is None:
             return
-        if isinstance(event, NodeRemoved):
-            self.nodes.pop(event.node, None)
-            self.rooms.told.pop(event.node, None)
-            self.fleet.changed(event.node)
-            return
-        spoken = event.incarnation if isinstance(event, NodeJoined) else 1
-        node = self.nodes.setdefault(event.node, NodeView(spoken=spoken))
-        self.numbers.setdefault(event.node, len(self.numbers))
-        match event:
-            case NodeReported():
-                node.reported, node.spoken = event, event.incarnation
-            case NodeHealthChanged():
-                node.health_pct, node.health_reason = event.health_pct, event.reason
-            case NodeCordoned():
-                node.cordoned = True
-            case NodeUncordoned():
-                node.cordoned = False
-        self.fleet.changed(event.node)
-
-    def _apply_paths(self, event: NodePathsNoted) -> None:
-        """Its VMs run on; new ones go elsewhere. (Networks are looked at as nodes report them.)"""
-        if (node := self.nodes.get(event.node)) is not None:
-            stuck = ", ".join(event.pools)
-            mute = "its watchdog does not answer" if event.mute else ""
-            node.no_storage = f"it cannot write its lease record in pool {stuck}" if stuck else mute
-            self.fleet.changed(event.node)
-
-    def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
-        if isinstance(event, MemoryReserved):
-            self.fleet.hinted(event.vm, None)
-        node = self.nodes.get(event.node)
-        if node is None:
-            return
-        match event:
-            case CapacitySet():
-                node.capacity_mib, node.ratios = event.capacity_mib - event.share_mib, event.policy
-                node.failover_mib, node.moves_mib = event.share_mib, event.share_mib - event.asked_for_mib
-                node.reserved_mib, node.charged_mib = event.promised_mib, event.charged_mib
-            case MemoryReserved() | MemoryReleased():
-                node.reserved_mib, node.charged_mib = event.reserved_mib, event.charged_mib
-        self.fleet.changed(event.node)
+        if isinstance(event, VmAllotted):
+            self._apply_allotted(event, defined)
+        else:
+            self._apply_size(event, defined)
 
     def _apply_start(self, recorded: Recorded, event: VmStartRequested) -> None:
         self.starts[event.vm] = event
         promise = promise_of(event.memory_mib, event.priority, event.allotment)
-        until_us = recorded.at_us + HINT_US_MAX
-        self.fleet.hinted(event.vm, Hint(event.node, _share(event.vcpus, event.allotment, promise), promise, until_us))
-        self._take(event.node, event.vm, event.vcpus, event.allotment, promise)
+        held, vm = share(event.vcpus, event.allotment, promise), event.vm
+        self.fleet.hinted(vm, Hint(event.node, held, promise, recorded.at_us + HINT_US_MAX))
+        if view := self.nodes.get(event.node):
+            view.vms[vm] = held
+            self.fleet.takes(event.node, vm)
         if before := self.lives.pop(event.vm, None):
             self.lifetimes.ended(before, recorded.at_us)
         owner = self.owners.get(event.vm, "")
@@ -270,7 +182,7 @@ class Views(_Derived):
 
     def _apply_allotted(self, event: VmAllotted, defined: VmDefined) -> None:
         self.vms[event.vm] = replace(defined, priority=event.priority, allotment=event.allotment)
-        for node in [name for name, view in self.nodes.items() if event.vm in view.vms]:
+        for node in [n for n in self.fleet.on.get(event.vm, ()) if n in self.nodes and event.vm in self.nodes[n].vms]:
             self._take(node, event.vm, defined.shape.vcpus, event.allotment, promise_to(self.vms[event.vm]))
 
     def _apply_size(self, event: VmReshaped | VmResized, defined: VmDefined) -> None:
@@ -282,6 +194,8 @@ class Views(_Derived):
         self._take(event.node, event.vm, event.vcpus, defined.allotment, promise_to(self.vms[event.vm]))
 
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
+        if type(event) is VmStartFailed:
+            self.homes.failed(event.vm)
         self.starts.pop(event.vm, None)
         self.at.pop(event.vm, None)
         self.moves.pop(event.vm, None)
@@ -289,47 +203,67 @@ class Views(_Derived):
         self.fleet.ended(event.vm)
         if life := self.lives.pop(event.vm, None):
             self.lifetimes.ended(life, recorded.at_us)
-        if node := self.nodes.get(event.node):
-            node.vms.pop(event.vm, None)
-            self.fleet.changed(event.node)
+        self._left(event.node, event.vm)
 
-    def _apply_migration(
-        self, recorded: Recorded, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded
-    ) -> None:
+    def _moves(self, recorded: Recorded, event: VmMigrationRequested) -> None:
         """The VM counts on both nodes until one of the two is over."""
-        match event:
-            case VmMigrationRequested():
-                self.moves[event.vm] = event
-                promise = promise_of(event.memory_mib, event.priority, event.allotment)
-                until_us = recorded.at_us + HINT_US_MAX
-                self.fleet.hinted(event.vm, Hint(event.to, _share(event.vcpus, event.allotment, promise), promise, until_us))
-                self._take(event.to, event.vm, event.vcpus, event.allotment, promise)
-            case VmMigrated():
-                self._left(event.source, event.vm)
-                if event.vm in self.at:
-                    self.at[event.vm] = event.node
-                if start := self.starts.get(event.vm):
-                    self.starts[event.vm] = replace(start, node=event.node, generation=event.generation)
-                if life := self.lives.get(event.vm):
-                    self.fleet.ended(event.vm)
-                    self.fleet.begun(event.vm, event.node, life, recorded.at_us)
-            case VmIncomingGone():
-                self.moves.pop(event.vm, None)
-                self.fleet.hinted(event.vm, None)
-                self._left(event.node, event.vm)
-            case VmMigrationEnded():
-                self.moves.pop(event.vm, None)
+        self.moves[event.vm] = event
+        promise = promise_of(event.memory_mib, event.priority, event.allotment)
+        until_us = recorded.at_us + HINT_US_MAX
+        self.fleet.hinted(event.vm, Hint(event.to, share(event.vcpus, event.allotment, promise), promise, until_us))
+        self._take(event.to, event.vm, event.vcpus, event.allotment, promise)
+
+    def _moved(self, recorded: Recorded, event: VmMigrated) -> None:
+        self.homes.settled(event.vm)
+        self._left(event.source, event.vm)
+        if event.vm in self.at:
+            self.at[event.vm] = event.node
+        if start := self.starts.get(event.vm):
+            self.starts[event.vm] = replace(start, node=event.node, generation=event.generation)
+        if life := self.lives.get(event.vm):
+            self.fleet.ended(event.vm)
+            self.fleet.begun(event.vm, event.node, life, recorded.at_us)
+
+    def _not_moved(self, recorded: Recorded, event: VmIncomingGone) -> None:
+        self.homes.failed(event.vm)
+        self.moves.pop(event.vm, None)
+        self.fleet.hinted(event.vm, None)
+        self._left(event.node, event.vm)
+
+    def _arrived(self, recorded: Recorded, event: VmMigrationEnded) -> None:
+        self.moves.pop(event.vm, None)
 
     def _left(self, node: str, vm: str) -> None:
         if view := self.nodes.get(node):
             view.vms.pop(vm, None)
-            self.fleet.changed(node)
+            self.fleet.leaves(node, vm)
 
     def _take(self, node: str, vm: str, vcpus: int, allotment: Allotment, promise: Promise) -> None:
         """The VM counts on that node."""
         if view := self.nodes.get(node):
-            view.vms[vm] = _share(vcpus, allotment, promise)
-            self.fleet.changed(node)
+            view.vms[vm] = share(vcpus, allotment, promise)
+            self.fleet.takes(node, vm)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **node_views.HEARS,
+        **dict.fromkeys((NetworkCreated, NetworkChanged, NetworkDeleted), _network),
+        **dict.fromkeys((IncarnationBegan, ClusterFinalized, PlacementSet, PoolSet, ImageImported, ImageDeleteRequested), _cluster),
+        **dict.fromkeys((VmAllotted, VmReshaped, VmResized), _sized),
+        **dict.fromkeys((VmStartFailed, VmStopped), _apply_end),
+        VmMigrationRequested: _moves,
+        VmMigrated: _moved,
+        VmIncomingGone: _not_moved,
+        VmMigrationEnded: _arrived,
+        VmDefined: _defined,
+        VmDeleted: _deleted,
+        VmDevicesNoted: _noted,
+        VmStartRequested: _apply_start,
+        VmStarted: _started,
+        VmFound: _found,
+        VmStopRequested: _stopping,
+    }
+    PARTS: ClassVar[tuple[str, ...]] = ("balance", "plans", "stilled", "bare")
+    NOT_OF_LOG: ClassVar = frozenset({"hints"})
 
     def unheard(self, incarnation: int) -> tuple[str, ...]:
         """Nodes that have not told what they run since the log began this incarnation, by name. Not before the views have come to
@@ -356,22 +290,6 @@ class Views(_Derived):
         """What its agent last said of it."""
         view = self.nodes.get(node)
         return view.reported.capabilities if view is not None and view.reported is not None else None
-
-def promise_to(wanted: VmDefined) -> Promise:
-    """What a ledger would promise to it."""
-    return promise_of(wanted.shape.memory_mib, wanted.priority, wanted.allotment)
-
-
-def share_of(wanted: VmDefined) -> Share:
-    """What it would take of a node."""
-    return _share(wanted.shape.vcpus, wanted.allotment, promise_to(wanted))
-
-
-def _share(vcpus: int, allotment: Allotment, promise: Promise) -> Share:
-    wish = allotment
-    return Share(
-        vcpus, wish.cpu_reserved_pct, wish.together, wish.apart, promise.priority, guaranteed_mib(promise)
-    )
 
 
 def _owner(recorded: Recorded) -> str:

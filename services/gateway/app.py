@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from litestar import Litestar, Request
 from litestar.datastructures import ResponseHeader, State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.types import Scope
 
 from libs.common.blobs import BlobStore, MemoryBlobs
 from libs.common.bus import Bus, Incoming
@@ -31,6 +32,7 @@ from services.gateway.http import (
     alerts,
     balance,
     cluster,
+    digests,
     events,
     fences,
     ha,
@@ -39,6 +41,7 @@ from services.gateway.http import (
     metrics,
     networks,
     nodes,
+    past,
     placement,
     pools,
     schema,
@@ -48,6 +51,7 @@ from services.gateway.http import (
     why,
 )
 from services.gateway.http.door import (
+    PAST,
     PROTOCOL_HEADER,
     door,
     on_away,
@@ -58,6 +62,9 @@ from services.gateway.http.door import (
 )  # fmt: skip
 from services.gateway.http.watch import Watch
 from services.gateway.join import Issuer
+from services.gateway.past.pasts import Pasts
+from services.gateway.past.source import Readable
+from services.gateway.past.store import KeptStore, MemoryKept
 from services.gateway.pictures import keep_pictures
 from services.gateway.problems import Problem
 from services.gateway.tokens import Keyring, StoreAway, TokenStore
@@ -83,9 +90,11 @@ def gateway(
     upload_bytes_max: int = BYTES_MAX,
     blobs: BlobStore | None = None,
     secrets: SecretStore | None = None,
+    past_log: Readable | None = None,
+    kept: KeptStore | None = None,
 ) -> Gateway:
     """All parts, nothing opened yet. request_s: how long a command's answer is waited for. blobs: in memory where none
-    are given."""
+    are given; kept: snapshots of the past, likewise. past_log: where past states are read from, if not from the log itself."""
     follower = Follower(log, bus)
     return Gateway(
         log=log,
@@ -102,19 +111,20 @@ def gateway(
         secrets=secrets,
         name=name,
         nats_url=nats_url,
+        pasts=Pasts(past_log or log, kept or MemoryKept()),
     )
 
 
 @asynccontextmanager
-async def opened(gateway: Gateway) -> AsyncIterator[None]:
-    """Views folded, subscriptions made. Raises LogError, BusError."""
+async def opened(gateway: Gateway, *more: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Views folded, subscriptions made. more: chores that this process does besides. Raises LogError, BusError."""
     await gateway.follower.open()
     await gateway.beats.open(gateway.bus)
     await gateway.consoles.open()
     await gateway.bus.serve("query.gateway.>", _answer)
     _sweep(gateway)
     gateway.follower.on_image = _tidier(gateway)
-    chores = (sweep_blobs(gateway.blobs, gateway.clock), _watch_tokens(gateway), keep_pictures(gateway))
+    chores = (sweep_blobs(gateway.blobs, gateway.clock), _watch_tokens(gateway), keep_pictures(gateway), *more)
     lasting = [asyncio.create_task(work) for work in chores]
     try:
         yield
@@ -159,8 +169,9 @@ def _tidier(gateway: Gateway) -> Callable[[str], None]:
     return tidy
 
 
-def _provide(state: State) -> Gateway:
-    found: Gateway = state.gateway
+def _provide(state: State, scope: Scope) -> Gateway:
+    """The one of now, or that of the past moment which is asked about."""
+    found: Gateway = scope["state"].get(PAST) or state.gateway
     return found
 
 
@@ -178,12 +189,13 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
             yield
 
     routes: list[Any] = [
-        cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, balance.show_balance, balance.set_balance,
+        cluster.healthz, cluster.show_cluster, cluster.finalize_cluster, digests.show_digests,
+        balance.show_balance, balance.set_balance,
         balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
         alerts.list_alerts, vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, networks.router, pools.router, fences.router, tokens.router, *ha.routes,
         verdicts.list_verdicts,
-        events.events, events.list_tasks, events.show_task, why.why, why.why_not,
+        events.events, events.list_tasks, events.show_task, why.why, why.why_not, past.diff, past.timeline,
     ]  # fmt: skip
     app = Litestar(
         routes,

@@ -40,6 +40,7 @@ class Action(StrEnum):
     POOLS = "pools"
     FENCES = "fences"
     HA = "high-availability"
+    DIGESTS = "digests"
 
 
 LEAST: dict[Action, Role] = {
@@ -60,11 +61,15 @@ LEAST: dict[Action, Role] = {
     Action.POOLS: Role.ADMIN,
     Action.FENCES: Role.ADMIN,
     Action.HA: Role.ADMIN,
+    Action.DIGESTS: Role.ADMIN,
 }
 """The least role for each action."""
 
 CLUSTER_WIDE = frozenset(
-    {Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS, Action.FENCES, Action.HA}
+    {
+        *(Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS, Action.FENCES),
+        *(Action.HA, Action.DIGESTS),
+    }
 )
 """Actions on what belongs to no project: the token must be good for all projects."""
 

@@ -33,11 +33,16 @@ class Accepted(msgspec.Struct):
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who asks, under which id, and the sampled trace of the request (empty: not sampled)."""
+    """Who asks, under which id, the sampled trace of the request (empty: not sampled), and from which address."""
 
     principal: Principal
     id: str
     trace: str = ""
+    address: str = ""
+
+    @property
+    def origin(self) -> str:
+        return f"{self.address or '?'} token:{self.principal.id}"
 
 
 def command_id(key: str | None, clock: Clock) -> str:
@@ -103,6 +108,7 @@ class Commands:
                 at_us=self.clock.now_us(),
                 trace=here.traceparent,
                 seen=self.follower.position,
+                origin=asker.origin,
             )
             reply = await self.send(service, stream, envelope)
         if reply.status != "accepted":

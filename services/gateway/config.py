@@ -12,6 +12,8 @@ from libs.common.config import BadConfig
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
     postgres_dsn      the log and the tokens
+    reader_dsn        the log again, as a role that cannot write (asv_reader): what past states are read by. Where it is not set
+                      they are read as the rest is, over connections that refuse to write
     nats_url          the bus; agents_nats_url: what agents are told, where that is another address
     nats_creds        credentials of this identity (file or folder, see libs/common/bus/credentials.py)
     account_key       seed file of the key that signs agents in; account: the public key of the account it belongs to.
@@ -21,11 +23,13 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     pools             NAME=PATH, comma-separated: where uploaded images go
     ready             a file that is touched once the gateway serves
     secrets_key       the key file by which passwords of fence devices are kept (made where it is missing); ha has the same
+    log_archive       the folder of archived events, where it is not the one they were written to
     admin_token_file  where the first admin token is written when there is none yet; empty: nowhere
     """
 
     postgres_dsn: str
     nats_url: str
+    reader_dsn: str = ""
     agents_nats_url: str = ""
     nats_creds: Path | None = None
     account_key: Path | None = None
@@ -38,6 +42,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     ready: Path | None = None
     admin_token_file: Path | None = None
     secrets_key: Path | None = None
+    log_archive: Path | None = None
     log_level: str = "INFO"
     upload_bytes_max: int = 64 * 1024**3
     otlp_endpoint: str = ""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from libs.common.bus import Bus, BusError, Feed
 from libs.common.log import EventLog, Fenced, Head, LogError
 from libs.common.messages import Recorded, decode_delivered, tag_of
+from libs.common.registry import TooNew
 from proto.compute import VmStartFailed
 from services.gateway import snapshot
 from services.gateway.model import ReadModel
@@ -125,11 +126,15 @@ class Follower:
         return [row for row in rows if row.position <= self.position]
 
     def _apply(self, records: Iterable[Recorded]) -> None:
-        """Events that were applied before are skipped; raises ValueError for a hole."""
+        """Events that were applied before are skipped; raises ValueError for a hole, LogError for what only later code
+        reads."""
         before = self.position
         for recorded in records:
             if recorded.position > self.position:
-                self.model.apply(recorded)
+                try:
+                    self.model.apply(recorded)
+                except TooNew as error:
+                    raise LogError(f"{error}. Run the release that wrote it, or a later one") from error
                 self.recent.append(recorded)
                 if recorded.stream.startswith("image-"):
                     self.on_image(recorded.stream.removeprefix("image-"))

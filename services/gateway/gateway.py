@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from libs.common.blobs import BlobStore
 from libs.common.bus import Bus
@@ -17,6 +17,8 @@ from services.gateway.console import Consoles
 from services.gateway.follow import Follower
 from services.gateway.join import Issuer
 from services.gateway.model import ReadModel
+from services.gateway.past.model import PastModel
+from services.gateway.past.pasts import Pasts
 from services.gateway.problems import Problem, away, unknown
 from services.gateway.tasks import Task
 from services.gateway.tokens import Keyring, StoreAway
@@ -49,6 +51,9 @@ class Gateway:
     secrets: SecretStore | None = None
     name: str = "asv"
     nats_url: str = ""
+    pasts: Pasts = field(kw_only=True)
+    past: PastModel | None = None
+    """the state that it answers from, where that is not the one of now (past/answering.py)"""
 
     @property
     def model(self) -> ReadModel:
@@ -104,7 +109,10 @@ class Gateway:
         return found
 
     async def settle(self, task: Task) -> None:
-        """End a task whose next command was refused, or was never sent (its gateway was killed in between)."""
+        """End a task whose next command was refused, or was never sent (its gateway was killed in between). Of the past nothing is
+        settled."""
+        if self.past is not None:
+            return
         try:
             decided = await self.log.command(task.awaits)
         except LogError as error:

@@ -19,6 +19,7 @@ from proto.memory import LedgerEvent
 from proto.plan import PlanEvent
 from proto.pools import PoolEvent
 from proto.reserve import ReserveEvent
+from proto.upcasts import UPCASTS
 from proto.vitals import VerdictEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
@@ -37,12 +38,15 @@ from services.gateway.views.verdicts import VerdictsView
 from services.gateway.views.vms import VmsView
 
 EVENTS = Registry(
-    c
-    for union in (
-        VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
-        ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
-    )
-    for c in members(union)
+    (
+        c
+        for union in (
+            VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
+            ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
+        )
+        for c in members(union)
+    ),
+    UPCASTS,
 )
 
 
@@ -67,15 +71,18 @@ class ReadModel:
     tasks: Tasks = field(default_factory=Tasks)
 
     def apply(self, recorded: Recorded) -> None:
-        """Raises ValueError for a hole; events that were applied before change nothing, unknown types are skipped."""
+        """Raises ValueError for a hole, TooNew for an event of later code; events that were applied before change nothing, unknown
+        types are skipped."""
         if recorded.position <= self.position:
             return
         if recorded.position != self.position + 1:
             raise ValueError(f"position {recorded.position} cannot follow {self.position}")
-        self.position = recorded.position
         try:
             event = EVENTS.event(recorded)
         except UnknownType:
+            event = None
+        self.position = recorded.position
+        if event is None:
             return
         self.scopes.apply(recorded, event)
         self.vms.apply(recorded, event)

@@ -26,9 +26,12 @@ from libs.common.clock import Clock, SystemClock
 from libs.common.log import LogError
 from libs.common.log.postgres import PostgresLog
 from libs.common.secret_store import OwnSecrets
+from libs.past.postgres import PostgresPast
 from services.gateway.app import asgi, gateway, opened
 from services.gateway.config import GatewayConfig
 from services.gateway.first import ensure_admin_in
+from services.gateway.past.fill import keep_filled
+from services.gateway.past.store_postgres import PostgresKept
 from services.gateway.tokens import StoreAway
 from services.gateway.tokens_postgres import PostgresTokens
 
@@ -63,10 +66,11 @@ async def run(config: GatewayConfig) -> None:
     sock = _bound(*config.address())
     credentials = Credentials.load(config.nats_creds, config.name) if config.nats_creds else None
     bus = await NatsBus.connect(config.nats_url, credentials, name=config.name)
-    log = await PostgresLog.open(config.postgres_dsn)
+    log = await PostgresLog.open(config.postgres_dsn, archive=config.log_archive)
     tokens = PostgresTokens(config.postgres_dsn)
     secrets = OwnSecrets(config.postgres_dsn, config.secrets_key, make=True) if config.secrets_key else None
     blobs = PostgresBlobs(config.postgres_dsn, clock.now_us)
+    past_log = await PostgresPast.open(config.reader_dsn or config.postgres_dsn)
     try:
         if config.admin_token_file is not None:
             await ensure_admin_in(tokens, config.admin_token_file, clock)
@@ -82,8 +86,10 @@ async def run(config: GatewayConfig) -> None:
             upload_bytes_max=config.upload_bytes_max,
             blobs=blobs,
             secrets=secrets,
+            past_log=past_log,
+            kept=PostgresKept(config.reader_dsn or config.postgres_dsn),
         )
-        async with opened(parts):
+        async with opened(parts, keep_filled(log, PostgresKept(config.postgres_dsn), config.postgres_dsn)):
             served = uvicorn.Config(asgi(parts, open_it=False), **_options())
             server = _Server(served, parts.follower.end, config.ready)
             parts.follower.on_fenced = server.leave
@@ -96,6 +102,7 @@ async def run(config: GatewayConfig) -> None:
         await blobs.close()
         if secrets is not None:
             await secrets.close()
+        await past_log.close()
         await log.close()
         telemetry.stop()
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from libs.common.host import hearing
 from libs.common.messages import Recorded
 from proto.compute import (
     NodeHealthChanged,
@@ -58,6 +59,7 @@ CHANGES = (
     *(NodeReported, NodeReturned, NodeTrusted, NodeUncordoned, NodeHealthChanged, CapacitySet, PoolSet, HaSet),
 )
 """upon which a VM that fitted nowhere may fit"""
+CHANGING = frozenset(CHANGES)
 FOLLOWS = (
     *CHANGES, VmDefined, VmDevicesNoted, VmStarted, VmFound, VmMigrated, NodeRemoved,
 )  # fmt: skip
@@ -82,9 +84,9 @@ class Waiting:
 class _Derived:
     """Beside the fields of the views, which go into snapshots: what is made of them."""
 
-    __slots__ = ("counts", "told")
+    __slots__ = ("counted", "told")
     told: tuple[int, dict[str, str]]
-    counts: dict[str, Counter[str]]
+    counted: dict[str, Counter[str]] | None
 
 
 @dataclass(slots=True)
@@ -112,30 +114,39 @@ class GuardViews(_Derived):
 
     def __post_init__(self) -> None:
         self.told = (-1, {})  # type: ignore[misc]  # mypy sees own slots only
-        self._count()
+        self.counted = None  # type: ignore[misc]
 
-    def _count(self) -> None:
-        """Of each pool, how many nodes reach it by which word."""
-        self.counts = reaching(self.reach.values())  # type: ignore[misc]
+    @property
+    def counts(self) -> dict[str, Counter[str]]:
+        """Of each pool, how many nodes reach it by which word; counted anew where nodes have said other than before."""
+        if self.counted is None:
+            self.counted = reaching(self.reach.values())  # type: ignore[misc]
+        return self.counted
+
+    def anew(self) -> None:
+        """Whose turn it is is to be looked at again."""
+        self.told = (-1, {})  # type: ignore[misc]
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        self.told = (-1, {})  # type: ignore[misc]
-        if isinstance(event, CHANGES):
+        self.anew()
+        if (does := self.HEARS.get(type(event))) is not None:
+            does(self, recorded, event)
+
+    def _rare(self, recorded: Recorded, event: Any) -> None:
+        if type(event) in CHANGING:
             self.changed = recorded.position
         match event:
             case GuardSet():
                 self.guards[event.vm] = event.guard
-            case VmOwed() | RestartWanted() | VmInHand() | VmUnplaced() | VmRecovered() | GuardEnded():
-                self._own(recorded, event)
             case HaSet() | HaDisarmed() | HaArmed() | NodeLost() | NodeReturned():
                 self._whole(recorded, event)
             case NodeReported():
                 self.reach[event.node] = dict(event.capabilities.pool_ids)
-                self._count()
+                self.counted = None  # type: ignore[misc]
             case NodeRemoved():
                 self.reach.pop(event.node, None)
                 self.returned_us.pop(event.node, None)
-                self._count()
+                self.counted = None  # type: ignore[misc]
                 self.lost.discard(event.node)
             case _:
                 self._others(event)
@@ -146,6 +157,8 @@ class GuardViews(_Derived):
         before = self.owed.get(event.vm)
         self.coming.discard(event.vm)
         match event:
+            case VmRecovered() | GuardEnded():
+                self.owed.pop(event.vm, None)
             case VmOwed():
                 since_us = before.since_us if before else event.at_us
                 self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
@@ -154,8 +167,6 @@ class GuardViews(_Derived):
             case VmUnplaced() if before is not None:
                 before.asked, before.at, before.try_us = False, recorded.position, event.try_us
                 before.unplaced, before.remedy = event.sentence, event.remedy
-            case VmRecovered() | GuardEnded():
-                self.owed.pop(event.vm, None)
 
     def _whole(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -173,31 +184,57 @@ class GuardViews(_Derived):
 
     def _others(self, event: Any) -> None:
         match event:
-            case VmDefined():
-                self.priorities[event.vm] = event.priority
-                self.disks[event.vm] = tuple(sorted({(d.pool, "") for d in event.disks if not d.bus.is_cd}))
             case VmAllotted():
                 self.priorities[event.vm] = event.priority
-            case VmDevicesNoted():
-                moves = event.vm in self.runs and event.generation > self.as_of.get(event.vm, 0)
-                disks = tuple(sorted({(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd}))
-                (self.there if moves else self.disks)[event.vm] = disks
-            case VmStarted() | VmFound() | VmMigrated():
-                self.runs[event.vm], self.as_of[event.vm] = event.node, event.generation
-                if (disks := self.there.pop(event.vm, ())) and isinstance(event, VmMigrated):
-                    self.disks[event.vm] = disks
-                self.coming.discard(event.vm)
             case VmIncomingGone():
                 self.there.pop(event.vm, None)
-            case VmStopped():
-                for of_run in (self.runs, self.as_of, self.there):
-                    of_run.pop(event.vm, None)
-                if event.unwished and self.guards.get(event.vm, Guard()).mode is not Mode.OFF:
-                    self.coming.add(event.vm)
             case VmDeleted():
                 for of_vm in (self.priorities, self.disks, self.runs, self.guards, self.as_of, self.there):
                     of_vm.pop(event.vm, None)
                 self.coming.discard(event.vm)
+
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        self.priorities[event.vm] = event.priority
+        self.disks[event.vm] = tuple(sorted({(d.pool, "") for d in event.disks if not d.bus.is_cd}))
+
+    def _stopped(self, recorded: Recorded, event: VmStopped) -> None:
+        vm, self.changed = event.vm, recorded.position
+        self.runs.pop(vm, None)
+        self.as_of.pop(vm, None)
+        self.there.pop(vm, None)
+        if event.unwished and self.guards.get(vm, Guard()).mode is not Mode.OFF:
+            self.coming.add(vm)
+
+    def _wrote(self, recorded: Recorded, event: VmDevicesNoted) -> None:
+        """Most have what they had."""
+        vm = event.vm
+        held = [(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd]
+        disks = tuple(sorted(set(held))) if len(held) > 1 else tuple(held)
+        if event.generation > self.as_of.get(vm, event.generation) and vm in self.runs:
+            self.there[vm] = disks
+        elif self.disks.get(vm) != disks:
+            self.disks[vm] = disks
+
+    def _change(self, recorded: Recorded, event: Any) -> None:
+        self.changed = recorded.position
+
+    def _runs(self, recorded: Recorded, event: VmStarted | VmFound | VmMigrated) -> None:
+        vm = event.vm
+        self.runs[vm], self.as_of[vm] = event.node, event.generation
+        if (disks := self.there.pop(vm, ())) and type(event) is VmMigrated:
+            self.disks[vm] = disks
+        self.coming.discard(vm)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys(CHANGES, _change),
+        **dict.fromkeys((GuardSet, HaSet, HaDisarmed, HaArmed, NodeLost, NodeReturned, NodeReported, NodeRemoved), _rare),
+        **dict.fromkeys((VmAllotted, VmIncomingGone, VmDeleted), _rare),
+        VmDefined: _defined,
+        VmStopped: _stopped,
+        **dict.fromkeys((VmOwed, RestartWanted, VmInHand, VmUnplaced, VmRecovered, GuardEnded), _own),
+        **dict.fromkeys((VmStarted, VmFound, VmMigrated), _runs),
+        VmDevicesNoted: _wrote,
+    }
 
     # --- what a decision is to know -----------------------------------------------------------------------------------
 

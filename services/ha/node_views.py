@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Command, Recorded
 from libs.lease.times import FAST
 from proto.compute import NodeCordoned, NodeJoined, NodeRemoved, NodeReported, NodeUncordoned
@@ -74,6 +75,8 @@ class NodeViews:
     """version: changes with the members. leases: epoch and boot of each node's lease; pools: by which it may renew that. names: of
     pools, by their words. cordoned: by people; drained: by policy, for a network that was lost."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"heard", "now_us"})
+
     members: dict[str, MemberView] = field(default_factory=dict)
     version: int = 0
     leases: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -114,6 +117,10 @@ class NodeViews:
             case _:
                 return
         self.version = recorded.position
+
+    HEARS: ClassVar[hearing.Heard] = dict.fromkeys(
+        (*FOLLOWS, NodePathsNoted, LeaseTaken, NodeReturned, LeaseForgotten), apply
+    )
 
     def _cordon(self, event: NodeCordoned | NodeUncordoned | NodePathsNoted) -> None:
         match event:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
-from libs.common.messages import Command
+from libs.common.host import hearing
+from libs.common.messages import Command, Recorded
 from libs.memory.promise import charge_mib, guaranteed_mib, ratio_pct
 from proto.compute import NodeCordoned, NodeRemoved, NodeReported, NodeUncordoned, VmDeleted, VmDevicesNoted
 from proto.guard import Guard, GuardEnded, GuardSet, Mode, VmOwed, VmRecovered
@@ -18,12 +19,9 @@ from proto.reserve import Plan, ReserveSet, WeighReserve
 from services.ha.guard_views import GuardViews
 from services.ha.reserve_rule import Room, plan
 
-CHANGES = (
-    *(CapacitySet, MemoryReserved, MemoryReleased, NodeCordoned, NodeUncordoned, NodeRemoved, VmDeleted),
-    *(VmOwed, VmRecovered, GuardEnded, GuardSet, HaSet, NodeLost, NodeReturned, NodeReported, VmDevicesNoted),
-)
 FOLLOWS = (CapacitySet, MemoryReserved, MemoryReleased, NodeCordoned, NodeUncordoned, NodeRemoved, VmDeleted)
-"""events of others among them"""
+"""events of others that this is made of (HEARS below has ha's own, and what other parts follow)"""
+DEFAULT = MemoryPolicy()
 PLANS_MAX = 64
 """that are remembered with what they were made of"""
 
@@ -39,14 +37,17 @@ class Ledger:
 class _Derived:
     """Beside the fields of the views, which go into snapshots: each node's room, until something of it changes."""
 
-    __slots__ = ("rooms",)
+    __slots__ = ("held", "rooms")
     rooms: dict[str, Room]
+    held: dict[str, set[str]]
 
 
 @dataclass(slots=True)
 class ReserveViews(_Derived):
     """known: what each VM was last promised. stale: something changed since `plan` was made.
     chosen: the last that was decided."""
+
+    NOT_OF_LOG: ClassVar = frozenset({"stale", "plan"})
 
     ledgers: dict[str, Ledger] = field(default_factory=dict)
     known: dict[str, Promise] = field(default_factory=dict)
@@ -56,49 +57,78 @@ class ReserveViews(_Derived):
     chosen: Plan | None = None
 
     def __post_init__(self) -> None:
-        self.rooms = {}  # type: ignore[misc]  # mypy sees own slots only
+        self.rooms, self.held = {}, {}  # type: ignore[misc]  # mypy sees own slots only
+        for node, ledger in self.ledgers.items():
+            for vm in ledger.vms:
+                self.held.setdefault(vm, set()).add(node)
 
-    def apply(self, event: Any) -> None:
-        if isinstance(event, ReserveSet):
-            self.chosen = event.plan
-        if not isinstance(event, CHANGES):
-            return
+    def _chosen(self, recorded: Recorded, event: ReserveSet) -> None:
+        self.chosen = event.plan
+
+    def _capacity(self, recorded: Recorded, event: CapacitySet) -> None:
+        ledger = self._changed(event.node, event.policy)
+        ledger.capacity_mib, ledger.policy = event.capacity_mib, event.policy
+        ledger.taken_mib = max(event.promised_mib, event.charged_mib)
+
+    def _reserved(self, recorded: Recorded, event: MemoryReserved) -> None:
+        ledger, vm = self._changed(event.node, DEFAULT), event.vm
+        ledger.vms[vm] = self.known[vm] = event.promise
+        held = self.held.get(vm)
+        if held is None:
+            self.held[vm] = {event.node}
+        else:
+            held.add(event.node)
+        ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
+
+    def _released(self, recorded: Recorded, event: MemoryReleased) -> None:
         self.stale = True
-        self._forget(event)
+        if event.node in self.ledgers:
+            ledger = self._changed(event.node, DEFAULT)
+            ledger.vms.pop(event.vm, None)
+            if (held := self.held.get(event.vm)) is not None:
+                held.discard(event.node)
+            ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
+
+    def _changed(self, node: str, policy: MemoryPolicy) -> Ledger:
+        """Its ledger, whose room may be another."""
+        self.stale = True
+        self.rooms.pop(node, None)
+        found = self.ledgers.get(node)
+        if found is None:
+            found = self.ledgers[node] = Ledger(0, policy)
+        return found
+
+    def _of_vm(self, recorded: Recorded, event: Any) -> None:
+        """The rooms that may be others by it."""
+        self.stale = True
+        for node in self.held.get(event.vm, ()):
+            self.rooms.pop(node, None)
+        if type(event) is VmDeleted:
+            self.known.pop(event.vm, None)
+
+    def _of_node(self, recorded: Recorded, event: Any) -> None:
+        self.stale = True
         match event:
-            case CapacitySet():
-                ledger = self.ledgers.setdefault(event.node, Ledger(0, event.policy))
-                ledger.capacity_mib, ledger.policy = event.capacity_mib, event.policy
-                ledger.taken_mib = max(event.promised_mib, event.charged_mib)
-            case MemoryReserved():
-                ledger = self.ledgers.setdefault(event.node, Ledger(0, MemoryPolicy()))
-                ledger.vms[event.vm] = self.known[event.vm] = event.promise
-                ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
-            case MemoryReleased() if event.node in self.ledgers:
-                ledger = self.ledgers[event.node]
-                ledger.vms.pop(event.vm, None)
-                ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
             case NodeCordoned():
                 self.cordoned.add(event.node)
             case NodeUncordoned():
                 self.cordoned.discard(event.node)
             case NodeRemoved():
                 self.cordoned.discard(event.node)
-                self.ledgers.pop(event.node, None)
-            case VmDeleted():
-                self.known.pop(event.vm, None)
-
-    def _forget(self, event: Any) -> None:
-        """The rooms that may be others by it."""
-        vm = getattr(event, "vm", "")
-        if isinstance(event, CapacitySet | MemoryReserved | MemoryReleased):
-            self.rooms.pop(event.node, None)
-        elif vm:
-            for name, ledger in self.ledgers.items():
-                if vm in ledger.vms:
-                    self.rooms.pop(name, None)
-        elif isinstance(event, NodeReported | NodeRemoved):  # a pool may be reached by more nodes, or fewer
+                gone = self.ledgers.pop(event.node, None)
+                for vm in gone.vms if gone is not None else ():
+                    self.held.get(vm, set()).discard(event.node)
+        if isinstance(event, NodeReported | NodeRemoved):  # a pool may be reached by more nodes, or fewer
             self.rooms.clear()
+
+    HEARS: ClassVar[hearing.Heard] = {
+        ReserveSet: _chosen,
+        CapacitySet: _capacity,
+        MemoryReserved: _reserved,
+        MemoryReleased: _released,
+        **dict.fromkeys((VmDeleted, VmOwed, VmRecovered, GuardEnded, GuardSet, VmDevicesNoted), _of_vm),
+        **dict.fromkeys((NodeCordoned, NodeUncordoned, NodeRemoved, HaSet, NodeLost, NodeReturned, NodeReported), _of_node),
+    }
 
     def look(self, now_us: int, guards: GuardViews) -> Iterator[Command]:
         """Where another plan is due than the one that was set last."""
@@ -127,8 +157,7 @@ class ReserveViews(_Derived):
         """What VMs would take that are owed, and hold nothing anywhere yet."""
         for vm in sorted(guards.owed):
             promise = self.known.get(vm)
-            held = any(vm in ledger.vms for ledger in self.ledgers.values())
-            if promise is not None and not held and _moves(vm, guards):
+            if promise is not None and not self.held.get(vm) and _moves(vm, guards):
                 yield need_mib(promise, MemoryPolicy())
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from libs.common.host import hearing
 from libs.common.messages import Command, Recorded
 from proto.compute import (
     GoneCause,
@@ -85,6 +86,8 @@ class NodeVitals:
 
 @dataclass(slots=True)
 class VitalsViews:
+    NOT_OF_LOG: ClassVar = frozenset({"nodes"})
+
     wards: dict[str, Ward] = field(default_factory=dict)
     nodes: dict[str, NodeVitals] = field(default_factory=dict)
     guards: dict[str, Guard] = field(default_factory=dict)
@@ -92,11 +95,11 @@ class VitalsViews:
     disarmed_until_us: int = 0
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        if (does := self.HEARS.get(type(event))) is not None:
+            does(self, recorded, event)
+
+    def _rare(self, recorded: Recorded, event: Any) -> None:
         match event:
-            case VmStarted() | VmFound():
-                self.wards[event.vm] = Ward(event.node, event.generation)
-            case VmMigrationEnded(vm=vm, node=node, generation=generation):
-                self.wards[vm] = Ward(node, generation)
             case VmDeleted():
                 self.wards.pop(event.vm, None)
                 self.guards.pop(event.vm, None)
@@ -113,6 +116,31 @@ class VitalsViews:
             case _ if (ward := self.wards.get(getattr(event, "vm", ""))) is not None:
                 _follow(ward, recorded, event)
 
+    def _runs(self, recorded: Recorded, event: VmStarted | VmFound | VmMigrationEnded) -> None:
+        self.wards[event.vm] = Ward(event.node, event.generation)
+
+    def _stopping(self, recorded: Recorded, event: VmStopRequested) -> None:
+        if (ward := self.wards.get(event.vm)) is not None:
+            ward.held = "it is being stopped"
+
+    def _stopped(self, recorded: Recorded, event: VmStopped) -> None:
+        if (ward := self.wards.get(event.vm)) is not None:
+            ward.held, ward.panic = "it has stopped", None
+            if event.generation == ward.generation and event.cause is GoneCause.CRASHED:
+                ward.died = event.sentence or "QEMU ended by itself"
+
+    def _ward(self, recorded: Recorded, event: Any) -> None:
+        if (ward := self.wards.get(event.vm)) is not None:
+            _follow(ward, recorded, event)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys((*FOLLOWS, GuardSet, HaDisarmed, HaArmed), _rare),
+        **dict.fromkeys((VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+        **dict.fromkeys((VmStarted, VmFound, VmMigrationEnded), _runs),
+        VmStopRequested: _stopping,
+        VmStopped: _stopped,
+    }
+
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
         """`tel.NODE.vitals`, only in the node's own name."""
         beat = _decode(data)
@@ -125,8 +153,6 @@ class VitalsViews:
 
 def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
     match event:
-        case VmStopRequested():
-            ward.held = "it is being stopped"
         case VmMigrationRequested():
             ward.held = "it is being moved"
         case VmPauseRequested() | VmPaused():
@@ -135,10 +161,6 @@ def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
             ward.held, ward.again = "", any(kind not in ward.open for kind in ward.reached)
         case VmResumeRequested() | VmResumed():
             ward.held = ""
-        case VmStopped():
-            ward.held, ward.panic = "it has stopped", None
-            if event.generation == ward.generation and event.cause is GoneCause.CRASHED:
-                ward.died = event.sentence or "QEMU ended by itself"
         case VmPanicked():
             ward.panic, ward.panic_us = event, recorded.at_us
         case VmPanicOver():

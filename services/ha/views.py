@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from libs.common.host import hearing
 from libs.common.messages import Recorded
 from services.ha.fencing.views import FenceViews
 from services.ha.guard_views import GuardViews
@@ -21,9 +22,9 @@ class Views:
     fences: FenceViews = field(default_factory=FenceViews)
     reserve: ReserveViews = field(default_factory=ReserveViews)
 
+    HEARS: ClassVar[hearing.Heard] = {}
+    PARTS: ClassVar[tuple[str, ...]] = ("nodes", "guards", "vitals", "fences", "reserve")
+
     def apply(self, recorded: Recorded, event: Any) -> None:
-        self.nodes.apply(recorded, event)
-        self.guards.apply(recorded, event)
-        self.vitals.apply(recorded, event)
-        self.fences.apply(recorded, event)
-        self.reserve.apply(event)
+        self.guards.anew()
+        hearing.tell(self, recorded, event)

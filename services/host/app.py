@@ -21,21 +21,15 @@ from libs.common.config import BadConfig, load
 from libs.common.host.beside import Companion, Place
 from libs.common.host.driver import Runner
 from libs.common.host.relaying import RelayRunner
-from libs.common.host.service import Service
 from libs.common.log import EventLog, Fenced, LogError
 from libs.common.log.postgres import PostgresLog
 from libs.common.metrics import METRICS
 from proto.services import CONTROL, RELAY
 from proto.upcasts import DOWNCASTS, UPCASTS
 from services.host.config import HostConfig
+from services.host.known import service
 
 log = logging.getLogger(__name__)
-
-
-def service(name: str) -> Service:
-    """The SERVICE of services.<name>.app; imported only when it is run here."""
-    found: Service = importlib.import_module(f"services.{name}.app").SERVICE
-    return found
 
 
 def beside(name: str, place: Place) -> Sequence[Companion]:
@@ -48,7 +42,8 @@ def beside(name: str, place: Place) -> Sequence[Companion]:
 
 
 async def run(names: Sequence[str], config: HostConfig) -> None:
-    """Serve until SIGTERM or SIGINT. Raises LogError, BusError when it cannot begin, Fenced when the log was restored: whoever
+    """Serve until SIGTERM or SIGINT. Raises LogError, BusError when it cannot begin, LogError too where the log holds what only a
+    later release reads; Fenced when the log was restored: whoever
     watches this process starts it again, and it folds the log that is there now."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,7 +52,7 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     telemetry.start(name, config.otlp_endpoint, config.trace_ratio)
     credentials = Credentials.load(config.nats_creds, name) if config.nats_creds else None
     bus: Bus = await NatsBus.connect(config.nats_url, credentials, name=name)
-    events = await PostgresLog.open(config.postgres_dsn)
+    events = await PostgresLog.open(config.postgres_dsn, archive=config.log_archive)
     _count(events)
     clock = SystemClock()
     runners: list[Runner | RelayRunner] = [RelayRunner(events, bus, name)] if RELAY in names else []
@@ -89,7 +84,8 @@ async def run(names: Sequence[str], config: HostConfig) -> None:
     await _drain(runners, bus, events)
     telemetry.stop()
     if fenced:
-        raise Fenced("the log has another incarnation than the one that was folded: start over")
+        why = (runner.why for runner in runners if isinstance(runner, Runner) and runner.why is not None)
+        raise next(why, None) or Fenced("the log has another incarnation than the one that was folded: start over")
 
 
 async def _ended(stop: asyncio.Event, fenced: Sequence[asyncio.Event]) -> bool:

@@ -21,13 +21,12 @@ from typing import assert_never, get_args
 from msgspec.structs import replace
 
 from libs.common.decider import Decider, Refused
-from libs.common.messages import NodeId, VmId, incarnation_of
+from libs.common.messages import NodeId, VmId
 from proto.io import (
     AttachDisk,
     AttachNic,
     DetachDisk,
     DetachNic,
-    DevicesChanged,
     DevicesCommand,
     DevicesDenied,
     DevicesEvent,
@@ -52,13 +51,14 @@ from proto.io import (
     SetNic,
     SettleDisks,
 )
-from proto.machine import SPARE_PORTS, Disk, ports
+from proto.machine import SPARE_PORTS, Disk
 from proto.snapshots import DeleteSnapshot, ReportDisksMerged, RevertSnapshot, TakeSnapshot
 from services.io import layers, pools, seeing, snapshots
 from services.io import nics as cards
 from services.io.changing import change, made_of
 from services.io.devices import make_disks, named_anew
-from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked, more_unwanted
+from services.io.evolving import evolve as evolve
+from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked
 
 
 def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
@@ -219,143 +219,6 @@ def _report(fact: ReportDisksRemoved, devices: Devices) -> Sequence[DevicesEvent
             "report only what was ordered of this node",
         )
     return [*events, DevicesRemoved(vm=devices.vm)]
-
-
-def evolve(devices: Devices, event: DevicesEvent) -> Devices:
-    """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
-    after = _evolve(devices, event)
-    if isinstance(event, DiskFilesRemoved):
-        kept = ((one, tuple(d for d in one.disks if d.file not in event.files)) for one in after.unwanted)
-        return replace(after, unwanted=tuple(replace(one, disks=disks) for one, disks in kept if disks))
-    return after
-
-
-def _evolve(devices: Devices, event: DevicesEvent) -> Devices:
-    version = devices.version + 1
-    match event:
-        case DevicesGranted():
-            return _evolve_granted(devices, event, version)
-        case DevicesRemoved():
-            return NoDevices(
-                generation=devices.generation, version=version, first=devices.first, unwanted=devices.unwanted
-            )
-        case DisksRemovalRequested():
-            return Removing(
-                generation=devices.generation,
-                version=version,
-                first=_first(devices, event),
-                unwanted=devices.unwanted,
-                vm=event.vm,
-                node=event.node,
-                disks=event.disks,
-                asked_version=version,
-            )
-        case DevicesReturned() if isinstance(devices, Granted):
-            return _evolve_returned(devices, event, version)
-        case DisksSettled() if isinstance(devices, Granted):
-            return _evolve_settled(devices, event, version)
-        case DevicesRevoked() if isinstance(devices, Granted):
-            return _evolve_revoked(devices, event, version)
-        case DevicesChanged() if isinstance(devices, NoDevices):
-            numbers = [_number(d.name) for d in event.disks]
-            return Revoked(
-                generation=devices.generation,
-                version=version,
-                first=devices.first,
-                unwanted=devices.unwanted,
-                vm=event.vm,
-                node=event.node,
-                disks=event.disks,
-                nics=event.nics,
-                disks_made=max([devices.first, *(n + 1 for n in numbers), _after(event, "disk")]),
-                nics_made=max([0, *(_number(n.name) + 1 for n in event.nics), _after(event, "nic")]),
-            )
-        case _ if isinstance(devices, Made):
-            return replace(seeing.evolve(devices, event, version), version=version)  # type: ignore[return-value]
-        case _:
-            return replace(devices, version=version)
-
-
-def _number(name: str) -> int:
-    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
-
-
-def _after(event: DevicesChanged, kind: str) -> int:
-    name = event.change.name
-    return _number(name) + 1 if name.startswith(kind) else 0
-
-
-def _first(devices: Devices, event: DisksRemovalRequested) -> int:
-    """Where files of detached disks were left, a new VM of this name is to take other names."""
-    if not isinstance(devices, Made):
-        return devices.first
-    if devices.disks_made - devices.first <= len(devices.disks) and not devices.unwanted:
-        return devices.first
-    return devices.disks_made
-
-
-def _evolve_granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
-    """A grant on top of another is of a migration: the process is born like the first. What an earlier start made where its guest
-    was never seen is of no use, unless a restore of the log may be why it was not seen."""
-    slots = (*(d.slot for d in event.disks), *(n.slot for n in event.nics))
-    made = devices if isinstance(devices, Made) else None
-    files = {disk.file for disk in event.disks}
-    old = tuple(d for d in made.disks if d.file not in files and not d.bus.is_cd) if made else ()
-    before = devices if old and isinstance(devices, Granted) and not all(d.made or d.bus.is_cd for d in event.disks) else None
-    same = incarnation_of(event.generation) == incarnation_of(devices.generation)
-    tried = tuple(d for d in old if same and isinstance(devices, Revoked) and not d.made)
-    disks_made = max([devices.first, *(_number(d.name) + 1 for d in event.disks)])
-    nics_made = max([0, *(_number(n.name) + 1 for n in event.nics)])
-    return Granted(
-        generation=max(devices.generation, event.generation),
-        version=version,
-        first=devices.first,
-        vm=event.vm,
-        node=event.node,
-        disks=event.disks,
-        nics=event.nics,
-        disks_made=max(disks_made, made.disks_made) if made else disks_made,
-        nics_made=max(nics_made, made.nics_made) if made else nics_made,
-        unwanted=more_unwanted(devices, made.node if made else "", tried, version),
-        snapshots=layers.kept(made.snapshots if made else (), event.disks),
-        kept=made.kept if made else (),
-        ports=devices.ports if isinstance(devices, Granted) else tuple(sorted(ports(slots, event.spare))),
-        source=before.node if before else NodeId(""),
-        before=before.disks if before else (),
-    )
-
-
-def _evolve_returned(devices: Granted, event: DevicesReturned, version: int) -> Granted:
-    """What was to be made for the other node is of no use any more."""
-    files = {disk.file for disk in event.disks}
-    left = tuple(disk for disk in devices.disks if disk.file not in files)
-    return replace(
-        devices, node=event.node, returned_to=event.holder, version=version, disks=event.disks, source=NodeId(""), before=(),
-        unwanted=more_unwanted(devices, devices.node, left, version),
-    )  # fmt: skip
-
-
-def _evolve_settled(devices: Granted, event: DisksSettled, version: int) -> Granted:
-    disks = tuple(replace(disk, made=not disk.bus.is_cd) for disk in devices.disks)
-    unwanted = more_unwanted(devices, event.source, event.left, version)
-    return replace(devices, disks=disks, source=NodeId(""), before=(), unwanted=unwanted, version=version)
-
-
-def _evolve_revoked(devices: Granted, event: DevicesRevoked, version: int) -> Revoked:
-    return Revoked(
-        generation=max(devices.generation, event.generation),
-        version=version,
-        first=devices.first,
-        vm=devices.vm,
-        node=devices.node,
-        disks=devices.disks,
-        nics=devices.nics,
-        disks_made=devices.disks_made,
-        nics_made=devices.nics_made,
-        unwanted=devices.unwanted,
-        snapshots=devices.snapshots,
-        kept=devices.kept,
-    )
 
 
 DEVICES: Decider[DevicesCommand, Devices, DevicesEvent] = Decider(

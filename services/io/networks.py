@@ -26,7 +26,7 @@ from proto.io import (
     Refusal,
     SetNetwork,
 )
-from proto.networks import MTU_MAX, MTU_MIN, USER, Network, network_of
+from proto.networks import MTU_MAX, MTU_MIN, USER, Network, network_of, wiring_of
 
 NAMES_MAX = 5
 """VMs named in one sentence."""
@@ -79,12 +79,7 @@ def _create(command: CreateNetwork, state: NetworkState) -> Sequence[NetworkEven
         said = f"the network {command.network} exists ({_said(state.network)})"
         raise Refused(Refusal.NETWORK_KNOWN, said, "take another name, or change that one")
     _check(wish, command.others)
-    return [
-        NetworkCreated(
-            network=wish.name, bridge=wish.bridge, vlan=wish.vlan, mtu=wish.mtu, trusted=wish.trusted,
-            description=wish.description,
-        )
-    ]  # fmt: skip
+    return [NetworkCreated(network=wish.name, wiring=wiring_of(wish))]
 
 
 def _set(command: SetNetwork, network: Network) -> Sequence[NetworkEvent]:
@@ -92,12 +87,7 @@ def _set(command: SetNetwork, network: Network) -> Sequence[NetworkEvent]:
     if wish == network:
         return ()
     _check(wish, command.others)
-    return [
-        NetworkChanged(
-            network=wish.name, bridge=wish.bridge, vlan=wish.vlan, mtu=wish.mtu, trusted=wish.trusted,
-            description=wish.description,
-        )
-    ]  # fmt: skip
+    return [NetworkChanged(network=wish.name, wiring=wiring_of(wish))]
 
 
 def changed(network: Network, command: SetNetwork) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from msgspec.structs import replace
 
@@ -61,6 +62,8 @@ class PoolViews:
     """rules: by name. provisioned: virtual sizes of all disks, by the pool's word (by its name where a disk does not say it);
     disks: the same by VM, with the files. seen: by node, from telemetry."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"seen"})
+
     rules: dict[str, PoolRules] = field(default_factory=dict)
     provisioned: dict[str, int] = field(default_factory=dict)
     disks: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
@@ -68,11 +71,14 @@ class PoolViews:
 
     def has(self, vm: str, disks: Iterable[Disk]) -> None:
         """The VM has these disks from now on."""
+        now = tuple([(disk.pool_id or _unknown(disk.pool), disk.size_mib) for disk in disks if not disk.bus.is_cd])
+        if self.disks.get(vm, ()) == now:
+            return
         for key, size_mib in self.disks.pop(vm, ()):
             self.provisioned[key] -= size_mib
             if not self.provisioned[key]:
                 del self.provisioned[key]
-        if now := tuple((_key(disk), disk.size_mib) for disk in disks if not disk.bus.is_cd):
+        if now:
             self.disks[vm] = now
         for key, size_mib in now:
             self.provisioned[key] = self.provisioned.get(key, 0) + size_mib
@@ -93,10 +99,6 @@ class PoolViews:
 
     def rooms(self, node: str, pools: Iterable[str], now_us: int) -> tuple[PoolRoom, ...]:
         return tuple(self.room(node, pool, now_us) for pool in sorted(set(pools)))
-
-
-def _key(disk: Disk) -> str:
-    return disk.pool_id or _unknown(disk.pool)
 
 
 def _unknown(pool: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from libs.common.host import hearing
 from proto.io import (
     DevicesRemoved,
     DisksRemovalRequested,
@@ -41,6 +42,14 @@ class TakenViews:
             case DisksRemovalRequested() | DevicesRemoved():
                 self.asked.pop(event.vm, None)
                 self.taken.pop(event.vm, None)
+
+    HEARS: ClassVar[hearing.Heard] = dict.fromkeys(
+        (
+            *(SnapshotRequested, SnapshotTaken, SnapshotFound, SnapshotFailed, SnapshotDeleteRequested, SnapshotDeleted),
+            *(SnapshotReverted, DisksRemovalRequested, DevicesRemoved),
+        ),
+        lambda part, recorded, event: part.apply(event),
+    )
 
     def _drop(self, vm: str, names: tuple[str, ...]) -> None:
         for name in names:

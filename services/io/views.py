@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Recorded
 from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
 from proto.growth import VmReshaped
@@ -71,6 +72,8 @@ _decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
 
 @dataclass(slots=True)
 class NodeView:
+    NOT_OF_LOG: ClassVar = frozenset({"heard_us"})
+
     pools: tuple[str, ...] = ()
     pool_ids: dict[str, str] = field(default_factory=dict)
     heard_us: int = 0
@@ -117,7 +120,9 @@ class Views:
     """VMs whose guard promises to start them elsewhere"""
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        self.snapshots.apply(event)
+        hearing.tell(self, recorded, event)
+
+    def _rare(self, recorded: Recorded, event: Any) -> None:
         match event:
             case NodeJoined():
                 self.nodes.setdefault(event.node, NodeView())
@@ -137,27 +142,14 @@ class Views:
                 self.images.pop(event.image, None)
             case MediumChanged():
                 self.lying.get(event.vm, {}).pop(event.name, None)
-            case DevicesGranted() | DevicesChanged():
-                self._keep_lying(event)
-                self._keep_left(event)
-                self.disks[event.vm] = Held(event.node, event.disks, event.nics)
-                self.pools.has(event.vm, event.disks)
             case DevicesReturned():
                 held = self.disks.get(event.vm)
                 self.disks[event.vm] = Held(event.node, event.disks, held.nics if held else ())
                 self.pools.has(event.vm, event.disks)
-            case DisksSettled() | SnapshotTaken() | DeviceAttached():
-                self._ran_with(event)
             case NetworkCreated() | NetworkChanged():
                 self.networks[event.network] = network_of(event)
             case NetworkDeleted():
                 self.networks.pop(event.network, None)
-            case VmDefined():
-                shape = event.shape
-                self.vms[event.vm] = VmView(
-                    disks=event.disks, nics=event.nics, uefi=shape.firmware is Firmware.UEFI, vcpus_max=shape.vcpus_max,
-                    boot=event.boot, boot_image=event.boot_image,
-                )
             case VmReshaped() if event.vm in self.vms:
                 self.vms[event.vm].vcpus_max = event.shape.vcpus_max
             case VmDeleted():
@@ -168,10 +160,27 @@ class Views:
                 self.disks.pop(event.vm, None)
                 self.pools.has(event.vm, ())
                 self.lying.pop(event.vm, None)
-            case _ if type(event) in PHASES and event.vm in self.vms:
-                self.vms[event.vm].phase = PHASES[type(event)]
 
-    def _ran_with(self, event: DisksSettled | SnapshotTaken | DeviceAttached) -> None:
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        shape = event.shape
+        self.vms[event.vm] = VmView(
+            disks=event.disks, nics=event.nics, uefi=shape.firmware is Firmware.UEFI, vcpus_max=shape.vcpus_max,
+            boot=event.boot, boot_image=event.boot_image,
+        )  # fmt: skip
+
+    def _granted(self, recorded: Recorded, event: DevicesGranted | DevicesChanged) -> None:
+        if type(event) is DevicesChanged or event.vm in self.lying:
+            self._keep_lying(event)
+        if type(event) is DevicesChanged or event.vm in self.left:
+            self._keep_left(event)
+        self.disks[event.vm] = Held(event.node, event.disks, event.nics)
+        self.pools.has(event.vm, event.disks)
+
+    def _phase(self, recorded: Recorded, event: Any) -> None:
+        if (vm := self.vms.get(event.vm)) is not None:
+            vm.phase = PHASES[type(event)]
+
+    def _ran_with(self, recorded: Recorded, event: DisksSettled | SnapshotTaken | DeviceAttached) -> None:
         """A guest has run with its disks, or with that in a slot: their files are there. As the devices' own state has it."""
         if isinstance(event, SnapshotTaken) and not event.generation:
             return
@@ -181,8 +190,19 @@ class Views:
         seen = not (isinstance(event, SnapshotTaken) and event.unseen)
         if (held := self.disks.get(event.vm)) is not None:
             held.disks = tuple(
-                d if d.bus.is_cd or slot not in (None, d.slot) else replace(d, made=seen) for d in held.disks
+                [d if d.bus.is_cd or slot not in (None, d.slot) else replace(d, made=seen) for d in held.disks]
             )
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys((NodeJoined, NodeReported, NodeRemoved, GuardSet, PoolSet, ImageImported, ImageDeleteRequested), _rare),
+        **dict.fromkeys((MediumChanged, DevicesReturned, NetworkCreated, NetworkChanged, NetworkDeleted), _rare),
+        **dict.fromkeys((VmReshaped, VmDeleted, DevicesRemoved), _rare),
+        VmDefined: _defined,
+        **dict.fromkeys((DevicesGranted, DevicesChanged), _granted),
+        **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
+        **dict.fromkeys(PHASES, _phase),
+    }
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots",)
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}

@@ -171,7 +171,7 @@ def _release(command: ReleaseMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
             node=NodeId(command.node),
             vm=VmId(command.vm),
             generation=held.generation,
-            memory_mib=whole_mib(held.promise),
+            released_mib=whole_mib(held.promise),
             reserved_mib=after.reserved_mib,
             charged_mib=after.charged_mib,
         )
@@ -180,28 +180,31 @@ def _release(command: ReleaseMemory, ledger: Ledger) -> Sequence[LedgerEvent]:
 
 def _with(ledger: Ledger, event: MemoryReserved) -> Ledger:
     taken = Reservation(generation=event.generation, promise=event.promise)
-    kept = grips.after_promise(ledger.grips, event.vm, taken)
-    return replace(ledger, reserved=ledger.reserved | {event.vm: taken}, grips=kept)
+    reserved = ledger.reserved.copy()
+    reserved[event.vm] = taken
+    if event.vm not in ledger.grips:
+        return replace(ledger, reserved=reserved)
+    return replace(ledger, reserved=reserved, grips=grips.after_promise(ledger.grips, event.vm, taken))
 
 
 def _without(ledger: Ledger, vm: str) -> Ledger:
-    return replace(
-        ledger,
-        reserved={name: r for name, r in ledger.reserved.items() if name != vm},
-        grips={name: g for name, g in ledger.grips.items() if name != vm},
-    )
+    reserved = ledger.reserved.copy()
+    reserved.pop(vm, None)
+    if vm not in ledger.grips:
+        return replace(ledger, reserved=reserved)
+    return replace(ledger, reserved=reserved, grips={name: g for name, g in ledger.grips.items() if name != vm})
 
 
 def evolve(account: Account, event: LedgerEvent) -> Account:
     match event:
+        case MemoryReserved():
+            return _with(account if type(account) is Ledger else Ledger(capacity_mib=0), event)
+        case MemoryReleased():
+            return _without(account, event.vm) if type(account) is Ledger else account
         case CapacitySet():
             return capacity.apply(account, event)
-        case MemoryReserved():
-            return _with(account if isinstance(account, Ledger) else Ledger(capacity_mib=0), event)
         case _ if isinstance(account, Unset):
             return account
-        case MemoryReleased():
-            return _without(account, event.vm)
         case MemoryOrderReported():
             return replace(account, faults=event.faults)
         case LadderClimbed():

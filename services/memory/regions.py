@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, assert_never, get_args
+from typing import Any, ClassVar, assert_never, get_args
 
 from msgspec.structs import replace
 
 from libs.common.decider import Decider, Refused
+from libs.common.host import hearing
 from libs.common.messages import NodeId, Recorded, Value, VmId
 from proto.compute import VmFound, VmStartFailed, VmStartRequested, VmStopped
 from proto.mapping import (
@@ -57,14 +58,20 @@ class Holders:
     of: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        match event:
-            case VmStartRequested() | VmFound():
-                self.of[event.vm] = (event.node, event.generation)
-            case VmMigrated():
-                self.of[event.vm] = (event.node, event.generation)
-            case VmStartFailed() | VmStopped():
-                if self.of.get(event.vm, ("", 0))[1] <= event.generation:
-                    self.of.pop(event.vm, None)
+        if (does := self.HEARS.get(type(event))) is not None:
+            does(self, recorded, event)
+
+    def _has(self, recorded: Recorded, event: VmStartRequested | VmFound | VmMigrated) -> None:
+        self.of[event.vm] = (event.node, event.generation)
+
+    def _ended(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
+        if self.of.get(event.vm, ("", 0))[1] <= event.generation:
+            self.of.pop(event.vm, None)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys((VmStartRequested, VmFound, VmMigrated), _has),
+        **dict.fromkeys((VmStartFailed, VmStopped), _ended),
+    }
 
 
 def fill(command: Any, holders: Holders) -> Any:

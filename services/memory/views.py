@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Recorded
 from proto.ladder import HostSeen, JudgeMemory, MemoryPolicy, VmSeen
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved, Promise, ReserveMemory, ResizeMemory
@@ -30,6 +31,8 @@ _decode_beat = msgspec.msgpack.Decoder(MemoryBeat).decode
 
 @dataclass(slots=True)
 class VmView:
+    NOT_OF_LOG: ClassVar = frozenset({"window"})
+
     generation: int
     promise: Promise
     window: Window = field(default_factory=Window)
@@ -37,6 +40,8 @@ class VmView:
 
 @dataclass(slots=True)
 class NodeView:
+    NOT_OF_LOG: ClassVar = frozenset({"beat", "heard_us", "short_us", "forecast_mib", "forecast_us", "fall_mib"})
+
     policy: MemoryPolicy = field(default_factory=MemoryPolicy)
     capacity_mib: int = 0
     vms: dict[str, VmView] = field(default_factory=dict)
@@ -56,24 +61,31 @@ class Views:
     holders: Holders = field(default_factory=Holders)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        self.holders.apply(recorded, event)
-        match event:
-            case CapacitySet():
-                node = self.nodes.setdefault(event.node, NodeView())
-                node.policy, node.capacity_mib = event.policy, event.capacity_mib
-            case MemoryReserved():
-                node = self.nodes.setdefault(event.node, NodeView())
-                held = node.vms.get(event.vm)
-                same = held is not None and held.generation == event.generation
-                window = held.window if held is not None and same else Window()
-                node.vms[event.vm] = VmView(event.generation, event.promise, window)
-                node.forecast_us = 0
-            case MemoryReleased():
-                if node_view := self.nodes.get(event.node):
-                    node_view.vms.pop(event.vm, None)
-                    node_view.forecast_us = 0
+        hearing.tell(self, recorded, event)
 
-    def heard(self, node: str, now_us: int) -> NodeView | None:
+    def _capacity(self, recorded: Recorded, event: CapacitySet) -> None:
+        node = self.nodes.setdefault(event.node, NodeView())
+        node.policy, node.capacity_mib = event.policy, event.capacity_mib
+
+    def _reserved(self, recorded: Recorded, event: MemoryReserved) -> None:
+        node = self.nodes.get(event.node)
+        if node is None:
+            node = self.nodes[event.node] = NodeView()
+        held = node.vms.get(event.vm)
+        same = held is not None and held.generation == event.generation
+        window = held.window if held is not None and same else Window()
+        node.vms[event.vm] = VmView(event.generation, event.promise, window)
+        node.forecast_us = 0
+
+    def _released(self, recorded: Recorded, event: MemoryReleased) -> None:
+        if node_view := self.nodes.get(event.node):
+            node_view.vms.pop(event.vm, None)
+            node_view.forecast_us = 0
+
+    HEARS: ClassVar[hearing.Heard] = {CapacitySet: _capacity, MemoryReserved: _reserved, MemoryReleased: _released}
+    PARTS: ClassVar[tuple[str, ...]] = ("holders",)
+
+    def fresh(self, node: str, now_us: int) -> NodeView | None:
         view = self.nodes.get(node)
         fresh = view is not None and view.beat is not None and now_us - view.heard_us <= FRESH_US
         return view if fresh else None
@@ -147,14 +159,14 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case JudgeMemory():
             return _judged(command, views, now_us)
         case ReserveMemory() | ResizeMemory():
-            view = views.heard(command.node, now_us)
+            view = views.fresh(command.node, now_us)
             return replace(command, forecast_mib=_forecast(view, command.vm) if view is not None else -1)
         case _:
             return fill(command, views.holders)
 
 
 def _judged(command: JudgeMemory, views: Views, now_us: int) -> JudgeMemory:
-    view = views.heard(command.node, now_us)
+    view = views.fresh(command.node, now_us)
     if view is None or view.beat is None:
         return replace(command, seen=None, vms=())
     seen = views.seen(view, now_us)

@@ -14,6 +14,7 @@ from libs.common.bus import Bus, BusError, Incoming
 from libs.common.clock import Clock
 from libs.common.host.tasks import Tasks, answer
 from libs.common.messages import Envelope, Fact, Hello, NodeId, Reply, decode_reply, encode
+from libs.common.protocol import PROTOCOL, PROTOCOL_MIN
 from libs.common.telemetry import span
 from proto.compute import Capabilities, ReportNode, ReportVm
 from proto.node import Beat, Heard, OrderGreeting, OrderMemory, OrderVm, VmBeat
@@ -239,7 +240,8 @@ class AgentRunner:
 
     async def _able(self) -> Capabilities:
         found = await self._driver.capabilities()
-        found = msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced)
+        spoken = {"protocol": PROTOCOL, "protocol_min": PROTOCOL_MIN}
+        found = msgspec.structs.replace(found, not_enforced=found.not_enforced + self._not_enforced, **spoken)
         return self.leasing.able(found) if self.leasing is not None else msgspec.structs.replace(found, lease_pools=())
 
     async def _told(self, service: str, fact: Fact) -> bool:

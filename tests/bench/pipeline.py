@@ -1,9 +1,10 @@
 """The whole pipeline: command -> decided -> committed -> published by the relay -> consumed in another process.
 
-    python -m tests.bench.pipeline [--quick] [--json] [--profile SECONDS]
+    python -m tests.bench.pipeline [--quick] [--facts] [--json] [--profile SECONDS]
 
 Four processes of ours (generator, service, relay, consumer) on a Postgres and a NATS server of their own, all with identities
-and permissions, through the production host, log and bus. The last line is one JSON object:
+and permissions, through the production host, log and bus. --facts: a node's facts go in, not commands. The last line is one JSON
+object:
 
     per_s    events consumed per second with 256 commands in flight, until the last is consumed
     p50_ms   command sent -> its event consumed, open loop, 500 commands per second; p99_ms likewise
@@ -24,6 +25,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from libs.common.bus import BusTimeout
 from libs.common.bus import permissions as allowed
 from libs.common.bus.credentials import Credentials, own_key, write_private
@@ -31,12 +34,14 @@ from libs.common.bus.identity import ClusterIdentity
 from libs.common.bus.nats import NatsBus
 from libs.common.clock import SystemClock
 from libs.common.log.migrate import migrate
+from libs.common.messages import Command, NodeId
 from tests.bench.load import cpu_total_s, tree_cpu_s
-from tests.bench.pipeline_parts import NOTE, Place, envelope
+from tests.bench.pipeline_parts import NOTE, Place, See, envelope
 from tests.servers import NatsServer, Postgres
 
 IN_FLIGHT = 256
 RATE = 500
+NODE = NodeId("n1")
 STREAMS = 4096
 """commands go round these streams, so that no two in flight meet"""
 SETTLE_S_MAX = 20.0
@@ -57,11 +62,12 @@ def make_identities(folder: Path) -> ClusterIdentity:
     """One identity for each process, as `make up` would make them."""
     now_us = SystemClock().now_us()
     identity = ClusterIdentity.create(folder / "identity", now_us)
+    gateway = allowed.gateway()
     grants = {
         "relay": allowed.relay(),
         "service": allowed.host("service", ("bench",)),
         "consumer": allowed.service("consumer"),
-        "gateway": allowed.gateway(),
+        "gateway": msgspec.structs.replace(gateway, publish=(*gateway.publish, f"fact.{NODE}.bench")),
     }
     for name, grant in grants.items():
         public = own_key(folder / f"{name}.seed").public
@@ -96,19 +102,24 @@ def processes(settings: Settings) -> Iterator[dict[str, subprocess.Popen[bytes]]
 
 
 class Generator:
-    """Sends commands and asks the consumer what it saw."""
+    """Sends commands, or facts, and asks the consumer what it saw."""
 
-    def __init__(self, bus: NatsBus) -> None:
+    def __init__(self, bus: NatsBus, facts: bool = False) -> None:
         self.bus = bus
+        self.facts = facts
         self.sent = 0
 
     async def one(self) -> float:
         """Seconds until the command was answered."""
         self.sent += 1
         begun = time.perf_counter()
-        stream = self.sent % STREAMS
-        data = envelope(str(self.sent), Place(stock=f"s{stream}", sent_s=begun, note=NOTE))
-        await self.bus.request(f"cmd.bench.stock-s{stream}", data, timeout_s=30)
+        stock = f"s{self.sent % STREAMS}"
+        said: Command
+        if self.facts:
+            subject, said = f"fact.{NODE}.bench", See(node=NODE, stock=stock, sent_s=begun, note=NOTE)
+        else:
+            subject, said = f"cmd.bench.stock-{stock}", Place(stock=stock, sent_s=begun, note=NOTE)
+        await self.bus.request(subject, envelope(str(self.sent), said), timeout_s=30)
         return time.perf_counter() - begun
 
     async def seen(self) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def at(values: list[float], share: float) -> float:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[tuple[Generator, dict[str, int]]]:
+async def running(facts: bool = False) -> AsyncIterator[tuple[Generator, dict[str, int]]]:
     """The generator, and the pids of all processes by role."""
     with tempfile.TemporaryDirectory(prefix="asvbench") as name, Postgres() as postgres:
         folder = Path(name)
@@ -184,7 +195,7 @@ async def running() -> AsyncIterator[tuple[Generator, dict[str, int]]]:
             with processes(settings) as made:
                 bus = await NatsBus.connect(nats.url, Credentials.load(folder, "gateway"))
                 pids = {role: process.pid for role, process in made.items()}
-                yield Generator(bus), pids | {"nats": nats.pid, "postgres": postgres.pid, "generator": os.getpid()}
+                yield Generator(bus, facts), pids | {"nats": nats.pid, "postgres": postgres.pid, "generator": os.getpid()}
                 await bus.drain()
 
 
@@ -200,9 +211,9 @@ async def measured(work: Any, pids: dict[str, int]) -> dict[str, float]:
     return figures | {f"cores_{role}": value for role, value in cores.items()} | {"cores_strangers": strangers}
 
 
-async def bench(quick: bool) -> dict[str, float]:
+async def bench(quick: bool, facts: bool = False) -> dict[str, float]:
     seconds, rounds = (3.0, 3) if quick else (8.0, 4)
-    async with running() as (generator, pids):
+    async with running(facts) as (generator, pids):
         await generator.closed(0.5)
         closed = [await measured(generator.closed(seconds), pids) for _ in range(rounds)]
         opened = [await measured(generator.open(seconds), pids) for _ in range(rounds)]
@@ -232,6 +243,7 @@ async def profile(seconds: float) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     arguments.add_argument("--quick", action="store_true", help="shorter windows, about 30 s in all")
+    arguments.add_argument("--facts", action="store_true", help="what is decided comes as facts of a node")
     arguments.add_argument("--json", action="store_true", help="only the JSON line on standard output")
     arguments.add_argument("--profile", type=float, default=0, metavar="SECONDS", help="py-spy instead of figures")
     chosen = arguments.parse_args()
@@ -241,7 +253,7 @@ def main() -> None:
         PROFILES.mkdir(exist_ok=True)
         uvloop.run(profile(chosen.profile))
         return
-    result = uvloop.run(bench(chosen.quick))
+    result = uvloop.run(bench(chosen.quick, chosen.facts))
     if not chosen.json:
         print(f"{result['per_s']} events/s with {IN_FLIGHT} in flight; at {RATE}/s p50 {result['p50_ms']} ms")
     print(json.dumps(result))

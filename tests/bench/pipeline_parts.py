@@ -23,7 +23,7 @@ from libs.common.host.driver import Runner
 from libs.common.host.relaying import RelayRunner
 from libs.common.host.service import Service
 from libs.common.log.postgres import PostgresLog
-from libs.common.messages import Command, Envelope, Event, Value, decode_delivered, decode_meta, encode
+from libs.common.messages import Command, Envelope, Event, Fact, Value, decode_delivered, decode_meta, encode
 from libs.common.registry import Registry
 
 NOTE = "a sentence that makes the event as long as an average one, about two hundred bytes with its names and numbers"
@@ -32,6 +32,14 @@ FETCH_MAX = 500
 
 class Place(Command):
     """sent_s: the generator's monotonic clock, which all processes of a machine share."""
+
+    stock: str
+    sent_s: float
+    note: str
+
+
+class See(Fact):
+    """The same as an agent would have seen it."""
 
     stock: str
     sent_s: float
@@ -49,7 +57,7 @@ class Stock(Value, tag=True):
     count: int = 0
 
 
-def decide(command: Place, stock: Stock) -> Sequence[Placed]:
+def decide(command: Place | See, stock: Stock) -> Sequence[Placed]:
     return [Placed(stock=command.stock, count=stock.count + 1, sent_s=command.sent_s, note=command.note)]
 
 
@@ -58,7 +66,7 @@ def evolve(stock: Stock, event: Placed) -> Stock:
 
 
 STOCK: Decider[Any, Any, Any] = Decider(
-    kind="stock", commands=(Place,), events=(Placed,), state=Stock, key=lambda c: c.stock, initial=Stock(),
+    kind="stock", commands=(Place, See), events=(Placed,), state=Stock, key=lambda c: c.stock, initial=Stock(),
     decide=decide, evolve=evolve,
 )  # fmt: skip
 SERVICE = Service("bench", deciders=(STOCK,))

@@ -17,6 +17,7 @@ from services.cluster.processes import Mark, children_of, send
 from services.cluster.record import load
 from tests.bench.start import Embedded
 from tests.chaos import records
+from tests.replayed import assert_replayed
 
 WAIT_S_MAX = 60.0
 POLL_S = 0.05
@@ -42,11 +43,13 @@ class HaCluster(Embedded):
 
     @contextlib.contextmanager
     def running(self) -> Iterator[HaCluster]:
-        """Up until the block ends; then its VMs are killed and what it had is removed, but for what is mounted in its folder."""
+        """Up until the block ends; then all that it decided is decided again, its VMs are killed and what it had is removed, but
+        for what is mounted in its folder."""
         try:
             self.up()
             assert {f"watchdog-{node}" for node in NODES} <= self.marks().keys(), "a fault on a watchdog that is not known is none"
             yield self
+            assert_replayed(self.home)
         finally:
             signal_all([*self.marks().values(), *self.guests()], SIGCONT)  # nobody stays held
             self.close()

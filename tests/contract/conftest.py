@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
-from libs.common.log.migrate import migrate
 from services.node.drivers.qemu.driver import QemuDriver
 from tests.contract.canned_gateway import Canned, canned_gateway
 from tests.contract.cli_rig import Ctl, here
+from tests.contract.databases import fresh
 from tests.contract.driver_account import account
 from tests.contract.driver_rigs import QemuRig
 from tests.contract.gateway_rig import Rig, rig
 from tests.servers import Postgres
-
-_numbers = itertools.count(1)
-TEMPLATE = "asv_template"
 
 
 @pytest.fixture(scope="session")
@@ -32,19 +27,8 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 async def database(postgres: Postgres) -> AsyncIterator[str]:
     """The name of a fresh, migrated database on `postgres`; dropped afterwards."""
-    admin = await asyncpg.connect(postgres.dsn())
-    try:
-        if not await admin.fetchval("select exists (select from pg_database where datname = $1)", TEMPLATE):
-            await admin.execute(f"create database {TEMPLATE}")
-            await migrate(postgres.dsn(TEMPLATE))
-        name = f"asv_{next(_numbers)}"
-        await admin.execute(f"create database {name} template {TEMPLATE}")
-    finally:
-        await admin.close()
-    yield name
-    admin = await asyncpg.connect(postgres.dsn())
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
+    async with fresh(postgres) as name:
+        yield name
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from proto.fence import Device, DeviceKind, SetFence
 from proto.lease import BeginTerm, TakeLease
 from proto.node import Beat
 from proto.nodes import Capabilities, NodeReported
+from proto.upcasts import DOWNCASTS, UPCASTS
 from services.ha.fencing import views
 from services.ha.fencing.executor import Executor
 from services.ha.fencing.kinds import Kinds
@@ -55,7 +56,7 @@ class Desk:
         self.log = MemoryLog(self.clock.now_us)
         self.kinds = Kinds()
         self.secrets = MemorySecrets(keys)
-        self.host = Host(SERVICE)
+        self.host = Host(SERVICE, dict(UPCASTS), dict(DOWNCASTS))
         self.replies: list[Reply] = []
         self.host.ready(1, self.clock.now_us())
         self.executor = Executor(

@@ -22,6 +22,7 @@ from libs.common.host.relaying import RelayRunner
 from libs.common.log.postgres import PostgresLog
 from libs.common.messages import Envelope, NodeId, decode_reply, encode
 from proto.compute import JoinNode
+from proto.upcasts import DOWNCASTS, UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.gateway.app import asgi, gateway
 from services.gateway.tokens import MemoryTokens
@@ -65,7 +66,7 @@ async def lab(dsn: str, nats_url: str, folder: Path, nodes: dict[str, SimParams]
         stack.push_async_callback(log.close)
         await running(RelayRunner(log, await bus()))
         for service in (COMPUTE, MEMORY, IO):
-            await running(Runner(service, log, await bus(), clock))
+            await running(Runner(service, log, await bus(), clock, UPCASTS, downcasts=DOWNCASTS))
         made, pool = Lab(log), SimPool(any_file=True)
         (folder / "pool").mkdir()
         app = asgi(gateway(log, await bus(), clock, made.tokens, pools={"default": folder / "pool"}))

@@ -92,7 +92,7 @@ async def test_the_mode_is_set_with_the_rules_that_are_given(world: Rig) -> None
 async def test_an_applied_batch_is_a_task_until_its_last_move_has_ended(world: Rig) -> None:
     def planned(name: str) -> MovePlanned:
         return MovePlanned(
-            vm=VmId(name), origin=NodeId("n1"), target=NodeId("n2"), reason="r", gain=0.2, score_before=1.0,
+            vm=VmId(name), source=NodeId("n1"), target=NodeId("n2"), reason="r", gain=0.2, score_before=1.0,
             score_after=0.8, policy="p", at_us=1,
         )  # fmt: skip
 

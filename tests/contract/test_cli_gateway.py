@@ -27,6 +27,7 @@ from libs.common.log.memory import MemoryLog
 from libs.common.messages import Envelope, NodeId, decode_reply, encode
 from proto.compute import JoinNode
 from proto.images import ImageFormat
+from proto.upcasts import DOWNCASTS, UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.gateway.app import asgi, gateway
 from services.gateway.auth import Role
@@ -93,7 +94,7 @@ async def api(tmp_path: Path) -> AsyncIterator[tuple[str, MemoryTokens]]:
     clock, hub, tokens = SystemClock(), Hub(), MemoryTokens()
     log = MemoryLog(clock.now_us)
     runners: list[Runner | RelayRunner] = [RelayRunner(log, MemoryBus(hub))]
-    runners += [Runner(service, log, MemoryBus(hub), clock) for service in (COMPUTE, MEMORY, IO)]
+    runners += [Runner(service, log, MemoryBus(hub), clock, UPCASTS, downcasts=DOWNCASTS) for service in (COMPUTE, MEMORY, IO)]
     for runner in runners:
         await runner.start()
     pool = tmp_path / "pool"

@@ -16,7 +16,7 @@ from libs.common.log import Fenced, Group, LogError, Unavailable, Unit
 from libs.common.log.memory import MemoryLog
 from libs.common.log.migrate import MigrationFailed, migrate, raise_incarnation
 from libs.common.log.postgres import PostgresLog
-from tests.contract.conftest import TEMPLATE
+from tests.contract.databases import TEMPLATE
 from tests.contract.test_eventlog import Clock, events, make_groups, observed, one, row, whole
 from tests.servers import Postgres
 

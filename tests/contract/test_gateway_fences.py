@@ -144,7 +144,7 @@ async def test_a_node_is_cut_and_switched_on(world: Rig) -> None:
     world.ha.rules[f.PowerOnNode] = lambda _: asked(f.Want.ON, 2)
     off = await admin.post(f"{AT}/n1/off", json={"reason": "it hangs"})
     assert (await task(admin, off))[:2] == ("fence", "running")
-    once = f.FenceFailed(node=N1, attempt=1, want=f.Want.OFF, tries=1, at_us=2, sentence="no answer in time", next_us=3)
+    once = f.FenceFailed(node=N1, attempt=1, want=f.Want.OFF, tries=1, at_us=2, sentence="no answer in time", next_at_us=3)
     confirmed = f.FenceConfirmed(
         node=N1, attempt=1, epoch=1, boot_id="b", at_us=4, ordered=f.Ordered.TAKEN, identity="m", reads=(), sentence="twice"
     )

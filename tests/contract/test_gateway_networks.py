@@ -16,12 +16,12 @@ LAN = Bridge(name="lan", uplinks=(Uplink(name="bond0", kind="bond", members=(("e
 
 
 def created(command: io.CreateNetwork) -> list[Event]:
-    return [io.NetworkCreated(network=command.network, bridge=command.bridge, vlan=command.vlan, mtu=command.mtu)]
+    return [io.NetworkCreated(network=command.network, wiring=io.Wiring(bridge=command.bridge, vlan=command.vlan, mtu=command.mtu))]
 
 
 async def test_a_network_is_created_shown_changed_and_deleted(world: Rig) -> None:
     world.io.rules[io.CreateNetwork] = created
-    world.io.rules[io.SetNetwork] = lambda c: [io.NetworkChanged(network=c.network, bridge="lan", vlan=c.vlan)]
+    world.io.rules[io.SetNetwork] = lambda c: [io.NetworkChanged(network=c.network, wiring=io.Wiring(bridge="lan", vlan=c.vlan))]
     world.io.rules[io.DeleteNetwork] = lambda c: [io.NetworkDeleted(network=c.network)]
     for name, bridges in (("n1", (LAN,)), ("n2", (Bridge(name="docker0"),))):
         node = NodeId(name)

@@ -19,6 +19,8 @@ from services.cli.failure import Failure
 from services.cli.where import Where
 from tests.contract.gateway_rig import Rig, rig
 
+SPEAKING = ("compute", "memory", "ha", "relay")
+
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[Rig]:
@@ -60,16 +62,17 @@ async def test_the_command_line_says_its_own(world: Rig, monkeypatch: pytest.Mon
 
 async def test_finalize_asks_who_speaks_what(world: Rig) -> None:
     def decide(command: FinalizeCluster) -> list[ClusterFinalized]:
-        assert command.services == {"compute": 1, "memory": 1, "io": 0, "ha": 1, "relay": 1, "gateway": PROTOCOL}
-        if command.protocol > 1:
-            raise Refused(Refusal.BEHIND, "not all speak protocol 2: io (away)", "upgrade or remove them, then finalize")
-        return [ClusterFinalized(protocol=1)]
+        assert command.services == {"io": 0, "gateway": PROTOCOL} | dict.fromkeys(SPEAKING, PROTOCOL)
+        if command.protocol > PROTOCOL:
+            behind = f"not all speak protocol {PROTOCOL + 1}: io (away)"
+            raise Refused(Refusal.BEHIND, behind, "upgrade or remove them, then finalize")
+        return [ClusterFinalized(protocol=PROTOCOL)]
 
     world.compute.rules[FinalizeCluster] = decide
-    for name in ("compute", "memory", "ha", "relay"):
+    for name in SPEAKING:
         await speak(world, name)
     admin = await world.client()
-    refused = await admin.post("/v1/cluster/finalize", json={"protocol": 2})
+    refused = await admin.post("/v1/cluster/finalize", json={"protocol": PROTOCOL + 1})
     assert (refused.status_code, refused.json()["reason"]) == (409, "BEHIND")
     done = await admin.post("/v1/cluster/finalize")
     assert (done.status_code, done.json()["stream"]) == (202, "cluster-main")

@@ -12,6 +12,7 @@ from libs.common.bus import Incoming
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.clock import SystemClock
 from libs.common.messages import Envelope, NodeId, Reply, encode
+from libs.common.protocol import OURS, Range
 from proto.compute import Capabilities
 from proto.node import PLAIN, SwapNow
 from services.node.drivers.simhost import SimHost
@@ -58,6 +59,7 @@ async def test_swap_that_comes_or_is_unfit_is_told_at_once(tmp_path: Path) -> No
         async with asyncio.timeout(20):
             first = await compute.reports.get()
             assert (first.swap_mib, first.swap_memory_mib, first.not_enforced[-1]) == (0, 0, "one more")
+            assert Range(first.protocol_min, first.protocol) == OURS, "else nobody could finalize at it"
             compute.away = 2
             host.swaps = (ZRAM,)
             made = await compute.reports.get()

@@ -81,7 +81,8 @@ async def test_why_not_started(ctl: Ctl) -> None:
     assert (await ctl("vm", "start", "web-1", "--wait")).code == 0
     assert "web-1 is running on n1" in (await ctl("why-not", "vm/web-1", "--started")).out
     assert (await ctl("vm", "stop", "web-1", "--wait")).code == 0
-    assert "its process on n1 ended (ordered)" in (await ctl("why-not", "vm/web-1", "--started")).out
+    ended = (await ctl("why-not", "vm/web-1", "--started")).out
+    assert "its process on n1 ended (ordered)" in ended and "what would change it: start web-1" in ended
 
 
 async def test_a_viewer_of_another_project_is_told_nothing(ctl: Ctl, api: tuple[str, MemoryTokens]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.warm import WarmCtl
+from tests.replayed import assert_replayed
 
 CHECKOUT = Path(__file__).parents[2]
 WAIT_S_MAX = 60.0
@@ -47,9 +48,13 @@ class EmbeddedCluster:
 
     def ctl(self, *words: str) -> str:
         """`asvctl WORDS`; its output. Raises AssertionError with its exit code and words."""
-        done = warm().run(words, self.env, SAID_S_MAX)
+        done = self.done(*words)
         assert done.returncode == 0, f"{words[-3:]} ended with {done.returncode}: {done.stdout} {done.stderr}"
         return done.stdout
+
+    def done(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`asvctl WORDS`, however it ends."""
+        return warm().run(words, self.env, SAID_S_MAX)
 
     def refused(self, *words: str) -> tuple[int, str]:
         """(exit code, standard error) of an `asvctl` that is expected to say no."""
@@ -103,7 +108,8 @@ class EmbeddedCluster:
 
 @contextmanager
 def embedded(*how: str, **env: str) -> Iterator[EmbeddedCluster]:
-    """Up, with these options and this environment, until the block ends; then its VMs are killed and its folder is removed."""
+    """Up, with these options and this environment, until the block ends; then all that it decided is decided again, its VMs are
+    killed and its folder is removed."""
     home = Path(tempfile.mkdtemp(prefix="asv e2e "))  # with spaces, as users have them
     home.chmod(0o755)
     one = EmbeddedCluster(home)
@@ -111,6 +117,7 @@ def embedded(*how: str, **env: str) -> Iterator[EmbeddedCluster]:
     try:
         one.cluster("up", *how)
         yield one
+        assert_replayed(home)
     finally:
         one.cluster("destroy", "--yes")
         shutil.rmtree(home, ignore_errors=True)

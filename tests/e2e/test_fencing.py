@@ -15,6 +15,7 @@ from tests.contract.fence_rigs import PASSWORD, USER
 from tests.contract.redfish_rig import UUID, RedfishRig
 from tests.e2e.conftest import EmbeddedCluster
 from tests.e2e.test_journeys import TINY
+from tests.e2e.test_past import flat
 
 
 @pytest.fixture
@@ -82,6 +83,12 @@ def test_a_node_is_cut_by_its_device(cluster: EmbeddedCluster, bmc: RedfishRig) 
     (lost,) = events(cluster, f"lease-{node}", "node_lost")
     assert lost["proof"]["kind"] == "fence" and "redfish" in lost["proof"]["device"]
     assert cluster.json("ha", "fence", "show", node)["state"] == "off"
+    story = cluster.json("why", "vm/cut")["stories"][-1]
+    steps = {step["type"]: step for step in flat(story["steps"])}
+    assert all("power off" in line for line in steps["fence_confirmed"]["evidence"][-2:]), "each reading of the power"
+    assert steps["node_lost"]["cause"] == steps["fence_confirmed"]["position"]
+    assert steps["node_lost"]["evidence"][0].startswith("device redfish https://")
+    assert steps["vm_start_requested"]["rejected"][0]["filter"] == "lost"
     assert f"the power of {node} is off" in cluster.ctl("why", "vm/cut")
 
     cluster.ctl("ha", "fence", "on", node, "--wait")

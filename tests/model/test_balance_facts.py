@@ -40,7 +40,7 @@ from proto.migration import (
     VmMigrationRefused,
     VmMigrationRequested,
 )
-from proto.networks import Bridge
+from proto.networks import Bridge, Wiring
 from proto.placement import ClassRules, PlacementRules
 from proto.plan import CpuBeat, PlanMade, VmCpuBeat
 from services.compute.balance import wiring
@@ -61,7 +61,7 @@ GUARANTEED = guaranteed_mib(promise_of(1000, Priority.NORMAL))
 
 def views(*events: object) -> BalanceViews:
     made = BalanceViews()
-    made.apply(NetworkCreated(network="blue", bridge="br0"))
+    made.apply(NetworkCreated(network="blue", wiring=Wiring(bridge="br0")))
     for node in (N1, N2):
         made.apply(NodeReported(node=node, capabilities=CAN, boot_id="b"))
         made.apply(CapacitySet(node=node, capacity_mib=8000, share_mib=1000, policy=MemoryPolicy(ratio_pct=200)))
@@ -136,7 +136,7 @@ def test_what_ended_is_forgotten(end: object) -> None:
     made.hear("tel.n1.cpu", beat(N1, web=100), 1)
     assert made.demand
     made.apply(end)
-    made.apply(MemoryReleased(node=N1, vm=WEB, generation=1, memory_mib=1100))
+    made.apply(MemoryReleased(node=N1, vm=WEB, generation=1, released_mib=1100))
     assert not made.demand and not made.load(lambda _: True).vms
 
 
@@ -248,7 +248,7 @@ def test_limits_are_those_that_are_set() -> None:
 
 def test_a_move_that_waits_for_its_turn_is_not_asked_for_and_a_refused_one_is_over() -> None:
     planned = MovePlanned(
-        vm=WEB, origin=N1, target=N2, reason="r", gain=0.2, score_before=1.0, score_after=0.8, policy="p", at_us=1, group="db",
+        vm=WEB, source=N1, target=N2, reason="r", gain=0.2, score_before=1.0, score_after=0.8, policy="p", at_us=1, group="db",
     )  # fmt: skip
     recorded = Recorded(1, "s", 1, "t", 1, 7, b"", b"")
     made = views()

@@ -14,7 +14,7 @@ from services.cli.events import line, messages, speaks_of
 from services.cli.failure import DENIED, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, Failure, code_of
 from services.cli.guest import stripped
 from services.cli.main import split
-from services.cli.where import Where, find
+from services.cli.where import Where, find, find_log
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,10 @@ def test_options_for_all_are_read_before_the_command() -> None:
     )
     for whole in (["--help"], ["--api"], ["frobnicate", "ls"], [], ["--json"], ["--apix", "vm"]):
         assert split(whole, {}) == ("", whole, {})
+    assert split(["vm", "ls", "--at", "-10m", "--json"], {}) == ("vm", ["vm", "ls", "--json"], {"at": "-10m"})
+    assert split(["--at=3", "vm", "--at=4", "ls"], {}) == ("vm", ["vm", "ls"], {"at": "4"})
+    for own in (["what-if", "--at", "5"], ["vm", "exec", "a", "--at", "5"], ["vm", "ls", "--at"], ["vm", "x", "--", "--at", "5"]):
+        assert split(own, {}) == (own[0], own, {})
     assert split(["vm"], {"_ASVCTL_COMPLETE": "complete_bash"}).only == ""
 
 
@@ -141,6 +145,15 @@ def test_the_local_cluster_is_found_by_itself(home: dict[str, str]) -> None:
     assert find(home) == Where("http://127.0.0.1:8123", "local-token")
     assert find(home | {"ASV_TOKEN": "mine"}).token == "mine"
     assert find(home | {"ASV_TOKEN": "mine"}, token="option").token == "option"
+
+
+def test_the_local_log_is_found_by_itself(home: dict[str, str]) -> None:
+    with pytest.raises(Failure, match="no log is known here"):
+        find_log(home)
+    (Path(home["ASV_HOME"]) / "cluster.json").write_text(json.dumps({"log": "postgresql://local"}))
+    assert find_log(home) == "postgresql://local"
+    assert find_log(home | {"ASV_LOG": "postgresql://told"}) == "postgresql://told"
+    assert find_log(home | {"ASV_LOG": "postgresql://told"}, "postgresql://option") == "postgresql://option"
 
 
 def test_a_cluster_file_without_api_is_understood_by_its_ports(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from proto.machine import (
     NicWish,
 )
 from proto.placement import Filter, Placement, Rejected
-from services.compute.model import VM
+from services.compute.model import DECIDES, OF_ABSENT, VM
 from services.compute.policy import ATTEMPTS_MAX
 from services.compute.states import Absent, Launching, Reserving, Running, Stopped, Stopping, Vm
 from tests.model.compute_story import (
@@ -266,3 +266,7 @@ def test_evolve_never_raises_whatever_the_order(events: list[VmEvent]) -> None:
     state = VM.fold(events)
     assert state.version == len(events)
     assert isinstance(state, Absent | Stopped | Reserving | Launching | Running | Stopping)
+
+
+def test_each_command_has_somebody_who_decides_it() -> None:
+    assert set(DECIDES) == set(VM.commands) and set(OF_ABSENT) <= set(DECIDES)

@@ -161,7 +161,7 @@ def test_only_a_node_says_what_it_holds_and_only_of_its_own_generations() -> Non
     assert seen.nodes["n"].vms["a"].window.peaks == [200], "a hot add keeps its past"
     seen.apply(HERE, reserved(generation=3))
     assert seen.nodes["n"].vms["a"].window.peaks == []
-    seen.apply(HERE, MemoryReleased(node=N, vm=A, generation=3, memory_mib=1))
+    seen.apply(HERE, MemoryReleased(node=N, vm=A, generation=3, released_mib=1))
     assert seen.nodes["n"].vms == {}
 
 

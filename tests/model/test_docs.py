@@ -19,7 +19,7 @@ from services.cli.main import GROUPS, program
 ROOT = Path(__file__).parents[2]
 DOCS = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = ("services", "libs", "proto", "infra", "tests")
-OF_ALL = {"--json", "--help", "--api", "--token"}
+OF_ALL = {"--json", "--help", "--api", "--token", "--at"}
 """options that each command of asvctl has"""
 ENDS = re.compile(r"\s--\s|[|&;#(]|…|\.\.\.|\n\s*\n")
 """where a command of asvctl ends in a line of shell, and a guest's begins"""
@@ -125,7 +125,7 @@ def test_targets_and_modules_are_there(doc: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     made = {word for line in code_of(text) for word in re.findall(r"(?:^|\s)make ([a-z-]+)", line)}
     assert sorted(made - targets) == []
-    run = {word for line in code_of(text) for word in re.findall(r"python -m ([a-z_.]+[a-z_])", line)}
+    run = {word for line in code_of(text) for word in re.findall(r"python -m ([a-z0-9_.]+[a-z_])", line)}
     assert sorted(name for name in run if importlib.util.find_spec(name) is None) == []
 
 

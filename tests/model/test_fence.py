@@ -240,7 +240,7 @@ def failed(sentence: str, tries: int = 1) -> FenceFailed:
         tries=tries,
         at_us=NOW + S,
         sentence=sentence,
-        next_us=NOW + S + BACKOFF_US[0],
+        next_at_us=NOW + S + BACKOFF_US[0],
     )
 
 

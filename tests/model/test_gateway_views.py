@@ -103,7 +103,7 @@ def test_nodes_and_ledgers() -> None:
     log.add(memory.MemoryReserved(**kept, reserved_mib=256, capacity_mib=1000))  # type: ignore[arg-type]
     node = log.model.nodes.all["n1"]
     assert (node.reserved_mib, node.capacity_mib, node.capabilities, node.key) == (256, 1000, ABILITIES, "U1")
-    log.add(memory.MemoryReleased(**kept), c.NodeCordoned(node=N1, reason="disk"))  # type: ignore[arg-type]
+    log.add(memory.MemoryReleased(node=N1, vm=VM, generation=1, released_mib=256), c.NodeCordoned(node=N1, reason="disk"))
     assert (node.reserved_mib, node.cordoned, node.cordon_reason) == (0, True, "disk")
     log.add(c.NodeUncordoned(node=N1), c.NodeRemoved(node=N1))
     assert not log.model.nodes.all

@@ -27,7 +27,7 @@ RESERVED = memory.MemoryReserved(
     node=N1, vm=A, generation=1, memory_mib=1200, reserved_mib=600, capacity_mib=3000, charged_mib=700,
     promise=memory.Promise(nominal_mib=1024, reservation_mib=512, overhead_mib=88),
 )  # fmt: skip
-RELEASED = memory.MemoryReleased(node=N1, vm=A, generation=1, memory_mib=1200)
+RELEASED = memory.MemoryReleased(node=N1, vm=A, generation=1, released_mib=1200)
 
 
 def test_what_is_promised_and_given_back() -> None:

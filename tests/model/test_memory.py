@@ -51,7 +51,7 @@ RESERVE = ReserveMemory(node="n1", vm="a", generation=2, promise=HELD)
 RESERVED = MemoryReserved(
     node=N1, vm=A, generation=2, memory_mib=700, reserved_mib=600, charged_mib=400, capacity_mib=1000, promise=HELD
 )
-RELEASED = MemoryReleased(node=N1, vm=A, generation=2, memory_mib=700)
+RELEASED = MemoryReleased(node=N1, vm=A, generation=2, released_mib=700)
 ledger = Spec(LEDGER)
 HERE = Recorded(1, "vm-a", 1, "t", 1, 0, b"", b"")
 

@@ -28,7 +28,7 @@ from proto.io import (
     VmPhase,
 )
 from proto.machine import Nic, NicKind, NicModel, NicWish
-from proto.networks import Bridge, Network, lack
+from proto.networks import Bridge, Network, Wiring, lack
 from services.compute.networks import Networks
 from services.compute.reasons import explain
 from services.io.model import DEVICES
@@ -38,7 +38,7 @@ from services.io.views import Views, enrich
 A, N1, N2 = VmId("a"), NodeId("n1"), NodeId("n2")
 BLUE = Network(name="blue", bridge="lan", vlan=5, mtu=1400)
 CREATE = CreateNetwork(network="blue", bridge="lan", vlan=5, mtu=1400)
-CREATED = NetworkCreated(network="blue", bridge="lan", vlan=5, mtu=1400)
+CREATED = NetworkCreated(network="blue", wiring=Wiring(bridge="lan", vlan=5, mtu=1400))
 RECORDED = Recorded(1, "network-blue", 1, "network_created", 1, 0, b"", b"")
 network, devices = Spec(NETWORK), Spec(DEVICES)
 
@@ -49,7 +49,7 @@ network, devices = Spec(NETWORK), Spec(DEVICES)
 def test_a_network_is_created_changed_and_deleted_and_may_come_again() -> None:
     network.given().when(CREATE).then(CREATED).twice()
     change = SetNetwork(network="blue", vlan=6, trusted=True)
-    changed = NetworkChanged(network="blue", bridge="lan", vlan=6, mtu=1400, trusted=True)
+    changed = NetworkChanged(network="blue", wiring=Wiring(bridge="lan", vlan=6, mtu=1400, trusted=True))
     network.given(CREATED).when(change).then(changed).twice()
     network.given(CREATED, changed).when(DeleteNetwork(network="blue")).then(NetworkDeleted(network="blue"))
     network.given(CREATED, NetworkDeleted(network="blue")).when(CREATE).then(CREATED)
@@ -70,7 +70,7 @@ def test_what_cannot_be_a_network_is_refused() -> None:
 
 def test_io_knows_who_is_in_a_network_and_which_are_alike() -> None:
     views = Views()
-    for event in (CREATED, NetworkCreated(network="red", bridge="lan", vlan=6)):
+    for event in (CREATED, NetworkCreated(network="red", wiring=Wiring(bridge="lan", vlan=6))):
         views.apply(RECORDED, event)
     assert enrich(replace(CREATE, network="green"), views, 0).others == ("blue",)
     assert enrich(CREATE, views, 0).others == (), "a network is not in its own way"
@@ -186,7 +186,7 @@ def test_a_wish_follows_the_networks_definition() -> None:
     assert known.missing(nics) == ("blue",)
     assert "there is no network blue; there is only user" in known.needed(nics)[0].reason
     assert known.apply(CREATED) and known.had(can, ["blue"]) == ("blue",)
-    assert known.apply(NetworkChanged(network="blue", bridge="wan")) and known.had(can, ["blue"]) == ()
+    assert known.apply(NetworkChanged(network="blue", wiring=Wiring(bridge="wan"))) and known.had(can, ["blue"]) == ()
     assert known.apply(NetworkDeleted(network="blue")) and known.missing(nics) == ("blue",)
 
 

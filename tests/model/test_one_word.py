@@ -25,7 +25,7 @@ from services.gateway.http.guards import GuardBody
 from services.gateway.http.ha_bodies import HaBody, HaRules
 from services.gateway.http.networks import NetworkBody
 from services.gateway.views.guards import Rules
-from services.host.app import service
+from services.host.known import service
 
 CHOICES = [
     (ha.Isolated, Isolated), (ha.Unlinked, Unlinked), (ha.Reserve, Reserve), (vm_guard.Mode, GuardMode), (vm_guard.Then, Then),

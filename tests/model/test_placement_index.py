@@ -68,7 +68,9 @@ def clusters(draw: st.DrawFn, most: int = 40) -> list[NodeFacts]:
         reported=st.integers(0, 9).map(bool), lost=st.integers(0, 9).map(lambda n: n == 9),
         pool_rooms=ROOMS, firmware=FIRMWARE, ends=st.just(()) | st.tuples(*[st.integers(0, CHANCE)] * HORIZONS),
     )  # fmt: skip
-    return [msgspec.structs.replace(draw(node), node=NodeId(f"n{n}"), number=n) for n in numbers]
+    named = [msgspec.structs.replace(draw(node), node=NodeId(f"n{n}"), number=n) for n in numbers]
+    # what is kept for moves is of what is kept
+    return [msgspec.structs.replace(n, memory_moves_mib=min(n.memory_moves_mib, n.memory_ha_mib)) for n in named]
 
 
 wishes = st.builds(

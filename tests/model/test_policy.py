@@ -296,7 +296,7 @@ def test_promises_count_from_the_choice_to_the_end() -> None:
         VmStartFailed(vm=VmId("a"), node=N1, generation=1, sentence="s"),
     )
     for end in ends:
-        views = seen(request, reserved, end, MemoryReleased(node=N1, vm=VmId("a"), generation=1, memory_mib=356))
+        views = seen(request, reserved, end, MemoryReleased(node=N1, vm=VmId("a"), generation=1, released_mib=356))
         n1 = views.facts(NOW_US)[0]
         assert (n1.vcpus_promised, n1.memory_reserved_mib) == (0, 0)
 

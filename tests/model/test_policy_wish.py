@@ -129,6 +129,6 @@ def test_who_has_to_go_is_the_least_of_the_cheapest(room: int, going: tuple[str,
 
 
 def test_a_released_vm_is_asked_for_no_more() -> None:
-    state = LEDGER.fold((*wanted(), MemoryReleased(node=NodeId("n1"), vm=VmId("best"), generation=1, memory_mib=1000)))
+    state = LEDGER.fold((*wanted(), MemoryReleased(node=NodeId("n1"), vm=VmId("best"), generation=1, released_mib=1000)))
     (set_,) = LEDGER.decide(advance(), state)
     assert isinstance(set_, CapacitySet)

@@ -69,7 +69,7 @@ def row(event: Event, v: int = 1) -> Recorded:
     return Recorded(1, "s", 1, tag_of(type(event)), v, 0, encode(event), b"")
 
 
-STRANGE = row(MemoryReleased(vm="a", node="n1", generation=1, memory_mib=1))  # type: ignore[arg-type]
+STRANGE = row(MemoryReleased(vm="a", node="n1", generation=1, released_mib=1))  # type: ignore[arg-type]
 
 
 def test_many_rows_are_what_each_is() -> None:

@@ -214,7 +214,7 @@ def test_a_lost_node_takes_nothing_and_what_it_had_is_waited_for() -> None:
     cluster.tell(NodeLost(node=N1, boot_id="b", epoch=1, at_us=0, proof=Proof(kind=ProofKind.LEASE, at_us=0)))
     assert cluster.plan.away == ("n1",) and cluster.plan.shares.keys() == {"n2", "n3"}
     assert (cluster.plan.wanted, cluster.plan.waiting_mib) == (0, NEED) and max(cluster.plan.shares.values()) >= NEED
-    cluster.tell(MemoryReleased(node=N1, vm=VmId("a"), generation=1, memory_mib=1000))
+    cluster.tell(MemoryReleased(node=N1, vm=VmId("a"), generation=1, released_mib=1000))
     assert cluster.plan.waiting_mib == 0
     cluster.tell(VmOwed(vm=VmId("a"), cause=Cause.NODE_LOST, node=N1, generation=1, at_us=0))
     assert cluster.plan.waiting_mib == NEED
@@ -229,7 +229,7 @@ def test_a_node_that_is_emptied_is_a_loss_that_was_planned() -> None:
     cluster.start("a", "n1")
     cluster.tell(NodeCordoned(node=N1, reason="a new disk"))
     assert (cluster.plan.away, cluster.plan.wanted, cluster.plan.waiting_mib) == (("n1",), 0, NEED)
-    cluster.tell(MemoryReleased(node=N1, vm=VmId("a"), generation=1, memory_mib=1000))
+    cluster.tell(MemoryReleased(node=N1, vm=VmId("a"), generation=1, released_mib=1000))
     assert (cluster.plan.away, cluster.plan.wanted) == ((), 1), "empty, it is no member any more"
 
 

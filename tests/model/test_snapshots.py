@@ -9,6 +9,7 @@ from libs.common.host import snapshots
 from libs.common.host.core import Host, state_bytes
 from libs.common.log import Snapshot
 from libs.world.faults import Storm, story
+from proto.upcasts import UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.io.app import SERVICE as IO
 from services.memory.app import SERVICE as MEMORY
@@ -19,14 +20,14 @@ from tests.toy import QUIET
 def test_a_snapshot_at_any_position_and_the_tail_are_the_whole(service: object) -> None:
     world = story(5, Storm(faults=4))
     events = world.log.read_all_now(0, 10**6)
-    whole = Host(service)  # type: ignore[arg-type]
+    whole = Host(service, dict(UPCASTS))  # type: ignore[arg-type]
     whole.fold(events, len(events))
     for at in range(0, len(events), 7):
-        first = Host(service)  # type: ignore[arg-type]
+        first = Host(service, dict(UPCASTS))  # type: ignore[arg-type]
         first.fold(events[:at], at)
         snapshot = snapshots.take(first)
         assert snapshot is not None and snapshot.position == at
-        second = Host(service)  # type: ignore[arg-type]
+        second = Host(service, dict(UPCASTS))  # type: ignore[arg-type]
         assert snapshots.restore(second, snapshot) == at
         second.fold(events[at:], len(events))
         assert state_bytes(second) == state_bytes(whole)

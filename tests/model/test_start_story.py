@@ -44,6 +44,7 @@ from proto.memory import Area, SetAreas
 from proto.migration import MigrateVm
 from proto.node import Beat, OrderDisksRemoval, OrderImageImport, OrderImageRemoval, OrderVm, Want
 from proto.plan import OrderPlan, ReportPlan
+from proto.upcasts import UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.compute.states import Absent, Running, Stopped
 from services.io.app import SERVICE as IO
@@ -77,7 +78,7 @@ class House:
     def __init__(self, repeat: int = 1, failing: Callable[[NodeId, Any], str] = lambda node, order: "") -> None:
         self.log: list[tuple[Recorded, Any]] = []
         self.services: list[tuple[Service, Any, Registry]] = [
-            (s, s.views(), Registry([*(e for d in s.deciders for e in d.events), *s.follows]))
+            (s, s.views(), Registry([*(e for d in s.deciders for e in d.events), *s.follows], UPCASTS))
             for s in (COMPUTE, MEMORY, IO)
         ]
         self.states: dict[str, Any] = {}

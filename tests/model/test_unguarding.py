@@ -70,7 +70,7 @@ def world() -> World:
     """Three nodes that share one pool, and have each one of their own beside it."""
     made = World(3, two=True, ha=1)
     for name, node in made.agents.items():
-        node._words = (node.pool_words[0], f"own-{name}")
+        node.reaches({"default": node.pool_words[0], "second": f"own-{name}"}, node.lease_pools)
         made.areas[f"own-{name}"] = Area(made.net)
     made.begin()
     made.run(6.0)

@@ -14,8 +14,9 @@ from proto.examples import example
 from proto.fence import FenceConfirmed, FenceFailed, FenceRequested
 from proto.lease import NodeLost, NodeReturned, NodeSuspected, NodeTrusted
 from services.gateway.views.ha import HaView
-from services.gateway.why.ask import Why, known, why
+from services.gateway.why.ask import Subject, Why, why
 from services.gateway.why.episodes import episodes
+from services.gateway.why.reading import known
 from services.gateway.why.tree import Known, stories
 from services.gateway.why.tree import Step as Told
 
@@ -43,7 +44,7 @@ async def told_of(vm: bool) -> Why:
     name = outcome.world.ran["n1"][0]
     stream, beside = (f"vm-{name}", f"guard-{name}") if vm else ("node-n1", "lease-n1")
     positions = [recorded.position for recorded in every if recorded.stream == beside]
-    return await why(log, stream, stream, lambda one: one, positions, view.led)
+    return await why(log, Subject(stream, [stream], positions, view.led), lambda one: one)
 
 
 async def test_a_vm_tells_from_the_suspicion_to_the_start_elsewhere() -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from libs.common.host.core import state_bytes
@@ -15,6 +16,8 @@ from libs.world.faults import Storm, story
 from libs.world.world import World
 from proto.compute import DefineVm, StartVm
 from proto.machine import DiskWish
+from services.compute.choosing import choose, wish
+from services.compute.policy import place
 
 
 def start(world: World, n: int) -> None:
@@ -103,6 +106,26 @@ def test_closures_cells_and_bound_methods_are_of_the_branch() -> None:
     other["bound"](7)
     assert (box["n"], other["n"]) == ([0], [0, 1, 7])
     assert other["queue"][0] is other["n"] and other["random"].random() == box["random"].random()
+
+
+def test_an_array_and_its_windows_are_one_in_a_branch() -> None:
+    whole = np.arange(12).reshape(3, 4)
+    first: dict[str, Any] = {"rows": tuple(whole), "column": whole[:, 2], "whole": whole, "backwards": whole[1, ::-1]}
+    other = branched(first)
+    other["whole"][1, 2] = 70
+    assert (other["rows"][1][2], other["column"][1], other["backwards"][1]) == (70, 70, 70)
+    assert (whole[1, 2], first["column"][1]) == (6, 6)
+
+
+def test_a_branch_places_by_what_became_of_its_nodes() -> None:
+    """Of compute's index, which holds its facts in one array and looks at them by others."""
+    world = branched(booted())
+    world.run(10)
+    compute = world.services["compute"].host
+    assert compute is not None
+    views, now_us = compute.views, world.services["compute"].now_us
+    for vm in ("vm-0", "vm-1"):
+        assert choose(views, vm, now_us) == place(wish(views, views.vms[vm], now_us), views.facts(now_us, vm))
 
 
 def test_what_cannot_be_copied_is_named() -> None:

@@ -11,9 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from libs.world.faults import Storm, story
+from proto.io import DevicesGranted, DevicesReturned
 from services.compute import choosing
-from services.io import model
-from services.io.states import more_unwanted
+from services.io import evolving, model
+from services.io.states import Granted, more_unwanted
 from services.node.drivers.simpool import SimPool
 
 BATCH = 10
@@ -56,18 +57,22 @@ def disks_are_never_said_to_be_made(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_came_along_stays_though_the_guest_did_not_come(patch: pytest.MonkeyPatch) -> None:
-    real = model._evolve_returned
-    patch.setattr(model, "_evolve_returned", lambda had, event, version: replace(real(had, event, version), disks=had.disks))
+    real = evolving.BY_STATE[Granted, DevicesReturned]
+
+    def returned(had: Any, event: Any, version: int) -> Any:
+        return replace(real(had, event, version), disks=had.disks)
+
+    patch.setitem(evolving.BY_STATE, (Granted, DevicesReturned), returned)
 
 
 def the_old_disks_are_let_go_of_before_the_guest_has_left(patch: pytest.MonkeyPatch) -> None:
-    real = model._evolve_granted
+    real: Any = evolving.BY_EVENT[DevicesGranted]
 
     def granted(devices: Any, event: Any, version: int) -> Any:
         after = real(devices, event, version)
         return replace(after, before=(), unwanted=more_unwanted(after, after.source, after.before, version))
 
-    patch.setattr(model, "_evolve_granted", granted)
+    patch.setitem(evolving.BY_EVENT, DevicesGranted, granted)
 
 
 MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [

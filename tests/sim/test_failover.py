@@ -22,7 +22,7 @@ from proto.machine import Allotment, DiskWish, Priority
 from services.compute.app import SERVICE as COMPUTE
 from services.compute.states import Running, Stopped
 from services.gateway.model import ReadModel
-from services.gateway.why.ask import Why, why
+from services.gateway.why.ask import Subject, Why, why
 from services.gateway.why.tree import Step
 from services.ha.app import SERVICE as HA
 from services.io.app import SERVICE as IO
@@ -222,7 +222,7 @@ def told(cluster: Cluster, vm: str) -> Why:
     for recorded in cluster.events():
         read.apply(recorded)
     beside = read.guards.guard(vm).positions
-    return asyncio.run(why(cluster.world.log, f"vm/{vm}", f"vm-{vm}", lambda known: known, beside))
+    return asyncio.run(why(cluster.world.log, Subject(f"vm/{vm}", [f"vm-{vm}"], beside), lambda known: known))
 
 
 def chain(steps: list[Step], *types: str) -> list[Step]:

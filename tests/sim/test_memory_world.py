@@ -29,12 +29,13 @@ from proto.machine import DiskWish, Priority
 from proto.memory import CapacityExceeded, LedgerEvent, SetMemoryPolicy
 from proto.migration import VmMigrationEnded
 from proto.plan import SetAllotment
+from proto.upcasts import UPCASTS
 from services.memory import balloon, grips, scene
 from services.memory.ladder import min_free_mib
 from services.memory.states import Grip
 from services.node.drivers.simparams import SimParams
 
-EVENTS = Registry((*members(LedgerEvent), *members(VmEvent)))
+EVENTS = Registry((*members(LedgerEvent), *members(VmEvent)), UPCASTS)
 CRIT, IMP, NORM, BEST = Priority
 READY_S = 6.0
 

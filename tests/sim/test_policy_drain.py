@@ -26,9 +26,10 @@ from proto.memory import (
     SetMemoryPolicy,
 )
 from proto.migration import VmMigrationEnded
+from proto.upcasts import UPCASTS
 from services.node.drivers.simparams import SimParams
 
-EVENTS = Registry((*members(LedgerEvent), *members(VmEvent)))
+EVENTS = Registry((*members(LedgerEvent), *members(VmEvent)), UPCASTS)
 STRICT = MemoryPolicy(ratio_pct=100)
 CRIT, NORM, BEST = Priority.CRITICAL, Priority.NORMAL, Priority.BEST_EFFORT
 FULL = {"db": (2048, CRIT), "web": (2048, NORM), "batch-1": (1536, BEST), "batch-2": (1024, BEST), "batch-3": (1024, BEST)}

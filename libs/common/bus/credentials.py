@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import nacl.exceptions
+import nacl.signing
 import nkeys  # type: ignore[import-untyped]
 
 PRIVATE = 0o600
+KEY_BYTES = 35
+"""a public key in text, decoded: prefix, 32 bytes, CRC-16"""
 _PREFIX = {"operator": nkeys.PREFIX_BYTE_OPERATOR, "account": nkeys.PREFIX_BYTE_ACCOUNT, "user": nkeys.PREFIX_BYTE_USER}
 
 
@@ -36,6 +40,23 @@ class Key:
 
     def sign(self, data: bytes) -> bytes:
         return bytes(self._pair.sign(data))
+
+
+def signed_by(public: str, data: bytes, signature: bytes) -> bool:
+    """Whether the owner of that public key signed just this. Raises BadCredentials where it is no public key."""
+    try:
+        raw = base64.b32decode(public)
+        if len(raw) != KEY_BYTES or nkeys.crc16(bytearray(raw[:-2])) != int.from_bytes(raw[-2:], "little"):
+            raise ValueError(public)
+        key = nacl.signing.VerifyKey(raw[1:-2])
+    except ValueError as error:  # binascii.Error is one
+        said = "it should begin with O, A or U and have 56 characters"
+        raise BadCredentials(f"`{public[:80]}` is no public NATS key: {said}") from error
+    try:
+        key.verify(data, signature)
+    except (nacl.exceptions.BadSignatureError, ValueError):
+        return False
+    return True
 
 
 def new_seed(kind: str) -> bytes:

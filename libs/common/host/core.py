@@ -22,6 +22,7 @@ import msgspec
 from libs.common.decider import Decider
 from libs.common.host import intake
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream
+from libs.common.host.folding import Folding
 from libs.common.host.jobs import Decision, Job, Slot, advance, decide, filled, unit
 from libs.common.host.orders import OrderBook
 from libs.common.host.reactions import INBOX_MAX, Reactions
@@ -39,7 +40,7 @@ from libs.common.messages import (
     decode_reply,
     tag_of,
 )
-from libs.common.registry import Downcast, Registry, Upcast
+from libs.common.registry import Downcast, Registry, TooNew, Upcast
 
 WAITING_MAX = 1000
 """commands that may wait for one stream; more are answered `unavailable`"""
@@ -63,7 +64,7 @@ class Host:
         self.incarnation = 0
         self.now_us = 0
         self._by_command = MappingProxyType({command: decider for decider in service.deciders for command in decider.commands})
-        self.commands, self.events = registries or _registries(service, upcasts)
+        self.commands, self.events = registries or registries_of(service, upcasts)
         self.writer = Writer(self.events, downcasts)
         self.reactions = Reactions(service.name, self._react_to, self._decide_reaction, self.slots.of, self._blocked)
         self._deaf = service.views is NoViews and service.react is no_react
@@ -75,23 +76,23 @@ class Host:
         self._answered = intake.Answered()
         self._tokens = 0
         self._bugs: list[Effect] = []
+        self._folding: Folding | None = None
 
     # --- coming up ------------------------------------------------------------------------------------------------
 
     def fold(self, records: Sequence[Recorded], reacted: int) -> None:
         """Start-up: take events of the log. The reactions to those up to position `reacted` were committed earlier, so the views
-        take them too."""
-        for recorded, event in zip(records, self.events.events(records), strict=True):
-            self.writer.hear(recorded)
-            self.slots.fold(recorded, event)
-            if recorded.position <= reacted:
-                if event is not None:
-                    self.views.apply(recorded, event)
-                self.reactions.taken = self.reactions.marked = recorded.position
+        take them too. Raises TooNew."""
+        folding = self._folding
+        if folding is None or folding.reacted != (reacted,) or folding.views[0] is not self.views:
+            folding = self._folding = Folding([self], [reacted])
+        folding.fold(records)
 
     def ready(self, incarnation: int, now_us: int) -> list[Effect]:
         """Start-up is over: all of the log up to the head was folded."""
         self.incarnation, self.now_us = incarnation, now_us
+        self._folding = None
+        self.slots.settle()
         self.book.incarnation = incarnation
         for stream, slot in self.slots.items():
             self._order(stream, slot)
@@ -267,7 +268,7 @@ class Host:
         return INBOX_MAX - len(self.reactions.inbox)
 
     def on_events(self, records: Iterable[Recorded], now_us: int) -> list[Effect]:
-        """Events in log order; those heard before are skipped. Raises ValueError on a hole."""
+        """Events in log order; those heard before are skipped. Raises ValueError on a hole, TooNew."""
         self.now_us = now_us
         self.reactions.hear(records)
         out = self._finish([])
@@ -276,6 +277,8 @@ class Host:
     def _react_to(self, recorded: Recorded) -> list[Job]:
         self.writer.hear(recorded)
         if not self.events.knows(recorded.type):
+            if self.slots.own(recorded.stream):
+                raise TooNew(recorded, 0)
             return []
         event = self.events.event(recorded)
         self.slots.fold(recorded, event)
@@ -374,7 +377,7 @@ class Host:
         return self._tokens
 
 
-def _registries(service: Service, upcasts: dict[tuple[str, int], Upcast] | None) -> tuple[Registry, Registry]:
+def registries_of(service: Service, upcasts: dict[tuple[str, int], Upcast] | None) -> tuple[Registry, Registry]:
     commands = [command for decider in service.deciders for command in decider.commands]
     events = [event for decider in service.deciders for event in decider.events]
     return Registry([*commands, Hello]), Registry([*events, *service.follows], upcasts)

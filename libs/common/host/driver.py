@@ -14,15 +14,17 @@ import msgspec
 from libs.common.bus import Bus, BusError, Feed, Incoming
 from libs.common.bus.permissions import consumer
 from libs.common.clock import Clock
-from libs.common.host import figures, snapshots, status
+from libs.common.host import digests, figures, snapshots, status
 from libs.common.host.core import Host
 from libs.common.host.delivered import FETCH_MAX, close_holes, live
 from libs.common.host.effects import Answer, Append, Bug, Effect, ReadStream, SendOrder
 from libs.common.host.service import Service
 from libs.common.host.tasks import Tasks, answer
+from libs.common.host.versions import release_for
 from libs.common.log import Appended, EventLog, Fenced, LogError
+from libs.common.loop import undisturbed
 from libs.common.messages import Command, Recorded, encode
-from libs.common.registry import Downcast, Upcast
+from libs.common.registry import Downcast, TooNew, Upcast
 from libs.common.steady import SteadyClock
 from libs.common.telemetry import span
 
@@ -59,7 +61,10 @@ class Runner:
         self._process = process or service.name
         self.counts = figures.Counts()
         self.fenced = asyncio.Event()
-        """the log has another incarnation: this process is of the past and is to end, so that one is started that folds the new"""
+        """this process is of the past and is to end: the log has another incarnation, so that one is started that folds the new; or
+        it holds what only a later release can read"""
+        self.why: LogError | None = None
+        """why it is fenced"""
 
     @property
     def name(self) -> str:
@@ -68,16 +73,27 @@ class Runner:
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Fold the log, then serve. Raises LogError, BusError."""
+        """Fold the log, then serve. Raises LogError (also where only a later release can read the log: it says which), BusError."""
+        try:
+            await self._fold()
+        except TooNew as error:
+            raise LogError(f"{self.name}: {release_for(error, self.host.writer.protocol)}") from error
+        await self._serve()
+
+    async def _fold(self) -> None:
         host = self.host
         head = await self._log.head()
         self.clock.heard(head.at_us)
         reacted = await self._log.consumer_position(host.reactions.consumer)
         after = snapshots.restore(host, await self._log.load_snapshot(host.service.name))
-        async for chunk in self._log.replay(after, head.position):
-            host.fold(chunk, reacted)
+        with undisturbed():
+            async for chunk in self._log.replay(after, head.position):
+                host.fold(chunk, reacted)
         self._snapped = after
         self._do(host.ready(head.incarnation, self.clock.now_us()))
+
+    async def _serve(self) -> None:
+        host = self.host
         name = host.service.name
         self._feed = await self._bus.feed(consumer(host.reactions.consumer, self._process))
         await self._bus.serve(f"cmd.{name}.*", self._command, queue=name)
@@ -104,12 +120,14 @@ class Runner:
             await self._feed.close()
 
     def question(self, what: str, data: bytes) -> msgspec.Struct:
-        """Answers `query.<service>.<what>`: `status` and `metrics` here, all else by the service's own query.
+        """Answers `query.<service>.<what>`: `status`, `metrics` and `digests` here, all else by the service's own query.
         Raises KeyError."""
         if what == "status":
             return status.of(self.host, self.counts.commands, self.counts.bugs)
         if what == "metrics":
             return figures.of_service(self._process, self.host, self.counts)
+        if what == "digests":
+            return digests.answer(self.host, data)
         answer: msgspec.Struct = self.host.service.query(what, data, self.host.states(), self.host.views)
         return answer
 
@@ -150,9 +168,12 @@ class Runner:
         except LogError as error:
             log.debug("%s: no look at the log just now: %s", self.name, error)
 
-    def _fence(self, error: Fenced) -> None:
+    def _fence(self, error: LogError | TooNew) -> None:
         if not self.fenced.is_set():
+            if isinstance(error, TooNew):
+                error = LogError(f"{self.name}: {release_for(error, self.host.writer.protocol)}")
             log.error("%s ends: %s", self.name, error)
+            self.why = error
             self.fenced.set()
 
     async def _snap(self) -> None:
@@ -183,7 +204,7 @@ class Runner:
                 self._do(self.host.on_events(records, self.clock.now_us()))
             except TimeoutError:
                 continue
-            except Fenced as error:
+            except (Fenced, TooNew) as error:
                 self._fence(error)
                 return
             except (BusError, LogError) as error:
@@ -270,7 +291,10 @@ class Runner:
             records += more
             if not more:
                 break
-        self._do(self.host.on_stream_read(effect.stream, records))
+        try:
+            self._do(self.host.on_stream_read(effect.stream, records))
+        except TooNew as error:
+            self._fence(error)
 
     async def _order(self, effect: SendOrder) -> None:
         self.counts.orders += 1

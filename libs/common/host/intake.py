@@ -10,6 +10,8 @@ from libs.common.registry import Registry, UnknownType
 
 ANSWERED_MAX = 4096
 """answers remembered in memory for repeated command ids; the log knows all"""
+ID_MAX = 128
+"""characters of a command's id; with a node's name before it (jobs.row_id) it is still one that the log takes"""
 PARKED_MAX = 1000
 PARKED_US_MAX = 3_000_000
 """how long a command waits for the views to reach what its asker has seen"""
@@ -29,7 +31,14 @@ def read(service: str, commands: Registry, data: bytes, node: str) -> tuple[Enve
         return invalid(f"{service} knows no command {unknown.name!r}", f"one of: {known}")
     except (msgspec.DecodeError, msgspec.ValidationError) as bad:
         return invalid(f"not a command: {bad}", "msgpack of an Envelope whose data is a Command")
-    return wrong_source(command, envelope, node) or (envelope, command)
+    return _wrong_id(envelope.id) or wrong_source(command, envelope, node) or (envelope, command)
+
+
+def _wrong_id(id: str) -> Reply | None:
+    """A command is kept under its id, which no log takes otherwise."""
+    if 0 < len(id) <= ID_MAX and id.isascii() and id.isprintable():
+        return None
+    return invalid(f"the command's id {id[:80]!r} is none", f"1 to {ID_MAX} printable ASCII characters")
 
 
 def wrong_source(command: Command, envelope: Envelope, node: str) -> Reply | None:

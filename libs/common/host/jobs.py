@@ -17,7 +17,8 @@ from libs.common.messages import Command, Envelope, Event, Fact, Meta, Recorded,
 @dataclass(slots=True)
 class Slot:
     """A stream in memory: its folded state, and whose it is. busy: an append of our own is under way; missed: the highest version
-    that was heard of and could not be taken, as it came meanwhile, or before one that is missing."""
+    that was heard of and could not be taken, as it came meanwhile, or before one that is missing. meta: of
+    its latest event, where that is not decoded yet (Slots.settle)."""
 
     state: Any
     version: int = 0
@@ -27,6 +28,7 @@ class Slot:
     trace: str = ""
     busy: bool = False
     missed: int = 0
+    meta: bytes = b""
 
 
 @dataclass(slots=True)
@@ -88,10 +90,20 @@ def decide(job: Job, command: Command, slot: Slot, writer: Writer) -> Decision:
             status="refused", reason=str(no.reason), sentence=no.sentence, remedy=no.remedy, stream=job.stream,
             version=slot.version,
         )  # fmt: skip
-    keep = not isinstance(command, Fact | Tick) and (job.cause is None or bool(events) or reply.status == "refused")
-    row = _row(job, command, reply) if keep else None
+    row = _row(job, command, reply) if events or _kept(job, command, reply) else None
     written = [writer.write(event) for event in events]
     return Decision(slot.version, [w[0] for w in written], _news(job, slot, written), reply, row)
+
+
+def _kept(job: Job, command: Command, reply: Reply) -> bool:
+    """Is a command kept that came to no event? Facts and ticks are not: they come by the second, and are answered anew."""
+    return not isinstance(command, Fact | Tick) and (job.cause is None or reply.status == "refused")
+
+
+def row_id(command: Command, id: str) -> str:
+    """Under which id a command is kept. A fact's is its node's own: no agent may take an id that another's fact, a task or a
+    reaction is to be kept under."""
+    return f"fact:{command.node}:{id}" if isinstance(command, Fact) else id
 
 
 def _row(job: Job, command: Command, reply: Reply) -> CommandRow:
@@ -99,7 +111,7 @@ def _row(job: Job, command: Command, reply: Reply) -> CommandRow:
         payload = job.raw
     else:
         payload = encode(msgspec.structs.replace(job.envelope, data=msgspec.Raw(encode(command))))
-    return CommandRow(job.envelope.id, payload, encode(reply))
+    return CommandRow(row_id(command, job.envelope.id), payload, encode(reply))
 
 
 def _news(job: Job, slot: Slot, written: Sequence[tuple[Event, int, bytes]]) -> tuple[NewEvent, ...]:

@@ -5,6 +5,8 @@
 views     folds *all* events of the log, others' too, in log order: `views.apply(recorded, event)`. Rebuilt on start.
 enrich    (command, views, now_us) -> command: adds what a decision needs from the views (candidates, image facts) so that the
           recorded command holds the inputs. Also fills in what comes from telemetry.
+weigh     command -> command: a recorded one, with what its evidence comes to by today's policies where `enrich` had weighed it; a
+          replay decides on that. The same command where nothing comes out otherwise.
 react     (event, recorded, views) -> own commands; for events of any service, own ones included; in log order, once each.
 orders    (stream, state, version) -> what the agents are to be told as long as the stream is in this state: an order, one for
           each of several nodes, or None. The host repeats an order until it is acknowledged; a new version replaces the older.
@@ -25,7 +27,9 @@ from libs.common.messages import Command, Message, NodeId, Recorded
 
 
 class Views(Protocol):
-    """A read model, folded from the log: a dataclass whose fields msgspec can write and read, as it goes into snapshots."""
+    """A read model, folded from the log: a dataclass whose fields msgspec can write and read, as it goes into snapshots. What
+    telemetry or the clock fills of it, or of a part of it, is named in its NOT_OF_LOG: all else has to be what the log gives
+    (libs/verify/views.py)."""
 
     def apply(self, recorded: Recorded, event: Any) -> None: ...
 
@@ -45,6 +49,10 @@ class Order:
 
 
 def no_enrich(command: Any, views: Any, now_us: int) -> Any:
+    return command
+
+
+def no_weigh(command: Any) -> Any:
     return command
 
 
@@ -78,6 +86,7 @@ class Service:
     deciders: tuple[Decider[Any, Any, Any], ...]
     follows: tuple[type[Message], ...] = ()
     """events of other services that react or views want decoded; all others are skipped"""
+    weigh: Callable[[Any], Any] = no_weigh
     react: Callable[[Any, Recorded, Any], Sequence[Command]] = no_react
     views: type[Any] = NoViews
     enrich: Callable[[Any, Any, int], Any] = no_enrich

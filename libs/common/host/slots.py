@@ -11,7 +11,7 @@ import msgspec
 from libs.common.decider import Decider
 from libs.common.host.jobs import Slot
 from libs.common.messages import Recorded, decode_meta, encode
-from libs.common.registry import UnknownType
+from libs.common.registry import TooNew
 
 
 class Slots(dict[str, Slot]):
@@ -31,7 +31,7 @@ class Slots(dict[str, Slot]):
 
     def fold(self, recorded: Recorded, event: Any) -> None:
         """An own stream's event from the log. One that cannot be taken yet is `missed`, and to be read once the append is settled.
-        Raises UnknownType for None: an owner must not pass over what it does not know."""
+        Raises TooNew for None: an owner must not pass over what it does not know."""
         decider = self._by_kind.get(recorded.stream.partition("-")[0])
         if decider is None:
             return
@@ -40,13 +40,31 @@ class Slots(dict[str, Slot]):
             slot.missed = max(slot.missed, recorded.version)
             return
         if event is None:
-            raise UnknownType(recorded.type)
+            raise TooNew(recorded, 0)
         meta = decode_meta(recorded.meta)
         slot.state = decider.evolve(slot.state, event)
         self.changes += 1
         if slot.version == 0:
             slot.project, slot.owner = meta.project, meta.owner
         slot.version, slot.correlation, slot.trace = recorded.version, meta.correlation, meta.trace
+
+    @staticmethod
+    def begin(slot: Slot) -> None:
+        """Its first event was folded, whose `meta` it has: whose stream it is."""
+        meta = decode_meta(slot.meta)
+        slot.project, slot.owner = meta.project, meta.owner
+
+    def settle(self) -> None:
+        """A folding is over: of each stream, what its latest event belongs to."""
+        for slot in self.values():
+            if slot.meta:
+                meta = decode_meta(slot.meta)
+                slot.correlation, slot.trace, slot.meta = meta.correlation, meta.trace, b""
+        self.changes += 1
+
+    def own(self, stream: str) -> bool:
+        """Whether a decider here has streams of that kind."""
+        return stream.partition("-")[0] in self._by_kind
 
     def put(self, stream: str, slot: Slot) -> None:
         """What became of it by events of its own."""

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from libs.common.messages import Event, Recorded, encode, tag_of
-from libs.common.registry import Downcast, Registry
+from libs.common.protocol import OURS
+from libs.common.registry import Downcast, Registry, TooNew
 
 FINALIZED = "cluster_finalized"
 """the event that raises the finalized protocol; every host follows it, whatever its service"""
@@ -48,3 +49,11 @@ class Writer:
         body: dict[str, Any] = msgspec.msgpack.decode(encode(event))
         data, v = encode(self._downcasts[(tag, kind.VERSION)](body)), kind.VERSION - 1
         return self._registry.event(Recorded(0, "", 0, tag, v, 0, data, b"")), v, data
+
+
+def release_for(error: TooNew, finalized: int) -> str:
+    """What it says, and which release can read it. finalized: the protocol that the cluster was finalized at."""
+    if finalized > OURS.newest:
+        spoken = f"The cluster was finalized at protocol {finalized}, this release speaks {OURS}"
+        return f"{error}. {spoken}: run one that speaks {finalized}"
+    return f"{error}. Run the release that wrote it, or a later one"

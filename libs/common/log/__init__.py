@@ -56,7 +56,7 @@ class CommandRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unit(msgspec.Struct, frozen=True, gc=False):
-    """What one decided command writes: its row (None for ticks and facts without an id to keep), and its events.
+    """What one decided command writes: its row (None where it is not kept: a fact or tick that came to nothing), and its events.
 
     expected  the stream's version that the decision was made on (0: the stream is new). Within a group a later unit on
               the same stream counts the events of the earlier ones.

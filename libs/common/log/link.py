@@ -52,19 +52,20 @@ class Counters:
 @dataclass(slots=True)
 class Access:
     """How all parts of one log reach its database. `incarnation` 0: not known yet, taken from the first connection.
-    `fenced` is set for good by the first connection that sees another incarnation."""
+    `fenced` is set for good by the first connection that sees another incarnation. settings: of each connection."""
 
     dsn: str
     incarnation: int = 0
     wait_s_max: float = WAIT_S_MAX
     counters: Counters = field(default_factory=Counters)
     fenced: Fenced | None = None
+    settings: dict[str, str] = field(default_factory=dict)
 
     async def connect(self) -> Connection:
         """One try. Raises Fenced, or an error that `is_lost` or a PostgresError."""
         if self.fenced is not None:
             raise self.fenced
-        connection = await asyncpg.connect(self.dsn, timeout=self.wait_s_max, server_settings={"jit": "off"})
+        connection = await asyncpg.connect(self.dsn, timeout=self.wait_s_max, server_settings={"jit": "off", **self.settings})
         try:
             self.check(await connection.fetchval("select incarnation from asv.log_head"))
         except BaseException:

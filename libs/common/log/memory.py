@@ -7,7 +7,7 @@ coroutines of the contract wrap them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -98,6 +98,11 @@ class MemoryLog:
         kept = self._commands.get(id)
         return None if kept is None else kept.answer
 
+    def commands_now(self) -> Mapping[str, KeptCommand]:
+        """All of them by id, in the order in which they were written."""
+        self._check()
+        return self._commands
+
     def consumer_position_now(self, consumer: str) -> int:
         self._check()
         return self._consumers.get(consumer, 0)
@@ -134,6 +139,21 @@ class MemoryLog:
         for _, consumer, mark in commits:
             if consumer:
                 log._consumers[consumer] = max(mark, log._consumers.get(consumer, 0))
+        return log
+
+    @classmethod
+    def holding(
+        cls, clock_us: Callable[[], int], incarnation: int, events: Sequence[Recorded], consumers: Mapping[str, int],
+        commands: Mapping[str, KeptCommand],
+    ) -> MemoryLog:  # fmt: skip
+        """One that holds already what another has written: its events from the first on, without holes."""
+        log = cls(clock_us, incarnation)
+        log._events = list(events)
+        for recorded in log._events:
+            log._streams.setdefault(recorded.stream, []).append(recorded)
+        log._at_us = events[-1].at_us if events else 0
+        log._consumers, log._commands = dict(consumers), dict(commands)
+        log._commits = [(len(log._events), "", 0)]
         return log
 
     # --- the contract ---

@@ -6,12 +6,14 @@ log = await PostgresLog.open("postgresql:///asv?host=/run/asv")        # after `
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
 
 from libs.common.clock import SystemClock
 from libs.common.log import Appended, Duplicate, Eventless, Group, Head, LogError, Snapshot
+from libs.common.log.archive.reading import Archives
 from libs.common.log.link import WAIT_S_MAX, Access, Connection, Counters, patiently
 from libs.common.log.listener import Listener
 from libs.common.log.replay import replay
@@ -20,18 +22,6 @@ from libs.common.messages import Recorded
 
 READERS_MAX = 3
 SYSTEM = SystemClock()
-READ_STREAM = """
-select position, stream, version, type, v, at_us, data, meta
-from asv.events where stream = $1 and version > $2 order by version limit $3
-"""
-READ_ALL = """
-select position, stream, version, type, v, at_us, data, meta
-from asv.events where position > $1 order by position limit $2
-"""
-EVENTLESS = """
-select at_us, id, payload, outcome from asv.commands
-where stream = $1 and position = 0 order by at_us desc, id desc limit $2
-"""
 SAVE_SNAPSHOT = """
 insert into asv.snapshots as s (name, position, schema, data) values ($1, $2, $3, $4)
 on conflict (name) do update set position = excluded.position, schema = excluded.schema, data = excluded.data
@@ -49,9 +39,13 @@ class _Reader(asyncpg.Connection):
 class PostgresLog:
     """Keeps the contract of EventLog. Made by `open`. `counters`: what happened since."""
 
-    def __init__(self, access: Access, readers: asyncpg.Pool[asyncpg.Record], clock_us: Callable[[], int]) -> None:
+    def __init__(
+        self, access: Access, readers: asyncpg.Pool[asyncpg.Record], clock_us: Callable[[], int], archive: Path | None = None
+    ) -> None:
         self._access = access
         self._readers = readers
+        self._archive = archive
+        self._archives = Archives(self._read, archive)
         self._listener = Listener(access, self._position)
         self._writer = Writer(access, clock_us, self._listener.saw)
 
@@ -63,8 +57,10 @@ class PostgresLog:
         wait_s_max: float = WAIT_S_MAX,
         clock_us: Callable[[], int] = SYSTEM.now_us,
         incarnation: int = 0,
+        archive: Path | None = None,
     ) -> Self:
-        """`wait_s_max`: seconds to wait for a server that is away; `incarnation`: the one the caller knows, 0 for any.
+        """`wait_s_max`: seconds to wait for a server that is away; `incarnation`: the one the caller knows, 0 for any;
+        `archive`: the folder of archived events, where it is another one than they were written to.
         Raises Unavailable, Fenced, LogError (the database was not migrated, or does not let this role in)."""
         access = Access(dsn, incarnation, wait_s_max)
         first = await patiently("open", wait_s_max, access.connect)
@@ -78,7 +74,7 @@ class PostgresLog:
             server_settings={"jit": "off"},
         )  # fmt: skip
         await readers
-        return cls(access, readers, clock_us)
+        return cls(access, readers, clock_us, archive)
 
     @property
     def counters(self) -> Counters:
@@ -97,20 +93,20 @@ class PostgresLog:
         return head
 
     async def read_stream(self, stream: str, after: int = 0, limit: int = 1000) -> list[Recorded]:
-        return _recorded(await self._read("read_stream", READ_STREAM, stream, after, limit))
+        return await self._archives.read_stream(stream, after, limit)
 
     async def read_all(self, after: int, limit: int = 1000) -> list[Recorded]:
-        return _recorded(await self._read("read_all", READ_ALL, after, limit))
+        return await self._archives.read_all(after, limit)
 
     def replay(self, after: int = 0, until: int | None = None) -> AsyncIterator[Sequence[Recorded]]:
-        return replay(self._access, after, until)
+        return replay(self._access, after, until, self._archive)
 
     async def command(self, id: str) -> Duplicate | None:
         rows = await self._read("command", "select outcome, position from asv.commands where id = $1", id)
         return Duplicate(*rows[0]) if rows else None
 
     async def eventless(self, stream: str, limit: int = 100) -> list[Eventless]:
-        return [Eventless(*row) for row in await self._read("eventless", EVENTLESS, stream, limit)]
+        return await self._archives.eventless(stream, limit)
 
     async def consumer_position(self, consumer: str) -> int:
         rows = await self._read("consumer_position", "select position from asv.consumers where name = $1", consumer)
@@ -147,7 +143,3 @@ class PostgresLog:
                 return await connection.fetch(query, *values)
 
         return await patiently(what, self._access.wait_s_max, attempt)
-
-
-def _recorded(rows: Sequence[asyncpg.Record]) -> list[Recorded]:
-    return [Recorded(*row) for row in rows]

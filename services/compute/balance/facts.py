@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
-from libs.common.messages import NodeId, VmId
+from libs.common.host import hearing
+from libs.common.messages import NodeId, Recorded, VmId
 from libs.memory.promise import charge_mib, guaranteed_mib, promise_of, ratio_pct
 from proto.balance import ClusterLoad, MoveEnded, MovePlanned, NodeLoad, VmLoad
 from proto.cluster import PlacementSet
@@ -33,6 +34,7 @@ from proto.compute import (
 )
 from proto.drain import NodeDrained, NodeDrainEnded, NodeDrainRequested
 from proto.growth import VmResized
+from proto.io import NetworkChanged, NetworkCreated, NetworkDeleted
 from proto.ladder import MemoryPolicy
 from proto.machine import Firmware
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
@@ -53,6 +55,13 @@ REPLANNED_US = 120_000_000
 
 STARTING, STOPPING, MOVING, PINNED = "is being started", "is being stopped", "is being moved", "pinned to pCPUs"
 DRAINED, REPLANNED = "its node is being drained", "its node was planned anew a moment ago"
+
+
+RARE = (
+    *(NodeReported, NodeCordoned, NodeUncordoned, NodeHealthChanged, NodeDrainRequested, NodeDrained),
+    *(NodeDrainEnded, PlacementSet, NodeRemoved, VmFound, VmAllotted, VmResized, MovePlanned, MoveEnded),
+    *(NetworkCreated, NetworkChanged, NetworkDeleted),
+)
 
 
 @dataclass(slots=True)
@@ -87,6 +96,8 @@ class Guest:
 
 @dataclass(slots=True)
 class BalanceViews:
+    NOT_OF_LOG: ClassVar = frozenset({"demand"})
+
     places: dict[str, Place] = field(default_factory=dict)
     guests: dict[str, Guest] = field(default_factory=dict)
     demand: dict[str, Smoothed] = field(default_factory=dict)
@@ -98,75 +109,108 @@ class BalanceViews:
     networks: Networks = field(default_factory=Networks)
 
     def apply(self, event: Any) -> None:
-        if self.networks.apply(event):
-            return
+        if (does := self.HEARS.get(type(event))) is not None:
+            does(self, hearing.UNRECORDED, event)
+
+    def _rare(self, recorded: Recorded, event: Any) -> None:
         match event:
+            case NetworkCreated() | NetworkChanged() | NetworkDeleted():
+                self.networks.apply(event)
             case NodeReported():
                 can, place = event.capabilities, self.places.setdefault(event.node, Place())
                 place.pcpus, place.pools = can.pcpus / max(1, can.share), (*reached(can), *bootable(can))
                 place.can = can
-            case VmDefined() if event.shape.firmware is Firmware.UEFI:
-                self.uefi.add(event.vm)
-            case VmDeleted():
-                self.uefi.discard(event.vm)
             case NodeCordoned() | NodeUncordoned():
                 self.places.setdefault(event.node, Place()).cordoned = isinstance(event, NodeCordoned)
             case NodeHealthChanged():
                 self.places.setdefault(event.node, Place()).ill = event.health_pct < HEALTH_PCT_MIN
             case NodeDrainRequested() | NodeDrained() | NodeDrainEnded():
                 self.places.setdefault(event.node, Place()).drained = isinstance(event, NodeDrainRequested)
-            case PlanMade() if event.moved:
-                self.places.setdefault(event.node, Place()).replanned_us = event.at_us
             case PlacementSet():
                 self.rules = event.rules
             case NodeRemoved():
                 self.places.pop(event.node, None)
-            case CapacitySet() | MemoryReserved() | MemoryReleased():
-                self._apply_memory(event)
-            case VmStartRequested():
-                self.guests[event.vm] = Guest(event, event.node)
             case VmFound():
                 self.guests[event.vm] = Guest(event, event.node, fixed="")
-            case VmStarted() if guest := self.guests.get(event.vm):
-                guest.fixed = ""
-            case VmStopRequested() if guest := self.guests.get(event.vm):
-                guest.fixed = STOPPING
             case VmAllotted() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
             case VmResized() if guest := self.guests.get(event.vm):
                 guest.asked = replace(guest.asked, vcpus=event.vcpus, memory_mib=event.memory_mib)
-            case VmDevicesNoted(changed=True) if guest := self.guests.get(event.vm):
-                disks, nics = wishes(event.disks, event.nics)
-                guest.asked = replace(guest.asked, disks=disks, nics=nics)
-            case VmMigrationRequested() | VmMigrated() | VmIncomingGone() | VmMigrationEnded():
-                self._apply_migration(event)
-            case VmStopped() | VmStartFailed():
-                self.guests.pop(event.vm, None)
-                self.demand.pop(event.vm, None)
             case MovePlanned() if not event.waits:
                 self.moving[event.vm] = event.target
             case MoveEnded():
                 self.moving.pop(event.vm, None)
 
-    def _apply_migration(self, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded) -> None:
+    def _defined(self, recorded: Recorded, event: VmDefined) -> None:
+        if event.shape.firmware is Firmware.UEFI:
+            self.uefi.add(event.vm)
+
+    def _deleted(self, recorded: Recorded, event: VmDeleted) -> None:
+        self.uefi.discard(event.vm)
+
+    def _stopping(self, recorded: Recorded, event: VmStopRequested) -> None:
+        if guest := self.guests.get(event.vm):
+            guest.fixed = STOPPING
+
+    def _reserved(self, recorded: Recorded, event: MemoryReserved | MemoryReleased) -> None:
+        place = self.places.get(event.node)
+        if place is None:
+            place = self.places[event.node] = Place()
+        place.reserved_mib, place.charged_mib = event.reserved_mib, event.charged_mib
+
+    def _asked(self, recorded: Recorded, event: VmStartRequested) -> None:
+        self.guests[event.vm] = Guest(event, event.node)
+
+    def _started(self, recorded: Recorded, event: VmStarted) -> None:
+        if (guest := self.guests.get(event.vm)) is not None:
+            guest.fixed = ""
+
+    def _ended(self, recorded: Recorded, event: VmStopped | VmStartFailed) -> None:
+        self.guests.pop(event.vm, None)
+        self.demand.pop(event.vm, None)
+
+    def _planned(self, recorded: Recorded, event: PlanMade) -> None:
+        if event.moved:
+            self.places.setdefault(event.node, Place()).replanned_us = event.at_us
+
+    def _noted(self, recorded: Recorded, event: VmDevicesNoted) -> None:
+        if event.changed and (guest := self.guests.get(event.vm)):
+            disks, nics = wishes(event.disks, event.nics)
+            guest.asked = replace(guest.asked, disks=disks, nics=nics)
+
+    def _moves(self, recorded: Recorded, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded) -> None:
         """It takes room of both nodes until it is on one of them."""
         if (guest := self.guests.get(event.vm)) is None:
             return
         match event:
+            case VmMigrationEnded():
+                guest.fixed, guest.to = STOPPING if guest.fixed == STOPPING else "", ""
             case VmMigrationRequested():
                 guest.fixed, guest.to = MOVING, event.to
             case VmMigrated():
                 guest.node, guest.to = event.node, ""
-            case VmIncomingGone() | VmMigrationEnded():
+            case VmIncomingGone():
                 guest.fixed, guest.to = STOPPING if guest.fixed == STOPPING else "", ""
 
-    def _apply_memory(self, event: CapacitySet | MemoryReserved | MemoryReleased) -> None:
+    def _capacity(self, recorded: Recorded, event: CapacitySet) -> None:
         place = self.places.setdefault(event.node, Place())
-        if isinstance(event, CapacitySet):
-            place.capacity_mib, place.ratios = event.capacity_mib - event.share_mib, event.policy
-            place.reserved_mib, place.charged_mib = event.promised_mib, event.charged_mib
-        else:
-            place.reserved_mib, place.charged_mib = event.reserved_mib, event.charged_mib
+        place.capacity_mib, place.ratios = event.capacity_mib - event.share_mib, event.policy
+        place.reserved_mib, place.charged_mib = event.promised_mib, event.charged_mib
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys(RARE, _rare),
+        **dict.fromkeys((MemoryReserved, MemoryReleased), _reserved),
+        **dict.fromkeys((VmStopped, VmStartFailed), _ended),
+        **dict.fromkeys((VmMigrationRequested, VmMigrated, VmIncomingGone, VmMigrationEnded), _moves),
+        VmDefined: _defined,
+        VmDeleted: _deleted,
+        VmStopRequested: _stopping,
+        CapacitySet: _capacity,
+        VmStartRequested: _asked,
+        VmStarted: _started,
+        PlanMade: _planned,
+        VmDevicesNoted: _noted,
+    }
 
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
         """`tel.NODE.cpu`: what each VM uses and waits for. Only of VMs of that node, and only in its own name."""
@@ -244,3 +288,4 @@ class BalanceViews:
             networks=self.networks.had(place.can, used) if place.can is not None else (),
             cordoned=place.cordoned or place.ill,
         )
+

@@ -185,7 +185,7 @@ def _planned(found: Plan, now_us: int, at_once_max: int) -> Sequence[MovePlanned
     return [
         MovePlanned(
             vm=move.vm,
-            origin=move.origin,
+            source=move.origin,
             target=move.target,
             reason=move.reason,
             gain=move.gain,

@@ -12,8 +12,9 @@ from litestar.response import Response
 
 from libs.common.bus import BusError, NoResponder
 from libs.common.log import LogError
+from libs.common.messages import Event
 from libs.common.protocol import PROTOCOL
-from proto.cluster import MAIN, FinalizeCluster
+from proto.cluster import MAIN, FinalizeCluster, IncarnationBegan
 from proto.services import CONTROL
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
@@ -21,6 +22,7 @@ from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import Cluster, FinalizeBody, Health, ServiceHealth
 from services.gateway.http.door import Asked, asker
 from services.gateway.problems import away
+from services.gateway.why import reading
 
 PING_S = 1.5
 OK = "ok"
@@ -74,26 +76,55 @@ async def _service_listens(gateway: Gateway, name: str) -> ServiceHealth:
     return ServiceHealth(ok=True)
 
 
+async def last_said[T: Event](gateway: Gateway, kind: type[T]) -> T | None:
+    """The latest event of that class about the cluster, as of the moment that is asked about. Raises Problem 503."""
+    found, after = None, 0
+    try:
+        while rows := await gateway.log.read_stream(f"cluster-{MAIN}", after):
+            found = next((event for row in reversed(rows) if isinstance(event := reading.known(row).event, kind)), found)
+            after = rows[-1].version
+    except LogError as error:
+        raise away(f"the log cannot be read: {error}") from error
+    return found
+
+
+async def _services(gateway: Gateway, position: int) -> dict[str, ServiceHealth]:
+    """How each is doing now; of the past nobody recorded that."""
+    if gateway.past is not None:
+        return {}
+    answers = await asyncio.gather(*(_service_says(gateway, name) for name in CONTROL))
+    for answer in answers:
+        if answer.ok and isinstance(answer.status, dict) and isinstance(at := answer.status.get("position"), int):
+            answer.behind = max(0, position - at)
+    return dict(zip(CONTROL, answers, strict=True))
+
+
+async def _incarnation(gateway: Gateway, now: int) -> int:
+    """Of the log, at the moment that is asked about."""
+    if gateway.past is None:
+        return now
+    began = await last_said(gateway, IncarnationBegan)
+    return began.incarnation if began is not None else 1
+
+
 @get("/v1/cluster", action=Action.READ, summary="The cluster at a glance", tags=["Cluster"])
 async def show_cluster(request: Asked, gateway: NamedDependency[Gateway]) -> Cluster:
-    answers = await asyncio.gather(*(_service_says(gateway, name) for name in CONTROL))
+    """Of the past without services, as nobody recorded how they did, and a node counts as online that was not lost."""
     try:
         head = await gateway.log.head()
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
-    for answer in answers:
-        if answer.ok and isinstance(answer.status, dict) and isinstance(position := answer.status.get("position"), int):
-            answer.behind = max(0, head.position - position)
+    services = await _services(gateway, head.position)
     nodes = gateway.model.nodes.all
     online = [node for node in nodes.values() if gateway.beats.online(node.name)]
     able = [node.capabilities for node in online if node.capabilities is not None]
     vms = [vm for vm in gateway.model.vms.all.values() if request.user.sees(vm.project)]
     return Cluster(
         name=gateway.name,
-        incarnation=head.incarnation,
+        incarnation=await _incarnation(gateway, head.incarnation),
         position=head.position,
         shown_position=gateway.follower.position,
-        services=dict(zip(CONTROL, answers, strict=True)),
+        services=services,
         nodes=len(nodes),
         nodes_online=len(online),
         vms=len(vms),

@@ -16,11 +16,15 @@ from litestar.exceptions import HTTPException
 from litestar.handlers.base import BaseRouteHandler
 from litestar.response import Response
 
+from libs.common.log import LogError
 from libs.common.protocol import OURS, compatible, parse
 from libs.common.telemetry import current
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Asker, command_id
 from services.gateway.gateway import Gateway
+from services.gateway.past.answering import live_only, past_of
+from services.gateway.past.moment import BadMoment
+from services.gateway.past.moment import read as read_moment
 from services.gateway.problems import Problem, away, bad_body
 from services.gateway.tokens import StoreAway
 
@@ -28,6 +32,10 @@ _log = logging.getLogger(__name__)
 
 PROTOCOL_HEADER = "Asv-Protocol"
 PROBLEM_JSON = "application/problem+json"
+AT_HEADER = "Asv-At"
+"""the moment of the past that is asked about, where it is not in the query (`at`)"""
+PAST = "past"
+"""where a request keeps the gateway of that moment"""
 
 Asked = Request[Principal, Any, State]
 
@@ -48,6 +56,25 @@ async def door(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRout
     connection.scope["user"] = who
     if why := who.why_not(action):
         raise Problem(403, "NOT_PERMITTED", why, "ask an admin for a token with that right")
+    if text := connection.headers.get(AT_HEADER.lower(), "") or connection.query_params.get("at", ""):
+        connection.scope["state"][PAST] = await _past(gateway, str(text), connection, live=bool(handler.opt.get("live")))
+
+
+async def _past(gateway: Gateway, text: str, connection: ASGIConnection[Any, Any, Any, Any], *, live: bool) -> Gateway:
+    """The gateway as it was at that moment. Raises Problem 400, 409, 503."""
+    now_us = gateway.clock.now_us()
+    try:
+        moment = read_moment(text, now_us)
+        if connection.scope.get("method") != "GET":
+            said = "what is past cannot be changed: only what reads takes a moment of the past"
+            raise Problem(400, "PAST_IS_OVER", said, "leave out `at` (asvctl: --at)")
+        if live:
+            raise live_only(max(0, moment.at_us))
+        return past_of(gateway, await gateway.pasts.at(moment))
+    except BadMoment as bad:
+        raise Problem(400, "BAD_MOMENT", str(bad), bad.remedy, field="at") from bad
+    except LogError as error:
+        raise away(f"the log cannot be read: {error}") from error
 
 
 def _understood(said: str) -> None:
@@ -96,7 +123,7 @@ async def strict_body(request: Request[Any, Any, Any]) -> None:
 def asker(request: Asked, gateway: Gateway) -> Asker:
     """Who asks for a change, and under which command id. Raises Problem 400."""
     key = command_id(request.headers.get("idempotency-key"), gateway.clock)
-    return Asker(request.user, key, current())
+    return Asker(request.user, key, current(), request.client.host if request.client else "")
 
 
 def on_problem(request: Request[Any, Any, Any], problem: Problem) -> Response[bytes]:

@@ -14,6 +14,7 @@ from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.bodies import EventList, TaskList
 from services.gateway.http.door import Asked
+from services.gateway.past.answering import live_only
 from services.gateway.problems import Problem, away
 from services.gateway.stream import live, seen
 from services.gateway.tasks import Task
@@ -36,6 +37,8 @@ async def events(
 ) -> Response[EventList]:
     """With `follow` a stream of server-sent events that can be resumed by `Last-Event-ID`; it begins at the end of the log
     unless `after` is given. Without, a list from `after` (0: the beginning) on."""
+    if follow and gateway.past is not None:
+        raise live_only(gateway.past.at_us)
     if follow:
         start = _resume(request, after, gateway.follower.position)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

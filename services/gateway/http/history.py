@@ -14,7 +14,7 @@ from services.gateway.auth import Action
 from services.gateway.gateway import Gateway
 from services.gateway.http.door import Asked
 from services.gateway.problems import away
-from services.gateway.why import ask
+from services.gateway.why import reading
 from services.gateway.why.sentences import sentence
 from services.gateway.why.tree import Known
 
@@ -49,11 +49,11 @@ async def history(
     await gateway.vm(request.user, vm)
     """Of the VM itself and of its devices."""
     try:
-        read = [await ask.read_newest(gateway.log, stream) for stream in (f"vm-{vm}", f"devices-{vm}")]
+        read = [await reading.read_newest(gateway.log, stream) for stream in (f"vm-{vm}", f"devices-{vm}")]
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
     rows = sorted((row for rows in read for row in rows), key=lambda row: row.position)
-    items = told([ask.known(row) for row in rows])
+    items = told([reading.known(row) for row in rows])
     return History([i for i in items if not size or i.type in SIZE], sum(rows[0].version - 1 for rows in read if rows))
 
 

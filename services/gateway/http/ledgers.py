@@ -20,6 +20,7 @@ from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import Body, DrainMove, DrainUnfit
 from services.gateway.http.door import Asked, asker
+from services.gateway.past.answering import live_only
 from services.gateway.problems import Problem
 
 NAMES_MAX = 5
@@ -75,7 +76,11 @@ class PolicyPlan(msgspec.Struct):
 
 @get("/v1/memory", action=Action.READ, summary="The nodes' memory ledgers", tags=["Memory"])
 async def list_ledgers(request: Asked, gateway: NamedDependency[Gateway]) -> Ledgers:
-    """VMs of other projects count in the sums and are not named."""
+    """VMs of other projects count in the sums and are not named. Of now only: what is taken back and what hosts have free is
+    measured, not recorded."""
+    if gateway.past is not None:
+        remedy = "`asvctl --at … node show NODE` has what its ledger had promised then"
+        raise live_only(gateway.past.at_us, remedy)
     found = await ask_service(gateway.bus, "memory", "ledgers", LedgersShown)
     vms, nodes = gateway.model.vms.all, gateway.model.nodes.all
     seen = {name for name, vm in vms.items() if request.user.sees(vm.project)}

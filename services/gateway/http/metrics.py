@@ -82,7 +82,7 @@ def _shown(gateway: Gateway) -> Family:
     return Family("asv_gateway_position", "gauge", "the last event that answers are made of", shown)
 
 
-@get("/metrics", action=Action.READ, summary="Figures of the whole, for Prometheus", tags=["Cluster"])
+@get("/metrics", action=Action.READ, live=True, summary="Figures of the whole, for Prometheus", tags=["Cluster"])
 async def metrics(gateway: NamedDependency[Gateway]) -> Response[str]:
     """Text format 0.0.4. What does not answer within 2 s has `asv_up` 0, or, a node that is offline, none."""
     return Response(await _gathered(gateway), media_type=TEXT)

@@ -6,19 +6,23 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from proto.cluster import MAIN, ClassChange, SetPlacement
+from proto.cluster import MAIN, ClassChange, PlacementSet, SetPlacement
 from proto.placement import PlacementRules
 from services.gateway.asking import ask_service
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
 from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import PlacementBody
+from services.gateway.http.cluster import last_said
 from services.gateway.http.door import Asked, asker
 
 
 @get("/v1/cluster/placement", action=Action.READ, summary="What is set for placement", tags=["Cluster"])
 async def show_placement(request: Asked, gateway: NamedDependency[Gateway]) -> PlacementRules:
     """weights: of the cluster, and of a class where it has its own; vcpus_per_pcpu likewise, and by node."""
+    if gateway.past is not None:
+        said = await last_said(gateway, PlacementSet)
+        return said.rules if said is not None else PlacementRules()
     return await ask_service(gateway.bus, "compute", "placement", PlacementRules)
 
 

@@ -18,7 +18,7 @@ def _shown(row: TokenRow) -> Token:
     return Token(row.id, row.name, row.role, row.projects, row.expires_us, row.revoked)
 
 
-@get("", action=Action.TOKENS, summary="List tokens")
+@get("", action=Action.TOKENS, live=True, summary="List tokens")
 async def list_tokens(request: Asked, gateway: NamedDependency[Gateway]) -> Tokens:
     """Those for projects of the asking token."""
     rows = await gateway.keyring.store.rows()

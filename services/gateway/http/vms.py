@@ -77,7 +77,7 @@ async def show_vm(request: Asked, gateway: NamedDependency[Gateway], vm: FromPat
     try:
         data = await gateway.bus.request(f"ask.{found.node}.info", encode(AskInfo(vm=vm)), timeout_s=INFO_S)
         info = _decode_info(data)
-    except (BusError, msgspec.DecodeError, msgspec.ValidationError):
+    except (BusError, Problem, msgspec.DecodeError, msgspec.ValidationError):  # Problem: of the past nobody is asked
         return found
     if info.error or info.generation not in (0, found.generation):
         return found

@@ -11,10 +11,22 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from libs.common.metrics import METRICS
 from libs.common.telemetry import span
 from services.gateway.commands import sampled
+from services.gateway.http.door import PAST
+from services.gateway.past.answering import POSITION_HEADER, TIME_HEADER
+from services.gateway.past.moment import said
 
 REQUESTS = METRICS.counter("asv_http_requests_total", "requests answered", ("method", "status"))
 SECONDS = METRICS.histogram("asv_http_request_seconds", "from a request to the end of its answer", ("method",))
 METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
+
+
+def _moment(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Of an answer about the past: which one."""
+    past = scope["state"].get(PAST)
+    if past is None:
+        return []
+    found = ((POSITION_HEADER, str(past.past.position)), (TIME_HEADER, said(past.past.at_us)))
+    return [(name.lower().encode(), value.encode()) for name, value in found]
 
 
 class Watch(ASGIMiddleware):
@@ -33,6 +45,7 @@ class Watch(ASGIMiddleware):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], *_moment(scope)]
                 here.note(status=status)
             await send(message)
 

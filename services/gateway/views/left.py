@@ -11,6 +11,7 @@ from proto import io
 from proto.machine import Disk
 
 KEPT_MAX = 64
+HEARD = frozenset({io.DevicesChanged})
 
 
 class LeftDisk(msgspec.Struct, frozen=True):

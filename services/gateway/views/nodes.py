@@ -57,7 +57,12 @@ class NodesView:
         return reaching(node.capabilities.pool_ids for node in self.all.values() if node.capabilities is not None)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        if type(event) not in HEARD:
+            return
         match event:
+            case memory.MemoryReserved() | memory.MemoryReleased():
+                if (known := self.all.get(event.node)) is not None:
+                    known.reserved_mib = event.reserved_mib
             case c.NodeJoined():
                 self.numbers.setdefault(event.node, len(self.numbers))
                 node = self.all.setdefault(event.node, Node(event.node))
@@ -72,9 +77,12 @@ class NodesView:
             case memory.CapacitySet():
                 if (known := self.all.get(event.node)) is not None:
                     known.capacity_mib = event.capacity_mib
-            case memory.MemoryReserved() | memory.MemoryReleased():
-                if (known := self.all.get(event.node)) is not None:
-                    known.reserved_mib = event.reserved_mib
+
+
+HEARD = frozenset({
+    c.NodeJoined, c.NodeRemoved, c.NodeReported, c.NodeHealthChanged, c.NodeCordoned, c.NodeUncordoned, c.NodeLeaveRequested,
+    c.NodeLeaveRefused, memory.CapacitySet, memory.MemoryReserved, memory.MemoryReleased,
+})  # fmt: skip
 
 
 def _noted(node: Node | None, event: Any) -> None:

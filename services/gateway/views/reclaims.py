@@ -14,6 +14,7 @@ from services.gateway.reclaim import STORY, touched
 
 OF_VM_MAX = 32
 OF_NODE_MAX = 64
+HEARD = frozenset({VmDeleted, NodeRemoved, *STORY})
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class ReclaimsView:
 
     def apply(self, recorded: Recorded, event: Any, known: Container[str]) -> None:
         """known: the names of VMs that exist."""
+        if type(event) not in HEARD:
+            return
         match event:
             case VmDeleted(vm=vm):
                 self.vms.pop(vm, None)

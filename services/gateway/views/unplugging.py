@@ -9,6 +9,7 @@ import msgspec
 from proto import io
 from proto.compute import VmStopped
 
+HEARD = frozenset({io.DevicesChanged, io.DeviceMisfit, io.DeviceDetached, VmStopped, io.DevicesRevoked})
 LEAVES = (io.ChangeKind.DETACH_DISK, io.ChangeKind.DETACH_NIC, io.ChangeKind.UNDO)
 
 

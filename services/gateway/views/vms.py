@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,27 +99,27 @@ class VmsView:
     all: dict[str, Vm] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        if isinstance(event, c.VmDefined):
+        kind = type(event)
+        if kind not in HEARD:
+            return
+        if kind is c.VmDefined:
             self.all[event.vm] = _defined(recorded, event)
             return
-        vm = self.all.get(getattr(event, "vm", ""))
+        vm = self.all.get(event.vm)
         if vm is None:
             return
-        vm.left = left.after(vm.left, vm.disks, event)
-        vm.unplugging = unplugging.after(vm.unplugging, event, recorded.at_us)
-        if isinstance(event, c.VmDeleted):
-            del self.all[vm.name]
-        elif isinstance(event, g.VmReshaped):
-            shape = event.shape
-            vm.vcpus, vm.memory_mib, vm.changed_us = shape.vcpus, shape.memory_mib, recorded.at_us
-            vm.vcpus_max, vm.memory_max_mib, vm.memory_by = shape.vcpus_max, shape.memory_max_mib, shape.memory_by
-        elif isinstance(event, c.VmAllotted):
-            vm.priority, vm.allotment, vm.changed_us = event.priority, event.allotment, recorded.at_us
-        elif _starting(vm, event) or _living(vm, event) or _migrating(vm, event) or _waiting(vm, event, recorded.at_us):
+        if kind in OF_DEVICES:
+            vm.left = left.after(vm.left, vm.disks, event)
+            vm.unplugging = unplugging.after(vm.unplugging, event, recorded.at_us)
+        does = DOES.get(kind)
+        if does is not None:
+            does(vm, event, recorded.at_us)
             vm.changed_us = recorded.at_us
-            if text := _reason(event):
+            if kind in TOLD and (text := _reason(event)):
                 vm.reason = text
                 vm.reasons = [*vm.reasons[1 - REASONS_MAX :], Reason(recorded.at_us, text)]
+        elif kind is c.VmDeleted:
+            del self.all[vm.name]
 
     def on(self, node: str) -> tuple[str, ...]:
         """Names of the VMs that are placed on a node, sorted."""
@@ -151,8 +152,8 @@ def _defined(recorded: Recorded, event: c.VmDefined) -> Vm:
     )
 
 
-def _starting(vm: Vm, event: Any) -> bool:
-    """From the request to a running VM. True when the event was one of these."""
+def _starting(vm: Vm, event: Any, at_us: int) -> None:
+    """From the request to a running VM."""
     match event:
         case c.VmStartRequested():
             vm.state, vm.node, vm.generation, vm.placement = "starting", event.node, event.generation, event.placement
@@ -168,13 +169,10 @@ def _starting(vm: Vm, event: Any) -> bool:
             vm.boot_id, vm.pcpus = event.boot_id, event.pcpus
         case c.VmStartFailed():
             _nowhere(vm)
-        case _:
-            return False
-    return True
 
 
-def _living(vm: Vm, event: Any) -> bool:
-    """What happens to a VM that runs. True when the event was one of these."""
+def _living(vm: Vm, event: Any, at_us: int) -> None:
+    """What happens to a VM that runs."""
     match event:
         case c.VmStopRequested():
             vm.state = "stopping"
@@ -198,13 +196,10 @@ def _living(vm: Vm, event: Any) -> bool:
             vm.drifts = event.drifts
         case g.VmAgreed():
             vm.drifts = ()
-        case _:
-            return False
-    return True
 
 
-def _migrating(vm: Vm, event: Any) -> bool:
-    """It runs on meanwhile. True when the event was one of these."""
+def _migrating(vm: Vm, event: Any, at_us: int) -> None:
+    """It runs on meanwhile."""
     match event:
         case m.VmMigrationRequested():
             vm.migrating_to, vm.placement = event.to, event.placement
@@ -220,13 +215,10 @@ def _migrating(vm: Vm, event: Any) -> bool:
             vm.state, vm.boot_id, vm.pcpus, vm.addresses = "stopping", "", (), ()
         case m.VmMigrationFailed():
             pass
-        case _:
-            return False
-    return True
 
 
-def _waiting(vm: Vm, event: Any, at_us: int) -> bool:
-    """For room in a pool, or for somebody who looks at what its guest died of. True when the event was one of these."""
+def _waiting(vm: Vm, event: Any, at_us: int) -> None:
+    """For room in a pool, or for somebody who looks at what its guest died of."""
     match event:
         case VmPanicked():
             vm.panic, vm.panic_us = event.sentence, at_us
@@ -236,9 +228,15 @@ def _waiting(vm: Vm, event: Any, at_us: int) -> bool:
             vm.state, vm.full, vm.full_us = "out-of-space", event.disks, vm.full_us or at_us
         case VmSpaceRegained():
             vm.state, vm.full, vm.full_us = "running", (), 0
-        case _:
-            return False
-    return True
+
+
+def _shaped(vm: Vm, event: g.VmReshaped | c.VmAllotted, at_us: int) -> None:
+    match event:
+        case g.VmReshaped(shape=shape):
+            vm.vcpus, vm.memory_mib = shape.vcpus, shape.memory_mib
+            vm.vcpus_max, vm.memory_max_mib, vm.memory_by = shape.vcpus_max, shape.memory_max_mib, shape.memory_by
+        case c.VmAllotted():
+            vm.priority, vm.allotment = event.priority, event.allotment
 
 
 def _nowhere(vm: Vm) -> None:
@@ -288,3 +286,23 @@ def _reason(event: Any) -> str:
             return f"stopped ({event.cause})" + (f": {event.sentence}" if event.sentence else "")
         case _:
             return ""
+
+
+DOES: dict[type, Callable[[Vm, Any, int], None]] = {
+    **dict.fromkeys((c.VmStartRequested, c.VmDevicesNoted, c.VmStarted, c.VmFound, c.VmStartFailed), _starting),
+    **dict.fromkeys((c.VmStopRequested, c.VmStopped, c.VmPauseRequested, c.VmPaused, c.VmResumeRequested, c.VmResumed), _living),
+    **dict.fromkeys((c.VmResetRequested, c.VmReset, g.VmResizeRequested, g.VmResizeOrdered, g.VmResizeDenied), _living),
+    **dict.fromkeys((g.VmResized, g.VmHardwareSeen, g.VmDrifted, g.VmAgreed), _living),
+    **dict.fromkeys((m.VmMigrationRequested, m.VmIncomingGone, m.VmMigrated, m.VmMigrationEnded, m.VmMigrationFailed), _migrating),
+    **dict.fromkeys((VmPanicked, VmPanicOver, VmRanOutOfSpace, VmSpaceRegained), _waiting),
+    **dict.fromkeys((g.VmReshaped, c.VmAllotted), _shaped),
+}
+OF_DEVICES = frozenset({*left.HEARD, *unplugging.HEARD})
+TOLD = frozenset({
+    c.VmStartRequested, c.VmStartFailed, c.VmStarted, c.VmStopped, m.VmMigrationRequested, m.VmMigrationEnded,
+    m.VmMigrationFailed, g.VmResizeRequested, g.VmResized, g.VmResizeDenied, g.VmDrifted, g.VmAgreed, VmPanicked, VmPanicOver,
+    VmRanOutOfSpace, VmSpaceRegained,
+})  # fmt: skip
+"""of which there is a reason to tell"""
+HEARD = frozenset({c.VmDefined, c.VmDeleted, *DOES, *OF_DEVICES})
+"""all else changes nothing here, and is most of the log: it is passed over by one look"""

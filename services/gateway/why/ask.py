@@ -1,109 +1,71 @@
-"""Reads from the log what `why` and `why-not` are made of. Nothing is guessed: what was not recorded is said to be missing."""
+"""The answers of `why`: of an object, of an event, of a task. Nothing is guessed: what was not recorded is said to be missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from libs.common.log import EventLog
-from libs.common.messages import Envelope, Recorded, Reply, decode_envelope, decode_meta, decode_reply
-from libs.common.registry import UnknownType
-from proto.ladder import LadderClimbed, LadderDescended
-from services.gateway.model import EVENTS
-from services.gateway.reclaim import figures
+from services.gateway.why import around
+from services.gateway.why.around import Followed, Shown
 from services.gateway.why.episodes import episodes
-from services.gateway.why.placing import evidence_of
-from services.gateway.why.tree import Known, Story, cause_of, stories
-
-EVENTS_MAX = 200
-"""events of the object itself that an answer goes back to, the newest"""
-CAUSES_MAX = 400
-"""events of other streams that are looked up as causes"""
-REFUSALS_MAX = 20
-
-
-class Refusal(msgspec.Struct):
-    """A command that was decided and refused: who asked, for what, why not, and what would make it a yes."""
-
-    at_us: int
-    actor: str
-    command: str
-    reason: str
-    sentence: str
-    remedy: str
+from services.gateway.why.evidence import evidence
+from services.gateway.why.reading import read_at, read_newest
+from services.gateway.why.tree import Known, Story, stories
 
 
 class Why(msgspec.Struct):
-    """older: events of the object before those told here."""
+    """older: events of the object before those told here. unread: the position behind which no effects were looked for; 0: they
+    were to the end of the log, or were not asked for."""
 
     object: str
     stories: list[Story]
     older: int = 0
+    unread: int = 0
 
 
-async def why(
-    log: EventLog, object: str, stream: str, shown: Callable[[Known], Known | None], beside: Sequence[int] = (),
-    led: Mapping[int, Sequence[int]] | None = None,
-) -> Why:  # fmt: skip
-    """The newest stories of a stream, with all that led to its events. beside: positions of other streams' events that belong to
-    it, in order. led: positions of what led to an event, though none of it caused it alone. shown: what of an event the asker is
-    told; None: nothing. Raises LogError."""
-    own = await read_newest(log, stream)
-    older = own[0].version - 1 if own else 0
-    every = [*map(known, own), *await read_at(log, beside)]
-    events = {one.recorded.position: found for one in every if (found := shown(one)) is not None}
-    wanted = [found.meta for found in events.values()]
-    for _ in range(CAUSES_MAX):
-        position = 0
-        while wanted and (position <= 0 or position in events):
-            position = cause_of(wanted.pop())
-        if position <= 0 or position in events:
-            break
-        for recorded in await log.read_all(position - 1, 1):
-            if (cause := shown(known(recorded))) is not None:
-                events[recorded.position] = cause
-                wanted.append(cause.meta)
-    before = sorted({at for position in events for at in (led or {}).get(position, ())} - events.keys())
-    for one in await read_at(log, before[:CAUSES_MAX]):
+class Subject(msgspec.Struct):
+    """What is asked about: its own streams, of which the first is counted; beside: positions of other streams' events that belong
+    to it, in order; led: of what led to an event, though none of it caused it alone. pools: names, by their words."""
+
+    object: str
+    streams: Sequence[str] = ()
+    beside: Sequence[int] = ()
+    led: Mapping[int, Sequence[int]] = msgspec.field(default_factory=dict)
+    pools: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+async def why(log: EventLog, subject: Subject, shown: Shown, effects: bool = False) -> Why:
+    """The newest stories of an object, with all that led to its events. effects: and with what came of them in all other streams.
+    Raises LogError."""
+    own = [await read_newest(log, stream) for stream in subject.streams]
+    older = own[0][0].version - 1 if own and own[0] else 0
+    events = around.decoded((row for rows in own for row in rows), shown)
+    for one in await read_at(log, [at for at in subject.beside if at not in events]):
         if (found := shown(one)) is not None:
             events[one.recorded.position] = found
-    evidence = {at: lines for at, found in events.items() if (lines := _evidence(found))}
-    return Why(object, stories(events.values(), evidence, episodes(events.values())), older)
+    followed = await around.effects(log, events) if effects and events else Followed([], 0)
+    return await _told(log, subject, events | around.decoded(followed.events, shown), shown, older, followed.unread)
 
 
-def _evidence(known: Known) -> list[str]:
-    decision = isinstance(known.event, LadderClimbed | LadderDescended)
-    return figures(known.event.steps) if decision else evidence_of(known.event)
+async def why_event(log: EventLog, subject: Subject, event: Known, shown: Shown) -> Why:
+    """What led to it, up to the request or fault, and all that came of it. Raises LogError."""
+    position = event.recorded.position
+    followed = await around.effects(log, {position: event})
+    events = {position: event} | around.decoded(followed.events, shown)
+    return await _told(log, subject, events, shown, 0, followed.unread)
 
 
-async def read_newest(log: EventLog, stream: str) -> list[Recorded]:
-    """The last EVENTS_MAX events of a stream, in order."""
-    kept: list[Recorded] = []
-    while rows := await log.read_stream(stream, kept[-1].version if kept else 0):
-        kept = (kept + rows)[-EVENTS_MAX:]
-    return kept
+async def why_task(log: EventLog, subject: Subject, task: str, since: int, shown: Shown) -> Why:
+    """All that is recorded of a task that began behind that position. Raises LogError."""
+    followed = await around.of_task(log, task, since)
+    return await _told(log, subject, around.decoded(followed.events, shown), shown, 0, followed.unread)
 
 
-async def read_at(log: EventLog, positions: Sequence[int]) -> list[Known]:
-    return [known(row) for position in positions for row in await log.read_all(position - 1, 1)]
-
-
-async def refusals(log: EventLog, stream: str) -> list[Refusal]:
-    """What was refused to this stream, the newest first. Raises LogError."""
-    found = []
-    for row in await log.eventless(stream, REFUSALS_MAX):
-        reply: Reply = decode_reply(row.outcome)
-        if reply.status == "refused":
-            asked: Envelope = decode_envelope(row.payload)
-            name = str(msgspec.msgpack.decode(asked.data, type=dict[str, object]).get("type", ""))
-            found.append(Refusal(row.at_us, asked.actor, name, reply.reason, reply.sentence, reply.remedy))
-    return found
-
-
-def known(recorded: Recorded) -> Known:
-    try:
-        event = EVENTS.event(recorded)
-    except UnknownType:
-        event = None
-    return Known(recorded, decode_meta(recorded.meta), event)
+async def _told(
+    log: EventLog, subject: Subject, events: dict[int, Known], shown: Shown, older: int, unread: int
+) -> Why:
+    await around.climb(log, events, shown, subject.led)
+    lines = {at: found for at, one in events.items() if (found := evidence(one.event, subject.pools))}
+    return Why(subject.object, stories(events.values(), lines, episodes(events.values())), older, unread)

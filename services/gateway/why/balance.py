@@ -18,7 +18,7 @@ def of_balance(event: Any) -> str:
         case b.MovePlanned():
             fell = f"{event.score_before:.3f} to {event.score_after:.3f}"
             turn = ", when its turn comes" if event.waits else ""
-            return f"{event.vm} is to move from {event.origin} to {event.target}{turn} (score {fell}): {event.reason}"
+            return f"{event.vm} is to move from {event.source} to {event.target}{turn} (score {fell}): {event.reason}"
         case b.NoMoveFound():
             return f"nothing is moved: {event.sentence}"
         case b.MoveEnded(moved=True):

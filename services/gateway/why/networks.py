@@ -20,7 +20,8 @@ def of_network(event: Any) -> str:
 
 
 def _said(event: io.NetworkCreated | io.NetworkChanged) -> str:
-    words = [f"bridge {event.bridge}", f"VLAN {event.vlan}" if event.vlan else "untagged"]
-    words += [f"MTU {event.mtu}"] if event.mtu else []
-    words += ["guests may use other MAC addresses than their own"] if event.trusted else []
+    is_now = event.wiring
+    words = [f"bridge {is_now.bridge}", f"VLAN {is_now.vlan}" if is_now.vlan else "untagged"]
+    words += [f"MTU {is_now.mtu}"] if is_now.mtu else []
+    words += ["guests may use other MAC addresses than their own"] if is_now.trusted else []
     return ", ".join(words)

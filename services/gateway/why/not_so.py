@@ -11,8 +11,8 @@ from proto import compute as c
 from proto.migration import VmMigrationFailed, VmMigrationRequested
 from services.gateway.views.guards import Guarded
 from services.gateway.views.vms import Vm
-from services.gateway.why.ask import Refusal
 from services.gateway.why.placing import evidence_of, why_not_node
+from services.gateway.why.reading import Refusal
 from services.gateway.why.tree import Known
 
 
@@ -70,7 +70,15 @@ def not_started(vm: Vm, events: Sequence[Known], refused: Sequence[Refusal], gua
         return WhyNot(
             question, "nobody has asked for a start since it was defined", vm.defined_us, remedy=f"start {vm.name}"
         )
-    return WhyNot(question, _end(ended.event), ended.recorded.at_us, ended.recorded.position)
+    return _ended(question, vm, ended, _last(events, c.VmStartRequested))
+
+
+def _ended(question: str, vm: Vm, ended: Known, asked: Known | None) -> WhyNot:
+    """Nothing starts it by itself. Where its start came to nothing: with the choice that this was."""
+    failed = isinstance(ended.event, c.VmStartFailed)
+    lines = evidence_of(asked.event) if failed and asked is not None else []
+    remedy = f"see to that, and start {vm.name}" if failed else f"start {vm.name}"
+    return WhyNot(question, _end(ended.event), ended.recorded.at_us, ended.recorded.position, lines, remedy)
 
 
 def _still_starting(question: str, vm: Vm, events: Sequence[Known]) -> WhyNot:

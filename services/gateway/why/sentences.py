@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from proto import cluster, drain, io, ladder, mapping, memory, plan
+from proto import cluster, drain, ladder, mapping, memory, plan
 from proto import compute as c
 from proto import migration as m
 from proto.nodes import (
     NodeCordoned,
+    NodeGreetingRequested,
     NodeHealthChanged,
     NodeJoined,
     NodeLeaveRefused,
@@ -19,6 +20,7 @@ from proto.nodes import (
 )
 from services.gateway import reclaim
 from services.gateway.why.balance import of_balance
+from services.gateway.why.devices import of_devices
 from services.gateway.why.fencing import of_fences
 from services.gateway.why.growing import of_growth
 from services.gateway.why.leases import of_leases
@@ -26,7 +28,6 @@ from services.gateway.why.losing import UNGUARDED, of_losing, of_start
 from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
 from services.gateway.why.pools import of_pools
-from services.gateway.why.snapshots import change_of_snapshot, of_snapshots
 from services.gateway.why.verdicts import of_verdicts
 from services.gateway.words import count
 
@@ -91,6 +92,10 @@ def _of_lives(event: Any) -> str:
             return f"reset {event.resets} was ordered"
         case c.VmReset():
             return f"reset {event.resets} was seen done"
+        case c.VmStrangerSeen():
+            return f"it runs on {event.node} as generation {event.generation}, though the restored database does not know it"
+        case c.VmStrangerGone():
+            return f"generation {event.generation}, which nobody had defined, was seen gone from {event.node}"
         case c.VmDeleted():
             return "deleted"
         case _:
@@ -171,7 +176,7 @@ def _of_others(event: Any) -> str:
                 return f"the ledger denied {event.memory_mib} MiB: {event.sentence}"
             return f"{event.node}'s ledger denied {event.memory_mib} MiB: {max(0, free)} of {event.capacity_mib} MiB are free"
         case memory.MemoryReleased():
-            return f"{event.node}'s ledger took {event.memory_mib} MiB back"
+            return f"{event.node}'s ledger took {event.released_mib} MiB back"
         case memory.CapacitySet():
             share = f", {event.share_mib} of them for failover" if event.share_mib else ""
             return f"{event.node} may promise {event.capacity_mib} MiB{share}"
@@ -200,25 +205,8 @@ def _of_others(event: Any) -> str:
             return f"its memory on {event.node}: {regions or 'none'}"
         case mapping.VmRegionsUnmapped():
             return f"its memory on {event.node} is free again"
-        case io.DevicesGranted():
-            files = ", ".join(disk.file for disk in event.disks)
-            return f"io granted {count(len(event.disks), "disk")} ({files or 'none'}) and {count(len(event.nics), "NIC")}"
-        case io.DevicesDenied():
-            return f"io denied its devices: {event.sentence}"
-        case io.DevicesReturned():
-            return f"its devices are {event.node}'s again"
-        case io.DisksSettled(left=()):
-            return "its guest has its disks: from now on no start makes any of them anew"
-        case io.DisksSettled():
-            return f"its disks came along; {', '.join(d.file for d in event.left)} on {event.source} can go"
-        case io.ImageImportRequested():
-            return _image_wish(event)
-        case io.ImageImported():
-            return f"found acceptable and imported: {event.info.format}, {event.info.size_mib} MiB"
-        case io.ImageRejected():
-            return f"rejected: {event.sentence}"
         case _:
-            return of_network(event) or _of_devices(event)
+            return of_network(event) or of_devices(event)
 
 
 def _of_nodes(event: Any) -> str:
@@ -243,6 +231,12 @@ def _of_nodes(event: Any) -> str:
             return "uncordoned"
         case NodeHealthChanged(reason=reason):
             return f"its health is {event.health_pct} %{': ' + reason if reason else ''}"
+        case NodeGreetingRequested():
+            return f"its agent is to say what it has and runs, as incarnation {event.incarnation} of the log has begun"
+        case cluster.IncarnationBegan():
+            return f"the database was restored: incarnation {event.incarnation} of the log began"
+        case cluster.ClusterFinalized():
+            return f"all speak protocol {event.protocol}: what is new in it is used from now on"
         case cluster.PlacementSet(rules=rules):
             return f"placement was set to {', '.join(said_rules(rules))}"
         case NodeLeaveRequested():
@@ -258,45 +252,3 @@ def _of_nodes(event: Any) -> str:
 def _policy(policy: ladder.MemoryPolicy) -> str:
     classes = [f"{name} {pct} %" for name, pct in sorted(policy.class_ratio_pct.items())]
     return ", ".join([f"ratio {policy.ratio_pct} %", *classes])
-
-
-def _image_wish(event: io.ImageImportRequested) -> str:
-    if event.source is None:
-        return f"the import of {event.file} was ordered of {event.node}"
-    source = event.source
-    return f"{event.node} was told to make it of {source.disk.file}, {source.disk.name} of {source.vm}"
-
-
-def _of_devices(event: Any) -> str:
-    match event:
-        case io.DevicesChanged(change=change):
-            return _device_change(change)
-        case io.DeviceAttached():
-            return f"{event.name} is attached" + (f": {event.sentence}" if event.sentence else f" in slot {event.slot}")
-        case io.DeviceDetached():
-            return f"{event.name} is detached" + (f"; its file {event.file} is left" if event.file and not event.delete else "")
-        case io.DiskResized():
-            return f"{event.name} has {event.size_mib} MiB"
-        case io.MediumChanged():
-            has = f"holds {event.image}" if event.image else "is empty"
-            return f"{event.name} {has}" + (f": {event.sentence}" if event.sentence else "")
-        case io.DeviceMisfit():
-            return f"{event.name}: {event.sentence}" + (" (pending)" if event.pending else "")
-        case io.DiskFilesRemoved():
-            return f"files of no use any more are removed: {', '.join(event.files)}"
-        case _:
-            return of_snapshots(event)
-
-
-def _device_change(change: io.Change) -> str:
-    file = f" ({change.file})" if change.file else ""
-    match change.kind:
-        case io.ChangeKind.ATTACH_DISK | io.ChangeKind.ATTACH_NIC:
-            return f"{change.name} is to be attached{file}"
-        case io.ChangeKind.DETACH_DISK | io.ChangeKind.DETACH_NIC:
-            kept = f"; its file {change.file} is {'removed' if change.delete else 'left'}" if change.file else ""
-            return f"{change.name} is to be detached{kept}"
-        case io.ChangeKind.UNDO:
-            return f"{change.name} could not be attached and is taken out again"
-        case _:
-            return change_of_snapshot(change) or f"{change.name} is changed: {change.kind}"

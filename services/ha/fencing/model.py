@@ -194,7 +194,7 @@ def _tried(note: NoteFence, fence: Fence) -> Sequence[FenceEvent]:
         return [
             FenceFailed(
                 node=node, attempt=job.attempt, want=job.want, tries=tries, at_us=note.now_us, sentence=sentence, last=last,
-                next_us=0 if last else note.now_us + BACKOFF_US[tries - 1],
+                next_at_us=0 if last else note.now_us + BACKOFF_US[tries - 1],
             )
         ]  # fmt: skip
     if job.want == Want.ON:
@@ -228,7 +228,7 @@ def evolve(fence: Fence, event: FenceEvent) -> Fence:
         case FenceFailed():
             failed = Failed(want=event.want, at_us=event.at_us, sentence=event.sentence)
             job_left = (
-                None if event.last or fence.job is None else replace(fence.job, tries=event.tries, due_us=event.next_us)
+                None if event.last or fence.job is None else replace(fence.job, tries=event.tries, due_us=event.next_at_us)
             )
             return replace(fence, job=job_left, failed=failed)
         case FencePoweredOn():

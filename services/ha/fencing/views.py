@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec.structs import replace
 
+from libs.common.host import hearing
 from libs.common.messages import Command, Recorded
 from proto.fence import (
     DeviceKind,
@@ -64,6 +65,8 @@ class FenceViews:
     off: the boot in which a node was, when its device said that it is off. term: the grantor's, as the log has it. version:
     changes with the devices. waiting: nodes whose device is to be asked something, now or soon."""
 
+    NOT_OF_LOG: ClassVar = frozenset({"spoke", "boots", "off"})
+
     fences: dict[str, Fence] = field(default_factory=dict)
     drivers: dict[str, str] = field(default_factory=dict)
     machines: dict[str, str] = field(default_factory=dict)
@@ -91,6 +94,8 @@ class FenceViews:
                 (self.waiting.add if self.fences[event.node].waits else self.waiting.discard)(event.node)
                 if isinstance(event, FenceConfirmed):
                     self.off[event.node] = self.boots.get(event.node, "")
+
+    HEARS: ClassVar[hearing.Heard] = dict.fromkeys((*FOLLOWS, TermBegan, *FENCE.events), apply)
 
     def hear(self, subject: str, data: bytes, now_us: int) -> None:
         """`tel.NODE.beat`, only in the node's own name."""

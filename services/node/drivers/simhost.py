@@ -78,6 +78,8 @@ class SimHost:
         self.pool = pool if pool is not None else SimPool()
         self.vms: dict[str, SimVm] = {}
         self.boots = 1
+        self.first = ""
+        """the boot that it was in when somebody began to look at it, by another name"""
         self.cpu = SimCpu(params.pcpus_of_cells)
         self.swaps: tuple[SwapNow, ...] = ()
         self.bridges: tuple[Bridge, ...] = (Bridge(name="lan"),)
@@ -90,7 +92,9 @@ class SimHost:
 
     @property
     def boot_id(self) -> str:
-        return f"{self.node}-boot-{self.boots}"
+        if not self.first:
+            return f"{self.node}-boot-{self.boots}"
+        return self.first if self.boots == 1 else f"{self.first}+{self.boots - 1}"
 
     # --- the agent's side -----------------------------------------------------------------------------------------
 

@@ -202,8 +202,9 @@ class SimPool:
         if held := self.holders.get(f"vm {vm}"):
             raise Locked(f"{vm} runs on {held[0].node}")
         for disk in disks:
-            self.top(disk)
-            self.merge(disk)
+            if disk.layers:
+                self.top(disk)
+                self.merge(disk)
 
     def on(self, disk: Disk) -> str:
         """What is on it."""

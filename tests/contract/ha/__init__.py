@@ -1,0 +1,1 @@
+"""What ha is sent, follows and emits: the tables, and the test that plays them."""

@@ -1,0 +1,1 @@
+"""What io is sent, follows and emits: the tables, and the test that plays them."""
