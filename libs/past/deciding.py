@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import msgspec
 
 from libs.common.decider import Decider, Refused
 from libs.common.host.core import registries_of
-from libs.common.host.service import Service
+from libs.common.host.service import Service, no_weigh
 from libs.common.host.versions import FINALIZED, Writer
 from libs.common.messages import Command, Event, Recorded, Reply, decode_reply
 from libs.common.registry import Downcast, UnknownType, Upcast
@@ -51,20 +52,30 @@ def _where(decided: Decided) -> str:
 _envelope = msgspec.msgpack.Decoder(_Envelope).decode
 
 
+def _weighing(services: tuple[Service, ...]) -> Callable[[Any], Any]:
+    """Each service's `weigh` leaves what is another's as it is."""
+    weighs = [service.weigh for service in services if service.weigh is not no_weigh]
+    if len(weighs) > 1:
+        return lambda command: reduce(lambda weighed, weigh: weigh(weighed), weighs, command)
+    return weighs[0] if weighs else no_weigh
+
+
 class Code:
-    """A service's code of today, with which commands and events are read, decided, folded and written."""
+    """A service's code of today, or that of several as if they were one, with which commands and events are read, decided, folded
+    and written."""
 
     def __init__(
-        self, service: Service, upcasts: Mapping[tuple[str, int], Upcast] | None = None,
+        self, service: Service | tuple[Service, ...], upcasts: Mapping[tuple[str, int], Upcast] | None = None,
         downcasts: Mapping[tuple[str, int], Downcast] | None = None,
     ) -> None:  # fmt: skip
-        self.name = service.name
-        self.kinds = {decider.kind: decider for decider in service.deciders}
-        self._commands, events = registries_of(service, dict(upcasts or {}))
+        services = service if isinstance(service, tuple) else (service,)
+        self.name = ", ".join(one.name for one in services)
+        self.kinds = {decider.kind: decider for one in services for decider in one.deciders}
+        self._commands, events = registries_of(services, dict(upcasts or {}))
         self.tags = {kind: name for name, kind in events.classes.items()}
         self.reader = Reader(events, downcasts or {})
         self._writer = Writer(events, downcasts)
-        self.weigh = service.weigh
+        self.weigh = _weighing(services)
 
     def slot(self, stream: str) -> Slot | None:
         """Where a stream begins; None: it is another service's."""

@@ -17,7 +17,7 @@ ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def replay(
-    service: Annotated[str, typer.Option(metavar="SERVICE", help="Whose decisions: compute, memory, io or ha.")] = "",
+    service: Annotated[str, typer.Option(metavar="SERVICE", help="Whose decisions: compute, memory, io or ha; else all.")] = "",
     first: Annotated[int, typer.Option("--from", metavar="POSITION", help="Only what was decided from here on.")] = 0,
     last: Annotated[int, typer.Option("--to", metavar="POSITION", help="Up to here.")] = 0,
     log: Annotated[str, typer.Option(metavar="DSN|FILE", help="The log (env ASV_LOG). Default: this machine's cluster's.")] = "",

@@ -31,7 +31,7 @@ def test_those_that_cannot_say_are_passed_over_and_named(well: list[int], ill: l
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--bisect"], "say --condition"), (["--condition", "x-1.a == 1"], "is for --bisect"), ([], "say whose decisions"),
+        (["--bisect"], "say --condition"), (["--condition", "x-1.a == 1"], "is for --bisect"),
         (["--good", "a", "--service", "ha"], "say --bisect"),
         (["--service", "lorry"], "no service `lorry`: compute"),
         (["--step", "--json"], "by itself"), (["--service", "ha", "--from", "-1"], "from 1 on"),

@@ -42,6 +42,23 @@ async def test_parts_decide_together_what_one_would(service: Service) -> None:
     assert sum(part.counts.folded for part in parts) == whole.counts.folded
 
 
+async def test_all_services_at_once_decide_what_each_does_alone() -> None:
+    past = MemoryPast(failover())
+    alone = [(await redecide(past, Code(service, UPCASTS, DOWNCASTS))).counts for service in SERVICES]
+    found = await redecide(past, Code(SERVICES, UPCASTS, DOWNCASTS))
+    assert found.difference is None and found.counts.unasked == 0
+    assert found.counts.decided == sum(one.decided for one in alone)
+    assert found.counts.eventless == sum(one.eventless for one in alone)
+    assert found.counts.folded == sum(one.folded for one in alone) == len(failover().read_all_now(0, 10**6))
+
+
+async def test_another_code_is_found_among_all_services() -> None:
+    others = tuple(elsewhere() if one.name == "compute" else one for one in SERVICES)
+    one = (await redecide(MemoryPast(failover()), Code(elsewhere(), UPCASTS, DOWNCASTS))).difference
+    found = (await redecide(MemoryPast(failover()), Code(others, UPCASTS, DOWNCASTS))).difference
+    assert found is not None and one is not None and (found.position, found.stream) == (one.position, one.stream)
+
+
 async def test_the_first_difference_is_the_earliest_of_the_parts() -> None:
     past, code = MemoryPast(failover()), Code(elsewhere(), UPCASTS, DOWNCASTS)
     whole = (await redecide(past, code)).difference

@@ -64,7 +64,7 @@ class Host:
         self.incarnation = 0
         self.now_us = 0
         self._by_command = MappingProxyType({command: decider for decider in service.deciders for command in decider.commands})
-        self.commands, self.events = registries or registries_of(service, upcasts)
+        self.commands, self.events = registries or registries_of((service,), upcasts)
         self.writer = Writer(self.events, downcasts)
         self.reactions = Reactions(service.name, self._react_to, self._decide_reaction, self.slots.of, self._blocked)
         self._deaf = service.views is NoViews and service.react is no_react
@@ -377,10 +377,15 @@ class Host:
         return self._tokens
 
 
-def registries_of(service: Service, upcasts: dict[tuple[str, int], Upcast] | None) -> tuple[Registry, Registry]:
-    commands = [command for decider in service.deciders for command in decider.commands]
-    events = [event for decider in service.deciders for event in decider.events]
-    return Registry([*commands, Hello]), Registry([*events, *service.follows], upcasts)
+def registries_of(
+    services: Sequence[Service], upcasts: dict[tuple[str, int], Upcast] | None
+) -> tuple[Registry, Registry]:
+    """Of commands and of events, of all of them together."""
+    deciders = [decider for service in services for decider in service.deciders]
+    commands = dict.fromkeys(command for decider in deciders for command in decider.commands)
+    events = dict.fromkeys(event for decider in deciders for event in decider.events)
+    follows = dict.fromkeys(event for service in services for event in service.follows)
+    return Registry([*commands, Hello]), Registry([*(events | follows)], upcasts)
 
 
 def state_bytes(host: Host) -> bytes:

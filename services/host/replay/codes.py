@@ -9,7 +9,8 @@ from services.host.known import service
 
 
 def code(name: str) -> Code:
-    return Code(service(name), UPCASTS, DOWNCASTS)
+    """Of that service; of all of them together where none is named."""
+    return Code(service(name) if name else tuple(map(service, SERVICES)), UPCASTS, DOWNCASTS)
 
 
 def codes() -> list[Code]:

@@ -30,7 +30,8 @@ def as_json(service: str, replayed: Replayed) -> str:
 
 def lines(service: str, replayed: Replayed) -> Iterator[str]:
     counts, difference = replayed.counts, replayed.difference
-    yield f"{service}, events {replayed.first} to {replayed.last}: {counts.decided + counts.eventless} commands decided again"
+    whose, many = service or "all services", counts.decided + counts.eventless
+    yield f"{whose}, events {replayed.first} to {replayed.last}: {many} commands decided again"
     left = ((counts.unasked, "of its events came of commands that were not kept (a log from before they were)"),
             (counts.cut, "command goes on behind the last event that was asked for"),
             (counts.late, "answers came out of order"))  # fmt: skip

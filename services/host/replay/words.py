@@ -43,7 +43,7 @@ def read(words: Sequence[str]) -> Wanted:
     """Exits 2 where they make no sense."""
     parser = argparse.ArgumentParser(prog="asvctl replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--log", required=True, help="where the log is: postgresql://… or a file")
-    parser.add_argument("--service", default="", help="|".join(SERVICES))
+    parser.add_argument("--service", default="", help=f"{'|'.join(SERVICES)}; all, if nothing is said")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first position to be decided again")
     parser.add_argument("--to", dest="last", type=int, default=0)
     parser.add_argument("--parts", type=int, default=0, choices=range(PARTS_MAX + 1), metavar="N", help="processes; 0: by itself")
@@ -68,6 +68,6 @@ def read(words: Sequence[str]) -> Wanted:
         parser.error("a --condition is for --bisect: it finds the event at which it broke")
     if found.first < 0 or found.last < 0:
         parser.error("positions are numbers from 1 on")
-    if not (found.service or found.step or found.condition):
+    if found.good and not (found.service or found.condition):
         parser.error(f"say whose decisions: --service {'|'.join(SERVICES)}")
     return found
