@@ -141,7 +141,7 @@ def _options(
     ] = "",
     at: Annotated[
         str,
-        typer.Option(metavar="TIME|POSITION", help="What reads shows what was so then: '2026-11-20 14:03', -10m, a position."),
+        typer.Option(metavar="TIME|POSITION", help="What reads shows what was so then: '2026-11-20 14:03', -10m, now, a position."),
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Results and errors as JSON.")] = False,
 ) -> None:

@@ -68,6 +68,10 @@ def test_a_time_is_the_last_position_by_then() -> None:
     assert found(log, Moment(position=2)) == (2, 20 * S)
 
 
+def test_now_is_the_newest_event_whatever_the_clocks() -> None:
+    assert found(log_of(10, 20, 2**40), read(" now ", NOON_US)) == (3, 2**40 * S)
+
+
 def test_what_the_log_has_not_is_refused() -> None:
     log = log_of(10, 20)
     for moment, why in (

@@ -4,6 +4,7 @@
     2026-11-20 14:03[:07]                 a time; without a zone it is UTC
     2026-11-20T14:03:07+01:00             ISO 8601
     -10m  -90s  -2h  -1d                  so long ago
+    now                                   the newest event
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import msgspec
 
 from services.gateway.past.source import Readable
 
-RIGHT = "a position (123456), a time (2026-11-20 14:03, ISO 8601, UTC unless it names a zone), or how long ago (-10m; s, m, h, d)"
+RIGHT = (
+    "a position (123456), a time (2026-11-20 14:03, ISO 8601, UTC unless it names a zone), how long ago (-10m; s, m, h, d), or now"
+)
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DIGITS_MAX = 18
+AFTER_ALL_US = 1 << 62
+"""a time behind every event's, whatever clock wrote it"""
 
 _AGO = re.compile(r"-(\d{1,9})([smhd])")
 
@@ -43,6 +48,8 @@ def read(text: str, now_us: int) -> Moment:
     text = text.strip()
     if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX:
         return Moment(position=int(text))
+    if text == "now":
+        return Moment(at_us=AFTER_ALL_US)
     if (ago := _AGO.fullmatch(text)) is not None:
         at_us = now_us - int(ago[1]) * UNITS_S[ago[2]] * 1_000_000
         return Moment(at_us=max(0, at_us))
