@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from libs.common.loop import undisturbed
 from libs.common.messages import Recorded
 from services.gateway.past import kept
 from services.gateway.tasks.stories import tell
@@ -37,7 +38,8 @@ class PastModel:
         """A view, which stays."""
         if name not in kept.PARTS:
             raise AttributeError(name)
-        self._make(name)
+        with undisturbed():
+            self._make(name)
         return self.__dict__[name]
 
     def _make(self, name: str) -> None:
