@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from libs.common.log import LogError
-from libs.past.aslog import ENDING, AslogPast
+from libs.common.log import LogError, Unavailable
+from libs.past.aslog import ENDING, AslogPast, BadAslog
 from libs.past.postgres import PostgresPast
 from libs.past.source import Past
 
@@ -27,3 +27,14 @@ async def open_past(where: str) -> Past:
     if where.endswith(ENDING):
         return AslogPast.open(Path(where))
     raise LogError(f"`{where}` is no log: write postgresql://ROLE@HOST/DATABASE, with the role asv_reader, or a file NAME{ENDING}")
+
+
+async def opened(log: str) -> Past:
+    """The same for a program that reads one. Raises BadAslog for a file that may not be believed; Unavailable where it is not to be
+    had, whyever."""
+    try:
+        return await open_past(log)
+    except BadAslog:
+        raise
+    except LogError as error:
+        raise Unavailable(str(error)) from error

@@ -13,9 +13,9 @@ import pytest
 from libs.past.aslog import aslog, write
 from libs.past.memory import MemoryPast
 from libs.past.source import Decided
+from libs.past.where import opened
 from services.host.replay import stepper
 from services.host.replay.app import main
-from services.host.replay.opening import opened
 from services.host.replay.words import Wanted
 from tests.contract.cli_rig import Said
 from tests.contract.test_replay import filled, spoiled

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from libs.common.log import LogError, Unavailable
 from libs.past.condition import BadCondition
 from libs.past.replaying import BadRange, bounds, redecide
+from libs.past.where import opened
 from libs.past.written import Unreadable
 from services.host.replay import breaking, revisions, stepper, tell
 from services.host.replay.codes import code
-from services.host.replay.opening import opened
 from services.host.replay.parts import in_parts, parts_for
 from services.host.replay.words import AWAY, DIFFERS, SAME, UNREADABLE, USAGE, Wanted, read
 

@@ -12,9 +12,9 @@ from libs.past.condition import Condition
 from libs.past.deciding import Code
 from libs.past.replaying import bounds
 from libs.past.source import Past
+from libs.past.where import opened
 from services.host.replay import tell
 from services.host.replay.codes import codes
-from services.host.replay.opening import opened
 from services.host.replay.words import DIFFERS, SAME, Wanted
 
 READ_MAX = 10_000

@@ -13,7 +13,7 @@ import msgspec
 from libs.past.difference import Counts
 from libs.past.redecide import Part
 from libs.past.replaying import Replayed, redecide
-from libs.past.where import open_past
+from libs.past.where import opened
 from services.host.replay.codes import code
 from services.host.replay.words import PARTS_MAX, Wanted
 
@@ -27,7 +27,7 @@ def parts_for(events: int) -> int:
 
 
 async def _part(wanted: Wanted, part: Part) -> Replayed:
-    past = await open_past(wanted.log)
+    past = await opened(wanted.log)
     try:
         return await redecide(past, code(wanted.service), wanted.first, wanted.last, part)
     finally:

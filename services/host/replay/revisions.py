@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from libs.past.replaying import bounds
+from libs.past.where import opened
 from services.host.replay import tell
-from services.host.replay.opening import opened
 from services.host.replay.words import DIFFERS, SAME, UNREADABLE, Wanted
 
 RUN_S_MAX = 3600

@@ -9,8 +9,8 @@ from libs.past.replaying import bounds, is_whole
 from libs.past.source import Past
 from libs.past.steps import WRITTEN_MAX, Steps
 from libs.past.walking import Walk
+from libs.past.where import opened
 from services.host.replay.codes import codes
-from services.host.replay.opening import opened
 from services.host.replay.words import SAME, USAGE, Wanted
 
 STEPS_MAX = 50_000

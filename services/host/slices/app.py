@@ -25,7 +25,7 @@ from libs.past.slices.old import names_for
 from libs.past.slices.select import NothingThere, Wanted, select
 from libs.past.slices.sound import sound
 from libs.past.source import Past
-from libs.past.where import DSN, open_past
+from libs.past.where import DSN, opened
 from libs.past.written import Unreadable
 from proto.families import REGISTRY
 from proto.services import SERVICES
@@ -61,7 +61,7 @@ async def export(asked: Asked) -> Made:
     """Raises Wrong, NothingThere, TooMuch, Unlike, Unreadable, LogError."""
     if asked.file.exists():
         raise Wrong(f"{asked.file} is there already: name another file")
-    past = await _opened(asked.log)
+    past = await opened(asked.log)
     try:
         chosen = await select(past, await _window(past, asked))
         content = await cut(past, chosen, "" if asked.anonymize else asked.note)
@@ -121,15 +121,6 @@ async def take_in(asked: Asked) -> Made:
         last=header.was_last, streams=len({event.stream for event in content.events}), anonymized=header.anonymized,
         decided={}, differs={},
     )  # fmt: skip
-
-
-async def _opened(log: str) -> Past:
-    try:
-        return await open_past(log)
-    except BadAslog:
-        raise
-    except LogError as error:
-        raise Unavailable(str(error)) from error
 
 
 async def _window(past: Past, asked: Asked) -> Wanted:
