@@ -53,6 +53,10 @@ from proto.plan import SetAllotment as SetAllotment
 from proto.plan import VmAllotmentDenied as VmAllotmentDenied
 from proto.plan import VmAllotmentRequested as VmAllotmentRequested
 from proto.plan import VmAllotted as VmAllotted
+from proto.recovery import PrepareRecovery as PrepareRecovery
+from proto.recovery import VmRecoveryEvent as VmRecoveryEvent
+from proto.recovery import VmRecoveryPrepared as VmRecoveryPrepared
+from proto.recovery import VmRecoveryRefused as VmRecoveryRefused
 from proto.restart import LoseVm as LoseVm
 from proto.restart import ProtectVm as ProtectVm
 from proto.restart import RestartCommand as RestartCommand
@@ -296,6 +300,7 @@ VmCommand = (
     | GrowthCommand
     | MigrationCommand
     | RestartCommand
+    | PrepareRecovery
 )
 VmEvent = (
     VmDefined
@@ -325,4 +330,5 @@ VmEvent = (
     | SpaceEvent
     | PanicEvent
     | RestartEvent
+    | VmRecoveryEvent
 )

@@ -55,7 +55,8 @@ class Known(Value):
 
 class ChangeKind(StrEnum):
     """undo: an attachment that failed is taken out of the set again. Of snapshots, by whose name the change goes: take; drop:
-    it could not be taken; delete: its layers are leaving, merged: and were seen gone; revert."""
+    it could not be taken; delete: its layers are leaving, merged: and were seen gone; revert. Of a recovery, by its id: recover;
+    home: its disks stand on no backup any more."""
 
     ATTACH_DISK = "attach-disk"
     DETACH_DISK = "detach-disk"
@@ -71,6 +72,8 @@ class ChangeKind(StrEnum):
     DELETE_SNAPSHOT = "delete-snapshot"
     MERGED = "merged"
     REVERT = "revert"
+    RECOVER = "recover"
+    HOME = "home"
 
 
 class Change(Value):

@@ -108,6 +108,11 @@ FAMILIES: dict[str, Family] = {
                 Stream("devices", members(io.DevicesCommand), members(io.DevicesEvent)),
                 Stream("image", members(io.ImageCommand), members(io.ImageEvent)),
                 Stream("network", members(io.NetworkCommand), members(io.NetworkEvent)),
+                Stream(
+                    "backups",
+                    (*members(io.BackupsCommand), *members(io.RecoveryCommand)),
+                    (*members(io.BackupsEvent), *members(io.RecoveryEvent)),
+                ),
                 Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
             ),
         ),
@@ -133,7 +138,10 @@ FAMILIES: dict[str, Family] = {
             | {node.AskScreenshot: node.Screenshot, plan.AskSchedule: plan.VmSchedule}
             | {lease.AskRecords: lease.Records, lease.AskLetter: lease.Records, lease.AskProbe: lease.Probes}
             | {mapping.AskTranslate: mapping.Translation, mapping.AskMemory: mapping.MemoryUse},
-            telemetry=(node.Beat, node.MemoryBeat, plan.CpuBeat, pools.PoolsBeat, lease.LeaseBeat, vitals.VitalsBeat),
+            telemetry=(
+                *(node.Beat, node.CopiesBeat, node.MemoryBeat),
+                *(plan.CpuBeat, pools.PoolsBeat, lease.LeaseBeat, vitals.VitalsBeat),
+            ),
         ),
     )
 }

@@ -5,6 +5,30 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
+from proto.backups import BackupCancelRequested as BackupCancelRequested
+from proto.backups import BackupDamaged as BackupDamaged
+from proto.backups import BackupDeleted as BackupDeleted
+from proto.backups import BackupDeleteFailed as BackupDeleteFailed
+from proto.backups import BackupDeleteRequested as BackupDeleteRequested
+from proto.backups import BackupDone as BackupDone
+from proto.backups import BackupFailed as BackupFailed
+from proto.backups import BackupKind as BackupKind
+from proto.backups import BackupKnown as BackupKnown
+from proto.backups import BackupRequested as BackupRequested
+from proto.backups import BackupsCommand as BackupsCommand
+from proto.backups import BackupsEvent as BackupsEvent
+from proto.backups import BackupTaken as BackupTaken
+from proto.backups import BackupVerified as BackupVerified
+from proto.backups import BackupVerifyRequested as BackupVerifyRequested
+from proto.backups import CancelBackup as CancelBackup
+from proto.backups import Definition as Definition
+from proto.backups import DeleteBackup as DeleteBackup
+from proto.backups import ReportBackup as ReportBackup
+from proto.backups import ReportBackupRemoved as ReportBackupRemoved
+from proto.backups import ReportBackupVerified as ReportBackupVerified
+from proto.backups import SavedDisk as SavedDisk
+from proto.backups import TakeBackup as TakeBackup
+from proto.backups import VerifyBackup as VerifyBackup
 from proto.changes import AttachDisk as AttachDisk
 from proto.changes import AttachNic as AttachNic
 from proto.changes import ChangeCommand as ChangeCommand
@@ -54,6 +78,20 @@ from proto.networks import NetworkEvent as NetworkEvent
 from proto.networks import SetNetwork as SetNetwork
 from proto.networks import Wiring as Wiring
 from proto.pools import PoolRoom
+from proto.recovery import DisksHome as DisksHome
+from proto.recovery import DisksNotRecovered as DisksNotRecovered
+from proto.recovery import DisksRecovered as DisksRecovered
+from proto.recovery import EndKind as EndKind
+from proto.recovery import EndRecovery as EndRecovery
+from proto.recovery import RecoverDisks as RecoverDisks
+from proto.recovery import RecoveredDisk as RecoveredDisk
+from proto.recovery import RecoveredEvent as RecoveredEvent
+from proto.recovery import RecoverKnown as RecoverKnown
+from proto.recovery import RecoverVm as RecoverVm
+from proto.recovery import RecoveryCommand as RecoveryCommand
+from proto.recovery import RecoveryEnded as RecoveryEnded
+from proto.recovery import RecoveryEvent as RecoveryEvent
+from proto.recovery import RecoveryRequested as RecoveryRequested
 from proto.snapshots import SnapshotCommand as SnapshotCommand
 from proto.snapshots import SnapshotDeleted as SnapshotDeleted
 from proto.snapshots import SnapshotDeleteRequested as SnapshotDeleteRequested
@@ -93,6 +131,10 @@ class Refusal(StrEnum):
     HAS_SNAPSHOTS = "HAS_SNAPSHOTS"
     NOT_CONFIRMED = "NOT_CONFIRMED"
     LOCAL_DISK = "LOCAL_DISK"
+    BACKUP_UNKNOWN = "BACKUP_UNKNOWN"
+    BACKUP_DAMAGED = "BACKUP_DAMAGED"
+    BACKUP_IN_USE = "BACKUP_IN_USE"
+    VM_KNOWN = "VM_KNOWN"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------
@@ -314,6 +356,7 @@ DevicesCommand = (
     | SetNic
     | NoteHardware
     | SnapshotWish
+    | RecoverDisks
 )
 DevicesEvent = (
     DevicesGranted
@@ -331,4 +374,5 @@ DevicesEvent = (
     | DiskFilesRemoved
     | DisksSettled
     | SnapshotEvent
+    | RecoveredEvent
 )

@@ -31,6 +31,7 @@ PINS_MAX = 512
 Pins = Annotated[tuple[Pin, ...], msgspec.Meta(max_length=PINS_MAX)]
 DiskMib = Annotated[int, msgspec.Meta(ge=1, le=64 * 1024 * 1024)]
 MAC = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"
+BACKUP_NAME = r"^b[0-9]+-[0-9]+$"
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, msgspec.Meta(pattern=FILE_NAME)]
@@ -154,13 +155,23 @@ LAYERS_MAX = 16
 """files beneath one disk, and snapshots of one VM"""
 
 
+class Origin(Value):
+    """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id."""
+
+    vm: str
+    backup: str
+    pool: str
+    pool_id: str = ""
+
+
 class Layer(Value):
     """A file beneath a disk, which nobody writes any more. leaving: it is to be merged into the file above it, or was already: that
-    one's header says which."""
+    one's header says which. origin: it lies in a backup, and is not this VM's; None: beside the disk's own file."""
 
     file: str
     format: DiskFormat
     leaving: bool = False
+    origin: Origin | None = None
 
 
 class Freeze(StrEnum):
@@ -383,6 +394,10 @@ def _disk_words(disk: Disk) -> Iterator[_Word]:
         yield "seed", FILE_NAME, disk.seed.file
     if disk.vars:
         yield "file of variables", FILE_NAME, disk.vars
-    yield from (("disk file", FILE_NAME, layer.file) for layer in disk.layers)
+    for layer in disk.layers:
+        yield "disk file", FILE_NAME, layer.file
+        if (origin := layer.origin) is not None:
+            yield from (("VM of a backup", DNS_LABEL, origin.vm), ("backup", BACKUP_NAME, origin.backup))
+            yield "pool of a backup", DNS_LABEL, origin.pool
     if disk.image:
         yield "image", DNS_LABEL, disk.image

@@ -11,9 +11,10 @@ from enum import StrEnum
 import msgspec
 
 from libs.common.messages import Message, Name, Value
+from proto.backups import BackupName, Definition, SavedDisk
 from proto.images import DiskSource, ImageFormat
 from proto.ioview import AskIo
-from proto.machine import DirectBoot, Disk, FileName, MachineSpec
+from proto.machine import DirectBoot, Disk, FileName, Freeze, MachineSpec
 from proto.mapping import AskMemory, AskTranslate
 from proto.memory import Area
 from proto.nodes import OrderLeave
@@ -97,6 +98,53 @@ class OrderImageRemoval(Message):
     incarnation: int = 1
 
 
+class OrderBackup(Message):
+    """Back up all disks of a VM at one instant into `<pool>/backups/<vm>/<backup>/`, whole or not at all. generation: of the
+    process that is read; 0: the VM is at rest. parent: what it may stand on, if the process (or the disks' own files) still knows what
+    was written since; parents: that one and all that it stands on, the newest first. definition: for the manifest."""
+
+    vm: Name
+    version: int
+    backup: BackupName
+    generation: int
+    pool: Name
+    disks: tuple[Disk, ...]
+    definition: Definition
+    parent: str = ""
+    parents: tuple[str, ...] = ()
+    freeze: Freeze = Freeze.AUTO
+    rate_mibps: int = 0
+    compress: bool = False
+    correlation: str = ""
+    incarnation: int = 1
+
+
+class OrderBackupRemoval(Message):
+    """Remove the backup, or what a cancelled or failed one left. heirs: those that stand on it, with their files: they are first
+    written anew, to stand on `below` (empty: on nothing)."""
+
+    vm: Name
+    version: int
+    backup: BackupName
+    pool: Name
+    heirs: dict[str, tuple[SavedDisk, ...]] = {}
+    below: str = ""
+    correlation: str = ""
+    incarnation: int = 1
+
+
+class OrderBackupVerify(Message):
+    """Read it and all that it stands on, and compare. backups: by name, with their files."""
+
+    vm: Name
+    version: int
+    backup: BackupName
+    pool: Name
+    backups: dict[str, tuple[SavedDisk, ...]] = {}
+    correlation: str = ""
+    incarnation: int = 1
+
+
 class OrderGreeting(Message):
     """The database was restored: report all that you run, and when all of it was heard, say so (ReportNode with this incarnation).
     From then on orders of older incarnations are refused."""
@@ -139,7 +187,7 @@ class OrderMemory(Message):
 
 Order = (
     OrderVm | OrderDisksRemoval | OrderDisksMerge | OrderImageImport | OrderImageRemoval | OrderGreeting | OrderMemory | OrderPlan
-    | OrderLeave
+    | OrderLeave | OrderBackup | OrderBackupRemoval | OrderBackupVerify
 )  # fmt: skip
 
 
@@ -224,6 +272,27 @@ class Screenshot(Value):
 
 
 Ask = AskExec | AskConsole | AskInfo | AskIo | AskScreenshot | AskTranslate | AskMemory | AskSchedule
+
+
+class CopyNow(msgspec.Struct, frozen=True, array_like=True):
+    """A copy that goes on: a backup being taken, or a recovered disk coming home. what: `backup` or `home`; name: the backup's, or
+    the disk's. mibps: lately."""
+
+    vm: str
+    what: str
+    name: str
+    done_mib: int
+    all_mib: int
+    mibps: float = 0.0
+
+
+class CopiesBeat(msgspec.Struct, frozen=True, array_like=True):
+    """`tel.<node>.copies`, once a second while there are any, and once more when the last has ended: core NATS, never stored."""
+
+    node: str
+    boot_id: str
+    at_us: int
+    copies: tuple[CopyNow, ...] = ()
 
 
 class VmBeat(msgspec.Struct, frozen=True, array_like=True):
