@@ -185,7 +185,7 @@ class ReportBackupVerified(Fact):
 
 class BackupRequested(Event):
     """parent: what it is to stand on, where the guest's process still knows what was written since; empty: it is to be full.
-    plan: the schedule that wanted it; empty: somebody asked. generation: of the process that is to be read; 0: the VM is at rest."""
+    plan: the schedule that wanted it; empty: somebody asked. generation: of the process that is read; 0: the VM is at rest."""
 
     vm: VmId
     backup: str

@@ -100,8 +100,8 @@ class OrderImageRemoval(Message):
 
 class OrderBackup(Message):
     """Back up all disks of a VM at one instant into `<pool>/backups/<vm>/<backup>/`, whole or not at all. generation: of the
-    process that is read; 0: the VM is at rest. parent: what it may stand on, if the process (or the disks' own files) still knows what
-    was written since; parents: that one and all that it stands on, the newest first. definition: for the manifest."""
+    process that is read; 0: the VM is at rest. parent: what it may stand on, if the disks' own files still
+    know what was written since; parents: that one and all that it stands on, the newest first. definition: for the manifest."""
 
     vm: Name
     version: int
