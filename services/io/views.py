@@ -59,6 +59,8 @@ from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
 from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
+from services.io.backups import enriching as backups
+from services.io.backups.views import BackupViews
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
 from services.io.taken import TakenViews
@@ -112,6 +114,7 @@ class Views:
     networks: dict[str, Network] = field(default_factory=dict)
     pools: PoolViews = field(default_factory=PoolViews)
     snapshots: TakenViews = field(default_factory=TakenViews)
+    backups: BackupViews = field(default_factory=BackupViews)
     lying: dict[str, dict[str, str]] = field(default_factory=dict)
     """VM -> CD drive -> the ISO that was to come out of it, and has not been seen out"""
     left: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -202,7 +205,7 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots",)
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
@@ -324,7 +327,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             node = views.node_with({image.pool: ""}, now_us) if image else ""
             return replace(command, used_by=views.used_by(command.image), node=node)
         case _:
-            return command
+            return backups.enrich(command, views, now_us)
 
 
 def _template(name: str, views: Views, now_us: int) -> TemplateKnown:
