@@ -65,14 +65,15 @@ class Pool:
         self.delta[order.backup] = content[len(self.holds(parent)) :] if parent else content
         return parent
 
-    def remove(self, order: OrderBackupRemoval) -> None:
+    def remove(self, order: OrderBackupRemoval, known: set[str]) -> None:
+        """What is left of one that came to nothing may lose what it stood on."""
         for heir in order.heirs:
             if self.below[heir] == order.backup:  # else that was done before it was cut short
                 self.delta[heir] = (*self.delta[order.backup], *self.delta[heir])
                 if order.backup in self.rotten:
                     self.rotten.add(heir)
                 self.below[heir] = order.below
-        above = [id for id, below in self.below.items() if below == order.backup]
+        above = [id for id, below in self.below.items() if below == order.backup and id in known]
         assert not above, f"{above} stand on {order.backup}, which is removed"
         self.below.pop(order.backup, None)
         self.delta.pop(order.backup, None)
@@ -183,12 +184,12 @@ class Story:
                 kind = BackupKind.INCREMENTAL if parent else BackupKind.FULL
                 disks = tuple(f for f in files(order.backup, self.count) if f.disk in {d.name for d in order.disks})
                 return Taken(done=BackupDone(kind=kind, parent=parent, disks=disks, at_us=self.count), **words)
-            case OrderBackupRemoval() if fails:
+            case OrderBackupRemoval() if fails and order.backup in self.pool.delta:
                 return Removed(sentence="read-only", **words)
             case OrderBackupRemoval():
-                known = {one.id for one in self.state.backups if one.damaged}
-                assert not (order.heirs and known & {order.backup, *order.heirs}), "what is damaged is given a new digest"
-                self.pool.remove(order)
+                bad = {one.id for one in self.state.backups if one.damaged}
+                assert not (order.heirs and bad & {order.backup, *order.heirs}), "what is damaged is given a new digest"
+                self.pool.remove(order, {one.id for one in self.state.backups})
                 heirs = {heir: tuple(replace(f, bytes=f.bytes + 1) for f in had) for heir, had in order.heirs.items()}
                 return Removed(heirs=heirs, **words)
             case OrderBackupVerify():
