@@ -31,10 +31,10 @@ from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
-    return [*_devices(event), *backups_react(event, views)]
+    return [*_react(event, views), *backups_react(event, views)]
 
 
-def _devices(event: Any) -> Sequence[Command]:
+def _react(event: Any, views: Any) -> Sequence[Command]:
     match event:
         case VmStartRequested(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
