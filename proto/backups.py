@@ -91,7 +91,8 @@ class BackupDone(Value):
 
 class BackupKnown(Value):
     """By io's own view, of the VM that is to be backed up; ignored from outside. definition: None: there is no such VM. disks: as
-    they are granted, or were last; generation: of its process, 0: none runs. reached: the VM's node has the pool; room: it."""
+    they are granted, or were last; generation: of its process, 0: none runs. reached: the VM's node has the pool; room: it. Where
+    it has not: has: the pools that it has; nodes: those that have the pool."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     definition: Definition | None = None
@@ -100,6 +101,8 @@ class BackupKnown(Value):
     disks: tuple[Disk, ...] = ()
     reached: bool = False
     room: PoolRoom | None = None
+    has: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 class TakeBackup(Command):
@@ -117,10 +120,21 @@ class TakeBackup(Command):
 
 
 class CancelBackup(Command):
-    """What is being taken is given up; what there is of it is removed."""
+    """What is being taken is given up; what there is of it is removed. Of one that is being verified, that is given up."""
 
     vm: Name
     backup: BackupName
+
+
+class EndBackup(Command):
+    """io to itself: the process that the backup is taken of has ended, or the node that works on it is lost, and never says so.
+    removed: the node is of the cluster no more. node: another that reaches the pool; filled in by io's own view."""
+
+    vm: Name
+    backup: BackupName
+    sentence: str
+    removed: bool = False
+    node: str = ""
 
 
 class ReportBackup(Fact):
@@ -215,9 +229,12 @@ class BackupTaken(Event):
 
 
 class BackupFailed(Event):
+    """left: what there is of it is still to be removed by its node."""
+
     vm: VmId
     backup: str
     sentence: str
+    left: bool = False
 
 
 class BackupDeleteRequested(Event):
@@ -269,6 +286,7 @@ class BackupDamaged(Event):
 BackupsCommand = (
     TakeBackup
     | CancelBackup
+    | EndBackup
     | ReportBackup
     | DeleteBackup
     | ReportBackupRemoved

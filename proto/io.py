@@ -23,6 +23,7 @@ from proto.backups import BackupVerifyRequested as BackupVerifyRequested
 from proto.backups import CancelBackup as CancelBackup
 from proto.backups import Definition as Definition
 from proto.backups import DeleteBackup as DeleteBackup
+from proto.backups import EndBackup as EndBackup
 from proto.backups import ReportBackup as ReportBackup
 from proto.backups import ReportBackupRemoved as ReportBackupRemoved
 from proto.backups import ReportBackupVerified as ReportBackupVerified

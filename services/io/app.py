@@ -2,10 +2,13 @@
 
 from libs.common.host.service import Service
 from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
-from proto.growth import VmHardwareSeen, VmReshaped
+from proto.growth import VmHardwareSeen, VmReshaped, VmResized
 from proto.guard import GuardSet
+from proto.lease import NodeLost
 from proto.migration import VmMigrated
+from proto.plan import VmAllotted
 from services.io import react, views
+from services.io.backups.model import BACKUPS
 from services.io.images import IMAGE
 from services.io.model import DEVICES
 from services.io.networks import NETWORK
@@ -14,9 +17,10 @@ from services.io.pools import POOL
 
 SERVICE = Service(
     "io",
-    deciders=(DEVICES, IMAGE, NETWORK, POOL),
+    deciders=(DEVICES, IMAGE, NETWORK, POOL, BACKUPS),
     follows=(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
+        *(VmResized, VmAllotted, NodeLost),
         *PHASES,
     ),
     react=react.react,

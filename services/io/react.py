@@ -23,11 +23,18 @@ from proto.io import GrantDevices, NoteHardware, RemoveDevices, ReturnDevices, R
 from proto.machine import Disk
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from services.io.backups.orders import orders as backups_orders
+from services.io.backups.reacting import react as backups_react
+from services.io.backups.states import Backups
 from services.io.images import Deleting, Importing
 from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
+    return [*_react(event, views), *backups_react(event, views)]
+
+
+def _react(event: Any, views: Any) -> Sequence[Command]:
     match event:
         case VmStartRequested(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
@@ -71,6 +78,8 @@ def orders(stream: str, state: Any, version: int) -> Order | Sequence[Order] | N
         case Deleting():
             image = stream.removeprefix("image-")
             return Order(state.node, OrderImageRemoval(image=image, version=version, pool=state.pool))
+        case Backups():
+            return backups_orders(stream.removeprefix("backups-"), state, version)
         case _:
             return None
 

@@ -18,7 +18,7 @@ from proto.node import OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io.images import IMAGE
 from services.io.model import DEVICES
 from services.io.react import orders, react
-from services.io.views import enrich
+from services.io.views import Views, enrich
 from tests.model.compute_story import REQUESTED
 from tests.model.io_story import (
     BOOT,
@@ -42,7 +42,7 @@ from tests.model.io_story import (
 
 def test_what_others_say_becomes_wishes_of_our_own() -> None:
     def wishes(event: object) -> list[object]:
-        return list(react(event, HERE, None))
+        return list(react(event, HERE, Views()))
 
     (grant,) = wishes(REQUESTED)
     assert grant == GrantDevices(vm="a", node=N1, generation=1, disks=REQUESTED.disks, nics=REQUESTED.nics)

@@ -1,0 +1,96 @@
+"""What a command about backups is told by io's own view: what the VM is, who reaches what. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from proto.backups import BackupKnown, Definition, DeleteBackup, EndBackup, TakeBackup, VerifyBackup
+from proto.devices import VmPhase
+from proto.machine import Disk, DiskWish, Nic, NicWish
+from proto.recovery import RecoverKnown, RecoverVm
+from services.io.backups.views import Saved
+from services.io.reach import chosen, reaching
+
+if TYPE_CHECKING:
+    from services.io.views import Views
+
+
+def enrich(command: Any, views: Views, now_us: int) -> Any:
+    """Overwrites what only io's own views may say, whoever sent the command."""
+    match command:
+        case TakeBackup():
+            return replace(command, known=_known(command, views, now_us))
+        case DeleteBackup():
+            saved = _saved(command, views)
+            node = _worker(command.vm, saved, views, now_us)
+            room = views.pools.room(node, saved.pool, now_us) if saved is not None and node else None
+            return replace(command, node=node, room=room)
+        case VerifyBackup():
+            return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us))
+        case EndBackup():
+            doing = views.backups.doing.get(command.vm)
+            lost = doing.node if doing is not None else ""
+            return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us, lost))
+        case RecoverVm():
+            vm = views.vms.get(command.target)
+            of = views.backups.saved.get(command.vm, {})
+            asked = {id: one for id, one in of.items() if command.backup in ("", id)}
+            images = {one.boot_image for one in asked.values() if one.boot_image in views.images}
+            known = RecoverKnown(
+                phase=vm.phase if vm is not None else VmPhase.UNKNOWN, images=tuple(sorted(images)),
+                nodes={id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())},
+            )  # fmt: skip
+            return replace(command, known=known)
+        case _:
+            return command
+
+
+def _known(command: TakeBackup, views: Views, now_us: int) -> BackupKnown:
+    vm, defined = views.vms.get(command.vm), views.backups.defined.get(command.vm)
+    if vm is None or defined is None:
+        return BackupKnown()
+    held = views.disks.get(command.vm)
+    disks, pool = held.disks if held is not None else (), command.pool
+    resting = vm.phase is VmPhase.STOPPED
+    known = BackupKnown(
+        phase=vm.phase, disks=disks, node=held.node if held is not None else "",
+        definition=present(defined, disks, held.nics) if held is not None else defined,
+        generation=0 if resting else views.backups.holders.get(command.vm, 0),
+    )  # fmt: skip
+    if resting:
+        wanted = {d.pool: d.pool_id for d in disks if not d.bus.is_cd}
+        able = reaching(views.nodes, {pool: ""} | wanted)
+        known = replace(known, node=chosen(able, views.nodes, now_us, known.node))
+    there = views.nodes.get(known.node)
+    if there is None or pool not in there.pools:
+        return replace(known, has=tuple(sorted(there.pools)) if there is not None else (), nodes=reaching(views.nodes, {pool: ""}))
+    room = views.pools.room(known.node, pool, now_us)
+    return replace(known, reached=True, room=replace(room, id=there.pool_ids.get(pool, room.id)))
+
+
+def present(defined: Definition, disks: Sequence[Disk], nics: Sequence[Nic]) -> Definition:
+    """With its devices as they are, as a definition would ask for them."""
+    wished = [
+        DiskWish(
+            size_mib=d.size_mib, image=d.image, format=d.format, pool=d.pool, bus=d.bus, limits=d.limits, first=d.first, seed=d.seed
+        )
+        for d in disks
+    ]
+    cards = [NicWish(network=n.network, model=n.model, queues=n.queues) for n in nics]
+    return replace(defined, disks=tuple(wished), nics=tuple(cards))
+
+
+def _saved(command: DeleteBackup | VerifyBackup | EndBackup, views: Views) -> Saved | None:
+    return views.backups.saved.get(command.vm, {}).get(command.backup)
+
+
+def _worker(vm: str, saved: Saved | None, views: Views, now_us: int, lost: str = "") -> str:
+    """A node that reaches a backup: the VM's, where it does; empty: none does."""
+    if saved is None:
+        return ""
+    held = views.disks.get(vm)
+    able = tuple(node for node in reaching(views.nodes, {saved.pool: saved.pool_id}) if node != lost)
+    return chosen(able, views.nodes, now_us, held.node if held else "")

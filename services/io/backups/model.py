@@ -1,0 +1,80 @@
+"""The backups of one VM (stream `backups-VM`), and what is recovered from them. Pure.
+
+                         seen whole
+            ┌── Taking ─────────────────▶ it is in the catalogue
+      take  │     │ cancel: removed by its node; it failed; its process ended, or its node is lost
+            │     ▼
+     idle ──┤   it is not there; what its node may have left is removed once that hears of it (Left)
+            │
+    delete  ├── Deleting ── seen removed ▶ it is not there, and what stood on it stands on what it stood on
+            │     │ could not be done, or its node was removed: all is as it was
+            │     │ its node is lost: the same, by another that reaches the pool
+            │
+    verify  └── Verifying ─ read again ──▶ sound, or damaged
+                  │ cancel
+
+One thing at a time is done with a VM's backups (`doing`); a wish meanwhile is refused as BUSY. Beside that a recovery holds a
+backup, and all that this stands on, from RecoveryRequested until RecoveryEnded: none of them is deleted meanwhile, and while one
+of them is being deleted nothing is recovered from it. Both are decided here, in one stream, so that there is no race between them.
+
+Whoever reports is the node that the log names, and speaks of the order that the log still wants: all else counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from libs.common.decider import Decider
+from proto.backups import (
+    BackupsCommand,
+    BackupsEvent,
+    CancelBackup,
+    DeleteBackup,
+    EndBackup,
+    ReportBackup,
+    ReportBackupRemoved,
+    ReportBackupVerified,
+    TakeBackup,
+    VerifyBackup,
+)
+from proto.recovery import EndRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
+from services.io.backups import recovering, removing, taking
+from services.io.backups.evolving import evolve
+from services.io.backups.states import Backups
+
+
+def decide(command: BackupsCommand | RecoveryCommand, state: Backups) -> Sequence[BackupsEvent | RecoveryEvent]:
+    match command:
+        case TakeBackup():
+            return taking.take(command, state)
+        case CancelBackup():
+            return taking.cancel(command, state)
+        case ReportBackup():
+            return taking.report(command, state)
+        case DeleteBackup():
+            return removing.delete(command, state)
+        case ReportBackupRemoved():
+            return removing.removed(command, state)
+        case VerifyBackup():
+            return removing.verify(command, state)
+        case ReportBackupVerified():
+            return removing.verified(command, state)
+        case EndBackup():
+            return removing.end(command, state)
+        case RecoverVm():
+            return recovering.recover(command, state)
+        case EndRecovery():
+            return recovering.end(command, state)
+
+
+BACKUPS: Decider[BackupsCommand | RecoveryCommand, Backups, BackupsEvent | RecoveryEvent] = Decider(
+    kind="backups",
+    commands=(*get_args(BackupsCommand), *get_args(RecoveryCommand)),
+    events=(*get_args(BackupsEvent), *get_args(RecoveryEvent)),
+    state=Backups,
+    key=lambda command: command.vm,
+    initial=Backups(),
+    decide=decide,
+    evolve=evolve,
+)
