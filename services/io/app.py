@@ -1,7 +1,15 @@
 """io as a service."""
 
 from libs.common.host.service import Service
-from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
+from proto.compute import (
+    NodeJoined,
+    NodeRemoved,
+    NodeReported,
+    VmDefined,
+    VmDeleted,
+    VmRecoveryPrepared,
+    VmRecoveryRefused,
+)
 from proto.growth import VmHardwareSeen, VmReshaped
 from proto.guard import GuardSet
 from proto.migration import VmMigrated
@@ -18,6 +26,7 @@ SERVICE = Service(
     follows=(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
         *PHASES,
+        *(VmRecoveryPrepared, VmRecoveryRefused),
     ),
     react=react.react,
     views=views.Views,
