@@ -30,12 +30,10 @@ def bootable(can: Capabilities) -> tuple[str, ...]:
     return (UEFI,) if Firmware.UEFI in can.firmware else ()
 
 
-def needed(
-    disks: Iterable[DiskWish | Disk], home: Iterable[tuple[str, str]] = (), also: Iterable[str] = ()
-) -> tuple[str, ...]:
-    """What is asked for, sorted. home: (pool, word) of disks that are there; also: what is asked for besides."""
+def needed(disks: Iterable[DiskWish | Disk], home: Iterable[tuple[str, str]] = ()) -> tuple[str, ...]:
+    """What is asked for, sorted. home: (pool, word) of disks that are there."""
     names = {disk.pool for disk in disks}
-    return tuple(sorted(names.union((f"{pool}@{id}" for pool, id in home if pool in names and id), also)))
+    return tuple(sorted(names.union(f"{pool}@{id}" for pool, id in home if pool in names and id)))
 
 
 def shared_with(disks: Iterable[DiskWish], there: Sequence[str]) -> tuple[str, ...]:
