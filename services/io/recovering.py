@@ -102,8 +102,6 @@ def _why_not(command: RecoverDisks, devices: Devices) -> str:
         return f"disks of an earlier {vm} are still being removed by {devices.node}"
     if isinstance(devices, Granted):
         return f"{vm} runs on {devices.node}, or is being started there"
-    if phase is VmPhase.UNKNOWN:
-        return f"{vm} was deleted meanwhile"
     return "" if phase is VmPhase.STOPPED else f"{vm} is {phase}"
 
 
@@ -165,11 +163,15 @@ def mergeable(disks: Iterable[Disk]) -> bool:
 
 def _home(state: Granted | Revoked, now: Recovering) -> Sequence[DevicesEvent]:
     files = tuple(layer.file for disk in state.disks for layer in disk.layers if layer.origin is not None)
-    disks = tuple(replace(disk, layers=own_layers(disk), vars_of="") if standing(disk) else disk for disk in state.disks)
+    disks = tuple(_alone(disk) if standing(disk) else disk for disk in state.disks)
     generation = state.holder if isinstance(state, Granted) else 0
     leaving = tuple(one.slot for one in state.leaving) if isinstance(state, Granted) else ()
     changed = _changed(state.vm, state.node, generation, disks, state.nics, ChangeKind.HOME, now.recovery, leaving)
     return [changed, DisksHome(vm=state.vm, source=now.source, recovery=now.recovery, files=files)]
+
+
+def _alone(disk: Disk) -> Disk:
+    return replace(disk, layers=tuple(one for one in own_layers(disk) if not one.leaving), vars_of="")
 
 
 def _changed(

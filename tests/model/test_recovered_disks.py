@@ -29,6 +29,7 @@ from proto.io import (
     ResizeDisk,
     SetNic,
     SnapshotDeleted,
+    SnapshotFound,
 )
 from proto.machine import DiskBus, DiskFormat, DiskLimits, DiskWish, Firmware, Layer, Seed
 from proto.node import OrderDisksMerge, OrderDisksRemoval
@@ -283,9 +284,14 @@ def test_one_found_running_on_what_it_had_keeps_that() -> None:
 
 
 def test_layers_of_a_backup_are_no_snapshots() -> None:
-    odd = tuple(replace(d, file=d.file.replace(".r", ".s"), layers=(Layer(file="f", format=DiskFormat.QCOW2), *d.layers))
-                for d in made(recovered(*STOPPED)).disks)  # fmt: skip
+    own = Layer(file="f", format=DiskFormat.QCOW2, leaving=True)
+    odd = tuple(
+        replace(d, file=d.file.replace(".r", ".s"), layers=(own, *d.layers)) for d in made(recovered(*STOPPED)).disks
+    )
     found = replace(REGRANT, running=True, has_disks=odd, has_nics=NICS, generation=7)
-    events = after(*STOPPED, command=found)
-    held = [each.file for e in events for each in getattr(e, "disks", ()) if hasattr(each, "over")]
-    assert set(held) == {"f"}
+    begun = (*STOPPED, *after(*STOPPED, command=found))
+    assert [held.file for e in begun if isinstance(e, SnapshotFound) for held in e.disks] == ["f", "f"]
+    over = (*begun, *after(*begun, command=sees(DEVICES.fold(begun), generation=7)))
+    assert made(over).recovering is None and not any(d.layers for d in made(over).disks)
+    (order,) = ordered("devices-a", DEVICES.fold(over), 40)
+    assert isinstance(order.message, OrderDisksRemoval) and {d.file for d in order.message.disks} == {"f"}
