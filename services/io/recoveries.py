@@ -24,6 +24,8 @@ from proto.io import (
     RecoveryEnded,
     RecoveryRequested,
 )
+from proto.machine import Disk
+from proto.pools import PoolRoom
 
 
 @dataclass(slots=True)
@@ -84,6 +86,13 @@ def react(event: Any, views: Any) -> Sequence[Command]:
             return [_end(source, recovery, EndKind.GONE, said) for source, recovery in views.recoveries.standing.get(event.vm, ())]
         case _:
             return ()
+
+
+def rooms(command: RecoverDisks, has: Sequence[Disk], views: Any, now_us: int) -> tuple[PoolRoom, ...]:
+    """Of the pools in which its disks are to lie, each as some node that has it sees it."""
+    pools = {disk.pool for disk in (*command.definition.disks, *has) if not disk.bus.is_cd}
+    at = ((name, views.node_with({name: ""}, now_us, command.node)) for name in sorted({command.pool} if command.pool else pools))
+    return tuple(views.pools.room(node, name, now_us) for name, node in at if node)
 
 
 def _disks(event: VmRecoveryPrepared, views: RecoveryViews) -> Sequence[Command]:

@@ -36,6 +36,7 @@ from proto.io import (
     SnapshotDeleted,
 )
 from proto.machine import Disk, Nic
+from proto.pools import PoolKind
 from proto.snapshots import DeleteSnapshot, ReportDisksMerged, RevertSnapshot, TakeSnapshot
 from services.io import layers, snapshots
 from services.io.layers import own_layers
@@ -85,6 +86,7 @@ def _recover(command: RecoverDisks, devices: NoDevices | Revoked) -> Sequence[De
         dropped = [one for one in devices.snapshots if one.name not in kept]
     else:
         disks, nics = anew(command, devices.first, token)
+    _check_pools(command, disks)
     if command.isolated:
         nics = tuple(replace(nic, link=False) for nic in nics)
     return [
@@ -94,6 +96,15 @@ def _recover(command: RecoverDisks, devices: NoDevices | Revoked) -> Sequence[De
             vm=vm, source=VmId(command.source), recovery=command.recovery, node=command.node, start=command.start, former=former
         ),
     ]  # fmt: skip
+
+
+def _check_pools(command: RecoverDisks, disks: Iterable[Disk]) -> None:
+    """Raises Refused."""
+    new = {disk.pool for disk in disks if disk.layers and not disk.made}
+    for room in command.known.rooms:
+        if room.name in new and room.kind in (PoolKind.NBD, PoolKind.RBD):
+            said = f"pool {room.name} is {room.kind}: files on top of a backup are only in pools that are folders"
+            raise Refused(Refusal.BAD_DEVICE, said, "recover it into a folder (--pool)")
 
 
 def _why_not(command: RecoverDisks, devices: Devices) -> str:

@@ -60,6 +60,7 @@ from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
 from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
+from services.io import recoveries
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
 from services.io.recoveries import RecoveryViews
@@ -303,9 +304,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             | AttachNic() | DetachNic() | SetNic()
         ):  # fmt: skip
             return replace(command, known=_known(command, views, now_us))
-        case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot():
-            return replace(command, known=_known(command, views, now_us))
-        case RecoverDisks():
+        case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot() | RecoverDisks():
             return replace(command, known=_known(command, views, now_us))
         case CreateNetwork():
             wish = Network(name=command.network, bridge=command.bridge, vlan=command.vlan)
@@ -377,6 +376,8 @@ def _rooms(
         pool = command.disk.pool
     elif isinstance(command, ResizeDisk):
         pool = next((d.pool for d in held.disks if d.name == command.name), "") if held else ""
+    elif isinstance(command, RecoverDisks):
+        return recoveries.rooms(command, held.disks if held else (), views, now_us)
     elif isinstance(command, TakeSnapshot) and held and held.node:
         return views.pools.rooms(held.node, [disk.pool for disk in held.disks], now_us)
     else:

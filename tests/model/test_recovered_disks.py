@@ -33,6 +33,7 @@ from proto.io import (
 )
 from proto.machine import DiskBus, DiskFormat, DiskLimits, DiskWish, Firmware, Layer, Seed
 from proto.node import OrderDisksMerge, OrderDisksRemoval
+from proto.pools import PoolKind, PoolRoom
 from proto.snapshots import DeleteSnapshot, ReportDisksMerged, RevertSnapshot, TakeSnapshot
 from services.io.devices import mac_of, serial_of
 from services.io.model import DEVICES
@@ -120,6 +121,14 @@ def test_where_it_cannot_be_the_log_says_so(given: Any, command: Any) -> None:
     (event,) = after(*given, command=command)
     assert isinstance(event, DisksNotRecovered) and event.sentence and event.recovery == "r1-9"
     assert DEVICES.evolve(DEVICES.fold(given), event) == replace(DEVICES.fold(given), version=len(given) + 1)
+
+
+def test_files_on_a_backup_need_a_folder() -> None:
+    rooms = (PoolRoom(name="default", kind=PoolKind.RBD), PoolRoom(name="fast", kind=PoolKind.SHARED))
+    known = replace(RESTS, rooms=rooms)
+    (event,) = after(*STOPPED, command=replace(IN_PLACE, known=known))
+    assert isinstance(event, DisksNotRecovered) and "rbd" in event.sentence
+    assert isinstance(after(*STOPPED, command=replace(IN_PLACE, known=known, pool="fast"))[-1], DisksRecovered)
 
 
 def test_its_snapshots_are_gone_with_what_it_had() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from libs.common.messages import Event, NodeId
+from libs.common.messages import Event, NodeId, encode
 from proto.compute import (
     NodeJoined,
     NodeReported,
@@ -40,13 +40,14 @@ from proto.machine import DiskWish
 from proto.memory import CapacitySet
 from proto.migration import MigrateVm
 from proto.placement import Filter, removed_by
+from proto.pools import PoolKind, PoolNow, PoolsBeat
 from services.compute import react as compute_react
 from services.compute.choosing import choose
 from services.compute.enriching import enrich as compute_enrich
 from services.compute.model import VM
 from services.compute.views import Views as ComputeViews
 from services.io.react import react
-from services.io.views import enrich
+from services.io.views import enrich, hear
 from tests.model import test_reach
 from tests.model.compute_story import DEFINED, HISTORIES, LAUNCHED, N1, NICS, RUNNING, choice, vm
 from tests.model.io_story import HERE, IMPORTED, A, images, seen
@@ -136,6 +137,11 @@ def test_it_is_known_whether_the_vm_is_there() -> None:
     told = enrich(ANEW, seen(replace(DEFINED, vm=X)), 0)
     assert told.known.phase is VmPhase.STOPPED
     assert enrich(ANEW, seen(), 0).known == Known()
+    views = seen(replace(DEFINED, vm=X))
+    rbd = PoolsBeat("n2", "b", 1, (PoolNow(name="default", id="w", size_mib=10, free_mib=5, kind=PoolKind.RBD),))
+    hear("tel.n2.pools", encode(rbd), 0, views)
+    (room,) = enrich(replace(ANEW, node="n2"), views, 0).known.rooms
+    assert (room.name, room.kind) == ("default", PoolKind.RBD)
 
 
 def test_every_end_lets_the_backup_go() -> None:
