@@ -90,7 +90,7 @@ def react(event: Any, views: Any) -> Sequence[Command]:
 
 def rooms(command: RecoverDisks, has: Sequence[Disk], views: Any, now_us: int) -> tuple[PoolRoom, ...]:
     """Of the pools in which its disks are to lie, each as some node that has it sees it."""
-    pools = {disk.pool for disk in (*command.definition.disks, *has) if not disk.bus.is_cd}
+    pools = {disk.pool for disk in has if not disk.bus.is_cd} | {w.pool for w in command.definition.disks if not w.bus.is_cd}
     at = ((name, views.node_with({name: ""}, now_us, command.node)) for name in sorted({command.pool} if command.pool else pools))
     return tuple(views.pools.room(node, name, now_us) for name, node in at if node)
 
