@@ -11,7 +11,7 @@ from services.gateway.backup_alerts import said
 from services.gateway.copies import BACKUP, progress
 from services.gateway.scopes import CLUSTER
 from services.gateway.tasks import Task
-from tests.model.backup_story import A, N1, S, Log, chain, prepare, protected, recovery, requested, saved, stopped, taken
+from tests.model.protected_story import A, N1, S, Log, chain, prepare, protected, recovery, requested, saved, stopped, taken
 
 
 def everyone(project: str) -> bool:
