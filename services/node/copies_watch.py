@@ -1,5 +1,5 @@
-"""The copies of a node, told by `tel.<node>.copies` once a second while there are any, and once more when there are none (also by an
-agent that begins, for whoever heard the one before it)."""
+"""The copies of a node, told by `tel.<node>.copies` once a second while there are any, and once more when there are none (also by
+an agent that begins, for whoever heard the one before it)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,15 @@ import msgspec
 
 from proto.backups import SavedDisk
 from proto.machine import BACKUP_NAME, FILE_NAME, fault_of
-from proto.node import Order, OrderBackup, OrderBackupRemoval, OrderBackupVerify, OrderDisksMerge, OrderDisksRemoval, OrderVm
+from proto.node import (
+    Order,
+    OrderBackup,
+    OrderBackupRemoval,
+    OrderBackupVerify,
+    OrderDisksMerge,
+    OrderDisksRemoval,
+    OrderVm,
+)
 
 _decode = msgspec.msgpack.Decoder(Order).decode
 

@@ -91,6 +91,7 @@ class AgentRunner:
         self.vitals = VitalsWatch(node, boot_id, driver, bus, clock, lambda: self.agent.vms, pictures)
         self.copies = CopiesWatch(node, boot_id, driver, bus, clock)
         self._working: dict[str, asyncio.Task[None]] = {}
+        self._given_up: set[str] = set()
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
         self.planning = Planning(
             node, driver, bus, clock, lambda effect: self._do((effect,)), self._tasks.start, self._machines
@@ -274,6 +275,7 @@ class AgentRunner:
                 case Work():
                     self._working[effect.key] = self._tasks.start(self._work(effect))
                 case GiveUp(key):
+                    self._given_up.add(key)
                     self._working[key].cancel()
 
     async def _persist(self, kept: Kept) -> None:
@@ -312,10 +314,12 @@ class AgentRunner:
         fact = None
         try:
             fact = await fact_of(self._driver, self.node, work.chore)
-        finally:
-            if self._working.get(work.key) is asyncio.current_task():
-                del self._working[work.key]
-            self._do(self.chores.on_done(work.key, work.chore.version, fact, self._now()))
+        except asyncio.CancelledError:
+            if work.key not in self._given_up:
+                raise
+            log.info("%s of version %d is given up", work.key, work.chore.version)
+        self._given_up.discard(work.key)
+        self._do(self.chores.on_done(work.key, work.chore.version, fact, self._now()))
 
     async def _send(self, effect: SendFact) -> None:
         fact = effect.fact
