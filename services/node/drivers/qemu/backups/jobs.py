@@ -55,7 +55,7 @@ class Jobs:
 
     def forget(self) -> None:
         """Nothing of them is left in the process."""
-        self._ends = {}
+        self._ends, self._left = {}, {}
         self.forgotten.set()
 
     def hear(self, event: QmpEvent) -> bool:

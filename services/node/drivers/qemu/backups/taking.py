@@ -181,19 +181,24 @@ class Taking:
 
     async def run(self) -> None:
         """Until all is copied. Raises NotBackedUp, DriverError."""
-        while going := self.jobs.unended():
+        among = len(self.sources)
+        while self.jobs.unended():
+            among = await self._paced(among)
             await self.jobs.turned()
-            for said in self.jobs.ended().values():
-                if said:
-                    raise NotBackedUp(self._why(said))
-            left = self.jobs.unended()
-            for job in left if self.order.rate_mibps and len(left) < len(going) else ():
-                with suppress(DriverError):  # it may have ended by now
-                    await self.blocks.do("block-job-set-speed", {"device": job, "speed": self._share(len(left))})
+            if said := next(filter(None, self.jobs.ended().values()), ""):
+                raise NotBackedUp(self._why(said))
         if said := next(filter(None, self.jobs.ended().values()), ""):
             raise NotBackedUp(self._why(said))
         copied, _ = await self.jobs.progress(self.blocks)
         self.done = msgspec.structs.replace(self.done, copied_mib=-(-copied // MIB))
+
+    async def _paced(self, among: int) -> int:
+        """Those that go on share the rate; how many do."""
+        left = self.jobs.unended()
+        for job in left if self.order.rate_mibps and len(left) < among else ():
+            with suppress(DriverError):  # it may have ended by now
+                await self.blocks.do("block-job-set-speed", {"device": job, "speed": self._share(len(left))})
+        return len(left)
 
     def _why(self, said: str) -> str:
         if self.jobs.reason:
