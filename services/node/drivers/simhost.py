@@ -33,6 +33,7 @@ from services.node.drivers import (
     Move,
     NoSuchVm,
     VmCpu,
+    simbackups,
     simfit,
     simnet,
     simpulse,
@@ -354,6 +355,7 @@ class SimHost:
         if vm.address:
             moves.gone(self, vm)
         self.pool.close(Holder(self.node, name, vm.spec.generation))
+        simbackups.forget(self.pool, vm.spec.disks, crashed=cause in (GoneCause.CRASHED, GoneCause.UNKNOWN))
         return MachineChanged(name, vm.spec.generation, "gone", cause, sentence)
 
 

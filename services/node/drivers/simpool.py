@@ -19,6 +19,7 @@ from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.pools import FILES_MAX
 from proto.space import FileNow, PoolNow
 from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move
+from services.node.drivers.simbackups import SimBackup
 from services.node.drivers.simmeet import Meeting
 
 
@@ -83,6 +84,12 @@ class SimPool:
     """names of its pools that do not answer: nothing starts from there"""
     full: set[str] = field(default_factory=set)
     """names of its pools in which there is no room, whatever is free"""
+    backups: dict[str, SimBackup] = field(default_factory=dict)
+    """POOL/VM/BACKUP → what is in it"""
+    rotten: set[str] = field(default_factory=set)
+    """those of which a byte is not what it was"""
+    since: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(disk, pool) → the backup there since which it is known what was written to that disk"""
     size_mib: int = 1024 * 1024
     free_mib: int = 1024 * 1024
     """as somebody says by hand: nothing that guests do takes any"""
