@@ -110,7 +110,7 @@ class Cluster(Embedded):
         inside = time.perf_counter()
         return (self.at("vm_started", f"vm-{vm}") - offset - begun) * 1000, (inside - begun) * 1000
 
-    def home(self, vm: str) -> None:
+    def came_home(self, vm: str) -> None:
         end = time.monotonic() + DONE_S_MAX
         while time.monotonic() < end:
             mine = [one["recovery"] for one in self.call("GET", "/v1/recoveries")["items"] if one["recovery"]["target"] == vm]
@@ -179,7 +179,7 @@ def sizes(wanted: Options, cluster: Cluster) -> dict[str, Any]:
             first, inside = cluster.recover(vm)
             firsts.append(first)
             insides.append(inside)
-            cluster.home(vm)
+            cluster.came_home(vm)
         figures[f"first_ms_{gib}g"] = round(statistics.median(firsts))
         more.append(statistics.median(insides) - statistics.median(starts))
         wanted.say(f"{gib} GiB: {firsts} ms to the first instruction, {insides} to user space; starts {starts}")
@@ -206,7 +206,7 @@ def copies(wanted: Options, cluster: Cluster, mib: int) -> dict[str, Any]:
         cluster.gone(FULL)
         first, _inside = cluster.recover(FULL)
         firsts.append(first)
-        cluster.home(FULL)
+        cluster.came_home(FULL)
         ours.append(cluster.at("disks_home", f"devices-{FULL}") - cluster.at("vm_started", f"vm-{FULL}"))
     wanted.say(f"{mib} MiB: home {ours} s, convert {theirs} s, first {firsts} ms, a start {booted:.0f} ms")
     convert = statistics.median(theirs)
