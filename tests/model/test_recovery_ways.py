@@ -128,9 +128,9 @@ def test_io_puts_it_on_what_was_asked_for() -> None:
     assert command == RecoverDisks(
         vm="x", source="a", recovery="r1-9", disks=ASKED.disks, definition=DEFINITION, node="n2", pool="fast", isolated=True
     )
-    assert react(replace(PREPARED, recovery="r1-8"), HERE, views) == ()
+    assert not react(replace(PREPARED, recovery="r1-8"), HERE, views)
     views.apply(HERE, ENDED)
-    assert react(PREPARED, HERE, views) == () and not views.recoveries.asked
+    assert not react(PREPARED, HERE, views) and not views.recoveries.asked
 
 
 def test_it_is_known_whether_the_vm_is_there() -> None:
