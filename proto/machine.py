@@ -156,12 +156,14 @@ LAYERS_MAX = 16
 
 
 class Origin(Value):
-    """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id."""
+    """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id. bytes: how many the file
+    has (SavedDisk.bytes); 0: not known."""
 
     vm: str
     backup: str
     pool: str
     pool_id: str = ""
+    bytes: int = 0
 
 
 class Layer(Value):
@@ -196,7 +198,7 @@ class Disk(Value):
     variables: of the first disk of a VM that has that firmware. A CD drive has no file and no size of its own; force: what is in
     it comes out even where the guest holds the drive locked. first: started from before all others. seed: an ISO is made
     of it, `file`, which lies in the drive. layers: what `file` stands on, the newest first; the image, if any, is beneath the
-    last."""
+    last. vars_of: of a recovered disk, the file in the folder of its first layer (RecoveredDisk.vars) as which its variables begin."""
 
     name: str
     pool: str
@@ -215,6 +217,7 @@ class Disk(Value):
     first: bool = False
     seed: Seed | None = None
     layers: tuple[Layer, ...] = ()
+    vars_of: str = ""
 
 
 class Nic(Value):
@@ -394,6 +397,8 @@ def _disk_words(disk: Disk) -> Iterator[_Word]:
         yield "seed", FILE_NAME, disk.seed.file
     if disk.vars:
         yield "file of variables", FILE_NAME, disk.vars
+    if disk.vars_of:
+        yield "file of variables", FILE_NAME, disk.vars_of
     for layer in disk.layers:
         yield "disk file", FILE_NAME, layer.file
         if (origin := layer.origin) is not None:

@@ -105,9 +105,9 @@ def id_of(pool: Path) -> str:
 
 
 def remove(pool: Path, vm: str, disks: tuple[Disk, ...]) -> None:
-    """With all their layers. Raises Locked when one is open, or another file stands on it, and then removes none. The lease record
+    """With all their layers but those in backups. Raises Locked when one is open, or another file stands on it, and then removes none. The lease record
     stays: a generation is never lowered."""
-    files = {file for d in disks for file in (d.file, d.vars, *(layer.file for layer in d.layers)) if file}
+    files = {file for d in disks for file in (d.file, d.vars, *(one.file for one in d.layers if one.origin is None)) if file}
     if above := layers.stood_on(pool, vm, files):
         raise Locked(f"{above} stands on a file of {vm} that is to be removed")
     paths = [pool / "disks" / file for file in sorted(files)]

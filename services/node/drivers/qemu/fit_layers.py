@@ -18,8 +18,8 @@ import msgspec
 from proto.hardware import Consistency, Misfit, Took
 from proto.machine import Disk, Freeze, MachineSpec
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import devices, disks, launch, layers, making
-from services.node.drivers.qemu.chains import Chain, chains, left
+from services.node.drivers.qemu import devices, disks, launch, layers, making, origins
+from services.node.drivers.qemu.chains import Chain, chains, closed, left
 from services.node.drivers.qemu.devices import LAYERS, Backing, over_id
 from services.node.drivers.qemu.fitting import misfits
 from services.node.drivers.qemu.freezer import NotFrozen
@@ -161,6 +161,8 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
             return
         chain = (await chains(vm))[disk.slot]
     await _idle_away(vm, disk.slot, chain)
+    if origins.any_of((disk,)):
+        await closed(vm, disk.slot)
     await _sealed(host, vm.record.vm, disk, chain)
 
 
@@ -186,7 +188,8 @@ def _named(host: Host, disk: Disk, chain: Chain, node: str) -> str:
 
 
 async def _sealed(host: Host, vm: str, disk: Disk, chain: Chain) -> None:
-    for file in chain.files[1:]:
+    own = {layer.file for layer in disk.layers if layer.origin is None}
+    for file in (file for file in chain.files[1:] if file in own):
         await asyncio.to_thread(layers.seal, host.pools[disk.pool] / LAYERS / file, uid_for(vm))
 
 

@@ -17,7 +17,7 @@ import msgspec
 from proto.machine import Disk, MachineSpec, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
-from services.node.drivers.qemu import argv, disks, firmware, layers, lease, making, seed
+from services.node.drivers.qemu import argv, disks, firmware, layers, lease, making, origins, seed
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.node_networks import NodeNetworks
@@ -82,6 +82,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 continue
             lease.take(pool, wanted)
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
+        if incoming and origins.any_of(spec.disks):
+            raise CannotStart(f"{spec.vm} still stands on a backup: it moves once its disks are its own")
         if incoming:
             open_files.push(lambda kind, *_: _drop(host, spec, coming) if kind else None)
         for disk in (disk for disk in spec.disks if not disk.bus.is_cd):
@@ -95,6 +97,9 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
         taps = _taps(host, spec, inherit, open_files)
+        beneath = {d.name: layers.beneath(host.pools, d, bases.get(d.image)) for d in spec.disks if d.layers}
+        handed = origins.hand(host.pools, beneath, spec.disks, open_files)
+        inherit += [one.fd for one in handed]
         named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
         boot_folder = _boot_folder(host, spec, named)
         folder = Folder(host.state, spec.vm)
@@ -107,13 +112,14 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 remotes=host.remotes,
                 direct=host.direct,
                 bases=bases,
-                layers={d.name: layers.beneath(host.pools[d.pool], d, bases.get(d.image)) for d in spec.disks if d.layers},
+                layers=beneath,
                 boot_folder=boot_folder,
                 monitor_fd=sockets[0],
                 agent_fd=sockets[1],
                 serial_fd=sockets[2],
                 guard_fd=sockets[3],
                 taps=taps,
+                handed=handed,
                 incoming=incoming,
                 firmware_code=str(uefi[0].code) if uefi else "",
                 firmware_vars=f"{named[uefi[1].pool]}/disks/{uefi[1].vars}" if uefi else "",
@@ -251,7 +257,7 @@ def _variables(host: Host, ovmf: Ovmf, disk: Disk, uid: int | None, *, incoming:
     if incoming and not comes:
         firmware.check(pool / "disks" / disk.vars, ovmf)
     else:
-        firmware.make(pool, disk, ovmf, uid, anew=comes)
+        firmware.make(pool, disk, ovmf, uid, anew=comes, like=origins.variables(host.pools, disk))
 
 
 def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:
