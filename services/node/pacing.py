@@ -24,9 +24,9 @@ CREEP = 2 * MIB
 """bytes a second while the guest's normal latency is learnt: what one write of the guest does not feel"""
 WORSE_MAX, WORSE_WELL = 1.9, 1.4
 """how much longer than normal writes may take before the rate is halved (twice is promised), and up to which it grows"""
-FLOOR = 0.25
-"""of the highest rate seen, below which the copy never goes: a fifth of what the storage can give is promised, and
-what one reader is given is less than that"""
+FLOOR = 0.35
+"""of the highest rate seen, below which the copy never goes: a fifth of what the storage gives to several readers is promised, and
+one reader sees some 0.6 of that"""
 STEP = 0.08
 """of the highest rate seen, by which it grows with each look that is well"""
 IDLE_OPS_S, IDLE_OPS = 8.0, 2

@@ -23,7 +23,7 @@ from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.networks import Bridge
-from proto.node import ExecResult, VmInfo
+from proto.node import CopyNow, ExecResult, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
 from services.node.drivers import (
@@ -50,6 +50,7 @@ from services.node.drivers.qemu import (
     io_count,
     look,
     merging,
+    origins,
     pulse,
     secrecy,
     templates,
@@ -64,6 +65,7 @@ from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
+from services.node.drivers.qemu.resting import Resting
 from services.node.drivers.qemu.stores import Store
 from services.node.drivers.qemu.stores.settings import Remote
 from services.node.drivers.vitals import VitalCount
@@ -129,6 +131,7 @@ class QemuDriver:
             remotes=dict(remotes or {}),
         )
         self._fleet = Fleet(host, self._changes.put)
+        self._resting = Resting()
         self._figures = PoolFigures(host.pools, host.remotes)
         self.memory = QemuMemory(self._fleet, memory_mib)
 
@@ -177,6 +180,10 @@ class QemuDriver:
     # --- verbs ----------------------------------------------------------------------------------------------------
 
     async def start(self, spec: MachineSpec) -> Machine:
+        with self._resting.way_for(spec.vm):
+            return await self._start(spec)
+
+    async def _start(self, spec: MachineSpec) -> Machine:
         async with self._fleet.lock(spec.vm):
             try:
                 return (await self._fleet.start(spec)).machine()
@@ -335,9 +342,17 @@ class QemuDriver:
     async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
         async with self._fleet.lock(vm):
             try:
-                await asyncio.to_thread(merging.merge, self._fleet.host, vm, disks)
+                recovered = tuple(disk for disk in disks if origins.any_of((disk,)))
+                if recovered:
+                    await self._resting.merge(self._fleet.host, vm, recovered)
+                own = tuple(disk for disk in disks if disk not in recovered)
+                await asyncio.to_thread(merging.merge, self._fleet.host, vm, own)
             except OSError as error:
                 raise DriverError(f"layers of {vm} cannot be merged: {error}") from error
+
+    def homecoming(self) -> tuple[CopyNow, ...]:
+        """Recovered disks whose data comes home, of VMs that run."""
+        return tuple(copy for running in self._fleet.vms.values() for copy in running.homing.copies())
 
     async def import_image(
         self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
