@@ -36,6 +36,7 @@ WORDS: dict[str, Any] = {
     "file": "web-1-0.qcow2",
     "serial": "web-1-0",
     "name": "disk0",
+    "backup": "b1-2",
     "key": "UAX5LCGDKH2PQK3RJ2FE5XQJ4D3ESMDAKYCFMGSHQIZ2TVSXLP6BXGMW",
     "machine": "pc-q35-7.2",
     "cpu_model": "qemu64",

@@ -9,8 +9,8 @@
     working   additive increase; halved when the guest's writes take too long; never below the floor
     idle      everything, by several readers at once
 
-One reader copies in turns: it reads, then writes. Guests hardly feel that (measured: 1.1 times the latency with no limit at all); several
-readers at once take all that the storage has, and are for guests that do nothing.
+One reader copies in turns: it reads, then writes. Guests hardly feel that (1.1 times the latency with no limit at all, where this
+was measured); several readers at once take all that the storage has, and are for guests that do nothing.
 """
 
 from __future__ import annotations

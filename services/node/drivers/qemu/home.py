@@ -21,8 +21,8 @@ WINDOW = 128 * MIB
 """of a disk, whose tables are asked for at once: at most 2048 clusters, which QEMU answers in about a millisecond"""
 PIECE = MIB
 FLYING_BYTES_MAX, FLYING_MAX = 4 * MIB, 16
-"""asked for and not there yet: with 4 pieces of 1 MiB all that the storage gives is reached (measured); more only makes a guest wait
-longer. QEMU takes 16 requests of one connection at a time"""
+"""asked for and not there yet: with 4 pieces of 1 MiB all that the storage gives is reached (measured); more only makes a guest
+wait longer. QEMU takes 16 requests of one connection at a time"""
 SOCKET = "home"
 
 

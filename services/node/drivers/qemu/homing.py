@@ -1,4 +1,4 @@
-"""Data of a VM's recovered disks comes home: QEMU's stream jobs are paced by what its guest feels, and helped while it feels nothing.
+"""Data of a VM's recovered disks comes home: QEMU's stream jobs are paced by what its guest feels, and helped while it is idle.
 
     stream job    reads what is beneath, from the first byte to the last, and keeps it; cuts the link at the end; outlives the agent
     readers       while the guest is idle: fetch what is ahead of the job, several pieces at once (home.py)
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -32,8 +31,6 @@ log = logging.getLogger(__name__)
 
 TICK_S, SOON_S = 0.5, 0.15
 """between looks; SOON_S: while everything is taken, for the guest's first request is to be seen soon, and at the beginning"""
-LATELY_S = 3.0
-"""over which a rate is told"""
 
 
 class Homing:
@@ -50,8 +47,6 @@ class Homing:
         self._guest: dict[str, int] = {}
         self._done = 0
         self._at = 0.0
-        self._looks: deque[tuple[float, int]] = deque()
-        """when, and how much had been done"""
 
     def see_to(self, disk: Disk, chain: Chain) -> None:
         """A job copies what this disk stands on: pace it until it has ended, and tell how far it is."""
@@ -71,11 +66,10 @@ class Homing:
 
     def copies(self) -> tuple[CopyNow, ...]:
         """What goes on now."""
-        vm, rate, left = self._vm.record.vm, self._rate() / MIB, sum(one.left_bytes for one in self._homes.values()) or 1
         return tuple(
-            CopyNow(vm, "home", one.disk.name, one.done_bytes // MIB, -(-one.all_bytes // MIB), round(rate * one.left_bytes / left, 1))
+            CopyNow(self._vm.record.vm, "home", one.disk.name, one.done_bytes // MIB, -(-one.all_bytes // MIB))
             for _, one in sorted(self._homes.items())
-        )  # fmt: skip
+        )
 
     def close(self) -> None:
         """Let go; the jobs go on as they are."""
@@ -88,9 +82,10 @@ class Homing:
     async def _run(self) -> None:
         self._pace = replace(self._vm.record.pace or Pace(), phase=Phase.FIRST, since_s=0.0, quiet_s=0.0, lately=())
         self._guest, self._at = {}, time.monotonic()
-        self._looks.clear()
         try:
-            while await self._look():
+            going = True
+            while going:
+                going = await self._look()
                 await asyncio.sleep(SOON_S if self._pace.phase in (Phase.FIRST, Phase.IDLE) else TICK_S)
         except (DriverError, OSError) as error:
             log.debug("%s: the copies of its disks are not looked at: %s", self._vm.record.vm, error)
@@ -133,9 +128,6 @@ class Homing:
         before, self._guest = self._guest, guest
         seconds, self._at = now - self._at, now
         copied, self._done = max(0, done - self._done), done
-        self._looks.append((now, done))
-        while self._looks[0][0] < now - LATELY_S:
-            self._looks.popleft()
         if not before:
             return None
         by = {word: max(0, guest[word] - before[word]) for word in guest}
@@ -151,20 +143,14 @@ class Homing:
         mine = [block["stats"] for block in blocks if device_of(block.get("qdev") or "").startswith("disk")]
         return {word: sum(int(stats[word]) for stats in mine) for word in words}
 
-    def _rate(self) -> float:
-        """Bytes a second, lately."""
-        if len(self._looks) < 2:
-            return 0.0
-        (first, had), (last, has) = self._looks[0], self._looks[-1]
-        return max(0.0, (has - had) / (last - first)) if last > first else 0.0
-
     def _read_ahead(self, going: list[Home]) -> None:
         """Readers are there exactly while everything may be taken."""
         if not self._pace.everything or not going:
             self._still()
-        elif self._readers is None or (self._readers.done() and not self._readers.cancelled() and not self._readers.exception()):
-            if any(one.counted and one.left_bytes for one in going):
-                self._readers = asyncio.create_task(self._read(going))
+            return
+        done = self._readers is not None and self._readers.done() and self._readers.exception() is None
+        if (self._readers is None or done) and any(one.counted and one.left_bytes for one in going):
+            self._readers = asyncio.create_task(self._read(going))
 
     async def _read(self, going: list[Home]) -> None:
         for one in going:

@@ -52,7 +52,7 @@ class Export:
         end = at + length
         while at < end:
             said = await self._ask(_BLOCK_STATUS, at, end - at)
-            extents = [pair for pair in struct.iter_unpack(">II", said[4:])]
+            extents = list(struct.iter_unpack(">II", said[4:]))
             if not extents:
                 raise NbdError("QEMU says of no byte where it lies")
             for size, depth in extents:

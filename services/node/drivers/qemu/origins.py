@@ -45,7 +45,7 @@ def hand(
 ) -> tuple[Handed, ...]:
     """Opens those that the disks stand on (found: what `layers.beneath` said, by the disk's name). Raises CannotStart."""
     return tuple(
-        Handed(_open(layers.path_of(pools, disk, base), base.origin, open_files), fdset(disk.slot, depth), base.file.rpartition("/")[2])
+        Handed(_open(path := layers.path_of(pools, disk, base), base.origin, open_files), fdset(disk.slot, depth), path.name)
         for disk in wanted
         for depth, base in enumerate(found.get(disk.name, ()))
         if base.origin is not None
