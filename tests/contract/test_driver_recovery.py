@@ -314,9 +314,21 @@ async def test_the_next_agent_sees_to_a_copy_that_goes_on(rig: Rig, driver: Driv
         await heir.open()
         assert merging(await fitted(heir, spec))
         await some_home(heir)
+    await heir.close()
+    heir = rig.driver()
+    await heir.open()
+    if isinstance(heir, QemuDriver):  # and one that comes when it has ended clears up
+        vm = running(heir)
+        await vm.do("block-job-set-speed", {"device": "merge1", "speed": 0})
+        async with asyncio.timeout(HOME_S_MAX):
+            while vm.merges.goes_on("merge1") and await vm.do("query-block-jobs"):
+                await asyncio.sleep(0.02)  # it is looked at as one that nobody waits for
+        assert len(await vm.do("query-block-exports")) == 1
     try:
         assert files(await home(heir, spec)) == ("web-1-data.r1.qcow2",)
         await holds(rig, heir)
+        if isinstance(heir, QemuDriver):
+            assert await running(heir).do("query-block-exports") == [] and await running(heir).do("query-fdsets") == []
         await heir.kill("web-1")
     finally:
         await heir.close()

@@ -1,5 +1,5 @@
-"""A part of SimPool and SimHost: disks that stand on backups, and what comes home of them. That takes SimParams.home_us of a running
-process; one that ends before leaves what was copied to the next."""
+"""A part of SimPool and SimHost: disks that stand on backups, and what comes home of them. That takes SimParams.home_us of a
+process that runs; one that ends before leaves what was copied to the next."""
 
 from __future__ import annotations
 

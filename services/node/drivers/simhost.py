@@ -34,8 +34,8 @@ from services.node.drivers import (
     NoSuchVm,
     VmCpu,
     simbackups,
-    simhome,
     simfit,
+    simhome,
     simnet,
     simpulse,
 )

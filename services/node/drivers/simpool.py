@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from msgspec.structs import replace
@@ -191,7 +192,7 @@ class SimPool:
         self.disks[key], self.beneath[key] = simhome.word(self, disk, disk.layers[0]), first
         if disk.layers[0].origin is not None:  # a backup's file names its parent
             below = [simhome.key(disk, layer) for layer in disk.layers]
-            self.beneath.update(zip(below, below[1:], strict=False))
+            self.beneath.update(pairwise(below))
 
     def chain(self, disk: Disk) -> tuple[str, ...]:
         """The files that it stands on, itself first."""
@@ -253,7 +254,8 @@ class SimPool:
 
     def remove(self, disks: tuple[Disk, ...]) -> None:
         """With their layers. Raises Locked when one is open, or is stood on, and then removes none."""
-        keys = {f"disk {disk.pool}/{file}" for disk in disks for file in (disk.file, *(one.file for one in disk.layers if one.origin is None))}
+        own = {simhome.key(disk, layer) for disk in disks for layer in disk.layers if layer.origin is None}
+        keys = own | {_key(disk) for disk in disks}
         for key in sorted(keys):
             if held := self.holders.get(key):
                 raise Locked(f"{key} is open: {held[0].vm} on {held[0].node}")

@@ -35,7 +35,6 @@ class Home:
         self.left: list[int] = []
         self.all_bytes = 0
         self._node, self._beneath = node, beneath
-        self._name = f"home{disk.slot}"
         self._export: Export | None = None
         self._offset = 0
         self._flying = (0, 0)
@@ -56,21 +55,23 @@ class Home:
 
     async def open(self, vm: RunningVm) -> None:
         """Raises DriverError, OSError."""
-        beneath = await _exported(vm, f"{self._name}-beneath", self._beneath)
+        own, below = _names(self.disk.slot)
+        beneath = await _exported(vm, below, self._beneath)
         try:
             # what its guest wrote over meanwhile is done, too: so all is counted where it comes from
             self.all_bytes = sum([await _still(beneath, at, 1) for at in range(0, beneath.size, WINDOW)])
         finally:
-            await _dropped(vm, f"{self._name}-beneath", beneath)
-        export = await _exported(vm, self._name, self._node)
+            await beneath.close()
+            await vm.fitting.away("block-export-del", {"id": below, "mode": "hard"})
+        export = await _exported(vm, own, self._node)
         self.left = [await _still(export, at, nbd_cache.BENEATH) for at in range(0, export.size, WINDOW)]
         self._export = export
 
-    async def close(self, vm: RunningVm) -> None:
-        """Its nodes are used by nobody here any more. Raises DriverError."""
+    async def close(self) -> None:
+        """Let go of the connection."""
         export, self._export = self._export, None
-        await _dropped(vm, self._name, export)
-        await vm.fitting.away("block-export-del", {"id": f"{self._name}-beneath", "mode": "hard"})
+        if export is not None:
+            await export.close()
 
     async def walked(self, offset: int, length: int) -> None:
         """The job has come up to there. Raises NbdError."""
@@ -147,14 +148,23 @@ async def _serve(vm: RunningVm) -> None:
         await vm.do("nbd-server-start", {"addr": {"type": "fd", "data": {"str": SOCKET}}})
 
 
-async def _dropped(vm: RunningVm, name: str, export: Export | None) -> None:
-    if export is not None:
-        await export.close()
-    await vm.fitting.away("block-export-del", {"id": name, "mode": "hard"})
+def _names(slot: int) -> tuple[str, str]:
+    """Of the exports of a disk, and of what it stands on."""
+    return f"home{slot}", f"home{slot}-beneath"
+
+
+def served(vm: RunningVm) -> bool:
+    """Whether QEMU listens for readers, as far as this host's files say."""
+    return (vm.folder.path / SOCKET).exists()
+
+
+async def cleared(vm: RunningVm, slot: int) -> None:
+    """No export holds a node of that disk any more. Raises DriverError."""
+    for name in _names(slot):
+        await vm.fitting.away("block-export-del", {"id": name, "mode": "hard"})
 
 
 async def unserved(vm: RunningVm) -> None:
     """No disk of it comes home any more. Raises DriverError."""
-    if (path := vm.folder.path / SOCKET).exists():
-        await vm.fitting.away("nbd-server-stop", {})
-        path.unlink(missing_ok=True)
+    await vm.fitting.away("nbd-server-stop", {})
+    (vm.folder.path / SOCKET).unlink(missing_ok=True)

@@ -56,13 +56,15 @@ class Homing:
             self._task = asyncio.create_task(self._run())
 
     async def over(self, slot: int) -> None:
-        """The disk stands on no backup any more, or never did. Raises DriverError."""
-        if (gone := self._homes.pop(slot, None)) is None:
-            return
-        self._still()
-        await gone.close(self._vm)
-        if not self._homes:
-            await home.unserved(self._vm)
+        """The disk stands on no backup any more, or never did: what was made for that goes, also what an earlier agent made. Raises
+        DriverError."""
+        if (gone := self._homes.pop(slot, None)) is not None:
+            self._still()
+            await gone.close()
+        if home.served(self._vm):
+            await home.cleared(self._vm, slot)
+            if not self._homes:
+                await home.unserved(self._vm)
 
     def copies(self) -> tuple[CopyNow, ...]:
         """What goes on now."""
