@@ -156,12 +156,14 @@ LAYERS_MAX = 16
 
 
 class Origin(Value):
-    """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id."""
+    """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id. bytes: how many the file
+    has (SavedDisk.bytes); 0: not known."""
 
     vm: str
     backup: str
     pool: str
     pool_id: str = ""
+    bytes: int = 0
 
 
 class Layer(Value):

@@ -35,6 +35,7 @@ from services.node.drivers import (
     VmCpu,
     simbackups,
     simfit,
+    simhome,
     simnet,
     simpulse,
 )
@@ -274,6 +275,8 @@ class SimHost:
                 return [moves.act(self, due, vm)]
             case "moved" if vm is not None and vm.sending == due.sending and vm.sent_to and vm.status != "sent":
                 return [moves.moved(self, due, vm)]
+            case "home" if vm is not None:
+                return [simhome.came(vm)]
             case "crash" if vm is not None:
                 return [self._end(due.vm, _cause(vm, GoneCause.CRASHED), "the process ended by itself")]
             case "slain" if vm is not None:

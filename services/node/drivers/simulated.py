@@ -37,6 +37,7 @@ from services.node.drivers import (
     Verified,
     VmCpu,
     simbackups,
+    simhome,
     simio,
     simpulse,
 )
@@ -93,7 +94,7 @@ class SimulatedDriver:
         self.memory = SimMemory(self.host)
         self._backups = SimTaking(lambda: self.host, self._now_us, self._clock.now_us)
         self._copies = Copies()
-        self._copies.looks.append(self._backups.copies)
+        self._copies.looks += [self._backups.copies, self._homecoming]
         self._verbs: dict[tuple[str, str], asyncio.Future[Machine | None]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._consoles: dict[str, list[SimConsole]] = {}
@@ -267,6 +268,9 @@ class SimulatedDriver:
 
     async def verify_backup(self, order: OrderBackupVerify) -> Verified:
         return simbackups.verify(self.host.pool, order)
+
+    async def _homecoming(self) -> tuple[CopyNow, ...]:
+        return simhome.copies(self.host, self._now_us())
 
     async def copies(self) -> tuple[CopyNow, ...]:
         return await self._copies.all()

@@ -72,10 +72,10 @@ class Bare:
         except (QmpError, OSError) as error:
             raise DriverError(f"{command}: {error}") from error
 
-    async def give_set(self, fd: int, opaque: str) -> int:
-        """Raises DriverError."""
+    async def give_set(self, fd: int, opaque: str, into: int | None = None) -> int:
+        """As Qmp.give_set. Raises DriverError."""
         try:
-            return await self.qmp.give_set(fd, opaque)
+            return await self.qmp.give_set(fd, opaque, into)
         except (QmpError, OSError) as error:
             raise DriverError(f"an open file could not be handed over: {error}") from error
 

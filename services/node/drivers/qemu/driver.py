@@ -53,6 +53,7 @@ from services.node.drivers.qemu import (
     io_count,
     look,
     merging,
+    origins,
     pulse,
     secrecy,
     templates,
@@ -68,6 +69,7 @@ from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
+from services.node.drivers.qemu.resting import Resting
 from services.node.drivers.qemu.stores import Store
 from services.node.drivers.qemu.stores.settings import Remote
 from services.node.drivers.vitals import VitalCount
@@ -133,10 +135,11 @@ class QemuDriver:
             remotes=dict(remotes or {}),
         )
         self._fleet = Fleet(host, self._changes.put)
+        self._resting = Resting()
         self._figures = PoolFigures(host.pools, host.remotes)
         self._backups = Backups(self._fleet, self._image_tool)
         self._copies = Copies()
-        self._copies.looks.append(self._backups.copies)
+        self._copies.looks += [self._backups.copies, self._fleet.homecoming]
         self.memory = QemuMemory(self._fleet, memory_mib)
 
     # --- coming and going -----------------------------------------------------------------------------------------
@@ -184,6 +187,10 @@ class QemuDriver:
     # --- verbs ----------------------------------------------------------------------------------------------------
 
     async def start(self, spec: MachineSpec) -> Machine:
+        with self._resting.way_for(spec.vm):
+            return await self._start(spec)
+
+    async def _start(self, spec: MachineSpec) -> Machine:
         async with self._fleet.lock(spec.vm):
             await self._backups.give_up(spec.vm, f"{spec.vm} was started")
             try:
@@ -348,7 +355,11 @@ class QemuDriver:
     async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
         async with self._fleet.lock(vm):
             try:
-                await asyncio.to_thread(merging.merge, self._fleet.host, vm, disks)
+                recovered = tuple(disk for disk in disks if origins.any_of((disk,)))
+                if recovered:
+                    await self._resting.merge(self._fleet.host, vm, recovered)
+                own = tuple(disk for disk in disks if disk not in recovered)
+                await asyncio.to_thread(merging.merge, self._fleet.host, vm, own)
             except OSError as error:
                 raise DriverError(f"layers of {vm} cannot be merged: {error}") from error
 

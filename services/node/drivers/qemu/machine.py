@@ -39,6 +39,7 @@ from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.freezer import Freezer
 from services.node.drivers.qemu.full import Full
 from services.node.drivers.qemu.guest import GuestAgent
+from services.node.drivers.qemu.homing import Homing
 from services.node.drivers.qemu.merges import Merges
 from services.node.drivers.qemu.mover import Mover
 from services.node.drivers.qemu.process import Process
@@ -76,6 +77,7 @@ class RunningVm:
         self.fitting = Fitting(self)
         self.full = Full()
         self.merges = Merges(self)
+        self.homing = Homing(self)
         self.backups = Jobs()
         self.pulse = Pulse()
         self.freezer = Freezer(self)
@@ -270,6 +272,7 @@ class RunningVm:
         """Let go of all connections; the process is not touched."""
         await self.qmp.close()
         await self.console.close()
+        self.homing.close()
         self.freezer.close()
         self.agent.close()
         self.mover.close()
