@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from proto.backups import SavedDisk
-from proto.machine import BACKUP_NAME, FILE_NAME, fault_of
+from proto.machine import BACKUP_NAME, FILE_NAME
 from proto.node import (
     Order,
     OrderBackup,
@@ -18,6 +18,7 @@ from proto.node import (
     OrderDisksRemoval,
     OrderVm,
 )
+from proto.words import fault_of
 
 _decode = msgspec.msgpack.Decoder(Order).decode
 

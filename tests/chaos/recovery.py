@@ -60,8 +60,8 @@ class Recovery:
         self.cluster.call("POST", "/v1/vms", {"name": VM, "vcpus": 1, "memory_mib": 128, "disks": disks, "start": True})
         self.cluster.until(VM, "running")
         self.cluster.boot_id(VM)
-        fill = f"(yes $(cat /proc/sys/kernel/random/uuid) | head -c {self.mib}M | dd of=/dev/vdc bs=1M conv=fsync; touch /run/full) &"
-        self.cluster.inside(VM, f"{fill} true")
+        data = f"yes $(cat /proc/sys/kernel/random/uuid) | head -c {self.mib}M | dd of=/dev/vdc bs=1M conv=fsync"
+        self.cluster.inside(VM, f"({data}; touch /run/full) </dev/null >/dev/null 2>&1 & true")
         self.cluster.wait_for(lambda: self.cluster.inside(VM, "ls /run/full").strip(), "its data to be there", FILL_S_MAX)
         self.write_more()
         self.backup()
@@ -131,8 +131,9 @@ class Recovery:
         """What is wrong; none: nothing is lost."""
         self.writers.close()
         self.done(self.cluster.call("POST", f"/v1/vms/{VM}/stop", {"deadline_s": 0}))
-        granted = [e for e in self.cluster.events() if e["type"] in ("devices_granted", "devices_changed") and e["data"]["vm"] == VM]
-        disks = {disk["name"]: self.cluster.layout.pool / "disks" / disk["file"] for disk in granted[-1]["data"]["disks"]}
+        told = [e["data"] for e in self.cluster.events() if e["type"] in ("devices_granted", "devices_changed")]
+        newest = [one for one in told if one["vm"] == VM][-1]
+        disks = {disk["name"]: self.cluster.layout.pool / "disks" / disk["file"] for disk in newest["disks"]}
         backup = self.cluster.call("GET", f"/v1/vms/{VM}/backups")["items"][-1]["backup"]["id"]
         folder = self.cluster.layout.pool / "backups" / VM / backup
         found = records.judge(records.read(raw(disks["disk1"])), VM, self.writers.acknowledged[VM])
