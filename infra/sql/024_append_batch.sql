@@ -120,8 +120,8 @@ begin
     if after > before or written > 0 then
         if alive is null and digests is not null then
             chained := substr(digests, 1, 16 * sent);
-        else
-            select string_agg(coalesce(e.hash, substr(digests, 16 * e.number::int - 15, 16)), '') into chained  -- in order, as it is unnested
+        else  -- in the order of the arrays: as they are unnested, without a sort
+            select string_agg(coalesce(e.hash, substr(digests, 16 * e.number::int - 15, 16)), '') into chained
             from unnest(e_unit, e_hash) with ordinality as e (unit, hash, number)
             where alive is null or alive[e.unit];
         end if;
