@@ -59,7 +59,7 @@ class Registry:
         self._decoders = {t: msgspec.msgpack.Decoder(c).decode for t, c in self.classes.items()}
         union: Any = reduce(or_, self.classes.values()) if self.classes else _Peek
         self._any = msgspec.msgpack.Decoder(union).decode
-        self._many: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[union]).decode
+        self._many: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[union | None]).decode
         self._current = {t: getattr(c, "VERSION", 1) for t, c in self.classes.items()}
         self._lists: dict[str, Any] = {t: list[c] for t, c in self.classes.items()}  # type: ignore[valid-type]
         self.upcasts = dict(upcasts or {})
@@ -95,12 +95,10 @@ class Registry:
         """The same for many rows; None where the type is unknown. One pass of the decoder over those of today's versions, and one
         over those of each older one."""
         current = self._current
-        others = [n for n, recorded in enumerate(records) if current.get(recorded.type) != recorded.v]
-        data = [recorded.data for recorded in records]
-        for n in reversed(others):
-            del data[n]
+        data = [recorded.data if current.get(recorded.type) == recorded.v else NIL for recorded in records]
+        others = [n for n, one in enumerate(data) if one is NIL] if NIL in data else ()
         try:
-            read = self._many(_array(data)) if data else []
+            read = self._many(_array(data))
             return self._mixed(records, read, others) if others else read
         except msgspec.ValidationError:
             return [self.event(recorded) if recorded.type in current else None for recorded in records]  # it says which row
@@ -109,7 +107,6 @@ class Registry:
         """read: what those of today's versions are; others: where the rest belongs, few mostly."""
         old: dict[tuple[str, int], list[int]] = {}
         for n in others:
-            read.insert(n, None)
             recorded = records[n]
             if recorded.type in self._current:
                 old.setdefault((recorded.type, recorded.v), []).append(n)
@@ -130,6 +127,9 @@ class Registry:
     def knows(self, type: str) -> bool:
         return type in self._decoders
 
+
+NIL = b"\xc0"
+"""msgpack's nothing, in the place of what is not read with the rest"""
 
 _maps: Callable[[bytes], list[dict[str, Any]]] = msgspec.msgpack.Decoder(list[dict[str, Any]]).decode
 
