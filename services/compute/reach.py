@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from proto.compute import Placement, VmDefined, VmDevicesNoted
 from proto.machine import Disk, DiskWish, Firmware
@@ -17,6 +18,8 @@ from proto.nodes import Capabilities
 
 UEFI = "firmware/uefi"
 """among pools, where they are asked for by words"""
+HOMES_KNOWN_MAX = 4096
+"""pools of VMs that are made once: most have theirs where others have"""
 
 
 def reached(can: Capabilities) -> tuple[str, ...]:
@@ -67,23 +70,27 @@ def _locks(can: Capabilities, pool: str, id: str) -> bool:
 
 @dataclass(slots=True)
 class Homes:
-    """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: as io gave them last to a
-    start or a migration that is not over."""
+    """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: the same of what io gave
+    last to a start or a migration that is not over, where it differs. What is in them is shared, and never changed."""
 
     at: dict[str, dict[str, str]] = field(default_factory=dict)
-    granted: dict[str, tuple[Disk, ...]] = field(default_factory=dict)
+    granted: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def noted(self, event: VmDevicesNoted, runs: bool) -> None:
         """runs: the VM runs and is not being moved."""
+        vm, words = event.vm, _words(tuple([(disk.pool, disk.pool_id) for disk in event.disks if disk.pool_id]))
         if runs:
-            self._has(event.vm, event.disks)
+            self.at[vm] = words
         elif not event.changed:
-            self.granted[event.vm] = event.disks
+            if self.at.get(vm) != words:
+                self.granted[vm] = words
+            elif self.granted:
+                self.granted.pop(vm, None)
 
     def settled(self, vm: str) -> None:
         """It was started, or has moved."""
-        if (disks := self.granted.pop(vm, None)) is not None:
-            self._has(vm, disks)
+        if (words := self.granted.pop(vm, None)) is not None:
+            self.at[vm] = words
 
     def failed(self, vm: str) -> None:
         """What was granted is of no use."""
@@ -93,10 +100,10 @@ class Homes:
         self.at.pop(vm, None)
         self.granted.pop(vm, None)
 
-    def _has(self, vm: str, disks: Iterable[Disk]) -> None:
-        words = {disk.pool: disk.pool_id for disk in disks if disk.pool_id}
-        if self.at.get(vm) != words:
-            self.at[vm] = words
+
+@lru_cache(HOMES_KNOWN_MAX)
+def _words(homes: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    return dict(homes)
 
 
 # --- moves -----------------------------------------------------------------------------------------------------------
