@@ -137,19 +137,19 @@ def _report(fact: ReportPlan, plan: Plan) -> Sequence[PlanEvent]:
 
 
 def evolve(plan: Plan, event: PlanEvent) -> Plan:
+    if type(event) is PlanMade:
+        return Plan(
+            revision=event.revision,
+            cpus=event.cpus if event.cpus is not None else plan.cpus,
+            needs=_with(plan.needs, event.needs, event.gone),
+            vms=_with(plan.vms, event.vms, event.gone),
+            applied=plan.applied,
+            rebalanced_us=event.at_us or plan.rebalanced_us,
+            lacking=plan.lacking,
+        )
     match event:
         case PlanApplied():
             return replace(plan, applied=event.revision, faults=())
-        case PlanMade():
-            return replace(
-                plan,
-                revision=event.revision,
-                cpus=event.cpus or plan.cpus,
-                needs=_with(plan.needs, event.needs, event.gone),
-                vms=_with(plan.vms, event.vms, event.gone),
-                faults=(),
-                rebalanced_us=event.at_us or plan.rebalanced_us,
-            )
         case PlanFaulted():
             return replace(plan, faults=event.faults)
         case PlanLimited():

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from proto.compute import Placement, VmDefined, VmDevicesNoted
 from proto.machine import Disk, DiskWish, Firmware
@@ -18,8 +17,6 @@ from proto.nodes import Capabilities
 
 UEFI = "firmware/uefi"
 """among pools, where they are asked for by words"""
-HOMES_KNOWN_MAX = 4096
-"""pools of VMs that are made once: most have theirs where others have"""
 
 
 def reached(can: Capabilities) -> tuple[str, ...]:
@@ -71,21 +68,24 @@ def _locks(can: Capabilities, pool: str, id: str) -> bool:
 @dataclass(slots=True)
 class Homes:
     """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: the same of what io gave
-    last to a start or a migration that is not over, where it differs. What is in them is shared, and never changed."""
+    last to a start or a migration that is not over, where it differs."""
 
     at: dict[str, dict[str, str]] = field(default_factory=dict)
     granted: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def noted(self, event: VmDevicesNoted, runs: bool) -> None:
         """runs: the VM runs and is not being moved."""
-        vm, words = event.vm, _words(tuple([(disk.pool, disk.pool_id) for disk in event.disks if disk.pool_id]))
+        if event.changed and not runs:
+            return
+        vm, words = event.vm, {disk.pool: disk.pool_id for disk in event.disks if disk.pool_id}
+        differ = self.at.get(vm) != words
         if runs:
-            self.at[vm] = words
-        elif not event.changed:
-            if self.at.get(vm) != words:
-                self.granted[vm] = words
-            elif self.granted:
-                self.granted.pop(vm, None)
+            if differ:
+                self.at[vm] = words
+        elif differ:
+            self.granted[vm] = words
+        elif self.granted:
+            self.granted.pop(vm, None)
 
     def settled(self, vm: str) -> None:
         """It was started, or has moved."""
@@ -99,11 +99,6 @@ class Homes:
     def gone(self, vm: str) -> None:
         self.at.pop(vm, None)
         self.granted.pop(vm, None)
-
-
-@lru_cache(HOMES_KNOWN_MAX)
-def _words(homes: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    return dict(homes)
 
 
 # --- moves -----------------------------------------------------------------------------------------------------------

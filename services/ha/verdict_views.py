@@ -60,8 +60,7 @@ FOLLOWS = (
 _decode = msgspec.msgpack.Decoder(VitalsBeat).decode
 
 
-@dataclass(slots=True)
-class Ward:
+class Ward(msgspec.Struct, gc=False):
     """A VM that runs by the log. held: why its silence says nothing; panic: its guest's word, at panic_us; died: its process ended
     by itself, and this was said. reached: verdicts of this generation; open: upon one of them nothing was done. again: it was being
     moved as one was to be done upon, which has come to nothing since."""
@@ -72,8 +71,8 @@ class Ward:
     panic: VmPanicked | None = None
     panic_us: int = 0
     died: str = ""
-    reached: list[Kind] = field(default_factory=list)
-    open: list[Kind] = field(default_factory=list)
+    reached: tuple[Kind, ...] = ()
+    open: tuple[Kind, ...] = ()
     again: bool = False
 
 
@@ -167,12 +166,12 @@ def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
             ward.panic = None
         case VerdictReached() if event.generation == ward.generation:
             ward.again = False
-            ward.reached.append(event.kind)
+            ward.reached = (*ward.reached, event.kind)
             if not event.treated:
-                ward.open.append(event.kind)
+                ward.open = (*ward.open, event.kind)
         case VerdictLifted() if event.generation == ward.generation:
-            ward.reached = [kind for kind in ward.reached if kind is not event.kind]
-            ward.open = [kind for kind in ward.open if kind is not event.kind]
+            ward.reached = tuple(kind for kind in ward.reached if kind is not event.kind)
+            ward.open = tuple(kind for kind in ward.open if kind is not event.kind)
         case _:
             pass
 

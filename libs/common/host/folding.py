@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from libs.common.host import hearing
 from libs.common.host.jobs import Slot
@@ -24,14 +24,9 @@ if TYPE_CHECKING:
     from libs.common.host.core import Host
 
 
-class _To(NamedTuple):
-    """What one class of events is for. slots: whose streams these are, with the state that they begin in and what evolves it;
-    tells: views that hear it, of hosts that have reacted to it."""
-
-    slots: Slots | None
-    initial: Any
-    evolve: Callable[[Any, Any], Any]
-    tells: tuple[hearing.Tell, ...]
+type _To = tuple[Slots | None, Any, Callable[[Any, Any], Any], tuple[hearing.Tell, ...]]
+"""What one class of events is for: whose streams these are, the state that they begin in, what evolves it; views that hear it, of
+hosts that have reacted to it. (A plain tuple, as it is taken apart for each event.)"""
 
 
 class Folding:
@@ -70,13 +65,13 @@ class Folding:
         key = tuple(first <= reacted for reacted in self.reacted)
         table = self._tables.setdefault(key, {})
         for recorded, event in zip(records, events, strict=True):
-            to = table.get(type(event))
-            if to is None:
+            try:
+                slots, initial, evolve, tells = table[type(event)]
+            except KeyError:
                 if event is None:
                     self._stranger(recorded)
                     continue
-                to = table[type(event)] = self._to(type(event), key)
-            slots, initial, evolve, tells = to
+                slots, initial, evolve, tells = table[type(event)] = self._to(type(event), key)
             if slots is not None:
                 stream, version = recorded.stream, recorded.version
                 slot = slots.get(stream)
@@ -113,7 +108,7 @@ class Folding:
                 tells += hearing.told(host.views, event)
         slots, decider = owns[0] if owns else (None, None)
         initial, evolve = (decider.initial, decider.evolve) if decider else (None, _same)
-        return _To(slots, initial, evolve, tuple(tells))
+        return slots, initial, evolve, tuple(tells)
 
 
 def _finalize(host: Host, recorded: Recorded, event: Any) -> None:
