@@ -219,11 +219,11 @@ def _note(command: NoteRestart, owed: Owed) -> Sequence[GuardEvent]:
 
 def evolve(watch: Watch, event: GuardEvent) -> Watch:
     owed = watch.owed
+    if type(event) is VmOwed:
+        return _owing(watch, event)
     match event:
         case GuardSet():
             return replace(watch, guard=event.guard)
-        case VmOwed():
-            return _owing(watch, event)
         case GuardEnded(given_up=True):
             return Watch(guard=watch.guard, last=max(watch.last, event.generation))
         case GuardEnded():

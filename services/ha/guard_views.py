@@ -82,7 +82,8 @@ class Waiting(msgspec.Struct, gc=False):
     remedy: str = ""
 
 
-class Known(msgspec.Struct, gc=False):
+@dataclass(slots=True)
+class Known:
     """A VM. node: where it was seen running, until its end; "": it does not; generation: as which it does. disks: what it writes,
     as (pool, word); no word: not known yet; there: what it is to write once its guest has moved."""
 
@@ -145,13 +146,8 @@ class GuardViews(_Derived):
         if type(event) in CHANGING:
             self.changed = recorded.position
         match event:
-            case GuardSet():
-                self.guards[event.vm] = event.guard
             case HaSet() | HaDisarmed() | HaArmed() | NodeLost() | NodeReturned():
                 self._whole(recorded, event)
-            case NodeReported():
-                self.reach[event.node] = dict(event.capabilities.pool_ids)
-                self.counted = None  # type: ignore[misc]
             case NodeRemoved():
                 self.reach.pop(event.node, None)
                 self.returned_us.pop(event.node, None)
@@ -160,22 +156,29 @@ class GuardViews(_Derived):
             case _:
                 self._others(event)
 
+    def _set(self, recorded: Recorded, event: GuardSet) -> None:
+        self.guards[event.vm] = event.guard
+
+    def _reported(self, recorded: Recorded, event: NodeReported) -> None:
+        self.changed = recorded.position
+        self.reach[event.node] = event.capabilities.pool_ids
+        self.counted = None  # type: ignore[misc]
+
     def _own(
         self, recorded: Recorded, event: VmOwed | RestartWanted | VmInHand | VmUnplaced | VmRecovered | GuardEnded
     ) -> None:
         before = self.owed.get(event.vm)
         self.coming.discard(event.vm)
-        match event:
-            case VmRecovered() | GuardEnded():
-                self.owed.pop(event.vm, None)
-            case VmOwed():
-                since_us = before.since_us if before else event.at_us
-                self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
-            case RestartWanted() | VmInHand() if before is not None:
-                before.asked, before.at, before.tried_us = True, recorded.position, recorded.at_us
-            case VmUnplaced() if before is not None:
-                before.asked, before.at, before.try_us = False, recorded.position, event.try_us
-                before.unplaced, before.remedy = event.sentence, event.remedy
+        if type(event) is VmOwed:
+            since_us = before.since_us if before else event.at_us
+            self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
+        elif type(event) is VmRecovered or type(event) is GuardEnded:
+            self.owed.pop(event.vm, None)
+        elif before is not None and type(event) is VmUnplaced:
+            before.asked, before.at, before.try_us = False, recorded.position, event.try_us
+            before.unplaced, before.remedy = event.sentence, event.remedy
+        elif before is not None:  # RestartWanted, VmInHand
+            before.asked, before.at, before.tried_us = True, recorded.position, recorded.at_us
 
     def _whole(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -244,7 +247,9 @@ class GuardViews(_Derived):
 
     HEARS: ClassVar[hearing.Heard] = {
         **dict.fromkeys(CHANGES, _change),
-        **dict.fromkeys((GuardSet, HaSet, HaDisarmed, HaArmed, NodeLost, NodeReturned, NodeReported, NodeRemoved), _rare),
+        **dict.fromkeys((HaSet, HaDisarmed, HaArmed, NodeLost, NodeReturned, NodeRemoved), _rare),
+        GuardSet: _set,
+        NodeReported: _reported,
         **dict.fromkeys((VmAllotted, VmIncomingGone, VmDeleted), _rare),
         VmDefined: _defined,
         VmStopped: _stopped,

@@ -102,18 +102,20 @@ class VitalsViews:
             case VmDeleted():
                 self.wards.pop(event.vm, None)
                 self.guards.pop(event.vm, None)
-            case GuardSet():
-                self.guards[event.vm] = event.guard
             case HaDisarmed():
                 self.disarmed, self.disarmed_until_us = True, event.until_us
             case HaArmed():
                 self.disarmed = False
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
-            case VmReset(vm=vm) if (ward := self.wards.get(vm)) is not None and ward.node in self.nodes:
-                self.nodes[ward.node].vms.pop(vm, None)  # what was told is of the boot before
-            case _ if (ward := self.wards.get(getattr(event, "vm", ""))) is not None:
-                _follow(ward, recorded, event)
+
+    def _guard(self, recorded: Recorded, event: GuardSet) -> None:
+        self.guards[event.vm] = event.guard
+
+    def _reset(self, recorded: Recorded, event: VmReset) -> None:
+        """What was told is of the boot before."""
+        if (ward := self.wards.get(event.vm)) is not None and (node := self.nodes.get(ward.node)) is not None:
+            node.vms.pop(event.vm, None)
 
     def _runs(self, recorded: Recorded, event: VmStarted | VmFound | VmMigrationEnded) -> None:
         self.wards[event.vm] = Ward(event.node, event.generation)
@@ -133,8 +135,10 @@ class VitalsViews:
             _follow(ward, recorded, event)
 
     HEARS: ClassVar[hearing.Heard] = {
-        **dict.fromkeys((*FOLLOWS, GuardSet, HaDisarmed, HaArmed), _rare),
-        **dict.fromkeys((VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+        **dict.fromkeys((*FOLLOWS, VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+        **dict.fromkeys((VmDeleted, NodeRemoved, HaDisarmed, HaArmed), _rare),
+        GuardSet: _guard,
+        VmReset: _reset,
         **dict.fromkeys((VmStarted, VmFound, VmMigrationEnded), _runs),
         VmStopRequested: _stopping,
         VmStopped: _stopped,

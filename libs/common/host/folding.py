@@ -37,14 +37,17 @@ class Folding:
         self.views = tuple(host.views for host in hosts)
         """that are told: these very objects"""
         self._events = events or _union(hosts)
+        self._known = frozenset(self._events.classes.values())
         self._kinds = {d.kind: host for host in hosts for d in host.service.deciders}
         self._tables: dict[tuple[bool, ...], dict[type, _To]] = {}
 
-    def fold(self, records: Sequence[Recorded]) -> None:
-        """Records in log order, without holes. Raises TooNew for an event in an own stream that this code cannot read."""
+    def fold(self, records: Sequence[Recorded], events: Sequence[Any] | None = None) -> None:
+        """Records in log order, without holes. events: what they say, where it is known; of any classes. Raises TooNew for an event
+        in an own stream that this code cannot read."""
         if not records:
             return
-        events = self.decoded(records)
+        if events is None:
+            events = self.decoded(records)
         first, last = records[0].position, records[-1].position
         cuts = sorted({r for r in self.reacted if first <= r < last})
         start = 0
@@ -87,6 +90,10 @@ class Folding:
             for tell in tells:
                 tell(recorded, event)
 
+    def _unknown(self, recorded: Recorded, event: Any) -> None:
+        """Of a class that others know."""
+        self._stranger(recorded)
+
     def _stranger(self, recorded: Recorded) -> None:
         """Of no class that is known here."""
         for host in self._hosts:
@@ -97,6 +104,8 @@ class Folding:
 
     def _to(self, event: type, active: tuple[bool, ...]) -> _To:
         """Raises ValueError where two deciders have it."""
+        if event not in self._known:
+            return None, None, _same, (self._unknown,)
         owns = [(host.slots, d) for host in self._hosts for d in host.service.deciders if event in d.events]
         if len(owns) > 1:
             raise ValueError(f"{event.__name__} is of two deciders: {', '.join(d.kind for _, d in owns)}")
