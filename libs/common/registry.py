@@ -12,6 +12,7 @@ from operator import or_
 from typing import Any, get_args
 
 import msgspec
+from msgspec.structs import FieldInfo, fields
 
 from libs.common.messages import Event, Message, Recorded, tag_of
 
@@ -35,6 +36,16 @@ class TooNew(Exception):
         reads = f"this release reads it up to v{known}" if known else "this release does not know it"
         where = f"{recorded.stream} holds {recorded.type}.v{recorded.v} at position {recorded.position}"
         super().__init__(f"{where}; {reads}")
+
+
+class Renamed:
+    """An upcast in which only a field's name changes, so that many are read at once without a map of each."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.old, self.new = old, new
+
+    def __call__(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {self.new if name == self.old else name: value for name, value in body.items()}
 
 
 class _Peek(msgspec.Struct):
@@ -63,6 +74,7 @@ class Registry:
         self._current = {t: getattr(c, "VERSION", 1) for t, c in self.classes.items()}
         self._lists: dict[str, Any] = {t: list[c] for t, c in self.classes.items()}  # type: ignore[valid-type]
         self.upcasts = dict(upcasts or {})
+        self._older: dict[tuple[str, int], Callable[[bytes], list[Any]] | None] = {}
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
         """A message from msgpack. Raises UnknownType, msgspec.ValidationError, msgspec.DecodeError."""
@@ -120,9 +132,27 @@ class Registry:
         first = records[0]
         if first.v > (known := self._current[first.type]):
             raise TooNew(first, known)
-        bodies = _maps(_array([recorded.data for recorded in records]))
-        read: list[Any] = msgspec.convert([self._upcast(body, first) for body in bodies], self._lists[first.type])
+        key, data = (first.type, first.v), _array([recorded.data for recorded in records])
+        if key not in self._older:
+            self._older[key] = self._renaming(*key)
+        renamed = self._older[key]
+        bodies = renamed(data) if renamed is not None else [self._upcast(body, first) for body in _maps(data)]
+        read: list[Any] = msgspec.convert(bodies, self._lists[first.type], from_attributes=True)
         return read
+
+    def _renaming(self, type: str, v: int) -> Callable[[bytes], list[Any]] | None:
+        """Reads many of that version into Structs whose fields have today's names; None: more differs than names."""
+        today = self.classes[type]
+        written = {field.name: field.encode_name for field in fields(today)}
+        for step in reversed([self.upcasts[(type, n)] for n in range(v, self._current[type])]):
+            if not isinstance(step, Renamed):
+                return None
+            written = {name: step.old if was == step.new else was for name, was in written.items()}
+        if len({*written.values()}) < len(written):
+            return None  # another field has the old name by now
+        defined = [(f.name, f.type, _default(f)) for f in fields(today)]
+        older: Any = msgspec.defstruct(today.__name__, defined, rename=written, tag=type, tag_field="type", kw_only=True, gc=False)
+        return msgspec.msgpack.Decoder(list[older]).decode
 
     def knows(self, type: str) -> bool:
         return type in self._decoders
@@ -132,6 +162,12 @@ NIL = b"\xc0"
 """msgpack's nothing, in the place of what is not read with the rest"""
 
 _maps: Callable[[bytes], list[dict[str, Any]]] = msgspec.msgpack.Decoder(list[dict[str, Any]]).decode
+
+
+def _default(field: FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return msgspec.field(default_factory=field.default_factory)
+    return msgspec.field(default=field.default)
 
 
 def _array(values: Sequence[bytes]) -> bytes:
