@@ -116,7 +116,7 @@ class Folding:
             if hears and event in host.events.classes.values():
                 tells += hearing.told(host.views, event)
         slots, decider = owns[0] if owns else (None, None)
-        initial, evolve = (decider.initial, decider.evolve) if decider else (None, _same)
+        initial, evolve = (decider.initial, decider.absorb or decider.evolve) if decider else (None, _same)
         return slots, initial, evolve, tuple(tells)
 
 
