@@ -137,11 +137,11 @@ def _report(fact: ReportPlan, plan: Plan) -> Sequence[PlanEvent]:
 
 
 def evolve(plan: Plan, event: PlanEvent) -> Plan:
-    if type(event) is PlanMade:
-        return _made(plan, event, plan.needs.copy(), plan.vms.copy())
     match event:
         case PlanApplied():
             return replace(plan, applied=event.revision, faults=())
+        case PlanMade():
+            return _made(plan, event, plan.needs.copy(), plan.vms.copy())
         case PlanFaulted():
             return replace(plan, faults=event.faults)
         case PlanLimited():

@@ -219,9 +219,9 @@ def _note(command: NoteRestart, owed: Owed) -> Sequence[GuardEvent]:
 
 def evolve(watch: Watch, event: GuardEvent) -> Watch:
     owed = watch.owed
-    if type(event) is VmOwed:
-        return _owing(watch, event)
     match event:
+        case VmOwed():
+            return _owing(watch, event)
         case GuardSet():
             return replace(watch, guard=event.guard)
         case GuardEnded(given_up=True):

@@ -183,7 +183,7 @@ class Views:
         """A guest has run with its disks, or with that in a slot: their files are there. As the devices' own state has it."""
         kind, slot, seen = type(event), None, True
         if kind is SnapshotTaken:
-            if not event.generation:  # type: ignore[union-attr]
+            if not event.generation:
                 return
             seen = not event.unseen  # type: ignore[union-attr]
         elif kind is DeviceAttached:
