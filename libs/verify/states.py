@@ -44,7 +44,7 @@ class States:
         self.faults: list[Fault] = []
         self.compared = 0
         self._hosts, self._reading = hosts, reading
-        self._folding = Folding(hosts, [ALL] * len(hosts))
+        self._folding = Folding(hosts, [ALL] * len(hosts), owned=True)
         self._by_kind = {decider.kind: host for host in hosts for decider in host.service.deciders}
         self._claims = list(claims)
         self._wanted: dict[str, list[tuple[int, bytes, str]]] = {}

@@ -11,6 +11,7 @@ import pytest
 
 from libs.common.host.core import Host, state_bytes
 from libs.common.host.folding import Folding
+from libs.common.host.jobs import Slot
 from libs.common.host.service import Service
 from libs.common.messages import Meta, Recorded, decode_meta, encode
 from libs.common.registry import TooNew
@@ -64,9 +65,9 @@ def shown(host: Host) -> tuple[bytes, Any, Any]:
     return state_bytes(host), msgspec.to_builtins(host.views), slots
 
 
-def together(records: Sequence[Recorded], reacted: Sequence[int], chunk: int) -> list[Host]:
+def together(records: Sequence[Recorded], reacted: Sequence[int], chunk: int, owned: bool = True) -> list[Host]:
     hosts = [Host(service, dict(UPCASTS)) for service in SERVICES]
-    folding = Folding(hosts, reacted)
+    folding = Folding(hosts, reacted, owned=owned)
     for at in range(0, len(records), chunk):
         folding.fold(records[at : at + chunk])
     for host in hosts:
@@ -74,10 +75,11 @@ def together(records: Sequence[Recorded], reacted: Sequence[int], chunk: int) ->
     return hosts
 
 
+@pytest.mark.parametrize("owned", [False, True])
 @pytest.mark.parametrize("chunk", [1, 97, 5000])
-def test_all_at_once_is_as_each_alone(chunk: int) -> None:
+def test_all_at_once_is_as_each_alone(chunk: int, owned: bool) -> None:
     records = lived()
-    for host in together(records, [len(records)] * 4, chunk):
+    for host in together(records, [len(records)] * 4, chunk, owned):
         assert shown(host) == shown(one_by_one(host.service, records, len(records))), host.service.name
 
 
@@ -131,6 +133,20 @@ def test_a_folding_leaves_the_state_that_streams_begin_in_as_it_is() -> None:
     before = {decider.kind: encode(decider.initial) for decider in deciders}
     together(lived(), [len(lived())] * 4, 640)
     assert {decider.kind: encode(decider.initial) for decider in deciders} == before
+
+
+def test_what_others_may_have_too_is_not_changed() -> None:
+    """A world's branches share states: one that goes on from there leaves the other's as they were."""
+    records = lived()
+    half = len(records) // 2
+    for service in SERVICES:
+        first, other = Host(service, dict(UPCASTS)), Host(service, dict(UPCASTS))
+        first.fold(records[:half], half)
+        before = state_bytes(first)
+        for stream, slot in first.slots.items():
+            other.slots[stream] = Slot(slot.state, slot.version)
+        other.fold(records[half:], half)
+        assert state_bytes(first) == before != state_bytes(other)
 
 
 def test_a_hole_in_a_stream_is_missed_and_not_folded() -> None:

@@ -88,7 +88,7 @@ class Runner:
         after = snapshots.restore(host, await self._log.load_snapshot(host.service.name))
         with undisturbed(lasting=True):
             async for chunk in self._log.replay(after, head.position):
-                host.fold(chunk, reacted)
+                host.fold(chunk, reacted, owned=True)
         self._snapped = after
         self._do(host.ready(head.incarnation, self.clock.now_us()))
 

@@ -30,10 +30,13 @@ hosts that have reacted to it. (A plain tuple, as it is taken apart for each eve
 
 
 class Folding:
-    """Of hosts that have begun nothing yet, and whose deciders share no kind of stream. reacted: as Host.fold has it."""
+    """Of hosts that have begun nothing yet, and whose deciders share no kind of stream. reacted: as Host.fold has it. owned: nobody
+    else has any of their states, so that these may be changed in place (Decider.absorb)."""
 
-    def __init__(self, hosts: Sequence[Host], reacted: Sequence[int], events: Registry | None = None) -> None:
-        self._hosts, self.reacted = tuple(hosts), tuple(reacted)
+    def __init__(
+        self, hosts: Sequence[Host], reacted: Sequence[int], events: Registry | None = None, *, owned: bool = False
+    ) -> None:
+        self._hosts, self.reacted, self._owned = tuple(hosts), tuple(reacted), owned
         self.views = tuple(host.views for host in hosts)
         """that are told: these very objects"""
         self._events = events or _union(hosts)
@@ -116,8 +119,10 @@ class Folding:
             if hears and event in host.events.classes.values():
                 tells += hearing.told(host.views, event)
         slots, decider = owns[0] if owns else (None, None)
-        initial, evolve = (decider.initial, decider.absorb or decider.evolve) if decider else (None, _same)
-        return slots, initial, evolve, tuple(tells)
+        if decider is None:
+            return slots, None, _same, tuple(tells)
+        evolve = decider.absorb if self._owned and decider.absorb is not None else decider.evolve
+        return slots, decider.initial, evolve, tuple(tells)
 
 
 def _finalize(host: Host, recorded: Recorded, event: Any) -> None:
