@@ -67,23 +67,30 @@ def _locks(can: Capabilities, pool: str, id: str) -> bool:
 
 @dataclass(slots=True)
 class Homes:
-    """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: as io gave them last to a
-    start or a migration that is not over."""
+    """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: the same of what io gave
+    last to a start or a migration that is not over, where it differs."""
 
     at: dict[str, dict[str, str]] = field(default_factory=dict)
-    granted: dict[str, tuple[Disk, ...]] = field(default_factory=dict)
+    granted: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def noted(self, event: VmDevicesNoted, runs: bool) -> None:
         """runs: the VM runs and is not being moved."""
+        if event.changed and not runs:
+            return
+        vm, words = event.vm, {disk.pool: disk.pool_id for disk in event.disks if disk.pool_id}
+        differ = self.at.get(vm) != words
         if runs:
-            self._has(event.vm, event.disks)
-        elif not event.changed:
-            self.granted[event.vm] = event.disks
+            if differ:
+                self.at[vm] = words
+        elif differ:
+            self.granted[vm] = words
+        elif self.granted:
+            self.granted.pop(vm, None)
 
     def settled(self, vm: str) -> None:
         """It was started, or has moved."""
-        if (disks := self.granted.pop(vm, None)) is not None:
-            self._has(vm, disks)
+        if (words := self.granted.pop(vm, None)) is not None:
+            self.at[vm] = words
 
     def failed(self, vm: str) -> None:
         """What was granted is of no use."""
@@ -92,11 +99,6 @@ class Homes:
     def gone(self, vm: str) -> None:
         self.at.pop(vm, None)
         self.granted.pop(vm, None)
-
-    def _has(self, vm: str, disks: Iterable[Disk]) -> None:
-        words = {disk.pool: disk.pool_id for disk in disks if disk.pool_id}
-        if self.at.get(vm) != words:
-            self.at[vm] = words
 
 
 # --- moves -----------------------------------------------------------------------------------------------------------

@@ -126,7 +126,8 @@ def _row(position: int, told: Told) -> tuple[int, int, int, int, str, str, bytes
 def readers(how: str) -> list[Reader]:
     if how == "chain":
         return []
-    return [Reading(REGISTRY), *([States([fresh(name) for name in SERVICES], ())] if how == "deep" else [])]
+    reading = Reading(REGISTRY)
+    return [reading, *([States([fresh(name) for name in SERVICES], (), reading)] if how == "deep" else [])]
 
 
 async def look(dsn: str, how: str) -> Report:
