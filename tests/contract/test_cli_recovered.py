@@ -114,7 +114,7 @@ async def test_one_that_finds_no_node_waits_and_goes_on_once_it_is_started(ctl: 
     assert (one["state"], one["placed_us"]) == ("waiting", 0) and one["sentence"] in said.err
     assert "recovery-waits" in (await ctl("alerts")).out
     (row,) = [row for row in (await ctl("recovery", "report", "--json")).json["items"] if row["vm"] == "web-1"]
-    assert row["recovery"] == one["id"] and row["grade"] == "going on"
+    assert (row["recovery"], row["grade"], row["said"]) == (one["id"], "waits", one["sentence"])
     await done(ctl, "node", "uncordon", "n1")
     await done(ctl, "vm", "start", "web-2")
     assert (await independent(ctl, one["id"]))["first_ms"] > 0

@@ -121,7 +121,8 @@ async def show_recovery(request: Asked, gateway: NamedDependency[Gateway], recov
 async def show_report(request: Asked, gateway: NamedDependency[Gateway]) -> Report:
     """Every VM, and every one that was deleted and has backups."""
     now_us = gateway.past.at_us if gateway.past is not None else gateway.clock.now_us()
-    return report(gateway.model, request.user.sees, now_us)
+    recoveries = [(await shown(gateway, one)).recovery for one in gateway.model.recoveries.all.values()]
+    return report(gateway.model, recoveries, request.user.sees, now_us)
 
 
 def recovering(one: Recovery | None) -> str:
