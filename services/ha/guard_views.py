@@ -219,7 +219,7 @@ class GuardViews(_Derived):
     def _wrote(self, recorded: Recorded, event: VmDevicesNoted) -> None:
         """Most have what they had. A recovered disk is also where its backup is, until its data has come home."""
         disks = tuple([(d.pool, d.pool_id) for d in event.disks if d.bus not in CDS])
-        if any([d.layers for d in event.disks]):
+        if any(d.layers for d in event.disks):
             origins = [layer.origin for d in event.disks for layer in d.layers if layer.origin is not None]
             disks = (*disks, *[(one.pool, one.pool_id) for one in origins])
         if len(disks) > 1:
