@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -80,7 +81,8 @@ async def test_in_a_full_pool_nothing_is_left_and_it_says_how_full_it_is(rig: Qe
             await vm.driver.open()
             saved = Saved(vm)
             await vm.sh("dd if=/dev/urandom of=/dev/vdb bs=1M count=40 conv=fsync 2>/dev/null")
-            await vm.sh("(while :; do dd if=/dev/urandom of=/dev/vdb bs=1M count=40 conv=notrunc,fsync; done) >/dev/null 2>&1 & echo $! > /run/writer")
+            writes = "while :; do dd if=/dev/urandom of=/dev/vdb bs=1M count=40 conv=notrunc,fsync; done"
+            await vm.sh(f"({writes}) >/dev/null 2>&1 & echo $! > /run/writer")
             changes = asyncio.ensure_future(anext(vm.driver.changes()))
             with pytest.raises(NotBackedUp, match=r"pool small is full: \d+ MiB of the backup were written, \d+ MiB of 24 MiB"):
                 await saved.take(pool="small")
@@ -174,6 +176,31 @@ async def test_of_a_vm_at_rest_whose_disks_stand_on_layers_all_is_read(saved: Sa
     assert first.kind is BackupKind.FULL and saved.same("b1-1")
     assert (await saved.take("b1-1", rests=True)).kind is BackupKind.INCREMENTAL
     assert saved.same("b1-2")
+
+
+async def test_one_at_rest_whose_qemu_is_killed_leaves_nothing_and_the_vm_starts(saved: Saved) -> None:
+    await saved.slow()
+    await saved.vm.driver.kill("web-1")
+    task = await going(saved, saved.order(rests=True, rate_mibps=1))
+    (reader,) = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _reads(path, saved)]
+    os.kill(reader, signal.SIGKILL)
+    with pytest.raises(NotBackedUp, match="given up: the QEMU that read its disks ended"):
+        await task
+    assert saved.names() == []
+    await saved.vm.started(2)
+    assert (await saved.take()).kind is BackupKind.FULL
+
+
+def _reads(cmdline: Path, saved: Saved) -> bool:
+    """It is the one without a machine that has this VM's lock open."""
+    try:
+        if b"-machine\0none" not in cmdline.read_bytes():
+            return False
+        assert isinstance(saved.vm.rig, QemuRig)
+        lock = str(saved.vm.rig.pool / "leases" / "web-1.running")
+        return any(str(fd.readlink()) == lock for fd in (cmdline.parent / "fd").iterdir())
+    except OSError:
+        return False
 
 
 async def test_a_pool_that_is_no_folder_takes_no_backups(rig: QemuRig) -> None:
