@@ -157,7 +157,7 @@ class Taking:
             if source.kept or self.freezer is not None:
                 new = {"node": source.node, "name": self.bitmap, "persistent": source.kept}
                 actions.append({"type": "block-dirty-bitmap-add", "data": new})
-            job: dict[str, Any] = {"job-id": name, "device": source.node, "target": name, "sync": "full"}
+            job: dict[str, Any] = {"job-id": name, "device": source.node, "target": name, "sync": "top" if source.alone else "full"}
             job |= {"on-source-error": "report", "on-target-error": "report"}
             if self.done.parent:
                 job |= {"sync": "bitmap", "bitmap": self._parents(), "bitmap-mode": "never"}
