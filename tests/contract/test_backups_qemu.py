@@ -19,7 +19,7 @@ from services.node.drivers import NotBackedUp
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.stores.settings import Nbd
 from tests.contract.backup_rig import Saved, compare, info
-from tests.contract.driver_rigs import QemuRig, rig_of
+from tests.contract.driver_rigs import QemuRig, guest_up, rig_of, told
 from tests.contract.small_pool import small_pool
 from tests.contract.test_driver_backups import flip, going
 from tests.contract.test_driver_snapshots import mounted
@@ -131,6 +131,20 @@ async def test_a_disk_that_is_to_be_unplugged_is_let_go_of(saved: Saved) -> None
     with pytest.raises(NotBackedUp, match="slot 1 is to be unplugged"):
         await task
     assert saved.names() == []
+
+
+async def test_what_a_killed_process_had_in_its_files_is_not_believed(saved: Saved) -> None:
+    """The bitmap came with the file into that process: QEMU marks it as long as one has it."""
+    await saved.take()
+    await saved.vm.started(2)
+    await guest_up(saved.vm.driver)
+    changes = saved.vm.driver.changes()
+    await saved.vm.rig.crash(saved.vm.driver, "web-1")
+    await told(changes, "gone")
+    await saved.vm.started(3)
+    second = await saved.take("b1-1")
+    assert second.kind is BackupKind.FULL and "is not known, as its process was killed" in second.sentence
+    assert await saved.bitmaps() == ["asv-default-b1-2"], "and it is gone"
 
 
 async def test_a_raw_disk_is_known_until_its_process_ends(saved: Saved) -> None:
