@@ -21,8 +21,9 @@ from services.node.drivers.qemu.stores.settings import Nbd
 from tests.contract.backup_rig import Saved, compare, info
 from tests.contract.driver_rigs import QemuRig, guest_up, rig_of, told
 from tests.contract.small_pool import small_pool
+from tests.contract.store_rigs import store_rig
 from tests.contract.test_driver_backups import flip, going
-from tests.contract.test_driver_snapshots import mounted
+from tests.contract.test_driver_snapshots import Vm, mounted
 
 RAW = Disk(name="raw", pool="default", file="web-1-raw.raw", size_mib=16, format=DiskFormat.RAW, serial="raw-1", slot=2)
 
@@ -215,6 +216,42 @@ def _reads(cmdline: Path, saved: Saved) -> bool:
         return any(str(fd.readlink()) == lock for fd in (cmdline.parent / "fd").iterdir())
     except OSError:
         return False
+
+
+async def test_uefi_variables_go_along_and_are_verified(saved: Saved) -> None:
+    vm = saved.vm
+    await vm.driver.kill("web-1")
+    variables = _disk(saved, replace(RAW, file="web-1-root.vars"))
+    variables.write_bytes(os.urandom(64 << 10))
+    vm.spec = replace(vm.spec, disks=(replace(vm.spec.disks[0], vars=variables.name), vm.spec.disks[1]))
+    (root, data) = (await saved.take(rests=True)).disks
+    copy = saved.folder("b1-1") / root.vars
+    assert copy.read_bytes() == variables.read_bytes() and data.vars == "" and await saved.damaged("b1-1") == {}
+    flip(copy, 4711)
+    assert root.vars in (await saved.damaged("b1-1"))["b1-1"]
+
+
+async def test_a_disk_of_a_pool_that_is_no_folder_is_read(rig: QemuRig, tmp_path: Path) -> None:
+    """Its process knows what was written since, as of any raw disk."""
+    (tmp_path / "net").mkdir()
+    with store_rig("nbd", tmp_path / "net", ("far",), 16) as far:
+        pools = {"default": rig.pool, **far.pools()}
+        driver = QemuDriver("n1", rig.top / "n1", pools, share=2, cache=rig.top.parent / "probes", remotes=far.remotes())
+        await driver.open()
+        disk = Disk(name="far", pool="other", file="far", size_mib=16, format=DiskFormat.RAW, serial="far", slot=1, made=True)
+        spec = replace(rig.spec(), disks=(*rig.spec().disks, disk))
+        await driver.start(spec)
+        await guest_up(driver)
+        saved, raw = Saved(Vm(rig, driver, spec)), tmp_path / "net" / "exports" / "far"
+        await saved.take()
+        await saved.vm.sh("seq 1 300000 | dd of=/dev/vdb bs=64k conv=fsync 2>/dev/null")
+        second = await saved.take("b1-1")
+        assert second.kind is BackupKind.INCREMENTAL, second.sentence
+        await driver.kill("web-1")
+        assert compare(saved.file("b1-2", "far"), raw, "raw")
+        await saved.take(rests=True)
+        assert compare(saved.file("b1-3", "far"), raw, "raw")
+        await driver.close()
 
 
 async def test_a_pool_that_is_no_folder_takes_no_backups(rig: QemuRig) -> None:
