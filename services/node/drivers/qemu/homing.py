@@ -83,7 +83,7 @@ class Homing:
 
     async def _run(self) -> None:
         self._pace = replace(self._vm.record.pace or Pace(), phase=Phase.FIRST, since_s=0.0, quiet_s=0.0, lately=())
-        self._guest, self._at = {}, time.monotonic()
+        self._guest, self._at, self._alone = {}, time.monotonic(), set()
         try:
             going = True
             while going:
@@ -149,18 +149,18 @@ class Homing:
         """Readers are there exactly while everything may be taken."""
         if not self._pace.everything or not going:
             self._still()
-            return
-        done = self._readers is not None and self._readers.done() and self._readers.exception() is None
-        if (self._readers is None or done) and any(one.counted and one.left_bytes for one in going):
-            self._readers = asyncio.create_task(self._read(going))
+        elif (self._readers is None or self._readers.done()) and any(one.counted and one.left_bytes for one in going):
+            self._readers = asyncio.create_task(self._read([one for one in going if one.job not in self._alone]))
 
     async def _read(self, going: list[Home]) -> None:
         for one in going:
-            await one.read_ahead()
+            try:
+                await one.read_ahead()
+            except* DriverError as failed:  # the job meets the same, and tells it; or the process has ended
+                self._alone.add(one.job)
+                log.info("%s: %s comes home by one reader only: %s", self._vm.record.vm, one.disk.name, failed.exceptions[0])
 
     def _still(self) -> None:
         if self._readers is not None:
-            if self._readers.done() and not self._readers.cancelled() and (error := self._readers.exception()) is not None:
-                log.warning("%s: what is ahead of its copies is not fetched: %s", self._vm.record.vm, error)
             self._readers.cancel()
             self._readers = None
