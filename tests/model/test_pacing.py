@@ -74,6 +74,14 @@ def test_a_burst_is_no_work_and_a_pause_is_rest() -> None:
     assert again.phase is Phase.WORKING, "what is normal is known by now"
 
 
+def test_a_guest_that_is_held_up_is_not_idle() -> None:
+    worked = looked(Pace(), 12, ops_s=50)[-1]
+    held_up = Seen(TICK_S, 2, 1, 1, 180 * MS, 180 * MS, 100 * MIB)
+    assert not after(after(worked, held_up), held_up).everything
+    idle = looked(Pace(), 3)[-1]
+    assert not after(idle, replace(held_up, write_ns=0, flush_ns=0, read_ns=300 * MS)).everything
+
+
 def test_a_guest_that_only_reads_is_not_waited_for_and_its_first_writes_are_learnt() -> None:
     pace = Pace()
     for _ in range(8):
