@@ -21,12 +21,17 @@ from tests.contract.recovery_rig import (
     backed_up,
     file_of,
     files,
+    fitted,
     folder,
     holds,
     home,
     qemu_io,
     recovered,
+    running,
+    slowly,
+    some_home,
     spec_of,
+    started,
 )
 
 
@@ -93,3 +98,20 @@ async def test_a_start_takes_no_longer_for_a_large_disk_and_its_figures_are_of_w
         assert files(await copying) == (disk.file,)
         await driver.kill("web-1")
     assert took[64] < 2 * took[1] + 1.0, took
+
+
+async def test_where_qemu_serves_somebody_else_the_job_does_it_alone(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backed_up(rig)
+    spec = await started(rig, driver)
+    vm = running(driver)
+    await vm.do("nbd-server-start", {"addr": {"type": "unix", "data": {"path": "another"}}})
+    with slowly(monkeypatch):
+        await fitted(driver, spec)
+        await some_home(driver)
+    (copy,) = await driver.copies()
+    assert copy.all_mib == spec.disks[1].size_mib, "of how much is in it nothing is known"
+    assert files(await home(driver, spec)) == ("web-1-data.r1.qcow2",)
+    await holds(rig, driver)
+    await vm.do("nbd-server-stop")

@@ -55,6 +55,7 @@ def test_a_guest_that_feels_it_halves_the_copy_which_grows_again_and_never_stand
     felt = [p for p in paces[20:] if steep(p.speed / BEST) > 2]
     assert len(felt) < 0.25 * len(speeds)
     hopeless = looked(Pace(), 60, ops_s=100, ms=lambda rate: 1.0 + 20 * (rate > 0.01))
+    assert all(p.speed >= FLOOR * p.best for p in hopeless if p.phase is Phase.WORKING), "not for a moment"
     assert hopeless[-1].speed == FLOOR * BEST and hopeless[-1].limit >= 0.2 * BEST
 
 
