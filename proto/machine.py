@@ -198,7 +198,8 @@ class Disk(Value):
     variables: of the first disk of a VM that has that firmware. A CD drive has no file and no size of its own; force: what is in
     it comes out even where the guest holds the drive locked. first: started from before all others. seed: an ISO is made
     of it, `file`, which lies in the drive. layers: what `file` stands on, the newest first; the image, if any, is beneath the
-    last. vars_of: of a recovered disk, the file in the folder of its first layer (RecoveredDisk.vars) as which its variables begin."""
+    last. vars_of: of a recovered disk, the file in the folder of its first layer (RecoveredDisk.vars) as which its variables
+    begin."""
 
     name: str
     pool: str
