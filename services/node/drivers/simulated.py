@@ -145,7 +145,8 @@ class SimulatedDriver:
         await self._do(SimAct(vm, "shutdown"))
 
     async def kill(self, vm: str) -> None:
-        self._backups.give_up(vm, f"{vm} was powered off")
+        if vm in self.host.vms:
+            self._backups.give_up(vm, f"{vm} was powered off")
         await self._do(SimAct(vm, "kill"))
 
     async def pause(self, vm: str) -> None:

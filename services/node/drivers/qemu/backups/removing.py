@@ -1,10 +1,10 @@
-"""A backup is removed. Those that stand on it are first written anew, on what it stands on: beside the file that is there, then in
-its place, under the same name, which the headers of those above it have. Whoever has the former open reads on.
+"""A backup is removed. Those that stand on it are first written anew, on what it stands on: all beside the files that are there,
+then in their place, under the same names, which the headers of those above them have. Whoever has the former open reads on.
 
-    F.new made ── filled by QEMU (block-stream) ── sealed, digested ── renamed over F ── manifest ── and then the backup itself goes
+    all F checked ── all F.new filled by QEMU (block-stream), sealed ── each renamed over its F ── manifests ── the backup goes
 
-Cut short anywhere, F is whole: it stands on the backup still, or no more, as its header says. Said again, it goes on from there.
-What is damaged is not merged: it would pass for sound then.
+Refused anywhere before the first is renamed, nothing was changed. Cut short anywhere, each F is whole: it stands on the backup
+still, or no more, as its header says; said again, it goes on from there. What is damaged is not merged: it would pass for sound.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import msgspec
 
 from proto.backups import BackupKind, SavedDisk
 from proto.node import OrderBackupRemoval
-from services.node.drivers import NotBackedUp
+from services.node.drivers import DriverError, NotBackedUp
 from services.node.drivers.qemu import qcow2
-from services.node.drivers.qemu.backups import layout
+from services.node.drivers.qemu.backups import layout, targets
 from services.node.drivers.qemu.backups.jobs import PREFIX, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf, digest
-from services.node.drivers.qemu.backups.taking import set_node
 from services.node.drivers.qemu.backups.verifying import what_is_wrong
 from services.node.drivers.qemu.bare import Bare, Wanted, bare
 from services.node.drivers.qemu.layers import backing_of
@@ -59,38 +58,60 @@ async def remove(
     """As Driver.remove_backup. Raises OSError too."""
     job, gone = Removing(order, shelf, tool, wanted, direct), threading.Event()
     try:
-        heirs = {name: await _freed(job, name, order.heirs[name], gone) for name in sorted(order.heirs)}
+        bound = await asyncio.to_thread(_bound, job)
+        try:
+            await asyncio.to_thread(_check, job, bound, gone)
+            for heir, disk in bound:
+                await _anew(job, shelf.folder(heir) / disk.file, disk)
+        except NotBackedUp as error:
+            if len(bound) < sum(map(len, order.heirs.values())):
+                raise DriverError(f"it was begun, and cannot be gone on with: {error}") from error
+            raise
+        await asyncio.to_thread(_put, job, bound)
+        heirs = {name: await asyncio.to_thread(_noted, job, name, gone) for name in sorted(order.heirs)}
     finally:
         gone.set()
+        await asyncio.to_thread(_sweep, job)
     await asyncio.to_thread(shelf.remove, order.backup)
     return heirs
 
 
-async def _freed(job: Removing, heir: str, disks: tuple[SavedDisk, ...], gone: threading.Event) -> tuple[SavedDisk, ...]:
-    """Its files, which do not stand on the backup any more, as they are now."""
-    manifest = await asyncio.to_thread(job.shelf.manifest, heir)
-    if manifest is None:
-        raise NotBackedUp(f"{heir}, which stands on it, is not there: nothing was removed")
+def _bound(job: Removing) -> list[tuple[str, SavedDisk]]:
+    """The files that stand on it still, each with its backup. Raises NotBackedUp."""
+    _sweep(job)
+    found = []
+    for heir in sorted(job.order.heirs):
+        if job.shelf.manifest(heir) is None:
+            raise NotBackedUp(f"{heir}, which stands on it, is not there: nothing was removed")
+        found += [(heir, disk) for disk in job.order.heirs[heir] if _stands_on(job, heir, disk)]
+    return found
+
+
+def _sweep(job: Removing) -> None:
+    for heir, disks in job.order.heirs.items():
+        for disk in disks:
+            (job.shelf.folder(heir) / f"{disk.file}{NEW}").unlink(missing_ok=True)
+
+
+def _noted(job: Removing, heir: str, gone: threading.Event) -> tuple[SavedDisk, ...]:
+    """Its files as they are now, of which its manifest knows."""
     folder, saved = job.shelf.folder(heir), []
-    for disk in disks:
-        path = folder / disk.file
-        if await asyncio.to_thread(_stands_on, job, heir, disk):
-            await asyncio.to_thread(_check, job, heir, disk, gone)
-            await _anew(job, path, disk)
-        bytes, sha256 = await asyncio.to_thread(digest, path, gone)
+    for disk in job.order.heirs[heir]:
+        bytes, sha256 = digest(folder / disk.file, gone)
         saved.append(msgspec.structs.replace(disk, bytes=bytes, sha256=sha256))
+    manifest = job.shelf.manifest(heir)
+    assert manifest is not None, "it was there a moment ago, and nobody else removes any"
     kind = BackupKind.INCREMENTAL if job.order.below else BackupKind.FULL
     done = msgspec.structs.replace(manifest.done, disks=tuple(saved), parent=job.order.below, kind=kind)
     wanted = msgspec.structs.replace(manifest, disks=done.disks, parent=done.parent, kind=kind, done=done)
     if wanted != manifest:
-        await asyncio.to_thread(layout.write, folder, wanted)
+        layout.write(folder, wanted)
     return tuple(saved)
 
 
 def _stands_on(job: Removing, heir: str, disk: SavedDisk) -> bool:
     """Whether its file still does. Raises NotBackedUp where it stands on something else."""
     path = job.shelf.folder(heir) / disk.file
-    path.with_name(path.name + NEW).unlink(missing_ok=True)
     if not path.is_file():
         raise NotBackedUp(f"{disk.file} of {heir}, which stands on it, is not there: nothing was removed")
     named = backing_of(path)
@@ -101,21 +122,25 @@ def _stands_on(job: Removing, heir: str, disk: SavedDisk) -> bool:
     raise NotBackedUp(f"{disk.file} of {heir} stands on {named[:120]!r}, which it should not: nothing was removed")
 
 
-def _check(job: Removing, heir: str, disk: SavedDisk, gone: threading.Event) -> None:
+def _check(job: Removing, bound: list[tuple[str, SavedDisk]], gone: threading.Event) -> None:
     """What is merged is what was written. Raises NotBackedUp."""
     own = job.shelf.manifest(job.order.backup)
-    middle = next((one for one in own.disks if one.disk == disk.disk), None) if own is not None else None
-    if middle is None:
-        raise NotBackedUp(f"{job.order.backup} has no disk {disk.disk} (any more), on which {heir} stands: nothing was removed")
-    for name, one in ((heir, disk), (job.order.backup, middle)):
+    files = {disk.disk: disk for disk in own.disks} if own is not None else {}
+    for heir, disk in bound:
+        if disk.disk not in files:
+            raise NotBackedUp(f"{job.order.backup} has no disk {disk.disk} (any more), on which {heir} stands: nothing was removed")
+    wanted = [*bound, *((job.order.backup, files[name]) for name in sorted({disk.disk for _, disk in bound}))]
+    for name, one in wanted:
         if wrong := what_is_wrong(job.shelf, name, one, gone)[0]:
             raise NotBackedUp(f"{name} is damaged ({wrong[0]}), and was not merged; remove those that stand on it first")
-    if (named := backing_of(job.shelf.folder(job.order.backup) / middle.file)) != job.below(disk.disk):
-        raise NotBackedUp(f"{middle.file} stands on {named[:99]!r}, not on {job.order.below or 'nothing'}: nothing was removed")
+    for name in sorted({disk.disk for _, disk in bound}):
+        file = files[name].file
+        if (named := backing_of(job.shelf.folder(job.order.backup) / file)) != job.below(name):
+            raise NotBackedUp(f"{file} stands on {named[:99]!r}, not on {job.order.below or 'nothing'}: nothing was removed")
 
 
 async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
-    """The file is written anew, on what is below. Raises NotBackedUp, DriverError, OSError."""
+    """The file is written anew beside it, on what is below. Raises NotBackedUp, DriverError, OSError."""
     new, below = path.with_name(path.name + NEW), job.below(disk.disk)
     middle = path.parent / job.itself(disk.disk)
     head, inside = _head(path), _head(middle)
@@ -126,13 +151,11 @@ async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
         async with bare(job.wanted) as writer:
             await _filled(writer, chain, new, below, compressed=compressed, direct=job.direct)
             await writer.quit()
-        await asyncio.to_thread(_put, new, path)
+        await asyncio.to_thread(layout.seal, new)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise NotBackedUp(_no_room(path)) from error
         raise
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _head(path: Path) -> qcow2.Header:
@@ -140,10 +163,12 @@ def _head(path: Path) -> qcow2.Header:
         return qcow2.parse(file.read(qcow2.HEADER_BYTES))
 
 
-def _put(new: Path, path: Path) -> None:
-    layout.seal(new)
-    new.rename(path)
-    sync(path.parent)
+def _put(job: Removing, bound: list[tuple[str, SavedDisk]]) -> None:
+    """Each in the place of its file."""
+    for heir, disk in bound:
+        path = job.shelf.folder(heir) / disk.file
+        path.with_name(path.name + NEW).rename(path)
+        sync(path.parent)
 
 
 async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, compressed: bool, direct: bool) -> None:
@@ -169,12 +194,8 @@ async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, com
 
 
 async def _open(writer: Bare, name: str, path: Path, below: str | None, *, direct: bool, read_only: bool) -> None:
-    fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if direct else 0))
-    try:
-        number = await writer.give_set(fd, PREFIX)
-    finally:
-        os.close(fd)
-    await writer.do("blockdev-add", set_node(f"{name}-file", number, direct=direct, read_only=read_only))
+    number = await targets.handed(writer, path, os.O_RDONLY if read_only else os.O_RDWR, direct=direct)
+    await writer.do("blockdev-add", targets.file_node(f"{name}-file", number, direct=direct, read_only=read_only))
     words = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": read_only, "backing": below}
     await writer.do("blockdev-add", words)
 
