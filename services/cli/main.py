@@ -29,6 +29,8 @@ GROUPS = {
     "network": "network:app",
     "cd": "cd:app",
     "snapshot": "snapshot:app",
+    "backup": "backup:app",
+    "recovery": "recovery:app",
     "memory": "memory:app",
     "image": "image:app",
     "pool": "pool:app",
@@ -116,8 +118,8 @@ def split(words: Sequence[str], environ: Mapping[str, str]) -> Words:
 
 
 def _moment(rest: list[str]) -> tuple[list[str], dict[str, str]]:
-    """--at behind a command says the same as before it; but for `what-if`, which has its own, and for what goes to a guest."""
-    if rest[0] == "what-if" or rest[:2] == ["vm", "exec"]:
+    """--at behind a command says the same as before it; but for those that have their own, and for what goes to a guest."""
+    if rest[0] == "what-if" or rest[:2] in (["vm", "exec"], ["vm", "recover"]):
         return rest, {}
     end = rest.index("--") if "--" in rest else len(rest)
     for n, word in enumerate(rest[:end]):

@@ -16,6 +16,7 @@ from services.cli.vm_guard import guard
 from services.cli.vm_history import history
 from services.cli.vm_io import io
 from services.cli.vm_migrate import migrate
+from services.cli.vm_recover import recover
 from services.cli.vm_schedule import schedule, set_
 from services.cli.vm_show import print_vm
 
@@ -40,6 +41,7 @@ app.command("guard")(guard)
 app.command("history")(history)
 app.command("io")(io)
 app.command("migrate")(migrate)
+app.command("recover")(recover)
 app.command("set")(set_)
 app.command("schedule")(schedule)
 

@@ -10,9 +10,11 @@ from services.cli import show
 from services.cli.client import path
 from services.cli.session import AsJson, client, wants_json
 
-OBJECTS = ("vm", "image", "node", "network", "pool", "fence")
+OBJECTS = ("vm", "image", "node", "network", "pool", "fence", "backup")
 KINDS = (*OBJECTS, "event", "task")
-Object = Annotated[str, typer.Argument(metavar="KIND/NAME", help="vm/web-1, node/n1, image/tiny, event/POSITION, task/ID.")]
+Object = Annotated[
+    str, typer.Argument(metavar="KIND/NAME", help="vm/web-1, node/n1, image/tiny, backup/web-1/b1-3, event/POSITION, task/ID.")
+]
 
 
 def why(
@@ -24,7 +26,8 @@ def why(
     """Why an object is as it is: who asked, what was decided on which evidence, what was seen. Of an event: all that led to it and
     that it led to; of a task: all that is recorded of it."""
     kind, name = split(object, KINDS)
-    found = client().get(path("why", kind, name, effects=effects))
+    parts = name.split("/", 1) if kind == "backup" else [name]
+    found = client().get(path("why", kind, *parts, effects=effects))
     if wants_json():
         show.as_json(found)
         return

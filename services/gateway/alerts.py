@@ -9,16 +9,18 @@ from msgspec.structs import replace
 
 from proto.pools import short
 from proto.space import said
-from services.gateway import guard_alerts, ha_alerts
+from services.gateway import backup_alerts, guard_alerts, ha_alerts
 from services.gateway.model import ReadModel
 from services.gateway.pools import Pool
+from services.gateway.views.recoveries import Recovery
 
 ALERTS_MAX = 1000
 
 
 class Alert(msgspec.Struct):
-    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, `panicked`, `found-dead`, and those of ha_alerts and
-    guard_alerts. object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch; 0: nobody knows."""
+    """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, `panicked`, `found-dead`, and those of ha_alerts,
+    guard_alerts and backup_alerts. object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch; 0: nobody
+    knows."""
 
     kind: str
     object: str
@@ -27,9 +29,14 @@ class Alert(msgspec.Struct):
     remedy: str
 
 
-def alerts(model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool]) -> list[Alert]:
-    """The oldest first; sees: whether objects of a project are told."""
-    every = (*_out_of_space(model, sees), *_dead(model, sees), *_pools(pools), *_fences(model), *_ha(model, sees))
+def alerts(
+    model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool], recoveries: Iterable[Recovery] = ()
+) -> list[Alert]:
+    """The oldest first; sees: whether objects of a project are told. recoveries: as they are shown."""
+    every = (
+        *_out_of_space(model, sees), *_dead(model, sees), *_pools(pools), *_fences(model), *_ha(model, sees),
+        *_backups(model, recoveries, sees),
+    )  # fmt: skip
     found = sorted(every, key=lambda alert: (alert.since_us, alert.object))
     return found[:ALERTS_MAX]
 
@@ -51,6 +58,11 @@ def _ha(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Alert]:
     for found in ha_alerts.said(model.ha, model.nodes.pool_names()):
         yield Alert(*found)
     for found in guard_alerts.said(model.guards, model.ha, model.vms.all, sees, model.nodes.reaching()):
+        yield Alert(*found)
+
+
+def _backups(model: ReadModel, recoveries: Iterable[Recovery], sees: Callable[[str], bool]) -> Iterator[Alert]:
+    for found in backup_alerts.said(model.backups, recoveries, sees):
         yield Alert(*found)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from libs.common.bus import Bus, Incoming
 from libs.common.clock import Clock
-from proto.node import Beat, MemoryBeat
+from proto.node import Beat, CopiesBeat, CopyNow, MemoryBeat
 from proto.pools import SILENCE_US_MAX, PoolNow, PoolsBeat
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ class Latest[T]:
         at, said = self._heard.get(node, (0.0, None))
         return said if self._clock.monotonic() - at <= self._fresh_s else None
 
+    def all_fresh(self) -> list[T]:
+        since = self._clock.monotonic() - self._fresh_s
+        return [said for at, said in self._heard.values() if at >= since]
+
 
 class Beats:
     """The latest beats of each node."""
@@ -52,11 +56,13 @@ class Beats:
         self._alive = Latest(clock, Beat)
         self._memory = Latest(clock, MemoryBeat)
         self._pools = Latest(clock, PoolsBeat, POOLS_FRESH_S)
+        self._copies = Latest(clock, CopiesBeat)
 
     async def open(self, bus: Bus) -> None:
         await bus.serve("tel.*.beat", self._alive.hear)
         await bus.serve("tel.*.memory", self._memory.hear)
         await bus.serve("tel.*.pools", self._pools.hear)
+        await bus.serve("tel.*.copies", self._copies.hear)
 
     def online(self, node: str) -> bool:
         return self._alive.fresh(node) is not None
@@ -69,3 +75,7 @@ class Beats:
         """What it told lately of its pools."""
         told = self._pools.fresh(node)
         return told.pools if told is not None else ()
+
+    def copies(self) -> tuple[CopyNow, ...]:
+        """That go on, of all nodes."""
+        return tuple(copy for told in self._copies.all_fresh() for copy in told.copies)

@@ -66,6 +66,15 @@ class Gateway:
             raise unknown("vm", name)
         return found
 
+    async def catalogue(self, who: Principal, vm: str) -> str:
+        """The project of a VM that there is, or of which there are backups still. Raises Problem 404."""
+        project = _of_catalogue(self.model, vm)
+        if project is None:
+            project = _of_catalogue(await self._fresh(), vm)
+        if project is None or not who.sees(project):
+            raise unknown("vm", vm)
+        return project
+
     async def image(self, who: Principal, name: str) -> Image:
         """As for a VM."""
         found = self.model.images.all.get(name) or (await self._fresh()).images.all.get(name)
@@ -130,6 +139,19 @@ class Gateway:
         except LogError as error:
             raise away(f"the log cannot be read: {error}") from error
         return self.model
+
+
+def _of_catalogue(model: ReadModel, vm: str) -> str | None:
+    if (found := model.vms.all.get(vm)) is not None:
+        return found.project
+    return next((one.project for one in model.backups.of(vm)), None)
+
+
+def name_is_free(gateway: Gateway, name: str, project: str) -> None:
+    """A name stays with the project that used it first: its stream does, and what was recorded in it. Raises Problem 409."""
+    owner = gateway.model.scopes.at(f"vm-{name}", gateway.model.position)
+    if owner is not None and owner != project:
+        raise Problem(409, "NAME_TAKEN", f"the name `{name}` belongs to another project", "take another name")
 
 
 def in_project(who: Principal, wanted: str) -> str:

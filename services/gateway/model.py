@@ -12,7 +12,7 @@ from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
 from proto.fence import FenceEvent
 from proto.guard import GuardEvent
-from proto.io import DevicesEvent, ImageEvent, NetworkEvent
+from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, RecoveryEvent
 from proto.lease import HaEvent, LeaseEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
@@ -24,6 +24,7 @@ from proto.vitals import VerdictEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
+from services.gateway.views.backups import BackupsView
 from services.gateway.views.fences import FencesView
 from services.gateway.views.guards import GuardsView
 from services.gateway.views.ha import HaView
@@ -33,6 +34,7 @@ from services.gateway.views.networks import NetworksView
 from services.gateway.views.nodes import NodesView
 from services.gateway.views.pools import PoolsView
 from services.gateway.views.reclaims import ReclaimsView
+from services.gateway.views.recoveries import RecoveriesView
 from services.gateway.views.snapshots import SnapshotsView
 from services.gateway.views.verdicts import VerdictsView
 from services.gateway.views.vms import VmsView
@@ -43,6 +45,7 @@ EVENTS = Registry(
         for union in (
             VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
             ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
+            BackupsEvent, RecoveryEvent,
         )
         for c in members(union)
     ),
@@ -65,6 +68,8 @@ class ReadModel:
     pools: PoolsView = field(default_factory=PoolsView)
     fences: FencesView = field(default_factory=FencesView)
     snapshots: SnapshotsView = field(default_factory=SnapshotsView)
+    backups: BackupsView = field(default_factory=BackupsView)
+    recoveries: RecoveriesView = field(default_factory=RecoveriesView)
     ha: HaView = field(default_factory=HaView)
     verdicts: VerdictsView = field(default_factory=VerdictsView)
     guards: GuardsView = field(default_factory=GuardsView)
@@ -94,6 +99,8 @@ class ReadModel:
         self.pools.apply(recorded, event)
         self.fences.apply(recorded, event)
         self.snapshots.apply(recorded, event)
+        self.backups.apply(recorded, event)
+        self.recoveries.apply(recorded, event)
         self.ha.apply(recorded, event)
         self.verdicts.apply(recorded, event)
         self.guards.apply(recorded, event)

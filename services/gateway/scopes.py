@@ -25,7 +25,7 @@ _OF_SEVERAL = (
 )  # fmt: skip
 """events of a node's ledger that name VMs"""
 
-_KINDS_OF_VM = ("vm", "devices", "map", "verdict", "guard")
+_KINDS_OF_VM = ("vm", "devices", "map", "verdict", "guard", "backups")
 
 
 @dataclass(slots=True)

@@ -11,9 +11,13 @@ from services.gateway.gateway import Gateway
 from services.gateway.http.bodies import Alerts
 from services.gateway.http.door import Asked
 from services.gateway.http.pools import found
+from services.gateway.http.recoveries import shown
+from services.gateway.views.recoveries import ENDED
 
 
 @get("/v1/alerts", action=Action.READ, summary="What is to be looked at now", tags=["Cluster"])
 async def list_alerts(request: Asked, gateway: NamedDependency[Gateway]) -> Alerts:
     """Those about objects of the token's projects, the oldest first."""
-    return Alerts(alerts(gateway.model, found(request, gateway), request.user.sees))
+    every = gateway.model.recoveries.all.values()
+    recoveries = [(await shown(gateway, one)).recovery for one in every if one.state not in ENDED]
+    return Alerts(alerts(gateway.model, found(request, gateway), request.user.sees, recoveries))

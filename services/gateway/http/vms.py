@@ -24,7 +24,8 @@ from services.gateway import seeds
 from services.gateway.asking import ask_node
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
-from services.gateway.gateway import Gateway, in_project
+from services.gateway.gateway import Gateway, in_project, name_is_free
+from services.gateway.http.backups import HANDLERS as BACKUPS
 from services.gateway.http.bodies import (
     AllotmentBody,
     ExecAnswer,
@@ -43,6 +44,7 @@ from services.gateway.http.guards import set_guard, show_guard
 from services.gateway.http.history import history
 from services.gateway.http.io import io
 from services.gateway.http.memory import memory_of_vm, translate_vm
+from services.gateway.http.recoveries import recover
 from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
 from services.gateway.http.snapshots import HANDLERS as SNAPSHOTS
@@ -100,7 +102,7 @@ async def create_vm(request: Asked, gateway: NamedDependency[Gateway], data: JSO
     """With `start`, two commands: the VM stays when it is defined but cannot be started."""
     who, ask = request.user, asker(request, gateway)
     project = in_project(who, data.project)
-    _name_is_free(gateway, data.name, project)
+    name_is_free(gateway, data.name, project)
     _is_offered(data)
     command = _definition(gateway, who, data)
     if data.seed is not None:
@@ -171,13 +173,6 @@ def _check_disk(gateway: Gateway, who: Principal, index: int, disk: DiskWish) ->
         raise Problem(
             409, "NO_IMAGE", f"there is no image `{disk.image}` that this token may see", "list the images first"
         )
-
-
-def _name_is_free(gateway: Gateway, name: str, project: str) -> None:
-    """A name stays with the project that used it first: its stream does, and what was recorded in it."""
-    owner = gateway.model.scopes.at(f"vm-{name}", gateway.model.position)
-    if owner is not None and owner != project:
-        raise Problem(409, "NAME_TAKEN", f"the name `{name}` belongs to another project", "take another name")
 
 
 async def _tell(request: Asked, gateway: Gateway, vm: str, command: Command) -> Accepted:
@@ -312,7 +307,7 @@ HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
     screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, show_guard, set_guard,
-    *DEVICES, *SNAPSHOTS, *VERDICTS,
+    *DEVICES, *SNAPSHOTS, *VERDICTS, *BACKUPS, recover,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

@@ -25,9 +25,9 @@ from services.gateway.why.not_reclaimed import not_reclaimed
 from services.gateway.why.not_so import WhyNot, not_on_node, not_started
 from services.gateway.why.tree import Known
 
-OBJECTS = ("vm", "image", "node", "network", "pool", "fence")
+OBJECTS = ("vm", "image", "node", "network", "pool", "fence", "backup")
 KINDS = (*OBJECTS, "event", "task")
-STREAMS = {"vm": ("vm", "devices"), "node": ("node", "drain")}
+STREAMS = {"vm": ("vm", "devices"), "node": ("node", "drain"), "backup": ("backups",)}
 """kinds of objects -> kinds of streams whose events are told; of others the one of that name. What else belongs to an object comes
 by its positions"""
 
@@ -51,6 +51,22 @@ async def why(
         await visible(request, gateway, kind, name)
         shown = partial(shown_to, request, gateway, name if kind == "vm" else "")
         return await ask.why(gateway.log, _subject(gateway, kind, name), shown, effects)
+    except LogError as error:
+        raise away(f"the log cannot be read: {error}") from error
+
+
+@get("/v1/why/backup/{vm:str}/{backup:str}", action=Action.READ, summary="Why a backup is as it is", tags=["Why"])
+async def why_backup(
+    request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], backup: FromPath[str], effects: Effects = False
+) -> ask.Why:
+    """As of other objects. One that is gone has its stories still, and so have those of a VM that was deleted."""
+    try:
+        await visible(request, gateway, "backup", vm)
+        about = await reading.about_backup(gateway.log, vm, backup)
+        if not about:
+            raise Problem(404, "BACKUP_UNKNOWN", f"nothing is recorded of a backup {backup} of {vm}", f"asvctl backup ls {vm}")
+        subject = ask.Subject(f"backup/{vm}/{backup}", beside=about, led=gateway.model.ha.led)
+        return await ask.why(gateway.log, subject, partial(shown_to, request, gateway, ""), effects)
     except LogError as error:
         raise away(f"the log cannot be read: {error}") from error
 
@@ -105,10 +121,11 @@ async def visible(request: Asked, gateway: Gateway, kind: str, name: str) -> Non
         await gateway.node(name)
     elif kind == "network":
         await gateway.network(name)
-    elif kind in ("vm", "image"):
-        project = gateway.model.scopes.at(f"{kind}-{name}", gateway.follower.position)
+    elif kind in ("vm", "image", "backup"):
+        of = "image" if kind == "image" else "vm"
+        project = gateway.model.scopes.at(f"{of}-{name}", gateway.follower.position)
         if project is None or not request.user.sees(project):
-            raise unknown(kind, name)
+            raise unknown(of, name)
     elif not await gateway.log.read_stream(f"{kind}-{name}", 0, 1):
         raise Problem(404, "UNKNOWN", f"nothing is recorded of a {kind} `{name}`", f"see what there is: asvctl {kind} ls")
 

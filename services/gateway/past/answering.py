@@ -56,6 +56,9 @@ class _PastBeats(_Silent):
     def pools(self, node: str) -> tuple[()]:
         return ()
 
+    def copies(self) -> tuple[()]:
+        return ()
+
 
 class _PastLog:
     """The log up to a position."""

@@ -26,6 +26,7 @@ STREAMS = {
     "network": ("network",),
     "pool": ("pool",),
     "fence": ("fence",),
+    "backup": ("backups",),
 }  # fmt: skip
 """kinds of objects -> kinds of streams that are about one"""
 KIND_OF = {stream: kind for kind, streams in STREAMS.items() for stream in streams}

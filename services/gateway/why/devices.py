@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proto import io
+from services.gateway.why.backups import change_of_recovery
 from services.gateway.why.snapshots import change_of_snapshot, of_snapshots
 from services.gateway.words import count
 
@@ -87,4 +88,4 @@ def _device_change(change: io.Change) -> str:
         case io.ChangeKind.UNDO:
             return f"{change.name} could not be attached and is taken out again"
         case _:
-            return change_of_snapshot(change) or f"{change.name} is changed: {change.kind}"
+            return change_of_snapshot(change) or change_of_recovery(change) or f"{change.name} is changed: {change.kind}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -34,6 +35,22 @@ async def read_newest(log: EventLog, stream: str) -> list[Recorded]:
     while rows := await log.read_stream(stream, kept[-1].version if kept else 0):
         kept = (kept + rows)[-EVENTS_MAX:]
     return kept
+
+
+async def about_backup(log: EventLog, vm: str, backup: str) -> list[int]:
+    """Where the events lie that speak of it, the last EVENTS_MAX, in order. Raises LogError."""
+    found: list[int] = []
+    after, recoveries = 0, set[str]()
+    while rows := await log.read_stream(f"backups-{vm}", after):
+        for row in rows:
+            said = msgspec.msgpack.decode(row.data, type=dict[str, Any])
+            named = said.get("backup") == backup or backup in (said.get("heirs") or ()) or backup in (said.get("found") or ())
+            if named and "recovery" in said:
+                recoveries.add(said["recovery"])
+            if named or said.get("recovery") in recoveries:
+                found.append(row.position)
+        after = rows[-1].version
+    return found[-EVENTS_MAX:]
 
 
 async def read_at(log: EventLog, positions: Sequence[int]) -> list[Known]:

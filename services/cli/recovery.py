@@ -1,0 +1,132 @@
+"""`asvctl recovery`: how far recoveries are, how they went, and how each VM is protected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import show, units
+from services.cli.backup import progress
+from services.cli.client import path
+from services.cli.session import AsJson, client, wants_json
+
+app = typer.Typer(help="Recoveries of virtual machines from their backups.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it: r1-7, or web-1.r1-7.")]
+
+
+@app.command("ls")
+def ls(_json: AsJson = False) -> None:
+    """List recoveries, the oldest first; the newest thousand are kept."""
+    found = client().items(path("recoveries"))
+    if wants_json():
+        show.as_json(found)
+        return
+    heads = ("ID", "VM", "MADE OF", "BACKUP", "STATE", "ASKED", "RAN AFTER", "OWN AFTER", "LOST", "NODE")
+    show.table(heads, [_row(one["recovery"], one.get("progress")) for one in found], "nothing was recovered yet")
+
+
+def _row(one: dict[str, Any], far: dict[str, Any] | None) -> tuple[object, ...]:
+    state = f"{one['state']} {far['percent']:g} %" if far else one["state"]
+    return (
+        one["id"], one["target"], one["source"], one["backup"], state, show.when(one["requested_us"]), ms(one.get("first_ms")),
+        span(one.get("home_s")), span(one["rpo_s"]), one["node"],
+    )  # fmt: skip
+
+
+def ms(value: int | None) -> str:
+    """`850 ms`, `2.4 s`."""
+    return "" if value is None else f"{value} ms" if value < 1000 else span(value / 1000)
+
+
+def span(seconds: float | None) -> str:
+    """`4.2 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; two parts at most."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole, parts = round(seconds), []
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        many, whole = divmod(whole, length)
+        parts.append(f"{many} {unit}" if many else "")
+    first = next(n for n, part in enumerate(parts) if part)
+    return " ".join(part for part in parts[first : first + 2] if part)
+
+
+@app.command("show")
+def show_one(id: Id, _json: AsJson = False) -> None:
+    """Show a recovery: how far it is, when each step was done, and what was lost."""
+    found = client().get(path("recoveries", id))
+    if wants_json():
+        show.as_json(found)
+        return
+    one = found["recovery"]
+    lost = f"{span(one['rpo_s'])} (from {show.when(one['taken_us'])} to {show.when(one['lost_from_us'])})"
+    show.facts([
+        ("id", f"{one['source']}.{one['id']}"),
+        ("vm", one["target"]),
+        ("state", one["state"] + (f": {one['sentence']}" if one.get("sentence") else "")),
+        ("progress", progress(found.get("progress"))),
+        ("made of", f"{one['backup']} of {one['source']}"),
+        ("lost", lost),
+        ("node", one["node"]),
+        ("asked for", f"{show.when(one['requested_us'])} by {one['actor']}"),
+        ("with", "; ".join(_how(one))),
+        *((word, show.when(one[key])) for word, key in STEPS if one.get(key)),
+        ("ran after", ms(one.get("first_ms"))),
+        ("own after", span(one.get("home_s"))),
+        ("starts", one["starts"] if one["starts"] > 1 else ""),
+        ("task", one["task"]),
+    ])  # fmt: skip
+
+
+STEPS = (
+    ("prepared", "prepared_us"), ("disks on the backup", "disks_us"), ("placed", "placed_us"), ("ran", "started_us"),
+    ("its own", "independent_us"), ("over", "ended_us"),
+)  # fmt: skip
+
+
+def _how(one: dict[str, Any]) -> list[str]:
+    said = [f"only on {one['wished']}"] if one.get("wished") else []
+    said += [f"disks in pool {one['pool']}"] if one.get("pool") else []
+    said += ["no network"] if one.get("isolated") else []
+    said += ["not to be started"] if not one.get("start") else []
+    return said + ([f"what {one['lose']} had was given up"] if one.get("lose") else [])
+
+
+@app.command("report")
+def report(
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="A page that can be printed.", dir_okay=False)] = None,
+    _json: AsJson = False,
+) -> None:
+    """How each VM is protected: what would be lost now, and how its last recovery went against what is promised."""
+    found = client().get(path("recoveries", "report"))
+    if html is not None:
+        from services.cli.recovery_page import page
+
+        html.write_text(page(found), encoding="utf-8")
+        show.note(f"{html}: {units.count(len(found['items']), 'VM')}")
+        if not wants_json():
+            return
+    if wants_json():
+        show.as_json(found)
+        return
+    show.table(HEADS, [cells(row) for row in found["items"]], "there is no VM")
+
+
+HEADS = ("VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "GRADE", "WHY")
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A line of the report, as the table and the page have it."""
+    name = row["vm"] + ("" if row["exists"] else " (deleted)")
+    newest = f"{row['newest']} {show.when(row['newest_us'])}" if row["newest"] else ""
+    as_ = f" as {row['target']}" if row["target"] not in ("", row["vm"]) else ""
+    last = f"{row['recovery']}{as_} ({row['kind']}, {row['state']})" if row["recovery"] else ""
+    when = show.when(row["requested_us"]) if row["requested_us"] else ""
+    return (
+        name, newest, span(row.get("exposed_s")), last, when, ms(row.get("first_ms")), span(row.get("home_s")),
+        span(row.get("rpo_s")), row["grade"], row["said"],
+    )  # fmt: skip
