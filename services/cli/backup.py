@@ -143,7 +143,7 @@ def verify(vm: Vm, id: Id, waiting: Wait = False, timeout_s: TimeoutS = 3600.0, 
 
 @app.command("cancel")
 def cancel(vm: Vm, id: Id, waiting: Wait = False, timeout_s: TimeoutS = 60.0, _json: AsJson = False) -> None:
-    """Give up one that is being taken; what there is of it is removed."""
+    """Give up what is being done with it: one that is being taken is removed, one that is being verified stays."""
     api = client()
     task.finish(api, api.post(path("vms", vm, "backups", id, "cancel")), f"give {id} of {vm} up", waiting, timeout_s)
 

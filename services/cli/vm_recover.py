@@ -19,7 +19,7 @@ def recover(
     at: Annotated[
         str, typer.Option("--at", metavar="TIME", help="The newest backup not after it: '2026-11-20 14:03', -2h, a position.")
     ] = "",
-    backup: Annotated[str, typer.Option(metavar="ID", help="This backup. Default: the newest that is sound.")] = "",
+    backup: Annotated[str, typer.Option(metavar="ID", help="This one. Default: the newest; a damaged one is refused.")] = "",
     as_: Annotated[str, typer.Option("--as", metavar="NEW", help="Under another name, which is free.")] = "",
     node: Annotated[str, typer.Option(metavar="NODE", help="On this node or nowhere.")] = "",
     pool: Annotated[str, typer.Option(metavar="POOL", help="Where its disks are to lie. Default: where they lay.")] = "",

@@ -51,7 +51,7 @@ COMMANDS = Registry(
     k
     for union in (
         c.VmCommand, c.NodeCommand, ClusterCommand, BalanceCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand,
-        io.NetworkCommand, FenceCommand, HaCommand, LeaseCommand, GuardCommand,
+        io.NetworkCommand, FenceCommand, HaCommand, LeaseCommand, GuardCommand, io.BackupsCommand, io.RecoveryCommand,
     )
     for k in members(union)
 )

@@ -11,7 +11,20 @@ from services.gateway.backup_alerts import said
 from services.gateway.copies import BACKUP, progress
 from services.gateway.scopes import CLUSTER
 from services.gateway.tasks import Task
-from tests.model.protected_story import A, N1, S, Log, chain, prepare, protected, recovery, requested, saved, stopped, taken
+from tests.model.protected_story import (
+    N1,
+    A,
+    Log,
+    S,
+    chain,
+    prepare,
+    protected,
+    recovery,
+    requested,
+    saved,
+    stopped,
+    taken,
+)
 
 
 def everyone(project: str) -> bool:
@@ -71,6 +84,24 @@ def test_damage_makes_those_above_useless_and_a_reading_that_finds_none_lifts_it
     log.backups(io.BackupVerified(vm=A, backup="b1-6", read_mib=3, took_ms=5), at_s=31)
     assert log.states() == {"b1-2": "taken", "b1-4": "taken", "b1-6": "taken"} and alerts(log) == {}
     assert [one.verified_us for one in (below, middle, top)] == [31 * S] * 3 and log.model.backups.newest("a") is top
+
+
+def test_what_was_read_and_is_not_among_the_damage_is_sound() -> None:
+    log = Log()
+    chain(log, "b1-2", "b1-4")
+    log.backups(io.BackupDamaged(vm=A, backup="b1-4", found={"b1-2": "cut short", "b1-4": "cut short"}))
+    log.backups(io.BackupDamaged(vm=A, backup="b1-4", found={"b1-2": "cut short"}))
+    assert log.states() == {"b1-2": "damaged", "b1-4": "taken"} and log.model.backups.of("a")[1].unsound == "b1-2"
+
+
+def test_a_reading_that_is_given_up_leaves_it_as_it_was() -> None:
+    log = Log()
+    chain(log, "b1-2")
+    log.backups(io.BackupVerifyRequested(vm=A, backup="b1-2", node=N1), task="v")
+    log.backups(io.BackupCancelRequested(vm=A, backup="b1-2"), task="w")
+    (one,) = log.model.backups.of("a")
+    assert (one.state, one.verified_us, one.cancelled, one.note) == ("taken", 0, False, "")
+    assert [(task(log, id).kind, task(log, id).state) for id in "vw"] == [("verify-backup", "failed"), ("cancel-backup", "done")]
 
 
 def test_damage_that_is_found_as_a_file_is_opened_needs_no_reading() -> None:
@@ -154,7 +185,7 @@ def test_the_story_of_taking_one() -> None:
     log.backups(requested("b1-1"))
     assert (task(log).kind, task(log).object, task(log).state, task(log).project) == ("take-backup", "a/b1-1", "running", "red")
     log.backups(taken("b1-1"), task="seen")
-    assert task(log).state == "done" and task(log).sentence.startswith("b1-1 of a is taken (full, filesystem): 100 MiB read in 340 ms")
+    assert (task(log).state, task(log).sentence) == ("done", "b1-1 of a is taken (full, filesystem): 100 MiB read in 340 ms")
 
 
 def test_the_stories_of_giving_up_and_of_what_was_too_late() -> None:

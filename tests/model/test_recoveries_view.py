@@ -11,7 +11,7 @@ from services.gateway.backup_alerts import said
 from services.gateway.protection import Protected, report
 from services.gateway.views.recoveries import KEPT_MAX, STOPPED_MAX, RecoveriesView, Recovery
 from tests.contract.gateway_rig import defined
-from tests.model.protected_story import A, B, N1, S, Log, home, prepare, protected, recovery, runs, stopped
+from tests.model.protected_story import N1, A, B, Log, S, home, prepare, protected, recovery, runs, stopped
 
 
 def begun(log: Log | None = None, **more: Any) -> tuple[Log, Recovery]:

@@ -136,7 +136,7 @@ async def verify_backup(
 async def cancel_backup(
     request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], backup: FromPath[str]
 ) -> Accepted:
-    """While it is being taken; what there is of it is removed."""
+    """While it is being taken: what there is of it is removed. While it is being verified: it stays, and is not read on."""
     _, project = await find(gateway, request.user, vm, backup)
     return await _tell(request, gateway, vm, project, "cancel-backup", CancelBackup(vm=vm, backup=backup))
 

@@ -25,8 +25,9 @@ from services.gateway.why.reading import refusals
 
 class RecoverBody(Body, rename={"as_": "as"}):
     """backup: which; or at: the newest that is not after that moment (a position, a time, how long ago, `now`); the newest of all
-    where neither is said. as: a name that is free; empty: the VM itself, which has to be stopped and named by `lose` where it is
-    there. node: only there; pool: where its disks are to lie, empty: where they lay. isolated: none of its NICs has a link."""
+    where neither is said. A damaged one is refused, and the newest that is sound named. as: a name that is free; empty: the VM
+    itself, which has to be stopped and named by `lose` where it is there. node: only there; pool: where its disks are to lie,
+    empty: where they lay. isolated: none of its NICs has a link."""
 
     backup: BackupId | None = None
     at: str = ""

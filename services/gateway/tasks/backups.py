@@ -20,6 +20,9 @@ def backups(s: _Story) -> bool:
             how = f"incremental, on {parent}" if parent else "full"
             at_rest = "" if s.event.generation else ", of a VM at rest"
             s.begin(TAKE, f"{vm}/{backup}", f"{node} was told to take {backup} ({how}{at_rest}) into pool {s.event.pool}")
+        case io.BackupCancelRequested(vm=vm, backup=backup) if s.tasks.opened(f"{VERIFY}:{vm}/{backup}") is not None:
+            s.failed(VERIFY, f"{vm}/{backup}", "it was given up")
+            s.at_once(CANCEL, f"{vm}/{backup}", f"{backup} is not read any more; it stays as it is")
         case io.BackupCancelRequested(vm=vm, backup=backup):
             s.step(TAKE, f"{vm}/{backup}", "it is being given up")
             s.begin(CANCEL, f"{vm}/{backup}", "its node was told to give it up")

@@ -106,7 +106,7 @@ class BackupsView:
 
     def newest(self, vm: str) -> VmBackup | None:
         """That can be recovered from."""
-        return max((one for one in self.of(vm) if one.sound), key=lambda one: one.taken_us, default=None)
+        return next((one for one in reversed(self.of(vm)) if one.sound), None)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         kind = type(event)
@@ -120,6 +120,8 @@ class BackupsView:
 
     def _one(self, one: VmBackup, event: Any, recorded: Recorded) -> None:
         match event:
+            case io.BackupCancelRequested() if one.state == "verifying":
+                _settle(one)
             case io.BackupCancelRequested():
                 one.cancelled, one.note = True, "it is being given up"
             case io.BackupTaken(vm=vm, done=done):
@@ -171,10 +173,11 @@ class BackupsView:
         self._judge(verified.vm)
 
     def _damaged(self, read: VmBackup, found: dict[str, str], at_us: int) -> None:
-        for one in self.of(read.vm):
-            if one.id in found:
-                one.damaged, one.damaged_us = found[one.id], one.damaged_us or at_us
-            if one.state != "deleting" and (one is read or one.id in found):
+        """All that it consists of was read: what is not found damaged is sound."""
+        for one in self.chain(read.vm, read.id):
+            one.damaged = found.get(one.id, "")
+            one.damaged_us = (one.damaged_us or at_us) if one.damaged else 0
+            if one.state != "deleting":
                 _settle(one)
         self._judge(read.vm)
 

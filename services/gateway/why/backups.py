@@ -14,7 +14,7 @@ def of_backups(event: Any) -> str:
         case io.BackupRequested():
             return _asked(event)
         case io.BackupCancelRequested():
-            return f"the backup {event.backup} is to be given up"
+            return f"what is being done with the backup {event.backup} is to be given up"
         case io.BackupTaken(done=done):
             frozen = f", file systems stood still for {done.frozen_ms} ms" if done.frozen_ms else ""
             on = f" on {done.parent}" if done.parent else ""
