@@ -52,6 +52,7 @@ WORDS: dict[str, Any] = {
     "reason": "maintenance",
     "deadline_s": 60,
     "ref": "9f86d081884c7d659a2feaa0c55ad015",
+    "backup": "b1-12",
 }
 """Likely values by field name, used where they are valid for the field's type; the rest follows from the type."""
 

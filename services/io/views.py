@@ -59,14 +59,12 @@ from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
 from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
+from services.io import reach
 from services.io.backups import enriching as backups
 from services.io.backups.views import BackupViews
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
 from services.io.taken import TakenViews
-
-SILENCE_US_MAX = 5_000_000
-"""A node not heard for longer is asked only where no other can be."""
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 _decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
@@ -264,14 +262,7 @@ class Views:
     def node_with(self, pools: Mapping[str, str], now_us: int, wanted: str = "") -> str:
         """A node that reaches these pools (name -> Disk.pool_id): the wanted one while it is a member, else one that was heard
         lately, else any; by name. Empty where there is none."""
-        reaching = sorted(
-            name for name, node in self.nodes.items()
-            if all(pool in node.pools and id in ("", node.pool_ids.get(pool, id)) for pool, id in pools.items())
-        )  # fmt: skip
-        if wanted in self.nodes:
-            return wanted
-        heard = (n for n in reaching if self.nodes[n].heard_us and now_us - self.nodes[n].heard_us <= SILENCE_US_MAX)
-        return next(heard, reaching[0] if reaching else "")
+        return wanted if wanted in self.nodes else reach.chosen(reach.reaching(self.nodes, pools), self.nodes, now_us)
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -12,12 +12,10 @@ from proto.devices import VmPhase
 from proto.machine import Disk, DiskWish, Nic, NicWish
 from proto.recovery import RecoverKnown, RecoverVm
 from services.io.backups.views import Saved
+from services.io.reach import chosen, reaching
 
 if TYPE_CHECKING:
     from services.io.views import Views
-
-SILENCE_US_MAX = 5_000_000
-"""A node not heard for longer is asked only where no other can be."""
 
 
 def enrich(command: Any, views: Views, now_us: int) -> Any:
@@ -43,7 +41,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             images = {one.boot_image for one in asked.values() if one.boot_image in views.images}
             known = RecoverKnown(
                 phase=vm.phase if vm is not None else VmPhase.UNKNOWN, images=tuple(sorted(images)),
-                nodes={id: reaching(views, {one.pool: one.pool_id}) for id, one in sorted(asked.items())},
+                nodes={id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())},
             )  # fmt: skip
             return replace(command, known=known)
         case _:
@@ -64,11 +62,11 @@ def _known(command: TakeBackup, views: Views, now_us: int) -> BackupKnown:
     )  # fmt: skip
     if resting:
         wanted = {d.pool: d.pool_id for d in disks if not d.bus.is_cd}
-        able = reaching(views, {pool: ""} | wanted)
-        known = replace(known, node=_chosen(able, views, now_us, known.node))
+        able = reaching(views.nodes, {pool: ""} | wanted)
+        known = replace(known, node=chosen(able, views.nodes, now_us, known.node))
     there = views.nodes.get(known.node)
     if there is None or pool not in there.pools:
-        return replace(known, has=tuple(sorted(there.pools)) if there is not None else (), nodes=reaching(views, {pool: ""}))
+        return replace(known, has=tuple(sorted(there.pools)) if there is not None else (), nodes=reaching(views.nodes, {pool: ""}))
     room = views.pools.room(known.node, pool, now_us)
     return replace(known, reached=True, room=replace(room, id=there.pool_ids.get(pool, room.id)))
 
@@ -94,25 +92,5 @@ def _worker(vm: str, saved: Saved | None, views: Views, now_us: int, lost: str =
     if saved is None:
         return ""
     held = views.disks.get(vm)
-    able = tuple(node for node in reaching(views, {saved.pool: saved.pool_id}) if node != lost)
-    return _chosen(able, views, now_us, held.node if held else "")
-
-
-def reaching(views: Views, pools: Mapping[str, str]) -> tuple[str, ...]:
-    """Nodes that have all these pools (name -> Disk.pool_id; empty: whichever of that name), in order."""
-    return tuple(
-        sorted(
-            name
-            for name, node in views.nodes.items()
-            if all(pool in node.pools and id in ("", node.pool_ids.get(pool, id)) for pool, id in pools.items())
-        )
-    )
-
-
-def _chosen(able: Sequence[str], views: Views, now_us: int, wanted: str) -> str:
-    """The wanted one, where it is among them and was heard lately; else one that was, else any; by name."""
-    heard = [n for n in able if views.nodes[n].heard_us and now_us - views.nodes[n].heard_us <= SILENCE_US_MAX]
-    for names in (heard, able):
-        if names:
-            return wanted if wanted in names else names[0]
-    return ""
+    able = tuple(node for node in reaching(views.nodes, {saved.pool: saved.pool_id}) if node != lost)
+    return chosen(able, views.nodes, now_us, held.node if held else "")
