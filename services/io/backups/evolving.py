@@ -29,7 +29,7 @@ from services.io.backups.states import Backup, Backups, Deleting, Hold, Left, Ta
 def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent) -> Backups:
     """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
     version = state.version + 1
-    state = replace(state, version=version, schedule=scheduling.after(state, event))
+    state = replace(state, version=version, schedule=scheduling.after(state.schedule, scheduling.mine(state.doing), event))
     match event:
         case BackupPlanSet() | BackupPutOff():
             return state

@@ -3,10 +3,10 @@
 Times that passed while io was away count once: the newest of them is made up for. A clock that goes back takes none twice: what was
 seen to is a time of the schedule, not of the clock.
 
-What is kept, of those that a schedule took and that are sound: the newest `keep_last`; the newest of each of the last `keep_daily` days
-that have one; weeks and months likewise. Never let go are: those that somebody asked for, what a recovery stands on, and a full one
-while another stands on it (to write that anew is to copy whole disks). A damaged one counts for nothing: it fills no place, and goes
-once it is older than all that is kept.
+What is kept, of those that a schedule took and that are sound: the newest `keep_last`; the newest of each of the last `keep_daily`
+days that have one; weeks and months likewise. Never let go are: those that somebody asked for, what a recovery stands on, and a
+full one while another stands on it (to write that anew is to copy whole disks). A damaged one counts for nothing: it fills no
+place, and goes once it is older than all that is kept.
 """
 
 from __future__ import annotations

@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
-from proto.backup_plans import BackupPlanSet, BackupPutOff, Chore, PlansEvent
-from proto.backups import BackupDeleted, BackupDeleteFailed, BackupFailed, BackupRequested, BackupsEvent, BackupTaken
-from proto.recovery import RecoveryEvent
-from services.io.backups.states import Backups, Deleting, Retry, Schedule, Taking
+from libs.common.messages import Value
+from proto.backup_plans import BackupPlanSet, BackupPutOff, Chore
+from proto.backups import BackupDeleted, BackupDeleteFailed, BackupFailed, BackupRequested, BackupTaken
+from services.io.backups.states import Activity, Deleting, Retry, Schedule, Taking
+
+Ended = BackupTaken | BackupFailed | BackupDeleted | BackupDeleteFailed
 
 
-def after(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent) -> Schedule | None:
-    """state: before it."""
-    schedule, doing = state.schedule, state.doing
+class Mine(Value):
+    """What is being done because of a schedule. given_up: somebody does not want it any more."""
+
+    backup: str
+    given_up: bool = False
+
+
+def mine(doing: Activity | None) -> Mine | None:
+    match doing:
+        case Taking() if doing.wish.plan:
+            return Mine(backup=doing.backup, given_up=bool(doing.cancelled_version))
+        case Deleting(backup=id) if doing.plan:
+            return Mine(backup=id)
+        case _:
+            return None
+
+
+def after(schedule: Schedule | None, doing: Mine | None, event: Any) -> Schedule | None:
+    """doing: before the event."""
     if isinstance(event, BackupPlanSet):
         return plan_set(schedule, event)
     if schedule is None:
         return None
-    match event, doing:
-        case BackupPutOff(), _:
+    match event:
+        case BackupPutOff():
             return put_off(schedule, event)
-        case BackupRequested(), _ if event.plan:
+        case BackupRequested() if event.plan:
             return begun(schedule, event.due_us)
-        case (BackupTaken(), Taking()) if doing.wish.plan:
-            return replace(schedule, taking=Retry())
-        case (BackupFailed(), Taking()) if doing.wish.plan:
-            return failed(schedule, event.sentence, given_up=bool(doing.cancelled_version))
-        case (BackupDeleted(), Deleting()) if doing.plan:
-            return replace(schedule, letting=Retry())
-        case (BackupDeleteFailed(), Deleting()) if doing.plan:
-            return replace(schedule, letting=Retry(failures=schedule.letting.failures + 1, sentence=event.sentence))
+        case BackupTaken() | BackupFailed() | BackupDeleted() | BackupDeleteFailed() if doing and event.backup == doing.backup:
+            return ended(schedule, event, given_up=doing.given_up)
         case _:
             return schedule
+
+
+def ended(schedule: Schedule, event: Ended, *, given_up: bool) -> Schedule:
+    """What somebody gave up is not tried again."""
+    match event:
+        case BackupFailed(sentence=said) if not given_up:
+            return replace(schedule, taking=Retry(failures=schedule.taking.failures + 1, sentence=said))
+        case BackupTaken() | BackupFailed():
+            return replace(schedule, taking=Retry())
+        case BackupDeleteFailed(sentence=said):
+            return replace(schedule, letting=Retry(failures=schedule.letting.failures + 1, sentence=said))
+        case BackupDeleted():
+            return replace(schedule, letting=Retry())
 
 
 def plan_set(schedule: Schedule | None, event: BackupPlanSet) -> Schedule | None:
@@ -58,10 +85,3 @@ def begun(schedule: Schedule, due_us: int) -> Schedule:
     if due_us <= schedule.planned_us:
         return schedule
     return replace(schedule, planned_us=due_us, taking=Retry())
-
-
-def failed(schedule: Schedule, sentence: str, *, given_up: bool = False) -> Schedule:
-    """What somebody gave up is not tried again."""
-    if given_up:
-        return replace(schedule, taking=Retry())
-    return replace(schedule, taking=Retry(failures=schedule.taking.failures + 1, sentence=sentence))

@@ -10,8 +10,8 @@ from proto.hardware import Consistency
 
 class Backup(Value):
     """One that is there, whole. parent: what it stands on, empty: nothing; taken_us: the instant that it is of, by its node's
-    clock; damaged: what is wrong with its own files, empty: nothing that is known. plan: the schedule that wanted it, empty: somebody
-    asked; due_us: its time that it is for; checked_us: the newest time of a schedule for which it was read again."""
+    clock; damaged: what is wrong with its own files, empty: nothing that is known. plan: the schedule that wanted it, empty:
+    somebody asked; due_us: its time that it is for; checked_us: the newest time of a schedule for which it was read again."""
 
     id: str
     kind: BackupKind
@@ -105,7 +105,8 @@ class Schedule(Value):
 
 
 class Backups(Value):
-    """schedule: None: nothing is done by itself. backups: the oldest first, by the log. doing: one thing at a time is done with them. version: events folded so far."""
+    """backups: the oldest first, by the log. doing: one thing at a time is done with them. version: events folded so far. schedule:
+    None: nothing is done by itself."""
 
     version: int = 0
     backups: tuple[Backup, ...] = ()
