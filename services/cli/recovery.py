@@ -10,6 +10,7 @@ import typer
 from services.cli import show, units
 from services.cli.backup import progress
 from services.cli.client import path
+from services.cli.failure import USAGE, Failure
 from services.cli.session import AsJson, client, wants_json
 
 app = typer.Typer(help="Recoveries of virtual machines from their backups.", no_args_is_help=True)
@@ -106,7 +107,10 @@ def report(
     if html is not None:
         from services.cli.recovery_page import page
 
-        html.write_text(page(found), encoding="utf-8")
+        try:
+            html.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            raise Failure(USAGE, f"{html} cannot be written: {error.strerror}", "name a file in a folder that is there") from error
         show.note(f"{html}: {units.count(len(found['items']), 'VM')}")
         if not wants_json():
             return

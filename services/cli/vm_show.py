@@ -36,6 +36,7 @@ def print_vm(vm: dict[str, Any]) -> None:
             ("its guest died", vm.get("panic")),
             ("waits for", "; ".join(waiting(disk) for disk in vm.get("full") or ())),
             ("owed", vm_guard.owed(vm.get("owed"))),
+            ("recovering", vm.get("recovering")),
             ("node", vm.get("node")),
             ("its node is lost", _node_lost(vm)),
             ("migrating to", migrating(vm)),

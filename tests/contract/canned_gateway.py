@@ -128,7 +128,8 @@ class Problem(Exception):
 
 class Canned:
     """vms by name; posted: (path, query, body) of each changing call; fault: a Problem for every call; cuts: how many
-    event streams still are to be cut after each event."""
+    event streams still are to be cut after each event; more: answers to other reads, by path; accepted: what the answer to a
+    changing call about a VM has besides."""
 
     def __init__(self) -> None:
         self.api = ""
@@ -142,6 +143,8 @@ class Canned:
         self.exec = {"exit_code": 0, "stdout": b"6.1.0\n", "stderr": b"", "truncated": False}
         self.events = [event(1), event(2, "old"), event(3)]
         self.cuts = 0
+        self.more: dict[str, Any] = {}
+        self.accepted: dict[str, Any] = {}
 
     def task(self) -> dict[str, Any]:
         told = self.steps[: self.looks + 1]
@@ -159,6 +162,8 @@ class Canned:
         if method != "GET":
             self.posted.append((method, "/".join(parts), query, body))
         match method, parts:
+            case "GET", _ if "/".join(parts) in self.more:
+                return 200, self.more["/".join(parts)]
             case "GET", ["vms"]:
                 return 200, {"items": list(self.vms.values())}
             case "GET", ["vms", name]:
@@ -213,7 +218,7 @@ class Canned:
                 return 204, None
             case (("POST" | "DELETE" | "PATCH"), ["vms", name, *_]):
                 self.find(name)
-                return 202, {"task": "task-1", "status": "accepted", "stream": f"vm-{name}", "version": 3}
+                return 202, {"task": "task-1", "status": "accepted", "stream": f"vm-{name}", "version": 3} | self.accepted
             case (("POST" | "DELETE" | "PATCH"), _):
                 return 202, {"task": "task-1", "status": "accepted", "stream": parts[0], "version": 3}
         raise Problem(404, "UNKNOWN", f"there is no {'/'.join(parts)}", "list first")

@@ -19,8 +19,8 @@ AGAIN = (
     "vm ls", "vm show web-1", "vm history web-1", "vm guard web-1", "node ls", "node show n1", "network ls", "network show blue",
     "pool ls", "pool show default", "task ls", "ha status", "ha fence ls", "ha verdicts", "cluster status", "cluster set",
     "disk ls web-1", "nic ls web-1", "cd ls web-1", "snapshot ls web-1", "image ls", "alerts", "events", "memory prove",
-    "backup ls", "backup ls web-1",
-    "recovery ls", "recovery report", "why vm/web-1", "why node/n1", "why network/blue", "why-not vm/web-1 --started", "timeline vm/web-1", "timeline node/n1",
+    "backup ls", "backup ls web-1", "recovery ls", "recovery report", "why vm/web-1", "why node/n1", "why network/blue",
+    "why-not vm/web-1 --started", "timeline vm/web-1", "timeline node/n1",
 )  # fmt: skip
 NEVER_RECORDED = (
     "vm io web-1", "vm schedule web-1", "vm memory web-1", "vm translate web-1 --gva 0x1000", "memory ls", "memory show n1",

@@ -132,7 +132,7 @@ async def test_what_is_asked_of_one_goes_to_io_and_a_refusal_comes_back(world: R
     assert [type(command) for _, command in world.io.heard] == [io.VerifyBackup, io.CancelBackup, io.DeleteBackup]
 
 
-async def recovers(world: Rig, client: httpx.AsyncClient, target: VmId = B, **body: Any) -> dict[str, Any]:
+async def recovers(world: Rig, client: httpx.AsyncClient, body: dict[str, Any], target: VmId = B) -> dict[str, Any]:
     def begin(command: io.RecoverVm) -> list[Any]:
         taken_s = world.clock.now_us() / S - 60
         return [recovery("r1-7", target, "b1-3", taken_s, isolated=command.isolated, start=command.start)]
@@ -147,7 +147,7 @@ async def recovers(world: Rig, client: httpx.AsyncClient, target: VmId = B, **bo
 async def test_a_recovery_is_followed_from_the_order_until_it_stands_on_its_own(world: Rig) -> None:
     await back_up(world)
     client = await world.client("operator")
-    answer = await recovers(world, client, **{"as": "b", "node": "n1", "pool": "fast", "isolated": True, "backup": "b1-3"})
+    answer = await recovers(world, client, {"as": "b", "node": "n1", "pool": "fast", "isolated": True, "backup": "b1-3"})
     assert (answer["recovery"], answer["target"]) == ("r1-7", "b")
     asked = io.RecoverVm(vm="a", target="b", backup="b1-3", node="n1", pool="fast", isolated=True)
     assert world.io.heard[-1][1] == asked and world.io.heard[-1][0].project == "default"
@@ -165,6 +165,8 @@ async def test_a_recovery_is_followed_from_the_order_until_it_stands_on_its_own(
     assert await now() == ("preparing", 0.0)
     await tell(world, "vm-b", started("b"), id=task)
     assert await now() == ("copying", 0.0)
+    said = (await shown(client, "/v1/vms/b"))["recovering"]
+    assert said == "from b1-3 of a (r1-7): part of its data is in the backup only, and comes home while it runs"
     assert (await shown(client, f"/v1/tasks/{task}"))["state"] == "done"
     await hear(world)
     assert await now() == ("on-backup", None)
@@ -172,7 +174,7 @@ async def test_a_recovery_is_followed_from_the_order_until_it_stands_on_its_own(
     assert held == [["r1-7"], ["r1-7"]]
     await tell(world, "devices-b", io.DisksHome(vm=B, source=A, recovery="r1-7"))
     await tell(world, "backups-a", io.RecoveryEnded(vm=A, target=B, recovery="r1-7", end=io.EndKind.INDEPENDENT))
-    assert await now() == ("independent", None)
+    assert await now() == ("independent", None) and (await shown(client, "/v1/vms/b"))["recovering"] == ""
     (row,) = [row for row in (await shown(client, "/v1/recoveries/report"))["items"] if row["vm"] == "a"]
     assert (row["grade"], row["recovery"], row["kind"], row["newest"]) == ("met", "r1-7", "isolated", "b1-3")
     assert 59 < row["rpo_s"] < 120 and 59 < row["exposed_s"] < 120
@@ -199,7 +201,7 @@ async def test_a_moment_is_a_time_a_position_or_how_long_ago(world: Rig) -> None
     client = await world.client("operator")
 
     async def instant(text: str) -> int:
-        await recovers(world, client, at=text)
+        await recovers(world, client, {"at": text})
         command = world.io.heard[-1][1]
         assert isinstance(command, io.RecoverVm)
         return command.at_us
@@ -222,7 +224,7 @@ async def test_a_name_of_another_project_is_no_target(world: Rig) -> None:
 async def test_a_start_that_is_refused_is_told_as_what_it_waits_for(world: Rig) -> None:
     await back_up(world)
     client = await world.client("operator")
-    await recovers(world, client, **{"as": "b"})
+    await recovers(world, client, {"as": "b"})
     await world.tell("vm-b", [defined("b"), c.VmRecoveryPrepared(vm=B, source=A, recovery="r1-7")], by("t"))
     await tell(world, "devices-b", io.DisksRecovered(vm=B, source=A, recovery="r1-7"))
 

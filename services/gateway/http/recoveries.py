@@ -124,6 +124,13 @@ async def show_report(request: Asked, gateway: NamedDependency[Gateway]) -> Repo
     return report(gateway.model, request.user.sees, now_us)
 
 
+def recovering(one: Recovery | None) -> str:
+    """Of a VM whose disks stand on a backup."""
+    if one is None:
+        return ""
+    return f"from {one.backup} of {one.source} ({one.id}): part of its data is in the backup only, and comes home while it runs"
+
+
 async def shown(gateway: Gateway, one: Recovery) -> ShownRecovery:
     """As its node and the log of what was refused have it right now."""
     unplaced = one.state == "preparing" and one.start and one.disks_us and not one.placed_us

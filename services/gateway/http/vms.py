@@ -44,7 +44,7 @@ from services.gateway.http.guards import set_guard, show_guard
 from services.gateway.http.history import history
 from services.gateway.http.io import io
 from services.gateway.http.memory import memory_of_vm, translate_vm
-from services.gateway.http.recoveries import recover
+from services.gateway.http.recoveries import recover, recovering
 from services.gateway.http.schedule import schedule
 from services.gateway.http.screenshot import screenshot
 from services.gateway.http.snapshots import HANDLERS as SNAPSHOTS
@@ -93,7 +93,8 @@ def _with_guard(gateway: Gateway, vm: Vm, counts: Mapping[str, Counter[str]]) ->
     one, lost = gateway.model.guards.guard(vm.name), gateway.model.ha.nodes.get(vm.node)
     said = lost.sentence or "it was declared lost" if lost is not None and lost.standing == "lost" else ""
     return msgspec.structs.replace(
-        vm, guard=one.guard, owed=one.owed, let_go=one.ended, node_lost=said, stays=stays(vm, counts)
+        vm, guard=one.guard, owed=one.owed, let_go=one.ended, node_lost=said, stays=stays(vm, counts),
+        recovering=recovering(gateway.model.recoveries.of_target(vm.name)),
     )  # fmt: skip
 
 

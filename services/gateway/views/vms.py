@@ -42,7 +42,7 @@ class Vm(msgspec.Struct):
     full_us. drifts: what its process has otherwise than ordered; unplugging: what
     its guest is still to let go of. Of one that is shown alone: its guard; owed: it is to run, and does not; let_go: why its guard
     does not start it; stays: why it could be started again only where its disks are; node_lost: its node is lost, why, and what
-    became of it there is not known."""
+    became of it there is not known; recovering: from which backup, while its disks stand on it."""
 
     name: str
     project: str
@@ -90,6 +90,7 @@ class Vm(msgspec.Struct):
     let_go: str = ""
     node_lost: str = ""
     stays: str = ""
+    recovering: str = ""
 
 
 @dataclass(slots=True)
