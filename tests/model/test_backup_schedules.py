@@ -275,6 +275,11 @@ def test_meanwhile_nothing_else_is_done() -> None:
     events = (IS_SET, *story(TAKE, begin=())[:1])
     assert doing(events) is not None
     backups.given(*events).when(tick(NIGHT)).nothing()
+    events = nights(replace(PLAN, keep_last=1, full_every=1, verify="0 4 * * *"), 2)
+    later_us = NIGHT + DAY_US + 180 * MIN_US
+    assert isinstance(after(*events, command=tick(later_us))[0], BackupVerifyRequested)
+    events += after(*events, command=replace(TAKE, known=RUNS))
+    backups.given(*events).when(tick(later_us)).nothing()
 
 
 def test_without_a_schedule_nothing_is_done_and_what_asks_by_hand_is_kept() -> None:
