@@ -81,8 +81,8 @@ class Io:
         self.states[command.vm] = BACKUPS.fold(events, state)
         if any(isinstance(event, BackupRequested | BackupDeleteRequested) for event in events):
             self.begun[command.vm] = self.now_us
-        if any(isinstance(event, BackupDeleteRequested) for event in events):
-            assert events[0].backup != sound(state.backups)[-1].id, "the newest that is sound is let go"
+        for event in (event for event in events if isinstance(event, BackupDeleteRequested)):
+            assert event.backup != sound(state.backups)[-1].id, "the newest that is sound is let go"
         self.events += events
         return events
 
