@@ -36,6 +36,7 @@ WORDS: dict[str, Any] = {
     "file": "web-1-0.qcow2",
     "serial": "web-1-0",
     "name": "disk0",
+    "backup": "b1-2",
     "key": "UAX5LCGDKH2PQK3RJ2FE5XQJ4D3ESMDAKYCFMGSHQIZ2TVSXLP6BXGMW",
     "machine": "pc-q35-7.2",
     "cpu_model": "qemu64",
@@ -52,7 +53,6 @@ WORDS: dict[str, Any] = {
     "reason": "maintenance",
     "deadline_s": 60,
     "ref": "9f86d081884c7d659a2feaa0c55ad015",
-    "backup": "b1-12",
 }
 """Likely values by field name, used where they are valid for the field's type; the rest follows from the type."""
 

@@ -79,6 +79,11 @@ def leaving(disk: Disk) -> bool:
     return any(layer.leaving for layer in disk.layers)
 
 
+def standing(disk: Disk) -> bool:
+    """On a backup: it is a recovered one, whose data has not come home yet."""
+    return any(layer.origin is not None for layer in disk.layers)
+
+
 def ordered(spec: MachineSpec) -> Hardware:
     """What a machine has that is all that it is wanted to be, as one that was just started is."""
     shape = spec.shape

@@ -4,22 +4,21 @@ Sizes are MiB (2**20 bytes). A definition pins everything the guest can see (mac
 PCI slots, disk serials), so that it is the same machine after a restart, a recovery or an upgrade.
 
 What is wished carries its patterns, and is held to them when it comes in. What was decided (Disk, Nic, MachineSpec)
-lies in events, which are read by the million, so its words are plain there; `fault_of` holds them to the patterns where they
+lies in events, which are read by the million, so its words are plain there; proto/words.py holds them to the patterns where they
 are acted upon.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
 
-from libs.common.messages import DNS_LABEL, Name, Value
-from proto.networks import BRIDGE_NAME, MTU_MAX, MTU_MIN, QUEUES_MAX, USER, VLAN_MAX, Queues
+from libs.common.messages import Name, Value
+from proto.networks import USER, Queues
 
 Vcpus = Annotated[int, msgspec.Meta(ge=1, le=512)]
 MemoryMib = Annotated[int, msgspec.Meta(ge=64, le=16 * 1024 * 1024)]
@@ -156,12 +155,14 @@ LAYERS_MAX = 16
 
 
 class Origin(Value):
-    """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id."""
+    """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id. bytes: how many the file
+    has (SavedDisk.bytes); 0: not known."""
 
     vm: str
     backup: str
     pool: str
     pool_id: str = ""
+    bytes: int = 0
 
 
 class Layer(Value):
@@ -196,7 +197,8 @@ class Disk(Value):
     variables: of the first disk of a VM that has that firmware. A CD drive has no file and no size of its own; force: what is in
     it comes out even where the guest holds the drive locked. first: started from before all others. seed: an ISO is made
     of it, `file`, which lies in the drive. layers: what `file` stands on, the newest first; the image, if any, is beneath the
-    last."""
+    last. vars_of: of a recovered disk, the file in the folder of its first layer (RecoveredDisk.vars) as which its variables
+    begin."""
 
     name: str
     pool: str
@@ -215,6 +217,7 @@ class Disk(Value):
     first: bool = False
     seed: Seed | None = None
     layers: tuple[Layer, ...] = ()
+    vars_of: str = ""
 
 
 class Nic(Value):
@@ -347,57 +350,3 @@ def ports(slots: Iterable[int], spare: int) -> set[int]:
     used = set(slots)
     every = used.union([s for s in range(SLOTS_MAX) if s not in used][:spare])
     return every | {s - s % 8 for s in every}
-
-
-def fault_of(order: MachineSpec | Iterable[Disk]) -> str:
-    """What is wrong with the words of a machine, or of disks, that an agent is to act upon, in one sentence; "" when nothing is.
-    File names stay inside their folder, whoever decided them."""
-    words = _words(order) if isinstance(order, MachineSpec) else (word for disk in order for word in _disk_words(disk))
-    for what, pattern, word in words:
-        if re.fullmatch(pattern, word) is None:
-            return f"{what} {word[:80]!r} does not match {pattern}"
-    return _number_fault(order.nics) if isinstance(order, MachineSpec) else ""
-
-
-def _number_fault(nics: Iterable[Nic]) -> str:
-    for nic in nics:
-        if not 0 <= nic.vlan <= VLAN_MAX:
-            return f"the VLAN of {nic.name} is {nic.vlan}, not 0 to {VLAN_MAX}"
-        if nic.mtu and not MTU_MIN <= nic.mtu <= MTU_MAX:
-            return f"the MTU of {nic.name} is {nic.mtu}, not 0 or {MTU_MIN} to {MTU_MAX}"
-        if not 1 <= nic.queues <= QUEUES_MAX:
-            return f"{nic.name} has {nic.queues} queues, not 1 to {QUEUES_MAX}"
-    return ""
-
-
-type _Word = tuple[str, str, str]
-"""what it is, its pattern, the word"""
-
-
-def _words(spec: MachineSpec) -> Iterator[_Word]:
-    yield "vm", DNS_LABEL, spec.vm
-    if spec.boot_image:
-        yield "image", DNS_LABEL, spec.boot_image
-    for disk in spec.disks:
-        yield from _disk_words(disk)
-    for nic in spec.nics:
-        yield from (("NIC name", DNS_LABEL, nic.name), ("MAC address", MAC, nic.mac))
-        if nic.kind is NicKind.BRIDGE:
-            yield "bridge", BRIDGE_NAME, nic.bridge
-
-
-def _disk_words(disk: Disk) -> Iterator[_Word]:
-    yield from (("disk name", DNS_LABEL, disk.name), ("pool", DNS_LABEL, disk.pool))
-    if disk.file or not disk.bus.is_cd:
-        yield "disk file", FILE_NAME, disk.file
-    if disk.seed is not None:
-        yield "seed", FILE_NAME, disk.seed.file
-    if disk.vars:
-        yield "file of variables", FILE_NAME, disk.vars
-    for layer in disk.layers:
-        yield "disk file", FILE_NAME, layer.file
-        if (origin := layer.origin) is not None:
-            yield from (("VM of a backup", DNS_LABEL, origin.vm), ("backup", BACKUP_NAME, origin.backup))
-            yield "pool of a backup", DNS_LABEL, origin.pool
-    if disk.image:
-        yield "image", DNS_LABEL, disk.image

@@ -157,13 +157,16 @@ class DisksHome(Event):
 
 
 class PrepareRecovery(Command):
-    """Compute: `vm` is to be there and stopped, so that its disks can be put in place: defined, where there is none."""
+    """Compute: `vm` is to be there and stopped, so that its disks can be put in place: defined, where there is none. unheard:
+    nodes that may run it unknown (as StartVm.unheard); filled in by compute's own view."""
 
     vm: Name
     source: Name
     recovery: str
     definition: Definition
     lose: str = ""
+    unheard: tuple[str, ...] = ()
+    incarnation: int = 1
 
 
 class VmRecoveryPrepared(Event):

@@ -120,7 +120,8 @@ class SnapshotDeleteRequested(Event):
 
 
 class SnapshotDeleted(Event):
-    """Seen merged. files: of no use any more; the agent of `node` is to remove them."""
+    """Seen merged. files: of no use any more; the agent of `node` is to remove them. One whose disks were put on a backup is
+    gone with what they were; then nothing is said of files here (DisksRecovered.former)."""
 
     vm: VmId
     node: NodeId

@@ -1,18 +1,30 @@
-"""What a simulated node's agent does beside VMs: disks are removed and merged, images come and go."""
+"""What a simulated node's agent does beside VMs: disks are removed and merged, images come and go, backups are taken."""
 
 from __future__ import annotations
 
 from libs.common.messages import Fact, NodeId
 from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
-from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from proto.node import (
+    OrderBackup,
+    OrderBackupRemoval,
+    OrderBackupVerify,
+    OrderDisksMerge,
+    OrderDisksRemoval,
+    OrderImageImport,
+    OrderImageRemoval,
+)
 from proto.snapshots import ReportDisksMerged
-from services.node.chores import Chore
-from services.node.drivers import BadImage, DriverError
+from services.node import backup_facts
+from services.node.backup_work import refused
+from services.node.chores import BackupChore, Chore
+from services.node.drivers import BadImage, DriverError, NotBackedUp, simbackups
+from services.node.drivers.simhost import SimHost
 from services.node.drivers.simpool import SimPool
 
 
-def worked(chore: Chore, node: NodeId, pool: SimPool) -> Fact | None:
-    """What is told of it; None: it could not be done, and is tried again."""
+def worked(chore: Chore, node: NodeId, host: SimHost, now_us: int, at_us: int) -> Fact | None:
+    """now_us: the world's; at_us: the node's. What is told of it; None: it could not be done, and is tried again."""
+    pool = host.pool
     try:
         match chore:
             case OrderDisksRemoval():
@@ -32,8 +44,24 @@ def worked(chore: Chore, node: NodeId, pool: SimPool) -> Fact | None:
                 return ReportImageRemoved(
                     node=node, image=chore.image, order_version=chore.version, order_incarnation=chore.incarnation
                 )
+            case OrderBackup() | OrderBackupRemoval() | OrderBackupVerify():
+                return _backup(chore, node, host, now_us, at_us)
     except DriverError:
         return None
+
+
+def _backup(chore: BackupChore, node: NodeId, host: SimHost, now_us: int, at_us: int) -> Fact:
+    """At once. Raises DriverError."""
+    try:
+        match chore:
+            case OrderBackup():
+                return backup_facts.taken(node, chore, simbackups.take(host, chore, now_us, at_us))
+            case OrderBackupRemoval():
+                return backup_facts.removed(node, chore, simbackups.remove(host.pool, chore))
+            case OrderBackupVerify():
+                return backup_facts.verified(node, chore, simbackups.verify(host.pool, chore))
+    except NotBackedUp as error:
+        return refused(node, chore, str(error))
 
 
 def _image(chore: OrderImageImport, node: NodeId, pool: SimPool) -> ReportImage:

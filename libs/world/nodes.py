@@ -20,7 +20,7 @@ from proto.plan import OrderPlan, PlanFault
 from proto.pools import PoolsBeat
 from proto.services import ORDERING
 from proto.space import PoolNow
-from services.node.chores import Chores, Work
+from services.node.chores import Chores, GiveUp, Work
 from services.node.cpu import Meter
 from services.node.drivers import NO_SPACE, CannotStart, LeaseRefused, Locked, Machine, MachineChanged, NoSuchVm
 from services.node.drivers.simhost import SimHost
@@ -38,7 +38,7 @@ BEAT_US = 1_000_000
 PERSIST_US = (200, 4_000)
 _order = msgspec.msgpack.Decoder(Order).decode
 
-type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work | ApplyPlan
+type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work | GiveUp | ApplyPlan
 
 
 class NodeProcess:
@@ -276,6 +276,8 @@ class NodeProcess:
                     self.later(1_000, lambda e=effect: self._apply(e))  # type: ignore[misc]
                 case Work():
                     self.later(20_000, lambda e=effect: self._work(e))  # type: ignore[misc]
+                case GiveUp():
+                    pass  # it is done by then, and what comes next undoes it
 
     def _act(self, act: Act) -> None:
         """What a guarded VM may do under a lease only, the watchdog is asked about first."""
@@ -303,7 +305,7 @@ class NodeProcess:
         self.world.net.after(self.world.net.between(*PERSIST_US), written, self.owner)
 
     def _work(self, work: Work) -> None:
-        fact = worked(work.chore, NodeId(self.name), self.host.pool)
+        fact = worked(work.chore, NodeId(self.name), self.host, self.world.net.now_us, self.now_us)
         self._do(self.chores.on_done(work.key, work.chore.version, fact, self.now_us))
 
     def _machines(self) -> dict[str, Machine]:

@@ -7,9 +7,11 @@ from proto.io import (
     DevicesChanged,
     DevicesDenied,
     DevicesGranted,
+    DisksRecovered,
     ImageDeleteRequested,
     ImageImported,
     NetworkEvent,
+    RecoveryRequested,
 )
 from proto.lease import HaSet, NodeLost, NodeOffProven, NodePathsNoted, NodeReturned
 from proto.memory import LedgerEvent
@@ -30,6 +32,7 @@ SERVICE = Service(
         *members(LedgerEvent), *members(NetworkEvent),
         *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested, PoolSet, VerdictReached),
         *(NodeLost, NodeOffProven, NodeReturned, NodePathsNoted, HaSet, RestartWanted),
+        *(RecoveryRequested, DisksRecovered),
     ),
     react=react.react,
     views=views.Views,

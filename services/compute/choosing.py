@@ -49,7 +49,7 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         memory_mib=vm.shape.memory_mib,
         guaranteed_mib=guaranteed_mib(promise_to(vm)),
         priority=vm.priority,
-        pools=needed(vm.disks, _home(views, vm, quest.along)),
+        pools=_pools(views, vm, quest.along),
         networks=views.networks.needed(vm.nics),
         firmware=(vm.shape.firmware,) if vm.shape.firmware is Firmware.UEFI else (),
         node=quest.node,
@@ -65,6 +65,13 @@ def wish(views: Views, vm: VmDefined, now_us: int, quest: Quest = ANY) -> Wishes
         moving=quest.moving,
         new_disks=new_disks(vm, views.homes.at.get(vm.vm, {}), _ids(views, quest.source) if quest.along else None),
     )
+
+
+def _pools(views: Views, vm: VmDefined, along: bool) -> tuple[str, ...]:
+    """Those of its disks, and of the backups that they stand on."""
+    pools = needed(vm.disks, _home(views, vm, along))
+    backups = views.homes.backups.get(vm.vm)
+    return tuple(sorted({*pools, *backups})) if backups else pools
 
 
 def _ids(views: Views, node: str) -> dict[str, str]:

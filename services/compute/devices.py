@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from proto.compute import NoteDevices, VmDefined, VmDevicesNoted, VmEvent
-from proto.hardware import chain, leaving
+from proto.hardware import chain, leaving, standing
 from proto.machine import Disk, DiskWish, MachineSpec, Nic, NicWish
 from proto.models import DISKS
 from services.compute.ending import failed
@@ -93,6 +93,8 @@ def unsettled(vm: Running) -> str:
         if missing:
             return f"{', '.join(missing)} of {vm.id} is being attached"
     for disk in vm.spec.disks:
+        if standing(disk):
+            return f"the data of {vm.id} is still coming home from a backup"
         if leaving(disk):
             return f"a snapshot of {vm.id} is being deleted"
         if disk.layers and vm.hardware is not None and dict(vm.hardware.chains).get(disk.slot) != chain(disk):

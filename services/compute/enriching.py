@@ -16,6 +16,7 @@ from proto.compute import (
     NoteDevices,
     NoteMemory,
     Placement,
+    PrepareRecovery,
     ProtectVm,
     RemoveNode,
     ReportNode,
@@ -59,7 +60,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             if here:
                 choice, ways = choosing.choose_move(views, command.vm, now_us, here, command.node, command.with_group)
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation), ways=ways)
-        case DeleteVm():
+        case DeleteVm() | PrepareRecovery():
             unheard = views.unheard(command.incarnation)
             return command if command.unheard == unheard else replace(command, unheard=unheard)
         case RestartVm():

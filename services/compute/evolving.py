@@ -24,6 +24,7 @@ from proto.compute import (
     VmMemoryNoted,
     VmPaused,
     VmPauseRequested,
+    VmRecoveryPrepared,
     VmReset,
     VmResetRequested,
     VmResumed,
@@ -51,7 +52,7 @@ from proto.migration import (
 )
 from proto.panics import VmPanicked, VmPanicOver
 from proto.space import VmRanOutOfSpace, VmSpaceRegained
-from services.compute import devices, drifting, growth, panics, space
+from services.compute import devices, drifting, growth, panics, recovering, space
 from services.compute.states import (
     Absent,
     Arriving,
@@ -363,6 +364,7 @@ BY_STATE: dict[tuple[type, type], Callable[[Any, Any], Vm]] = {
     **{(Running, event): does for event, does in RUNNING.items()},
     **{(Migrating, event): does for event, does in MIGRATING.items()},
     (Arriving, VmMigrationEnded): _arrived,
+    (Stopped, VmRecoveryPrepared): recovering.evolve,
     (Stopped, VmLeftStopped): lambda vm, event: replace(vm, unwished=False),
 }
 """what depends on the state that it is in; all else leaves it as it was"""

@@ -33,6 +33,7 @@ from proto.compute import (
     NoteDevices,
     NoteMemory,
     PauseVm,
+    PrepareRecovery,
     ProtectVm,
     Refusal,
     ReportVm,
@@ -55,7 +56,7 @@ from proto.compute import (
 from proto.growth import NoteResize, ResizeVm
 from proto.migration import CancelMigration, MigrateVm
 from proto.space import said
-from services.compute import devices, growth, losing, migration, panics, reports, restored, space, starting
+from services.compute import devices, growth, losing, migration, panics, recovering, reports, restored, space, starting
 from services.compute.allot import allot, note
 from services.compute.evolving import evolve
 from services.compute.shape import defined
@@ -197,6 +198,7 @@ ANYWAY: Decides = {
     RestartVm: losing.decide,
     AbandonStart: _abandon,
     EndVm: panics.end,
+    PrepareRecovery: recovering.prepare,
 }
 """whether it is defined or not"""
 OF_ABSENT: Decides = {

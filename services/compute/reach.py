@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proto.compute import Placement, VmDefined, VmDevicesNoted
+from proto.io import ChangeKind, DevicesChanged
 from proto.machine import Disk, DiskWish, Firmware
 from proto.migration import Way
 from proto.nodes import Capabilities
@@ -68,10 +69,12 @@ def _locks(can: Capabilities, pool: str, id: str) -> bool:
 @dataclass(slots=True)
 class Homes:
     """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: as io gave them last to a
-    start or a migration that is not over."""
+    start or a migration that is not over. backups: VM -> the pools, by word where it is known, of the backups that its disks stand
+    on."""
 
     at: dict[str, dict[str, str]] = field(default_factory=dict)
     granted: dict[str, tuple[Disk, ...]] = field(default_factory=dict)
+    backups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def noted(self, event: VmDevicesNoted, runs: bool) -> None:
         """runs: the VM runs and is not being moved."""
@@ -79,6 +82,11 @@ class Homes:
             self._has(event.vm, event.disks)
         elif not event.changed:
             self.granted[event.vm] = event.disks
+
+    def changed(self, event: DevicesChanged) -> None:
+        """Put on a backup, it starts where that is reached and what is left of what it had; come home, where its own disks are."""
+        if event.change.kind in (ChangeKind.RECOVER, ChangeKind.HOME):
+            self._has(event.vm, event.disks)
 
     def settled(self, vm: str) -> None:
         """It was started, or has moved."""
@@ -92,8 +100,14 @@ class Homes:
     def gone(self, vm: str) -> None:
         self.at.pop(vm, None)
         self.granted.pop(vm, None)
+        self.backups.pop(vm, None)
 
-    def _has(self, vm: str, disks: Iterable[Disk]) -> None:
+    def _has(self, vm: str, disks: Sequence[Disk]) -> None:
+        origins = [layer.origin for disk in disks if disk.layers for layer in disk.layers if layer.origin is not None]
+        if origins:
+            self.backups[vm] = tuple(sorted({f"{one.pool}@{one.pool_id}" if one.pool_id else one.pool for one in origins}))
+        elif vm in self.backups:
+            del self.backups[vm]
         words = {disk.pool: disk.pool_id for disk in disks if disk.pool_id}
         if self.at.get(vm) != words:
             self.at[vm] = words

@@ -26,7 +26,7 @@ from proto.compute import (
 )
 from proto.drain import AdvanceDrain, DrainNode, EndDrain, NodeDrainRequested, NodeMoveWanted
 from proto.growth import NoteResize, Promised, VmResized
-from proto.io import DevicesChanged, DevicesDenied, DevicesGranted
+from proto.io import DevicesChanged, DevicesDenied, DevicesGranted, DisksRecovered, RecoveryRequested
 from proto.lease import NodePathsNoted
 from proto.memory import MemoryDenied, MemoryReserved, Purpose
 from proto.migration import MigrateVm, VmMigrated, VmMigrationEnded
@@ -34,7 +34,7 @@ from proto.node import OrderGreeting, OrderVm, Want
 from proto.nodes import OrderLeave
 from proto.plan import MakePlan, ReviewPlan
 from proto.vitals import VerdictReached
-from services.compute import bare, lost, panics, plan, pressed
+from services.compute import bare, lost, panics, plan, pressed, recovering
 from services.compute.balance import wiring
 from services.compute.drain import Draining
 from services.compute.nodes import Joined, Member
@@ -85,6 +85,8 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case VerdictReached():
             return panics.react(event)
+        case RecoveryRequested() | DisksRecovered():
+            return recovering.react(event)
         case NodeReported() | VmStarted() | VmFound() | VmStopped():
             return [MakePlan(node=event.node)]
         case NodePathsNoted(move=True, node=node):

@@ -15,6 +15,7 @@ from proto.compute import (
     AbandonStart,
     DeleteVm,
     GoneCause,
+    PrepareRecovery,
     Refusal,
     ReportVm,
     RestartVm,
@@ -60,7 +61,7 @@ def past(generation: int, incarnation: int) -> bool:
     return incarnation_of(generation) < incarnation
 
 
-def all_heard(command: StartVm | DeleteVm | MigrateVm | RestartVm) -> None:
+def all_heard(command: StartVm | DeleteVm | MigrateVm | RestartVm | PrepareRecovery) -> None:
     """Raises RECONCILING while a node has not told what it runs."""
     if not command.unheard:
         return

@@ -166,7 +166,7 @@ def _shape(command: DefineVm, generation: int, firmware: Firmware) -> Shape:
         cpu_model=CPU_MODEL,
         firmware=firmware,
         system=command.system,
-        uuid=command.uuid or _uuid_of(command.vm, generation),
+        uuid=command.uuid or uuid_of(command.vm, generation),
         memory_by=command.memory_by,
     )
     check_size(shape)
@@ -185,7 +185,7 @@ def check_size(shape: Shape) -> None:
         )
 
 
-def _uuid_of(vm: str, generation: int) -> str:
+def uuid_of(vm: str, generation: int) -> str:
     """A UUID (version 8: by our own rule) from the VM's name; the same again when the decision is made again."""
     digest = bytearray(sha256(f"vm/{vm}/{generation}".encode()).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x80

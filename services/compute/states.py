@@ -53,7 +53,7 @@ class Absent(State, kw_only=True):
 class Stopped(State, kw_only=True):
     """No process. node: where it last was, or was last tried; sentence: why it is here, if it did not go well. abandoned: its last
     start was cut short by a restore, so that a process of this very generation may be found. unwished: it is to run, as far as
-    anybody said."""
+    anybody said. prepared: for which recovery, SOURCE/RECOVERY, while nothing else has happened to it."""
 
     word = "stopped"
     definition: VmDefined
@@ -61,6 +61,7 @@ class Stopped(State, kw_only=True):
     sentence: str = ""
     abandoned: bool = False
     unwished: bool = False
+    prepared: str = ""
 
     @property
     def id(self) -> VmId:

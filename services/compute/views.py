@@ -25,7 +25,7 @@ from proto.compute import (
     VmStopRequested,
 )
 from proto.growth import VmReshaped, VmResized
-from proto.io import ImageDeleteRequested, ImageImported, NetworkChanged, NetworkCreated, NetworkDeleted
+from proto.io import DevicesChanged, ImageDeleteRequested, ImageImported, NetworkChanged, NetworkCreated, NetworkDeleted
 from proto.machine import Allotment, Priority
 from proto.memory import Promise
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
@@ -156,6 +156,9 @@ class Views(_Derived):
             disks, nics = wishes(event.disks, event.nics)
             self.vms[vm] = replace(defined, disks=disks, nics=nics)
 
+    def _changed(self, recorded: Recorded, event: DevicesChanged) -> None:
+        self.homes.changed(event)
+
     def _sized(self, recorded: Recorded, event: VmAllotted | VmReshaped | VmResized) -> None:
         defined = self.vms.get(event.vm)
         if defined is None:
@@ -257,6 +260,7 @@ class Views(_Derived):
         VmDefined: _defined,
         VmDeleted: _deleted,
         VmDevicesNoted: _noted,
+        DevicesChanged: _changed,
         VmStartRequested: _apply_start,
         VmStarted: _started,
         VmFound: _found,

@@ -206,9 +206,11 @@ class GuardViews(_Derived):
             self.coming.add(vm)
 
     def _wrote(self, recorded: Recorded, event: VmDevicesNoted) -> None:
-        """Most have what they had."""
+        """Most have what they had. A recovered disk is also where its backup is, until its data has come home."""
         vm = event.vm
         held = [(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd]
+        origins = [layer.origin for d in event.disks if d.layers for layer in d.layers if layer.origin is not None]
+        held += [(one.pool, one.pool_id) for one in origins]
         disks = tuple(sorted(set(held))) if len(held) > 1 else tuple(held)
         if event.generation > self.as_of.get(vm, event.generation) and vm in self.runs:
             self.there[vm] = disks

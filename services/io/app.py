@@ -1,7 +1,15 @@
 """io as a service."""
 
 from libs.common.host.service import Service
-from proto.compute import NodeJoined, NodeRemoved, NodeReported, VmDefined, VmDeleted
+from proto.compute import (
+    NodeJoined,
+    NodeRemoved,
+    NodeReported,
+    VmDefined,
+    VmDeleted,
+    VmRecoveryPrepared,
+    VmRecoveryRefused,
+)
 from proto.growth import VmHardwareSeen, VmReshaped, VmResized
 from proto.guard import GuardSet
 from proto.lease import NodeLost
@@ -23,6 +31,7 @@ SERVICE = Service(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
         *(VmResized, VmAllotted, NodeLost),
         *PHASES,
+        *(VmRecoveryPrepared, VmRecoveryRefused),
     ),
     react=react.react,
     views=views.Views,

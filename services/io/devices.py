@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from msgspec.structs import replace
@@ -11,6 +12,8 @@ from proto.machine import Disk, DiskFormat, DiskWish
 
 SLOT_FIRST = 1
 """Slots are PCI root ports, counted from here: disks first, NICs behind them, so that a later hot-plug takes the next."""
+NUMBERS_KNOWN_MAX = 1024
+"""names of devices whose number is remembered"""
 
 
 def make_disks(
@@ -51,6 +54,12 @@ def named_anew(vm: str, disk: Disk, generation: int, pool_id: str) -> Disk:
     return replace(
         disk, file=f"{vm}-{disk.name}.{generation}.{disk.format}", vars=variables, pool_id=pool_id, made=False
     )
+
+
+@lru_cache(NUMBERS_KNOWN_MAX)
+def number_of(name: str) -> int:
+    """Of `disk7`: 7."""
+    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
 
 
 def serial_of(vm: str, index: int) -> str:

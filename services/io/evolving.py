@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,11 +20,9 @@ from proto.io import (
     DisksSettled,
 )
 from proto.machine import Disk, ports_of
-from services.io import layers, seeing
+from services.io import layers, recovering, seeing
+from services.io.devices import number_of
 from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked, more_unwanted
-
-NUMBERS_KNOWN_MAX = 1024
-"""names of devices whose number is remembered"""
 
 
 def evolve(devices: Devices, event: DevicesEvent) -> Devices:
@@ -51,11 +48,12 @@ def _removed(devices: Devices, event: DevicesRemoved, version: int) -> NoDevices
 
 
 def _removing(devices: Devices, event: DisksRemovalRequested, version: int) -> Removing:
+    unwanted = recovering.with_former(devices, version) if isinstance(devices, Made) else devices.unwanted
     return Removing(
         generation=devices.generation,
         version=version,
         first=_first(devices, event),
-        unwanted=devices.unwanted,
+        unwanted=unwanted,
         vm=event.vm,
         node=event.node,
         disks=event.disks,
@@ -65,7 +63,7 @@ def _removing(devices: Devices, event: DisksRemovalRequested, version: int) -> R
 
 def _made(devices: NoDevices, event: DevicesChanged, version: int) -> Revoked:
     """By hand, before it ever started."""
-    numbers = [_number(d.name) for d in event.disks]
+    numbers = [number_of(d.name) for d in event.disks]
     return Revoked(
         generation=devices.generation,
         version=version,
@@ -76,18 +74,13 @@ def _made(devices: NoDevices, event: DevicesChanged, version: int) -> Revoked:
         disks=event.disks,
         nics=event.nics,
         disks_made=max([devices.first, *(n + 1 for n in numbers), _after(event, "disk")]),
-        nics_made=max([0, *(_number(n.name) + 1 for n in event.nics), _after(event, "nic")]),
+        nics_made=max([0, *(number_of(n.name) + 1 for n in event.nics), _after(event, "nic")]),
     )
-
-
-@lru_cache(NUMBERS_KNOWN_MAX)
-def _number(name: str) -> int:
-    return int(name.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
 
 
 def _after(event: DevicesChanged, kind: str) -> int:
     name = event.change.name
-    return _number(name) + 1 if name.startswith(kind) else 0
+    return number_of(name) + 1 if name.startswith(kind) else 0
 
 
 def _first(devices: Devices, event: DisksRemovalRequested) -> int:
@@ -119,8 +112,8 @@ def _granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
     tried: tuple[Disk, ...] = ()
     if old and state is Revoked and incarnation_of(event.generation) == incarnation_of(devices.generation):
         tried = tuple(d for d in old if not d.made)
-    disks_made = max([devices.first, *[_number(d.name) + 1 for d in disks]])
-    nics_made = max([0, *[_number(n.name) + 1 for n in nics]])
+    disks_made = max([devices.first, *[number_of(d.name) + 1 for d in disks]])
+    nics_made = max([0, *[number_of(n.name) + 1 for n in nics]])
     return Granted(
         generation=max(devices.generation, event.generation),
         version=version,
@@ -134,6 +127,7 @@ def _granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
         unwanted=more_unwanted(devices, made.node if made else "", tried, version) if tried else devices.unwanted,
         snapshots=layers.kept(made.snapshots, disks) if made and made.snapshots else (),
         kept=made.kept if made else (),
+        recovering=recovering.granted(made, disks),
         ports=devices.ports if type(devices) is Granted else _ports(event),
         source=before.node if before else NodeId(""),
         before=before.disks if before else (),
@@ -170,6 +164,7 @@ def _revoked(devices: Granted, event: DevicesRevoked, version: int) -> Revoked:
         unwanted=devices.unwanted,
         snapshots=devices.snapshots,
         kept=devices.kept,
+        recovering=devices.recovering,
     )
 
 

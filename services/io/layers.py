@@ -76,8 +76,18 @@ def files_of(disk: Disk) -> Iterator[Disk]:
     """Each of its files as a disk that has no other; the firmware's variables are no part of a snapshot."""
     if disk.file and not disk.bus.is_cd:
         yield replace(disk, layers=(), vars="")
-    for layer in disk.layers:
+    for layer in own_layers(disk):
         yield replace(disk, file=layer.file, format=layer.format, layers=(), vars="")
+
+
+def own_layers(disk: Disk) -> tuple[Layer, ...]:
+    """Those that lie beside it; the others are a backup's."""
+    return tuple(layer for layer in disk.layers if layer.origin is None)
+
+
+def alone(disk: Disk) -> Disk:
+    """It and what is its own beneath it."""
+    return replace(disk, layers=own_layers(disk)) if disk.layers else disk
 
 
 def _alone(disks: Sequence[Disk], files: Sequence[str]) -> tuple[Disk, ...]:

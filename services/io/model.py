@@ -41,6 +41,7 @@ from proto.io import (
     LimitDisk,
     NoteHardware,
     ReattachDisk,
+    RecoverDisks,
     Refusal,
     RemoveDevices,
     ReportDisksRemoved,
@@ -53,7 +54,7 @@ from proto.io import (
 )
 from proto.machine import SPARE_PORTS, Disk
 from proto.snapshots import DeleteSnapshot, ReportDisksMerged, RevertSnapshot, TakeSnapshot
-from services.io import layers, pools, seeing, snapshots
+from services.io import layers, pools, recovering, seeing, snapshots
 from services.io import nics as cards
 from services.io.changing import change, made_of
 from services.io.devices import make_disks, named_anew
@@ -83,11 +84,19 @@ def decide(command: DevicesCommand, devices: Devices) -> Sequence[DevicesEvent]:
             AttachDisk() | ReattachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium()
             | AttachNic() | DetachNic() | SetNic()
         ):  # fmt: skip
+            if isinstance(devices, Made):
+                recovering.check(command, devices)
             return change(command, devices)
         case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot():
-            return snapshots.decide(command, made_of(command, devices))
+            made = made_of(command, devices)
+            recovering.check(command, made)
+            return snapshots.decide(command, made)
+        case ReportDisksMerged() if isinstance(devices, Made):
+            return [*snapshots.report(command, devices), *recovering.report(command, devices)]
+        case RecoverDisks():
+            return recovering.recover(command, devices)
         case ReportDisksMerged():
-            return snapshots.report(command, devices) if isinstance(devices, Made) else ()
+            return ()
 
 
 def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -123,7 +132,8 @@ def _grant(command: GrantDevices, devices: Devices) -> Sequence[DevicesEvent]:
     if not command.running and (said := pools.lacking(command.rooms, disks, there)):
         return [DevicesDenied(vm=vm, node=node, generation=generation, sentence=said)]
     granted = DevicesGranted(vm=vm, node=node, generation=generation, disks=disks, nics=nics, spare=SPARE_PORTS)
-    return [granted, *layers.lost(vm, devices.snapshots if isinstance(devices, Made) else (), disks)]
+    found = layers.lost(vm, devices.snapshots if isinstance(devices, Made) else (), disks)
+    return [granted, *found, *recovering.lost(devices, disks)]
 
 
 def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
@@ -136,11 +146,10 @@ def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
         if lies and there and lies != there:
             node = command.node
             return f"{disk.name} of {command.vm} holds the ISO {disk.image}, which {node} does not reach: eject it first"
-        known = disk.made or disk.layers
-        if known and disk.pool_id and there and there != disk.pool_id and disk.pool not in command.copied:
+        if _lies(disk) and disk.pool_id and there and there != disk.pool_id and disk.pool not in command.copied:
             node = command.node
             return f"{disk.name} of {command.vm} lies in the pool {disk.pool} {disk.pool_id}; that of {node} is {there}"
-    return ""
+    return recovering.unreached(disks, command)
 
 
 def _left_behind(disks: Sequence[Disk], command: GrantDevices) -> str:
@@ -151,19 +160,23 @@ def _left_behind(disks: Sequence[Disk], command: GrantDevices) -> str:
     return ""
 
 
+def _lies(disk: Disk) -> bool:
+    """Something of it is in its pool."""
+    return disk.made or bool(layers.own_layers(disk))
+
+
 def _at(disk: Disk, command: GrantDevices) -> Disk:
     """As that node is to have it."""
     there = command.pool_ids.get(disk.pool, "")
     if disk.bus.is_cd:
         return replace(disk, pool_id=there if disk.image or disk.file else "")
-    anew = not disk.made and not disk.layers and disk.pool_id and there and there != disk.pool_id
+    anew = not _lies(disk) and disk.pool_id and there and there != disk.pool_id
     if disk.pool in command.copied and command.image_ids.get(disk.image, there) != there:
         disk = replace(disk, image="")  # all that the guest sees goes along: what it stands on is not there
     if anew or disk.pool in command.copied:
         return named_anew(command.vm, disk, command.generation, there)
-    known = disk.made or disk.layers
-    made = disk.made or (command.running and not disk.layers)
-    return replace(disk, pool_id=disk.pool_id if known and disk.pool_id else there, made=made)
+    made = disk.made or (command.running and not layers.own_layers(disk))
+    return replace(disk, pool_id=disk.pool_id if _lies(disk) and disk.pool_id else there, made=made)
 
 
 def _return(command: ReturnDevices, devices: Devices) -> Sequence[DevicesEvent]:
@@ -185,7 +198,7 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
                 events.append(DevicesRevoked(vm=devices.vm, generation=devices.generation))
             node = NodeId(command.node) if command.node else devices.node
             going = (o.disk for o in devices.leaving if o.delete and o.disk) if isinstance(devices, Granted) else ()
-            disks = tuple(d for d in (*devices.disks, *going) if d.file)
+            disks = tuple(layers.alone(d) for d in (*devices.disks, *going) if d.file)
             asked = DisksRemovalRequested(vm=devices.vm, node=node, disks=disks)
             return [*events, asked if disks else DevicesRemoved(vm=devices.vm)]
         case _:

@@ -12,17 +12,31 @@ from libs.common.messages import Command, NodeId, Recorded
 from proto.compute import (
     VmDeleted,
     VmFound,
+    VmRecoveryPrepared,
+    VmRecoveryRefused,
     VmStarted,
     VmStartFailed,
     VmStartRequested,
     VmStopped,
 )
 from proto.growth import VmHardwareSeen
-from proto.hardware import leaving
-from proto.io import GrantDevices, NoteHardware, RemoveDevices, ReturnDevices, RevokeDevices, SettleDisks
+from proto.hardware import leaving, standing
+from proto.io import (
+    DevicesRemoved,
+    DisksHome,
+    DisksNotRecovered,
+    DisksRecovered,
+    GrantDevices,
+    NoteHardware,
+    RemoveDevices,
+    ReturnDevices,
+    RevokeDevices,
+    SettleDisks,
+)
 from proto.machine import Disk
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from services.io import layers, recoveries, recovering
 from services.io.backups.orders import orders as backups_orders
 from services.io.backups.reacting import react as backups_react
 from services.io.backups.states import Backups
@@ -31,10 +45,10 @@ from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
-    return [*_devices(event), *backups_react(event, views)]
+    return [*_react(event, views), *backups_react(event, views)]
 
 
-def _devices(event: Any) -> Sequence[Command]:
+def _react(event: Any, views: Any) -> Sequence[Command]:
     match event:
         case VmStartRequested(vm=vm, node=node, generation=generation, disks=disks, nics=nics):
             return [GrantDevices(vm=vm, node=node, generation=generation, disks=disks, nics=nics)]
@@ -54,6 +68,11 @@ def _devices(event: Any) -> Sequence[Command]:
             return [NoteHardware(vm=vm, generation=generation, hardware=hardware)]
         case VmDeleted():
             return [RemoveDevices(vm=event.vm, node=event.node)]
+        case (
+            VmRecoveryPrepared() | VmRecoveryRefused()
+            | DisksRecovered() | DisksNotRecovered() | DisksHome() | DevicesRemoved()
+        ):  # fmt: skip
+            return recoveries.react(event, views)
         case _:
             return ()
 
@@ -88,15 +107,19 @@ def _merges(stream: str, state: Devices, version: int) -> Sequence[Order]:
     """Of a VM that runs its agent does it as a part of fitting it."""
     if not isinstance(state, Revoked) or not state.node:
         return ()
-    disks = tuple(disk for disk in state.disks if leaving(disk))
+    home = recovering.mergeable(state.disks)
+    disks = tuple(disk for disk in state.disks if leaving(disk) and (home or not standing(disk)))
     vm = stream.removeprefix("devices-")
     return [Order(state.node, OrderDisksMerge(vm=vm, version=version, disks=disks))] if disks else []
 
 
 def _removals(stream: str, state: Devices, version: int) -> Sequence[Order]:
-    """One for each node."""
+    """One for each node. What lies in a backup is nobody's to remove here, whatever stood on it."""
     files: dict[NodeId, tuple[Disk, ...]] = {one.node: one.disks for one in state.unwanted if one.node}
     if isinstance(state, Removing):
         files[state.node] = (*state.disks, *files.get(state.node, ()))
     vm = stream.removeprefix("devices-")
-    return [Order(node, OrderDisksRemoval(vm=vm, version=version, disks=disks)) for node, disks in sorted(files.items())]
+    return [
+        Order(node, OrderDisksRemoval(vm=vm, version=version, disks=tuple(map(layers.alone, disks))))
+        for node, disks in sorted(files.items())
+    ]

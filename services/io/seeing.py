@@ -16,10 +16,12 @@ from proto.io import (
     DevicesChanged,
     DevicesEvent,
     DiskResized,
+    DisksHome,
+    DisksRecovered,
     MediumChanged,
     NoteHardware,
 )
-from services.io import keeping, layers, snapshots
+from services.io import keeping, layers, recovering, snapshots
 from services.io.states import Coming, Devices, Granted, Leaving, Made, Revoked, more_unwanted
 
 NEXT_START = "it ended before that was seen; its next start has it"
@@ -50,7 +52,7 @@ def note(command: NoteHardware, state: Devices) -> Sequence[DevicesEvent]:
         if slot in names and slot not in told and (slot, fault.sentence) not in state.faults:
             events.append(_misfit(state, names[slot], fault))
     left = {one.slot for one in state.leaving} - {e.slot for e in events if isinstance(e, DeviceDetached)}
-    return [*events, *_undo(state, undone, left), *snapshots.note(command, state)]
+    return [*events, *_undo(state, undone, left), *snapshots.note(command, state), *recovering.note(command, state)]
 
 
 def _undo(state: Granted, undone: Sequence[Coming], left: set[int]) -> Sequence[DevicesEvent]:
@@ -148,6 +150,8 @@ def evolve(state: Made, event: DevicesEvent, version: int) -> Made:
         case DeviceMisfit(slot=slot, sentence=said, pending=pending) if isinstance(state, Granted):
             coming = state.coming if pending else tuple(one for one in state.coming if one.slot != slot)
             return replace(state, coming=coming, faults=(*_without(state, slot), (slot, said)))
+        case DisksRecovered() | DisksHome():
+            return recovering.evolve(state, event, version)
         case _:
             return layers.evolve(state, event, version)
 

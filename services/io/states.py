@@ -69,9 +69,19 @@ class Snapshot(Value):
     asked_version: int = 0
 
 
+class Recovering(Value):
+    """Its disks stand on a backup of `source`. recovery: empty where the log has lost it. former: what it had, by the node that
+    wrote it last; asked_version: the stream's version when they were put there."""
+
+    source: VmId
+    recovery: str = ""
+    former: tuple[Unwanted, ...] = ()
+    asked_version: int = 0
+
+
 class Made(State, kw_only=True):
     """There are devices. disks_made, nics_made: how many ever were, so that no name comes twice. snapshots: the oldest
-    first. kept: disks that were detached, with their files left (keeping.py)."""
+    first. kept: disks that were detached, with their files left (keeping.py). recovering: until its disks are its own."""
 
     vm: VmId
     node: NodeId
@@ -81,6 +91,7 @@ class Made(State, kw_only=True):
     nics_made: int = 0
     snapshots: tuple[Snapshot, ...] = ()
     kept: tuple[Disk, ...] = ()
+    recovering: Recovering | None = None
 
 
 class Granted(Made, kw_only=True):

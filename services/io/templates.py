@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from libs.common.decider import Refused
 from libs.common.messages import NodeId
+from proto.hardware import standing
 from proto.images import DiskSource, ImageFormat, MakeImage
 from proto.io import ImageImportRequested, Refusal
 from proto.machine import Disk, Layer
@@ -24,6 +25,9 @@ def wish(command: MakeImage) -> ImageImportRequested:
     if not known.defined:
         raise Refused(Refusal.NOT_DEFINED, f"there is no VM named {vm}", "name one that exists")
     disk = _disk(command)
+    if standing(disk):
+        said = f"{disk.name} of {vm} still stands on a backup: its data has not come home yet"
+        raise Refused(Refusal.BUSY, said, "wait until it is independent")
     if command.snapshot:
         source = DiskSource(vm=vm, disk=_held(command, disk), boot_image=known.boot_image)
     elif known.running:

@@ -43,6 +43,7 @@ from proto.io import (
     NetworkCreated,
     NetworkDeleted,
     ReattachDisk,
+    RecoverDisks,
     RemoveDevices,
     ReportImage,
     ResizeDisk,
@@ -59,12 +60,13 @@ from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
 from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
-from services.io import reach
+from services.io import reach, recoveries
 from services.io.backups import enriching as backups
 from services.io.backups.plan_views import PlanViews
 from services.io.backups.views import BackupViews
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
+from services.io.recoveries import RecoveryViews
 from services.io.taken import TakenViews
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
@@ -121,6 +123,7 @@ class Views:
     """VM -> file of a disk that was detached and left -> the image that it stands on"""
     movers: set[str] = field(default_factory=set)
     """VMs whose guard promises to start them elsewhere"""
+    recoveries: RecoveryViews = field(default_factory=RecoveryViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         hearing.tell(self, recorded, event)
@@ -205,11 +208,12 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans")
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
         beside = (*self.lying.items(), *self.left.items())
+        wanted |= {vm for vm, images in self.recoveries.former.items() if image in images}
         return tuple(sorted(wanted.union(vm for vm, images in beside if image in images.values())))
 
     def _keep_left(self, event: DevicesGranted | DevicesChanged) -> None:
@@ -295,7 +299,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             | AttachNic() | DetachNic() | SetNic()
         ):  # fmt: skip
             return replace(command, known=_known(command, views, now_us))
-        case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot():
+        case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot() | RecoverDisks():
             return replace(command, known=_known(command, views, now_us))
         case CreateNetwork():
             wish = Network(name=command.network, bridge=command.bridge, vlan=command.vlan)
@@ -336,18 +340,21 @@ def _template(name: str, views: Views, now_us: int) -> TemplateKnown:
     )  # fmt: skip
 
 
-def _known(command: ChangeCommand | SnapshotCommand, views: Views, now_us: int) -> Known:
+def _known(command: ChangeCommand | SnapshotCommand | RecoverDisks, views: Views, now_us: int) -> Known:
     vm = views.vms.get(command.vm)
     if vm is None:
         return Known()
     wishes = (*vm.disks, *((command.disk,) if isinstance(command, AttachDisk) else ()))
+    if isinstance(command, RecoverDisks):
+        wishes = command.definition.disks
     names = sorted({w.image for w in wishes}.union({command.image} if isinstance(command, SetMedium) else ()))
     images = {i: views.images[i] for i in names if i in views.images}
     sizes_mib = {i: image.info.size_mib for i, image in images.items()}
     held = views.disks.get(command.vm)
     on = views.nodes.get(held.node) if held else None
+    nics = command.definition.nics if isinstance(command, RecoverDisks) else vm.nics
     asked = command.network if isinstance(command, AttachNic | SetNic) and command.network else USER
-    networks, others = views.named([asked, *(nic.network for nic in vm.nics)])
+    networks, others = views.named([asked, *(nic.network for nic in nics)])
     return Known(
         phase=vm.phase, disks=vm.disks, nics=vm.nics, sizes_mib=sizes_mib, pool_ids=on.pool_ids if on else {}, uefi=vm.uefi,
         networks=networks, others=others, vcpus_max=vm.vcpus_max, rooms=_rooms(command, views, held, now_us),
@@ -356,12 +363,16 @@ def _known(command: ChangeCommand | SnapshotCommand, views: Views, now_us: int) 
     )  # fmt: skip
 
 
-def _rooms(command: ChangeCommand | SnapshotCommand, views: Views, held: Held | None, now_us: int) -> tuple[PoolRoom, ...]:
+def _rooms(
+    command: ChangeCommand | SnapshotCommand | RecoverDisks, views: Views, held: Held | None, now_us: int
+) -> tuple[PoolRoom, ...]:
     """Of the pool that is to hold more. A VM that was on no node yet may come to any: then only one that all share is known."""
     if isinstance(command, AttachDisk):
         pool = command.disk.pool
     elif isinstance(command, ResizeDisk):
         pool = next((d.pool for d in held.disks if d.name == command.name), "") if held else ""
+    elif isinstance(command, RecoverDisks):
+        return recoveries.rooms(command, held.disks if held else (), views, now_us)
     elif isinstance(command, TakeSnapshot) and held and held.node:
         return views.pools.rooms(held.node, [disk.pool for disk in held.disks], now_us)
     else:

@@ -21,7 +21,8 @@ from proto.node import Beat, Heard, OrderGreeting, OrderMemory, OrderVm, VmBeat
 from proto.nodes import OrderLeave, ReportLeft
 from proto.plan import OrderPlan
 from proto.services import ORDERING
-from services.node.chores import Chores, Work
+from services.node.chores import Chores, GiveUp, Work
+from services.node.copies_watch import CopiesWatch
 from services.node.drivers import NO_SPACE, Driver, DriverError, Machine
 from services.node.figures import Verbs, figures
 from services.node.host.memory import available_of
@@ -50,7 +51,7 @@ RETRY_S = 1.0
 LEARN_S_MAX = 2.0
 
 
-type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work
+type Effect = Persist | Act | AnswerOrder | SendFact | Greet | Work | GiveUp
 
 
 class AgentRunner:
@@ -88,6 +89,9 @@ class AgentRunner:
         )
         self.pools = PoolWatch(node, boot_id, driver, self.agent, bus, clock, self._do)
         self.vitals = VitalsWatch(node, boot_id, driver, bus, clock, lambda: self.agent.vms, pictures)
+        self.copies = CopiesWatch(node, boot_id, driver, bus, clock)
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._given_up: set[str] = set()
         self.memory = MemoryKeeper(node, driver, clock, self._to_memory)
         self.planning = Planning(
             node, driver, bus, clock, lambda effect: self._do((effect,)), self._tasks.start, self._machines
@@ -117,6 +121,7 @@ class AgentRunner:
         self._tasks.start(self.memory.run())
         self._tasks.start(self.pools.run())
         self._tasks.start(self.vitals.run())
+        self._tasks.start(self.copies.run())
 
     async def stop(self) -> None:
         """The VMs run on."""
@@ -268,7 +273,10 @@ class AgentRunner:
                 case Greet(greeting):
                     self._tasks.start(self._greet(greeting))
                 case Work():
-                    self._tasks.start(self._work(effect))
+                    self._working[effect.key] = self._tasks.start(self._work(effect))
+                case GiveUp(key):
+                    self._given_up.add(key)
+                    self._working[key].cancel()
 
     async def _persist(self, kept: Kept) -> None:
         """Nothing is done about this VM until this is on disk; a full disk is waited out."""
@@ -303,7 +311,14 @@ class AgentRunner:
         return await (self.vitals.witness(act.vm) if act.verb == "witness" else carried_out(self._driver, act))
 
     async def _work(self, work: Work) -> None:
-        fact = await fact_of(self._driver, self.node, work.chore)
+        fact = None
+        try:
+            fact = await fact_of(self._driver, self.node, work.chore)
+        except asyncio.CancelledError:
+            if work.key not in self._given_up:
+                raise
+            log.info("%s of version %d is given up", work.key, work.chore.version)
+        self._given_up.discard(work.key)
         self._do(self.chores.on_done(work.key, work.chore.version, fact, self._now()))
 
     async def _send(self, effect: SendFact) -> None:

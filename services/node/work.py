@@ -6,8 +6,17 @@ import logging
 
 from libs.common.messages import Fact, NodeId
 from proto.io import ReportDisksRemoved, ReportImage, ReportImageRemoved
-from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
+from proto.node import (
+    OrderBackup,
+    OrderBackupRemoval,
+    OrderBackupVerify,
+    OrderDisksMerge,
+    OrderDisksRemoval,
+    OrderImageImport,
+    OrderImageRemoval,
+)
 from proto.snapshots import ReportDisksMerged
+from services.node.backup_work import fact_of_backup
 from services.node.chores import Chore
 from services.node.drivers import BadImage, Driver, DriverError
 
@@ -34,6 +43,8 @@ async def fact_of(driver: Driver, node: NodeId, chore: Chore) -> Fact | None:
                 return ReportImageRemoved(
                     node=node, image=chore.image, order_version=chore.version, order_incarnation=chore.incarnation
                 )
+            case OrderBackup() | OrderBackupRemoval() | OrderBackupVerify():
+                return await fact_of_backup(driver, node, chore)
     except DriverError as error:
         log.warning("%s: %s", chore, error)
         return None

@@ -117,7 +117,7 @@ class SimRig:
 
     def __init__(self) -> None:
         self.pool = SimPool()
-        params = SimParams(start_us=20_000, jitter_us=5_000, boot_us=50_000, shutdown_us=50_000, kill_us=5_000)
+        params = SimParams(start_us=20_000, jitter_us=5_000, boot_us=50_000, shutdown_us=50_000, kill_us=5_000, home_us=300_000)
         self.hosts = {node: SimHost(node, params, Random(7), self.pool) for node in ("n1", "n2")}
 
     def driver(self, node: str = "n1") -> Driver:

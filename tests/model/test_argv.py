@@ -14,14 +14,18 @@ from proto.machine import (
     DiskBus,
     DiskFormat,
     Firmware,
+    Layer,
     MachineSpec,
     MemoryBy,
     Nic,
     NicKind,
+    Origin,
     Shape,
     System,
 )
 from services.node.drivers.qemu.argv import Backing, BadSpec, Place, build
+from services.node.drivers.qemu.devices import Handed, fdset
+from services.node.drivers.qemu.layers import ordered
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = DirectBoot(kernel="vmlinux", initrd="initrd", cmdline="console=ttyS0 quiet, with commas=too")
@@ -105,6 +109,13 @@ WINDOWS = msgspec.structs.replace(
     disks=(msgspec.structs.replace(ROOT, vars="web-1-root-vars.fd"), msgspec.structs.replace(DRIVE, bus=DiskBus.SATA_CDROM)),
     shape=msgspec.structs.replace(SHAPE, firmware=Firmware.UEFI, system=System.WINDOWS),
 )
+ORIGIN = Origin(vm="old-1", backup="b1-2", pool="safe")
+OLDER = msgspec.structs.replace(ORIGIN, backup="b1-1")
+SAVED = tuple(
+    Layer(file=f"old-1-root.{origin.backup}.qcow2", format=DiskFormat.QCOW2, leaving=True, origin=origin)
+    for origin in (ORIGIN, OLDER)
+)
+RECOVERED = msgspec.structs.replace(BIOS, disks=(msgspec.structs.replace(ROOT, image="", layers=SAVED), DATA))
 FLASH = msgspec.structs.replace(
     PLACE,
     firmware_code="/usr/share/OVMF/OVMF_CODE_4M.fd",
@@ -121,10 +132,15 @@ FLASH = msgspec.structs.replace(
         ("uefi", UEFI),
         ("media", MEDIA),
         ("windows", WINDOWS),
+        ("recovered", RECOVERED),
     ],
 )
 def test_the_same_spec_gives_the_same_words(name: str, spec: MachineSpec) -> None:
     place = msgspec.structs.replace(FLASH, accelerator="kvm") if spec is WINDOWS else FLASH
+    if spec is RECOVERED:
+        beneath = ordered(spec.disks[0], None)
+        handed = tuple(Handed(20 + depth, fdset(0, depth), layer.file) for depth, layer in enumerate(SAVED))
+        place = msgspec.structs.replace(place, layers={"root": beneath}, handed=handed)
     words = build("qemu-system-x86_64", spec, place)
     lines = "\n".join(words) + "\n"
     golden = GOLDEN / f"{name}.argv"

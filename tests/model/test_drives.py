@@ -30,7 +30,8 @@ from proto.io import (
     SettleDisks,
     VmPhase,
 )
-from proto.machine import DiskBus, DiskFormat, DiskWish, fault_of
+from proto.machine import DiskBus, DiskFormat, DiskWish
+from proto.words import fault_of
 from services.io.views import Views
 from tests.model.io_story import N1, N2, A, devices
 

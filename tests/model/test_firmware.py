@@ -11,8 +11,9 @@ from libs.common.decider import Refused
 from libs.common.messages import NodeId
 from proto.compute import Filter, ImageFacts, Refusal
 from proto.io import GrantDevices, Known, VmPhase
-from proto.machine import DirectBoot, DiskWish, Firmware, fault_of
+from proto.machine import DirectBoot, DiskWish, Firmware
 from proto.vms import DefineVm
+from proto.words import fault_of
 from services.compute.index import NodeIndex
 from services.compute.policy import NodeFacts, Wishes, place
 from services.compute.reasons import explain

@@ -54,7 +54,7 @@ from proto.lease import (
     Proof,
     ProofKind,
 )
-from proto.machine import Disk, DiskBus, DiskFormat, Priority
+from proto.machine import Disk, DiskBus, DiskFormat, Layer, Origin, Priority
 from proto.migration import VmIncomingGone, VmMigrated
 from proto.placement import Placement
 from services.ha.guard_react import enrich, react
@@ -294,6 +294,16 @@ def test_why_it_cannot_be_started_elsewhere(log: Log) -> None:
     assert "one node alone" in log.views.why_not("a"), "pools of one name are not one pool"
     log.tell(noted(("default", "w", DiskBus.VIRTIO_BLK)), lost())
     assert log.views.why_not("a") == "", "a lost node reaches what it reached"
+
+
+def test_one_on_a_backup_can_be_started_only_where_that_is_reached(log: Log) -> None:
+    log.define("a")
+    shared = noted(("default", "w", DiskBus.VIRTIO_BLK))
+    layer = Layer(file="f", format=DiskFormat.QCOW2, leaving=True, origin=Origin(vm="a", backup="b1-2", pool="ssd", pool_id="l"))
+    log.tell(msgspec.structs.replace(shared, disks=(msgspec.structs.replace(shared.disks[0], layers=(layer,)),)))
+    assert "pool ssd l" in log.views.why_not("a")
+    log.tell(shared)
+    assert log.views.why_not("a") == "", "its data is home"
 
 
 def test_disks_that_move_along_are_where_the_guest_is(log: Log) -> None:

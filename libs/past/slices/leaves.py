@@ -26,6 +26,9 @@ WORDS = frozenset(
     {
         *("accelerator", "cpu_model", "machine", "driver", "hotplug", "memory_areas", "qemu_version", "policy", "part", "what"),
         *("word", "by", "who", "strictest", "kind", "token", "refusal", "cause", "partial"),
+        *("backup", "recovery", "parent", "parents", "below", "heirs", "heirs{key}", "damaged{key}", "BackupDamaged.found{key}"),
+        *("backups{key}", "RecoverKnown.nodes{key}"),
+        *("BackupPlan.cron", "BackupPlan.verify", "BackupRequested.plan", "BackupDeleteRequested.plan"),
         *("terms{key}", "class_ratio_pct{key}", "services{key}", "Area.name", "Region.name", "Area.kind"),
     }
 )
@@ -33,6 +36,7 @@ TEXTS = frozenset(
     {
         *("sentence", "remedy", "reason", "description", "said", "line", "error", "fault", "not_enforced", "why_not", "held"),
         *("alive", "health_reason", "planned", "unsent", "cmdline", "refused", "panic"),
+        *("ReportBackupVerified.damaged{}", "BackupDamaged.found{}"),
         *("NodePathsNoted.networks", "NotePaths.networks"),
         *("ReportMemory.faults", "MemoryOrderReported.faults", "ReportLeft.left", "NodeRemoved.left"),
     }

@@ -22,6 +22,8 @@ def of_snapshots(event: Any) -> str:
             return f"the snapshot {event.name} was not taken: {event.sentence}"
         case io.SnapshotDeleteRequested():
             return f"the snapshot {event.name} is to be merged into what is newer"
+        case io.SnapshotDeleted(files=()):
+            return f"the snapshot {event.name} is gone with what the disks were before"
         case io.SnapshotDeleted():
             return f"the snapshot {event.name} is merged and gone"
         case io.SnapshotReverted():

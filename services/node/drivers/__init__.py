@@ -12,6 +12,7 @@ decides. Every verb may be said twice: the second time changes nothing and answe
       GuestSilent     the guest agent did not answer within the time
       CannotMove      a guest could not be sent or taken in; the sentence says why; where it ran it runs on
       BadImage        an image is not what it should be; the sentence says what would be right
+      NotBackedUp     a backup was not taken (or not removed), and would not be the next time; nothing is left (or changed)
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from proto.backups import BackupDone, SavedDisk
 from proto.compute import Capabilities, GoneCause
 from proto.hardware import Hardware
 from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.networks import Bridge
-from proto.node import ExecResult, VmInfo
+from proto.node import CopyNow, ExecResult, OrderBackup, OrderBackupRemoval, OrderBackupVerify, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
 from proto.vitals import Screen
@@ -63,6 +65,9 @@ class CannotMove(DriverError): ...
 
 
 class BadImage(DriverError): ...
+
+
+class NotBackedUp(DriverError): ...
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -115,6 +120,14 @@ class Move(msgspec.Struct, frozen=True):
     incoming: int = 0
     peer_key: str = ""
     whole: tuple[str, ...] = ()
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """damaged: by backup, what is wrong with its files; read_mib: of all that were read."""
+
+    damaged: dict[str, str] = {}
+    read_mib: int = 0
+    took_ms: int = 0
 
 
 AT_HAND = Move()
@@ -294,6 +307,25 @@ class Driver(Protocol):
         ...
 
     async def remove_image(self, pool: str, image: str) -> None: ...
+
+    async def back_up(self, order: OrderBackup) -> BackupDone:
+        """All disks at one instant, into the folder of the backup, whole or not at all; one that is there already is answered as it
+        is. Given up where its task is cancelled: nothing of it is left then, as after each failure; what the disks know of what was
+        written since its parent stays. Raises NotBackedUp; DriverError for what passes."""
+        ...
+
+    async def remove_backup(self, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
+        """Those that stand on it are first written anew, to stand on what it stands on; their files as they are then. Cut short
+        anywhere, each of them is of use, and it may be said again. Raises NotBackedUp; DriverError for what passes."""
+        ...
+
+    async def verify_backup(self, order: OrderBackupVerify) -> Verified:
+        """All bytes of all its files are read. Raises DriverError for what passes."""
+        ...
+
+    async def copies(self) -> tuple[CopyNow, ...]:
+        """Those that go on: backups that are taken, and disks that come home."""
+        ...
 
     def changes(self) -> AsyncIterator[MachineChanged]: ...
 

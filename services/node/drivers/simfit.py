@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from proto.hardware import Hardware, Misfit, ordered
 from proto.machine import Disk, MachineSpec, Nic
 from proto.models import DISKS, NICS
-from services.node.drivers import CannotMove, CannotStart, Locked, NoSuchVm, simlayers, simnet
+from services.node.drivers import CannotMove, CannotStart, Locked, NoSuchVm, simhome, simlayers, simnet
 from services.node.drivers.present import DiskPresent, NicPresent, Present
 from services.node.drivers.simpool import Holder
 from services.node.drivers.simvm import Due, SimDone, SimVm
@@ -29,6 +29,7 @@ def fit(host: SimHost, due: Due, vm: SimVm | None) -> SimDone:
     found: list[Misfit] = []
     keeps = host.random.random() < host.params.ignores_unplug
     _unplug(host, vm, wish, keeps, found)
+    simhome.fit(host, vm, wish, due.at_us, found)
     chains = simlayers.fit(host, vm, wish, due.at_us)
     _plug(host, vm, wish, found)
     if wish.born is not None:

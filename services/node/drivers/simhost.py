@@ -33,7 +33,9 @@ from services.node.drivers import (
     Move,
     NoSuchVm,
     VmCpu,
+    simbackups,
     simfit,
+    simhome,
     simnet,
     simpulse,
 )
@@ -273,6 +275,8 @@ class SimHost:
                 return [moves.act(self, due, vm)]
             case "moved" if vm is not None and vm.sending == due.sending and vm.sent_to and vm.status != "sent":
                 return [moves.moved(self, due, vm)]
+            case "home" if vm is not None:
+                return [simhome.came(vm)]
             case "crash" if vm is not None:
                 return [self._end(due.vm, _cause(vm, GoneCause.CRASHED), "the process ended by itself")]
             case "slain" if vm is not None:
@@ -354,6 +358,7 @@ class SimHost:
         if vm.address:
             moves.gone(self, vm)
         self.pool.close(Holder(self.node, name, vm.spec.generation))
+        simbackups.forget(self.pool, vm.spec.disks, crashed=cause in (GoneCause.CRASHED, GoneCause.UNKNOWN))
         return MachineChanged(name, vm.spec.generation, "gone", cause, sentence)
 
 

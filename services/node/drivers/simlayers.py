@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from proto.hardware import Consistency, Took
 from proto.machine import Disk, Freeze, MachineSpec, Taking
-from services.node.drivers import DriverError
+from services.node.drivers import DriverError, simhome
 from services.node.drivers.simpool import Holder
 from services.node.drivers.simvm import SimVm
 
@@ -29,7 +29,8 @@ def fit(host: SimHost, vm: SimVm, wish: MachineSpec, now_us: int) -> tuple[tuple
     layered = [d for d in wish.disks if d.layers and d.slot in has and has[d.slot].file == d.file]
     holder = Holder(host.node, vm.spec.vm, vm.spec.generation)
     for disk in layered:
-        host.pool.merge(disk, holder)
+        if not simhome.recovered((disk,)):
+            host.pool.merge(disk, holder)
     seen = [(d.slot, host.pool.chain(d)) for d in layered]
     untaken = [(d.slot, host.pool.chain(has[d.slot])) for d in wish.disks if d.layers and d not in layered and d.slot in has]
     return tuple(sorted([*seen, *untaken]))

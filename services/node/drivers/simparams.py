@@ -17,6 +17,8 @@ class SimParams:
     ignores_unplug        chance that a guest does not let go of a device when asked
     ignores_shutdown      chance that a guest does not power off when asked
     move_us               from `send` to the guest being sent whole, give or take a half of it; move_fails: chance that it is not
+    backup_us             from the instant of a backup to its being whole (a world's are so at once)
+    home_us               how long a recovered disk's data comes home
     crashes_per_hour      mean number of crashes of a running VM's process in an hour, spread evenly in time
     pcpus, memory_mib     what the host claims to have; cells: so many parts its pCPUs fall into; swap_mib: encrypted swap
     balloon               whether memory can be taken back from its guests (in a world: libs/world/memory.py)
@@ -33,6 +35,8 @@ class SimParams:
     hang_us: int = 30_000_000
     move_us: int = 400_000
     move_fails: float = 0.0
+    backup_us: int = 0
+    home_us: int = 1_500_000
     start_fails: float = 0.0
     start_hangs: float = 0.0
     ignores_shutdown: float = 0.0

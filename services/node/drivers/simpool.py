@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from msgspec.structs import replace
@@ -18,7 +19,8 @@ from proto.io import ImageFormat, ImageInfo
 from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.pools import FILES_MAX
 from proto.space import FileNow, PoolNow
-from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move
+from services.node.drivers import BadImage, CannotStart, LeaseRefused, Locked, Move, simhome
+from services.node.drivers.simbackups import SimBackup
 from services.node.drivers.simmeet import Meeting
 
 
@@ -83,6 +85,14 @@ class SimPool:
     """names of its pools that do not answer: nothing starts from there"""
     full: set[str] = field(default_factory=set)
     """names of its pools in which there is no room, whatever is free"""
+    backups: dict[str, SimBackup] = field(default_factory=dict)
+    """POOL/VM/BACKUP → what is in it"""
+    rotten: set[str] = field(default_factory=set)
+    """those of which a byte is not what it was"""
+    came: dict[str, int] = field(default_factory=dict)
+    """disk → for how long (us) what it stands on in a backup has been coming home"""
+    since: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(disk, pool) → the backup there since which it is known what was written to that disk"""
     size_mib: int = 1024 * 1024
     free_mib: int = 1024 * 1024
     """as somebody says by hand: nothing that guests do takes any"""
@@ -113,6 +123,8 @@ class SimPool:
 
     def come(self, spec: MachineSpec, move: Move) -> None:
         """Empty disks for those that the guest brings; the others are there. Raises CannotStart."""
+        if simhome.recovered(spec.disks):
+            raise CannotStart(f"{spec.vm} still stands on a backup: it moves once its disks are its own")
         coming = {d.name for d in move.disks}
         for disk in _stored(spec):
             if disk.name not in coming:
@@ -132,6 +144,9 @@ class SimPool:
                 raise CannotStart(f"{disk.file} is a layer of a snapshot, of which the log knows nothing")
             if disk.layers and _key(disk) not in self.disks:
                 self.top(disk)
+                if simhome.recovered((disk,)):  # what was on it before is thrown away
+                    self.known.pop((spec.vm, disk.name), None)
+            simhome.check(self, disk)
             if disk.made and self.meeting is None and _key(disk) not in self.disks:
                 raise CannotStart(f"{disk.file} is not there (any more), in pool {disk.pool!r}")
 
@@ -153,7 +168,7 @@ class SimPool:
     def open(self, spec: MachineSpec, holder: Holder) -> None:
         """Lock all, make missing disks. Raises Locked, and then holds none."""
         wanted = [f"vm {spec.vm}", *(_key(d) for d in _stored(spec))]
-        wanted += [f"disk {d.pool}/{file}" for d in _stored(spec) for file in self.chain(d)[1:]]
+        wanted += [key for d in _stored(spec) for key in self.keys(d)[1:] if not key.startswith(simhome.BACKUP)]
         others = [(key, other) for key in wanted for other in self.holders.get(key, ()) if other != holder]
         if others and self.locking:
             key, other = others[0]
@@ -171,26 +186,31 @@ class SimPool:
 
     def top(self, disk: Disk) -> None:
         """The disk's file on its first layer, where it is missing. Raises CannotStart."""
-        key, first = _key(disk), f"disk {disk.pool}/{disk.layers[0].file}"
+        key, first = _key(disk), simhome.key(disk, disk.layers[0])
         if key in self.disks:
             return
-        if first not in self.disks:
-            raise CannotStart(f"{disk.layers[0].file} is not there (any more), and {disk.name} is to stand on it")
-        self.disks[key], self.beneath[key] = self.disks[first], first
+        self.disks[key], self.beneath[key] = simhome.word(self, disk, disk.layers[0]), first
+        if disk.layers[0].origin is not None:  # a backup's file names its parent
+            below = [simhome.key(disk, layer) for layer in disk.layers]
+            self.beneath.update(pairwise(below))
 
     def chain(self, disk: Disk) -> tuple[str, ...]:
         """The files that it stands on, itself first."""
-        files, key = [], _key(disk)
+        return tuple(key.rpartition("/")[2] for key in self.keys(disk))
+
+    def keys(self, disk: Disk) -> tuple[str, ...]:
+        """As `chain`, by their keys."""
+        found, key = [], _key(disk)
         while key:
-            files.append(key.rpartition("/")[2])
+            found.append(key)
             key = self.beneath.get(key, "")
-        return tuple(files)
+        return tuple(found)
 
     def merge(self, disk: Disk, holder: Holder | None = None) -> None:
         """What is leaving goes up; holder: who has them open."""
-        leaving = {f"disk {disk.pool}/{layer.file}" for layer in disk.layers if layer.leaving}
+        leaving = {simhome.key(disk, layer) for layer in disk.layers if layer.leaving}
         key = _key(disk)
-        while key:
+        while key and not key.startswith(simhome.BACKUP):
             while (below := self.beneath.get(key, "")) in leaving:
                 self.beneath[key] = self.beneath.get(below, "")
                 if holder is not None:
@@ -234,7 +254,8 @@ class SimPool:
 
     def remove(self, disks: tuple[Disk, ...]) -> None:
         """With their layers. Raises Locked when one is open, or is stood on, and then removes none."""
-        keys = {f"disk {disk.pool}/{file}" for disk in disks for file in (disk.file, *(one.file for one in disk.layers))}
+        own = {simhome.key(disk, layer) for disk in disks for layer in disk.layers if layer.origin is None}
+        keys = own | {_key(disk) for disk in disks}
         for key in sorted(keys):
             if held := self.holders.get(key):
                 raise Locked(f"{key} is open: {held[0].vm} on {held[0].node}")
@@ -264,6 +285,8 @@ class SimPool:
 
     def make_image(self, pool: str, image: str, source: DiskSource) -> ImageInfo:
         """Raises BadImage."""
+        if simhome.recovered((source.disk,)):
+            raise BadImage(f"{source.disk.name} of {source.vm} still stands on a backup: ask again once its data has come home")
         if source.resting and self.holders.get(f"vm {source.vm}"):
             raise BadImage(f"{source.vm} runs: take a snapshot and name it")
         if source.resting and _key(source.disk) in self.beneath.values():

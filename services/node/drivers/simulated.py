@@ -17,12 +17,13 @@ from random import Random
 import msgspec
 
 from libs.common.clock import Clock, SystemClock
+from proto.backups import BackupDone, SavedDisk
 from proto.compute import Capabilities
 from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, Firmware, MachineSpec
 from proto.networks import Bridge
-from proto.node import ExecResult, VmInfo
+from proto.node import CopyNow, ExecResult, OrderBackup, OrderBackupRemoval, OrderBackupVerify, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
 from services.node.drivers import (
@@ -33,16 +34,21 @@ from services.node.drivers import (
     MachineChanged,
     Move,
     NoSuchVm,
+    Verified,
     VmCpu,
+    simbackups,
+    simhome,
     simio,
     simpulse,
 )
 from services.node.drivers.changes import Changes
+from services.node.drivers.copying import Copies
 from services.node.drivers.io import IoCount
 from services.node.drivers.sim_memory import SimMemory
 from services.node.drivers.simhost import SimAct, SimHost
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
+from services.node.drivers.simtaking import SimTaking
 from services.node.drivers.simvm import SimDone, SimVm
 from services.node.drivers.vitals import VitalCount
 from services.node.host import swap
@@ -86,6 +92,9 @@ class SimulatedDriver:
         self._clock = clock or SystemClock()
         self._changes = Changes()
         self.memory = SimMemory(self.host)
+        self._backups = SimTaking(lambda: self.host, self._now_us, self._clock.now_us)
+        self._copies = Copies()
+        self._copies.looks += [self._backups.copies, self._homecoming]
         self._verbs: dict[tuple[str, str], asyncio.Future[Machine | None]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._consoles: dict[str, list[SimConsole]] = {}
@@ -129,12 +138,15 @@ class SimulatedDriver:
         return self.host.bridges
 
     async def start(self, spec: MachineSpec) -> Machine:
+        self._backups.give_up(spec.vm, f"{spec.vm} was started")
         return await self._machine(SimAct(spec.vm, "start", spec))
 
     async def shutdown(self, vm: str) -> None:
         await self._do(SimAct(vm, "shutdown"))
 
     async def kill(self, vm: str) -> None:
+        if vm in self.host.vms:
+            self._backups.give_up(vm, f"{vm} was powered off")
         await self._do(SimAct(vm, "kill"))
 
     async def pause(self, vm: str) -> None:
@@ -165,6 +177,7 @@ class SimulatedDriver:
         return await self._machine(SimAct(vm, "activate"))
 
     async def send(self, vm: str, address: str, move: Move = AT_HAND) -> None:
+        self._backups.give_up(vm, f"the guest of {vm} is sent to another node")
         await self._do(SimAct(vm, "send", address=address, move=move))
 
     async def recall(self, vm: str) -> Machine:
@@ -246,6 +259,21 @@ class SimulatedDriver:
 
     async def remove_image(self, pool: str, image: str) -> None:
         self.host.pool.remove_image(pool, image)
+
+    async def back_up(self, order: OrderBackup) -> BackupDone:
+        return await self._backups.take(order)
+
+    async def remove_backup(self, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
+        return simbackups.remove(self.host.pool, order)
+
+    async def verify_backup(self, order: OrderBackupVerify) -> Verified:
+        return simbackups.verify(self.host.pool, order)
+
+    async def _homecoming(self) -> tuple[CopyNow, ...]:
+        return simhome.copies(self.host, self._now_us())
+
+    async def copies(self) -> tuple[CopyNow, ...]:
+        return await self._copies.all()
 
     async def changes(self) -> AsyncIterator[MachineChanged]:
         async for change in self._changes.stream():

@@ -61,6 +61,8 @@ class SimVm:
     stuck: bool = False
     """its agent answers nothing, and all else is well"""
     idle: bool = False
+    coming: dict[str, int] = field(default_factory=dict)
+    """disk → since when what it stands on comes home (simhome.py)"""
     halted: bool = False
     """it stands still by its watchdog"""
 

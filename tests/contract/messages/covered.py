@@ -30,6 +30,7 @@ NEVER_REFUSED = frozenset(
         *("note_host", "keep_reserve", "reserve_memory", "resize_memory", "release_memory", "unmap_regions"),
         *("end_vm", "note_memory", "note_devices", "abandon_start", "note_allotment", "note_resize", "lose_vm", "protect_vm"),
         *("end_backup", "end_recovery"),
+        *("prepare_recovery", "recover_disks"),
         *("restart_vm", "greet_node", "end_drain", "make_plan", "set_balance", "note_move_ended"),
     }
 )

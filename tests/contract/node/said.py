@@ -45,6 +45,7 @@ def vm_order(generation: int = 1, version: int = 1, want: str = "running") -> di
 
 
 DISK = plain(machine_spec("db").disks[0])
+SAVED = {"disk": "root", "file": "db-root.b1-2.qcow2", "size_mib": 256, "bytes": 1, "sha256": "0" * 64}
 ORDERS = (
     Ordered(node.OrderVm, vm_order(), "report_vm", "generation"),
     Ordered(node.OrderDisksRemoval, {"vm": "db", "version": 5, "disks": [DISK]}, "report_disks_removed"),
@@ -52,6 +53,19 @@ ORDERS = (
     Ordered(
         node.OrderImageImport, {"image": "tiny", "version": 5, "pool": "default", "file": "tiny.qcow2", "format": "qcow2"},
         "report_image",
+    ),
+    Ordered(
+        node.OrderBackup,
+        {"vm": "saved", "version": 5, "backup": "b1-2", "generation": 0, "pool": "default", "disks": [DISK],
+         "definition": {"shape": plain(machine_spec().shape), "disks": [], "nics": []}},
+        "report_backup",
+    ),
+    Ordered(
+        node.OrderBackupRemoval, {"vm": "unsaved", "version": 5, "backup": "b1-2", "pool": "default"}, "report_backup_removed",
+    ),
+    Ordered(
+        node.OrderBackupVerify,
+        {"vm": "read", "version": 5, "backup": "b1-2", "pool": "default", "backups": {"b1-2": [SAVED]}}, "report_backup_verified",
     ),
     Ordered(node.OrderImageRemoval, {"image": "gone", "version": 5, "pool": "default"}, "report_image_removed"),
     Ordered(
@@ -95,7 +109,7 @@ ASKS = (
 )  # fmt: skip
 TELEMETRY: dict[str, type[Any]] = {
     "beat": node.Beat, "memory": node.MemoryBeat, "cpu": plan.CpuBeat, "pools": PoolsBeat,
-    "leases": lease.LeaseBeat, "vitals": vitals.VitalsBeat,
+    "leases": lease.LeaseBeat, "vitals": vitals.VitalsBeat, "copies": node.CopiesBeat,
 }  # fmt: skip
 """by the last word of its subject"""
 

@@ -35,6 +35,7 @@ from proto.machine import (
 )
 from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.devices import Backing as Backing
+from services.node.drivers.qemu.devices import Handed
 from services.node.drivers.qemu.stores.settings import Remote
 
 MEMORY_UNIT_MIB = 2
@@ -82,6 +83,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     serial_fd: int = 5
     guard_fd: int = 6
     taps: dict[str, tuple[int, ...]] = {}
+    handed: tuple[Handed, ...] = ()
+    """files of backups that disks stand on"""
     firmware_code: str = ""
     firmware_vars: str = ""
     """of UEFI: the host's, and the VM's own"""
@@ -103,6 +106,7 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
         *_devices(),
         *_growth(spec),
         *_ports(spec),
+        *[word for one in place.handed for word in one.words()],
         *[word for disk in spec.disks if not disk.bus.is_cd for word in _disk(disk, place)],
         *_cds(spec, place),
         *[word for nic in spec.nics for word in _nic(nic, place)],

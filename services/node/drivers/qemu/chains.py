@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from services.node.drivers.qemu.devices import FDSET, slot_of
+
 if TYPE_CHECKING:
     from services.node.drivers.qemu.machine import RunningVm
 
@@ -36,7 +38,16 @@ async def chains(vm: RunningVm) -> dict[int, Chain]:
     graph = await vm.do("x-debug-query-block-graph")
     named = await vm.do("query-named-block-nodes", {"flat": True})
     files = {str(n["node-name"]): PurePath(str(n["file"])).name for n in named}
+    if handed := {str(n["node-name"]): str(n["file"]) for n in named if str(n["file"]).startswith(FDSET)}:
+        words = await sets(vm)
+        files |= {node: words.get(int(file.removeprefix(FDSET)), "") for node, file in handed.items()}
     return read(graph, files)
+
+
+async def sets(vm: RunningVm) -> dict[int, str]:
+    """Of each set of files that QEMU was given open, the word that came with it. Raises DriverError."""
+    found = await vm.do("query-fdsets")
+    return {int(each["fdset-id"]): str(fd.get("opaque", "")) for each in found for fd in each["fds"]}
 
 
 def read(graph: dict[str, Any], files: dict[str, str]) -> dict[int, Chain]:
@@ -62,6 +73,15 @@ def _walk(below: dict[str, dict[str, str]], node: str) -> Iterator[str]:
             node = under.get("backing", "")
         else:
             node = under.get("file") or under.get("backing", "")
+
+
+async def closed(vm: RunningVm, slot: int) -> None:
+    """Files of backups that no node of that slot has any more are closed. Raises DriverError."""
+    named = await vm.do("query-named-block-nodes", {"flat": True})
+    used = {str(node["file"]) for node in named}
+    for into in await sets(vm):
+        if slot_of(into) == slot and f"{FDSET}{into}" not in used:
+            await vm.fitting.away("remove-fd", {"fdset-id": into})
 
 
 async def left(vm: RunningVm, slot: int, chain: Chain | None) -> list[str]:

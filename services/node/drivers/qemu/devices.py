@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from proto.machine import Disk, DiskBus, DiskFormat, Nic, NicKind, NicModel
+from proto.machine import LAYERS_MAX, Disk, DiskBus, DiskFormat, Nic, NicKind, NicModel, Origin
 from proto.models import DISKS
 from services.node.drivers.qemu.stores import settings
 from services.node.drivers.qemu.stores.settings import Remote
@@ -28,10 +28,38 @@ LAYERS = "disks/"
 
 
 class Backing(msgspec.Struct, frozen=True):
-    """The file an overlay stands on, below its pool's folder, and its declared format."""
+    """The file an overlay stands on, below its pool's folder, and its declared format. origin: it lies in a backup, whose pool may
+    be another one; QEMU is given it open."""
 
     file: str
     format: DiskFormat
+    origin: Origin | None = None
+
+
+FDSET = "/dev/fdset/"
+"""how QEMU names a set of files that it was given open"""
+
+
+def fdset(slot: int, depth: int) -> int:
+    """The set of a file beneath a disk, which no other has."""
+    return 1 + slot * LAYERS_MAX + depth
+
+
+def slot_of(into: int) -> int:
+    """The disk beneath which a set's file is."""
+    return (into - 1) // LAYERS_MAX
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """A file that the process inherits open: its number, the set that it is to be in, its name."""
+
+    fd: int
+    into: int
+    file: str
+
+    def words(self) -> tuple[str, str]:
+        """For a command line."""
+        return "-add-fd", f"fd={self.fd},set={self.into},opaque={self.file}"
 
 
 def disk_id(slot: int) -> str:
@@ -58,9 +86,12 @@ def disk_nodes(
     nodes: list[Words] = []
     below: str | None = None
     for depth, base in reversed(tuple(enumerate(beneath))):
-        layer = base.file.startswith(LAYERS)
+        own, layer = base.file.startswith(LAYERS), base.file.startswith(LAYERS) or base.origin is not None
         name = f"{id}-l{depth}" if layer else f"{id}-base"
-        nodes.append(_file(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=not layer, opens_late=layer))
+        if base.origin is not None:  # nobody writes it any more: the host's cache may hold it for all that read it
+            nodes.append(_file(f"{name}-file", f"{FDSET}{fdset(disk.slot, depth)}", direct=False, read_only=True))
+        else:
+            nodes.append(_file(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=not own, opens_late=own))
         node: Words = {"driver": base.format.value, "node-name": name, "file": f"{name}-file", "read-only": True}
         if layer and base.format is DiskFormat.QCOW2:
             node["backing"] = below

@@ -105,9 +105,10 @@ def id_of(pool: Path) -> str:
 
 
 def remove(pool: Path, vm: str, disks: tuple[Disk, ...]) -> None:
-    """With all their layers. Raises Locked when one is open, or another file stands on it, and then removes none. The lease record
-    stays: a generation is never lowered."""
-    files = {file for d in disks for file in (d.file, d.vars, *(layer.file for layer in d.layers)) if file}
+    """With all their layers but those in backups. Raises Locked when one is open, or another file stands on it, and then removes
+    none. The lease record stays: a generation is never lowered."""
+    layered = {layer.file for disk in disks for layer in disk.layers if layer.origin is None}
+    files = layered | {file for disk in disks for file in (disk.file, disk.vars) if file}
     if above := layers.stood_on(pool, vm, files):
         raise Locked(f"{above} stands on a file of {vm} that is to be removed")
     paths = [pool / "disks" / file for file in sorted(files)]

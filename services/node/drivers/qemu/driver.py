@@ -18,12 +18,13 @@ from pathlib import Path
 import msgspec
 
 from libs.memory.areas import STORAGE
+from proto.backups import BackupDone, SavedDisk
 from proto.compute import Capabilities
 from proto.images import DiskSource
 from proto.io import ImageFormat, ImageInfo
 from proto.machine import DirectBoot, Disk, MachineSpec
 from proto.networks import Bridge
-from proto.node import ExecResult, VmInfo
+from proto.node import CopyNow, ExecResult, OrderBackup, OrderBackupRemoval, OrderBackupVerify, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
 from services.node.drivers import (
@@ -38,9 +39,11 @@ from services.node.drivers import (
     MachineChanged,
     Move,
     NoSuchVm,
+    Verified,
     VmCpu,
 )
 from services.node.drivers.changes import Changes
+from services.node.drivers.copying import Copies
 from services.node.drivers.io import IoCount
 from services.node.drivers.qemu import (
     abilities,
@@ -50,12 +53,14 @@ from services.node.drivers.qemu import (
     io_count,
     look,
     merging,
+    origins,
     pulse,
     secrecy,
     templates,
 )
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
+from services.node.drivers.qemu.backups.work import Backups
 from services.node.drivers.qemu.fit import fit
 from services.node.drivers.qemu.fleet import Fleet, with_direct
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
@@ -64,6 +69,7 @@ from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
+from services.node.drivers.qemu.resting import Resting
 from services.node.drivers.qemu.stores import Store
 from services.node.drivers.qemu.stores.settings import Remote
 from services.node.drivers.vitals import VitalCount
@@ -129,7 +135,11 @@ class QemuDriver:
             remotes=dict(remotes or {}),
         )
         self._fleet = Fleet(host, self._changes.put)
+        self._resting = Resting()
         self._figures = PoolFigures(host.pools, host.remotes)
+        self._backups = Backups(self._fleet, self._image_tool)
+        self._copies = Copies()
+        self._copies.looks += [self._backups.copies, self._fleet.homecoming]
         self.memory = QemuMemory(self._fleet, memory_mib)
 
     # --- coming and going -----------------------------------------------------------------------------------------
@@ -177,7 +187,12 @@ class QemuDriver:
     # --- verbs ----------------------------------------------------------------------------------------------------
 
     async def start(self, spec: MachineSpec) -> Machine:
+        with self._resting.way_for(spec.vm):
+            return await self._start(spec)
+
+    async def _start(self, spec: MachineSpec) -> Machine:
         async with self._fleet.lock(spec.vm):
+            await self._backups.give_up(spec.vm, f"{spec.vm} was started")
             try:
                 return (await self._fleet.start(spec)).machine()
             except (BadSpec, OSError) as error:
@@ -189,6 +204,8 @@ class QemuDriver:
 
     async def kill(self, vm: str) -> None:
         async with self._fleet.lock(vm):
+            if (running := self._fleet.vms.get(vm)) is not None:
+                running.backups.reason = running.backups.reason or f"{vm} was powered off"
             await self._fleet.kill(vm)
 
     async def pause(self, vm: str) -> None:
@@ -207,6 +224,8 @@ class QemuDriver:
         async with self._fleet.lock(spec.vm):
             running = self._fleet.find(spec.vm)
             _same(running.record.generation, spec.vm, spec.generation)
+            if going := running.backups.slots().intersection(spec.leaving):
+                await self._backups.give_up(spec.vm, f"the device in slot {min(going)} is to be unplugged")
             hardware = await fit(running, self._fleet.host, spec)
             if running.record.protected != spec.protected:
                 await running.remember(protected=spec.protected)
@@ -261,6 +280,7 @@ class QemuDriver:
 
     async def send(self, vm: str, address: str, move: Move = AT_HAND) -> None:
         async with self._fleet.lock(vm):
+            await self._backups.give_up(vm, f"the guest of {vm} is sent to another node")
             await self._fleet.find(vm).mover.send(self._fleet.host, address, move)
 
     async def recall(self, vm: str) -> Machine:
@@ -335,7 +355,11 @@ class QemuDriver:
     async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
         async with self._fleet.lock(vm):
             try:
-                await asyncio.to_thread(merging.merge, self._fleet.host, vm, disks)
+                recovered = tuple(disk for disk in disks if origins.any_of((disk,)))
+                if recovered:
+                    await self._resting.merge(self._fleet.host, vm, recovered)
+                own = tuple(disk for disk in disks if disk not in recovered)
+                await asyncio.to_thread(merging.merge, self._fleet.host, vm, own)
             except OSError as error:
                 raise DriverError(f"layers of {vm} cannot be merged: {error}") from error
 
@@ -356,6 +380,20 @@ class QemuDriver:
 
     async def remove_image(self, pool: str, image: str) -> None:
         await images.remove_image(self._pool(pool), image)
+
+    # --- backups --------------------------------------------------------------------------------------------------
+
+    async def back_up(self, order: OrderBackup) -> BackupDone:
+        return await self._backups.take(order)
+
+    async def remove_backup(self, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
+        return await self._backups.remove(order)
+
+    async def verify_backup(self, order: OrderBackupVerify) -> Verified:
+        return await self._backups.verify(order)
+
+    async def copies(self) -> tuple[CopyNow, ...]:
+        return await self._copies.all()
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

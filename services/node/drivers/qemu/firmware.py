@@ -31,15 +31,18 @@ def needed(spec: MachineSpec, found: Ovmf | None, node: str) -> tuple[Ovmf, Disk
     return found, holder
 
 
-def make(pool: Path, disk: Disk, ovmf: Ovmf, uid: int | None, *, anew: bool = False) -> None:
-    """The VM's variables, where there are none yet. anew: what is there is of no use. Raises CannotStart, Locked, OSError."""
+def make(
+    pool: Path, disk: Disk, ovmf: Ovmf, uid: int | None, *, anew: bool = False, like: Path | None = None
+) -> None:
+    """The VM's variables, where there are none yet. anew: what is there is of no use; like: what they begin as, where that is not
+    OVMF's template. Raises CannotStart, Locked, OSError."""
     path = pool / "disks" / disk.vars
     if anew:
         if disks.is_open(path):
             raise Locked(f"{path} is open")
         path.unlink(missing_ok=True)
     if not path.exists():
-        _copy(ovmf.template, path)
+        _copy(ovmf.template if like is None else like, path)
     disks.own_file(path, uid)
     check(path, ovmf)
 

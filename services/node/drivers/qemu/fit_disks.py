@@ -13,7 +13,7 @@ from proto.hardware import Misfit
 from proto.machine import Disk, DiskFormat, MachineSpec
 from proto.models import DISKS
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import argv, chains, devices, disks, fit_cds, io_count, launch, lease, making
+from services.node.drivers.qemu import argv, chains, devices, disks, fit_cds, io_count, launch, lease, making, origins
 from services.node.drivers.qemu.argv import MIB
 from services.node.drivers.qemu.devices import LIMIT_KEYS, device_id, disk_id
 from services.node.drivers.qemu.fitting import PERIPHERAL, misfits
@@ -104,6 +104,8 @@ async def _plug(vm: RunningVm, host: Host, spec: MachineSpec, disk: Disk) -> Non
     if disk.bus.is_cd:
         await _plug_cd(vm, host, spec, disk)
         return
+    if origins.any_of((disk,)):
+        raise DriverError(origins.OF_A_RUNNING)
     folder = await _reach(vm, host, spec, disk)
     remote = host.remotes.get(disk.pool)
     on_file = disk.image and disk.format is DiskFormat.QCOW2 and remote is None

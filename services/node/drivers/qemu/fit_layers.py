@@ -17,9 +17,10 @@ import msgspec
 
 from proto.hardware import Consistency, Misfit, Took
 from proto.machine import Disk, Freeze, MachineSpec
+from services.node import pacing
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import devices, disks, launch, layers, making
-from services.node.drivers.qemu.chains import Chain, chains, left
+from services.node.drivers.qemu import devices, disks, launch, layers, making, origins
+from services.node.drivers.qemu.chains import Chain, chains, closed, left
 from services.node.drivers.qemu.devices import LAYERS, Backing, over_id
 from services.node.drivers.qemu.fitting import misfits
 from services.node.drivers.qemu.freezer import NotFrozen
@@ -152,6 +153,8 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
     if leaving.intersection(chain.files):
         if not vm.merges.goes_on(job):
             await _begin(vm, host, disk, chain, leaving, job)
+        if origins.any_of((disk,)):
+            vm.homing.see_to(disk, chain)
         said = await vm.merges.ended(job, MERGED_S)
         if said is None:
             found.append(Misfit(what="merge", slot=disk.slot, sentence="a layer is being merged", pending=True))
@@ -160,7 +163,10 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
             found.append(Misfit(what="snapshot", slot=disk.slot, sentence=said, pending=True))
             return
         chain = (await chains(vm))[disk.slot]
+    await vm.homing.over(disk.slot)
     await _idle_away(vm, disk.slot, chain)
+    if origins.any_of((disk,)):
+        await closed(vm, disk.slot)
     await _sealed(host, vm.record.vm, disk, chain)
 
 
@@ -171,6 +177,8 @@ async def _begin(vm: RunningVm, host: Host, disk: Disk, chain: Chain, leaving: s
     words: dict[str, object] = {"job-id": job, "device": chain.nodes[first - 1], "on-error": "report"}
     if below:
         words |= {"base-node": below, "backing-file": _named(host, disk, chain, below)}
+    if origins.any_of((disk,)):
+        words["speed"] = pacing.CREEP
     if first > 1:  # a layer itself, which is written this once
         path = host.pools[disk.pool] / LAYERS / chain.files[first - 1]
         await asyncio.to_thread(path.chmod, 0o600)
@@ -186,7 +194,8 @@ def _named(host: Host, disk: Disk, chain: Chain, node: str) -> str:
 
 
 async def _sealed(host: Host, vm: str, disk: Disk, chain: Chain) -> None:
-    for file in chain.files[1:]:
+    own = {layer.file for layer in disk.layers if layer.origin is None}
+    for file in (file for file in chain.files[1:] if file in own):
         await asyncio.to_thread(layers.seal, host.pools[disk.pool] / LAYERS / file, uid_for(vm))
 
 

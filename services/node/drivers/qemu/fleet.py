@@ -9,6 +9,7 @@ import msgspec
 
 from proto.compute import GoneCause
 from proto.machine import MachineSpec
+from proto.node import CopyNow
 from services.node.drivers import AT_HAND, CannotStart, DriverError, Locked, MachineChanged, Move, NoSuchVm
 from services.node.drivers.qemu.ends import explained
 from services.node.drivers.qemu.fit import born
@@ -90,6 +91,10 @@ class Fleet:
             watcher = self._watchers[vm]
             await running.kill()
             await asyncio.shield(watcher)
+
+    async def homecoming(self) -> tuple[CopyNow, ...]:
+        """Recovered disks whose data comes home, of VMs that run."""
+        return tuple(copy for running in self.vms.values() for copy in running.homing.copies())
 
     async def close(self) -> None:
         """Let go of all; the processes run on."""

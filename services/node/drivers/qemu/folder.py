@@ -26,6 +26,7 @@ from pathlib import Path
 import msgspec
 
 from proto.hardware import Took
+from services.node.pacing import Pace
 
 LOG_BYTES_MAX = 256 * 1024
 TAIL_BYTES = 4096
@@ -37,7 +38,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: its group, empty where none could be made; former: those it was in before its class changed. incoming: where it waits
     for its guest, until that was activated; pools: those whose lease is to be taken then. plugging: a vCPU is being plugged, and
     its guest may stand still for that (fit_emulated.py). frozen: its file systems may stand still (freezer.py); took: how
-    the latest snapshot went. protected: it may start elsewhere when this node's lease is spent, so it may not outlive that here."""
+    the latest snapshot went. protected: it may start elsewhere when this node's lease is spent, so it may not outlive that here.
+    pace: of its data that comes home: what its guest's writes took before."""
 
     vm: str
     generation: int
@@ -53,6 +55,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     frozen: bool = False
     took: Took | None = None
     protected: bool = False
+    pace: Pace | None = None
 
     @property
     def groups(self) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from proto.machine import Disk, MachineSpec, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
-from services.node.drivers.qemu import argv, disks, firmware, layers, lease, making, seed
+from services.node.drivers.qemu import argv, disks, firmware, layers, lease, making, origins, seed
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.node_networks import NodeNetworks
@@ -82,6 +82,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 continue
             lease.take(pool, wanted)
             inherit.append(_kept(open_files, lease.hold(pool, spec.vm)))
+        if incoming and origins.any_of(spec.disks):
+            raise CannotStart(f"{spec.vm} still stands on a backup: it moves once its disks are its own")
         if incoming:
             open_files.push(lambda kind, *_: _drop(host, spec, coming) if kind else None)
         for disk in (disk for disk in spec.disks if not disk.bus.is_cd):
@@ -95,28 +97,32 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
         taps = _taps(host, spec, inherit, open_files)
-        named = {name: _named(path, uid, inherit, open_files) for name, path in pools.items()}
-        boot_folder = _boot_folder(host, spec, named)
+        beneath = {d.name: layers.beneath(host.pools, d, bases.get(d.image)) for d in spec.disks if d.layers}
+        handed = origins.hand(host.pools, beneath, spec.disks, open_files)
+        inherit += [one.fd for one in handed]
+        seen = {name: named(path, uid, inherit, open_files) for name, path in pools.items()}
+        boot_folder = _boot_folder(host, spec, seen)
         folder = Folder(host.state, spec.vm)
         folder.make(uid)
         try:
             sockets = [open_files.enter_context(folder.listen(name)).fileno() for name in CHANNELS]
             place = Place(
                 accelerator=host.accelerator,
-                pools=named,
+                pools=seen,
                 remotes=host.remotes,
                 direct=host.direct,
                 bases=bases,
-                layers={d.name: layers.beneath(host.pools[d.pool], d, bases.get(d.image)) for d in spec.disks if d.layers},
+                layers=beneath,
                 boot_folder=boot_folder,
                 monitor_fd=sockets[0],
                 agent_fd=sockets[1],
                 serial_fd=sockets[2],
                 guard_fd=sockets[3],
                 taps=taps,
+                handed=handed,
                 incoming=incoming,
                 firmware_code=str(uefi[0].code) if uefi else "",
-                firmware_vars=f"{named[uefi[1].pool]}/disks/{uefi[1].vars}" if uefi else "",
+                firmware_vars=f"{seen[uefi[1].pool]}/disks/{uefi[1].vars}" if uefi else "",
                 firmware_direct=uefi is not None and uefi[1].pool in host.direct,
             )
             words = argv.build(host.qemu, spec, place)
@@ -196,15 +202,15 @@ def _pools(host: Host, spec: MachineSpec) -> dict[str, Path]:
     return {name: host.pools[name] for name in names}
 
 
-def _boot_folder(host: Host, spec: MachineSpec, named: Mapping[str, str]) -> str:
+def _boot_folder(host: Host, spec: MachineSpec, seen: Mapping[str, str]) -> str:
     """Where the boot image lies, in QEMU's words. Raises CannotStart."""
     if spec.boot is None:
         return ""
-    for name, text in named.items():
+    for name, text in seen.items():
         folder = host.pools[name] / "images" / spec.boot_image
         if all((folder / file).is_file() for file in (spec.boot.kernel, spec.boot.initrd)):
             return f"{text}/images/{spec.boot_image}"
-    where = ", ".join(str(host.pools[name]) for name in named)
+    where = ", ".join(str(host.pools[name]) for name in seen)
     files = f"{spec.boot.kernel} and {spec.boot.initrd}"
     raise CannotStart(f"image {spec.boot_image!r} with {files} is not in {where}; import it first")
 
@@ -251,7 +257,7 @@ def _variables(host: Host, ovmf: Ovmf, disk: Disk, uid: int | None, *, incoming:
     if incoming and not comes:
         firmware.check(pool / "disks" / disk.vars, ovmf)
     else:
-        firmware.make(pool, disk, ovmf, uid, anew=comes)
+        firmware.make(pool, disk, ovmf, uid, anew=comes, like=origins.variables(host.pools, disk))
 
 
 def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:
@@ -263,7 +269,7 @@ def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:
                 (host.pools[disk.pool] / "disks" / disk.vars).unlink(missing_ok=True)
 
 
-def _named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStack) -> str:
+def named(path: Path, uid: int | None, inherit: list[int], open_files: ExitStack) -> str:
     """The pool as QEMU is to name it: by its path, or, where its user cannot pass the folders above (a home, a checkout), by an
     inherited handle of the folder itself."""
     if enterable(path, uid):

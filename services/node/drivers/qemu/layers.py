@@ -2,6 +2,9 @@
 
 A header is the truth about what a file stands on: an order may still name a layer that was merged since. Names are taken from the
 order alone, and only compared with headers.
+
+A disk that stands on a backup names it by a word that is no path, so that no tool opens it by chance: the agent alone does
+(origins.py). A file of a backup names its parent relative to its own folder.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
-from proto.machine import Disk, DiskFormat
+from proto.machine import Disk, DiskFormat, Layer, Origin
 from services.node.drivers import CannotStart, DriverError
 from services.node.drivers.qemu import qcow2
 from services.node.drivers.qemu.devices import LAYERS, Backing
@@ -19,6 +23,8 @@ from services.node.drivers.qemu.devices import LAYERS, Backing
 NAME_BYTES_MAX = 1023
 """of a backing file, in a qcow2 header"""
 READ_ONLY = 0o400
+IN_BACKUP = "asv-backup"
+"""how the name of a backup's file begins, in the header of a disk that stands on it"""
 
 
 def backing_of(path: Path) -> str:
@@ -36,35 +42,64 @@ def backing_of(path: Path) -> str:
         return file.read(length).decode(errors="replace")
 
 
-def named(base: Backing) -> str:
-    """How a file in the disks folder names what it stands on."""
-    return base.file.removeprefix(LAYERS) if base.file.startswith(LAYERS) else f"../{base.file}"
+def named(base: Backing, above: Backing | None = None) -> str:
+    """How what stands on it names it: a file in the disks folder, or `above`, which is one of a backup."""
+    if (origin := base.origin) is None:
+        return base.file.removeprefix(LAYERS) if base.file.startswith(LAYERS) else f"../{base.file}"
+    file = base.file.rpartition("/")[2]
+    if above is None or above.origin is None:
+        return f"{IN_BACKUP}/{origin.pool}/{origin.vm}/{origin.backup}/{file}"
+    return f"../{origin.backup}/{file}" if (origin.pool, origin.vm) == (above.origin.pool, above.origin.vm) else ""
 
 
 def ordered(disk: Disk, image: Backing | None) -> tuple[Backing, ...]:
     """What the order names beneath the disk, the image last."""
-    layers = tuple(Backing(f"{LAYERS}{layer.file}", layer.format) for layer in disk.layers)
+    layers = tuple(_backing(layer) for layer in disk.layers)
     return (*layers, image) if image is not None else layers
 
 
-def beneath(pool: Path, disk: Disk, image: Backing | None) -> tuple[Backing, ...]:
+def _backing(layer: Layer) -> Backing:
+    if (origin := layer.origin) is None:
+        return Backing(f"{LAYERS}{layer.file}", layer.format)
+    return Backing(f"backups/{origin.vm}/{origin.backup}/{layer.file}", layer.format, origin)
+
+
+def path_of(pools: Mapping[str, Path], disk: Disk, base: Backing) -> Path:
+    """Raises CannotStart where this node does not have the pool of a backup."""
+    if base.origin is None:
+        return pools[disk.pool] / base.file
+    if base.origin.pool not in pools:
+        said = f"the backup {base.origin.backup} of {base.origin.vm} lies in pool {base.origin.pool!r}"
+        raise CannotStart(f"{disk.name} stands on a backup: {said}, which this node does not have")
+    return pools[base.origin.pool] / base.file
+
+
+def beneath(pools: Mapping[str, Path], disk: Disk, image: Backing | None) -> tuple[Backing, ...]:
     """What the disk's file, which is there, stands on. Raises CannotStart where a header names what the order does not, or a
     file is not there."""
     names, found = list(ordered(disk, image)), []
-    file, format = pool / LAYERS / disk.file, disk.format
+    above: Backing | None = None
+    file, format = pools[disk.pool] / LAYERS / disk.file, disk.format
     while format is DiskFormat.QCOW2 and (said := backing_of(file)):
-        while names and named(names[0]) != said:
+        while names and named(names[0], above) != said:
             names.pop(0)
         if not names:
             raise CannotStart(f"{file.name} stands on {said[:120]!r}, of which the order knows nothing")
-        base = names.pop(0)
-        found.append(base)
-        file, format = pool / base.file, base.format
+        above = names.pop(0)
+        found.append(above)
+        file, format = path_of(pools, disk, above), above.format
         if not file.is_file():
+            if above.origin is not None:
+                raise damaged(above.origin, f"{file.name} is not there (any more)")
             raise CannotStart(f"{file} is not there (any more), and {disk.name} stands on it; bring it back")
-        if base is image:
+        if above is image:
             break
     return tuple(found)
+
+
+def damaged(origin: Origin, why: str) -> CannotStart:
+    """Of a backup that cannot be stood on."""
+    return CannotStart(f"the backup {origin.backup} of {origin.vm} in pool {origin.pool} is damaged: {why}")
 
 
 def seal(path: Path, uid: int | None) -> None:

@@ -32,12 +32,14 @@ from services.node.drivers import (
 )
 from services.node.drivers.qemu import fit_emulated, panics
 from services.node.drivers.qemu.announce import announce
+from services.node.drivers.qemu.backups.jobs import Jobs
 from services.node.drivers.qemu.console import SerialHub
 from services.node.drivers.qemu.fitting import Fitting
 from services.node.drivers.qemu.folder import Folder, Record
 from services.node.drivers.qemu.freezer import Freezer
 from services.node.drivers.qemu.full import Full
 from services.node.drivers.qemu.guest import GuestAgent
+from services.node.drivers.qemu.homing import Homing
 from services.node.drivers.qemu.merges import Merges
 from services.node.drivers.qemu.mover import Mover
 from services.node.drivers.qemu.process import Process
@@ -75,6 +77,8 @@ class RunningVm:
         self.fitting = Fitting(self)
         self.full = Full()
         self.merges = Merges(self)
+        self.homing = Homing(self)
+        self.backups = Jobs()
         self.pulse = Pulse()
         self.freezer = Freezer(self)
         self.qmp = Qmp(self._hear)
@@ -127,6 +131,7 @@ class RunningVm:
             await self.full.adopt(self)
         await self.mover.adopt()
         await self.merges.adopt()
+        await self.backups.adopt(self.qmp.execute)
         await fit_emulated.over(self)
         await self.console.connect(lambda: self.folder.dial("serial"))
 
@@ -267,6 +272,7 @@ class RunningVm:
         """Let go of all connections; the process is not touched."""
         await self.qmp.close()
         await self.console.close()
+        self.homing.close()
         self.freezer.close()
         self.agent.close()
         self.mover.close()
@@ -274,6 +280,7 @@ class RunningVm:
     def gone(self) -> MachineChanged:
         """How it ended, to be said once the process has."""
         vm, generation, code = self.record.vm, self.record.generation, self.process.code
+        self.backups.end("it ended meanwhile")
         if self.status == "shutdown":
             return MachineChanged(vm, generation, "gone", GoneCause.GUEST)
         if self._killed:
@@ -314,6 +321,15 @@ class RunningVm:
         except (QmpError, OSError) as error:
             raise DriverError(f"{self.record.vm}: an open file could not be handed over: {error}") from error
 
+    async def give_set(self, fd: int, opaque: str) -> int:
+        """As Qmp.give_set. Raises DriverError."""
+        try:
+            if not self.qmp.ready:
+                await self.connect(RECONNECT_S_MAX)
+            return await self.qmp.give_set(fd, opaque)
+        except (QmpError, OSError) as error:
+            raise DriverError(f"{self.record.vm}: an open file could not be handed over: {error}") from error
+
     @contextmanager
     def by_verb(self) -> Iterator[None]:
         self._verbs += 1
@@ -324,7 +340,7 @@ class RunningVm:
 
     def _hear(self, event: QmpEvent) -> None:
         self.pulse.hear(event)
-        if self.mover.hear(event) or self.merges.hear(event):
+        if self.mover.hear(event) or self.merges.hear(event) or self.backups.hear(event):
             return
         self.fitting.hear(event)
         match event.name:

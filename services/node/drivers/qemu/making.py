@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proto.machine import Disk
 from services.node.drivers import CannotStart
-from services.node.drivers.qemu import devices, disks, layers
+from services.node.drivers.qemu import devices, disks, layers, origins
 from services.node.drivers.qemu.devices import Backing
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ def ready(host: Host, disk: Disk, image: Backing | None, uid: int | None) -> tup
     pool = host.pools[disk.pool]
     if disk.pool in host.remotes:
         raise CannotStart(f"pool {disk.pool} is {host.remotes[disk.pool].kind}: {NO_FOLDER}")
+    if origins.any_of((disk,)):
+        origins.check(host.pools, disk)
     below = layers.ordered(disk, image)[0]
-    if not (pool / below.file).is_file() and not (pool / "disks" / disk.file).exists():
-        raise CannotStart(f"{pool / below.file} is not there (any more), and {disk.name} is to stand on it; bring it back")
+    if not (pool / "disks" / disk.file).exists() and not (path := layers.path_of(host.pools, disk, below)).is_file():
+        if below.origin is not None:
+            raise layers.damaged(below.origin, f"{path.name} is not there (any more)")
+        raise CannotStart(f"{path} is not there (any more), and {disk.name} is to stand on it; bring it back")
     make(host, disk, below, uid)
-    found = layers.beneath(pool, disk, image)
+    found = layers.beneath(host.pools, disk, image)
     for base in found:
         if base.file.startswith(devices.LAYERS):
             layers.seal(pool / base.file, uid)

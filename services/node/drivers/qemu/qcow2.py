@@ -98,6 +98,11 @@ def check(start: bytes, file_bytes: int) -> Header:
     return header
 
 
+def check_whole(start: bytes, file_bytes: int) -> None:
+    """Whether a file of our own, which may stand on another, can be whole. Raises BadImage."""
+    _check_numbers(parse(start), file_bytes)
+
+
 def _check_alone(header: Header) -> None:
     if header.backing_offset:
         raise BadImage(f"the image names a backing file, which is not accepted from outside; {ALONE}")

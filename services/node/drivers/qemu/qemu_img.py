@@ -128,6 +128,18 @@ class QemuImg:
             file, lambda draft: ["create", "-q", "-f", format, "-u", "-b", relative, "-F", base_format, draft, size]
         )
 
+    def on_backup(self, file: Path, name: str, base_format: DiskFormat, size_mib: int) -> None:
+        """A qcow2 overlay at `file` on what no tool opens by that name (layers.py). Raises CannotStart; then nothing is left."""
+        words = ["-u", "-b", name, "-F", base_format]
+        self._make(file, lambda draft: ["create", "-q", "-f", DiskFormat.QCOW2, *words, draft, f"{size_mib}M"])
+
+    def saved(self, file: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
+        """An empty qcow2 for a backup, on `base` (named from its folder; "": on nothing). Raises CannotStart; then nothing is
+        left."""
+        onto = ["-u", "-b", base, "-F", DiskFormat.QCOW2] if base else []
+        kind = ["-o", "compression_type=zstd"] if compressed else []
+        self._make(file, lambda draft: ["create", "-q", "-f", DiskFormat.QCOW2, *kind, *onto, draft, str(size_bytes)])
+
     def _copy(self, file: Path, base: Path, base_format: DiskFormat, size_mib: int) -> None:
         with _handed(base) as (source, fds):
             self._make(file, lambda draft: ["convert", "-q", "-f", base_format, "-O", "raw", source, draft], fds)

@@ -89,6 +89,15 @@ class Qmp:
         with span("qmp getfd"):
             await self._execute("getfd", {"fdname": name}, timeout_s, fd)
 
+    async def give_set(self, fd: int, opaque: str, into: int | None = None, *, timeout_s: float = 10.0) -> int:
+        """Hand QEMU a copy of an open file, which a block node may open as `/dev/fdset/N`: N. It is opened there as it was opened
+        here (for reading, for both, past the cache). opaque: what it is for; into: which N it is to be. Raises QmpError's children,
+        OSError."""
+        words: dict[str, Any] = {"opaque": opaque} | ({} if into is None else {"fdset-id": into})
+        with span("qmp add-fd"):
+            found = await self._execute("add-fd", words, timeout_s, fd)
+        return int(found["fdset-id"])
+
     async def _execute(
         self, command: str, arguments: dict[str, Any] | None, timeout_s: float, fd: int | None = None
     ) -> Any:

@@ -15,7 +15,7 @@ import msgspec
 from proto.images import DiskSource, ImageInfo
 from proto.machine import DirectBoot, DiskFormat
 from services.node.drivers import BadImage, CannotStart, Locked
-from services.node.drivers.qemu import disks, images, layers, lease
+from services.node.drivers.qemu import disks, images, layers, lease, origins
 from services.node.drivers.qemu.devices import LAYERS
 from services.node.drivers.qemu.qemu_img import QemuImg
 
@@ -41,10 +41,12 @@ def make(pool: Path, image: str, source: DiskSource, boot: DirectBoot | None, to
 
 def _make(pool: Path, image: str, source: DiskSource, boot: DirectBoot | None, tool: QemuImg) -> ImageInfo:
     disk, file = source.disk, pool / LAYERS / source.disk.file
+    if origins.any_of((disk,)):
+        raise BadImage(f"{disk.name} of {source.vm} still stands on a backup: ask again once its data has come home")
     if not file.is_file():
         raise BadImage(f"{disk.file} of {source.vm} is not there (any more): it was deleted, or never written")
     try:
-        layers.beneath(pool, disk, disks.base_of(pool, disk.image) if disk.image else None)
+        layers.beneath({disk.pool: pool}, disk, disks.base_of(pool, disk.image) if disk.image else None)
     except CannotStart as error:
         raise BadImage(f"{disk.name} of {source.vm} cannot be read: {error}") from error
     folder = pool / "images"

@@ -9,12 +9,15 @@ from proto.machine import Disk, DiskFormat
 from proto.space import PoolKind
 from services.node.drivers.qemu import disks
 from services.node.drivers.qemu.devices import Backing
+from services.node.drivers.qemu.layers import named
 
 
 class Maker(Protocol):
-    """Makes disk files (qemu_img.py). The first two raise DriverError or OSError and then leave nothing."""
+    """Makes disk files (qemu_img.py). The first three raise DriverError or OSError and then leave nothing."""
 
     def overlay(self, file: Path, base: Path, base_format: DiskFormat, format: DiskFormat, size_mib: int) -> None: ...
+
+    def on_backup(self, file: Path, name: str, base_format: DiskFormat, size_mib: int) -> None: ...
 
     def blank(self, file: Path, format: DiskFormat, size_mib: int) -> None: ...
 
@@ -39,6 +42,8 @@ class Folder:
     def make(self, disk: Disk, base: Backing | None) -> None:
         if base is None:
             self._maker.blank(self._file(disk), disk.format, disk.size_mib)
+        elif base.origin is not None:
+            self._maker.on_backup(self._file(disk), named(base), base.format, disk.size_mib)
         else:
             self._maker.overlay(self._file(disk), self._pool / base.file, base.format, disk.format, disk.size_mib)
 

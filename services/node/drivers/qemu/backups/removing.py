@@ -1,0 +1,215 @@
+"""A backup is removed. Those that stand on it are first written anew, on what it stands on: all beside the files that are there,
+then in their place, under the same names, which the headers of those above them have. Whoever has the former open reads on.
+
+    all F checked ── all F.new filled by QEMU (block-stream), sealed ── each renamed over its F ── manifests ── the backup goes
+
+Refused anywhere before the first is renamed, nothing was changed. Cut short anywhere, each F is whole: it stands on the backup
+still, or no more, as its header says; said again, it goes on from there. What is damaged is not merged: it would pass for sound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from proto.backups import BackupKind, SavedDisk
+from proto.node import OrderBackupRemoval
+from services.node.drivers import DriverError, NotBackedUp
+from services.node.drivers.qemu import qcow2
+from services.node.drivers.qemu.backups import layout
+from services.node.drivers.qemu.backups.jobs import PREFIX, Jobs
+from services.node.drivers.qemu.backups.layout import Shelf, digest
+from services.node.drivers.qemu.backups.taking import set_node
+from services.node.drivers.qemu.backups.verifying import what_is_wrong
+from services.node.drivers.qemu.bare import Bare, Wanted, bare
+from services.node.drivers.qemu.layers import backing_of
+from services.node.drivers.qemu.qemu_img import QemuImg, sync
+
+JOB = f"{PREFIX}0"
+NEW = ".new"
+
+
+class Removing(msgspec.Struct, frozen=True):
+    """wanted: the QEMU that does it, which reaches nothing but what it is handed. direct: the pool takes O_DIRECT."""
+
+    order: OrderBackupRemoval
+    shelf: Shelf
+    tool: QemuImg
+    wanted: Wanted
+    direct: bool
+
+    def below(self, disk: str) -> str:
+        """As the header of one that stands on it is to say."""
+        below = self.order.below
+        return self.shelf.named(below, self.shelf.file_of(disk, below)) if below else ""
+
+    def itself(self, disk: str) -> str:
+        return self.shelf.named(self.order.backup, self.shelf.file_of(disk, self.order.backup))
+
+
+async def remove(
+    order: OrderBackupRemoval, shelf: Shelf, tool: QemuImg, wanted: Wanted, *, direct: bool
+) -> dict[str, tuple[SavedDisk, ...]]:
+    """As Driver.remove_backup. Raises OSError too."""
+    job, gone = Removing(order, shelf, tool, wanted, direct), threading.Event()
+    try:
+        bound = await asyncio.to_thread(_bound, job)
+        try:
+            await asyncio.to_thread(_check, job, bound, gone)
+            for heir, disk in bound:
+                await _anew(job, shelf.folder(heir) / disk.file, disk)
+        except NotBackedUp as error:
+            if len(bound) < sum(map(len, order.heirs.values())):
+                raise DriverError(f"it was begun, and cannot be gone on with: {error}") from error
+            raise
+        await asyncio.to_thread(_put, job, bound)
+        heirs = {name: await asyncio.to_thread(_noted, job, name, gone) for name in sorted(order.heirs)}
+    finally:
+        gone.set()
+        await asyncio.to_thread(_sweep, job)
+    await asyncio.to_thread(shelf.remove, order.backup)
+    return heirs
+
+
+def _bound(job: Removing) -> list[tuple[str, SavedDisk]]:
+    """The files that stand on it still, each with its backup. Raises NotBackedUp."""
+    _sweep(job)
+    found = []
+    for heir in sorted(job.order.heirs):
+        if job.shelf.manifest(heir) is None:
+            raise NotBackedUp(f"{heir}, which stands on it, is not there: nothing was removed")
+        found += [(heir, disk) for disk in job.order.heirs[heir] if _stands_on(job, heir, disk)]
+    return found
+
+
+def _sweep(job: Removing) -> None:
+    for heir, disks in job.order.heirs.items():
+        for disk in disks:
+            (job.shelf.folder(heir) / f"{disk.file}{NEW}").unlink(missing_ok=True)
+
+
+def _noted(job: Removing, heir: str, gone: threading.Event) -> tuple[SavedDisk, ...]:
+    """Its files as they are now, of which its manifest knows."""
+    folder, saved = job.shelf.folder(heir), []
+    for disk in job.order.heirs[heir]:
+        bytes, sha256 = digest(folder / disk.file, gone)
+        saved.append(msgspec.structs.replace(disk, bytes=bytes, sha256=sha256))
+    manifest = job.shelf.manifest(heir)
+    assert manifest is not None, "it was there a moment ago, and nobody else removes any"
+    kind = BackupKind.INCREMENTAL if job.order.below else BackupKind.FULL
+    done = msgspec.structs.replace(manifest.done, disks=tuple(saved), parent=job.order.below, kind=kind)
+    wanted = msgspec.structs.replace(manifest, disks=done.disks, parent=done.parent, kind=kind, done=done)
+    if wanted != manifest:
+        layout.write(folder, wanted)
+    return tuple(saved)
+
+
+def _stands_on(job: Removing, heir: str, disk: SavedDisk) -> bool:
+    """Whether its file still does. Raises NotBackedUp where it stands on something else."""
+    path = job.shelf.folder(heir) / disk.file
+    if not path.is_file():
+        raise NotBackedUp(f"{disk.file} of {heir}, which stands on it, is not there: nothing was removed")
+    named = backing_of(path)
+    if named == job.itself(disk.disk):
+        return True
+    if named == job.below(disk.disk):
+        return False
+    raise NotBackedUp(f"{disk.file} of {heir} stands on {named[:120]!r}, which it should not: nothing was removed")
+
+
+def _check(job: Removing, bound: list[tuple[str, SavedDisk]], gone: threading.Event) -> None:
+    """What is merged is what was written. Raises NotBackedUp."""
+    own = job.shelf.manifest(job.order.backup)
+    files = {disk.disk: disk for disk in own.disks} if own is not None else {}
+    for heir, disk in bound:
+        if disk.disk not in files:
+            raise NotBackedUp(f"{job.order.backup} has no disk {disk.disk} (any more), on which {heir} stands: nothing was removed")
+    wanted = [*bound, *((job.order.backup, files[name]) for name in sorted({disk.disk for _, disk in bound}))]
+    for name, one in wanted:
+        if wrong := what_is_wrong(job.shelf, name, one, gone)[0]:
+            raise NotBackedUp(f"{name} is damaged ({wrong[0]}), and was not merged; remove those that stand on it first")
+    for name in sorted({disk.disk for _, disk in bound}):
+        file = files[name].file
+        if (named := backing_of(job.shelf.folder(job.order.backup) / file)) != job.below(name):
+            raise NotBackedUp(f"{file} stands on {named[:99]!r}, not on {job.order.below or 'nothing'}: nothing was removed")
+
+
+async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
+    """The file is written anew beside it, on what is below. Raises NotBackedUp, DriverError, OSError."""
+    new, below = path.with_name(path.name + NEW), job.below(disk.disk)
+    middle = path.parent / job.itself(disk.disk)
+    head, inside = _head(path), _head(middle)
+    compressed = bool((head.features | inside.features) & qcow2.COMPRESSION)
+    try:
+        await asyncio.to_thread(job.tool.saved, new, head.virtual_bytes, below, compressed=compressed)
+        chain = [*([path.parent / below] if below else []), middle, path]
+        async with bare(job.wanted) as writer:
+            await _filled(writer, chain, new, below, compressed=compressed, direct=job.direct)
+            await writer.quit()
+        await asyncio.to_thread(layout.seal, new)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NotBackedUp(_no_room(path)) from error
+        raise
+
+
+def _head(path: Path) -> qcow2.Header:
+    with path.open("rb") as file:
+        return qcow2.parse(file.read(qcow2.HEADER_BYTES))
+
+
+def _put(job: Removing, bound: list[tuple[str, SavedDisk]]) -> None:
+    """Each in the place of its file."""
+    for heir, disk in bound:
+        path = job.shelf.folder(heir) / disk.file
+        path.with_name(path.name + NEW).rename(path)
+        sync(path.parent)
+
+
+async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, compressed: bool, direct: bool) -> None:
+    """All that the last two of the chain hold is in the new file. chain: the lowest first."""
+    node = None
+    for number, path in enumerate(chain):
+        await _open(writer, f"read{number}", path, node, direct=direct, read_only=True)
+        node = f"read{number}"
+    await _open(writer, JOB, new, node, direct=direct, read_only=False)
+    top = JOB
+    if compressed:
+        top = f"{JOB}-packed"
+        await writer.do("blockdev-add", {"driver": "compress", "node-name": top, "file": JOB})
+    jobs = Jobs()
+    jobs.expect([JOB])
+    writer.hears.append(jobs.hear)
+    writer.at_end(lambda: jobs.end("its QEMU ended"))
+    onto = {"base-node": "read0", "backing-file": below} if below else {}
+    await writer.do("block-stream", {"job-id": JOB, "device": top, "on-error": "report", **onto})
+    await jobs.turned()
+    if said := jobs.ended()[JOB]:
+        raise NotBackedUp(_no_room(new) if os.strerror(errno.ENOSPC) in said else f"{new.name} could not be written: {said}"[:400])
+
+
+async def _open(writer: Bare, name: str, path: Path, below: str | None, *, direct: bool, read_only: bool) -> None:
+    fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if direct else 0))
+    try:
+        number = await writer.give_set(fd, PREFIX)
+    finally:
+        os.close(fd)
+    await writer.do("blockdev-add", set_node(f"{name}-file", number, direct=direct, read_only=read_only))
+    words = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": read_only, "backing": below}
+    await writer.do("blockdev-add", words)
+
+
+def _no_room(path: Path) -> str:
+    """Blocking for no longer than a look at a file system."""
+    found = os.statvfs(path.parent)
+    free, size = (blocks * found.f_frsize >> 20 for blocks in (found.f_bavail, found.f_blocks))
+    with suppress(OSError):
+        need = path.stat().st_size >> 20
+        return f"there is no room to write {path.name} ({need} MiB) anew: {free} MiB of {size} MiB are free; nothing was removed"
+    return f"there is no room to write {path.name} anew: {free} MiB of {size} MiB are free; nothing was removed"

@@ -1,0 +1,97 @@
+"""The disks that a backup reads, as their QEMU has them: their own node, its size, its bitmaps. Which one a backup may stand on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from proto.machine import Disk
+from proto.node import OrderBackup
+from services.node.drivers import DriverError, NotBackedUp
+from services.node.drivers.qemu.backups.jobs import Blocks
+from services.node.drivers.qemu.backups.layout import Shelf
+from services.node.drivers.qemu.layers import backing_of
+
+BITMAP = "asv-"
+
+
+class Bitmap(msgspec.Struct, frozen=True):
+    """sound: all that was written since it was made is in it."""
+
+    name: str
+    sound: bool
+
+
+class Source(msgspec.Struct, frozen=True):
+    """node: of the disk's own file, which the guest writes; kept: its bitmaps outlive the process."""
+
+    disk: Disk
+    node: str
+    bytes: int
+    bitmaps: tuple[Bitmap, ...]
+    kept: bool
+
+    def bitmap(self, name: str) -> Bitmap | None:
+        return next((bitmap for bitmap in self.bitmaps if bitmap.name == name), None)
+
+
+def bitmap_of(pool: str, backup: str) -> str:
+    """What is written since that backup in that pool."""
+    return f"{BITMAP}{pool}-{backup}"
+
+
+def of_pool(pool: str, name: str) -> bool:
+    return re.fullmatch(rf"{BITMAP}{re.escape(pool)}-b[0-9]+-[0-9]+", name) is not None
+
+
+async def sources(blocks: Blocks, tops: dict[str, str], disks: tuple[Disk, ...]) -> tuple[Source, ...]:
+    """tops: the node of each disk's own file, by the disk's name. Raises DriverError; NotBackedUp where a disk has none."""
+    named = {str(n["node-name"]): n for n in await blocks.do("query-named-block-nodes", {"flat": True})}
+    found = []
+    for disk in disks:
+        node = named.get(tops.get(disk.name, ""))
+        if node is None:
+            raise NotBackedUp(f"the disk {disk.name} is not plugged into its process")
+        bitmaps = tuple(_bitmap(said) for said in node.get("dirty-bitmaps", ()))
+        size, kept = int(node["image"]["virtual-size"]), node["drv"] == "qcow2"
+        found.append(Source(disk, str(node["node-name"]), size, bitmaps, kept))
+    return tuple(found)
+
+
+def _bitmap(said: dict[str, object]) -> Bitmap:
+    sound = bool(said.get("recording")) and not said.get("inconsistent") and not said.get("busy")
+    return Bitmap(str(said.get("name", "")), sound)
+
+
+def why_full(shelf: Shelf, order: OrderBackup, found: tuple[Source, ...]) -> str:
+    """Why it cannot stand on the parent that it is to have; "": it can. Blocking."""
+    parent = order.parent
+    try:
+        manifest = shelf.manifest(parent)
+        if manifest is None:
+            return f"it is full: {parent}, on which it was to stand, is not in pool {order.pool}"
+        saved = {disk.disk: disk for disk in manifest.disks}
+        for source in found:
+            name = source.disk.name
+            if name not in saved:
+                return f"it is full: the disk {name} is not in {parent}"
+            file = shelf.folder(parent) / saved[name].file
+            if _size(file) != source.bytes:
+                return f"it is full: the disk {name} has another size than in {parent}, or its file there is damaged"
+            bitmap = source.bitmap(bitmap_of(order.pool, parent))
+            if bitmap is None:
+                return f"it is full: its own file of the disk {name} does not know what was written since {parent}"
+            if not bitmap.sound:
+                return f"it is full: what was written to the disk {name} since {parent} is not known, as its process was killed"
+    except (DriverError, OSError) as error:
+        return f"it is full: {error}"
+    return ""
+
+
+def _size(file: Path) -> int:
+    """What a guest would see of it, in bytes. Raises OSError, DriverError."""
+    backing_of(file)
+    with file.open("rb") as opened:
+        return int.from_bytes(opened.read(32)[24:], "big")

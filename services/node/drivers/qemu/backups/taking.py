@@ -1,0 +1,308 @@
+"""A backup being taken: QEMU's jobs copy all disks as they are at one instant, into files that the agent made and opened.
+
+    prepare: files, nodes ── begin: freeze, transaction, thaw ── run ── let_go ── publish ── forget_older
+       └ undo, from everywhere: jobs, nodes, open files, the new bitmaps and the folder are gone; the parent's bitmaps stay
+
+The transaction makes a new bitmap on each disk and begins its job: what is written from that instant on is in the bitmap, and not
+in the backup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from libs.common.clock import Clock
+from proto.backups import BackupDone, BackupKind, SavedDisk
+from proto.hardware import Consistency
+from proto.machine import Disk, Freeze
+from proto.node import OrderBackup
+from services.node.drivers import DriverError, NotBackedUp
+from services.node.drivers.qemu.backups import layout
+from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
+from services.node.drivers.qemu.backups.layout import Manifest, Shelf
+from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_pool, sources, why_full
+from services.node.drivers.qemu.freezer import Freezer, NotFrozen
+from services.node.drivers.qemu.qemu_img import QemuImg
+
+MIB = 1 << 20
+FULL = os.strerror(errno.ENOSPC)
+
+
+@dataclass
+class Taking:
+    """blocks: the QEMU that has the disks; freezer: of a guest that runs, None: the VM is at rest. direct: the pool takes O_DIRECT.
+    variables: where the UEFI variables of each disk are, by its name."""
+
+    order: OrderBackup
+    pool: Path
+    blocks: Blocks
+    jobs: Jobs
+    tool: QemuImg
+    clock: Clock
+    direct: bool
+    freezer: Freezer | None = None
+    variables: dict[str, Path] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
+    done: BackupDone = field(default_factory=lambda: BackupDone(kind=BackupKind.FULL, disks=(), at_us=0))
+    gone: threading.Event = field(default_factory=threading.Event)
+    """set once nobody waits for what a thread does"""
+    begun: float = field(default_factory=time.monotonic)
+    thread: asyncio.Future[Any] | None = None
+
+    async def _aside[T](self, work: Callable[[], T]) -> T:
+        """In a thread, which `undo` waits for: it cannot be cancelled."""
+        self.thread = thread = asyncio.ensure_future(asyncio.to_thread(work))
+        return await asyncio.shield(thread)
+
+    @property
+    def shelf(self) -> Shelf:
+        return Shelf(self.pool, self.order.vm)
+
+    @property
+    def bitmap(self) -> str:
+        return bitmap_of(self.order.pool, self.order.backup)
+
+    # --- before the instant -----------------------------------------------------------------------------------------
+
+    async def prepare(self, tops: dict[str, str], disks: tuple[Disk, ...]) -> None:
+        """tops: as `sources`. Raises DriverError, OSError."""
+        await self.jobs.cancel(self.blocks)
+        await sweep(self.blocks)
+        self.sources = await sources(self.blocks, tops, disks)
+        await self._drop_useless()
+        why = await self._aside(lambda: why_full(self.shelf, self.order, self.sources)) if self.order.parent else ""
+        parent = "" if why else self.order.parent
+        kind = BackupKind.INCREMENTAL if parent else BackupKind.FULL
+        self.done = msgspec.structs.replace(self.done, kind=kind, parent=parent, sentence=why)
+        await self._aside(lambda: self.shelf.begin(self.order.backup))
+        for source in self.sources:
+            await self._target(source)
+
+    async def _drop_useless(self) -> None:
+        """Bitmaps of backups of this pool that failed, or are older than the newest: what is written costs a little in each."""
+        mine = {b.name for s in self.sources for b in s.bitmaps if of_pool(self.order.pool, b.name)} - {self.bitmap}
+        newest = max(mine, key=_age, default="")
+        for source in self.sources:
+            for bitmap in source.bitmaps:
+                if bitmap.name == self.bitmap or (bitmap.name in mine and bitmap.name not in (newest, self._parents())):
+                    await self._away(source, bitmap.name)
+
+    def _parents(self) -> str:
+        return bitmap_of(self.order.pool, self.order.parent)
+
+    def _file(self, source: Source) -> str:
+        return self.shelf.file_of(source.disk.name, self.order.backup)
+
+    async def _target(self, source: Source) -> None:
+        """An empty file, and its nodes in QEMU, which is handed it open."""
+        base, name, shelf = "", f"{PREFIX}{source.disk.slot}", self.shelf
+        if self.done.parent:
+            base = shelf.named(self.done.parent, shelf.file_of(source.disk.name, self.done.parent))
+        path = shelf.making(self.order.backup) / self._file(source)
+        await self._aside(lambda: self.tool.saved(path, source.bytes, base, compressed=self.order.compress))
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if self.direct else 0))
+        try:
+            number = await self.blocks.give_set(fd, PREFIX)
+        finally:
+            os.close(fd)
+        await self.blocks.do("blockdev-add", set_node(f"{name}-file", number, direct=self.direct, read_only=False))
+        top = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": False, "backing": None}
+        await self.blocks.do("blockdev-add", {**top, "discard": "unmap", "detect-zeroes": "unmap"})
+
+    # --- the instant --------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Raises DriverError, OSError; NotBackedUp where file systems do not stand still and have to."""
+        self.jobs.expect(f"{PREFIX}{source.disk.slot}" for source in self.sources)
+        frozen, begun, freezer = 0, time.monotonic(), self.freezer
+        if freezer is not None and self.order.freeze is not Freeze.NO:
+            try:
+                frozen = await freezer.freeze()
+            except NotFrozen as error:
+                if self.order.freeze is Freeze.REQUIRE:
+                    raise NotBackedUp(f"the file systems of {self.order.vm} do not stand still: {error}") from error
+                self._say(f"its file systems did not stand still: {error}")
+        thawed = 0
+        try:
+            at_us = self.clock.now_us()
+            await self.blocks.do("transaction", {"actions": self._actions()})
+            await self._aside(self._copy_variables)
+        finally:
+            if frozen and freezer is not None:
+                thawed = await asyncio.shield(asyncio.ensure_future(freezer.thaw()))
+        if frozen and not thawed:
+            self._say("its guest did not say whether its file systems still stood still")
+        kind = Consistency.STOPPED if freezer is None else Consistency.FILESYSTEM if thawed else Consistency.CRASH
+        self.done = msgspec.structs.replace(self.done, at_us=at_us, consistency=kind, frozen_ms=_ms(begun) if thawed else 0)
+
+    def _say(self, sentence: str) -> None:
+        said = "; ".join(part for part in (self.done.sentence, sentence) if part)
+        self.done = msgspec.structs.replace(self.done, sentence=said)
+
+    def _actions(self) -> list[dict[str, Any]]:
+        actions: list[dict[str, Any]] = []
+        for source in self.sources:
+            name = f"{PREFIX}{source.disk.slot}"
+            if source.kept or self.freezer is not None:
+                new = {"node": source.node, "name": self.bitmap, "persistent": source.kept}
+                actions.append({"type": "block-dirty-bitmap-add", "data": new})
+            job: dict[str, Any] = {"job-id": name, "device": source.node, "target": name, "sync": "full"}
+            job |= {"on-source-error": "report", "on-target-error": "report"}
+            if self.done.parent:
+                job |= {"sync": "bitmap", "bitmap": self._parents(), "bitmap-mode": "never"}
+            if self.order.compress:
+                job["compress"] = True
+            if self.order.rate_mibps:
+                job["speed"] = self._share(len(self.sources))
+            actions.append({"type": "blockdev-backup", "data": job})
+        return actions
+
+    def _share(self, among: int) -> int:
+        return max(1, self.order.rate_mibps * MIB // among)
+
+    def _copy_variables(self) -> None:
+        for name, path in self.variables.items():
+            shutil.copyfile(path, self.shelf.making(self.order.backup) / self.shelf.vars_of(name, self.order.backup))
+
+    # --- behind it ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until all is copied. Raises NotBackedUp, DriverError."""
+        among = len(self.sources)
+        while self.jobs.unended():
+            among = await self._paced(among)
+            await self.jobs.turned()
+            if said := next(filter(None, self.jobs.ended().values()), ""):
+                raise NotBackedUp(self._why(said))
+        if said := next(filter(None, self.jobs.ended().values()), ""):
+            raise NotBackedUp(self._why(said))
+        copied, _ = await self.jobs.progress(self.blocks)
+        self.done = msgspec.structs.replace(self.done, copied_mib=-(-copied // MIB))
+
+    async def _paced(self, among: int) -> int:
+        """Those that go on share the rate; how many do."""
+        left = self.jobs.unended()
+        for job in left if self.order.rate_mibps and len(left) < among else ():
+            with suppress(DriverError):  # it may have ended by now
+                await self.blocks.do("block-job-set-speed", {"device": job, "speed": self._share(len(left))})
+        return len(left)
+
+    def _why(self, said: str) -> str:
+        if self.jobs.reason:
+            return f"given up: {self.jobs.reason}"
+        return self._room() if FULL in said else f"copying a disk of {self.order.vm} ended: {said}"[:400]
+
+    def _room(self) -> str:
+        found = os.statvfs(self.pool)
+        files = self.shelf.making(self.order.backup).glob("*") if self.shelf.making(self.order.backup).exists() else ()
+        written = sum(path.stat().st_blocks * 512 for path in files)
+        free, size = found.f_bavail * found.f_frsize // MIB, found.f_blocks * found.f_frsize // MIB
+        return f"pool {self.order.pool} is full: {written // MIB} MiB of the backup were written, {free} MiB of {size} MiB are free"
+
+    async def let_go(self) -> None:
+        """Of QEMU's nodes and the open files. Raises DriverError."""
+        await sweep(self.blocks)
+        self.jobs.forget()
+
+    async def publish(self) -> BackupDone:
+        """Written out, digested, and there from then on. Raises NotBackedUp, OSError."""
+        try:
+            return await self._aside(self._publish)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise NotBackedUp(self._room()) from error
+
+    def _publish(self) -> BackupDone:
+        folder, order = self.shelf.making(self.order.backup), self.order
+        saved = []
+        for source in self.sources:
+            path = folder / self._file(source)
+            layout.seal(path)
+            read, sha256 = layout.digest(path, self.gone)
+            size_mib = -(-source.bytes // MIB)
+            disk = SavedDisk(disk=source.disk.name, file=path.name, size_mib=size_mib, bytes=read, sha256=sha256)
+            if source.disk.name in self.variables:
+                beside = folder / self.shelf.vars_of(source.disk.name, order.backup)
+                layout.seal(beside)
+                disk = msgspec.structs.replace(disk, vars=beside.name, vars_sha256=layout.digest(beside, self.gone)[1])
+            saved.append(disk)
+        done = msgspec.structs.replace(self.done, disks=tuple(saved), took_ms=_ms(self.begun))
+        self.shelf.publish(Manifest(
+            vm=order.vm, backup=order.backup, kind=done.kind, parent=done.parent, at_us=done.at_us, definition=order.definition,
+            disks=done.disks, done=done,
+        ))  # fmt: skip
+        return done
+
+    async def forget_older(self) -> None:
+        """What was written since older backups of this pool is needed no more, as this one is whole."""
+        with suppress(DriverError):
+            for source in self.sources:
+                for bitmap in source.bitmaps:
+                    if of_pool(self.order.pool, bitmap.name) and bitmap.name != self.bitmap:
+                        await self._away(source, bitmap.name)
+
+    async def undo(self) -> None:
+        """Nothing of it is left; where QEMU is gone, nothing is there."""
+        try:
+            with suppress(DriverError):
+                await self.jobs.cancel(self.blocks)
+                await sweep(self.blocks)
+                for source in self.sources:
+                    await self._away(source, self.bitmap)
+        finally:
+            self.jobs.forget()
+            await self.drop()
+
+    async def drop(self) -> None:
+        """Of the files nothing is left, unless all of them were there, whole, a moment ago."""
+        self.gone.set()
+        if self.thread is not None:
+            await asyncio.wait({self.thread})
+        await asyncio.to_thread(self.shelf.drop, self.order.backup)
+
+    async def _away(self, source: Source, bitmap: str) -> None:
+        with suppress(DriverError):  # it may not be there
+            await self.blocks.do("block-dirty-bitmap-remove", {"node": source.node, "name": bitmap})
+
+
+def set_node(name: str, number: int, *, direct: bool, read_only: bool) -> dict[str, Any]:
+    """A file that QEMU was handed open. It is nobody else's, so it is not locked."""
+    cache = {"direct": direct, "no-flush": False}
+    node = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{number}", "read-only": read_only}
+    return {**node, "locking": "off", "cache": cache, "discard": "unmap", "aio": "threads"}
+
+
+def _age(bitmap: str) -> tuple[int, int]:
+    found = re.search(r"b([0-9]+)-([0-9]+)$", bitmap)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _ms(begun: float) -> int:
+    return round((time.monotonic() - begun) * 1000)
+
+
+async def settled[T](work: Awaitable[T], undo: Callable[[], Awaitable[None]]) -> T:
+    """What comes of it; upon anything else, after `undo`, which is not cut short by another cancellation."""
+    try:
+        return await work
+    except BaseException:
+        undoing = asyncio.ensure_future(undo())
+        while not undoing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(undoing)
+        undoing.result()
+        raise

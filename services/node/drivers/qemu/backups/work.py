@@ -1,0 +1,190 @@
+"""Backups of a node's VMs: those that run are read by their own QEMU, those at rest by one without a machine, under the lock of
+the VM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from libs.common.clock import SystemClock
+from libs.memory.areas import STORAGE
+from proto.backups import BackupDone, SavedDisk
+from proto.machine import Disk
+from proto.node import CopyNow, OrderBackup, OrderBackupRemoval, OrderBackupVerify
+from services.node.drivers import DriverError, NotBackedUp, Verified
+from services.node.drivers.qemu import devices
+from services.node.drivers.qemu.backups import removing, resting, verifying
+from services.node.drivers.qemu.backups.jobs import ENDS_S_MAX, Blocks, Jobs
+from services.node.drivers.qemu.backups.layout import Shelf
+from services.node.drivers.qemu.backups.taking import Taking, settled
+from services.node.drivers.qemu.bare import Wanted, bare
+from services.node.drivers.qemu.chains import chains
+from services.node.drivers.qemu.fleet import Fleet
+from services.node.drivers.qemu.freezer import Freezer
+from services.node.drivers.qemu.machine import RunningVm
+from services.node.drivers.qemu.process import UID_NOBODY, uid_for
+from services.node.drivers.qemu.qemu_img import QemuImg
+from services.node.host import areas
+
+MIB = 1 << 20
+
+
+class Backups:
+    def __init__(self, fleet: Fleet, tool: QemuImg) -> None:
+        self._fleet = fleet
+        self._tool = tool
+        self._going: dict[str, Taking] = {}
+        """VM -> what copies its disks now"""
+        self._rests: dict[str, asyncio.Event] = {}
+        """VM at rest that is read -> set once its lock is given back"""
+
+    # --- taking -------------------------------------------------------------------------------------------------------
+
+    async def take(self, order: OrderBackup) -> BackupDone:
+        """As Driver.back_up."""
+        pool = self._pool(order.pool)
+        try:
+            found = await asyncio.to_thread(Shelf(pool, order.vm).manifest, order.backup)
+            if found is not None:
+                return found.done
+            stored = tuple(disk for disk in order.disks if not disk.bus.is_cd)
+            return await (self._of_running if order.generation else self._of_resting)(order, pool, stored)
+        except OSError as error:
+            raise NotBackedUp(f"the backup of {order.vm} cannot be written: {error.strerror or error}") from error
+
+    async def _of_running(self, order: OrderBackup, pool: Path, stored: tuple[Disk, ...]) -> BackupDone:
+        running = self._fleet.vms.get(order.vm)
+        if running is None or running.record.generation != order.generation:
+            raise NotBackedUp(f"generation {order.generation} of {order.vm} does not run on {self._fleet.host.node} any more")
+        taking = self._taking(order, pool, running, running.backups, running.freezer)
+
+        async def taken() -> BackupDone:
+            async with self._fleet.lock(order.vm):
+                self._can_be_read(running)
+                there = await chains(running)
+                tops = {d.name: there[d.slot].nodes[0] for d in stored if d.slot in there and there[d.slot].nodes}
+                await taking.prepare(tops, stored)
+                await taking.begin()
+            await taking.run()
+            await taking.let_go()
+            done = await taking.publish()
+            await taking.forget_older()
+            return done
+
+        return await self._noted(taking, settled(taken(), taking.undo))
+
+    def _can_be_read(self, running: RunningVm) -> None:
+        """Raises NotBackedUp."""
+        vm = running.record.vm
+        if running.process.ended.is_set() or self._fleet.vms.get(vm) is not running:
+            raise NotBackedUp(f"{vm} ended meanwhile")
+        if running.mover.sending or running.status in ("incoming", "sent"):
+            raise NotBackedUp(f"the guest of {vm} is on its way to another node")
+
+    async def _of_resting(self, order: OrderBackup, pool: Path, stored: tuple[Disk, ...]) -> BackupDone:
+        vm, host = order.vm, self._fleet.host
+        async with AsyncExitStack() as opened:
+            async with self._fleet.lock(vm):
+                if vm in self._fleet.vms:
+                    raise NotBackedUp(f"{vm} runs by now: it is backed up as one that runs")
+                self._rests[vm] = asyncio.Event()
+                opened.callback(self._rests[vm].set)
+                held = await asyncio.to_thread(resting.held, host, vm, stored)
+                for fd in held:
+                    opened.callback(os.close, fd)
+                beneath = await asyncio.to_thread(resting.beneath, host, vm, stored)
+                pools = {disk.pool: host.pools[disk.pool] for disk in stored}
+                wanted = Wanted(host.qemu, uid_for(vm), pools, held, self._stand)
+                reading = await opened.enter_async_context(bare(wanted))
+                jobs = Jobs()
+                reading.hears.append(jobs.hear)
+                reading.at_end(lambda: jobs.end("the QEMU that read its disks ended"))
+                taking = self._taking(order, pool, reading, jobs, None)
+
+                async def begun() -> None:
+                    for node in resting.nodes(host, stored, reading.pools, beneath):
+                        await reading.do("blockdev-add", node)
+                    await taking.prepare({disk.name: devices.disk_id(disk.slot) for disk in stored}, stored)
+                    await taking.begin()
+
+                await settled(begun(), taking.undo)
+
+            async def copied() -> None:
+                await taking.run()
+                await taking.let_go()
+                await reading.quit()
+
+            await self._noted(taking, settled(copied(), taking.undo))
+        return await settled(taking.publish(), taking.drop)
+
+    def _stand(self, pid: int) -> None:
+        areas.join(self._fleet.host.groups, STORAGE, pid)
+
+    def _taking(self, order: OrderBackup, pool: Path, blocks: Blocks, jobs: Jobs, freezer: Freezer | None) -> Taking:
+        host = self._fleet.host
+        variables = {disk.name: host.pools[disk.pool] / "disks" / disk.vars for disk in order.disks if disk.vars}
+        return Taking(
+            order=order, pool=pool, blocks=blocks, jobs=jobs, tool=self._tool, clock=SystemClock(),
+            direct=order.pool in host.direct, freezer=freezer, variables=variables,
+        )  # fmt: skip
+
+    async def _noted[T](self, taking: Taking, work: Awaitable[T]) -> T:
+        self._going[taking.order.vm] = taking
+        try:
+            return await work
+        finally:
+            del self._going[taking.order.vm]
+
+    async def give_up(self, vm: str, why: str) -> None:
+        """What copies its disks ends before something that cannot go beside it; it is told why. Under the VM's lock. Raises
+        DriverError."""
+        taking = self._going.get(vm)
+        if taking is None or not taking.jobs.going:
+            return
+        taking.jobs.reason = taking.jobs.reason or why
+        await taking.jobs.cancel(taking.blocks)
+        try:
+            async with asyncio.timeout(ENDS_S_MAX):
+                await taking.jobs.forgotten.wait()
+                if taking.freezer is None:
+                    await self._rests[vm].wait()
+        except TimeoutError:
+            raise DriverError(f"a backup of {vm} has not ended within {ENDS_S_MAX:g} s") from None
+
+    async def copies(self) -> tuple[CopyNow, ...]:
+        """Those of backups that are taken now. Raises DriverError."""
+        found = []
+        for vm, taking in sorted(self._going.items()):
+            done, all = await taking.jobs.progress(taking.blocks)
+            found.append(CopyNow(vm, "backup", taking.order.backup, done // MIB, all // MIB))
+        return tuple(found)
+
+    # --- what is there ------------------------------------------------------------------------------------------------
+
+    async def remove(self, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
+        """As Driver.remove_backup."""
+        pool, host = self._pool(order.pool), self._fleet.host
+        wanted = Wanted(host.qemu, UID_NOBODY if os.geteuid() == 0 else None, stand=self._stand)
+        try:
+            return await removing.remove(order, Shelf(pool, order.vm), self._tool, wanted, direct=order.pool in host.direct)
+        except OSError as error:
+            raise NotBackedUp(f"{order.backup} of {order.vm} cannot be removed: {error.strerror or error}") from error
+
+    async def verify(self, order: OrderBackupVerify) -> Verified:
+        """As Driver.verify_backup."""
+        begun = time.monotonic()
+        damaged, read = await verifying.verify(order, Shelf(self._pool(order.pool), order.vm))
+        return Verified(damaged, -(-read // MIB), round((time.monotonic() - begun) * 1000))
+
+    def _pool(self, name: str) -> Path:
+        """Raises NotBackedUp."""
+        host = self._fleet.host
+        if name not in host.pools:
+            raise NotBackedUp(f"{host.node} has no pool {name!r}; it has {', '.join(sorted(host.pools))}")
+        if (remote := host.remotes.get(name)) is not None:
+            raise NotBackedUp(f"pool {name} is {remote.kind}: backups are files, which only a pool that is a folder has")
+        return host.pools[name]

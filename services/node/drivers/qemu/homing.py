@@ -1,0 +1,166 @@
+"""Data of a VM's recovered disks comes home: QEMU's stream jobs are paced by what its guest feels, and helped while it is idle.
+
+    stream job    reads what is beneath, from the first byte to the last, and keeps it; cuts the link at the end; outlives the agent
+    readers       while the guest is idle: fetch what is ahead of the job, several pieces at once (home.py)
+
+A look every TICK_S goes through services/node/pacing.py. Where QEMU cannot serve the readers the job does it alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from proto.machine import Disk
+from proto.node import CopyNow
+from services.node.drivers import DriverError
+from services.node.drivers.qemu import home
+from services.node.drivers.qemu.chains import Chain
+from services.node.drivers.qemu.home import Home
+from services.node.drivers.qemu.look import device_of
+from services.node.pacing import MIB, Pace, Phase, Seen, after
+
+if TYPE_CHECKING:
+    from services.node.drivers.qemu.machine import RunningVm
+
+log = logging.getLogger(__name__)
+
+TICK_S, SOON_S = 0.5, 0.15
+"""between looks; SOON_S: while everything is taken, for the guest's first request is to be seen soon, and at the beginning"""
+
+
+class Homing:
+    """One VM's. `see_to` is said as often as one likes."""
+
+    def __init__(self, vm: RunningVm) -> None:
+        self._vm = vm
+        self._homes: dict[int, Home] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._readers: asyncio.Task[None] | None = None
+        self._alone: set[str] = set()
+        """jobs that no readers can help"""
+        self._pace = Pace()
+        self._guest: dict[str, int] = {}
+        self._done = 0
+        self._at = 0.0
+
+    def see_to(self, disk: Disk, chain: Chain) -> None:
+        """A job copies what this disk stands on: pace it until it has ended, and tell how far it is."""
+        if disk.slot not in self._homes and len(chain.nodes) > 1:
+            self._homes[disk.slot] = Home(disk, chain.nodes[0], chain.nodes[1])
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    async def over(self, slot: int) -> None:
+        """The disk stands on no backup any more, or never did: what was made for that goes, also what an earlier agent made. Raises
+        DriverError."""
+        if (gone := self._homes.pop(slot, None)) is not None:
+            self._still()
+            await gone.close()
+        if home.served(self._vm):
+            await home.cleared(self._vm, slot)
+            if not self._homes:
+                await home.unserved(self._vm)
+
+    def copies(self) -> tuple[CopyNow, ...]:
+        """What goes on now."""
+        return tuple(
+            CopyNow(self._vm.record.vm, "home", one.disk.name, one.done_bytes // MIB, -(-one.all_bytes // MIB))
+            for _, one in sorted(self._homes.items())
+        )
+
+    def close(self) -> None:
+        """Let go; the jobs go on as they are."""
+        if self._task is not None:
+            self._task.cancel()
+        self._still()
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        self._pace = replace(self._vm.record.pace or Pace(), phase=Phase.FIRST, since_s=0.0, quiet_s=0.0, lately=())
+        self._guest, self._at = {}, time.monotonic()
+        try:
+            going = True
+            while going:
+                going = await self._look()
+                await asyncio.sleep(SOON_S if self._pace.phase in (Phase.FIRST, Phase.IDLE) else TICK_S)
+        except (DriverError, OSError) as error:
+            log.debug("%s: the copies of its disks are not looked at: %s", self._vm.record.vm, error)
+        finally:
+            self._still()
+
+    async def _look(self) -> bool:
+        """Whether any job goes on. Raises DriverError, OSError."""
+        for one in list(self._homes.values()):
+            await self._opened(one)
+        jobs = {str(job["device"]): job for job in await self._vm.do("query-block-jobs")}
+        going = [one for one in list(self._homes.values()) if one.job in jobs]
+        for one in going:
+            await one.walked(int(jobs[one.job]["offset"]), int(jobs[one.job]["len"]))
+        before = self._pace
+        if (seen := await self._seen()) is not None:
+            self._pace = after(before, seen)
+        if self._pace.normal != before.normal:
+            await self._vm.remember(pace=replace(self._pace, lately=()))
+        for one in going:
+            limit = -(-self._pace.limit // len(going))
+            if int(jobs[one.job]["speed"]) != limit:
+                await self._vm.fitting.away("block-job-set-speed", {"device": one.job, "speed": limit})
+        self._read_ahead(going)
+        return bool(going)
+
+    async def _opened(self, one: Home) -> None:
+        if one.counted or one.job in self._alone:
+            return
+        try:
+            await one.open(self._vm)
+        except (DriverError, OSError) as error:
+            self._alone.add(one.job)
+            log.warning("%s: %s comes home by one reader only: %s", self._vm.record.vm, one.disk.name, error)
+
+    async def _seen(self) -> Seen | None:
+        """Since the last look; None: this is the first."""
+        now, guest = time.monotonic(), await self._counts()
+        done = sum(one.done_bytes for one in self._homes.values())
+        before, self._guest = self._guest, guest
+        seconds, self._at = now - self._at, now
+        copied, self._done = max(0, done - self._done), done
+        if not before:
+            return None
+        by = {word: max(0, guest[word] - before[word]) for word in guest}
+        ops = by["rd_operations"] + by["wr_operations"] + by["flush_operations"]
+        return Seen(
+            seconds, ops, by["wr_operations"], by["flush_operations"], by["wr_total_time_ns"], by["flush_total_time_ns"], copied
+        )
+
+    async def _counts(self) -> dict[str, int]:
+        """Of all its disks together."""
+        words = ("rd_operations", "wr_operations", "flush_operations", "wr_total_time_ns", "flush_total_time_ns")
+        blocks: list[dict[str, Any]] = await self._vm.do("query-blockstats")
+        mine = [block["stats"] for block in blocks if device_of(block.get("qdev") or "").startswith("disk")]
+        return {word: sum(int(stats[word]) for stats in mine) for word in words}
+
+    def _read_ahead(self, going: list[Home]) -> None:
+        """Readers are there exactly while everything may be taken."""
+        if not self._pace.everything or not going:
+            self._still()
+            return
+        done = self._readers is not None and self._readers.done() and self._readers.exception() is None
+        if (self._readers is None or done) and any(one.counted and one.left_bytes for one in going):
+            self._readers = asyncio.create_task(self._read(going))
+
+    async def _read(self, going: list[Home]) -> None:
+        for one in going:
+            await one.read_ahead()
+
+    def _still(self) -> None:
+        if self._readers is not None:
+            if self._readers.done() and not self._readers.cancelled() and (error := self._readers.exception()) is not None:
+                log.warning("%s: what is ahead of its copies is not fetched: %s", self._vm.record.vm, error)
+            self._readers.cancel()
+            self._readers = None

@@ -1,0 +1,92 @@
+"""A part of SimPool and SimHost: disks that stand on backups, and what comes home of them. That takes SimParams.home_us of a
+process that runs; one that ends before leaves what was copied to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from proto.hardware import Misfit
+from proto.machine import Disk, Layer, MachineSpec
+from proto.node import CopyNow
+from services.node.drivers import CannotStart, MachineChanged
+from services.node.drivers.simbackups import key_of
+
+if TYPE_CHECKING:
+    from services.node.drivers.simhost import SimHost
+    from services.node.drivers.simpool import SimPool
+    from services.node.drivers.simvm import SimVm
+
+BACKUP = "backup "
+"""how the key of a file in a backup begins: nobody locks it, and no disk's removal touches it"""
+
+
+def recovered(disks: Iterable[Disk]) -> bool:
+    """Whether one is ordered to stand on a backup."""
+    return any(layer.origin is not None for disk in disks for layer in disk.layers)
+
+
+def key(disk: Disk, layer: Layer) -> str:
+    """Of a file beneath a disk."""
+    if (origin := layer.origin) is None:
+        return f"disk {disk.pool}/{layer.file}"
+    return f"{BACKUP}{key_of(origin.pool, origin.vm, origin.backup)}/{layer.file}"
+
+
+def word(pool: SimPool, disk: Disk, layer: Layer) -> str:
+    """What is on the file, which is there. Raises CannotStart."""
+    origin = layer.origin
+    if origin is None:
+        if (own := pool.disks.get(key(disk, layer))) is None:
+            raise CannotStart(f"{layer.file} is not there (any more), and {disk.name} is to stand on it")
+        return own
+    if origin.pool in pool.gone:
+        raise CannotStart(f"pool {origin.pool!r} does not answer")
+    backup = pool.backups.get(key_of(origin.pool, origin.vm, origin.backup))
+    saved = next((one for one in backup.done.disks if one.file == layer.file), None) if backup is not None else None
+    if backup is None or saved is None:
+        said = f"the backup {origin.backup} of {origin.vm} in pool {origin.pool} is damaged"
+        raise CannotStart(f"{said}: {layer.file} is not there (any more)")
+    return backup.on[saved.disk]
+
+
+def check(pool: SimPool, disk: Disk) -> None:
+    """All that the disk still stands on in backups is there. Raises CannotStart."""
+    stands = set(pool.keys(disk))
+    for layer in disk.layers:
+        if layer.origin is not None and key(disk, layer) in stands:
+            word(pool, disk, layer)
+
+
+def fit(host: SimHost, vm: SimVm, wish: MachineSpec, now_us: int, found: list[Misfit]) -> None:
+    """What comes home does so for a while longer, or is home."""
+    for disk in wish.disks:
+        own = host.pool.keys(disk)
+        if not recovered((disk,)) or not any(each.startswith(BACKUP) for each in own):
+            continue
+        since = vm.coming.get(disk.name)
+        vm.coming[disk.name] = now_us
+        came = host.pool.came.get(own[0], 0) + (now_us - since if since is not None else 0)
+        host.pool.came[own[0]] = came
+        if came >= host.params.home_us:
+            del vm.coming[disk.name]
+            host.pool.merge(disk)
+            continue
+        if since is None:
+            host.plan(now_us + host.params.home_us - came, "home", vm.spec.vm, pid=vm.pid)
+        found.append(Misfit(what="merge", slot=disk.slot, sentence="a layer is being merged", pending=True))
+
+
+def came(vm: SimVm) -> MachineChanged:
+    """What was pending is done, as far as its process knows."""
+    return MachineChanged(vm.spec.vm, vm.spec.generation, vm.status, stirred=True)
+
+
+def copies(host: SimHost, now_us: int) -> tuple[CopyNow, ...]:
+    out = []
+    for name, vm in sorted(host.vms.items()):
+        for disk in (disk for disk in vm.spec.disks if disk.name in vm.coming):
+            us = host.pool.came.get(host.pool.keys(disk)[0], 0) + now_us - vm.coming[disk.name]
+            done = min(disk.size_mib, disk.size_mib * us // max(1, host.params.home_us))
+            out.append(CopyNow(name, "home", disk.name, done, disk.size_mib))
+    return tuple(out)

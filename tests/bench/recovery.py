@@ -1,0 +1,235 @@
+"""A VM back from its backup: how soon it runs, how fast its data comes home, and what its guest feels of that.
+
+python -m tests.bench.recovery [--quick] [--json]
+
+first_ms_1g, first_ms_64g      `recover` ordered -> the guest's first instruction (QEMU's RESUME, as the event has it), disks of 1 and of
+                               64 GiB (sparse); medians
+userspace_more_ms              order -> the guest's agent answers, less what a start of the same VM takes likewise; the worse of both sizes
+copy_vs_convert                data of an idle guest comes home, MiB/s, by what `qemu-img convert` gives from the same backup to the same
+                               pool, written out, in turn with it; medians
+speedup_vs_convert_then_boot   `qemu-img convert` of that backup, then a start, until RESUME: by recover until RESUME
+incremental_ms                 order -> task done, of a backup of 10 MiB that changed on the disk of 64 GiB; median
+p99_ratio                      a guest's 99th percentile of 4 KiB direct writes while data comes home, by that without; at
+p99_rate                       what the copy has meanwhile of what it has with an idle guest (at least 0.2 is promised)
+
+The first five are of a whole cluster by its API; the last two of the driver alone (recovery_guest.py).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from services.cluster.layout import Layout
+from tests.bench import recovery_guest
+from tests.bench.common import Options, options, report
+from tests.bench.start import Embedded
+
+GIB = 1024
+DONE_S_MAX = 180.0
+BLOCK_MIB = 4
+CHANGED_MIB = 10
+SMALL, LARGE, FULL = "r1g", "r64g", "rdata"
+
+
+class Cluster(Embedded):
+    """With what a recovery is measured by."""
+
+    def ready(self, vm: str) -> None:
+        """Its agent answers from inside."""
+        end = time.monotonic() + DONE_S_MAX
+        while time.monotonic() < end:
+            try:
+                self.inside(vm, "true")
+                return
+            except AssertionError:
+                time.sleep(0.02)
+        raise AssertionError(f"{vm} does not answer")
+
+    def inside(self, vm: str, script: str) -> None:
+        body = {"argv": ["/bin/sh", "-c", script], "timeout_s": DONE_S_MAX}
+        said = self.call("POST", f"/v1/vms/{vm}/exec", body)
+        assert said["exit_code"] == 0, said
+
+    def done(self, accepted: dict[str, Any]) -> None:
+        end = time.monotonic() + DONE_S_MAX
+        while time.monotonic() < end:
+            shown = self.call("GET", f"/v1/tasks/{accepted['task']}")
+            if shown["state"] != "running":
+                assert shown["state"] == "done", shown
+                return
+            time.sleep(0.01)
+        raise AssertionError("the task did not end")
+
+    def gone(self, vm: str) -> None:
+        self.done(self.call("POST", f"/v1/vms/{vm}/stop", {"deadline_s": 0}))
+        self.done(self.call("DELETE", f"/v1/vms/{vm}"))
+
+    def stopped(self, vm: str) -> None:
+        self.done(self.call("POST", f"/v1/vms/{vm}/stop", {"deadline_s": 0}))
+
+    def backup(self, vm: str) -> float:
+        """Milliseconds until it is there."""
+        begun = time.perf_counter()
+        self.done(self.call("POST", f"/v1/vms/{vm}/backups", {"pool": "default"}))
+        return (time.perf_counter() - begun) * 1000
+
+    def at(self, kind: str, stream: str) -> float:
+        """When the newest such event was written, in seconds since the epoch."""
+        after, found = 0, 0
+        while page := self.call("GET", f"/v1/events?after={after}")["items"]:
+            after = page[-1]["position"]
+            found = next((e["at_us"] for e in reversed(page) if e["type"] == kind and e["stream"] == stream), found)
+        assert found, f"no {kind} of {stream}"
+        return found / 1e6
+
+    def recover(self, vm: str) -> tuple[float, float]:
+        """(ms from the order to RESUME, ms to the guest's agent)."""
+        offset = time.time() - time.perf_counter()  # noqa: TID251 events carry the wall clock
+        begun = time.perf_counter()
+        self.call("POST", f"/v1/vms/{vm}/recover")
+        self.until(vm, "running")
+        self.ready(vm)
+        inside = time.perf_counter()
+        first = self.at("vm_started", f"vm-{vm}") - offset
+        return (first - begun) * 1000, (inside - begun) * 1000
+
+    def start(self, vm: str) -> tuple[float, float]:
+        """As `recover`, of a VM that is stopped."""
+        offset = time.time() - time.perf_counter()  # noqa: TID251 likewise
+        begun = time.perf_counter()
+        self.call("POST", f"/v1/vms/{vm}/start")
+        self.until(vm, "running")
+        self.ready(vm)
+        inside = time.perf_counter()
+        return (self.at("vm_started", f"vm-{vm}") - offset - begun) * 1000, (inside - begun) * 1000
+
+    def came_home(self, vm: str) -> None:
+        end = time.monotonic() + DONE_S_MAX
+        while time.monotonic() < end:
+            mine = [one["recovery"] for one in self.call("GET", "/v1/recoveries")["items"] if one["recovery"]["target"] == vm]
+            if mine[-1]["state"] == "independent":
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{vm} did not become independent")
+
+
+def fill(file: Path, mib: int) -> None:
+    """So much of a disk is data that nothing compresses away. Its VM is at rest."""
+    owner = file.stat()
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        raw = Path(folder) / "raw"
+        chunk = os.urandom(BLOCK_MIB << 20)
+        with raw.open("wb") as out:
+            for n in range(0, mib, BLOCK_MIB):
+                out.write(chunk[n * 4096 % len(chunk) :] + chunk[: n * 4096 % len(chunk)])
+        size = subprocess.run(["qemu-img", "info", "--output=json", str(file)], capture_output=True, check=True, text=True).stdout
+        virtual = size.partition('"virtual-size":')[2].partition(",")[0].strip()
+        with raw.open("r+b") as out:
+            out.truncate(int(virtual))
+        made = Path(folder) / "made"
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(made)], check=True)
+        shutil.chown(made, owner.st_uid, owner.st_gid)
+        made.chmod(0o600)
+        made.replace(file)
+
+
+def convert_s(backup: Path, pool: Path) -> float:
+    """Seconds of a whole copy into the pool, written out."""
+    target = pool / "converted.qcow2"
+    begun = time.perf_counter()
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(backup), str(target)], check=True)
+    with target.open("rb") as made:
+        os.fsync(made.fileno())
+    took = time.perf_counter() - begun
+    target.unlink()
+    return took
+
+
+def sizes(wanted: Options, cluster: Cluster) -> dict[str, Any]:
+    """first_ms_…, userspace_more_ms, incremental_ms."""
+    figures: dict[str, Any] = {}
+    more: list[float] = []
+    for vm, gib in ((SMALL, 1), (LARGE, 64)):
+        disks = [{"image": "tiny"}, {"size_mib": gib * GIB}]
+        cluster.call("POST", "/v1/vms", {"name": vm, "vcpus": 1, "memory_mib": 160, "disks": disks, "start": True})
+        cluster.until(vm, "running")
+        cluster.ready(vm)
+        cluster.inside(vm, f"head -c {CHANGED_MIB}M /dev/urandom | dd of=/dev/vdb bs=1M conv=fsync 2>/dev/null")
+        cluster.backup(vm)
+        if vm == LARGE:
+            took = []
+            for n in range(3):
+                cluster.inside(vm, f"head -c {CHANGED_MIB}M /dev/urandom | dd of=/dev/vdb bs=1M seek={n * 5} conv=fsync 2>/dev/null")
+                took.append(cluster.backup(vm))
+            kinds = [one["backup"]["kind"] for one in cluster.call("GET", f"/v1/vms/{vm}/backups")["items"]]
+            assert kinds[1:] == ["incremental"] * 3, kinds
+            figures["incremental_ms"] = round(statistics.median(took))
+        firsts, insides, starts = [], [], []
+        for _ in range(3):
+            cluster.stopped(vm)
+            starts.append(cluster.start(vm)[1])
+            cluster.gone(vm)
+            first, inside = cluster.recover(vm)
+            firsts.append(first)
+            insides.append(inside)
+            cluster.came_home(vm)
+        figures[f"first_ms_{gib}g"] = round(statistics.median(firsts))
+        more.append(statistics.median(insides) - statistics.median(starts))
+        wanted.say(f"{gib} GiB: {firsts} ms to the first instruction, {insides} to user space; starts {starts}")
+        cluster.gone(vm)
+    return figures | {"userspace_more_ms": round(max(more))}
+
+
+def copies(wanted: Options, cluster: Cluster, mib: int) -> dict[str, Any]:
+    """copy_vs_convert, speedup_vs_convert_then_boot."""
+    disks = [{"image": "tiny"}, {"size_mib": mib + GIB}]
+    cluster.call("POST", "/v1/vms", {"name": FULL, "vcpus": 1, "memory_mib": 160, "disks": disks, "start": True})
+    cluster.until(FULL, "running")
+    cluster.ready(FULL)
+    cluster.stopped(FULL)
+    pool = Layout(cluster.home).pool
+    fill(pool / "disks" / f"{FULL}-disk1.qcow2", mib)
+    booted = cluster.start(FULL)[0]
+    cluster.backup(FULL)
+    backup = cluster.call("GET", f"/v1/vms/{FULL}/backups")["items"][-1]["backup"]["id"]
+    file = pool / "backups" / FULL / backup / f"{FULL}-disk1.{backup}.qcow2"
+    ours, theirs, firsts = [], [], []
+    for _ in range(2 if wanted.quick else 4):
+        theirs.append(convert_s(file, pool))
+        cluster.gone(FULL)
+        first, _inside = cluster.recover(FULL)
+        firsts.append(first)
+        cluster.came_home(FULL)
+        ours.append(cluster.at("disks_home", f"devices-{FULL}") - cluster.at("vm_started", f"vm-{FULL}"))
+    wanted.say(f"{mib} MiB: home {ours} s, convert {theirs} s, first {firsts} ms, a start {booted:.0f} ms")
+    convert = statistics.median(theirs)
+    return {
+        "copy_vs_convert": round(convert / statistics.median(ours), 2),
+        "copy_mibps": round(mib / statistics.median(ours)),
+        "convert_mibps": round(mib / convert),
+        "speedup_vs_convert_then_boot": round((convert * 1000 + booted) / statistics.median(firsts), 1),
+    }
+
+
+def main() -> None:
+    wanted = options("a VM back from its backup")
+    cluster = Cluster()
+    try:
+        cluster.up()
+        figures = sizes(wanted, cluster)
+        figures |= copies(wanted, cluster, 4 * GIB)
+    finally:
+        cluster.close()
+    figures |= recovery_guest.figures(wanted)
+    report(**figures)
+
+
+if __name__ == "__main__":
+    main()

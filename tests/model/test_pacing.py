@@ -1,0 +1,102 @@
+"""How fast data comes home, without QEMU: a storage and a guest of a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from services.node.pacing import CREEP, FLOOR, MIB, Normal, Pace, Phase, Seen, after, worse
+
+TICK_S, BEST = 0.5, 800 * MIB
+MS = 1_000_000
+
+
+def given(pace: Pace, best: float = BEST) -> float:
+    """What a storage copies: all it can, or as much as it may."""
+    return min(pace.limit, best) if pace.limit else best * (1.25 if pace.everything else 1.0)
+
+
+def looked(
+    pace: Pace, ticks: int, ops_s: float = 0.0, ms: Callable[[float], float] = lambda rate: 1.0, best: float = BEST
+) -> list[Pace]:
+    """ops_s: of writes, each with a flush; ms: what one takes at that rate."""
+    out = []
+    for _ in range(ticks):
+        rate = given(pace, best)
+        writes = round(ops_s * TICK_S)
+        took = round(ms(rate / best) * MS) * writes
+        pace = after(pace, Seen(TICK_S, 2 * writes, writes, writes, took, took, round(rate * TICK_S)))
+        out.append(pace)
+    return out
+
+
+def test_a_guest_that_does_nothing_leaves_everything_to_the_copy() -> None:
+    paces = looked(Pace(), 4)
+    assert all(p.everything and p.limit == 0 for p in paces)
+    assert paces[-1].best == pytest.approx(BEST * 1.25)
+
+
+def test_what_is_normal_is_learnt_while_the_copy_creeps() -> None:
+    paces = looked(Pace(), 12, ops_s=100, ms=lambda rate: 1.0 + 9.0 * (rate > 0.1))
+    assert [p.phase for p in paces[:2]] == [Phase.LEARNING] * 2 and {p.limit for p in paces[:2]} == {CREEP}
+    assert paces[-1].normal == Normal(1.0 * MS, 1.0 * MS), "not what they took while it went fast"
+    assert Phase.PROBING in {p.phase for p in paces} and paces[-1].phase is Phase.WORKING
+
+
+def test_a_guest_that_feels_it_halves_the_copy_which_grows_again_and_never_stands_still() -> None:
+    def steep(rate: float) -> float:
+        return 1.0 if rate < 0.5 else 4.0
+
+    paces = looked(Pace(), 120, ops_s=100, ms=steep)
+    speeds = [p.speed for p in paces[20:]]
+    assert max(speeds) > 0.5 * BEST > min(speeds), "it looks for the edge from both sides"
+    felt = [p for p in paces[20:] if steep(p.speed / BEST) > 2]
+    assert len(felt) < 0.25 * len(speeds)
+    hopeless = looked(Pace(), 60, ops_s=100, ms=lambda rate: 1.0 + 20 * (rate > 0.01))
+    assert hopeless[-1].speed == FLOOR * BEST and hopeless[-1].limit >= 0.2 * BEST
+
+
+def test_a_guest_that_feels_nothing_is_given_all_that_one_reader_takes_and_no_more() -> None:
+    paces = looked(Pace(), 40, ops_s=100)
+    assert paces[-1].phase is Phase.WORKING and paces[-1].speed == BEST and not paces[-1].everything
+
+
+def test_a_burst_is_no_work_and_a_pause_is_rest() -> None:
+    idle = looked(Pace(), 3)[-1]
+    burst = after(idle, Seen(0.15, 12, 6, 6, MS, MS, 100 * MIB))
+    assert burst.everything
+    worked = looked(burst, 12, ops_s=50)[-1]
+    assert worked.phase is Phase.WORKING and worked.normal.known
+    assert looked(worked, 1)[-1].everything
+    again = looked(looked(worked, 3)[-1], 1, ops_s=50)[-1]
+    assert again.phase is Phase.WORKING, "what is normal is known by now"
+
+
+def test_a_guest_that_only_reads_is_not_waited_for_and_its_first_writes_are_learnt() -> None:
+    pace = Pace()
+    for _ in range(8):
+        pace = after(pace, Seen(TICK_S, 400, copied=round(given(pace) * TICK_S)))
+    assert pace.phase is Phase.WORKING and not pace.normal.known and pace.speed > FLOOR * BEST
+    writing = looked(pace, 1, ops_s=60)[-1]
+    assert writing.phase is Phase.LEARNING and writing.limit == CREEP
+
+
+def test_what_is_known_is_not_learnt_again_by_the_next_agent() -> None:
+    worked = looked(Pace(), 12, ops_s=100)[-1]
+    kept = Pace(normal=worked.normal, best=worked.best)
+    assert looked(kept, 1, ops_s=100)[-1].phase is Phase.WORKING
+
+
+def test_a_few_writes_say_nothing_and_a_slower_storage_is_noticed() -> None:
+    assert worse(Normal(MS, MS), (Seen(1.0, 4, 2, 2, 100 * MS, 100 * MS),)) == 0.0
+    assert worse(Normal(MS, MS), (Seen(1.0, 40, 20, 20, 60 * MS, 20 * MS),)) == 3.0
+    fast = looked(Pace(), 4)[-1]
+    slow = looked(fast, 120, best=BEST / 8)[-1]
+    assert slow.best < BEST / 6
+    assert replace(slow, phase=Phase.WORKING).limit == CREEP, "a speed that was never set still creeps"
+
+
+def test_no_time_is_no_look() -> None:
+    assert after(Pace(), Seen(0.0, 5)) == Pace()
