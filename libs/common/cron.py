@@ -18,6 +18,7 @@ from cronsim import CronSim, CronSimError
 CRON_MAX = 100
 """characters"""
 EXAMPLE = '"0 2 * * *": every day at 02:00 UTC (minute, hour, day of the month, month, day of the week)'
+MINUTE_US = 60_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -47,7 +48,13 @@ def following(expression: str, at_us: int) -> int:
 
 def latest(expression: str, now_us: int) -> int:
     """The newest time that is not after now_us; 0: none within fifty years. Raises CronSimError."""
-    found = next(CronSim(expression, _at(now_us) + timedelta(seconds=1), reverse=True), None)
+    return _latest(expression, now_us - now_us % MINUTE_US)
+
+
+@lru_cache(maxsize=1 << 12)
+def _latest(expression: str, minute_us: int) -> int:
+    """Times are whole minutes: many schedules that are due at once ask for the same."""
+    found = next(CronSim(expression, _at(minute_us) + timedelta(seconds=1), reverse=True), None)
     return _us(found) if found is not None else 0
 
 

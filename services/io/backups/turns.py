@@ -31,6 +31,7 @@ _RANK = {priority: n for n, priority in enumerate(Priority)}
 
 def look(now_us: int, views: Views) -> Iterator[TendBackups]:
     waiting: dict[str, list[tuple[int, int, str]]] = {}
+    busy = working(views)
     for vm, schedule in sorted(views.plans.schedules.items()):
         defined = views.backups.defined.get(vm)
         if defined is None or vm in views.backups.doing:
@@ -40,7 +41,6 @@ def look(now_us: int, views: Views) -> Iterator[TendBackups]:
         elif (due_us := wanted(schedule, now_us)) and _ready(vm, views):
             held = views.disks.get(vm)
             waiting.setdefault(held.node if held else "", []).append((_RANK[defined.priority], due_us, vm))
-    busy = working(views)
     for node, queue in sorted(waiting.items()):
         for _, _, vm in sorted(queue)[: max(0, AT_ONCE_MAX - busy.get(node, 0))]:
             yield TendBackups(vm=vm, now_us=now_us, turn=True)
