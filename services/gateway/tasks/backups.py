@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from services.gateway.tasks.stories import _Story
 
 TAKE, DELETE, VERIFY, CANCEL, RECOVER = "take-backup", "delete-backup", "verify-backup", "cancel-backup", "recover"
-PLAN = "backup-plan"
 KINDS = (io.ChangeKind.RECOVER, io.ChangeKind.HOME)
 HEARD = frozenset({
     *members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.RecoveredEvent), *members(c.VmRecoveryEvent),
@@ -43,10 +42,6 @@ def backups(s: _Story) -> bool:
         case io.BackupFailed(vm=vm, backup=backup, sentence=said):
             s.failed(TAKE, f"{vm}/{backup}", f"{backup} of {vm} was not taken: {said}")
             s.done(CANCEL, f"{vm}/{backup}", f"{backup} was given up, and nothing of it is left")
-        case io.BackupPlanSet(vm=vm, plan=plan):
-            s.at_once(PLAN, vm, f"{vm} is backed up by itself at {plan.cron!r}" if plan else f"{vm} is backed up by itself no more")
-        case io.BackupPutOff():
-            pass
         case _:
             return _kept(s) or recoveries(s)
     return True

@@ -33,6 +33,9 @@ class VmPlan(msgspec.Struct):
     put_off: PutOff | None = None
 
 
+HEARD = frozenset({io.BackupPlanSet, io.BackupPutOff, io.BackupRequested, io.BackupTaken, io.BackupDeleted})
+
+
 @dataclass(slots=True)
 class PlansView:
     """By VM."""
@@ -40,6 +43,8 @@ class PlansView:
     all: dict[str, VmPlan] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        if type(event) not in HEARD:
+            return
         match event:
             case io.BackupPlanSet(vm=vm, plan=plan) if plan is not None:
                 known = self.all.get(vm)
