@@ -16,6 +16,7 @@ from proto.lease import NodeLost
 from proto.migration import VmMigrated
 from proto.plan import VmAllotted
 from services.io import react, views
+from services.io.backups import turns
 from services.io.backups.model import BACKUPS
 from services.io.images import IMAGE
 from services.io.model import DEVICES
@@ -36,6 +37,8 @@ SERVICE = Service(
     views=views.Views,
     enrich=views.enrich,
     orders=react.orders,
+    ticks=turns.ticks,
+    look=turns.look,
     telemetry=("tel.*.beat", "tel.*.pools"),
     hear=views.hear,
 )
