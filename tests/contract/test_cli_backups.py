@@ -110,9 +110,9 @@ def test_a_failure_that_holds_is_told_beside_the_list(ctl: Ctl) -> None:
         (
             "vm recover web-1 --backup b1-3 --as web-2 --node n1 --pool fast --no-start --isolated", "POST", "vms/web-1/recover",
             {
-                "at": "", "as": "web-2", "node": "n1", "pool": "fast", "start": False, "isolated": True, "lose": "", "rate_mibps": 0,
-                "backup": "b1-3",
-            },  # fmt: skip
+                "at": "", "as": "web-2", "node": "n1", "pool": "fast", "start": False, "isolated": True, "lose": "",
+                "rate_mibps": 0, "backup": "b1-3",
+            },
         ),
         (
             "vm recover web-1 --at -2h --lose web-1", "POST", "vms/web-1/recover",
