@@ -44,7 +44,8 @@ class RecoverKnown(Value):
 class RecoverVm(Command):
     """Make `target` out of a backup of `vm`, and start it. target: `vm` itself, or a name that is free. backup: which; empty: the
     newest that is not after at_us (0: the newest of all). lose: the name of the VM, where it is there and what is on its disks is
-    thrown away. pool: where its disks are to lie; empty: where they lay. isolated: none of its NICs has a link."""
+    thrown away. pool: where its disks are to lie; empty: where they lay. isolated: none of its NICs has a link. drill: the drill
+    that wants it (drills.py), by io itself: it is the least of all VMs then."""
 
     vm: Name
     target: Name
@@ -55,6 +56,7 @@ class RecoverVm(Command):
     start: bool = True
     isolated: bool = False
     lose: str = ""
+    drill: str = ""
     known: RecoverKnown = RecoverKnown()
     incarnation: int = 1
 
@@ -95,6 +97,7 @@ class RecoveryRequested(Event):
     start: bool = True
     isolated: bool = False
     lose: str = ""
+    drill: str = ""
 
 
 class RecoveryEnded(Event):
