@@ -79,17 +79,16 @@ class World(Both):
 
     def do(self, command: Any) -> None:
         """A refusal leaves nothing in a log."""
-        for decider, enrich, views in (
-            (VM, compute_enrich, self.compute),
-            (DEVICES, io_enrich, self.io),
-            (BACKUPS, io_enrich, self.io),
-        ):
-            if type(command) not in decider.commands:  # type: ignore[attr-defined]
+        deciders: tuple[tuple[Any, Any, Any], ...] = (
+            (VM, compute_enrich, self.compute), (DEVICES, io_enrich, self.io), (BACKUPS, io_enrich, self.io),
+        )  # fmt: skip
+        for decider, enrich, views in deciders:
+            if type(command) not in decider.commands:
                 continue
-            stream = f"{decider.kind}-{command.vm}"  # type: ignore[attr-defined]
-            state = decider.fold(self.events.get(stream, []))  # type: ignore[attr-defined]
+            stream = f"{decider.kind}-{command.vm}"
+            state = decider.fold(self.events.get(stream, []))
             try:
-                events = list(decider.decide(enrich(command, views, self.now_us), state))  # type: ignore[operator,attr-defined]
+                events = list(decider.decide(enrich(command, views, self.now_us), state))
             except Refused:
                 return
             for event in events:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proto.compute import DeleteVm, Priority, StopVm
+from proto.compute import DeleteVm, StopVm
 from proto.drills import CancelDrill, Drill, DrillPlan, DrillVm, NoteDrill, Reason, SetDrillPlan, Went
+from proto.machine import Priority
 from services.compute.states import Running
 from services.io.backups.drill_states import Drills, Phase
 from services.io.backups.drill_turns import AT_ONCE_MAX
@@ -177,7 +178,8 @@ def test_one_at_a_time_of_a_vm_and_words_that_are_none() -> None:
 
 def test_few_go_on_at_once_the_one_that_waits_longest_first() -> None:
     found = begun().backups.drills
-    assert found is not None and (now := found.now) is not None
+    assert found is not None and found.now is not None
+    now = found.now
 
     def drills(asked_us: int, phase: Phase = Phase.WAITING) -> Drills:
         return replace(found, now=replace(now, phase=phase, asked_us=asked_us))

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from proto.drills import DrillFailed, DrillPassed, DrillWent, Went
 from services.compute.states import Stopped
 from services.io.states import NoDevices
 from tests.model.drill_world import World
@@ -28,9 +29,14 @@ def test_nothing_is_left(seed: int) -> None:
     left = [name for name in world.events if name.startswith("devices-drill-")]
     assert all(isinstance(world.devices(name.removeprefix("devices-")), NoDevices) for name in left)
     assert isinstance(world.vm("a"), Stopped) and len(world.backups.backups) == 1
-    results = Counter(event.drill for event in world.said if type(event).__name__ in ("DrillPassed", "DrillFailed"))
+    results = Counter(event.drill for event in world.said if isinstance(event, DrillPassed | DrillFailed))
     asked = [event.drill for event in world.named("DrillRequested")]
     assert results == Counter(asked), "each has one result"
     assert Counter(event.drill for event in world.named("DrillCleaned")) == Counter(asked)
+    over = set[str]()
+    for event in world.said:
+        if isinstance(event, DrillPassed | DrillFailed):
+            over.add(event.drill)
+        assert not (isinstance(event, DrillWent) and event.went is Went.DISKS and event.drill in over), "it is started no more"
     starts = Counter(event.vm for event in world.named("VmStarted"))
     assert all(count == 1 for vm, count in starts.items() if vm.startswith("drill-")), "none is started again"
