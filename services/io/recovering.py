@@ -182,7 +182,7 @@ def _home(state: Granted | Revoked, now: Recovering) -> Sequence[DevicesEvent]:
 
 
 def _alone(disk: Disk) -> Disk:
-    return replace(disk, layers=tuple(one for one in own_layers(disk) if not one.leaving), vars_of="")
+    return replace(disk, layers=tuple(one for one in own_layers(disk) if not one.leaving), vars_of="", home_mibps=0)
 
 
 def _changed(

@@ -80,6 +80,14 @@ async def test_what_is_wrong_is_said(world: Rig, plans: Plans, body: dict[str, A
         assert '"0 2 * * *": every day' in str(said["remedy"])
 
 
+async def test_why_tells_of_it(world: Rig, plans: Plans) -> None:
+    admin = await world.client()
+    await admin.put("/v1/vms/a/backup-plan", json=BODY)
+    told = await admin.get("/v1/why/vm/a")
+    assert told.status_code == 200, told.text
+    assert "into pool safe; kept are the last 7" in told.text
+
+
 async def test_who_may(world: Rig, plans: Plans) -> None:
     viewer, stranger = await world.client("viewer", ("default",)), await world.client("admin", ("elsewhere",))
     assert (await viewer.get("/v1/vms/a/backup-plan")).status_code == 200

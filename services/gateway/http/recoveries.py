@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from libs.common.log import LogError
+from proto.backups import RateMibps
 from proto.recovery import RecoverVm
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
@@ -19,15 +20,16 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.past.moment import AFTER_ALL_US, BadMoment, position_of, read
 from services.gateway.problems import Problem, away
 from services.gateway.protection import Report, report
+from services.gateway.recovering import refused_start
 from services.gateway.views.recoveries import Recovery
-from services.gateway.why.reading import refusals
 
 
 class RecoverBody(Body, rename={"as_": "as"}):
     """backup: which; or at: the newest that is not after that moment (a position, a time, how long ago, `now`); the newest of all
     where neither is said. A damaged one is refused, and the newest that is sound named. as: a name that is free; empty: the VM
     itself, which has to be stopped and named by `lose` where it is there. node: only there; pool: where its disks are to lie,
-    empty: where they lay. isolated: none of its NICs has a link."""
+    empty: where they lay. isolated: none of its NICs has a link. rate_mibps: how fast the data of each
+    disk comes home at most, 0: as the guest lets it."""
 
     backup: BackupId | None = None
     at: str = ""
@@ -36,6 +38,7 @@ class RecoverBody(Body, rename={"as_": "as"}):
     pool: Label = ""
     start: bool = True
     isolated: bool = False
+    rate_mibps: RateMibps = 0
     lose: Label = ""
 
 
@@ -70,7 +73,7 @@ async def recover(
     name_is_free(gateway, target, project)
     command = RecoverVm(
         vm=vm, target=target, backup=body.backup or "", at_us=await _instant(gateway, body.at), node=body.node, pool=body.pool,
-        start=body.start, isolated=body.isolated, lose=body.lose,
+        start=body.start, isolated=body.isolated, lose=body.lose, rate_mibps=body.rate_mibps,
     )  # fmt: skip
     accepted = await gateway.commands.ask(asker(request, gateway), "io", f"backups-{vm}", command, project)
     if accepted.position == 0:
@@ -121,7 +124,8 @@ async def show_recovery(request: Asked, gateway: NamedDependency[Gateway], recov
 async def show_report(request: Asked, gateway: NamedDependency[Gateway]) -> Report:
     """Every VM, and every one that was deleted and has backups."""
     now_us = gateway.past.at_us if gateway.past is not None else gateway.clock.now_us()
-    return report(gateway.model, request.user.sees, now_us)
+    recoveries = [(await shown(gateway, one)).recovery for one in gateway.model.recoveries.all.values()]
+    return report(gateway.model, recoveries, request.user.sees, now_us)
 
 
 def recovering(one: Recovery | None) -> str:
@@ -132,25 +136,18 @@ def recovering(one: Recovery | None) -> str:
 
 
 async def shown(gateway: Gateway, one: Recovery) -> ShownRecovery:
-    """As its node and the log of what was refused have it right now."""
-    unplaced = one.state == "preparing" and one.start and one.disks_us and not one.placed_us
-    if unplaced and (said := await _refused(gateway, one)):
-        one = msgspec.structs.replace(one, state="waiting", sentence=said)
+    """As its node, and the log of what was refused, have it right now. Raises Problem 503."""
+    try:
+        if said := await refused_start(gateway.log, one):
+            one = msgspec.structs.replace(one, state="waiting", sentence=said)
+    except LogError as error:
+        raise away(f"the log cannot be read: {error}") from error
     if not one.disks_us or one.independent_us or one.ended_us:
         return ShownRecovery(one)
     far = progress(gateway.beats.copies(), one.target, HOME, gateway.clock.now_us())
     if far is not None and one.state == "on-backup":
         one = msgspec.structs.replace(one, state="copying")
     return ShownRecovery(one, far)
-
-
-async def _refused(gateway: Gateway, one: Recovery) -> str:
-    """Why no node was chosen for its start: a start that is refused leaves no event. Raises Problem 503."""
-    try:
-        found = await refusals(gateway.log, f"vm-{one.target}")
-    except LogError as error:
-        raise away(f"the log cannot be read: {error}") from error
-    return next((no.sentence for no in found if no.command == "start_vm" and no.at_us >= one.disks_us), "")
 
 
 routes = [Router("/v1/recoveries", route_handlers=[list_recoveries, show_recovery, show_report], tags=["Recovery"])]

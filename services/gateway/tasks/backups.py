@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from libs.common.registry import members
 from proto import compute as c
 from proto import io
 
@@ -11,11 +12,17 @@ if TYPE_CHECKING:
     from services.gateway.tasks.stories import _Story
 
 TAKE, DELETE, VERIFY, CANCEL, RECOVER = "take-backup", "delete-backup", "verify-backup", "cancel-backup", "recover"
-PLAN = "backup-plan"
 KINDS = (io.ChangeKind.RECOVER, io.ChangeKind.HOME)
+HEARD = frozenset({
+    *members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.RecoveredEvent), *members(c.VmRecoveryEvent),
+    io.DevicesChanged, c.VmDefined, c.VmStarted,
+})  # fmt: skip
+"""all else changes nothing here, and is most of the log: it is passed over by one look"""
 
 
 def backups(s: _Story) -> bool:
+    if type(s.event) not in HEARD:
+        return False
     match s.event:
         case io.BackupRequested(vm=vm, backup=backup, node=node, parent=parent):
             how = f"incremental, on {parent}" if parent else "full"
@@ -35,10 +42,6 @@ def backups(s: _Story) -> bool:
         case io.BackupFailed(vm=vm, backup=backup, sentence=said):
             s.failed(TAKE, f"{vm}/{backup}", f"{backup} of {vm} was not taken: {said}")
             s.done(CANCEL, f"{vm}/{backup}", f"{backup} was given up, and nothing of it is left")
-        case io.BackupPlanSet(vm=vm, plan=plan):
-            s.at_once(PLAN, vm, f"{vm} is backed up by itself at {plan.cron!r}" if plan else f"{vm} is backed up by itself no more")
-        case io.BackupPutOff():
-            pass
         case _:
             return _kept(s) or recoveries(s)
     return True

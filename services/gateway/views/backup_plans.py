@@ -33,13 +33,22 @@ class VmPlan(msgspec.Struct):
     put_off: PutOff | None = None
 
 
+TOLD_MAX = 50
+HEARD = frozenset({io.BackupPlanSet, io.BackupPutOff, io.BackupRequested, io.BackupTaken, io.BackupDeleted})
+
+
 @dataclass(slots=True)
 class PlansView:
-    """By VM."""
+    """By VM. told: where the log speaks of its schedule, the last TOLD_MAX positions."""
 
     all: dict[str, VmPlan] = field(default_factory=dict)
+    told: dict[str, list[int]] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
+        if type(event) not in HEARD:
+            return
+        if isinstance(event, io.BackupPlanSet | io.BackupPutOff):
+            self.told[event.vm] = [*self.told.get(event.vm, ()), recorded.position][-TOLD_MAX:]
         match event:
             case io.BackupPlanSet(vm=vm, plan=plan) if plan is not None:
                 known = self.all.get(vm)

@@ -23,8 +23,8 @@ class Drill(msgspec.Struct):
     """backup: which it is of; before its turn: which was asked for, empty: the newest. target: the VM that it makes. check: what is
     run inside, empty: that the agent answers is enough; agent: False: it has none. asked_us, started_us (its turn), ended_us
     (its result), cleaned_us (nothing is left): the log's, microseconds since the epoch, 0: not yet. first_ms, agent_ms,
-    took_ms: from its turn until it ran, until its guest's agent answered, until its result. rpo_s: how old the backup was as its turn came.
-    last_line: of output. due_us: the plan's time that it is for; 0: somebody asked."""
+    took_ms: from its turn until it ran, until its guest's agent answered, until its result. rpo_s: how old the backup was as its
+    turn came. last_line: of output. due_us: the plan's time that it is for; 0: somebody asked."""
 
     id: str
     vm: str

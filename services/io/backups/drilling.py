@@ -49,6 +49,8 @@ SETTLE_MS = 15_000
 """a guest without an agent that ran for so long has come up, as far as can be known"""
 FAILED_MS = 2_000
 """a start that failed goes on with the next node at once, or not at all"""
+HOME_MIBPS = 1
+"""of each disk: nothing of it is kept, so that nothing need come home; the least that can be said"""
 NAME_MAX = 63
 
 
@@ -192,8 +194,8 @@ def _wish(
     """The newest that is sound, where none is named: that another is damaged is no reason not to try that."""
     good = newest(sound(state.backups))
     return RecoverVm(
-        vm=vm, target=target, backup=backup or (good.id if good is not None else ""), start=False, isolated=True, drill=id,
-        known=known, incarnation=incarnation,
+        vm=vm, target=target, backup=backup or (good.id if good is not None else ""), start=False, isolated=True,
+        rate_mibps=HOME_MIBPS, drill=id, known=known, incarnation=incarnation,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def recover(command: RecoverVm, state: Backups) -> Sequence[RecoveryEvent]:
             vm=VmId(command.vm), target=VmId(command.target), recovery=recovery, backup=one.id, taken_us=one.taken_us,
             disks=tuple(_recovered(command.vm, disk, files) for disk in one.disks), definition=_defined(command, one),
             node=NodeId(command.node), pool=command.pool, start=command.start, isolated=command.isolated, lose=command.lose,
-            drill=command.drill,
+            rate_mibps=command.rate_mibps, drill=command.drill,
         )
     ]  # fmt: skip
 
@@ -113,7 +113,7 @@ def _recovered(vm: str, saved: SavedDisk, files: Sequence[Backup]) -> RecoveredD
     layers = tuple(
         Layer(
             file=each.file, format=DiskFormat.QCOW2, leaving=True,
-            origin=Origin(vm=vm, backup=one.id, pool=one.pool, pool_id=one.pool_id),
+            origin=Origin(vm=vm, backup=one.id, pool=one.pool, pool_id=one.pool_id, bytes=each.bytes),
         )
         for one in files
         for each in one.disks

@@ -53,6 +53,11 @@ class Home:
     def done_bytes(self) -> int:
         return max(0, self.all_bytes - self.left_bytes)
 
+    def capped(self, limit: int) -> int:
+        """Bytes a second; 0: no limit. As its disk may come home at most, whatever its guest would let it."""
+        most = self.disk.home_mibps * MIB
+        return min(limit, most) if limit and most else limit or most
+
     async def open(self, vm: RunningVm) -> None:
         """Raises DriverError, OSError."""
         own, below = _names(self.disk.slot)
@@ -143,9 +148,13 @@ async def _serve(vm: RunningVm) -> None:
         vm.folder.dial(SOCKET).close()
     except OSError:
         (vm.folder.path / SOCKET).unlink(missing_ok=True)
-        with vm.folder.listen(SOCKET) as sock:
-            await vm.give(SOCKET, sock.fileno())
-        await vm.do("nbd-server-start", {"addr": {"type": "fd", "data": {"str": SOCKET}}})
+        try:
+            with vm.folder.listen(SOCKET) as sock:
+                await vm.give(SOCKET, sock.fileno())
+            await vm.do("nbd-server-start", {"addr": {"type": "fd", "data": {"str": SOCKET}}})
+        except BaseException:  # the file says that a server is there, and it is ours
+            (vm.folder.path / SOCKET).unlink(missing_ok=True)
+            raise
 
 
 def _names(slot: int) -> tuple[str, str]:
