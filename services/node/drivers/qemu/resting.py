@@ -101,7 +101,8 @@ async def _stream(
         words = {"job-id": JOB, "device": devices.disk_id(disk.slot), "on-error": "report", "speed": disk.home_mibps * MIB}
         await qemu.do("block-stream", words)
         try:
-            async with asyncio.timeout(max(for_copy(disk.size_mib << 20).wall_s, 2 * disk.size_mib / (disk.home_mibps or math.inf))):
+            wanted_s = 2 * disk.size_mib / (disk.home_mibps or math.inf)
+            async with asyncio.timeout(max(for_copy(disk.size_mib << 20).wall_s, wanted_s)):
                 said = await end
         except TimeoutError:
             said = "it took too long"
