@@ -39,7 +39,7 @@ class Drills:
 
     async def tell(self, *events: Any) -> None:
         self.state = BACKUPS.fold(events, self.state)
-        await self.world.tell("backups-a", *events)
+        await self.world.gateway.follower.reach(await self.world.tell("backups-a", events) + len(events) - 1, 5)
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ async def test_one_is_asked_for_shown_and_given_up(world: Rig, drills: Drills) -
     client = await world.client("operator")
     answer = (await client.post("/v1/vms/a/drill", json={"backup": "b1-1", "check": CHECK, "timeout_s": 60})).json()
     (one,) = (await client.get("/v1/drills")).json()["items"]
-    assert (one["id"], one["state"], one["check"], one["backup"], one["timeout_s"]) == (answer["drill"], "waiting", CHECK, "b1-1", 60)
+    assert (one["id"], one["state"], one["backup"]) == (answer["drill"], "waiting", "b1-1")
+    assert (one["check"], one["timeout_s"], one["agent"]) == (CHECK, 60, True)
     assert problem(await client.post("/v1/vms/a/drill"), 409, "BUSY")["remedy"].endswith("asvctl recovery drill a --cancel")
     task = (await client.get(f"/v1/tasks/{answer['task']}")).json()
     assert (task["kind"], task["state"]) == ("drill", "running")
@@ -116,16 +117,19 @@ DRILL = {"check": [], "timeout_s": 600, "agent": True}
 @pytest.mark.parametrize(
     ("words", "asked"),
     [
-        (["recovery", "drill", "a"], ("POST", "vms/a/drill", {}, DRILL)),
+        (["recovery", "drill", "web-1"], ("POST", "vms/web-1/drill", {}, DRILL)),
         (
-            ["recovery", "drill", "a", "--backup", "b1-1", "--check", "sh -c 'a b'", "--within", "60"],
-            ("POST", "vms/a/drill", {}, {"check": ["sh", "-c", "a b"], "timeout_s": 60, "agent": True, "backup": "b1-1"}),
+            ["recovery", "drill", "web-1", "--backup", "b1-1", "--check", "sh -c 'a b'", "--within", "60"],
+            ("POST", "vms/web-1/drill", {}, {"check": ["sh", "-c", "a b"], "timeout_s": 60, "agent": True, "backup": "b1-1"}),
         ),
-        (["recovery", "drill", "a", "--no-agent"], ("POST", "vms/a/drill", {}, DRILL | {"agent": False})),
-        (["recovery", "drill", "a", "--schedule", "0 4 * * 0"], ("PUT", "vms/a/drill-plan", {}, DRILL | {"cron": "0 4 * * 0"})),
-        (["recovery", "drill", "a", "--none"], ("DELETE", "vms/a/drill-plan", {}, b"")),
-        (["recovery", "drill", "a", "--cancel"], ("DELETE", "vms/a/drill", {}, b"")),
-        (["backup", "verify", "a", "b1-1", "--boot"], ("POST", "vms/a/drill", {}, {"backup": "b1-1"})),
+        (["recovery", "drill", "web-1", "--no-agent"], ("POST", "vms/web-1/drill", {}, DRILL | {"agent": False})),
+        (
+            ["recovery", "drill", "web-1", "--schedule", "0 4 * * 0"],
+            ("PUT", "vms/web-1/drill-plan", {}, DRILL | {"cron": "0 4 * * 0"}),
+        ),
+        (["recovery", "drill", "web-1", "--none"], ("DELETE", "vms/web-1/drill-plan", {}, b"")),
+        (["recovery", "drill", "web-1", "--cancel"], ("DELETE", "vms/web-1/drill", {}, b"")),
+        (["backup", "verify", "web-1", "b1-1", "--boot"], ("POST", "vms/web-1/drill", {}, {"backup": "b1-1"})),
     ],
 )
 def test_each_word_asks_for_what_it_says(ctl: Ctl, gateway: Canned, words: list[str], asked: Any) -> None:
@@ -135,7 +139,7 @@ def test_each_word_asks_for_what_it_says(ctl: Ctl, gateway: Canned, words: list[
 
 def test_words_that_contradict_or_are_no_command(ctl: Ctl, gateway: Canned) -> None:
     for words in (["--none", "--cancel"], ["--schedule", "0 4 * * 0", "--backup", "b1-1"], ["--check", "sh -c 'a"]):
-        assert ctl("recovery", "drill", "a", *words).code == 2
+        assert ctl("recovery", "drill", "web-1", *words).code == 2
     assert gateway.posted == []
 
 
