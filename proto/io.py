@@ -55,24 +55,8 @@ from proto.devices import ChangeKind as ChangeKind
 from proto.devices import IsoAt as IsoAt
 from proto.devices import Known as Known
 from proto.devices import VmPhase as VmPhase
-from proto.drills import AnswerDrill as AnswerDrill
-from proto.drills import CancelDrill as CancelDrill
-from proto.drills import Drill as Drill
-from proto.drills import DrillCleaned as DrillCleaned
-from proto.drills import DrillCleanWanted as DrillCleanWanted
-from proto.drills import DrillFailed as DrillFailed
-from proto.drills import DrillPassed as DrillPassed
-from proto.drills import DrillPlan as DrillPlan
-from proto.drills import DrillPlanSet as DrillPlanSet
-from proto.drills import DrillRequested as DrillRequested
 from proto.drills import DrillsCommand as DrillsCommand
 from proto.drills import DrillsEvent as DrillsEvent
-from proto.drills import DrillStarted as DrillStarted
-from proto.drills import DrillVm as DrillVm
-from proto.drills import DrillWent as DrillWent
-from proto.drills import NoteDrill as NoteDrill
-from proto.drills import SetDrillPlan as SetDrillPlan
-from proto.drills import TendDrill as TendDrill
 from proto.hardware import Hardware
 from proto.images import DeleteImage as DeleteImage
 from proto.images import ImageCommand as ImageCommand

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from libs.common.messages import VmId
-from proto import io
+from proto import drills as d
 from proto.drills import DrillKnown, Reason
 from proto.recovery import RecoverKnown
 from services.io.backups.model import BACKUPS
@@ -27,7 +27,7 @@ class Drills:
 
     def __init__(self, world: Rig) -> None:
         self.world, self.state = world, Backups()
-        for kind in (io.DrillVm, io.CancelDrill, io.SetDrillPlan):
+        for kind in (d.DrillVm, d.CancelDrill, d.SetDrillPlan):
             world.io.rules[kind] = self.decide
 
     def decide(self, command: Any) -> list[Any]:
@@ -96,8 +96,8 @@ async def test_who_may_and_what_is_no_drill(world: Rig, drills: Drills) -> None:
 async def test_a_failure_is_an_alert(world: Rig, drills: Drills) -> None:
     client = await world.client("operator")
     id = (await client.post("/v1/vms/a/drill")).json()["drill"]
-    failed = io.DrillFailed(vm=A, drill=id, reason=Reason.NO_ROOM, sentence="n1 has 10 of 4096 MiB free")
-    await drills.tell(failed, io.DrillCleaned(vm=A, drill=id))
+    failed = d.DrillFailed(vm=A, drill=id, reason=Reason.NO_ROOM, sentence="n1 has 10 of 4096 MiB free")
+    await drills.tell(failed, d.DrillCleaned(vm=A, drill=id))
     (alert,) = (await client.get("/v1/alerts")).json()["items"]
     assert (alert["kind"], alert["object"]) == ("drill-failed", "vm/a") and "n1 has 10 of 4096" in alert["sentence"]
 

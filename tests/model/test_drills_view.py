@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId, Recorded, VmId
-from proto import io
+from proto import drills as d
 from proto.compute import GoneCause, VmStopped
 from proto.drills import Reason, Step, Went
 from proto.families import FAMILIES
@@ -24,21 +24,21 @@ from tests.model.compute_story import DEFINED
 from tests.model.protected_story import A, Log, S, protected, recovery
 
 T = VmId("drill-a-1-9")
-WISH = io.Drill(check=("true",), timeout_s=60)
+WISH = d.Drill(check=("true",), timeout_s=60)
 HOUR_S = 3600.0
 
 
-def went(what: Went, ms: int, drill: str = "d1-8") -> io.DrillWent:
-    return io.DrillWent(vm=A, drill=drill, target=T, went=what, after_ms=ms, node="n1", generation=1)
+def went(what: Went, ms: int, drill: str = "d1-8") -> d.DrillWent:
+    return d.DrillWent(vm=A, drill=drill, target=T, went=what, after_ms=ms, node="n1", generation=1)
 
 
 def drilled(log: Log, at_s: float = 100, drill: str = "d1-8", end: Any = None) -> Drill:
     """It waits 5 s for its turn, runs after 2 s, answers after 9, and passes after 10."""
-    log.backups(io.DrillRequested(vm=A, drill=drill, wish=WISH, at_us=round(at_s * S)), at_s=at_s)
+    log.backups(d.DrillRequested(vm=A, drill=drill, wish=WISH, at_us=round(at_s * S)), at_s=at_s)
     one = log.model.drills.all["a"][-1]
     states = [str(one.state)]
     assert (one.check, one.project) == (("true",), "red")
-    begun = io.DrillStarted(
+    begun = d.DrillStarted(
         vm=A, drill=drill, target=T, recovery="r1-9", backup="b1-2", taken_us=10 * S, at_us=round((at_s + 5) * S)
     )
     log.backups(begun, recovery(target=T, start=False, isolated=True, drill=drill), at_s=at_s + 5)
@@ -48,20 +48,20 @@ def drilled(log: Log, at_s: float = 100, drill: str = "d1-8", end: Any = None) -
     log.backups(went(Went.PLACED, 100, drill), went(Went.RAN, 2000, drill), at_s=at_s + 7)
     assert [*states, one.state, one.node] == ["waiting", "recovering", "booting", "checking", "n1"]
     log.backups(went(Went.AGENT, 9000, drill), at_s=at_s + 14)
-    done = io.DrillPassed(vm=A, drill=drill, after_ms=10_000, exit_code=0, output="x\nall is well\n\n")
+    done = d.DrillPassed(vm=A, drill=drill, after_ms=10_000, exit_code=0, output="x\nall is well\n\n")
     log.backups(end or done, at_s=at_s + 15)
     return one
 
 
 def cleaned(log: Log, at_s: float, drill: str = "d1-8") -> None:
     log.backups(
-        io.DrillCleanWanted(vm=A, drill=drill, target=T, step=Step.STOP, tries=0, until_us=0),
-        io.DrillCleaned(vm=A, drill=drill, target=T), at_s=at_s,
+        d.DrillCleanWanted(vm=A, drill=drill, target=T, step=Step.STOP, tries=0, until_us=0),
+        d.DrillCleaned(vm=A, drill=drill, target=T), at_s=at_s,
     )  # fmt: skip
 
 
-def failed(reason: Reason = Reason.CHECK, drill: str = "d1-8") -> io.DrillFailed:
-    return io.DrillFailed(vm=A, drill=drill, reason=reason, sentence="its check exited with 3", after_ms=10_000, exit_code=3)
+def failed(reason: Reason = Reason.CHECK, drill: str = "d1-8") -> d.DrillFailed:
+    return d.DrillFailed(vm=A, drill=drill, reason=reason, sentence="its check exited with 3", after_ms=10_000, exit_code=3)
 
 
 def reported(log: Log, now_s: int) -> Protected:
@@ -111,29 +111,29 @@ def test_alerts_while_the_last_one_failed_and_while_something_is_left() -> None:
 
 def test_an_alert_where_none_passed_within_twice_its_period() -> None:
     log = protected()
-    log.backups(io.DrillPlanSet(vm=A, at_us=0, plan=io.DrillPlan(cron="0 * * * *", drill=WISH)))
+    log.backups(d.DrillPlanSet(vm=A, at_us=0, plan=d.DrillPlan(cron="0 * * * *", drill=WISH)))
     assert told(log, 2 * HOUR_S) == [] and told(log, 2 * HOUR_S + 1) == [("drill-late", "vm/a")]
     drilled(log, HOUR_S)
     cleaned(log, HOUR_S + 20)
     assert told(log, 2 * HOUR_S + 1) == [] and told(log, 4 * HOUR_S) == [("drill-late", "vm/a")]
-    log.backups(io.DrillPlanSet(vm=A, at_us=9))
+    log.backups(d.DrillPlanSet(vm=A, at_us=9))
     assert told(log, 9 * HOUR_S) == []
 
 
 def test_so_many_are_kept() -> None:
     log = protected()
     for n in range(KEPT_MAX + 3):
-        log.backups(io.DrillRequested(vm=A, drill=f"d1-{n}", wish=WISH, at_us=n), at_s=n)
+        log.backups(d.DrillRequested(vm=A, drill=f"d1-{n}", wish=WISH, at_us=n), at_s=n)
     assert [one.id for one in log.model.drills.all["a"]] == [f"d1-{n}" for n in range(3, KEPT_MAX + 3)]
 
 
 @pytest.mark.parametrize("end", [None, failed()], ids=["passed", "failed"])
 def test_its_task_ends_with_its_result(end: Any) -> None:
     log = protected()
-    log.backups(io.DrillRequested(vm=A, drill="d1-8", wish=WISH, at_us=0), task="mine")
+    log.backups(d.DrillRequested(vm=A, drill="d1-8", wish=WISH, at_us=0), task="mine")
     task = log.model.tasks.all["mine"]
     assert (task.kind, task.state) == ("drill", "running")
-    log.backups(end or io.DrillPassed(vm=A, drill="d1-8", after_ms=10_000))
+    log.backups(end or d.DrillPassed(vm=A, drill="d1-8", after_ms=10_000))
     assert task.state == ("failed" if end else "done")
     drilled(log, end=end)
     assert log.model.tasks.opened("drill:a") is None and log.model.tasks.opened(f"recover:{T}") is None
@@ -145,9 +145,9 @@ def test_each_event_has_a_sentence() -> None:
     kinds = [kind for kind in FAMILIES["io"].events if kind.__name__.startswith("Drill")]
     assert len(kinds) == 8
     for event in (
-        io.DrillPlanSet(vm=A, at_us=0, plan=io.DrillPlan(cron="0 4 * * 0", drill=WISH)), io.DrillPlanSet(vm=A, at_us=0), failed(),
-        *(went(each, 5) for each in Went), io.DrillCleaned(vm=A, drill="d1-8"),
-        io.DrillRequested(vm=A, drill="d1-8", wish=io.Drill(agent=False), at_us=0, due_us=S),
+        d.DrillPlanSet(vm=A, at_us=0, plan=d.DrillPlan(cron="0 4 * * 0", drill=WISH)), d.DrillPlanSet(vm=A, at_us=0), failed(),
+        *(went(each, 5) for each in Went), d.DrillCleaned(vm=A, drill="d1-8"),
+        d.DrillRequested(vm=A, drill="d1-8", wish=d.Drill(agent=False), at_us=0, due_us=S),
     ):  # fmt: skip
         said = sentence("kind", event)
         assert said != "kind" and ("d1-8" in said or "drilled" in said), said
@@ -162,5 +162,5 @@ def test_ha_does_not_owe_what_a_drill_made() -> None:
             views.apply(row, event)
         return [command for command in guard_react(ended, row, views) if isinstance(command, OweVm)]
 
-    began = io.DrillStarted(vm=A, drill="d1-8", target=T, recovery="r1-9", backup="b1-2", taken_us=1, at_us=2)
+    began = d.DrillStarted(vm=A, drill="d1-8", target=T, recovery="r1-9", backup="b1-2", taken_us=1, at_us=2)
     assert len(owed()) == 1 and owed(began) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proto import drills as d
 from proto import io
 from services.gateway.why.drills import of_drills
 
@@ -15,17 +16,17 @@ DRILL, PLAN = "drill", "drill-plan"
 
 def drills(s: _Story) -> bool:
     match s.event:
-        case io.DrillPlanSet(vm=vm):
+        case d.DrillPlanSet(vm=vm):
             s.at_once(PLAN, vm, of_drills(s.event))
-        case io.DrillRequested(vm=vm):
+        case d.DrillRequested(vm=vm):
             s.begin(DRILL, vm, of_drills(s.event))
-        case io.DrillStarted(vm=vm) | io.DrillWent(vm=vm):
+        case d.DrillStarted(vm=vm) | d.DrillWent(vm=vm):
             s.step(DRILL, vm, of_drills(s.event))
-        case io.DrillPassed(vm=vm):
+        case d.DrillPassed(vm=vm):
             s.done(DRILL, vm, of_drills(s.event))
-        case io.DrillFailed(vm=vm):
+        case d.DrillFailed(vm=vm):
             s.failed(DRILL, vm, of_drills(s.event))
-        case io.DrillCleanWanted() | io.DrillCleaned():
+        case d.DrillCleanWanted() | d.DrillCleaned():
             pass
         case io.RecoveryRequested(drill=drill) if drill:
             pass

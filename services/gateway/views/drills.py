@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from libs.common.messages import Recorded, decode_meta
-from proto import io
+from proto import drills as d
 from proto.drills import Went
 
 KEPT_MAX = 16
@@ -60,7 +60,7 @@ class VmDrillPlan(msgspec.Struct):
 
     vm: str
     project: str
-    plan: io.DrillPlan
+    plan: d.DrillPlan
     set_us: int
 
 
@@ -84,14 +84,14 @@ class DrillsView:
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         match event:
-            case io.DrillPlanSet(vm=vm, plan=plan):
+            case d.DrillPlanSet(vm=vm, plan=plan):
                 self.plans.pop(vm, None)
                 if plan is not None:
                     self.plans[vm] = VmDrillPlan(vm, decode_meta(recorded.meta).project, plan, event.at_us)
-            case io.DrillRequested():
+            case d.DrillRequested():
                 self._begin(recorded, event)
             case (
-                io.DrillStarted() | io.DrillWent() | io.DrillPassed() | io.DrillFailed() | io.DrillCleaned()
+                d.DrillStarted() | d.DrillWent() | d.DrillPassed() | d.DrillFailed() | d.DrillCleaned()
             ) if (one := self._find(event)) is not None:  # fmt: skip
                 _goes_on(one, event, recorded.at_us)
             case _:
@@ -100,7 +100,7 @@ class DrillsView:
     def _find(self, event: Any) -> Drill | None:
         return next((one for one in reversed(self.all.get(event.vm, ())) if one.id == event.drill), None)
 
-    def _begin(self, recorded: Recorded, event: io.DrillRequested) -> None:
+    def _begin(self, recorded: Recorded, event: d.DrillRequested) -> None:
         meta, wish = decode_meta(recorded.meta), event.wish
         one = Drill(
             id=event.drill, vm=event.vm, project=meta.project, state="waiting", backup=event.backup, check=wish.check,
@@ -112,23 +112,23 @@ class DrillsView:
 
 def _goes_on(one: Drill, event: Any, at_us: int) -> None:
     match event:
-        case io.DrillStarted():
+        case d.DrillStarted():
             one.state, one.target, one.backup, one.taken_us, one.started_us = (
                 "recovering", event.target, event.backup, event.taken_us, at_us,
             )  # fmt: skip
             one.rpo_s = round(max(0, at_us - event.taken_us) / 1e6, 3)
-        case io.DrillWent():
+        case d.DrillWent():
             _went(one, event)
-        case io.DrillPassed() | io.DrillFailed():
+        case d.DrillPassed() | d.DrillFailed():
             one.state, one.ended_us, one.took_ms = "passed", at_us, event.after_ms
             one.exit_code, one.output, one.last_line = event.exit_code, event.output, _last(event.output)
-            if isinstance(event, io.DrillFailed):
+            if isinstance(event, d.DrillFailed):
                 one.state, one.reason, one.sentence = "failed", event.reason.value, event.sentence
-        case io.DrillCleaned():
+        case d.DrillCleaned():
             one.cleaned_us = at_us
 
 
-def _went(one: Drill, event: io.DrillWent) -> None:
+def _went(one: Drill, event: d.DrillWent) -> None:
     if one.state not in GOES_ON:
         return
     match event.went:
