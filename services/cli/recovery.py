@@ -81,6 +81,7 @@ def _how(one: dict[str, Any]) -> list[str]:
     said = [f"only on {one['wished']}"] if one.get("wished") else []
     said += [f"disks in pool {one['pool']}"] if one.get("pool") else []
     said += ["no network"] if one.get("isolated") else []
+    said += [f"for the drill {one['drill']}"] if one.get("drill") else []
     said += ["not to be started"] if not one.get("start") else []
     return said + ([f"what {one['lose']} had was given up"] if one.get("lose") else [])
 

@@ -87,6 +87,15 @@ def test_a_guest_whose_agent_does_not_answer() -> None:
     assert failed(world) == (Reason.NO_AGENT, "it booted, and its guest's agent did not answer within 60 s")
 
 
+def test_a_clock_that_goes_back_makes_none_endless() -> None:
+    world = begun()
+    world.tick(-30)
+    assert world.drill is not None and world.drill.phase is Phase.CHECKING
+    world.tick(-3600)
+    reason, sentence = failed(world)
+    assert reason is Reason.NO_AGENT and sentence.endswith("before the clock went back")
+
+
 def test_a_guest_that_has_none_and_runs_on_is_enough_where_that_was_said() -> None:
     world = begun(Drill(agent=False, timeout_s=60))
     world.goes(answers=False, steps=14)
