@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show, units
+from services.cli import recovery_drill, show, units
 from services.cli.backup import progress
 from services.cli.client import path
 from services.cli.failure import USAGE, Failure
+from services.cli.recovery_drill import drill_cells
 from services.cli.session import AsJson, client, wants_json
+from services.cli.spans import ms, span
 
 app = typer.Typer(help="Recoveries of virtual machines from their backups.", no_args_is_help=True)
+app.command("drill")(recovery_drill.drill)
+app.command("drills")(recovery_drill.drills)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it: r1-7, or web-1.r1-7.")]
 
@@ -35,25 +39,6 @@ def _row(one: dict[str, Any], far: dict[str, Any] | None) -> tuple[object, ...]:
         one["id"], one["target"], one["source"], one["backup"], state, show.when(one["requested_us"]), ms(one.get("first_ms")),
         span(one.get("home_s")), span(one["rpo_s"]), one["node"],
     )  # fmt: skip
-
-
-def ms(value: int | None) -> str:
-    """`850 ms`, `2.4 s`."""
-    return "" if value is None else f"{value} ms" if value < 1000 else span(value / 1000)
-
-
-def span(seconds: float | None) -> str:
-    """`4.2 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; two parts at most."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    whole, parts = round(seconds), []
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        many, whole = divmod(whole, length)
-        parts.append(f"{many} {unit}" if many else "")
-    first = next(n for n, part in enumerate(parts) if part)
-    return " ".join(part for part in parts[first : first + 2] if part)
 
 
 @app.command("show")
@@ -96,6 +81,7 @@ def _how(one: dict[str, Any]) -> list[str]:
     said = [f"only on {one['wished']}"] if one.get("wished") else []
     said += [f"disks in pool {one['pool']}"] if one.get("pool") else []
     said += ["no network"] if one.get("isolated") else []
+    said += [f"for the drill {one['drill']}"] if one.get("drill") else []
     said += ["not to be started"] if not one.get("start") else []
     return said + ([f"what {one['lose']} had was given up"] if one.get("lose") else [])
 
@@ -123,7 +109,10 @@ def report(
     show.table(HEADS, [cells(row) for row in found["items"]], "there is no VM")
 
 
-HEADS = ("VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "GRADE", "WHY")
+HEADS = (
+    "VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "GRADE", "WHY", "LAST DRILL",
+    "RTO", "RPO", "DRILL SAID",
+)  # fmt: skip
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -135,5 +124,5 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     when = show.when(row["requested_us"]) if row["requested_us"] else ""
     return (
         name, newest, span(row.get("exposed_s")), last, when, ms(row.get("first_ms")), span(row.get("home_s")),
-        span(row.get("rpo_s")), row["grade"], row["said"],
+        span(row.get("rpo_s")), row["grade"], row["said"], *drill_cells(row),
     )  # fmt: skip
