@@ -114,6 +114,7 @@ FAMILIES: dict[str, Family] = {
                     (*members(io.BackupsEvent), *members(io.RecoveryEvent)),
                 ),
                 Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
+                Stream("wave", members(io.WaveCommand), members(io.WaveEvent)),
             ),
         ),
         Family(

@@ -25,6 +25,8 @@ class Decider[C, S, E]:
 
     key       the part of the stream's name behind the prefix, from a command
     commands  the closed union of commands, events likewise; state: the union of states (all tagged Structs)
+    alone     its streams are of one object each: their events stay with its project and owner, also where what belongs to another
+              led to them
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Decider[C, S, E]:
     initial: S
     decide: Callable[[C, S], Sequence[E]]
     evolve: Callable[[S, E], S]
+    alone: bool = False
 
     def stream(self, command: C) -> str:
         return f"{self.kind}-{self.key(command)}"

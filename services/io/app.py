@@ -22,10 +22,12 @@ from services.io.model import DEVICES
 from services.io.networks import NETWORK
 from services.io.phases import PHASES
 from services.io.pools import POOL
+from services.io.waves import knowing, reacting
+from services.io.waves.model import WAVE
 
 SERVICE = Service(
     "io",
-    deciders=(DEVICES, IMAGE, NETWORK, POOL, BACKUPS),
+    deciders=(DEVICES, IMAGE, NETWORK, POOL, BACKUPS, WAVE),
     follows=(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
         *(VmResized, VmAllotted, NodeLost),
@@ -38,4 +40,6 @@ SERVICE = Service(
     orders=react.orders,
     telemetry=("tel.*.beat", "tel.*.pools"),
     hear=views.hear,
+    look=reacting.look,
+    query=knowing.query,
 )

@@ -42,10 +42,11 @@ from services.io.backups.reacting import react as backups_react
 from services.io.backups.states import Backups
 from services.io.images import Deleting, Importing
 from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
+from services.io.waves.reacting import react as waves_react
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
-    return [*_react(event, views), *backups_react(event, views)]
+    return [*_react(event, views), *backups_react(event, views), *waves_react(event, recorded, views)]
 
 
 def _react(event: Any, views: Any) -> Sequence[Command]:

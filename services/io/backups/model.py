@@ -77,4 +77,5 @@ BACKUPS: Decider[BackupsCommand | RecoveryCommand, Backups, BackupsEvent | Recov
     initial=Backups(),
     decide=decide,
     evolve=evolve,
+    alone=True,
 )
