@@ -248,10 +248,10 @@ def test_so_many_come_home_at_once() -> None:
 
 def test_a_pool_is_asked_for_no_more_than_it_gives_in_time_and_a_large_one_is_not_overtaken() -> None:
     big = 9 * HOME_S
-    those = (vm("a", mib=big), vm("b", Priority.BEST_EFFORT, mib=2 * HOME_S), vm("c", Priority.BEST_EFFORT, mib=3 * HOME_S))
+    those = (vm("a", Priority.CRITICAL, mib=big), vm("b", mib=2 * HOME_S), vm("c", Priority.BEST_EFFORT, mib=HOME_S))
     event = asked(*those, vm("d", Priority.BEST_EFFORT, mib=big, where="other s2"), bandwidth_mibps=10)
     events = follow(event, tick=advance())
-    assert begun(events) == ["a", "d"], "b does not fit beside a; c comes after it"
+    assert begun(events) == ["a", "d"], "b does not fit beside a; c would, and comes after it"
     assert begun(follow(*events, tick=advance(NOW + S, ran("a", NOW + S, home=True)))) == ["a", "d", "b", "c"]
 
 
