@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Value
-from proto.machine import Disk, MachineSpec
+from proto.machine import CDS, Disk, MachineSpec
 
 
 class Misfit(Value):
@@ -90,7 +90,7 @@ def ordered(spec: MachineSpec) -> Hardware:
     slots, disk_mib, media, chains = [nic.slot for nic in spec.nics], [], [], []
     for disk in spec.disks:
         slots.append(disk.slot)
-        if disk.bus.is_cd:
+        if disk.bus in CDS:
             media.append((disk.slot, disk.image))
         else:
             disk_mib.append((disk.slot, disk.size_mib))

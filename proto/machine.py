@@ -89,6 +89,8 @@ class DiskBus(StrEnum):
 
 
 _CDROM, _SATA_CDROM = DiskBus.CDROM, DiskBus.SATA_CDROM
+CDS = frozenset({_CDROM, _SATA_CDROM})
+"""for those who ask it of many disks"""
 
 
 class NicModel(StrEnum):

@@ -22,18 +22,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from libs.common.registry import Downcast, Upcast
+from libs.common.registry import Downcast, Renamed, Upcast
 
 WIRING = ("bridge", "vlan", "mtu", "trusted", "description")
-
-
-def renamed(old: str, new: str) -> Upcast:
-    """A step in which only a field's name changed; the step back is the same with the names exchanged."""
-
-    def step(body: dict[str, Any]) -> dict[str, Any]:
-        return {new if name == old else name: value for name, value in body.items()}
-
-    return step
 
 
 def network_v1(body: dict[str, Any]) -> dict[str, Any]:
@@ -47,16 +38,16 @@ def network_v2_back(body: dict[str, Any]) -> dict[str, Any]:
 
 
 UPCASTS: dict[tuple[str, int], Upcast] = {
-    ("move_planned", 1): renamed("origin", "source"),
-    ("memory_released", 1): renamed("memory_mib", "released_mib"),
+    ("move_planned", 1): Renamed("origin", "source"),
+    ("memory_released", 1): Renamed("memory_mib", "released_mib"),
     ("network_created", 1): network_v1,
     ("network_changed", 1): network_v1,
-    ("fence_failed", 1): renamed("next_us", "next_at_us"),
+    ("fence_failed", 1): Renamed("next_us", "next_at_us"),
 }
 DOWNCASTS: dict[tuple[str, int], Downcast] = {
-    ("move_planned", 2): renamed("source", "origin"),
-    ("memory_released", 2): renamed("released_mib", "memory_mib"),
+    ("move_planned", 2): Renamed("source", "origin"),
+    ("memory_released", 2): Renamed("released_mib", "memory_mib"),
     ("network_created", 2): network_v2_back,
     ("network_changed", 2): network_v2_back,
-    ("fence_failed", 2): renamed("next_at_us", "next_us"),
+    ("fence_failed", 2): Renamed("next_at_us", "next_us"),
 }

@@ -1,4 +1,4 @@
-"""The words of a machine that was decided, held to their patterns where they are acted upon (proto/machine.py says why only there)."""
+"""The words of a machine that was decided, held to their patterns where they are acted upon (machine.py says why only there)."""
 
 from __future__ import annotations
 

@@ -18,14 +18,16 @@ M_TRIM_THRESHOLD = -1  # malloc.h
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed(*, lasting: bool = False) -> Iterator[None]:
     """While much is made that stays, as a log is folded: the collector would walk through all of it again and again, and find
-    nothing."""
+    nothing. lasting: it stays as long as the process, which is young: the collector never looks at it."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        if lasting:
+            gc.freeze()
         if was:
             gc.enable()
 

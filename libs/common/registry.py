@@ -12,6 +12,7 @@ from operator import or_
 from typing import Any, get_args
 
 import msgspec
+from msgspec.structs import FieldInfo, fields
 
 from libs.common.messages import Event, Message, Recorded, tag_of
 
@@ -37,6 +38,16 @@ class TooNew(Exception):
         super().__init__(f"{where}; {reads}")
 
 
+class Renamed:
+    """An upcast in which only a field's name changes, so that many are read at once without a map of each."""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.old, self.new = old, new
+
+    def __call__(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {self.new if name == self.old else name: value for name, value in body.items()}
+
+
 class _Peek(msgspec.Struct):
     type: str
 
@@ -59,10 +70,11 @@ class Registry:
         self._decoders = {t: msgspec.msgpack.Decoder(c).decode for t, c in self.classes.items()}
         union: Any = reduce(or_, self.classes.values()) if self.classes else _Peek
         self._any = msgspec.msgpack.Decoder(union).decode
-        self._many: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[union]).decode
+        self._many: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list[union | None]).decode
         self._current = {t: getattr(c, "VERSION", 1) for t, c in self.classes.items()}
         self._lists: dict[str, Any] = {t: list[c] for t, c in self.classes.items()}  # type: ignore[valid-type]
         self.upcasts = dict(upcasts or {})
+        self._older: dict[tuple[str, int], Callable[[bytes], list[Any]] | None] = {}
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:
         """A message from msgpack. Raises UnknownType, msgspec.ValidationError, msgspec.DecodeError."""
@@ -95,12 +107,10 @@ class Registry:
         """The same for many rows; None where the type is unknown. One pass of the decoder over those of today's versions, and one
         over those of each older one."""
         current = self._current
-        others = [n for n, recorded in enumerate(records) if current.get(recorded.type) != recorded.v]
-        data = [recorded.data for recorded in records]
-        for n in reversed(others):
-            del data[n]
+        data = [recorded.data if current.get(recorded.type) == recorded.v else NIL for recorded in records]
+        others = [n for n, one in enumerate(data) if one is NIL] if NIL in data else ()
         try:
-            read = self._many(_array(data)) if data else []
+            read = self._many(_array(data))
             return self._mixed(records, read, others) if others else read
         except msgspec.ValidationError:
             return [self.event(recorded) if recorded.type in current else None for recorded in records]  # it says which row
@@ -109,7 +119,6 @@ class Registry:
         """read: what those of today's versions are; others: where the rest belongs, few mostly."""
         old: dict[tuple[str, int], list[int]] = {}
         for n in others:
-            read.insert(n, None)
             recorded = records[n]
             if recorded.type in self._current:
                 old.setdefault((recorded.type, recorded.v), []).append(n)
@@ -123,15 +132,42 @@ class Registry:
         first = records[0]
         if first.v > (known := self._current[first.type]):
             raise TooNew(first, known)
-        bodies = _maps(_array([recorded.data for recorded in records]))
-        read: list[Any] = msgspec.convert([self._upcast(body, first) for body in bodies], self._lists[first.type])
+        key, data = (first.type, first.v), _array([recorded.data for recorded in records])
+        if key not in self._older:
+            self._older[key] = self._renaming(*key)
+        renamed = self._older[key]
+        bodies = renamed(data) if renamed is not None else [self._upcast(body, first) for body in _maps(data)]
+        read: list[Any] = msgspec.convert(bodies, self._lists[first.type], from_attributes=True)
         return read
+
+    def _renaming(self, type: str, v: int) -> Callable[[bytes], list[Any]] | None:
+        """Reads many of that version into Structs whose fields have today's names; None: more differs than names."""
+        today = self.classes[type]
+        written = {field.name: field.encode_name for field in fields(today)}
+        for step in reversed([self.upcasts[(type, n)] for n in range(v, self._current[type])]):
+            if not isinstance(step, Renamed):
+                return None
+            written = {name: step.old if was == step.new else was for name, was in written.items()}
+        if len({*written.values()}) < len(written):
+            return None  # another field has the old name by now
+        defined = [(f.name, f.type, _default(f)) for f in fields(today)]
+        older: Any = msgspec.defstruct(today.__name__, defined, rename=written, tag=type, tag_field="type", kw_only=True, gc=False)
+        return msgspec.msgpack.Decoder(list[older]).decode
 
     def knows(self, type: str) -> bool:
         return type in self._decoders
 
 
+NIL = b"\xc0"
+"""msgpack's nothing, in the place of what is not read with the rest"""
+
 _maps: Callable[[bytes], list[dict[str, Any]]] = msgspec.msgpack.Decoder(list[dict[str, Any]]).decode
+
+
+def _default(field: FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return msgspec.field(default_factory=field.default_factory)
+    return msgspec.field(default=field.default)
 
 
 def _array(values: Sequence[bytes]) -> bytes:

@@ -10,6 +10,7 @@ always have ratio 1. Sums of a class are rounded up once, not VM by VM.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from proto.ladder import MemoryPolicy
 from proto.machine import Allotment, Priority
@@ -22,6 +23,9 @@ OVERHEAD_FRACTION = 64
 RESERVED_QUARTERS = {Priority.CRITICAL: 4, Priority.IMPORTANT: 3, Priority.NORMAL: 2, Priority.BEST_EFFORT: 1}
 """What is never taken back from a VM of that class where its definition does not say, in quarters of its nominal memory."""
 
+PROMISES_KNOWN_MAX = 4096
+"""that are made once: sizes and classes of VMs are few"""
+
 VMS = "vms-"
 """Areas of VM classes are named so; what VMs hold is promised to each of them, not taken off before."""
 
@@ -32,7 +36,11 @@ def overhead_mib(nominal_mib: int) -> int:
 
 def promise_of(nominal_mib: int, priority: Priority, allotment: Allotment | None = None) -> Promise:
     """All of a critical VM's memory is its own, whatever its definition says."""
-    asked = allotment.memory_reserved_mib if allotment is not None else 0
+    return _promised(nominal_mib, priority, allotment.memory_reserved_mib if allotment is not None else 0)
+
+
+@lru_cache(PROMISES_KNOWN_MAX)
+def _promised(nominal_mib: int, priority: Priority, asked: int) -> Promise:
     by_class = -(-nominal_mib * RESERVED_QUARTERS[priority] // 4)
     own = nominal_mib if priority is Priority.CRITICAL else min(nominal_mib, asked or by_class)
     return Promise(

@@ -9,14 +9,13 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
+from libs.common.log import CommandRow
 from libs.common.log.archive import BadArchive, Link, Ordered
 from libs.common.log.archive.file import ENDING, FRAME_DIGEST_BYTES, Archive
 from libs.common.log.archive.shelf import Shelved
+from libs.common.log.digest import DIGEST_BYTES, command_digest
 from libs.common.messages import Recorded
 from libs.verify import Answered, Batch, Ends, Orders, Proof, Start
-
-COMMAND_DIGEST_BYTES = 16
-_sha256 = hashlib.sha256
 
 
 def proofs(records: Sequence[Recorded], digests: bytes, full: bool) -> list[Any]:
@@ -36,9 +35,11 @@ def proofs(records: Sequence[Recorded], digests: bytes, full: bool) -> list[Any]
 
 
 def digest_of(row: Ordered) -> bytes:
-    """As append_batch makes it (infra/sql/021_append_batch.sql)."""
-    words = f"{row.id}\n{row.stream}\n{row.position}\n{len(row.payload)}\n".encode()
-    return _sha256(words + row.payload + row.outcome).digest()[:COMMAND_DIGEST_BYTES]
+    """As it is stored beside the command (infra/sql/024_append_batch.sql; where that is 16 bytes long, 021_append_batch.sql)."""
+    if len(row.hash) == DIGEST_BYTES:
+        words = f"{row.id}\n{row.stream}\n{row.position}\n{len(row.payload)}\n".encode()
+        return hashlib.sha256(words + row.payload + row.outcome).digest()[:DIGEST_BYTES]
+    return command_digest(row.stream, CommandRow(row.id, row.payload, row.outcome)) + row.position.to_bytes(8)
 
 
 def orders(rows: Iterable[Ordered]) -> Iterator[Orders]:

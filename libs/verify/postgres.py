@@ -34,8 +34,11 @@ select number, first, last, at_us, commands, hash from asv.log_batches where num
 """
 ORDERS = """
 select batch, count(*), string_agg(hash, '' order by position, id),
-    array_agg(id order by id) filter (where hash is distinct from substr(sha256(textsend(concat(
-        id, E'\\n', stream, E'\\n', position, E'\\n', length(payload), E'\\n')) || payload || outcome), 1, 16)),
+    array_agg(id order by id) filter (where hash is distinct from case octet_length(hash)
+        when 24 then substr(sha256(textsend(id || E'\\n' || stream || E'\\n' || length(payload) || E'\\n')
+            || payload || outcome), 1, 16) || int8send(position)
+        else substr(sha256(textsend(id || E'\\n' || stream || E'\\n' || position || E'\\n' || length(payload) || E'\\n')
+            || payload || outcome), 1, 16) end),
     min(at_us), max(at_us), case when min(at_us) <> max(at_us) then array_agg((id, at_us) order by id) end, min(id)
 from asv.commands where batch > $1 and batch <= $2 group by batch order by batch
 """

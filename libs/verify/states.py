@@ -18,6 +18,7 @@ from libs.common.log import Snapshot
 from libs.common.messages import Recorded
 from libs.common.registry import TooNew, UnknownType
 from libs.verify import Fault
+from libs.verify.reading import Reading
 from libs.verify.views import compared
 
 ALL = 2**62
@@ -36,13 +37,14 @@ class Claim(NamedTuple):
 
 
 class States:
-    """`take` events from the first one on, then `finish`. hosts: fresh, one for each service."""
+    """`take` events from the first one on, then `finish`. hosts: fresh, one for each service. reading: who takes each before, so
+    that it need not be decoded again."""
 
-    def __init__(self, hosts: Sequence[Host], claims: Iterable[Claim]) -> None:
+    def __init__(self, hosts: Sequence[Host], claims: Iterable[Claim], reading: Reading | None = None) -> None:
         self.faults: list[Fault] = []
         self.compared = 0
-        self._hosts = hosts
-        self._folding = Folding(hosts, [ALL] * len(hosts))
+        self._hosts, self._reading = hosts, reading
+        self._folding = Folding(hosts, [ALL] * len(hosts), owned=True)
         self._by_kind = {decider.kind: host for host in hosts for decider in host.service.deciders}
         self._claims = list(claims)
         self._wanted: dict[str, list[tuple[int, bytes, str]]] = {}
@@ -66,10 +68,11 @@ class States:
             latest = {recorded.stream: n for n, recorded in enumerate(records) if recorded.stream in latest}
         pictures = {n + 1 for n, recorded in enumerate(records) if recorded.position in self._views} if self._views else set()
         cuts = sorted({n + 1 for n in due if latest[records[n].stream] != n} | pictures | {len(records)})
+        events = self._reading.of(records) if self._reading is not None else None
         start = 0
         try:
             for cut in cuts:
-                self._folding.fold(records[start:cut])
+                self._folding.fold(records[start:cut], events[start:cut] if events is not None else None)
                 for n in due:
                     if start <= n < cut:
                         self._compare(records[n])

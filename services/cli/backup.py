@@ -124,7 +124,7 @@ def show_one(vm: Vm, id: Id, _json: AsJson = False) -> None:
         ("size", f"{bytes_said(one['bytes'])} (disks of {units.size(one['guest_mib'])})" if one["bytes"] else ""),
         ("pool", one["pool"]),
         ("node", one["node"]),
-        ("verified", show.when(one["verified_us"]) if one["verified_us"] else "never, if not when it was taken"),
+        ("verified", show.when(one["verified_us"]) if one["verified_us"] else "not since it was taken"),
         ("damaged", one["damaged"]),
         ("of no use", f"{one['unsound']} beneath it is damaged" if one["unsound"] else ""),
         ("held by", ", ".join(one["held_by"])),

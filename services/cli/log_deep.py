@@ -13,6 +13,7 @@ from libs.common.log import Snapshot
 from libs.verify import Fault
 from libs.verify.archived import Files
 from libs.verify.postgres import PostgresEvidence
+from libs.verify.reading import Reading
 from libs.verify.states import Claim, States, of_snapshot
 from libs.verify.verify import Reader
 from libs.verify.views import Picture
@@ -36,8 +37,9 @@ def fresh(name: str) -> Host:
     return Host(service(name), dict(UPCASTS))
 
 
-async def readers(evidence: PostgresEvidence | Files, live: bool, notes: list[str]) -> list[Reader]:
-    """What the log is to be folded against. live: the running services, too. notes: what was and was not compared."""
+async def readers(evidence: PostgresEvidence | Files, live: bool, notes: list[str], reading: Reading) -> list[Reader]:
+    """What the log is to be folded against. live: the running services, too. notes: what was and was not compared. reading: who
+    takes the events before these."""
     claims: list[Claim] = []
     faults: list[Fault] = []
     pictures: list[Reader] = []
@@ -62,7 +64,7 @@ async def readers(evidence: PostgresEvidence | Files, live: bool, notes: list[st
         claims += told_by_services()
     else:
         notes.append("Running services were not asked: --log names another log than this cluster's.")
-    found = States([fresh(name) for name in SERVICES], claims)
+    found = States([fresh(name) for name in SERVICES], claims, reading)
     found.faults += faults
     said = [claim.who for claim in claims] + ["what the gateway shows"] * bool(pictures)
     notes.append(f"Compared with the folded log: {', '.join(said) or 'nothing'}.")

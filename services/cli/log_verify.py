@@ -102,13 +102,14 @@ async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool
         furthest = max(part.after, part.until or 0)
         if furthest > end:
             raise Failure(USAGE, f"position {furthest} does not exist: the log ends at {end}", f"say at most {end}")
-        readers: list[Reader] = [Reading(REGISTRY)]
+        reading = Reading(REGISTRY)
+        readers: list[Reader] = [reading]
         notes: list[str] = []
         if deep:
             _whole((await evidence.start(0)).position)
             from services.cli import log_deep  # all services' code, for this alone
 
-            readers += await log_deep.readers(evidence, live, notes)
+            readers += await log_deep.readers(evidence, live, notes, reading)
         report = await prove(evidence, max(part.after - 1, 0), part.until, readers)
         report.notes += notes
         for one in held:

@@ -75,9 +75,7 @@ def show_one(id: Id, _json: AsJson = False) -> None:
         ("node", one["node"]),
         ("asked for", f"{show.when(one['requested_us'])} by {one['actor']}"),
         ("with", "; ".join(_how(one))),
-        *((word, show.when(one[key])) for word, key in STEPS if one.get(key)),
-        ("ran after", ms(one.get("first_ms"))),
-        ("own after", span(one.get("home_s"))),
+        *((word, _step(one, key)) for word, key in STEPS if one.get(key)),
         ("starts", one["starts"] if one["starts"] > 1 else ""),
         ("task", one["task"]),
     ])  # fmt: skip
@@ -87,6 +85,11 @@ STEPS = (
     ("prepared", "prepared_us"), ("disks on the backup", "disks_us"), ("placed", "placed_us"), ("ran", "started_us"),
     ("its own", "independent_us"), ("over", "ended_us"),
 )  # fmt: skip
+
+
+def _step(one: dict[str, Any], key: str) -> str:
+    after_s = (one[key] - one["requested_us"]) / 1e6
+    return f"{show.when(one[key])} (after {ms(round(after_s * 1000))})"
 
 
 def _how(one: dict[str, Any]) -> list[str]:

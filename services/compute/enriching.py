@@ -11,7 +11,6 @@ from proto.cluster import FinalizeCluster, SetPlacement
 from proto.compute import (
     DefineVm,
     DeleteVm,
-    Filter,
     LoseVm,
     NoteDevices,
     NoteMemory,
@@ -27,14 +26,12 @@ from proto.compute import (
 from proto.drain import AdvanceDrain, DrainNode
 from proto.growth import ResizeVm
 from proto.migration import MigrateVm, Way
-from proto.placement import removed_by
 from proto.plan import MakePlan, ReviewPlan
 from services.compute import choosing, limits
 from services.compute.balance import wiring
 from services.compute.choosing import Quest
 from services.compute.preflight import advance, preflight
 from services.compute.reach import guardable, lockers, protected
-from services.compute.states import tried
 from services.compute.views import Views
 
 
@@ -103,9 +100,9 @@ def _next_choice(views: Views, vm: str, generation: int, now_us: int) -> Placeme
     start = views.starts.get(vm)
     if start is None or start.generation != (generation or start.generation):
         return None
-    if removed_by(start.placement, Filter.NOT_ASKED):
+    if start.one:
         return None
-    quest = Quest(tried=(*tried(start.placement), start.node), failover=start.failover)
+    quest = Quest(tried=(*start.tried, start.node), failover=start.failover)
     if start.attempt:
         return choosing.restarted(views, vm, now_us, quest)
     return choosing.choose(views, vm, now_us, quest)

@@ -77,9 +77,10 @@ def evolve(vm: Vm, event: VmEvent) -> Vm:
     if does is None:
         does = BY_STATE.get((state, kind), _unmoved)
     after = does(vm, event)
-    generation, version = vm.generation, vm.version + 1
-    highest = max(generation, vm.given, after.generation, after.given)
-    given = highest if highest > after.generation else 0
+    version, given = vm.version + 1, 0
+    if vm.given or after.given or vm.generation > after.generation:
+        highest = max(vm.generation, vm.given, after.generation, after.given)
+        given = highest if highest > after.generation else 0
     if after is vm:
         return replace(after, given=given, version=version)
     if after.given != given:  # made just now: nobody else has it

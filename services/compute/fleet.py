@@ -114,11 +114,11 @@ class Fleet:
         self._nodes, self._hints, self._numbers = nodes, hints, numbers
         self._index = NodeIndex(horizons=HORIZONS)
         self._changed: set[str] = set(nodes)
-        self.on: dict[str, set[str]] = {}
+        self.on: dict[str, tuple[str, ...]] = {}
         """VM -> the nodes on which it counts"""
         for name, node in nodes.items():
             for vm in node.vms:
-                self.on.setdefault(vm, set()).add(name)
+                self.on[vm] = (*self.on.get(vm, ()), name)
         self._outlook: Outlook | None = None
         self._coming: dict[str, dict[str, Hint]] = {}
         self._expiring: list[tuple[int, str]] = []
@@ -143,18 +143,16 @@ class Fleet:
         """The VM counts there, or for something else than before."""
         on = self.on.get(vm)
         if on is None:
-            self.on[vm] = {node}
-        else:
-            on.add(node)
+            self.on[vm] = (node,)
+        elif node not in on:
+            self.on[vm] = (*on, node)
         self._changed.add(node)
 
     def leaves(self, node: str, vm: str) -> None:
         """It does not any more."""
-        on = self.on.get(vm)
-        if on is not None:
-            on.discard(node)
-            if not on:
-                del self.on[vm]
+        on = self.on.pop(vm, ())
+        if on and on != (node,):
+            self.on[vm] = tuple([other for other in on if other != node])
         self._changed.add(node)
 
     def heard(self, node: str, now_us: int) -> None:

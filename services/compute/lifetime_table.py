@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import lru_cache
+
+import msgspec
 
 AGES_S = (0, *(round(60 * 1.42**n) for n in range(31)))
 """Lower edges of the age bins: one minute to a month, each 1.42 times the one before."""
@@ -31,12 +34,13 @@ ENDS_MAX = 4096
 BURSTS_MAX = 4096
 """Owners whose current burst is known."""
 
-_HOUR_US = 3_600_000_000
+_BLOCK_US = 86_400_000_000 // BLOCKS
 
 
 def level(count: int, levels: int) -> int:
     """By powers of two: 1, 2-3, 4-7, …"""
-    return min(max(1, count).bit_length() - 1, levels - 1)
+    found = count.bit_length() - 1
+    return 0 if found < 0 else found if found < levels else levels - 1
 
 
 def age_bin(age_us: int) -> int:
@@ -63,8 +67,7 @@ class Burst:
     count: int
 
 
-@dataclass(slots=True)
-class Life:
+class Life(msgspec.Struct, gc=False):
     """A VM that has a node. kind: the class by which it is judged, shared: the one without its owner, own: its owner's (-1: none),
     key: whose that is. since_us: of the choice of its node, and once it `ran`, since when."""
 
@@ -90,9 +93,9 @@ class LifetimeTable:
         burst = self.bursts.get(owner)
         before = burst.count if burst and now_us - burst.latest_us <= BURST_US else 0
         size = level(vcpus, SIZES)
-        block = now_us // _HOUR_US % 24 * BLOCKS // 24
+        block = now_us // _BLOCK_US % BLOCKS
         shared = (level(before + 1, BURSTS) * SIZES + size) * BLOCKS + block
-        key = f"{owner}/{size}"
+        key = _key(owner, size)
         own = self.own.get(key)
         return Life(own.number if own and own.total >= OWN_ENDS_MIN else shared, shared, key, now_us)
 
@@ -139,6 +142,12 @@ class LifetimeTable:
                 del self.own[key]
                 return Own(own.number, life.shared)
         return None
+
+
+@lru_cache(OWN_MAX)
+def _key(owner: str, size: int) -> str:
+    """Made once: each VM has one."""
+    return f"{owner}/{size}"
 
 
 def _count(ends: list[int], bin: int) -> None:

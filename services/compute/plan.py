@@ -141,15 +141,7 @@ def evolve(plan: Plan, event: PlanEvent) -> Plan:
         case PlanApplied():
             return replace(plan, applied=event.revision, faults=())
         case PlanMade():
-            return replace(
-                plan,
-                revision=event.revision,
-                cpus=event.cpus or plan.cpus,
-                needs=_with(plan.needs, event.needs, event.gone),
-                vms=_with(plan.vms, event.vms, event.gone),
-                faults=(),
-                rebalanced_us=event.at_us or plan.rebalanced_us,
-            )
+            return _made(plan, event, plan.needs.copy(), plan.vms.copy())
         case PlanFaulted():
             return replace(plan, faults=event.faults)
         case PlanLimited():
@@ -158,16 +150,31 @@ def evolve(plan: Plan, event: PlanEvent) -> Plan:
             assert_never(event)
 
 
-def _with[V: VmNeeds | VmPlan](known: dict[str, V], changed: Sequence[V], gone: Sequence[str]) -> dict[str, V]:
-    """Those that changed, and without those that are gone; the given one stays as it is."""
-    if not changed and not gone:
-        return known
-    after = known.copy()
-    for one in changed:
-        after[one.vm] = one
-    for name in gone:
-        after.pop(name, None)
-    return after
+def absorb(plan: Plan, event: PlanEvent) -> Plan:
+    """Its maps go over to the next. (Those of the first plan are everybody's.)"""
+    if type(event) is PlanMade and plan.revision:
+        return _made(plan, event, plan.needs, plan.vms)
+    return evolve(plan, event)
+
+
+def _made(plan: Plan, event: PlanMade, needs: dict[str, VmNeeds], vms: dict[str, VmPlan]) -> Plan:
+    """needs, vms: of the plan, to be changed."""
+    for need in event.needs:
+        needs[need.vm] = need
+    for one in event.vms:
+        vms[one.vm] = one
+    for name in event.gone:
+        needs.pop(name, None)
+        vms.pop(name, None)
+    return Plan(
+        revision=event.revision,
+        cpus=event.cpus if event.cpus is not None else plan.cpus,
+        needs=needs,
+        vms=vms,
+        applied=plan.applied,
+        rebalanced_us=event.at_us or plan.rebalanced_us,
+        lacking=plan.lacking,
+    )
 
 
 def order(stream: str, plan: Plan) -> OrderPlan | None:
@@ -187,4 +194,5 @@ PLAN: Decider[PlanCommand, Plan, PlanEvent] = Decider(
     initial=Plan(),
     decide=decide,
     evolve=evolve,
+    absorb=absorb,
 )

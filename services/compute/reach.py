@@ -68,30 +68,39 @@ def _locks(can: Capabilities, pool: str, id: str) -> bool:
 
 @dataclass(slots=True)
 class Homes:
-    """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: as io gave them last to a
-    start or a migration that is not over. backups: VM -> the pools, by word where it is known, of the backups that its disks stand
-    on."""
+    """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: the same of what io gave
+    last to a start or a migration that is not over, where it differs. backups: VM -> the pools, by word where it is known, of the
+    backups that its disks stand on."""
 
     at: dict[str, dict[str, str]] = field(default_factory=dict)
-    granted: dict[str, tuple[Disk, ...]] = field(default_factory=dict)
+    granted: dict[str, dict[str, str]] = field(default_factory=dict)
     backups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def noted(self, event: VmDevicesNoted, runs: bool) -> None:
         """runs: the VM runs and is not being moved."""
+        if event.changed and not runs:
+            return
+        vm, words = event.vm, {disk.pool: disk.pool_id for disk in event.disks if disk.pool_id}
+        differ = self.at.get(vm) != words
         if runs:
-            self._has(event.vm, event.disks)
-        elif not event.changed:
-            self.granted[event.vm] = event.disks
+            self._stands(vm, event.disks)
+            if differ:
+                self.at[vm] = words
+        elif differ:
+            self.granted[vm] = words
+        elif self.granted:
+            self.granted.pop(vm, None)
 
     def changed(self, event: DevicesChanged) -> None:
         """Put on a backup, it starts where that is reached and what is left of what it had; come home, where its own disks are."""
         if event.change.kind in (ChangeKind.RECOVER, ChangeKind.HOME):
-            self._has(event.vm, event.disks)
+            self._stands(event.vm, event.disks)
+            self.at[event.vm] = {disk.pool: disk.pool_id for disk in event.disks if disk.pool_id}
 
     def settled(self, vm: str) -> None:
         """It was started, or has moved."""
-        if (disks := self.granted.pop(vm, None)) is not None:
-            self._has(vm, disks)
+        if (words := self.granted.pop(vm, None)) is not None:
+            self.at[vm] = words
 
     def failed(self, vm: str) -> None:
         """What was granted is of no use."""
@@ -102,15 +111,12 @@ class Homes:
         self.granted.pop(vm, None)
         self.backups.pop(vm, None)
 
-    def _has(self, vm: str, disks: Sequence[Disk]) -> None:
+    def _stands(self, vm: str, disks: Sequence[Disk]) -> None:
         origins = [layer.origin for disk in disks if disk.layers for layer in disk.layers if layer.origin is not None]
         if origins:
             self.backups[vm] = tuple(sorted({f"{one.pool}@{one.pool_id}" if one.pool_id else one.pool for one in origins}))
         elif vm in self.backups:
             del self.backups[vm]
-        words = {disk.pool: disk.pool_id for disk in disks if disk.pool_id}
-        if self.at.get(vm) != words:
-            self.at[vm] = words
 
 
 # --- moves -----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from services.compute.balance.facts import BalanceViews
 from services.compute.bare import Bare
 from services.compute.devices import wishes
 from services.compute.fleet import HINT_US_MAX, SILENCE_US_MAX, Fleet, Hint, NodeView
-from services.compute.lifetime_table import Life, LifetimeTable
+from services.compute.lifetime_table import LifetimeTable
 from services.compute.lost import LostNodes
 from services.compute.networks import Networks
 from services.compute.plan_views import PlanViews
@@ -46,6 +46,7 @@ from services.compute.pressed import Stilled
 from services.compute.reach import Homes
 from services.compute.rooms import PoolRooms
 from services.compute.shares import promise_to, share
+from services.compute.starts import Start, begun
 
 
 class _Derived:
@@ -63,7 +64,7 @@ class Views(_Derived):
 
     nodes: dict[str, NodeView] = field(default_factory=dict)
     vms: dict[str, VmDefined] = field(default_factory=dict)
-    starts: dict[str, VmStartRequested] = field(default_factory=dict)
+    starts: dict[str, Start] = field(default_factory=dict)
     at: dict[str, str] = field(default_factory=dict)
     moves: dict[str, VmMigrationRequested] = field(default_factory=dict)
     images: dict[str, ImageImported] = field(default_factory=dict)
@@ -71,7 +72,6 @@ class Views(_Derived):
     numbers: dict[str, int] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     lifetimes: LifetimeTable = field(default_factory=LifetimeTable)
-    lives: dict[str, Life] = field(default_factory=dict)
     rules: PlacementRules = field(default_factory=PlacementRules)
     balance: BalanceViews = field(default_factory=BalanceViews)
     plans: PlanViews = field(default_factory=PlanViews)
@@ -91,7 +91,7 @@ class Views(_Derived):
     def _look_out(self, now_us: int) -> None:
         """Lifetimes are looked at from when a set of weights that counts them is first in force."""
         if not self.fleet.looks_out and any(self.weights(p).lifetime for p in Priority):
-            self.fleet.lives({vm: (self.starts[vm].node, life) for vm, life in self.lives.items()}, now_us)
+            self.fleet.lives({vm: (start.node, start.life) for vm, start in self.starts.items()}, now_us)
 
     def weights(self, priority: Priority) -> Weights:
         """The placement policy in force for VMs of that class."""
@@ -107,8 +107,8 @@ class Views(_Derived):
         vm = event.vm
         self.homes.settled(vm)
         self.at[vm] = event.node
-        if (life := self.lives.get(vm)) is not None:
-            life.since_us, life.ran = recorded.at_us, True
+        if (start := self.starts.get(vm)) is not None:
+            start.life.since_us, start.life.ran = recorded.at_us, True
 
     def _found(self, recorded: Recorded, event: VmFound) -> None:
         if defined := self.vms.get(event.vm):
@@ -169,19 +169,19 @@ class Views(_Derived):
             self._apply_size(event, defined)
 
     def _apply_start(self, recorded: Recorded, event: VmStartRequested) -> None:
-        self.starts[event.vm] = event
         promise = promise_of(event.memory_mib, event.priority, event.allotment)
         held, vm = share(event.vcpus, event.allotment, promise), event.vm
         self.fleet.hinted(vm, Hint(event.node, held, promise, recorded.at_us + HINT_US_MAX))
         if view := self.nodes.get(event.node):
             view.vms[vm] = held
             self.fleet.takes(event.node, vm)
-        if before := self.lives.pop(event.vm, None):
-            self.lifetimes.ended(before, recorded.at_us)
-        owner = self.owners.get(event.vm, "")
-        life = self.lives[event.vm] = self.lifetimes.kind(owner, event.vcpus, recorded.at_us)
+        if (before := self.starts.get(vm)) is not None:
+            self.lifetimes.ended(before.life, recorded.at_us)
+        owner = self.owners.get(vm, "")
+        life = self.lifetimes.kind(owner, event.vcpus, recorded.at_us)
         self.lifetimes.began(owner, life, recorded.at_us)
-        self.fleet.begun(event.vm, event.node, life, recorded.at_us)
+        self.starts[vm] = begun(event, life)
+        self.fleet.begun(vm, event.node, life, recorded.at_us)
 
     def _apply_allotted(self, event: VmAllotted, defined: VmDefined) -> None:
         self.vms[event.vm] = replace(defined, priority=event.priority, allotment=event.allotment)
@@ -199,14 +199,14 @@ class Views(_Derived):
     def _apply_end(self, recorded: Recorded, event: VmStartFailed | VmStopped) -> None:
         if type(event) is VmStartFailed:
             self.homes.failed(event.vm)
-        self.starts.pop(event.vm, None)
-        self.at.pop(event.vm, None)
-        self.moves.pop(event.vm, None)
-        self.fleet.hinted(event.vm, None)
-        self.fleet.ended(event.vm)
-        if life := self.lives.pop(event.vm, None):
-            self.lifetimes.ended(life, recorded.at_us)
-        self._left(event.node, event.vm)
+        vm = event.vm
+        self.at.pop(vm, None)
+        self.moves.pop(vm, None)
+        self.fleet.hinted(vm, None)
+        self.fleet.ended(vm)
+        if (start := self.starts.pop(vm, None)) is not None:
+            self.lifetimes.ended(start.life, recorded.at_us)
+        self._left(event.node, vm)
 
     def _moves(self, recorded: Recorded, event: VmMigrationRequested) -> None:
         """The VM counts on both nodes until one of the two is over."""
@@ -221,11 +221,10 @@ class Views(_Derived):
         self._left(event.source, event.vm)
         if event.vm in self.at:
             self.at[event.vm] = event.node
-        if start := self.starts.get(event.vm):
-            self.starts[event.vm] = replace(start, node=event.node, generation=event.generation)
-        if life := self.lives.get(event.vm):
+        if (start := self.starts.get(event.vm)) is not None:
+            start.node, start.generation = event.node, event.generation
             self.fleet.ended(event.vm)
-            self.fleet.begun(event.vm, event.node, life, recorded.at_us)
+            self.fleet.begun(event.vm, event.node, start.life, recorded.at_us)
 
     def _not_moved(self, recorded: Recorded, event: VmIncomingGone) -> None:
         self.homes.failed(event.vm)

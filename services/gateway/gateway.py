@@ -20,7 +20,9 @@ from services.gateway.model import ReadModel
 from services.gateway.past.model import PastModel
 from services.gateway.past.pasts import Pasts
 from services.gateway.problems import Problem, away, unknown
+from services.gateway.recovering import refused_start
 from services.gateway.tasks import Task
+from services.gateway.tasks.backups import RECOVER
 from services.gateway.tokens import Keyring, StoreAway
 from services.gateway.uploads import Uploads
 from services.gateway.views.images import Image
@@ -115,6 +117,8 @@ class Gateway:
             raise unknown("task", id)
         if found.awaits:
             await self.settle(found)
+        if found.kind == RECOVER and found.state == "running":
+            await self._settle_recovery(found)
         return found
 
     async def settle(self, task: Task) -> None:
@@ -131,6 +135,19 @@ class Gateway:
             self.model.tasks.finish(task, "failed", f"not started: {reply.sentence}", now_us)
         elif decided is None and now_us - task.started > AWAIT_US_MAX and task.awaits:
             self.model.tasks.finish(task, "failed", "the start was never asked for; start it by hand", now_us)
+
+    async def _settle_recovery(self, task: Task) -> None:
+        """End the task of a recovery whose start was refused: no event tells of it."""
+        one = self.model.recoveries.of_target(task.object)
+        if self.past is not None or one is None or one.task != task.id.removesuffix(f".{task.object}"):
+            return
+        try:
+            said = await refused_start(self.log, one)
+        except LogError as error:
+            raise away(f"the log cannot be read: {error}") from error
+        if said:
+            sentence = f"{one.target} is made, and waits for its start: {said}"
+            self.model.tasks.finish(task, "failed", sentence, self.clock.now_us())
 
     async def _fresh(self) -> ReadModel:
         """The views with all that the log holds: asked for before anyone is told that something does not exist."""

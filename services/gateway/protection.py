@@ -49,9 +49,9 @@ class Report(msgspec.Struct):
     items: list[Protected]
 
 
-def report(model: ReadModel, sees: Callable[[str], bool], now_us: int) -> Report:
-    """Of all VMs, and of those that were deleted and have backups."""
-    last = _newest(model.recoveries.all.values())
+def report(model: ReadModel, recoveries: Iterable[Recovery], sees: Callable[[str], bool], now_us: int) -> Report:
+    """Of all VMs, and of those that were deleted and have backups. recoveries: as they are shown."""
+    last = _newest(recoveries)
     items = [_protected(model, vm, last.get(vm), now_us) for vm, project in sorted(_every(model)) if sees(project)]
     return Report(now_us, FIRST_S_MAX, HOME_S_MAX, items)
 

@@ -220,10 +220,10 @@ def _note(command: NoteRestart, owed: Owed) -> Sequence[GuardEvent]:
 def evolve(watch: Watch, event: GuardEvent) -> Watch:
     owed = watch.owed
     match event:
-        case GuardSet():
-            return replace(watch, guard=event.guard)
         case VmOwed():
             return _owing(watch, event)
+        case GuardSet():
+            return replace(watch, guard=event.guard)
         case GuardEnded(given_up=True):
             return Watch(guard=watch.guard, last=max(watch.last, event.generation))
         case GuardEnded():

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import msgspec
+
 from libs.common.host import hearing
 from libs.common.messages import Recorded
 from proto.compute import (
@@ -41,7 +43,7 @@ from proto.guard import (
     reaching,
 )
 from proto.lease import HaArmed, HaDisarmed, HaSet, HaSettings, NodeLost, NodeReturned, NodeTrusted
-from proto.machine import Priority
+from proto.machine import CDS, Priority
 from proto.memory import CapacitySet
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded
 from proto.pools import PoolSet
@@ -66,8 +68,7 @@ FOLLOWS = (
 """events of others that this is made of (ha's own among CHANGES aside)"""
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, gc=False):
     """A VM that is owed. at: the position of its last event here."""
 
     node: str
@@ -81,6 +82,20 @@ class Waiting:
     remedy: str = ""
 
 
+@dataclass(slots=True)
+class Known:
+    """A VM. node: where it was seen running, until its end; "": it does not; generation: as which it does. disks: what it writes,
+    as (pool, word); no word: not known yet; there: what it is to write once its guest has moved."""
+
+    node: str = ""
+    generation: int = 0
+    disks: tuple[tuple[str, str], ...] = ()
+    there: tuple[tuple[str, str], ...] = ()
+
+
+NOBODY = Known()
+
+
 class _Derived:
     """Beside the fields of the views, which go into snapshots: what is made of them."""
 
@@ -91,19 +106,14 @@ class _Derived:
 
 @dataclass(slots=True)
 class GuardViews(_Derived):
-    """coming: VMs that ended against their will, which are owed in a moment. runs: VM -> its node, from when it was seen running
-    until its end; as_of: as which generation. disks: what it writes, as (pool, word); no word: not known yet; there: what it is to
-    write once its guest has moved. reach: node -> pool -> word. changed: the
+    """coming: VMs that ended against their will, which are owed in a moment. reach: node -> pool -> word. changed: the
     position of the last of CHANGES."""
 
     guards: dict[str, Guard] = field(default_factory=dict)
     priorities: dict[str, Priority] = field(default_factory=dict)
     owed: dict[str, Waiting] = field(default_factory=dict)
     coming: set[str] = field(default_factory=set)
-    runs: dict[str, str] = field(default_factory=dict)
-    as_of: dict[str, int] = field(default_factory=dict)
-    disks: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    there: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    vms: dict[str, Known] = field(default_factory=dict)
     reach: dict[str, dict[str, str]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     returned_us: dict[str, int] = field(default_factory=dict)
@@ -136,13 +146,8 @@ class GuardViews(_Derived):
         if type(event) in CHANGING:
             self.changed = recorded.position
         match event:
-            case GuardSet():
-                self.guards[event.vm] = event.guard
             case HaSet() | HaDisarmed() | HaArmed() | NodeLost() | NodeReturned():
                 self._whole(recorded, event)
-            case NodeReported():
-                self.reach[event.node] = dict(event.capabilities.pool_ids)
-                self.counted = None  # type: ignore[misc]
             case NodeRemoved():
                 self.reach.pop(event.node, None)
                 self.returned_us.pop(event.node, None)
@@ -151,22 +156,29 @@ class GuardViews(_Derived):
             case _:
                 self._others(event)
 
+    def _set(self, recorded: Recorded, event: GuardSet) -> None:
+        self.guards[event.vm] = event.guard
+
+    def _reported(self, recorded: Recorded, event: NodeReported) -> None:
+        self.changed = recorded.position
+        self.reach[event.node] = event.capabilities.pool_ids
+        self.counted = None  # type: ignore[misc]
+
     def _own(
         self, recorded: Recorded, event: VmOwed | RestartWanted | VmInHand | VmUnplaced | VmRecovered | GuardEnded
     ) -> None:
         before = self.owed.get(event.vm)
         self.coming.discard(event.vm)
-        match event:
-            case VmRecovered() | GuardEnded():
-                self.owed.pop(event.vm, None)
-            case VmOwed():
-                since_us = before.since_us if before else event.at_us
-                self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
-            case RestartWanted() | VmInHand() if before is not None:
-                before.asked, before.at, before.tried_us = True, recorded.position, recorded.at_us
-            case VmUnplaced() if before is not None:
-                before.asked, before.at, before.try_us = False, recorded.position, event.try_us
-                before.unplaced, before.remedy = event.sentence, event.remedy
+        if type(event) is VmOwed:
+            since_us = before.since_us if before else event.at_us
+            self.owed[event.vm] = Waiting(event.node, since_us, event.priority, event.try_us, recorded.position)
+        elif type(event) is VmRecovered or type(event) is GuardEnded:
+            self.owed.pop(event.vm, None)
+        elif before is not None and type(event) is VmUnplaced:
+            before.asked, before.at, before.try_us = False, recorded.position, event.try_us
+            before.unplaced, before.remedy = event.sentence, event.remedy
+        elif before is not None:  # RestartWanted, VmInHand
+            before.asked, before.at, before.tried_us = True, recorded.position, recorded.at_us
 
     def _whole(self, recorded: Recorded, event: Any) -> None:
         match event:
@@ -187,49 +199,60 @@ class GuardViews(_Derived):
             case VmAllotted():
                 self.priorities[event.vm] = event.priority
             case VmIncomingGone():
-                self.there.pop(event.vm, None)
+                self._known(event.vm).there = ()
             case VmDeleted():
-                for of_vm in (self.priorities, self.disks, self.runs, self.guards, self.as_of, self.there):
+                for of_vm in (self.priorities, self.guards, self.vms):
                     of_vm.pop(event.vm, None)
                 self.coming.discard(event.vm)
 
     def _defined(self, recorded: Recorded, event: VmDefined) -> None:
         self.priorities[event.vm] = event.priority
-        self.disks[event.vm] = tuple(sorted({(d.pool, "") for d in event.disks if not d.bus.is_cd}))
+        self._known(event.vm).disks = tuple(sorted({(d.pool, "") for d in event.disks if d.bus not in CDS}))
 
     def _stopped(self, recorded: Recorded, event: VmStopped) -> None:
         vm, self.changed = event.vm, recorded.position
-        self.runs.pop(vm, None)
-        self.as_of.pop(vm, None)
-        self.there.pop(vm, None)
+        if (known := self.vms.get(vm)) is not None:
+            known.node, known.generation, known.there = "", 0, ()
         if event.unwished and self.guards.get(vm, Guard()).mode is not Mode.OFF:
             self.coming.add(vm)
 
     def _wrote(self, recorded: Recorded, event: VmDevicesNoted) -> None:
         """Most have what they had. A recovered disk is also where its backup is, until its data has come home."""
-        vm = event.vm
-        held = [(d.pool, d.pool_id) for d in event.disks if not d.bus.is_cd]
-        origins = [layer.origin for d in event.disks if d.layers for layer in d.layers if layer.origin is not None]
-        held += [(one.pool, one.pool_id) for one in origins]
-        disks = tuple(sorted(set(held))) if len(held) > 1 else tuple(held)
-        if event.generation > self.as_of.get(vm, event.generation) and vm in self.runs:
-            self.there[vm] = disks
-        elif self.disks.get(vm) != disks:
-            self.disks[vm] = disks
+        disks = tuple([(d.pool, d.pool_id) for d in event.disks if d.bus not in CDS])
+        if any(d.layers for d in event.disks):
+            origins = [layer.origin for d in event.disks for layer in d.layers if layer.origin is not None]
+            disks = (*disks, *[(one.pool, one.pool_id) for one in origins])
+        if len(disks) > 1:
+            disks = tuple(sorted(set(disks)))
+        known = self._known(event.vm)
+        if known.node and event.generation > known.generation:
+            known.there = disks
+        elif known.disks != disks:
+            known.disks = disks
+
+    def _known(self, vm: str) -> Known:
+        found = self.vms.get(vm)
+        if found is None:
+            found = self.vms[vm] = Known()
+        return found
 
     def _change(self, recorded: Recorded, event: Any) -> None:
         self.changed = recorded.position
 
     def _runs(self, recorded: Recorded, event: VmStarted | VmFound | VmMigrated) -> None:
-        vm = event.vm
-        self.runs[vm], self.as_of[vm] = event.node, event.generation
-        if (disks := self.there.pop(vm, ())) and type(event) is VmMigrated:
-            self.disks[vm] = disks
-        self.coming.discard(vm)
+        known = self._known(event.vm)
+        known.node, known.generation = event.node, event.generation
+        if known.there:
+            if type(event) is VmMigrated:
+                known.disks = known.there
+            known.there = ()
+        self.coming.discard(event.vm)
 
     HEARS: ClassVar[hearing.Heard] = {
         **dict.fromkeys(CHANGES, _change),
-        **dict.fromkeys((GuardSet, HaSet, HaDisarmed, HaArmed, NodeLost, NodeReturned, NodeReported, NodeRemoved), _rare),
+        **dict.fromkeys((HaSet, HaDisarmed, HaArmed, NodeLost, NodeReturned, NodeRemoved), _rare),
+        GuardSet: _set,
+        NodeReported: _reported,
         **dict.fromkeys((VmAllotted, VmIncomingGone, VmDeleted), _rare),
         VmDefined: _defined,
         VmStopped: _stopped,
@@ -242,8 +265,12 @@ class GuardViews(_Derived):
 
     def why_not(self, vm: str) -> str:
         """Why it cannot be started elsewhere than where its disks are; empty: it can. Lost nodes reach what they reached."""
-        said = (held_fast(pool, word, self.counts) for pool, word in self.disks.get(vm, ()))
+        said = (held_fast(pool, word, self.counts) for pool, word in self.vms.get(vm, NOBODY).disks)
         return next(filter(None, said), "")
+
+    def busy(self) -> set[str]:
+        """Nodes where VMs run."""
+        return {known.node for known in self.vms.values() if known.node}
 
     def circle(self, vm: str, after: tuple[str, ...]) -> tuple[str, ...]:
         """VMs that would wait for one another if `vm` waited for these; the first is `vm`. Empty: none."""
@@ -267,7 +294,7 @@ class GuardViews(_Derived):
         """Those of its `after` that are to run and do not, or whose node is lost."""
         named = self.guards.get(vm, Guard()).after
         down = self.owed.keys() | self.coming
-        return [name for name in named if name in down or self.runs.get(name, "") in self.lost]
+        return [name for name in named if name in down or self.vms.get(name, NOBODY).node in self.lost]
 
     def was_lost(self, node: str, now_us: int) -> bool:
         """It is, or came back a moment ago: what it says of ends that it did not see is of its loss."""

@@ -32,7 +32,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
     if isinstance(command, JudgeVm):
         return verdict_views.enrich(command, views.vitals, now_us)
     if isinstance(command, SuspectNode):
-        return replace(command, planned=views.nodes.planned(command.node, views.guards.runs.values()))
+        return replace(command, planned=views.nodes.planned(command.node, views.guards.busy()))
     if isinstance(command, FENCE.commands):
         lease = views.nodes.leases.get(command.node, (1, ""))
         return fence_views.enrich(command, views.fences, now_us, lease, shown(command.node, views, now_us))

@@ -39,7 +39,7 @@ class _Derived:
 
     __slots__ = ("held", "rooms")
     rooms: dict[str, Room]
-    held: dict[str, set[str]]
+    held: dict[str, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class ReserveViews(_Derived):
         self.rooms, self.held = {}, {}  # type: ignore[misc]  # mypy sees own slots only
         for node, ledger in self.ledgers.items():
             for vm in ledger.vms:
-                self.held.setdefault(vm, set()).add(node)
+                self.held[vm] = (*self.held.get(vm, ()), node)
 
     def _chosen(self, recorded: Recorded, event: ReserveSet) -> None:
         self.chosen = event.plan
@@ -73,11 +73,9 @@ class ReserveViews(_Derived):
     def _reserved(self, recorded: Recorded, event: MemoryReserved) -> None:
         ledger, vm = self._changed(event.node, DEFAULT), event.vm
         ledger.vms[vm] = self.known[vm] = event.promise
-        held = self.held.get(vm)
-        if held is None:
-            self.held[vm] = {event.node}
-        else:
-            held.add(event.node)
+        held = self.held.get(vm, ())
+        if event.node not in held:
+            self.held[vm] = (*held, event.node)
         ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
 
     def _released(self, recorded: Recorded, event: MemoryReleased) -> None:
@@ -85,9 +83,13 @@ class ReserveViews(_Derived):
         if event.node in self.ledgers:
             ledger = self._changed(event.node, DEFAULT)
             ledger.vms.pop(event.vm, None)
-            if (held := self.held.get(event.vm)) is not None:
-                held.discard(event.node)
+            self._let_go(event.vm, event.node)
             ledger.taken_mib = max(event.reserved_mib, event.charged_mib)
+
+    def _let_go(self, vm: str, node: str) -> None:
+        held = self.held.pop(vm, ())
+        if held and held != (node,):
+            self.held[vm] = tuple([other for other in held if other != node])
 
     def _changed(self, node: str, policy: MemoryPolicy) -> Ledger:
         """Its ledger, whose room may be another."""
@@ -117,7 +119,7 @@ class ReserveViews(_Derived):
                 self.cordoned.discard(event.node)
                 gone = self.ledgers.pop(event.node, None)
                 for vm in gone.vms if gone is not None else ():
-                    self.held.get(vm, set()).discard(event.node)
+                    self._let_go(vm, event.node)
         if isinstance(event, NodeReported | NodeRemoved):  # a pool may be reached by more nodes, or fewer
             self.rooms.clear()
 

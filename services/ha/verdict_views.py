@@ -60,8 +60,7 @@ FOLLOWS = (
 _decode = msgspec.msgpack.Decoder(VitalsBeat).decode
 
 
-@dataclass(slots=True)
-class Ward:
+class Ward(msgspec.Struct, gc=False):
     """A VM that runs by the log. held: why its silence says nothing; panic: its guest's word, at panic_us; died: its process ended
     by itself, and this was said. reached: verdicts of this generation; open: upon one of them nothing was done. again: it was being
     moved as one was to be done upon, which has come to nothing since."""
@@ -72,8 +71,8 @@ class Ward:
     panic: VmPanicked | None = None
     panic_us: int = 0
     died: str = ""
-    reached: list[Kind] = field(default_factory=list)
-    open: list[Kind] = field(default_factory=list)
+    reached: tuple[Kind, ...] = ()
+    open: tuple[Kind, ...] = ()
     again: bool = False
 
 
@@ -103,18 +102,20 @@ class VitalsViews:
             case VmDeleted():
                 self.wards.pop(event.vm, None)
                 self.guards.pop(event.vm, None)
-            case GuardSet():
-                self.guards[event.vm] = event.guard
             case HaDisarmed():
                 self.disarmed, self.disarmed_until_us = True, event.until_us
             case HaArmed():
                 self.disarmed = False
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
-            case VmReset(vm=vm) if (ward := self.wards.get(vm)) is not None and ward.node in self.nodes:
-                self.nodes[ward.node].vms.pop(vm, None)  # what was told is of the boot before
-            case _ if (ward := self.wards.get(getattr(event, "vm", ""))) is not None:
-                _follow(ward, recorded, event)
+
+    def _guard(self, recorded: Recorded, event: GuardSet) -> None:
+        self.guards[event.vm] = event.guard
+
+    def _reset(self, recorded: Recorded, event: VmReset) -> None:
+        """What was told is of the boot before."""
+        if (ward := self.wards.get(event.vm)) is not None and (node := self.nodes.get(ward.node)) is not None:
+            node.vms.pop(event.vm, None)
 
     def _runs(self, recorded: Recorded, event: VmStarted | VmFound | VmMigrationEnded) -> None:
         self.wards[event.vm] = Ward(event.node, event.generation)
@@ -134,8 +135,10 @@ class VitalsViews:
             _follow(ward, recorded, event)
 
     HEARS: ClassVar[hearing.Heard] = {
-        **dict.fromkeys((*FOLLOWS, GuardSet, HaDisarmed, HaArmed), _rare),
-        **dict.fromkeys((VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+        **dict.fromkeys((*FOLLOWS, VmMigrationRequested, VerdictReached, VerdictLifted), _ward),
+        **dict.fromkeys((VmDeleted, NodeRemoved, HaDisarmed, HaArmed), _rare),
+        GuardSet: _guard,
+        VmReset: _reset,
         **dict.fromkeys((VmStarted, VmFound, VmMigrationEnded), _runs),
         VmStopRequested: _stopping,
         VmStopped: _stopped,
@@ -167,12 +170,12 @@ def _follow(ward: Ward, recorded: Recorded, event: Any) -> None:
             ward.panic = None
         case VerdictReached() if event.generation == ward.generation:
             ward.again = False
-            ward.reached.append(event.kind)
+            ward.reached = (*ward.reached, event.kind)
             if not event.treated:
-                ward.open.append(event.kind)
+                ward.open = (*ward.open, event.kind)
         case VerdictLifted() if event.generation == ward.generation:
-            ward.reached = [kind for kind in ward.reached if kind is not event.kind]
-            ward.open = [kind for kind in ward.open if kind is not event.kind]
+            ward.reached = tuple(kind for kind in ward.reached if kind is not event.kind)
+            ward.open = tuple(kind for kind in ward.open if kind is not event.kind)
         case _:
             pass
 

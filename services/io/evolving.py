@@ -19,7 +19,7 @@ from proto.io import (
     DisksRemovalRequested,
     DisksSettled,
 )
-from proto.machine import Disk, ports_of
+from proto.machine import CDS, Disk, Nic, ports_of
 from services.io import layers, recovering, seeing
 from services.io.devices import number_of
 from services.io.states import Devices, Granted, Made, NoDevices, Removing, Revoked, more_unwanted
@@ -78,6 +78,14 @@ def _made(devices: NoDevices, event: DevicesChanged, version: int) -> Revoked:
     )
 
 
+def _most(made: int, devices: Sequence[Disk] | Sequence[Nic]) -> int:
+    """How many there were, by the numbers of these."""
+    for device in devices:
+        if (number := number_of(device.name)) >= made:
+            made = number + 1
+    return made
+
+
 def _after(event: DevicesChanged, kind: str) -> int:
     name = event.change.name
     return number_of(name) + 1 if name.startswith(kind) else 0
@@ -95,7 +103,7 @@ def _first(devices: Devices, event: DisksRemovalRequested) -> int:
 def _gone(had: Sequence[Disk], disks: Sequence[Disk]) -> tuple[Disk, ...]:
     """Of those that were had, those that are no more, by their files."""
     files = [disk.file for disk in disks]
-    return tuple([d for d in had if d.file not in files and not d.bus.is_cd])
+    return tuple([d for d in had if d.file not in files and d.bus not in CDS])
 
 
 def _ports(event: DevicesGranted) -> tuple[int, ...]:
@@ -112,8 +120,6 @@ def _granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
     tried: tuple[Disk, ...] = ()
     if old and state is Revoked and incarnation_of(event.generation) == incarnation_of(devices.generation):
         tried = tuple(d for d in old if not d.made)
-    disks_made = max([devices.first, *[number_of(d.name) + 1 for d in disks]])
-    nics_made = max([0, *[number_of(n.name) + 1 for n in nics]])
     return Granted(
         generation=max(devices.generation, event.generation),
         version=version,
@@ -122,8 +128,8 @@ def _granted(devices: Devices, event: DevicesGranted, version: int) -> Granted:
         node=event.node,
         disks=disks,
         nics=nics,
-        disks_made=max(disks_made, made.disks_made) if made else disks_made,
-        nics_made=max(nics_made, made.nics_made) if made else nics_made,
+        disks_made=_most(made.disks_made if made and made.disks_made > devices.first else devices.first, disks),
+        nics_made=_most(made.nics_made if made else 0, nics),
         unwanted=more_unwanted(devices, made.node if made else "", tried, version) if tried else devices.unwanted,
         snapshots=layers.kept(made.snapshots, disks) if made and made.snapshots else (),
         kept=made.kept if made else (),
@@ -145,7 +151,7 @@ def _returned(devices: Granted, event: DevicesReturned, version: int) -> Granted
 
 
 def _settled(devices: Granted, event: DisksSettled, version: int) -> Granted:
-    disks = tuple([replace(disk, made=not disk.bus.is_cd) for disk in devices.disks])
+    disks = tuple([replace(disk, made=disk.bus not in CDS) for disk in devices.disks])
     unwanted = more_unwanted(devices, event.source, event.left, version)
     return replace(devices, disks=disks, source=NodeId(""), before=(), unwanted=unwanted, version=version)
 

@@ -200,7 +200,7 @@ def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
             going = (o.disk for o in devices.leaving if o.delete and o.disk) if isinstance(devices, Granted) else ()
             disks = tuple(layers.alone(d) for d in (*devices.disks, *going) if d.file)
             asked = DisksRemovalRequested(vm=devices.vm, node=node, disks=disks)
-            return [*events, asked if disks else DevicesRemoved(vm=devices.vm)]
+            return [*events, asked if disks and node else DevicesRemoved(vm=devices.vm)]  # no node: nobody ever had them
         case _:
             assert_never(devices)
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from libs.common.decider import Decider, Refused
 from libs.common.messages import Value
 from proto.io import Refusal
-from proto.machine import Disk
+from proto.machine import CDS, Disk
 from proto.pools import SILENCE_US_MAX, PoolNow, PoolRoom, PoolRules, PoolsBeat, PoolSet, SetPool, short
 
 NAMES_MAX = 10
@@ -71,15 +71,18 @@ class PoolViews:
 
     def has(self, vm: str, disks: Iterable[Disk]) -> None:
         """The VM has these disks from now on."""
-        now = tuple([(disk.pool_id or _unknown(disk.pool), disk.size_mib) for disk in disks if not disk.bus.is_cd])
-        if self.disks.get(vm, ()) == now:
+        now = tuple([(disk.pool_id or _unknown(disk.pool), disk.size_mib) for disk in disks if disk.bus not in CDS])
+        before = self.disks.get(vm, ())
+        if before == now:
             return
-        for key, size_mib in self.disks.pop(vm, ()):
+        for key, size_mib in before:
             self.provisioned[key] -= size_mib
             if not self.provisioned[key]:
                 del self.provisioned[key]
         if now:
             self.disks[vm] = now
+        else:
+            del self.disks[vm]
         for key, size_mib in now:
             self.provisioned[key] = self.provisioned.get(key, 0) + size_mib
 

@@ -54,7 +54,7 @@ from proto.io import (
     SnapshotTaken,
     VmPhase,
 )
-from proto.machine import DirectBoot, Disk, DiskWish, Firmware, Nic, NicWish
+from proto.machine import CDS, DirectBoot, Disk, DiskWish, Firmware, Nic, NicWish
 from proto.networks import NAMED_MAX, USER, Network, network_of
 from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
@@ -96,8 +96,7 @@ class VmView:
     boot_image: str = ""
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct, gc=False):
     """node: the last that had them; empty: none yet."""
 
     node: str
@@ -189,15 +188,18 @@ class Views:
 
     def _ran_with(self, recorded: Recorded, event: DisksSettled | SnapshotTaken | DeviceAttached) -> None:
         """A guest has run with its disks, or with that in a slot: their files are there. As the devices' own state has it."""
-        if isinstance(event, SnapshotTaken) and not event.generation:
-            return
-        if isinstance(event, DeviceAttached) and event.sentence:
-            return
-        slot = event.slot if isinstance(event, DeviceAttached) else None
-        seen = not (isinstance(event, SnapshotTaken) and event.unseen)
+        kind, slot, seen = type(event), None, True
+        if kind is SnapshotTaken:
+            if not event.generation:
+                return
+            seen = not event.unseen  # type: ignore[union-attr]
+        elif kind is DeviceAttached:
+            if event.sentence:  # type: ignore[union-attr]
+                return
+            slot = event.slot  # type: ignore[union-attr]
         if (held := self.disks.get(event.vm)) is not None:
             held.disks = tuple(
-                [d if d.bus.is_cd or slot not in (None, d.slot) else replace(d, made=seen) for d in held.disks]
+                [d if d.bus in CDS or slot not in (None, d.slot) else replace(d, made=seen) for d in held.disks]
             )
 
     HEARS: ClassVar[hearing.Heard] = {

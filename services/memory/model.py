@@ -195,6 +195,18 @@ def _without(ledger: Ledger, vm: str) -> Ledger:
     return replace(ledger, reserved=reserved, grips={name: g for name, g in ledger.grips.items() if name != vm})
 
 
+def absorb(account: Account, event: LedgerEvent) -> Account:
+    """What it holds is changed in place. (Where something was taken from the VM, that changes too.)"""
+    if type(account) is Ledger:
+        if type(event) is MemoryReserved and event.vm not in account.grips:
+            account.reserved[event.vm] = Reservation(generation=event.generation, promise=event.promise)
+            return account
+        if type(event) is MemoryReleased and event.vm not in account.grips:
+            account.reserved.pop(event.vm, None)
+            return account
+    return evolve(account, event)
+
+
 def evolve(account: Account, event: LedgerEvent) -> Account:
     match event:
         case MemoryReserved():
@@ -228,4 +240,5 @@ LEDGER: Decider[LedgerCommand, Account, LedgerEvent] = Decider(
     initial=Unset(),
     decide=decide,
     evolve=evolve,
+    absorb=absorb,
 )

@@ -55,8 +55,9 @@ _VALUES = (
     f"array['\\x{OUTCOME.hex()}'::bytea]",
     "array[1]", "array['RUN']", "array[(:n)::int + 1]", f"array['{EVENT.type}']", "array[1::smallint]",
     f"array['\\x{STARTED.hex()}'::bytea]", f"array['\\x{META.hex()}'::bytea]",
-    "array['\\x000102030405060708090a0b0c0d0e0f'::bytea]",
+    "array[]::bytea[]",
     "array[]::int[]", "array[]::text[]", "array[]::bigint[]",
+    f"'\\x{bytes(range(16)).hex() * 2}'::bytea",
 )  # fmt: skip
 ONE_APPEND = re.sub(r"\$(\d+)", lambda found: _VALUES[int(found[1]) - 1], APPEND_FEW) + ";\n"
 

@@ -2,10 +2,10 @@
 
 python -m tests.bench.recovery [--quick] [--json]
 
-first_ms_1g, first_ms_64g      `recover` ordered -> the guest's first instruction (QEMU's RESUME, as the event has it), disks of 1 and of
-                               64 GiB (sparse); medians
-userspace_more_ms              order -> the guest's agent answers, less what a start of the same VM takes likewise; the worse of both sizes
-copy_vs_convert                data of an idle guest comes home, MiB/s, by what `qemu-img convert` gives from the same backup to the same
+first_ms_1g, first_ms_64g      `recover` ordered -> the guest's first instruction (QEMU's RESUME, as the event has it), with
+                               disks of 1 and of 64 GiB (sparse); medians
+userspace_more_ms              order -> the guest's agent answers, less what a start of that VM takes; the worse of both sizes
+copy_vs_convert                data of an idle guest comes home, MiB/s, by what `qemu-img convert` gives from that backup to that
                                pool, written out, in turn with it; medians
 speedup_vs_convert_then_boot   `qemu-img convert` of that backup, then a start, until RESUME: by recover until RESUME
 incremental_ms                 order -> task done, of a backup of 10 MiB that changed on the disk of 64 GiB; median
@@ -18,10 +18,8 @@ The first five are of a whole cluster by its API; the last two of the driver alo
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,11 +27,11 @@ from typing import Any
 from services.cluster.layout import Layout
 from tests.bench import recovery_guest
 from tests.bench.common import Options, options, report
+from tests.bench.recovery_data import fill
 from tests.bench.start import Embedded
 
 GIB = 1024
 DONE_S_MAX = 180.0
-BLOCK_MIB = 4
 CHANGED_MIB = 10
 SMALL, LARGE, FULL = "r1g", "r64g", "rdata"
 
@@ -56,6 +54,20 @@ class Cluster(Embedded):
         body = {"argv": ["/bin/sh", "-c", script], "timeout_s": DONE_S_MAX}
         said = self.call("POST", f"/v1/vms/{vm}/exec", body)
         assert said["exit_code"] == 0, said
+
+    def runs(self, vm: str) -> None:
+        """It may not be there yet."""
+        end = time.monotonic() + DONE_S_MAX
+        while time.monotonic() < end:
+            if any(one["name"] == vm and one["state"] == "running" for one in self.call("GET", "/v1/vms")["items"]):
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{vm} does not run")
+
+    def write(self, vm: str, seek_mib: int = 0) -> None:
+        """What nothing compresses, on its second disk."""
+        size = CHANGED_MIB << 20
+        self.inside(vm, f"head -c {size} /dev/urandom | dd of=/dev/vdb bs=1M seek={seek_mib} conv=fsync 2>/dev/null")
 
     def done(self, accepted: dict[str, Any]) -> None:
         end = time.monotonic() + DONE_S_MAX
@@ -94,7 +106,7 @@ class Cluster(Embedded):
         offset = time.time() - time.perf_counter()  # noqa: TID251 events carry the wall clock
         begun = time.perf_counter()
         self.call("POST", f"/v1/vms/{vm}/recover")
-        self.until(vm, "running")
+        self.runs(vm)
         self.ready(vm)
         inside = time.perf_counter()
         first = self.at("vm_started", f"vm-{vm}") - offset
@@ -120,26 +132,6 @@ class Cluster(Embedded):
         raise AssertionError(f"{vm} did not become independent")
 
 
-def fill(file: Path, mib: int) -> None:
-    """So much of a disk is data that nothing compresses away. Its VM is at rest."""
-    owner = file.stat()
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        raw = Path(folder) / "raw"
-        chunk = os.urandom(BLOCK_MIB << 20)
-        with raw.open("wb") as out:
-            for n in range(0, mib, BLOCK_MIB):
-                out.write(chunk[n * 4096 % len(chunk) :] + chunk[: n * 4096 % len(chunk)])
-        size = subprocess.run(["qemu-img", "info", "--output=json", str(file)], capture_output=True, check=True, text=True).stdout
-        virtual = size.partition('"virtual-size":')[2].partition(",")[0].strip()
-        with raw.open("r+b") as out:
-            out.truncate(int(virtual))
-        made = Path(folder) / "made"
-        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(made)], check=True)
-        shutil.chown(made, owner.st_uid, owner.st_gid)
-        made.chmod(0o600)
-        made.replace(file)
-
-
 def convert_s(backup: Path, pool: Path) -> float:
     """Seconds of a whole copy into the pool, written out."""
     target = pool / "converted.qcow2"
@@ -161,12 +153,12 @@ def sizes(wanted: Options, cluster: Cluster) -> dict[str, Any]:
         cluster.call("POST", "/v1/vms", {"name": vm, "vcpus": 1, "memory_mib": 160, "disks": disks, "start": True})
         cluster.until(vm, "running")
         cluster.ready(vm)
-        cluster.inside(vm, f"head -c {CHANGED_MIB}M /dev/urandom | dd of=/dev/vdb bs=1M conv=fsync 2>/dev/null")
+        cluster.write(vm)
         cluster.backup(vm)
         if vm == LARGE:
             took = []
             for n in range(3):
-                cluster.inside(vm, f"head -c {CHANGED_MIB}M /dev/urandom | dd of=/dev/vdb bs=1M seek={n * 5} conv=fsync 2>/dev/null")
+                cluster.write(vm, seek_mib=5 * n)
                 took.append(cluster.backup(vm))
             kinds = [one["backup"]["kind"] for one in cluster.call("GET", f"/v1/vms/{vm}/backups")["items"]]
             assert kinds[1:] == ["incremental"] * 3, kinds

@@ -50,9 +50,9 @@ NOTIFICATIONS = 5000
 async def run(dsn: str, fold: bool) -> tuple[int, float, float]:
     """(Own streams that there are then, seconds, of CPU)."""
     hosts = [Host(service, dict(UPCASTS)) for service in SERVICES]
-    folding = Folding(hosts, [1 << 62] * len(hosts))
+    folding = Folding(hosts, [1 << 62] * len(hosts), owned=True)
     begin, begin_cpu, count = time.perf_counter(), time.process_time(), 0
-    with loop.undisturbed():
+    with loop.undisturbed(lasting=True):
         async for chunk in replay(Access(dsn), 0, None):
             if fold:
                 folding.fold(chunk)

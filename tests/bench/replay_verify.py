@@ -45,8 +45,8 @@ BEGUN_US, STEP_US = 1_795_000_000_000_000, 1000
 COLUMNS = ("position", "at_us", "version", "v", "stream", "type", "data", "meta", "hash")
 COMMANDS = """
 insert into asv.commands (id, stream, position, at_us, payload, outcome, batch, hash)
-select r.*, substr(sha256(textsend(concat(
-    id, E'\\n', stream, E'\\n', position, E'\\n', length(payload), E'\\n')) || payload || outcome), 1, 16)
+select r.*, substr(sha256(textsend(id || E'\\n' || stream || E'\\n' || length(payload) || E'\\n') || payload || outcome), 1, 16)
+    || int8send(position)
 from (
     select '0190b3c8-7d5e-' || position as id, stream, position, at_us, $3::bytea as payload, $4::bytea as outcome,
         (position - 1) / 100 + 1 as batch
@@ -126,7 +126,8 @@ def _row(position: int, told: Told) -> tuple[int, int, int, int, str, str, bytes
 def readers(how: str) -> list[Reader]:
     if how == "chain":
         return []
-    return [Reading(REGISTRY), *([States([fresh(name) for name in SERVICES], ())] if how == "deep" else [])]
+    reading = Reading(REGISTRY)
+    return [reading, *([States([fresh(name) for name in SERVICES], (), reading)] if how == "deep" else [])]
 
 
 async def look(dsn: str, how: str) -> Report:

@@ -232,11 +232,14 @@ async def test_a_start_that_is_refused_is_told_as_what_it_waits_for(world: Rig) 
 
     world.compute.rules[c.StartVm] = full
     problem(await client.post("/v1/vms/a/start"), 409)
-    await recovers(world, client, {"lose": "a"}, A)
+    task = (await recovers(world, client, {"lose": "a"}, A))["task"]
     await tell(world, "vm-a", c.VmRecoveryPrepared(vm=A, source=A, recovery="r1-7"))
     await tell(world, "devices-a", io.DisksRecovered(vm=A, source=A, recovery="r1-7"))
     assert (await shown(client, "/v1/recoveries/r1-7"))["recovery"]["state"] == "preparing"
+    assert (await shown(client, f"/v1/tasks/{task}"))["state"] == "running"
     problem(await client.post("/v1/vms/a/start"), 409)
+    ended = await shown(client, f"/v1/tasks/{task}")
+    assert (ended["state"], ended["sentence"]) == ("failed", "a is made, and waits for its start: no node has 256 MiB left")
     found = (await shown(client, "/v1/recoveries/r1-7"))["recovery"]
     assert (found["state"], found["sentence"]) == ("waiting", "no node has 256 MiB left")
     (alert,) = (await shown(client, "/v1/alerts"))["items"]

@@ -82,7 +82,7 @@ class Story:
 
     def stop(self, vm: VmId) -> None:
         if (start := self.views.starts.get(vm)) is not None:
-            self.tell(VmStopped(vm=vm, node=start.node, generation=start.generation, cause=GoneCause.GUEST))
+            self.tell(VmStopped(vm=vm, node=NodeId(start.node), generation=start.generation, cause=GoneCause.GUEST))
 
     def defined_choice(self, vm: VmId) -> Placement:
         """By the definition of the policy, from all facts as they are now."""

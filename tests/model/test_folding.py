@@ -11,11 +11,15 @@ import pytest
 
 from libs.common.host.core import Host, state_bytes
 from libs.common.host.folding import Folding
+from libs.common.host.jobs import Slot
 from libs.common.host.service import Service
 from libs.common.messages import Meta, Recorded, decode_meta, encode
 from libs.common.registry import TooNew
 from libs.world.play import play
 from libs.world.story import Step, Story
+from proto.examples import example
+from proto.families import REGISTRY
+from proto.fence import FenceFailed
 from proto.upcasts import UPCASTS
 from services.compute.app import SERVICE as COMPUTE
 from services.ha.app import SERVICE as HA
@@ -61,9 +65,9 @@ def shown(host: Host) -> tuple[bytes, Any, Any]:
     return state_bytes(host), msgspec.to_builtins(host.views), slots
 
 
-def together(records: Sequence[Recorded], reacted: Sequence[int], chunk: int) -> list[Host]:
+def together(records: Sequence[Recorded], reacted: Sequence[int], chunk: int, owned: bool = True) -> list[Host]:
     hosts = [Host(service, dict(UPCASTS)) for service in SERVICES]
-    folding = Folding(hosts, reacted)
+    folding = Folding(hosts, reacted, owned=owned)
     for at in range(0, len(records), chunk):
         folding.fold(records[at : at + chunk])
     for host in hosts:
@@ -71,10 +75,11 @@ def together(records: Sequence[Recorded], reacted: Sequence[int], chunk: int) ->
     return hosts
 
 
+@pytest.mark.parametrize("owned", [False, True])
 @pytest.mark.parametrize("chunk", [1, 97, 5000])
-def test_all_at_once_is_as_each_alone(chunk: int) -> None:
+def test_all_at_once_is_as_each_alone(chunk: int, owned: bool) -> None:
     records = lived()
-    for host in together(records, [len(records)] * 4, chunk):
+    for host in together(records, [len(records)] * 4, chunk, owned):
         assert shown(host) == shown(one_by_one(host.service, records, len(records))), host.service.name
 
 
@@ -99,6 +104,49 @@ def test_an_own_event_of_no_known_type_stops_the_owner_and_nobody_else() -> None
     Folding([Host(MEMORY, dict(UPCASTS)), Host(IO, dict(UPCASTS))], [1, 1]).fold([strange])
     with pytest.raises(TooNew, match="vm_beamed"):
         Folding([Host(MEMORY, dict(UPCASTS)), Host(COMPUTE, dict(UPCASTS))], [1, 1]).fold([strange])
+
+
+def test_what_others_have_decoded_folds_the_same() -> None:
+    """Also where it is of classes that nobody here knows."""
+    records = lived()
+    hosts = [Host(service, dict(UPCASTS)) for service in (MEMORY, IO)]
+    folding = Folding(hosts, [len(records)] * 2)
+    folding.fold(records, REGISTRY.events(records))
+    for host in hosts:
+        host.slots.settle()
+        assert shown(host) == shown(one_by_one(host.service, records, len(records))), host.service.name
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_an_own_event_of_a_class_that_others_know_stops_the_owner(decoded: bool) -> None:
+    data = encode(example(FenceFailed))
+    strange = [Recorded(1, "ledger-n1", 1, "fence_failed", FenceFailed.VERSION, 10, data, encode(Meta("c", "", "c", "user:a", 0)))]
+    events = REGISTRY.events(strange) if decoded else None
+    Folding([Host(IO, dict(UPCASTS))], [1]).fold(strange, events)
+    with pytest.raises(TooNew, match="fence_failed"):
+        Folding([Host(MEMORY, dict(UPCASTS))], [1]).fold(strange, events)
+
+
+def test_a_folding_leaves_the_state_that_streams_begin_in_as_it_is() -> None:
+    """Deciders may change states in place (Decider.absorb)."""
+    deciders = [decider for service in SERVICES for decider in service.deciders]
+    before = {decider.kind: encode(decider.initial) for decider in deciders}
+    together(lived(), [len(lived())] * 4, 640)
+    assert {decider.kind: encode(decider.initial) for decider in deciders} == before
+
+
+def test_what_others_may_have_too_is_not_changed() -> None:
+    """A world's branches share states: one that goes on from there leaves the other's as they were."""
+    records = lived()
+    half = len(records) // 2
+    for service in SERVICES:
+        first, other = Host(service, dict(UPCASTS)), Host(service, dict(UPCASTS))
+        first.fold(records[:half], half)
+        before = state_bytes(first)
+        for stream, slot in first.slots.items():
+            other.slots[stream] = Slot(slot.state, slot.version)
+        other.fold(records[half:], half)
+        assert state_bytes(first) == before != state_bytes(other)
 
 
 def test_a_hole_in_a_stream_is_missed_and_not_folded() -> None:

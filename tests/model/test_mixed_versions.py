@@ -45,6 +45,12 @@ def test_the_frozen_sample_of_the_first_version_says_what_the_second_says(event:
 
 
 @pytest.mark.parametrize("event", RAISED, ids=tag_of)
+def test_many_of_both_versions_are_read_as_each_alone(event: type[Event]) -> None:
+    rows = [row(tag_of(event), v, sample(event, v)) for v in (1, 2, 1, 1)]
+    assert REGISTRY.events(rows) == [REGISTRY.event(one) for one in rows]
+
+
+@pytest.mark.parametrize("event", RAISED, ids=tag_of)
 def test_until_the_cluster_is_finalized_the_first_is_written_and_nothing_is_lost(event: type[Event]) -> None:
     writer, whole = Writer(REGISTRY, dict(DOWNCASTS)), example(event)
     assert event.SINCE == PROTOCOL

@@ -50,6 +50,7 @@ from tests.model.recovery_story import (
     REVOKE,
     SAVED,
     STOPPED,
+    X,
     made,
     recovered,
     running,
@@ -223,6 +224,14 @@ def test_a_deleted_one_takes_what_it_had_along_and_nothing_of_the_backup() -> No
     assert files == {"n1": {d.file for d in DISKS}, "n2": {"a-disk0.r1-4.qcow2", "a-disk1.r1-4.qcow2"}}
     said = after(*gone, command=ReportDisksRemoved(vm="a", node=NodeId("n2"), order_version=len(gone)))
     assert said == (DevicesRemoved(vm=A),) and isinstance(DEVICES.fold((*gone, *said)), NoDevices)
+
+
+def test_one_that_was_deleted_before_any_node_had_it_is_gone_at_once() -> None:
+    """Nobody is there to be asked, and there is nothing to remove."""
+    begun = recovered(command=ANEW)
+    devices.given(*begun).when(RemoveDevices(vm="x")).then(DevicesRemoved(vm=X))
+    (asked,) = after(*begun, command=RemoveDevices(vm="x", node="n2"))
+    assert isinstance(asked, DisksRemovalRequested) and asked.node == "n2"
 
 
 def test_nothing_of_a_backup_is_ever_in_an_order_of_removal() -> None:

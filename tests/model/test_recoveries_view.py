@@ -174,8 +174,13 @@ def test_its_task_says_why_it_does_not_run() -> None:
     assert task.state == "done" and task.sentence.endswith("it was not to be started (asvctl vm start a)")
 
 
+def _report(log: Log, now_s: float) -> list[Protected]:
+    every = log.model.recoveries.all.values()
+    return report(log.model, every, lambda project: project == "red", int(now_s * S)).items
+
+
 def rows(log: Log, now_s: float) -> dict[str, Protected]:
-    return {one.vm: one for one in report(log.model, lambda project: project == "red", int(now_s * S)).items}
+    return {one.vm: one for one in _report(log, now_s)}
 
 
 def test_the_report_grades_against_what_is_promised() -> None:

@@ -19,6 +19,7 @@ from proto.lease import (
     SuspectNode,
 )
 from services.ha import react
+from services.ha.guard_views import Known
 from services.ha.lease import evolve
 from services.ha.states import Suspected, Trusted
 from services.ha.views import Views
@@ -128,7 +129,7 @@ def planned(*events: object, busy: tuple[str, ...] = ("n1",)) -> str:
     views = Views()
     for position, event in enumerate((JOINED, *events), 1):
         views.nodes.apply(Recorded(position, "s", position, "t", 1, 0, b"", b""), event)
-    views.guards.runs = {f"vm-{node}": node for node in busy}
+    views.guards.vms = {f"vm-{node}": Known(node=node) for node in busy}
     command = react.enrich(SuspectNode(node="n1", planned="I say so", now_us=1), views, 1)
     assert isinstance(command, SuspectNode)
     return command.planned

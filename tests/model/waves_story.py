@@ -8,11 +8,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from libs.common.decider import Refused
-from libs.common.messages import Command, Event, NodeId, VmId
-from libs.common.messages import Recorded
+from libs.common.messages import Command, Event, NodeId, Recorded, VmId
 from proto.backups import BackupDone, BackupKind, BackupRequested, BackupTaken, Definition, SavedDisk
-from proto.compute import NoteMemory, Seen, StartVm, VmDeleted, VmStartRequested
-from proto.hardware import Hardware, chain
+from proto.compute import NoteMemory, StartVm, VmDeleted, VmStartRequested
+from proto.hardware import chain
 from proto.machine import DiskWish, Priority
 from services.compute import react as compute_react
 from services.compute.enriching import enrich as compute_enrich
@@ -24,7 +23,7 @@ from services.io.react import react as io_react
 from services.io.views import enrich as io_enrich
 from services.io.waves import reacting
 from services.io.waves.model import WAVE
-from tests.model.compute_story import DEFINED, SHAPE, report
+from tests.model.compute_story import DEFINED, SHAPE
 from tests.model.test_reach import NOW_US, row
 from tests.model.test_recovery_chain import Both
 
@@ -47,7 +46,7 @@ class Waves(Both):
 
     def hear(self, event: Event) -> deque[Command]:
         self.said.append(event)
-        recorded: Recorded = row(event)._replace(at_us=self.now_us)
+        recorded: Recorded = replace(row(event), at_us=self.now_us)
         for views in (self.compute, self.io):
             views.apply(recorded, event)
         wishes = deque(compute_react.react(event, recorded, self.compute))
@@ -111,14 +110,7 @@ class Waves(Both):
 
     def home(self, vm: str) -> None:
         """Its agent sees that nothing of the backup is needed any more."""
-        state = self.vm(vm)
-        slots = (*(d.slot for d in state.spec.disks), *(n.slot for n in state.spec.nics))
-        hardware = Hardware(
-            vcpus=1, plugged_vcpus=1, memory_mib=256, slots=tuple(sorted(slots)),
-            disk_mib=tuple((d.slot, d.size_mib) for d in state.spec.disks),
-            chains=tuple((d.slot, chain(replace(d, layers=()))) for d in state.spec.disks if d.layers),
-        )  # fmt: skip
-        self.say(replace(report(Seen.RUNNING, state.generation, state.node, hardware=hardware), vm=vm))
+        self.sees(chain, vm)
 
     def of[E: Event](self, kind: type[E]) -> list[E]:
         return [event for event in self.said if isinstance(event, kind)]

@@ -80,12 +80,12 @@ class Host:
 
     # --- coming up ------------------------------------------------------------------------------------------------
 
-    def fold(self, records: Sequence[Recorded], reacted: int) -> None:
+    def fold(self, records: Sequence[Recorded], reacted: int, *, owned: bool = False) -> None:
         """Start-up: take events of the log. The reactions to those up to position `reacted` were committed earlier, so the views
-        take them too. Raises TooNew."""
+        take them too. owned: as Folding has it; the same each time. Raises TooNew."""
         folding = self._folding
         if folding is None or folding.reacted != (reacted,) or folding.views[0] is not self.views:
-            folding = self._folding = Folding([self], [reacted])
+            folding = self._folding = Folding([self], [reacted], owned=owned)
         folding.fold(records)
 
     def ready(self, incarnation: int, now_us: int) -> list[Effect]:

@@ -86,9 +86,9 @@ class Runner:
         self.clock.heard(head.at_us)
         reacted = await self._log.consumer_position(host.reactions.consumer)
         after = snapshots.restore(host, await self._log.load_snapshot(host.service.name))
-        with undisturbed():
+        with undisturbed(lasting=True):
             async for chunk in self._log.replay(after, head.position):
-                host.fold(chunk, reacted)
+                host.fold(chunk, reacted, owned=True)
         self._snapped = after
         self._do(host.ready(head.incarnation, self.clock.now_us()))
 

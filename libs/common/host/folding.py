@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from libs.common.host import hearing
 from libs.common.host.jobs import Slot
@@ -24,32 +24,33 @@ if TYPE_CHECKING:
     from libs.common.host.core import Host
 
 
-class _To(NamedTuple):
-    """What one class of events is for. slots: whose streams these are, with the state that they begin in and what evolves it;
-    tells: views that hear it, of hosts that have reacted to it."""
-
-    slots: Slots | None
-    initial: Any
-    evolve: Callable[[Any, Any], Any]
-    tells: tuple[hearing.Tell, ...]
+type _To = tuple[Slots | None, Any, Callable[[Any, Any], Any], tuple[hearing.Tell, ...]]
+"""What one class of events is for: whose streams these are, the state that they begin in, what evolves it; views that hear it, of
+hosts that have reacted to it. (A plain tuple, as it is taken apart for each event.)"""
 
 
 class Folding:
-    """Of hosts that have begun nothing yet, and whose deciders share no kind of stream. reacted: as Host.fold has it."""
+    """Of hosts that have begun nothing yet, and whose deciders share no kind of stream. reacted: as Host.fold has it. owned: nobody
+    else has any of their states, so that these may be changed in place (Decider.absorb)."""
 
-    def __init__(self, hosts: Sequence[Host], reacted: Sequence[int], events: Registry | None = None) -> None:
-        self._hosts, self.reacted = tuple(hosts), tuple(reacted)
+    def __init__(
+        self, hosts: Sequence[Host], reacted: Sequence[int], events: Registry | None = None, *, owned: bool = False
+    ) -> None:
+        self._hosts, self.reacted, self._owned = tuple(hosts), tuple(reacted), owned
         self.views = tuple(host.views for host in hosts)
         """that are told: these very objects"""
         self._events = events or _union(hosts)
+        self._known = frozenset(self._events.classes.values())
         self._kinds = {d.kind: host for host in hosts for d in host.service.deciders}
         self._tables: dict[tuple[bool, ...], dict[type, _To]] = {}
 
-    def fold(self, records: Sequence[Recorded]) -> None:
-        """Records in log order, without holes. Raises TooNew for an event in an own stream that this code cannot read."""
+    def fold(self, records: Sequence[Recorded], events: Sequence[Any] | None = None) -> None:
+        """Records in log order, without holes. events: what they say, where it is known; of any classes. Raises TooNew for an event
+        in an own stream that this code cannot read."""
         if not records:
             return
-        events = self.decoded(records)
+        if events is None:
+            events = self.decoded(records)
         first, last = records[0].position, records[-1].position
         cuts = sorted({r for r in self.reacted if first <= r < last})
         start = 0
@@ -70,13 +71,13 @@ class Folding:
         key = tuple(first <= reacted for reacted in self.reacted)
         table = self._tables.setdefault(key, {})
         for recorded, event in zip(records, events, strict=True):
-            to = table.get(type(event))
-            if to is None:
+            try:
+                slots, initial, evolve, tells = table[type(event)]
+            except KeyError:
                 if event is None:
                     self._stranger(recorded)
                     continue
-                to = table[type(event)] = self._to(type(event), key)
-            slots, initial, evolve, tells = to
+                slots, initial, evolve, tells = table[type(event)] = self._to(type(event), key)
             if slots is not None:
                 stream, version = recorded.stream, recorded.version
                 slot = slots.get(stream)
@@ -92,6 +93,10 @@ class Folding:
             for tell in tells:
                 tell(recorded, event)
 
+    def _unknown(self, recorded: Recorded, event: Any) -> None:
+        """Of a class that others know."""
+        self._stranger(recorded)
+
     def _stranger(self, recorded: Recorded) -> None:
         """Of no class that is known here."""
         for host in self._hosts:
@@ -102,6 +107,8 @@ class Folding:
 
     def _to(self, event: type, active: tuple[bool, ...]) -> _To:
         """Raises ValueError where two deciders have it."""
+        if event not in self._known:
+            return None, None, _same, (self._unknown,)
         owns = [(host.slots, d) for host in self._hosts for d in host.service.deciders if event in d.events]
         if len(owns) > 1:
             raise ValueError(f"{event.__name__} is of two deciders: {', '.join(d.kind for _, d in owns)}")
@@ -112,8 +119,10 @@ class Folding:
             if hears and event in host.events.classes.values():
                 tells += hearing.told(host.views, event)
         slots, decider = owns[0] if owns else (None, None)
-        initial, evolve = (decider.initial, decider.evolve) if decider else (None, _same)
-        return _To(slots, initial, evolve, tuple(tells))
+        if decider is None:
+            return slots, None, _same, tuple(tells)
+        evolve = decider.absorb if self._owned and decider.absorb is not None else decider.evolve
+        return slots, decider.initial, evolve, tuple(tells)
 
 
 def _finalize(host: Host, recorded: Recorded, event: Any) -> None:

@@ -22,13 +22,13 @@ class Slot:
 
     state: Any
     version: int = 0
+    busy: bool = False
+    meta: bytes = b""
+    missed: int = 0
     project: str = ""
     owner: str = ""
     correlation: str = ""
     trace: str = ""
-    busy: bool = False
-    missed: int = 0
-    meta: bytes = b""
 
 
 @dataclass(slots=True)
@@ -134,4 +134,6 @@ def advance(slot: Slot, job: Job, decision: Decision) -> Slot:
     project, owner = (slot.project, slot.owner) if slot.version else owner_of(job, slot)
     e = job.envelope
     version = slot.version + len(decision.events)
-    return Slot(state, version, project, owner, e.correlation, e.trace, slot.busy, slot.missed)
+    return Slot(
+        state, version, slot.busy, missed=slot.missed, project=project, owner=owner, correlation=e.correlation, trace=e.trace
+    )

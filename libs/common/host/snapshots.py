@@ -74,6 +74,8 @@ def restore(host: Host, snapshot: Snapshot | None) -> int:
     }
     for s in image.streams:
         state = decoders[s.name.partition("-")[0]](s.state)
-        host.slots[s.name] = Slot(state, s.version, s.project, s.owner, s.correlation, s.trace)
+        host.slots[s.name] = Slot(
+            state, s.version, project=s.project, owner=s.owner, correlation=s.correlation, trace=s.trace
+        )
     host.reactions.taken = host.reactions.marked = snapshot.position
     return snapshot.position

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from libs.common.log import Appended, Conflict, Duplicate, Group, Unit
-from libs.common.log.digest import event_digest
+from libs.common.log.digest import DIGEST_BYTES, command_digest, event_digest
 
 # asyncpg looks at each element of an array whether it is an array itself, which in a large batch costs more than all else; so
 # there numbers and words travel as one text each, and the server's own parsers take them apart. A word is printable ASCII
@@ -22,9 +22,12 @@ _KINDS = (
     *(_WORDS, _BYTES, _BYTES),  # commands: id, payload, outcome
     *(_INTS, _WORDS, _INTS, _WORDS, "${}::text::smallint[]", _BYTES, _BYTES, _BYTES),  # events
     *(_INTS, _WORDS, _BIGS),  # marks: unit, name, mark
+    "${}",  # digests
 )
 APPEND = f"select * from asv.append_batch({', '.join(kind.format(n) for n, kind in enumerate(_KINDS, 1))})"  # noqa: S608 our own words
 APPEND_FEW = f"select * from asv.append_batch({', '.join(f'${n}' for n in range(1, len(_KINDS) + 1))})"  # noqa: S608
+NONE = bytes(DIGEST_BYTES)
+"""in the place of a command's digest, where a unit has no command"""
 FEW_MAX = 8
 """units up to which arrays travel as arrays"""
 
@@ -65,7 +68,8 @@ class Batch:
         self.bounds: list[tuple[int, int, Stopped | None]] = []  # per group: its first and behind its last unit, from 0
         self.u: tuple[list[Any], ...] = ([], [], [], [], [], [])  # group, stream, expected, first, version, events
         self.c: tuple[list[Any], ...] = ([], [], [])  # id, payload, outcome
-        self.e: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [])  # unit stream version type v data meta hash
+        self.e: tuple[list[Any], ...] = ([], [], [], [], [], [], [])  # unit stream version type v data meta
+        self.digests: tuple[list[bytes], list[bytes]] = ([], [])  # of events; of units' commands
         self.m: tuple[list[Any], ...] = ([], [], [])  # unit, name, mark
         self._commands = False
 
@@ -85,18 +89,19 @@ class Batch:
     def call(self, incarnation: int, now_us: int) -> tuple[str, tuple[Any, ...]]:
         """The statement, APPEND or APPEND_FEW, and the values of its parameters."""
         commands = self.c if self._commands else ([], [], [])
+        digests = b"".join(self.digests[0] + self.digests[1] if self._commands else self.digests[0])
         if len(self.units) <= FEW_MAX:
-            return APPEND_FEW, (incarnation, now_us, *self.u, *commands, *self.e, *self.m)
-        return APPEND, (incarnation, now_us, *self._texts(*commands))
+            return APPEND_FEW, (incarnation, now_us, *self.u, *commands, *self.e, (), *self.m, digests)
+        return APPEND, (incarnation, now_us, *self._texts(*commands), digests)
 
     def _texts(self, ids: list[Any], payloads: list[Any], outcomes: list[Any]) -> tuple[Any, ...]:
         groups, streams, expecteds, firsts, versions, counts = self.u
-        e_unit, e_stream, e_version, e_type, e_v, e_data, e_meta, e_hash = self.e
+        e_unit, e_stream, e_version, e_type, e_v, e_data, e_meta = self.e
         m_unit, m_name, m_mark = self.m
         return (
             _numbers(groups), _words(streams), _numbers(expecteds), _flags(firsts), _numbers(versions), _numbers(counts),
             _words([id or "" for id in ids]), payloads, outcomes,
-            _numbers(e_unit), _words(e_stream), _numbers(e_version), _words(e_type), _numbers(e_v), e_data, e_meta, e_hash,
+            _numbers(e_unit), _words(e_stream), _numbers(e_version), _words(e_type), _numbers(e_v), e_data, e_meta, (),
             _numbers(m_unit), _words(m_name), _numbers(m_mark),
         )  # fmt: skip
 
@@ -158,12 +163,15 @@ class Batch:
             ids.append(None)
             payloads.append(None)
             outcomes.append(None)
+            self.digests[1].append(NONE)
         else:
             self._commands = True
             ids.append(command.id)
             payloads.append(command.payload)
             outcomes.append(command.outcome)
-        e_unit, e_stream, e_version, e_type, e_v, e_data, e_meta, e_hash = self.e
+            self.digests[1].append(command_digest(stream, command))
+        e_unit, e_stream, e_version, e_type, e_v, e_data, e_meta = self.e
+        digests = self.digests[0]
         for version, event in enumerate(events, expected + 1):
             e_unit.append(len(self.units))
             e_stream.append(stream)
@@ -172,7 +180,7 @@ class Batch:
             e_v.append(event.v)
             e_data.append(event.data)
             e_meta.append(event.meta)
-            e_hash.append(event_digest(stream, version, event))
+            digests.append(event_digest(stream, version, event))
 
     def _add_marks(self, group: Group, start: int, end: int, whole: bool) -> None:
         marks = [(index + 1, unit.mark) for index, unit in enumerate(self.units[start:end], start) if unit.mark]

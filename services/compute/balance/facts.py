@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec.structs import replace
 
 from libs.common.host import hearing
 from libs.common.messages import NodeId, Recorded, VmId
@@ -36,7 +35,7 @@ from proto.drain import NodeDrained, NodeDrainEnded, NodeDrainRequested
 from proto.growth import VmResized
 from proto.io import NetworkChanged, NetworkCreated, NetworkDeleted
 from proto.ladder import MemoryPolicy
-from proto.machine import Firmware
+from proto.machine import Allotment, DiskWish, Firmware, NicWish, Priority
 from proto.memory import CapacitySet, MemoryReleased, MemoryReserved
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationEnded, VmMigrationRequested
 from proto.nodes import Capabilities
@@ -83,13 +82,18 @@ class Place:
     replanned_us: int = 0
 
 
-@dataclass(slots=True)
-class Guest:
-    """A VM that has a node, from its start's request to its end. fixed: why it cannot be moved just now; to: the node that it is on
-    its way to."""
+class Guest(msgspec.Struct, gc=False):
+    """A VM that has a node, from its start's request to its end, with what it was asked to be. fixed: why it cannot be moved just
+    now; to: the node that it is on its way to."""
 
-    asked: VmStartRequested | VmFound
+    vm: str
     node: str
+    vcpus: int
+    memory_mib: int
+    priority: Priority
+    allotment: Allotment
+    disks: tuple[DiskWish, ...]
+    nics: tuple[NicWish, ...]
     fixed: str = STARTING
     to: str = ""
 
@@ -131,11 +135,11 @@ class BalanceViews:
             case NodeRemoved():
                 self.places.pop(event.node, None)
             case VmFound():
-                self.guests[event.vm] = Guest(event, event.node, fixed="")
+                self.guests[event.vm] = _guest(event, "")
             case VmAllotted() if guest := self.guests.get(event.vm):
-                guest.asked = replace(guest.asked, priority=event.priority, allotment=event.allotment)
+                guest.priority, guest.allotment = event.priority, event.allotment
             case VmResized() if guest := self.guests.get(event.vm):
-                guest.asked = replace(guest.asked, vcpus=event.vcpus, memory_mib=event.memory_mib)
+                guest.vcpus, guest.memory_mib = event.vcpus, event.memory_mib
             case MovePlanned() if not event.waits:
                 self.moving[event.vm] = event.target
             case MoveEnded():
@@ -159,7 +163,7 @@ class BalanceViews:
         place.reserved_mib, place.charged_mib = event.reserved_mib, event.charged_mib
 
     def _asked(self, recorded: Recorded, event: VmStartRequested) -> None:
-        self.guests[event.vm] = Guest(event, event.node)
+        self.guests[event.vm] = _guest(event, STARTING)
 
     def _started(self, recorded: Recorded, event: VmStarted) -> None:
         if (guest := self.guests.get(event.vm)) is not None:
@@ -175,8 +179,7 @@ class BalanceViews:
 
     def _noted(self, recorded: Recorded, event: VmDevicesNoted) -> None:
         if event.changed and (guest := self.guests.get(event.vm)):
-            disks, nics = wishes(event.disks, event.nics)
-            guest.asked = replace(guest.asked, disks=disks, nics=nics)
+            guest.disks, guest.nics = wishes(event.disks, event.nics)
 
     def _moves(self, recorded: Recorded, event: VmMigrationRequested | VmMigrated | VmIncomingGone | VmMigrationEnded) -> None:
         """It takes room of both nodes until it is on one of them."""
@@ -249,29 +252,28 @@ class BalanceViews:
 
     def _vms(self, guest: Guest, open: dict[str, Place], now_us: int) -> Iterable[VmLoad]:
         if guest.node in open:
-            yield self._vm(guest, open[guest.node], guest.asked.vm, guest.node, now_us)
+            yield self._vm(guest, open[guest.node], guest.vm, guest.node, now_us)
         if guest.to in open:
-            yield self._vm(guest, open[guest.to], f"{guest.asked.vm}@{guest.to}", guest.to, now_us)
+            yield self._vm(guest, open[guest.to], f"{guest.vm}@{guest.to}", guest.to, now_us)
 
     def _vm(self, guest: Guest, place: Place, name: str, node: str, now_us: int) -> VmLoad:
-        asked = guest.asked
         replanned = place.replanned_us and now_us - place.replanned_us < REPLANNED_US
         of_node = DRAINED if place.drained else REPLANNED if replanned else ""
         smoothed = self.demand.get(name)
         return VmLoad(
             vm=VmId(name),
             node=NodeId(node),
-            vcpus=asked.vcpus,
-            memory_mib=guaranteed_mib(promise_of(asked.memory_mib, asked.priority, asked.allotment)),
-            charged_mib=charge_mib(asked.memory_mib, ratio_pct(place.ratios, asked.priority)),
+            vcpus=guest.vcpus,
+            memory_mib=guaranteed_mib(promise_of(guest.memory_mib, guest.priority, guest.allotment)),
+            charged_mib=charge_mib(guest.memory_mib, ratio_pct(place.ratios, guest.priority)),
             demand_pcpus=smoothed.pcpus if smoothed else 0.0,
-            priority=asked.priority,
-            together=asked.allotment.together,
-            apart=asked.allotment.apart,
-            fixed=guest.fixed or (PINNED if asked.allotment.pins else rooted(asked.disks) or of_node),
-            vcpus_per_pcpu=self.rules.ratio_of(asked.priority),
-            pools=(*shared_with(asked.disks, place.pools), *((UEFI,) if asked.vm in self.uefi else ())),
-            networks=self.networks.names(asked.nics),
+            priority=guest.priority,
+            together=guest.allotment.together,
+            apart=guest.allotment.apart,
+            fixed=guest.fixed or (PINNED if guest.allotment.pins else rooted(guest.disks) or of_node),
+            vcpus_per_pcpu=self.rules.ratio_of(guest.priority),
+            pools=(*shared_with(guest.disks, place.pools), *((UEFI,) if guest.vm in self.uefi else ())),
+            networks=self.networks.names(guest.nics),
         )
 
     def _node(self, name: str, place: Place, vms: list[VmLoad], used: list[str]) -> NodeLoad:
@@ -289,3 +291,8 @@ class BalanceViews:
             cordoned=place.cordoned or place.ill,
         )
 
+
+def _guest(event: VmStartRequested | VmFound, fixed: str) -> Guest:
+    return Guest(
+        event.vm, event.node, event.vcpus, event.memory_mib, event.priority, event.allotment, event.disks, event.nics, fixed
+    )

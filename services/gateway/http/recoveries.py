@@ -19,8 +19,8 @@ from services.gateway.http.door import Asked, asker
 from services.gateway.past.moment import AFTER_ALL_US, BadMoment, position_of, read
 from services.gateway.problems import Problem, away
 from services.gateway.protection import Report, report
+from services.gateway.recovering import refused_start
 from services.gateway.views.recoveries import Recovery
-from services.gateway.why.reading import refusals
 
 
 class RecoverBody(Body, rename={"as_": "as"}):
@@ -121,7 +121,8 @@ async def show_recovery(request: Asked, gateway: NamedDependency[Gateway], recov
 async def show_report(request: Asked, gateway: NamedDependency[Gateway]) -> Report:
     """Every VM, and every one that was deleted and has backups."""
     now_us = gateway.past.at_us if gateway.past is not None else gateway.clock.now_us()
-    return report(gateway.model, request.user.sees, now_us)
+    recoveries = [(await shown(gateway, one)).recovery for one in gateway.model.recoveries.all.values()]
+    return report(gateway.model, recoveries, request.user.sees, now_us)
 
 
 def recovering(one: Recovery | None) -> str:
@@ -132,25 +133,18 @@ def recovering(one: Recovery | None) -> str:
 
 
 async def shown(gateway: Gateway, one: Recovery) -> ShownRecovery:
-    """As its node and the log of what was refused have it right now."""
-    unplaced = one.state == "preparing" and one.start and one.disks_us and not one.placed_us
-    if unplaced and (said := await _refused(gateway, one)):
-        one = msgspec.structs.replace(one, state="waiting", sentence=said)
+    """As its node, and the log of what was refused, have it right now. Raises Problem 503."""
+    try:
+        if said := await refused_start(gateway.log, one):
+            one = msgspec.structs.replace(one, state="waiting", sentence=said)
+    except LogError as error:
+        raise away(f"the log cannot be read: {error}") from error
     if not one.disks_us or one.independent_us or one.ended_us:
         return ShownRecovery(one)
     far = progress(gateway.beats.copies(), one.target, HOME, gateway.clock.now_us())
     if far is not None and one.state == "on-backup":
         one = msgspec.structs.replace(one, state="copying")
     return ShownRecovery(one, far)
-
-
-async def _refused(gateway: Gateway, one: Recovery) -> str:
-    """Why no node was chosen for its start: a start that is refused leaves no event. Raises Problem 503."""
-    try:
-        found = await refusals(gateway.log, f"vm-{one.target}")
-    except LogError as error:
-        raise away(f"the log cannot be read: {error}") from error
-    return next((no.sentence for no in found if no.command == "start_vm" and no.at_us >= one.disks_us), "")
 
 
 routes = [Router("/v1/recoveries", route_handlers=[list_recoveries, show_recovery, show_report], tags=["Recovery"])]

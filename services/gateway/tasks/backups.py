@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from libs.common.registry import members
 from proto import compute as c
 from proto import io
 
@@ -12,9 +13,16 @@ if TYPE_CHECKING:
 
 TAKE, DELETE, VERIFY, CANCEL, RECOVER = "take-backup", "delete-backup", "verify-backup", "cancel-backup", "recover"
 KINDS = (io.ChangeKind.RECOVER, io.ChangeKind.HOME)
+HEARD = frozenset({
+    *members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.RecoveredEvent), *members(c.VmRecoveryEvent),
+    io.DevicesChanged, c.VmDefined, c.VmStarted,
+})  # fmt: skip
+"""all else changes nothing here, and is most of the log: it is passed over by one look"""
 
 
 def backups(s: _Story) -> bool:
+    if type(s.event) not in HEARD:
+        return False
     match s.event:
         case io.BackupRequested(vm=vm, backup=backup, node=node, parent=parent):
             how = f"incremental, on {parent}" if parent else "full"

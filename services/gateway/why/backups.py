@@ -86,8 +86,8 @@ def _of_recovered(event: Any) -> str:
         case io.DisksNotRecovered():
             return f"its disks were not put on the backup of {event.source}: {event.sentence}"
         case io.DisksHome():
-            gone = f"; to be removed: {', '.join(event.files)}" if event.files else ""
-            return f"its disks were seen to stand on no backup any more{gone}"
+            stood = f" (they stood on {', '.join(event.files)})" if event.files else ""
+            return f"all of its disks came home: they were seen to stand on no backup any more{stood}"
         case _:
             return ""
 
