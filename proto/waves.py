@@ -36,11 +36,11 @@ class After(Value):
 
 
 class WaveWish(Value):
-    """Which VMs: those that ran last on `node`, all that there are, and those named in vms; only a named one is also recovered where
-    it is there and well, or was deleted. at_us: each from its newest sound backup that is not after it; 0: of any time. lose: the VMs
-    of which what is on their disks is thrown away, by name; or lose_count: how many they are. after: beside what guards say. at_once:
-    recoveries that do not run yet. copying_max: of which data is still to come home; 0: no limit. bandwidth_mibps: what each
-    pool of backups gives; so much is begun from it as it gives in HOME_S; 0: not known, no limit."""
+    """Which VMs: those that ran last on `node`, all that there are, and those named in vms; only a named one is also recovered
+    where it is there and well, or was deleted. at_us: each from its newest sound backup that is not after it; 0: of any time. lose:
+    the VMs of which what is on their disks is thrown away, by name; or lose_count: how many they are. after: beside what guards
+    say. at_once: recoveries that do not run yet. copying_max: of which data is still to come home; 0: no limit. bandwidth_mibps:
+    what each pool of backups gives; so much is begun from it as it gives in HOME_S; 0: not known, no limit."""
 
     node: NameOrNone = ""
     all: bool = False
@@ -56,10 +56,10 @@ class WaveWish(Value):
 
 class Candidate(Value):
     """What io's own view knows of a VM that may be recovered. named: by the wish. phase: unknown: it is not there. kept: how many
-    backups it has. backup: the newest sound one, empty: none; damaged: one that is newer and of no use; mib: of it and all that it
-    stands on; where: the pool that it lies in, with the pool's word; reached: a node has that pool. image: which it is started from,
-    and is not there. well: stopped, and a node that is heard reaches its disks. busy: why nothing can be begun with it. after: VMs that
-    its guard names."""
+    backups it has. backup: the newest sound one, empty: none; damaged: one that is newer and of no use; mib: of it and all that
+    it stands on; where: the pool that it lies in, with the pool's word; reached: a node has that pool. image: which it is started
+    from, and is not there. well: stopped, and a node that is heard reaches its disks. busy: why nothing can be begun with it.
+    after: VMs that its guard names."""
 
     vm: str
     named: bool = False
@@ -143,8 +143,8 @@ class CancelWave(Command):
 
 
 class WaveSeen(Value):
-    """What io's own view knows of a step. recovery: the one under way to it; asked_us, ran_us: when that was asked for, and when the
-    VM was seen to run by it, 0: not yet; home: its data is. failed: what came in between. barred: why it cannot be begun now."""
+    """What io's own view knows of a step. recovery: the one under way to it; asked_us, ran_us: when that was asked for, and when
+    the VM was seen to run by it, 0: not yet; home: its data is. failed: what came in between. barred: why it cannot begin now."""
 
     vm: str
     recovery: str = ""

@@ -149,15 +149,17 @@ def test_what_could_not_be_recovered_is_told_before_what_needs_nothing() -> None
     assert [one.vm for one in event.left] == ["b", "a"]
 
 
-STOPPED = {"phase": VmPhase.STOPPED, "named": False}
+STOPPED: dict[str, Any] = {"phase": VmPhase.STOPPED, "named": False}
 
 
 def test_nothing_is_thrown_away_unless_the_vms_are_named_or_their_number_is_right() -> None:
     those = (vm("a", **STOPPED), vm("b", **STOPPED), vm("c"))
-    for wish in ({}, {"lose": ("a",)}, {"lose_count": 1}, {"lose_count": 3}):
+    too_few: tuple[dict[str, Any], ...] = ({}, {"lose": ("a",)}, {"lose_count": 1}, {"lose_count": 3})
+    for wish in too_few:
         said = refused(*those, reason=Refusal.NOT_CONFIRMED, **wish)
         assert "what 2 VMs have on their disks would be thrown away: a, b; " in said and "--lose 2" in said
-    for wish in ({"lose": ("a", "b")}, {"lose": ("a", "b", "c")}, {"lose_count": 2}):
+    enough: tuple[dict[str, Any], ...] = ({"lose": ("a", "b")}, {"lose": ("a", "b", "c")}, {"lose_count": 2})
+    for wish in enough:
         assert {step.vm: step.lose for step in asked(*those, **wish).steps} == {"a": True, "b": True, "c": False}
 
 
@@ -189,7 +191,8 @@ def test_no_more_begin_than_may_at_once_and_the_next_begins_as_one_runs() -> Non
 
 
 def test_a_step_waits_for_what_it_comes_after_and_others_go_before_it_meanwhile() -> None:
-    event = asked(vm("db", Priority.CRITICAL), vm("web", Priority.CRITICAL), vm("z"), after=(After(vm="web", first="db"),), at_once=2)
+    those = (vm("db", Priority.CRITICAL), vm("web", Priority.CRITICAL), vm("z"))
+    event = asked(*those, after=(After(vm="web", first="db"),), at_once=2)
     events = follow(event, tick=advance())
     assert begun(events) == ["db", "z"]
     assert begun(follow(*events, tick=advance(NOW + S, ran("db", NOW + S)))) == ["db", "z", "web"]

@@ -1,9 +1,10 @@
-"""Waves of any VMs, dependencies and limits, whose recoveries run, fail, are late or are never heard of, in any order: the order keeps
-to class and dependency, nothing begins twice or before its time, no more begin than may, and each wave ends."""
+"""Waves of any VMs, dependencies and limits, whose recoveries run, fail, are late or are never heard of, in any order: the order
+keeps to class and dependency, nothing begins twice or before its time, no more begin than may, and each wave ends."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -159,7 +160,7 @@ def some(random: Random) -> tuple[list[Candidate], tuple[After, ...]]:
 def test_a_wave_keeps_to_its_order_and_its_limits_and_ends(seed: int) -> None:
     random = Random(seed)
     those, after = some(random)
-    wish = {
+    wish: dict[str, Any] = {
         "at_once": random.randint(1, 4), "copying_max": random.choice((0, 0, 2, 3)), "bandwidth_mibps": random.choice((0, 0, 6)),
         "lose": tuple(one.vm for one in those),
     }  # fmt: skip
@@ -194,7 +195,7 @@ def test_dependencies_that_cannot_be_are_refused_by_a_true_circle(seed: int) -> 
         assert no.reason is Refusal.CIRCLE
         circle = no.sentence.partition(":")[0].split(" waits for ")
         assert circle[0] == circle[-1] and len(circle) == len(set(circle)) + 1
-        assert set(zip(circle, circle[1:], strict=False)) <= pairs
+        assert set(pairwise(circle)) <= pairs
     else:
         assert isinstance(event, WaveRequested)
         place = {step.vm: n for n, step in enumerate(event.steps)}

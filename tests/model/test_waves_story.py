@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from libs.common.messages import Event, VmId
-from proto.backups import BackupDamaged
-from proto.compute import DeleteVm, StartVm, VmRecoveryPrepared, VmStartRequested
+from libs.common.messages import Event, NodeId, VmId
+from proto.backups import BackupDamaged, BackupDeleteFailed, BackupDeleteRequested
+from proto.compute import DeleteVm, Seen, StartVm, VmRecoveryPrepared, VmStartRequested
 from proto.devices import VmPhase
 from proto.guard import Guard, GuardSet, Mode
 from proto.hardware import standing
@@ -27,8 +28,9 @@ from proto.waves import (
     WaveStepFailed,
     WaveWish,
 )
-from services.compute.states import Running, Stopped
+from services.compute.states import Launching, Running, Stopped
 from services.io.waves.knowing import known, query
+from tests.model.compute_story import report
 from tests.model.waves_story import S, Waves
 
 
@@ -150,20 +152,52 @@ def test_what_was_started_since_the_order_is_not_thrown_away() -> None:
     assert not any(isinstance(one, RecoveryRequested) and one.vm == "web" for one in both.said)
 
 
-def test_a_recovery_that_is_refused_is_asked_for_again_and_then_told_with_its_reason() -> None:
+def test_one_that_is_being_recovered_already_is_left_to_that() -> None:
     both = lost()
     both.say(RecoverVm(vm="web", target="web", lose="web", start=False))
-    assert both.of(RecoveryRequested)
     event = ask(both, node="n3", lose_count=2)
     assert {one.vm: one.sentence for one in event.left}["web"].startswith("it is being recovered from b1-1 already")
+
+
+def deleting(both: Waves, event: BackupDeleteRequested | BackupDeleteFailed) -> None:
+    both.events["backups-web"].append(event)
+    both.tell(event)
+
+
+def test_a_recovery_that_was_refused_is_asked_for_again_in_a_while() -> None:
+    both = lost()
+    deleting(both, BackupDeleteRequested(vm=VmId("web"), backup="b1-1", node=NodeId("n1")))
+    ask(both, vms=("web",), lose=("web",))
+    assert [said for _, said in both.refused] == ["the backup b1-1 of web is being deleted"]
+    both.ticks(9)
+    assert [event.attempt for event in both.of(WaveStepBegun)] == [1]
+    deleting(both, BackupDeleteFailed(vm=VmId("web"), backup="b1-1", sentence="its pool is full"))
+    both.ticks(1)
+    assert [event.attempt for event in both.of(WaveStepBegun)] == [1, 2]
+    both.runs("web")
+    assert both.of(WaveEnded)[-1].recovered == 1
+
+
+def test_a_recovery_that_is_refused_each_time_is_given_up() -> None:
+    both = lost()
+    deleting(both, BackupDeleteRequested(vm=VmId("web"), backup="b1-1", node=NodeId("n1")))
+    ask(both, vms=("web",), lose=("web",))
+    for _ in range(3):
+        both.ticks(10)
+    assert len(both.refused) == 3 and not both.of(RecoveryRequested)
+    (end,) = both.of(WaveEnded)
+    assert (end.recovered, end.failed) == (0, 1) and "asked for 3 times" in both.of(WaveStepFailed)[0].sentence
 
 
 def test_two_waves_do_not_recover_the_same_vm() -> None:
     both = lost()
     ask(both, vms=("db",), lose=("db",))
-    both.say(RecoverMany(wave="v", wish=WaveWish(node="n3", lose_count=2)))
-    left = both.of(WaveRequested)[-1].left
-    assert [one.vm for one in left] == ["db"] and "already" in left[0].sentence
+    both.say(RecoverMany(wave="v", wish=WaveWish(vms=("db", "mail", "web"), lose_count=2)))
+    event = both.of(WaveRequested)[-1]
+    assert [step.vm for step in event.steps] == ["mail", "web"]
+    assert [(one.vm, one.sentence) for one in event.left] == [("db", "it is being recovered from b1-1 already (r1-3)")]
+    both.say(RecoverMany(wave="u", wish=WaveWish(vms=("web",), lose_count=1)))
+    assert "already" in both.refused[-1][1] and len(both.of(WaveRequested)) == 2
     both.runs("db")
     assert isinstance(both.of(WaveEnded)[0], WaveEnded) and both.of(WaveEnded)[0].wave == "w"
 
@@ -184,19 +218,10 @@ def test_a_service_that_heard_nothing_for_a_while_goes_on_by_its_own_view() -> N
 def test_a_start_that_fails_ends_the_step_and_the_next_begins() -> None:
     both = lost()
     ask(both, node="n3", lose_count=3, at_once=1)
-    fails(both, "db")
-    assert begun(both) == ["db", "mail"] and both.of(WaveStepFailed)[0].vm == "db"
-
-
-def fails(both: Waves, vm: str) -> None:
-    from tests.model.compute_story import report
-    from proto.compute import Seen
-
-    for _ in range(3):
-        state = both.vm(vm)
-        if getattr(state, "phase", None) is None and vm in both.launching():
-            gone = report(Seen.GONE, state.generation, state.node, sentence="QEMU ended")
-            both.say(msgspec.structs.replace(gone, vm=vm))
+    while isinstance(state := both.vm("db"), Launching):
+        both.say(replace(report(Seen.GONE, state.generation, state.node, sentence="QEMU ended"), vm="db"))
+    (failed,) = both.of(WaveStepFailed)
+    assert failed.vm == "db" and "QEMU ended" in failed.sentence and begun(both) == ["db", "mail"]
 
 
 def test_events_of_a_story_are_told_in_order() -> None:

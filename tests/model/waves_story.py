@@ -28,21 +28,25 @@ from tests.model.test_reach import NOW_US, row
 from tests.model.test_recovery_chain import Both
 
 S = 1_000_000
-SIZE = {"disks": (DiskWish(size_mib=64),), "nics": ()}
+T0 = NOW_US + 1_000_000 * S
+SIZE: dict[str, Any] = {"disks": (DiskWish(size_mib=64),), "nics": ()}
 
 
 class Waves(Both):
     """refused: the commands of reactions that were refused, with why."""
 
     def __init__(self, twice: bool = False) -> None:
-        self.now_us = NOW_US
+        self.now_us = T0
         self.refused: list[tuple[Any, str]] = []
         super().__init__(twice)
         self.heard("n1", "n2", "n3")
 
     def heard(self, *nodes: str) -> None:
+        """By io; compute hears all."""
         for name in nodes:
-            self.io.nodes[name].heard_us = self.compute.nodes[name].heard_us = self.now_us
+            self.io.nodes[name].heard_us = self.now_us
+        for node in self.compute.nodes.values():
+            node.heard_us = self.now_us
 
     def hear(self, event: Event) -> deque[Command]:
         self.said.append(event)
@@ -56,9 +60,9 @@ class Waves(Both):
         return wishes
 
     def decide(self, command: Any) -> list[Any]:
-        for decider, enrich, views in (
-            (VM, compute_enrich, self.compute), *((one, io_enrich, self.io) for one in (DEVICES, BACKUPS, WAVE)),
-        ):  # fmt: skip
+        io = tuple((one, io_enrich, self.io) for one in (DEVICES, BACKUPS, WAVE))
+        deciders: tuple[tuple[Any, Any, Any], ...] = ((VM, compute_enrich, self.compute), *io)
+        for decider, enrich, views in deciders:
             if type(command) not in decider.commands:
                 continue
             had = self.events.setdefault(decider.stream(command), [])
@@ -71,7 +75,7 @@ class Waves(Both):
             return events
         return []
 
-    def backed_up(self, vm: str, priority: Priority = Priority.NORMAL, mib: int = 3, at_us: int = NOW_US - 60 * S) -> str:
+    def backed_up(self, vm: str, priority: Priority = Priority.NORMAL, mib: int = 3, at_us: int = T0 - 60 * S) -> str:
         """It has run on n3, in a pool that n3 alone has, and lies in one that n1 and n2 have; then it was stopped."""
         if vm not in self.io.vms:
             defined = replace(DEFINED, vm=VmId(vm), priority=priority, boot_image="", **SIZE)
@@ -94,7 +98,7 @@ class Waves(Both):
         return name
 
     def deleted(self, vm: str) -> None:
-        gone = VmDeleted(vm=VmId(vm), node=NodeId("n3"), generation=1)
+        gone = VmDeleted(vm=VmId(vm), node=NodeId("n3"))
         self.events[f"vm-{vm}"].append(gone)
         self.events[f"devices-{vm}"] = []
         self.tell(gone)

@@ -1,9 +1,9 @@
 """What of a wave begins next, what is done, and what has failed. Pure.
 
-A step begins when all that it comes after runs, and while fewer than `at_once` do not run yet: a start is what somebody waits for, and
-many at once make each of them late. Of so many VMs data may be on its way home (copying_max), and from each pool of backups so much
-as that gives in HOME_S (bandwidth_mibps): so what runs is independent by then. A large one that has to wait for its pool is overtaken by
-nothing from that pool.
+A step begins when all that it comes after runs, and while fewer than `at_once` do not run yet: a start is what somebody waits for,
+and many at once make each of them late. Of so many VMs data may be on its way home (copying_max), and from each pool of backups so
+much as that gives in HOME_S (bandwidth_mibps): so what runs is independent by then. A large one that has to wait for its pool is
+overtaken by nothing from that pool.
 """
 
 from __future__ import annotations
