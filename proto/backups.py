@@ -199,7 +199,8 @@ class ReportBackupVerified(Fact):
 
 class BackupRequested(Event):
     """parent: what it is to stand on, where the guest's process still knows what was written since; empty: it is to be full.
-    plan: the schedule that wanted it; empty: somebody asked. generation: of the process that is read; 0: the VM is at rest."""
+    plan: the schedule that wanted it; empty: somebody asked; due_us: its time that it is for. generation: of the process that is
+    read; 0: the VM is at rest."""
 
     vm: VmId
     backup: str
@@ -215,6 +216,7 @@ class BackupRequested(Event):
     compress: bool = False
     description: str = ""
     plan: str = ""
+    due_us: int = 0
 
 
 class BackupCancelRequested(Event):
@@ -238,12 +240,13 @@ class BackupFailed(Event):
 
 
 class BackupDeleteRequested(Event):
-    """heirs: backups that stand on it."""
+    """heirs: backups that stand on it. plan: the schedule that lets it go; empty: somebody asked."""
 
     vm: VmId
     backup: str
     node: NodeId
     heirs: tuple[str, ...] = ()
+    plan: str = ""
 
 
 class BackupDeleted(Event):
@@ -261,9 +264,12 @@ class BackupDeleteFailed(Event):
 
 
 class BackupVerifyRequested(Event):
+    """due_us: the schedule's time that it is for; 0: somebody asked."""
+
     vm: VmId
     backup: str
     node: NodeId
+    due_us: int = 0
 
 
 class BackupVerified(Event):

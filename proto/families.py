@@ -110,8 +110,8 @@ FAMILIES: dict[str, Family] = {
                 Stream("network", members(io.NetworkCommand), members(io.NetworkEvent)),
                 Stream(
                     "backups",
-                    (*members(io.BackupsCommand), *members(io.RecoveryCommand)),
-                    (*members(io.BackupsEvent), *members(io.RecoveryEvent)),
+                    (*members(io.BackupsCommand), *members(io.RecoveryCommand), *members(io.PlansCommand)),
+                    (*members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.PlansEvent)),
                 ),
                 Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
                 Stream("wave", members(io.WaveCommand), members(io.WaveEvent)),

@@ -5,6 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
+from proto.backup_plans import BackupPlan as BackupPlan
+from proto.backup_plans import BackupPlanSet as BackupPlanSet
+from proto.backup_plans import BackupPutOff as BackupPutOff
+from proto.backup_plans import Chore as Chore
+from proto.backup_plans import PlanKnown as PlanKnown
+from proto.backup_plans import PlansCommand as PlansCommand
+from proto.backup_plans import PlansEvent as PlansEvent
+from proto.backup_plans import SetBackupPlan as SetBackupPlan
+from proto.backup_plans import TendBackups as TendBackups
+from proto.backup_plans import TendKnown as TendKnown
 from proto.backups import BackupCancelRequested as BackupCancelRequested
 from proto.backups import BackupDamaged as BackupDamaged
 from proto.backups import BackupDeleted as BackupDeleted
@@ -153,6 +163,7 @@ class Refusal(StrEnum):
     WAVE_UNKNOWN = "WAVE_UNKNOWN"
     CIRCLE = "CIRCLE"
     NOTHING_TO_RECOVER = "NOTHING_TO_RECOVER"
+    BAD_TIME = "BAD_TIME"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------

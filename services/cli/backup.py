@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show, task, units
+from services.cli import backup_schedule, show, task, units
 from services.cli.client import Client, path
 from services.cli.failure import USAGE, Failure
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 
 app = typer.Typer(help="Backups of virtual machines.", no_args_is_help=True)
+app.command("schedule")(backup_schedule.schedule)
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name; one that was deleted has its backups still.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it: b1-3.")]
@@ -65,6 +66,8 @@ def ls(
     rows = [_row(one["backup"], one.get("progress")) for found in lists for one in found["items"]]
     show.table(heads, rows, f"{vm} has no backups" if vm else "there are no backups yet: asvctl backup create --help")
     for found in lists:
+        if planned := backup_schedule.line(found.get("schedule")):
+            show.note(planned)
         if found.get("failure"):
             failed = found["failure"]
             show.note(f"{found['vm']}: {failed['id']} failed at {show.when(failed['at_us'])}: {failed['sentence']}")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from proto.pools import short
 from proto.space import said
-from services.gateway import backup_alerts, guard_alerts, ha_alerts
+from services.gateway import backup_alerts, guard_alerts, ha_alerts, plan_alerts
 from services.gateway.model import ReadModel
 from services.gateway.pools import Pool
 from services.gateway.views.recoveries import Recovery
@@ -19,8 +19,8 @@ ALERTS_MAX = 1000
 
 class Alert(msgspec.Struct):
     """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, `panicked`, `found-dead`, and those of ha_alerts,
-    guard_alerts and backup_alerts. object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch; 0: nobody
-    knows."""
+    guard_alerts, backup_alerts and plan_alerts. object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch;
+    0: nobody knows."""
 
     kind: str
     object: str
@@ -30,12 +30,13 @@ class Alert(msgspec.Struct):
 
 
 def alerts(
-    model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool], recoveries: Iterable[Recovery] = ()
+    model: ReadModel, pools: Iterable[Pool], sees: Callable[[str], bool], recoveries: Iterable[Recovery] = (), now_us: int = 0
 ) -> list[Alert]:
-    """The oldest first; sees: whether objects of a project are told. recoveries: as they are shown."""
+    """The oldest first; sees: whether objects of a project are told. recoveries: as they are shown. now_us: the time, for what is
+    late; 0: nothing is."""
     every = (
         *_out_of_space(model, sees), *_dead(model, sees), *_pools(pools), *_fences(model), *_ha(model, sees),
-        *_backups(model, recoveries, sees),
+        *_backups(model, recoveries, sees), *_late(model, sees, now_us),
     )  # fmt: skip
     found = sorted(every, key=lambda alert: (alert.since_us, alert.object))
     return found[:ALERTS_MAX]
@@ -64,6 +65,12 @@ def _ha(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Alert]:
 def _backups(model: ReadModel, recoveries: Iterable[Recovery], sees: Callable[[str], bool]) -> Iterator[Alert]:
     for found in backup_alerts.said(model.backups, recoveries, sees):
         yield Alert(*found)
+
+
+def _late(model: ReadModel, sees: Callable[[str], bool], now_us: int) -> Iterator[Alert]:
+    if now_us:
+        for found in plan_alerts.said(model.plans, model.backups, model.vms.all, now_us, sees):
+            yield Alert(*found)
 
 
 def _dead(model: ReadModel, sees: Callable[[str], bool]) -> Iterator[Alert]:

@@ -12,7 +12,7 @@ from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
 from proto.fence import FenceEvent
 from proto.guard import GuardEvent
-from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, RecoveryEvent
+from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, PlansEvent, RecoveryEvent
 from proto.lease import HaEvent, LeaseEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
@@ -24,6 +24,7 @@ from proto.vitals import VerdictEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
+from services.gateway.views.backup_plans import PlansView
 from services.gateway.views.backups import BackupsView
 from services.gateway.views.fences import FencesView
 from services.gateway.views.guards import GuardsView
@@ -45,7 +46,7 @@ EVENTS = Registry(
         for union in (
             VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
             ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
-            BackupsEvent, RecoveryEvent,
+            BackupsEvent, RecoveryEvent, PlansEvent,
         )
         for c in members(union)
     ),
@@ -69,6 +70,7 @@ class ReadModel:
     fences: FencesView = field(default_factory=FencesView)
     snapshots: SnapshotsView = field(default_factory=SnapshotsView)
     backups: BackupsView = field(default_factory=BackupsView)
+    plans: PlansView = field(default_factory=PlansView)
     recoveries: RecoveriesView = field(default_factory=RecoveriesView)
     ha: HaView = field(default_factory=HaView)
     verdicts: VerdictsView = field(default_factory=VerdictsView)
@@ -100,6 +102,7 @@ class ReadModel:
         self.fences.apply(recorded, event)
         self.snapshots.apply(recorded, event)
         self.backups.apply(recorded, event)
+        self.plans.apply(recorded, event)
         self.recoveries.apply(recorded, event)
         self.ha.apply(recorded, event)
         self.verdicts.apply(recorded, event)

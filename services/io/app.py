@@ -16,13 +16,14 @@ from proto.lease import NodeLost
 from proto.migration import VmMigrated
 from proto.plan import VmAllotted
 from services.io import react, views
+from services.io.backups import turns
 from services.io.backups.model import BACKUPS
 from services.io.images import IMAGE
 from services.io.model import DEVICES
 from services.io.networks import NETWORK
 from services.io.phases import PHASES
 from services.io.pools import POOL
-from services.io.waves import knowing, reacting
+from services.io.waves import knowing
 from services.io.waves.model import WAVE
 
 SERVICE = Service(
@@ -38,8 +39,9 @@ SERVICE = Service(
     views=views.Views,
     enrich=views.enrich,
     orders=react.orders,
+    ticks=turns.ticks,
+    look=react.look,
     telemetry=("tel.*.beat", "tel.*.pools"),
     hear=views.hear,
-    look=reacting.look,
     query=knowing.query,
 )

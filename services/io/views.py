@@ -62,6 +62,7 @@ from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
 from services.io import reach, recoveries
 from services.io.backups import enriching as backups
+from services.io.backups.plan_views import PlanViews
 from services.io.backups.views import BackupViews
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
@@ -116,6 +117,7 @@ class Views:
     pools: PoolViews = field(default_factory=PoolViews)
     snapshots: TakenViews = field(default_factory=TakenViews)
     backups: BackupViews = field(default_factory=BackupViews)
+    plans: PlanViews = field(default_factory=PlanViews)
     lying: dict[str, dict[str, str]] = field(default_factory=dict)
     """VM -> CD drive -> the ISO that was to come out of it, and has not been seen out"""
     left: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -211,7 +213,7 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "recoveries", "waves")
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "waves")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}

@@ -31,6 +31,8 @@ STEP = 0.08
 """of the highest rate seen, by which it grows with each look that is well"""
 IDLE_OPS_S, IDLE_OPS = 8.0, 2
 """requests a second, and in one look, up to which a guest counts as idle: the journals of one that does nothing write less"""
+IDLE_SHARE = 0.1
+"""of the time, up to which an idle guest waits for its few requests: one that waits longer is not idle but held up"""
 IDLE_S, BUSY_S = 0.5, 0.25
 """for so long, before everything is taken, or not any more: a single burst of requests is no work"""
 LEARN_S, LEARN_S_MAX = 1.0, 3.0
@@ -58,7 +60,7 @@ class Phase(StrEnum):
 
 class Seen(msgspec.Struct, frozen=True):
     """Between two looks: the guest's own requests at all its disks, and what was copied. ops: reads, writes and flushes; write_ns,
-    flush_ns: by all of them together; copied: bytes."""
+    flush_ns, read_ns: by all of them together; copied: bytes."""
 
     seconds: float
     ops: int = 0
@@ -67,6 +69,12 @@ class Seen(msgspec.Struct, frozen=True):
     write_ns: int = 0
     flush_ns: int = 0
     copied: int = 0
+    read_ns: int = 0
+
+    @property
+    def idle(self) -> bool:
+        waited_s = (self.write_ns + self.flush_ns + self.read_ns) / 1e9
+        return self.ops <= max(IDLE_OPS, IDLE_OPS_S * self.seconds) and waited_s <= IDLE_SHARE * self.seconds
 
 
 class Normal(msgspec.Struct, frozen=True):
@@ -116,15 +124,14 @@ def after(pace: Pace, seen: Seen) -> Pace:
     """The pace from this look on."""
     if seen.seconds <= 0:
         return pace
-    idle = seen.ops <= max(IDLE_OPS, IDLE_OPS_S * seen.seconds)
-    quiet_s, busy_s = (pace.quiet_s + seen.seconds, 0.0) if idle else (0.0, pace.busy_s + seen.seconds)
+    quiet_s, busy_s = (pace.quiet_s + seen.seconds, 0.0) if seen.idle else (0.0, pace.busy_s + seen.seconds)
     best = _best(pace, seen.copied / seen.seconds)
     kept = LEARN_S_MAX if pace.phase is Phase.LEARNING else SMOOTH_S
     now = msgspec.structs.replace(
         pace, best=best, since_s=pace.since_s + seen.seconds, quiet_s=quiet_s, busy_s=busy_s,
         lately=_within((*pace.lately, seen), kept),
     )  # fmt: skip
-    if quiet_s >= IDLE_S or (idle and pace.phase is Phase.FIRST):
+    if quiet_s >= IDLE_S or (seen.idle and pace.phase is Phase.FIRST):
         return now if pace.phase is Phase.IDLE else _enter(now, Phase.IDLE)
     match pace.phase:
         case Phase.FIRST | Phase.IDLE:

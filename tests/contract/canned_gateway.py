@@ -219,7 +219,7 @@ class Canned:
             case (("POST" | "DELETE" | "PATCH"), ["vms", name, *_]):
                 self.find(name)
                 return 202, {"task": "task-1", "status": "accepted", "stream": f"vm-{name}", "version": 3} | self.accepted
-            case (("POST" | "DELETE" | "PATCH"), _):
+            case (("POST" | "DELETE" | "PATCH" | "PUT"), _):
                 return 202, {"task": "task-1", "status": "accepted", "stream": parts[0], "version": 3}
         raise Problem(404, "UNKNOWN", f"there is no {'/'.join(parts)}", "list first")
 
@@ -237,7 +237,7 @@ def _handler(canned: Canned) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._serve()
 
-        do_POST = do_DELETE = do_PATCH = do_GET
+        do_POST = do_DELETE = do_PATCH = do_PUT = do_GET
 
         def _serve(self) -> None:
             parts = urlsplit(self.path)

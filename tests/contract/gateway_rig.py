@@ -52,6 +52,7 @@ COMMANDS = Registry(
     for union in (
         c.VmCommand, c.NodeCommand, ClusterCommand, BalanceCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand,
         io.NetworkCommand, FenceCommand, HaCommand, LeaseCommand, GuardCommand, io.BackupsCommand, io.RecoveryCommand,
+        io.PlansCommand,
     )
     for k in members(union)
 )

@@ -55,6 +55,7 @@ def test_a_guest_that_feels_it_halves_the_copy_which_grows_again_and_never_stand
     felt = [p for p in paces[20:] if steep(p.speed / BEST) > 2]
     assert len(felt) < 0.25 * len(speeds)
     hopeless = looked(Pace(), 60, ops_s=100, ms=lambda rate: 1.0 + 20 * (rate > 0.01))
+    assert all(p.speed >= FLOOR * p.best for p in hopeless if p.phase is Phase.WORKING), "not for a moment"
     assert hopeless[-1].speed == FLOOR * BEST and hopeless[-1].limit >= 0.2 * BEST
 
 
@@ -72,6 +73,14 @@ def test_a_burst_is_no_work_and_a_pause_is_rest() -> None:
     assert looked(worked, 1)[-1].everything
     again = looked(looked(worked, 3)[-1], 1, ops_s=50)[-1]
     assert again.phase is Phase.WORKING, "what is normal is known by now"
+
+
+def test_a_guest_that_is_held_up_is_not_idle() -> None:
+    worked = looked(Pace(), 12, ops_s=50)[-1]
+    held_up = Seen(TICK_S, 2, 1, 1, 180 * MS, 180 * MS, 100 * MIB)
+    assert not after(after(worked, held_up), held_up).everything
+    idle = looked(Pace(), 3)[-1]
+    assert not after(idle, replace(held_up, write_ns=0, flush_ns=0, read_ns=300 * MS)).everything
 
 
 def test_a_guest_that_only_reads_is_not_waited_for_and_its_first_writes_are_learnt() -> None:

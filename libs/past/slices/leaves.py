@@ -28,6 +28,7 @@ WORDS = frozenset(
         *("word", "by", "who", "strictest", "kind", "token", "refusal", "cause", "partial"),
         *("backup", "recovery", "parent", "parents", "below", "heirs", "heirs{key}", "damaged{key}", "BackupDamaged.found{key}"),
         *("backups{key}", "RecoverKnown.nodes{key}"),
+        *("BackupPlan.cron", "BackupPlan.verify", "BackupRequested.plan", "BackupDeleteRequested.plan"),
         *("terms{key}", "class_ratio_pct{key}", "services{key}", "Area.name", "Region.name", "Area.kind"),
     }
 )

@@ -20,4 +20,4 @@ async def list_alerts(request: Asked, gateway: NamedDependency[Gateway]) -> Aler
     """Those about objects of the token's projects, the oldest first."""
     every = gateway.model.recoveries.all.values()
     recoveries = [(await shown(gateway, one)).recovery for one in every if one.state not in ENDED]
-    return Alerts(alerts(gateway.model, found(request, gateway), request.user.sees, recoveries))
+    return Alerts(alerts(gateway.model, found(request, gateway), request.user.sees, recoveries, gateway.clock.now_us()))

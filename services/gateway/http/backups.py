@@ -16,6 +16,7 @@ from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
 from services.gateway.copies import BACKUP, Progress, progress
 from services.gateway.gateway import Gateway
+from services.gateway.http.backup_plans import ShownPlan, plan_of
 from services.gateway.http.bodies import Body
 from services.gateway.http.door import Asked, asker
 from services.gateway.problems import Problem
@@ -45,13 +46,14 @@ class Shown(msgspec.Struct):
 
 class Backups(msgspec.Struct):
     """The oldest first. exists: whether there is such a VM still. newest: the newest that can be recovered from. failure: the
-    latest that came to nothing, while none was taken since."""
+    latest that came to nothing, while none was taken since. schedule: where it is backed up by itself."""
 
     vm: str
     exists: bool
     items: list[Shown]
     newest: str = ""
     failure: BackupFailure | None = None
+    schedule: ShownPlan | None = None
 
 
 class BackupAccepted(Accepted):
@@ -89,7 +91,7 @@ async def list_backups(request: Asked, gateway: NamedDependency[Gateway], vm: Fr
     newest = view.newest(vm)
     return Backups(
         vm, vm in gateway.model.vms.all, [shown(gateway, one) for one in view.of(vm)], newest.id if newest else "",
-        view.failures.get(vm),
+        view.failures.get(vm), plan_of(gateway, vm) if vm in gateway.model.plans.all else None,
     )  # fmt: skip
 
 

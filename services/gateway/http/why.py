@@ -76,7 +76,8 @@ def _subject(gateway: Gateway, kind: str, name: str) -> ask.Subject:
     if kind == "node":
         beside = sorted([*reclaims.nodes.get(name, []), *ha.told.get(name, [])])
     elif kind == "vm":
-        beside = sorted({*reclaims.vms.get(name, ()), *gateway.model.guards.guard(name).positions})
+        guarded, planned = gateway.model.guards.guard(name).positions, gateway.model.plans.told.get(name, ())
+        beside = sorted({*reclaims.vms.get(name, ()), *guarded, *planned})
     streams = [f"{stream}-{name}" for stream in STREAMS.get(kind, (kind,))]
     return ask.Subject(f"{kind}/{name}", streams, beside, ha.led, gateway.model.nodes.pool_names())
 

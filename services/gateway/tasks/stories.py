@@ -14,6 +14,7 @@ from proto.balance import BalanceSet, MoveEnded, MovePlanned
 from proto.cluster import ClusterFinalized, PlacementSet
 from proto.pools import PoolSet
 from services.gateway.tasks import Task, Tasks, step
+from services.gateway.tasks.backup_plans import backup_plans
 from services.gateway.tasks.backups import backups
 from services.gateway.tasks.devices import devices
 from services.gateway.tasks.fencing import fencing
@@ -332,5 +333,5 @@ def _to_go(fit: int, unfit: int) -> str:
 
 TELLING = (
     guards, backups, _start_begins, _start_goes_on, _migrates, _running_changes, _ends, snapshots, devices, _images, _networks,
-    _nodes, _node_leaves, fencing, leases,
+    _nodes, _node_leaves, fencing, leases, backup_plans,
 )  # fmt: skip

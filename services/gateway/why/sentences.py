@@ -19,6 +19,7 @@ from proto.nodes import (
     NodeUncordoned,
 )
 from services.gateway import reclaim
+from services.gateway.why.backup_plans import of_backup_plans
 from services.gateway.why.backups import of_backups
 from services.gateway.why.balance import of_balance
 from services.gateway.why.devices import of_devices
@@ -36,7 +37,7 @@ from services.gateway.words import count
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
     own = (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes)
-    for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts, of_fences, of_leases, of_backups):
+    for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts, of_fences, of_leases, of_backups, of_backup_plans):
         if said := say(event):
             return said
     return kind.replace("_", " ")

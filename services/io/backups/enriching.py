@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from proto.backup_plans import PlanKnown, SetBackupPlan, TendBackups, TendKnown, Worker
 from proto.backups import BackupKnown, Definition, DeleteBackup, EndBackup, TakeBackup, VerifyBackup
 from proto.devices import VmPhase
 from proto.machine import Disk, DiskWish, Nic, NicWish
@@ -44,6 +45,10 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
                 nodes={id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())},
             )  # fmt: skip
             return replace(command, known=known)
+        case SetBackupPlan():
+            return replace(command, known=_plan(command, views, now_us))
+        case TendBackups():
+            return replace(command, known=_tend(command, views, now_us))
         case _:
             return command
 
@@ -94,3 +99,35 @@ def _worker(vm: str, saved: Saved | None, views: Views, now_us: int, lost: str =
     held = views.disks.get(vm)
     able = tuple(node for node in reaching(views.nodes, {saved.pool: saved.pool_id}) if node != lost)
     return chosen(able, views.nodes, now_us, held.node if held else "")
+
+
+def _plan(command: SetBackupPlan, views: Views, now_us: int) -> PlanKnown:
+    pool = command.plan.pool if command.plan is not None else ""
+    nodes = reaching(views.nodes, {pool: ""}) if pool else ()
+    room = views.pools.room(nodes[0], pool, now_us) if nodes else None
+    return PlanKnown(defined=command.vm in views.backups.defined, nodes=nodes, room=room, at_us=now_us)
+
+
+def _tend(tick: TendBackups, views: Views, now_us: int) -> TendKnown:
+    schedule, defined = views.plans.schedules.get(tick.vm), views.backups.defined.get(tick.vm)
+    if schedule is None or defined is None:
+        return TendKnown()
+    if tick.turn:
+        return TendKnown(backup=_known(TakeBackup(vm=tick.vm, pool=schedule.plan.pool), views, now_us))
+    saved = views.backups.saved.get(tick.vm, {})
+    where = {(one.pool, one.pool_id): one for one in saved.values()}
+    busy = working(views)
+    workers = (
+        Worker(pool=pool, pool_id=id, node=node, room=views.pools.room(node, pool, now_us), busy=busy.get(node, 0))
+        for (pool, id), one in sorted(where.items())
+        if (node := _worker(tick.vm, one, views, now_us))
+    )
+    return TendKnown(backup=BackupKnown(definition=defined), workers=tuple(workers))
+
+
+def working(views: Views) -> dict[str, int]:
+    """How much each node does with backups."""
+    busy: dict[str, int] = {}
+    for doing in views.backups.doing.values():
+        busy[doing.node] = busy.get(doing.node, 0) + 1
+    return busy

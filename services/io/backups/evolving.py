@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId
+from proto.backup_plans import BackupPlanSet, BackupPutOff, PlansEvent
 from proto.backups import (
     BackupCancelRequested,
     BackupDamaged,
@@ -20,24 +21,26 @@ from proto.backups import (
     BackupVerifyRequested,
 )
 from proto.recovery import RecoveryEnded, RecoveryEvent, RecoveryRequested
+from services.io.backups import scheduling
 from services.io.backups.chain import chain
 from services.io.backups.states import Backup, Backups, Deleting, Hold, Left, Taking, Verifying
 
 
-def evolve(state: Backups, event: BackupsEvent | RecoveryEvent) -> Backups:
+def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent) -> Backups:
     """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
     version = state.version + 1
-    state = replace(state, version=version)
+    state = replace(state, version=version, schedule=scheduling.after(state.schedule, scheduling.mine(state.doing), event))
     match event:
+        case BackupPlanSet() | BackupPutOff():
+            return state
         case BackupRequested():
             return replace(state, doing=Taking(wish=event, asked_version=version))
-        case BackupDeleteRequested(backup=id, node=node, heirs=heirs):
-            return replace(state, doing=Deleting(backup=id, node=node, asked_version=version, heirs=heirs))
-        case BackupVerifyRequested(backup=id, node=node):
-            return replace(state, doing=Verifying(backup=id, node=node, asked_version=version))
+        case BackupDeleteRequested():
+            return replace(state, doing=_deleting(state, event))
+        case BackupVerifyRequested():
+            return replace(state, doing=_verifying(state, event))
         case BackupCancelRequested():
-            doing = state.doing
-            return replace(state, doing=replace(doing, cancelled_version=version) if isinstance(doing, Taking) else None)
+            return _given_up(state)
         case BackupTaken():
             return _taken(state, event)
         case BackupFailed():
@@ -57,6 +60,35 @@ def evolve(state: Backups, event: BackupsEvent | RecoveryEvent) -> Backups:
             return replace(state, holds=tuple(hold for hold in state.holds if hold.recovery != event.recovery))
 
 
+def _deleting(state: Backups, event: BackupDeleteRequested) -> Deleting:
+    """Another node may go on with it; who wanted it stays."""
+    plan = state.doing.plan if isinstance(state.doing, Deleting) else event.plan
+    return Deleting(backup=event.backup, node=event.node, asked_version=state.version, heirs=event.heirs, plan=plan)
+
+
+def _verifying(state: Backups, event: BackupVerifyRequested) -> Verifying:
+    due_us = state.doing.due_us if isinstance(state.doing, Verifying) else event.due_us
+    return Verifying(backup=event.backup, node=event.node, asked_version=state.version, due_us=due_us)
+
+
+def _given_up(state: Backups) -> Backups:
+    match state.doing:
+        case Taking():
+            return replace(state, doing=replace(state.doing, cancelled_version=state.version))
+        case Verifying(backup=id, due_us=due_us):
+            read = {one.id for one in chain(state.backups, id)}
+            return replace(state, doing=None, backups=_checked(state.backups, read, due_us))
+        case _:
+            return replace(state, doing=None)
+
+
+def _checked(backups: tuple[Backup, ...], read: set[str], due_us: int) -> tuple[Backup, ...]:
+    """What a schedule had read again, or had begun to, is not read again for the same time."""
+    return tuple(
+        replace(one, checked_us=due_us) if one.id in read and one.checked_us < due_us else one for one in backups
+    )
+
+
 def _taken(state: Backups, event: BackupTaken) -> Backups:
     if not isinstance(doing := state.doing, Taking):
         return state
@@ -65,7 +97,7 @@ def _taken(state: Backups, event: BackupTaken) -> Backups:
     new = Backup(
         id=event.backup, kind=done.kind, pool=wish.pool, pool_id=wish.pool_id, disks=done.disks,
         definition=last if last is not None and last == wish.definition else wish.definition,  # one object of many that are equal
-        taken_us=done.at_us, parent=done.parent, consistency=done.consistency,
+        taken_us=done.at_us, parent=done.parent, consistency=done.consistency, plan=wish.plan, due_us=wish.due_us,
     )  # fmt: skip
     return replace(state, backups=(*state.backups, new), doing=None)
 
@@ -101,4 +133,5 @@ def _seen(state: Backups, id: str, found: dict[str, str]) -> Backups:
         replace(one, damaged=found.get(one.id, "")) if one.id in read and one.damaged != found.get(one.id, "") else one
         for one in state.backups
     )
-    return replace(state, backups=backups, doing=None)
+    due_us = state.doing.due_us if isinstance(state.doing, Verifying) else 0
+    return replace(state, backups=_checked(backups, read, due_us), doing=None)

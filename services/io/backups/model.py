@@ -13,6 +13,8 @@
     verify  └── Verifying ─ read again ──▶ sound, or damaged
                   │ cancel
 
+A schedule (tending.py) wants all of these by itself, by ticks.
+
 One thing at a time is done with a VM's backups (`doing`); a wish meanwhile is refused as BUSY. Beside that a recovery holds a
 backup, and all that this stands on, from RecoveryRequested until RecoveryEnded: none of them is deleted meanwhile, and while one
 of them is being deleted nothing is recovered from it. Both are decided here, in one stream, so that there is no race between them.
@@ -26,6 +28,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from libs.common.decider import Decider
+from proto.backup_plans import PlansCommand, PlansEvent, SetBackupPlan, TendBackups
 from proto.backups import (
     BackupsCommand,
     BackupsEvent,
@@ -39,12 +42,15 @@ from proto.backups import (
     VerifyBackup,
 )
 from proto.recovery import EndRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
-from services.io.backups import recovering, removing, taking
+from services.io.backups import recovering, removing, taking, tending
 from services.io.backups.evolving import evolve
 from services.io.backups.states import Backups
 
+Command = BackupsCommand | RecoveryCommand | PlansCommand
+Event = BackupsEvent | RecoveryEvent | PlansEvent
 
-def decide(command: BackupsCommand | RecoveryCommand, state: Backups) -> Sequence[BackupsEvent | RecoveryEvent]:
+
+def decide(command: Command, state: Backups) -> Sequence[Event]:
     match command:
         case TakeBackup():
             return taking.take(command, state)
@@ -66,12 +72,16 @@ def decide(command: BackupsCommand | RecoveryCommand, state: Backups) -> Sequenc
             return recovering.recover(command, state)
         case EndRecovery():
             return recovering.end(command, state)
+        case SetBackupPlan():
+            return tending.set_plan(command, state)
+        case TendBackups():
+            return tending.tend(command, state)
 
 
-BACKUPS: Decider[BackupsCommand | RecoveryCommand, Backups, BackupsEvent | RecoveryEvent] = Decider(
+BACKUPS: Decider[Command, Backups, Event] = Decider(
     kind="backups",
-    commands=(*get_args(BackupsCommand), *get_args(RecoveryCommand)),
-    events=(*get_args(BackupsEvent), *get_args(RecoveryEvent)),
+    commands=(*get_args(BackupsCommand), *get_args(RecoveryCommand), *get_args(PlansCommand)),
+    events=(*get_args(BackupsEvent), *get_args(RecoveryEvent), *get_args(PlansEvent)),
     state=Backups,
     key=lambda command: command.vm,
     initial=Backups(),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from libs.common.messages import NodeId, Value, VmId
+from proto.backup_plans import BackupPlan
 from proto.backups import BackupKind, BackupRequested, Definition, SavedDisk
 from proto.hardware import Consistency
 
 
 class Backup(Value):
     """One that is there, whole. parent: what it stands on, empty: nothing; taken_us: the instant that it is of, by its node's
-    clock; damaged: what is wrong with its own files, empty: nothing that is known."""
+    clock; damaged: what is wrong with its own files, empty: nothing that is known. plan: the schedule that wanted it, empty:
+    somebody asked; due_us: its time that it is for; checked_us: the newest time of a schedule for which it was read again."""
 
     id: str
     kind: BackupKind
@@ -21,6 +23,9 @@ class Backup(Value):
     parent: str = ""
     consistency: Consistency = Consistency.CRASH
     damaged: str = ""
+    plan: str = ""
+    due_us: int = 0
+    checked_us: int = 0
 
 
 class Taking(Value, tag=True):
@@ -46,12 +51,14 @@ class Deleting(Value, tag=True):
     node: NodeId
     asked_version: int
     heirs: tuple[str, ...] = ()
+    plan: str = ""
 
 
 class Verifying(Value, tag=True):
     backup: str
     node: NodeId
     asked_version: int
+    due_us: int = 0
 
 
 Activity = Taking | Deleting | Verifying
@@ -74,11 +81,36 @@ class Hold(Value):
     target: VmId
 
 
+class Retry(Value):
+    """failures: in a row; until_us: not before then; 0: nobody was told yet when it is tried again."""
+
+    failures: int = 0
+    until_us: int = 0
+    sentence: str = ""
+
+    @property
+    def unsaid(self) -> bool:
+        return bool(self.failures) and not self.until_us
+
+
+class Schedule(Value):
+    """since_us: as it was set; planned_us: its newest time that was seen to, or as it was set: times after that count. taking,
+    letting: what failed of taking backups, and of deleting them."""
+
+    plan: BackupPlan
+    since_us: int
+    planned_us: int
+    taking: Retry = Retry()
+    letting: Retry = Retry()
+
+
 class Backups(Value):
-    """backups: the oldest first, by the log. doing: one thing at a time is done with them. version: events folded so far."""
+    """backups: the oldest first, by the log. doing: one thing at a time is done with them. version: events folded so far. schedule:
+    None: nothing is done by itself."""
 
     version: int = 0
     backups: tuple[Backup, ...] = ()
     doing: Activity | None = None
     left: tuple[Left, ...] = ()
     holds: tuple[Hold, ...] = ()
+    schedule: Schedule | None = None

@@ -207,9 +207,9 @@ class Driver(Protocol):
     async def fit(self, spec: MachineSpec) -> Machine:
         """Make the running VM like this: unplug what is `leaving`, plug disks, NICs, memory and vCPUs that are missing, set sizes,
         limits and links; put disks on top of their first layer (a snapshot, of all of them at once), begin to merge those that
-        leave. Returns, with its hardware, once the guest has taken it, or its time is up; what could not be had is in `misfits`,
-        all else holds. May be said again at any time, also where an earlier agent was cut short. Raises NoSuchVm, also where
-        another generation runs."""
+        leave (those in backups: as fast as its guest bears, `copies`). Returns, with its hardware, once the guest has taken it,
+        or its time is up; what could not be had is in `misfits`, all else holds. May be said again at any time, also where an
+        earlier agent was cut short. Raises NoSuchVm, also where another generation runs."""
         ...
 
     async def look(self, vm: str) -> Machine:
@@ -287,7 +287,8 @@ class Driver(Protocol):
         ...
 
     async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
-        """Of a VM at rest: layers that are leaving go up into the files above them. Raises Locked when it runs, anywhere."""
+        """Of a VM at rest: layers that are leaving go up into the files above them. Raises Locked when it runs, anywhere;
+        DriverError where it is started meanwhile."""
         ...
 
     async def import_image(

@@ -143,9 +143,13 @@ async def _serve(vm: RunningVm) -> None:
         vm.folder.dial(SOCKET).close()
     except OSError:
         (vm.folder.path / SOCKET).unlink(missing_ok=True)
-        with vm.folder.listen(SOCKET) as sock:
-            await vm.give(SOCKET, sock.fileno())
-        await vm.do("nbd-server-start", {"addr": {"type": "fd", "data": {"str": SOCKET}}})
+        try:
+            with vm.folder.listen(SOCKET) as sock:
+                await vm.give(SOCKET, sock.fileno())
+            await vm.do("nbd-server-start", {"addr": {"type": "fd", "data": {"str": SOCKET}}})
+        except BaseException:  # the file says that a server is there, and it is ours
+            (vm.folder.path / SOCKET).unlink(missing_ok=True)
+            raise
 
 
 def _names(slot: int) -> tuple[str, str]:

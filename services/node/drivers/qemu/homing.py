@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from services.node.drivers.qemu import home
 from services.node.drivers.qemu.chains import Chain
 from services.node.drivers.qemu.home import Home
 from services.node.drivers.qemu.look import device_of
+from services.node.drivers.qemu.nbd_cache import NbdError
 from services.node.pacing import MIB, Pace, Phase, Seen, after
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Homing:
     def __init__(self, vm: RunningVm) -> None:
         self._vm = vm
         self._homes: dict[int, Home] = {}
+        self._exporting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._readers: asyncio.Task[None] | None = None
         self._alone: set[str] = set()
@@ -58,13 +61,14 @@ class Homing:
     async def over(self, slot: int) -> None:
         """The disk stands on no backup any more, or never did: what was made for that goes, also what an earlier agent made. Raises
         DriverError."""
-        if (gone := self._homes.pop(slot, None)) is not None:
-            self._still()
-            await gone.close()
-        if home.served(self._vm):
-            await home.cleared(self._vm, slot)
-            if not self._homes:
-                await home.unserved(self._vm)
+        async with self._exporting:
+            if (gone := self._homes.pop(slot, None)) is not None:
+                self._still()
+                await gone.close()
+            if home.served(self._vm):
+                await home.cleared(self._vm, slot)
+                if not self._homes:
+                    await home.unserved(self._vm)
 
     def copies(self) -> tuple[CopyNow, ...]:
         """What goes on now."""
@@ -83,14 +87,15 @@ class Homing:
 
     async def _run(self) -> None:
         self._pace = replace(self._vm.record.pace or Pace(), phase=Phase.FIRST, since_s=0.0, quiet_s=0.0, lately=())
-        self._guest, self._at = {}, time.monotonic()
+        self._guest, self._at, self._alone = {}, time.monotonic(), set()
+        going = True
         try:
-            going = True
-            while going:
-                going = await self._look()
+            while going and not self._vm.process.ended.is_set():
+                try:
+                    going = await self._look()
+                except (DriverError, OSError) as error:  # its monitor is lost for a while; the jobs go on as they are
+                    log.debug("%s: its copies cannot be looked at: %s", self._vm.record.vm, error)
                 await asyncio.sleep(SOON_S if self._pace.phase in (Phase.FIRST, Phase.IDLE) else TICK_S)
-        except (DriverError, OSError) as error:
-            log.debug("%s: the copies of its disks are not looked at: %s", self._vm.record.vm, error)
         finally:
             self._still()
 
@@ -101,7 +106,8 @@ class Homing:
         jobs = {str(job["device"]): job for job in await self._vm.do("query-block-jobs")}
         going = [one for one in list(self._homes.values()) if one.job in jobs]
         for one in going:
-            await one.walked(int(jobs[one.job]["offset"]), int(jobs[one.job]["len"]))
+            with suppress(NbdError):  # it was let go of meanwhile
+                await one.walked(int(jobs[one.job]["offset"]), int(jobs[one.job]["len"]))
         before = self._pace
         if (seen := await self._seen()) is not None:
             self._pace = after(before, seen)
@@ -115,13 +121,14 @@ class Homing:
         return bool(going)
 
     async def _opened(self, one: Home) -> None:
-        if one.counted or one.job in self._alone:
-            return
-        try:
-            await one.open(self._vm)
-        except (DriverError, OSError) as error:
-            self._alone.add(one.job)
-            log.warning("%s: %s comes home by one reader only: %s", self._vm.record.vm, one.disk.name, error)
+        async with self._exporting:
+            if one.counted or one.job in self._alone or self._homes.get(one.disk.slot) is not one:
+                return
+            try:
+                await one.open(self._vm)
+            except (DriverError, OSError) as error:
+                self._alone.add(one.job)
+                log.warning("%s: %s comes home by one reader only: %s", self._vm.record.vm, one.disk.name, error)
 
     async def _seen(self) -> Seen | None:
         """Since the last look; None: this is the first."""
@@ -135,12 +142,13 @@ class Homing:
         by = {word: max(0, guest[word] - before[word]) for word in guest}
         ops = by["rd_operations"] + by["wr_operations"] + by["flush_operations"]
         return Seen(
-            seconds, ops, by["wr_operations"], by["flush_operations"], by["wr_total_time_ns"], by["flush_total_time_ns"], copied
-        )
+            seconds, ops, by["wr_operations"], by["flush_operations"], by["wr_total_time_ns"], by["flush_total_time_ns"], copied,
+            by["rd_total_time_ns"],
+        )  # fmt: skip
 
     async def _counts(self) -> dict[str, int]:
         """Of all its disks together."""
-        words = ("rd_operations", "wr_operations", "flush_operations", "wr_total_time_ns", "flush_total_time_ns")
+        words = [f"{kind}_{what}" for kind in ("rd", "wr", "flush") for what in ("operations", "total_time_ns")]
         blocks: list[dict[str, Any]] = await self._vm.do("query-blockstats")
         mine = [block["stats"] for block in blocks if device_of(block.get("qdev") or "").startswith("disk")]
         return {word: sum(int(stats[word]) for stats in mine) for word in words}
@@ -149,18 +157,18 @@ class Homing:
         """Readers are there exactly while everything may be taken."""
         if not self._pace.everything or not going:
             self._still()
-            return
-        done = self._readers is not None and self._readers.done() and self._readers.exception() is None
-        if (self._readers is None or done) and any(one.counted and one.left_bytes for one in going):
-            self._readers = asyncio.create_task(self._read(going))
+        elif (self._readers is None or self._readers.done()) and any(one.counted and one.left_bytes for one in going):
+            self._readers = asyncio.create_task(self._read([one for one in going if one.job not in self._alone]))
 
     async def _read(self, going: list[Home]) -> None:
         for one in going:
-            await one.read_ahead()
+            try:
+                await one.read_ahead()
+            except* DriverError as failed:  # the job meets the same, and tells it; or the process has ended
+                self._alone.add(one.job)
+                log.info("%s: %s comes home by one reader only: %s", self._vm.record.vm, one.disk.name, failed.exceptions[0])
 
     def _still(self) -> None:
         if self._readers is not None:
-            if self._readers.done() and not self._readers.cancelled() and (error := self._readers.exception()) is not None:
-                log.warning("%s: what is ahead of its copies is not fetched: %s", self._vm.record.vm, error)
             self._readers.cancel()
             self._readers = None

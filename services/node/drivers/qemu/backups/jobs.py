@@ -1,5 +1,5 @@
-"""QEMU's jobs of a backup, by name: how each ended, and whatever of them is left in a process. Each job, its target's node and the
-file below it are named after the disk's slot: backupN, backupN, backupN-file."""
+"""QEMU's jobs of a backup, by name: how each ended, and whatever of them is left in a process. Each job and its target's node are
+named after the disk's slot, backupN, and so are the nodes below it (targets.py)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ PREFIX = "backup"
 ENDS_S_MAX = 30.0
 """a job that was cancelled ends after the request that it is in"""
 _JOB = re.compile(r"backup[0-9]+")
+_NODE = re.compile(r"(backup[0-9]+)(-packed|-own|-file|-spare)?")
+_ORDER = (None, "-packed", "-own", "-file", "-spare")
+"""each before what it stands on"""
 
 
 class Blocks(Protocol):
@@ -37,6 +40,8 @@ class Jobs:
         self.reason = ""
         self.forgotten = asyncio.Event()
         self._ends: dict[str, asyncio.Future[str]] = {}
+        """how it ended, or that its target failed"""
+        self._over: dict[str, asyncio.Event] = {}
         self._left: dict[str, tuple[int, int]] = {}
         """(done, all) in bytes of those that have ended"""
 
@@ -49,7 +54,7 @@ class Jobs:
 
     def expect(self, jobs: Iterable[str]) -> None:
         """From before they are begun until `forget`."""
-        self.reason, self._left = "", {}
+        self.reason, self._left, self._over = "", {}, {}
         self.forgotten.clear()
         self._ends = {job: asyncio.get_running_loop().create_future() for job in jobs}
 
@@ -60,19 +65,31 @@ class Jobs:
 
     def hear(self, event: QmpEvent) -> bool:
         """Whether the event belongs to one of them."""
+        if event.name == "QUORUM_REPORT_BAD":
+            return self._hear_target(event)
         job = str(event.data.get("device", ""))
         if event.name not in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED") or not _JOB.fullmatch(job):
             return False
+        self._over.setdefault(job, asyncio.Event()).set()
         if (end := self._ends.get(job)) is not None and not end.done():
             self._left[job] = int(event.data.get("offset", 0)), int(event.data.get("len", 0))
             said = "it was cancelled" if event.name == "BLOCK_JOB_CANCELLED" else str(event.data.get("error") or "")
             end.set_result(said)
         return True
 
+    def _hear_target(self, event: QmpEvent) -> bool:
+        """What was to be written to a target was not: the job goes on, and nothing comes of it."""
+        found = _NODE.fullmatch(str(event.data.get("node-name", "")))
+        end = self._ends.get(found[1]) if found is not None else None
+        if end is not None and not end.done() and event.data.get("error"):
+            end.set_result(str(event.data["error"]))
+        return found is not None
+
     def end(self, why: str) -> None:
         """None of them goes on any more: nothing comes of it."""
         self.reason = self.reason or why
-        for end in self._ends.values():
+        for job, end in self._ends.items():
+            self._over.setdefault(job, asyncio.Event()).set()
             if not end.done():
                 end.set_result(why)
 
@@ -99,12 +116,15 @@ class Jobs:
     async def cancel(self, blocks: Blocks) -> None:
         """All that go on in the process, those of an earlier agent too; until they have ended. Raises DriverError."""
         names = await _going(blocks)
-        loop = asyncio.get_running_loop()
-        ends = [self._ends.setdefault(job, loop.create_future()) for job in names]
         for job in names:
+            self._over.setdefault(job, asyncio.Event())
             await _tried(blocks, "block-job-cancel", {"device": job, "force": True})
-        if ends and (await asyncio.wait(ends, timeout=ENDS_S_MAX))[1]:
-            raise DriverError(f"a job of a backup has not ended {ENDS_S_MAX:g} s after it was cancelled")
+        try:
+            async with asyncio.timeout(ENDS_S_MAX):
+                for job in names:
+                    await self._over[job].wait()
+        except TimeoutError:
+            raise DriverError(f"a job of a backup has not ended {ENDS_S_MAX:g} s after it was cancelled") from None
         self.end("it was cancelled")
 
     async def adopt(self, execute: Callable[[str], Awaitable[Any]]) -> None:
@@ -113,6 +133,8 @@ class Jobs:
             return
         names = [str(job["device"]) for job in await execute("query-block-jobs")]
         for job, end in self._ends.items():
+            if job not in names:
+                self._over.setdefault(job, asyncio.Event()).set()
             if job not in names and not end.done():
                 end.set_result("it ended while its monitor was away")
 
@@ -124,9 +146,9 @@ async def _going(blocks: Blocks) -> list[str]:
 async def sweep(blocks: Blocks) -> None:
     """Nodes and open files that a backup had are taken away: its jobs have ended. Raises DriverError."""
     named = [str(node["node-name"]) for node in await blocks.do("query-named-block-nodes", {"flat": True})]
-    mine = [name for name in named if _JOB.fullmatch(name.removesuffix("-file"))]
-    for name in sorted(mine, key=lambda name: name.endswith("-file")):
-        await _tried(blocks, "blockdev-del", {"node-name": name})
+    mine = [found for name in named if (found := _NODE.fullmatch(name))]
+    for found in sorted(mine, key=lambda found: _ORDER.index(found[2])):
+        await _tried(blocks, "blockdev-del", {"node-name": found[0]})
     for each in await blocks.do("query-fdsets"):
         if any(fd.get("opaque") == PREFIX for fd in each["fds"]):
             await _tried(blocks, "remove-fd", {"fdset-id": each["fdset-id"]})

@@ -84,6 +84,8 @@ class Shelf:
         """What was not made whole, or not removed whole."""
         for word in (MAKING, REMOVING):
             if (folder := self.path / f"{word}{backup}").exists():
+                for path in folder.iterdir():
+                    os.truncate(path, 0)  # a QEMU whose guest is paused keeps files open that it was told to close
                 shutil.rmtree(folder)
         self._tidy()
 

@@ -22,10 +22,9 @@ from proto.backups import BackupKind, SavedDisk
 from proto.node import OrderBackupRemoval
 from services.node.drivers import DriverError, NotBackedUp
 from services.node.drivers.qemu import qcow2
-from services.node.drivers.qemu.backups import layout
+from services.node.drivers.qemu.backups import layout, targets
 from services.node.drivers.qemu.backups.jobs import PREFIX, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf, digest
-from services.node.drivers.qemu.backups.taking import set_node
 from services.node.drivers.qemu.backups.verifying import what_is_wrong
 from services.node.drivers.qemu.bare import Bare, Wanted, bare
 from services.node.drivers.qemu.layers import backing_of
@@ -195,12 +194,8 @@ async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, com
 
 
 async def _open(writer: Bare, name: str, path: Path, below: str | None, *, direct: bool, read_only: bool) -> None:
-    fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if direct else 0))
-    try:
-        number = await writer.give_set(fd, PREFIX)
-    finally:
-        os.close(fd)
-    await writer.do("blockdev-add", set_node(f"{name}-file", number, direct=direct, read_only=read_only))
+    number = await targets.handed(writer, path, os.O_RDONLY if read_only else os.O_RDWR, direct=direct)
+    await writer.do("blockdev-add", targets.file_node(f"{name}-file", number, direct=direct, read_only=read_only))
     words = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": read_only, "backing": below}
     await writer.do("blockdev-add", words)
 

@@ -25,13 +25,15 @@ class Bitmap(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """node: of the disk's own file, which the guest writes; kept: its bitmaps outlive the process."""
+    """node: of the disk's own file, which the guest writes; kept: its bitmaps outlive the process; alone: it is a qcow2 on nothing,
+    so that what it has not allocated is zero."""
 
     disk: Disk
     node: str
     bytes: int
     bitmaps: tuple[Bitmap, ...]
     kept: bool
+    alone: bool
 
     def bitmap(self, name: str) -> Bitmap | None:
         return next((bitmap for bitmap in self.bitmaps if bitmap.name == name), None)
@@ -49,6 +51,9 @@ def of_pool(pool: str, name: str) -> bool:
 async def sources(blocks: Blocks, tops: dict[str, str], disks: tuple[Disk, ...]) -> tuple[Source, ...]:
     """tops: the node of each disk's own file, by the disk's name. Raises DriverError; NotBackedUp where a disk has none."""
     named = {str(n["node-name"]): n for n in await blocks.do("query-named-block-nodes", {"flat": True})}
+    graph = await blocks.do("x-debug-query-block-graph")
+    names = {node["id"]: str(node["name"]) for node in graph["nodes"]}
+    over = {names[edge["parent"]] for edge in graph["edges"] if edge["name"] == "backing"}
     found = []
     for disk in disks:
         node = named.get(tops.get(disk.name, ""))
@@ -56,7 +61,8 @@ async def sources(blocks: Blocks, tops: dict[str, str], disks: tuple[Disk, ...])
             raise NotBackedUp(f"the disk {disk.name} is not plugged into its process")
         bitmaps = tuple(_bitmap(said) for said in node.get("dirty-bitmaps", ()))
         size, kept = int(node["image"]["virtual-size"]), node["drv"] == "qcow2"
-        found.append(Source(disk, str(node["node-name"]), size, bitmaps, kept))
+        name = str(node["node-name"])
+        found.append(Source(disk, name, size, bitmaps, kept, alone=kept and name not in over))
     return tuple(found)
 
 

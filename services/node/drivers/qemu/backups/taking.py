@@ -29,8 +29,8 @@ from proto.backups import BackupDone, BackupKind, SavedDisk
 from proto.hardware import Consistency
 from proto.machine import Disk, Freeze
 from proto.node import OrderBackup
-from services.node.drivers import DriverError, NotBackedUp
-from services.node.drivers.qemu.backups import layout
+from services.node.drivers import CannotStart, DriverError, NotBackedUp
+from services.node.drivers.qemu.backups import layout, targets
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
 from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_pool, sources, why_full
@@ -112,15 +112,13 @@ class Taking:
         if self.done.parent:
             base = shelf.named(self.done.parent, shelf.file_of(source.disk.name, self.done.parent))
         path = shelf.making(self.order.backup) / self._file(source)
-        await self._aside(lambda: self.tool.saved(path, source.bytes, base, compressed=self.order.compress))
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if self.direct else 0))
         try:
-            number = await self.blocks.give_set(fd, PREFIX)
-        finally:
-            os.close(fd)
-        await self.blocks.do("blockdev-add", set_node(f"{name}-file", number, direct=self.direct, read_only=False))
-        top = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": False, "backing": None}
-        await self.blocks.do("blockdev-add", {**top, "discard": "unmap", "detect-zeroes": "unmap"})
+            await self._aside(lambda: self.tool.saved(path, source.bytes, base, compressed=self.order.compress))
+        except CannotStart as error:
+            raise NotBackedUp(self._room() if FULL in str(error) else f"the backup cannot be written: {error}") from error
+        await targets.add(
+            self.blocks, name, path, source.bytes, direct=self.direct, compress=self.order.compress
+        )
 
     # --- the instant --------------------------------------------------------------------------------------------------
 
@@ -159,12 +157,10 @@ class Taking:
             if source.kept or self.freezer is not None:
                 new = {"node": source.node, "name": self.bitmap, "persistent": source.kept}
                 actions.append({"type": "block-dirty-bitmap-add", "data": new})
-            job: dict[str, Any] = {"job-id": name, "device": source.node, "target": name, "sync": "full"}
+            job: dict[str, Any] = {"job-id": name, "device": source.node, "target": name, "sync": "top" if source.alone else "full"}
             job |= {"on-source-error": "report", "on-target-error": "report"}
             if self.done.parent:
                 job |= {"sync": "bitmap", "bitmap": self._parents(), "bitmap-mode": "never"}
-            if self.order.compress:
-                job["compress"] = True
             if self.order.rate_mibps:
                 job["speed"] = self._share(len(self.sources))
             actions.append({"type": "blockdev-backup", "data": job})
@@ -213,7 +209,16 @@ class Taking:
         return f"pool {self.order.pool} is full: {written // MIB} MiB of the backup were written, {free} MiB of {size} MiB are free"
 
     async def let_go(self) -> None:
-        """Of QEMU's nodes and the open files. Raises DriverError."""
+        """Of QEMU's nodes and the open files, once all is in them. Raises NotBackedUp, DriverError."""
+        for source in self.sources:
+            try:
+                await targets.flush(self.blocks, f"{PREFIX}{source.disk.slot}")
+            except DriverError as error:
+                if FULL not in str(error):
+                    raise
+                raise NotBackedUp(self._room()) from error
+        if said := next(filter(None, self.jobs.ended().values()), ""):
+            raise NotBackedUp(self._why(said))
         await sweep(self.blocks)
         self.jobs.forget()
 
@@ -277,13 +282,6 @@ class Taking:
     async def _away(self, source: Source, bitmap: str) -> None:
         with suppress(DriverError):  # it may not be there
             await self.blocks.do("block-dirty-bitmap-remove", {"node": source.node, "name": bitmap})
-
-
-def set_node(name: str, number: int, *, direct: bool, read_only: bool) -> dict[str, Any]:
-    """A file that QEMU was handed open. It is nobody else's, so it is not locked."""
-    cache = {"direct": direct, "no-flush": False}
-    node = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{number}", "read-only": read_only}
-    return {**node, "locking": "off", "cache": cache, "discard": "unmap", "aio": "threads"}
 
 
 def _age(bitmap: str) -> tuple[int, int]:

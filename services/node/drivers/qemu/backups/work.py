@@ -27,7 +27,8 @@ from services.node.drivers.qemu.fleet import Fleet
 from services.node.drivers.qemu.freezer import Freezer
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
-from services.node.drivers.qemu.qemu_img import QemuImg
+from services.node.drivers.qemu.qemu_img import Failed, QemuImg
+from services.node.drivers.qemu.qmp import QmpRefused
 from services.node.host import areas
 
 MIB = 1 << 20
@@ -55,6 +56,10 @@ class Backups:
             return await (self._of_running if order.generation else self._of_resting)(order, pool, stored)
         except OSError as error:
             raise NotBackedUp(f"the backup of {order.vm} cannot be written: {error.strerror or error}") from error
+        except DriverError as error:
+            if isinstance(error.__cause__, QmpRefused | Failed):  # they would say so again
+                raise NotBackedUp(f"the backup of {order.vm} cannot be taken: {error}") from error
+            raise
 
     async def _of_running(self, order: OrderBackup, pool: Path, stored: tuple[Disk, ...]) -> BackupDone:
         running = self._fleet.vms.get(order.vm)

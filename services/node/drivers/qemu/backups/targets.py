@@ -1,0 +1,61 @@
+"""The block nodes that a backup's job writes to.
+
+    backupN (quorum) ──▶ backupN-packed (compress) ──▶ backupN-own (qcow2) ──▶ backupN-file, which QEMU was handed open
+        └──────────────▶ backupN-spare (null-co)
+
+What the guest is about to overwrite is copied before, within its own request; and were that copy to fail, QEMU (up to 9.0 at least)
+would fail the guest's request, or stop the guest for want of room in a pool that is none of its own. So the job's target is two
+of which one has to succeed, the other is nothing, and that the real one failed comes as an event (QUORUM_REPORT_BAD), which ends
+the job.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks
+
+type Words = dict[str, Any]
+
+
+async def add(blocks: Blocks, name: str, path: Path, size_bytes: int, *, direct: bool, compress: bool) -> None:
+    """The file is there, and empty. name: of the node that the job writes to. Raises DriverError, OSError."""
+    number = await handed(blocks, path, os.O_RDWR, direct=direct)
+    await blocks.do("blockdev-add", file_node(f"{name}-file", number, direct=direct, read_only=False))
+    await blocks.do("blockdev-add", own_node(name))
+    child = f"{name}-own"
+    if compress:
+        child = f"{name}-packed"
+        await blocks.do("blockdev-add", {"driver": "compress", "node-name": child, "file": f"{name}-own"})
+    await blocks.do("blockdev-add", {"driver": "null-co", "node-name": f"{name}-spare", "size": size_bytes})
+    both = {"driver": "quorum", "node-name": name, "children": [child, f"{name}-spare"], "vote-threshold": 1}
+    await blocks.do("blockdev-add", both)
+
+
+async def flush(blocks: Blocks, name: str) -> None:
+    """What was written to the file is in it: opening it anew, as it is, writes out its tables, and says whether that went well.
+    Raises DriverError."""
+    await blocks.do("blockdev-reopen", {"options": [own_node(name)]})
+
+
+def own_node(name: str) -> Words:
+    top: Words = {"driver": "qcow2", "node-name": f"{name}-own", "file": f"{name}-file", "read-only": False, "backing": None}
+    return {**top, "discard": "unmap", "detect-zeroes": "unmap"}
+
+
+async def handed(blocks: Blocks, path: Path, how: int, *, direct: bool) -> int:
+    """The number of the set under which QEMU has the file open. Raises DriverError, OSError."""
+    fd = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_DIRECT if direct else 0))
+    try:
+        return await blocks.give_set(fd, PREFIX)
+    finally:
+        os.close(fd)
+
+
+def file_node(name: str, number: int, *, direct: bool, read_only: bool) -> Words:
+    """A file that QEMU was handed open. It is nobody else's, so it is not locked."""
+    cache = {"direct": direct, "no-flush": False}
+    node: Words = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{number}", "read-only": read_only}
+    return {**node, "locking": "off", "cache": cache, "discard": "unmap", "aio": "threads"}

@@ -1,0 +1,117 @@
+"""Recoveries by QEMU alone: at rest, and by size."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from services.node.drivers import DriverError
+from services.node.drivers.qemu.bare import Bare
+from services.node.drivers.qemu.driver import QemuDriver
+from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of
+from tests.contract.recovery_rig import (
+    FULL,
+    NEWER,
+    backed_up,
+    file_of,
+    files,
+    fitted,
+    folder,
+    holds,
+    home,
+    qemu_io,
+    recovered,
+    running,
+    slowly,
+    some_home,
+    spec_of,
+    started,
+)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    yield from rig_of("qemu", tmp_path)
+
+
+@pytest.fixture
+async def driver(rig: QemuRig) -> AsyncIterator[QemuDriver]:
+    made = rig.driver()
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_what_comes_home_at_rest_gives_way_to_a_start(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backed_up(rig)
+    spec, do, begun = spec_of(rig), Bare.do, asyncio.Event()
+
+    async def slow(self: Bare, command: str, words: dict[str, object] | None = None) -> object:
+        if command != "block-stream":
+            return await do(self, command, words)
+        answer = await do(self, command, {**(words or {}), "speed": 1 << 20})
+        begun.set()
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bare, "do", slow)
+        merge = asyncio.create_task(driver.merge_layers("web-1", (spec.disks[1],)))
+        await begun.wait()
+        assert rig.left_over("n1") == [], "no process of a VM"
+        await driver.start(replace(spec, born=None))
+        with pytest.raises(DriverError, match="is being started"):
+            await merge
+    await guest_up(driver)
+    await holds(rig, driver)
+    assert files(await home(driver, spec)) == ("web-1-data.r1.qcow2",)
+
+
+async def test_a_start_takes_no_longer_for_a_large_disk_and_its_figures_are_of_what_is_in_it(
+    rig: QemuRig, driver: QemuDriver
+) -> None:
+    backed_up(rig)
+    took = {}
+    for generation, gib in enumerate((1, 64), 1):
+        for backup in (FULL, NEWER):
+            (folder(rig, backup) / file_of(backup)).unlink(missing_ok=True)
+        full = folder(rig, FULL) / file_of(FULL)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(full), f"{gib}G"], check=True)
+        qemu_io(full, *(f"write -P 0x41 {gib * 100 * part}M 1M" for part in range(10)))
+        disk = replace(recovered(rig, FULL), size_mib=gib << 10, file=f"web-1-data.r{generation}.qcow2")
+        spec = spec_of(rig, generation, disk)
+        begun = time.monotonic()
+        await driver.start(replace(spec, born=None))
+        took[gib] = time.monotonic() - begun
+        copying = asyncio.create_task(home(driver, spec))
+        while not (copies := await driver.copies()) or not copies[0].all_mib:
+            assert not copying.done(), "it is told before it has ended"
+            await asyncio.sleep(0.005)  # how far it is has no event
+        assert copies[0].all_mib == 10
+        assert files(await copying) == (disk.file,)
+        await driver.kill("web-1")
+    assert took[64] < 2 * took[1] + 1.0, took
+
+
+async def test_where_qemu_serves_somebody_else_the_job_does_it_alone(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backed_up(rig)
+    spec = await started(rig, driver)
+    vm = running(driver)
+    await vm.do("nbd-server-start", {"addr": {"type": "unix", "data": {"path": "another"}}})
+    with slowly(monkeypatch):
+        await fitted(driver, spec)
+        await some_home(driver)
+    (copy,) = await driver.copies()
+    assert copy.all_mib == spec.disks[1].size_mib, "of how much is in it nothing is known"
+    assert files(await home(driver, spec)) == ("web-1-data.r1.qcow2",)
+    await holds(rig, driver)
+    await vm.do("nbd-server-stop")
