@@ -7,13 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show, units
+from services.cli import recovery_wave, show, units
 from services.cli.backup import progress
 from services.cli.client import path
 from services.cli.failure import USAGE, Failure
 from services.cli.session import AsJson, client, wants_json
+from services.cli.units import ms as ms
+from services.cli.units import span as span
 
 app = typer.Typer(help="Recoveries of virtual machines from their backups.", no_args_is_help=True)
+app.command("run")(recovery_wave.run)
+app.command("waves")(recovery_wave.waves)
+app.command("wave")(recovery_wave.wave)
+app.command("cancel")(recovery_wave.cancel)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it: r1-7, or web-1.r1-7.")]
 
@@ -35,25 +41,6 @@ def _row(one: dict[str, Any], far: dict[str, Any] | None) -> tuple[object, ...]:
         one["id"], one["target"], one["source"], one["backup"], state, show.when(one["requested_us"]), ms(one.get("first_ms")),
         span(one.get("home_s")), span(one["rpo_s"]), one["node"],
     )  # fmt: skip
-
-
-def ms(value: int | None) -> str:
-    """`850 ms`, `2.4 s`."""
-    return "" if value is None else f"{value} ms" if value < 1000 else span(value / 1000)
-
-
-def span(seconds: float | None) -> str:
-    """`4.2 s`, `12 min 5 s`, `3 h 20 min`, `2 d 4 h`; two parts at most."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    whole, parts = round(seconds), []
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        many, whole = divmod(whole, length)
-        parts.append(f"{many} {unit}" if many else "")
-    first = next(n for n, part in enumerate(parts) if part)
-    return " ".join(part for part in parts[first : first + 2] if part)
 
 
 @app.command("show")

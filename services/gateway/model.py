@@ -12,7 +12,7 @@ from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
 from proto.fence import FenceEvent
 from proto.guard import GuardEvent
-from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, PlansEvent, RecoveryEvent
+from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, PlansEvent, RecoveryEvent, WaveEvent
 from proto.lease import HaEvent, LeaseEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
@@ -39,6 +39,7 @@ from services.gateway.views.recoveries import RecoveriesView
 from services.gateway.views.snapshots import SnapshotsView
 from services.gateway.views.verdicts import VerdictsView
 from services.gateway.views.vms import VmsView
+from services.gateway.views.waves import WavesView
 
 EVENTS = Registry(
     (
@@ -46,7 +47,7 @@ EVENTS = Registry(
         for union in (
             VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
             ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
-            BackupsEvent, RecoveryEvent, PlansEvent,
+            BackupsEvent, RecoveryEvent, PlansEvent, WaveEvent,
         )
         for c in members(union)
     ),
@@ -72,6 +73,7 @@ class ReadModel:
     backups: BackupsView = field(default_factory=BackupsView)
     plans: PlansView = field(default_factory=PlansView)
     recoveries: RecoveriesView = field(default_factory=RecoveriesView)
+    waves: WavesView = field(default_factory=WavesView)
     ha: HaView = field(default_factory=HaView)
     verdicts: VerdictsView = field(default_factory=VerdictsView)
     guards: GuardsView = field(default_factory=GuardsView)
@@ -104,6 +106,7 @@ class ReadModel:
         self.backups.apply(recorded, event)
         self.plans.apply(recorded, event)
         self.recoveries.apply(recorded, event)
+        self.waves.apply(recorded, event)
         self.ha.apply(recorded, event)
         self.verdicts.apply(recorded, event)
         self.guards.apply(recorded, event)
