@@ -29,6 +29,7 @@ from proto import (
     pools,
     reserve,
     vitals,
+    waves,
 )
 from proto.upcasts import UPCASTS
 
@@ -114,7 +115,7 @@ FAMILIES: dict[str, Family] = {
                     (*members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.PlansEvent)),
                 ),
                 Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
-                Stream("wave", members(io.WaveCommand), members(io.WaveEvent)),
+                Stream("wave", members(waves.WaveCommand), members(waves.WaveEvent)),
             ),
         ),
         Family(

@@ -113,19 +113,6 @@ from proto.snapshots import SnapshotRequested as SnapshotRequested
 from proto.snapshots import SnapshotReverted as SnapshotReverted
 from proto.snapshots import SnapshotTaken as SnapshotTaken
 from proto.snapshots import SnapshotWish as SnapshotWish
-from proto.waves import AdvanceWave as AdvanceWave
-from proto.waves import AskWave as AskWave
-from proto.waves import CancelWave as CancelWave
-from proto.waves import RecoverMany as RecoverMany
-from proto.waves import WaveCancelRequested as WaveCancelRequested
-from proto.waves import WaveCommand as WaveCommand
-from proto.waves import WaveEnded as WaveEnded
-from proto.waves import WaveEvent as WaveEvent
-from proto.waves import WavePlan as WavePlan
-from proto.waves import WaveRequested as WaveRequested
-from proto.waves import WaveStepBegun as WaveStepBegun
-from proto.waves import WaveStepDone as WaveStepDone
-from proto.waves import WaveStepFailed as WaveStepFailed
 
 
 class Refusal(StrEnum):

@@ -156,9 +156,10 @@ class WaveSeen(Value):
 
 
 class AdvanceWave(Tick):
-    """io to itself. seen: filled in by its own view."""
+    """io to itself. asked_us: when the wave was, by the log, as are the times of what was seen; both filled in by its own view."""
 
     wave: Name
+    asked_us: int = 0
     seen: tuple[WaveSeen, ...] = ()
 
 

@@ -12,7 +12,7 @@ from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
 from proto.fence import FenceEvent
 from proto.guard import GuardEvent
-from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, PlansEvent, RecoveryEvent, WaveEvent
+from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, PlansEvent, RecoveryEvent
 from proto.lease import HaEvent, LeaseEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
@@ -21,6 +21,7 @@ from proto.pools import PoolEvent
 from proto.reserve import ReserveEvent
 from proto.upcasts import UPCASTS
 from proto.vitals import VerdictEvent
+from proto.waves import WaveEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell

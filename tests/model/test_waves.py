@@ -68,7 +68,7 @@ def refused(*those: Candidate, reason: Refusal, **wish: Any) -> str:
 
 
 def advance(at_us: int = NOW, *seen: WaveSeen) -> AdvanceWave:
-    return AdvanceWave(wave="w", now_us=at_us, seen=seen)
+    return AdvanceWave(wave="w", now_us=at_us, asked_us=NOW, seen=seen)
 
 
 def ran(name: str, at_us: int, *, home: bool = False) -> WaveSeen:

@@ -9,7 +9,9 @@ import msgspec
 from litestar import Router, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
+from msgspec.structs import replace
 
+from libs.common.log import LogError
 from libs.common.messages import Name
 from proto.waves import After as Comes
 from proto.waves import AskWave, AtOnce, CancelWave, CopyingMax, LoseCount, RecoverMany, WavePlan, WaveWish
@@ -20,10 +22,13 @@ from services.gateway.gateway import DEFAULT_PROJECT, Gateway
 from services.gateway.http.bodies import Body, Label, Mibps
 from services.gateway.http.door import Asked, asker
 from services.gateway.http.recoveries import instant
-from services.gateway.problems import Problem
+from services.gateway.problems import Problem, away
 from services.gateway.views.waves import Forecast, Left, Step, Wave, forecast, left, steps
+from services.gateway.why.reading import refusals
 
 VMS_MAX = 2000
+ASKED_MAX = 50
+"""steps of which it is looked up what was refused"""
 Names = Annotated[list[Name], msgspec.Meta(max_length=VMS_MAX)]
 
 
@@ -37,9 +42,9 @@ class AfterBody(Body):
 class WaveBody(Body):
     """Which VMs: those that ran last on `node`, or `all`, and those named in vms. Only a named one is also recovered where it is
     there and well, or was deleted. at: each from its newest sound backup that is not after that moment. lose: VMs of which what is
-    on their disks is thrown away, by name, or lose_count: how many they are. after: beside what guards say. at_once: recoveries that
-    do not run yet; copying_max: VMs of which data is still to come home, 0: no limit; bandwidth_mibps: what each pool of backups
-    gives, 0: no limit. name: of the wave; empty: one is made of the time."""
+    on their disks is thrown away, by name, or lose_count: how many they are. after: beside what guards say. at_once: recoveries
+    that do not run yet; copying_max: VMs of which data is still to come home, 0: no limit; bandwidth_mibps: what each pool of
+    backups gives, 0: no limit. name: of the wave; empty: one is made of the time."""
 
     name: Label = ""
     node: Label = ""
@@ -129,7 +134,26 @@ async def list_waves(request: Asked, gateway: NamedDependency[Gateway]) -> Waves
 
 @get("/{wave:str}", action=Action.NODES, summary="Show a wave of recoveries")
 async def show_wave(request: Asked, gateway: NamedDependency[Gateway], wave: FromPath[str]) -> ShownWave:
-    return _shown(gateway, _find(gateway, wave))
+    """With what was refused to a step that has begun and does not run: a refusal leaves no event."""
+    shown = _shown(gateway, _find(gateway, wave))
+    unrun = [step for step in shown.wave.steps if step.begun_us and not step.ran_us][:ASKED_MAX]
+    if not unrun:
+        return shown
+    said = {step.vm: said for step in unrun if (said := await _refused(gateway, step))}
+    told = [replace(step, sentence="; ".join(filter(None, (step.sentence, said.get(step.vm))))) for step in shown.wave.steps]
+    return replace(shown, wave=replace(shown.wave, steps=told))
+
+
+async def _refused(gateway: Gateway, step: Step) -> str:
+    """Its recovery, or the start that this leads to. Raises Problem 503."""
+    try:
+        asked = await refusals(gateway.log, f"backups-{step.vm}")
+        found = [no for no in asked if no.command == "recover_vm"]
+        found += [no for no in await refusals(gateway.log, f"vm-{step.vm}") if no.command == "start_vm"]
+    except LogError as error:
+        raise away(f"the log cannot be read: {error}") from error
+    newest = max((no for no in found if no.at_us >= step.begun_us), key=lambda no: no.at_us, default=None)
+    return f"refused: {newest.sentence}" if newest is not None else ""
 
 
 def _find(gateway: Gateway, name: str) -> Wave:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proto import io
+from proto import waves as w
 from services.gateway.words import count
 
 if TYPE_CHECKING:
@@ -15,18 +15,18 @@ WAVE, CANCEL = "recover-many", "cancel-wave"
 
 def waves(s: _Story) -> bool:
     match s.event:
-        case io.WaveRequested(wave=wave, steps=steps):
+        case w.WaveRequested(wave=wave, steps=steps):
             s.begin(WAVE, wave, f"{count(len(steps), "VM")} to recover")
-        case io.WaveStepBegun(wave=wave, vm=vm, place=place, of=of):
+        case w.WaveStepBegun(wave=wave, vm=vm, place=place, of=of):
             s.step(WAVE, wave, f"{vm} is to be recovered ({place} of {of})")
-        case io.WaveStepDone(wave=wave, vm=vm, first_ms=first_ms):
+        case w.WaveStepDone(wave=wave, vm=vm, first_ms=first_ms):
             s.step(WAVE, wave, f"{vm} runs after {first_ms} ms")
-        case io.WaveStepFailed(wave=wave, vm=vm, sentence=said):
+        case w.WaveStepFailed(wave=wave, vm=vm, sentence=said):
             s.step(WAVE, wave, f"{vm} was not recovered: {said}")
-        case io.WaveCancelRequested(wave=wave):
+        case w.WaveCancelRequested(wave=wave):
             s.step(WAVE, wave, "nothing more begins")
             s.at_once(CANCEL, wave, f"nothing more of {wave} begins; what has begun goes on")
-        case io.WaveEnded(wave=wave, recovered=recovered, failed=failed, unbegun=unbegun):
+        case w.WaveEnded(wave=wave, recovered=recovered, failed=failed, unbegun=unbegun):
             said = f"{count(recovered, "VM")} recovered, the last after {s.event.took_s:g} s"
             said += f"; {failed} not" if failed else ""
             said += f"; {unbegun} not begun" if unbegun else ""

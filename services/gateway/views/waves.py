@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from libs.common.messages import Recorded, decode_meta
-from proto import io
+from proto import waves as w
 from proto.waves import WaveLeft, WaveStep
 
 KEPT_MAX = 100
@@ -19,7 +19,7 @@ KEPT_MAX = 100
 
 class Step(msgspec.Struct):
     """place: counted from 1. reason: why it has that place; sentence: why it failed. first_ms: from when its recovery was asked for
-    until it ran; recovery: its id. begun_us, ran_us: by the log, microseconds since the epoch; 0: not yet."""
+    until it ran; recovery: its id. begun_us, ran_us: by the log's clock, microseconds since the epoch; 0: not yet."""
 
     vm: str
     place: int
@@ -93,16 +93,16 @@ class WavesView:
     all: dict[str, Wave] = field(default_factory=dict)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
-        if type(event) is io.WaveRequested:
+        if type(event) is w.WaveRequested:
             self._asked(recorded, event)
         elif type(event) in OF_WAVE and (wave := self.all.get(event.wave)) is not None:
             wave.changed_us = recorded.at_us
             _goes_on(wave, event, recorded.at_us)
 
-    def _asked(self, recorded: Recorded, event: io.WaveRequested) -> None:
+    def _asked(self, recorded: Recorded, event: w.WaveRequested) -> None:
         meta = decode_meta(recorded.meta)
         self.all[event.wave] = Wave(
-            name=event.wave, state="going-on", asked_us=event.at_us, steps=steps(event.steps), left=left(event.left),
+            name=event.wave, state="going-on", asked_us=recorded.at_us, steps=steps(event.steps), left=left(event.left),
             left_more=event.left_more, until_us=event.until_us, at_once=event.at_once, copying_max=event.copying_max,
             bandwidth_mibps=event.bandwidth_mibps, actor=meta.actor, task=meta.correlation, changed_us=recorded.at_us,
         )  # fmt: skip
@@ -128,15 +128,15 @@ def left(those: tuple[WaveLeft, ...]) -> list[Left]:
 def _goes_on(wave: Wave, event: Any, at_us: int) -> None:
     step = wave.step(event.vm) if type(event) in OF_STEP else None
     match event:
-        case io.WaveStepBegun() if step is not None:
-            step.state, step.attempts, step.begun_us = "begun", event.attempt, step.begun_us or event.at_us
-        case io.WaveStepDone() if step is not None:
+        case w.WaveStepBegun() if step is not None:
+            step.state, step.attempts, step.begun_us = "begun", event.attempt, step.begun_us or at_us
+        case w.WaveStepDone() if step is not None:
             step.state, step.recovery, step.first_ms, step.ran_us = "running", event.recovery, event.first_ms, event.at_us
-        case io.WaveStepFailed() if step is not None:
+        case w.WaveStepFailed() if step is not None:
             step.state, step.sentence = "failed", event.sentence
-        case io.WaveCancelRequested():
+        case w.WaveCancelRequested():
             wave.state = "cancelled"
-        case io.WaveEnded():
+        case w.WaveEnded():
             wave.ended_us, wave.recovered, wave.failed, wave.unbegun = at_us, event.recovered, event.failed, event.unbegun
             wave.first_ms_p50, wave.first_ms_max, wave.took_s = event.first_ms_p50, event.first_ms_max, event.took_s
             wave.state = "ended"
@@ -162,5 +162,5 @@ def forecast(wave: Wave, now_us: int) -> Forecast | None:
     return Forecast(run_us=max(at.values()), left=len(waiting) + len(begun), of=len(took))
 
 
-OF_STEP = frozenset({io.WaveStepBegun, io.WaveStepDone, io.WaveStepFailed})
-OF_WAVE = frozenset({*OF_STEP, io.WaveCancelRequested, io.WaveEnded})
+OF_STEP = frozenset({w.WaveStepBegun, w.WaveStepDone, w.WaveStepFailed})
+OF_WAVE = frozenset({*OF_STEP, w.WaveCancelRequested, w.WaveEnded})

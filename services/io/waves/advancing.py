@@ -54,7 +54,7 @@ def _far(tick: AdvanceWave, wave: Wave, seen: Mapping[str, WaveSeen]) -> Iterato
             yield _failed(tick, step, one.failed)
         elif not one.recovery and tick.now_us - far.at_us >= AGAIN_US:
             if one.barred or far.attempt >= ASKED_MAX:
-                asked = f"it was asked for {far.attempt} times, and not begun (asvctl why-not vm/{step.vm})"
+                asked = f"it was asked for {far.attempt} times, and not begun"
                 yield _failed(tick, step, one.barred or asked)
             else:
                 yield _begin(tick, wave, step, place, far.attempt + 1)
@@ -130,6 +130,6 @@ def _over(tick: AdvanceWave, wave: Wave) -> list[WaveEvent]:
         WaveEnded(
             wave=tick.wave, recovered=len(ran), failed=words.count(Word.FAILED), unbegun=waiting, at_us=tick.now_us,
             first_ms_p50=first[(len(first) - 1) // 2] if first else 0, first_ms_max=first[-1] if first else 0,
-            took_s=round(max((far.at_us - wave.asked_us for far in ran), default=0) / 1e6, 3),
+            took_s=round(max((far.at_us - tick.asked_us for far in ran), default=0) / 1e6, 3),
         )
     ]  # fmt: skip

@@ -20,7 +20,7 @@ def evolve(wave: Wave, event: WaveEvent) -> Wave:
     match event:
         case WaveRequested():
             return Wave(
-                steps=event.steps, asked_us=event.at_us, at_once=event.at_once, copying_max=event.copying_max,
+                steps=event.steps, at_once=event.at_once, copying_max=event.copying_max,
                 bandwidth_mibps=event.bandwidth_mibps,
             )  # fmt: skip
         case WaveStepBegun():

@@ -28,7 +28,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
         case RecoverMany():
             return replace(command, known=known(command.wish, views, now_us), now_us=now_us)
         case AdvanceWave():
-            return replace(command, seen=tuple(_seen(command.wave, views)), now_us=now_us)
+            asked_us = views.waves.asked_us.get(command.wave, 0)
+            return replace(command, seen=tuple(_seen(command.wave, views)), asked_us=asked_us, now_us=now_us)
         case _:
             return command
 

@@ -37,7 +37,6 @@ class Wave(Value):
 
     steps: tuple[WaveStep, ...] = ()
     far: dict[str, Far] = msgspec.field(default_factory=dict)
-    asked_us: int = 0
     at_once: int = 4
     copying_max: int = 0
     bandwidth_mibps: int = 0

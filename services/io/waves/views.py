@@ -53,12 +53,13 @@ class Track:
 @dataclass(slots=True)
 class WaveViews:
     """kept: VM -> backup, the oldest first. classes: of VMs, as they were backed up last. after: VM -> those that its guard names.
-    active: wave -> its VMs that have not failed; tracks: by VM."""
+    active: wave -> its VMs that have not failed, asked_us: when it was; tracks: by VM."""
 
     kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
     classes: dict[str, Priority] = field(default_factory=dict)
     after: dict[str, tuple[str, ...]] = field(default_factory=dict)
     active: dict[str, list[str]] = field(default_factory=dict)
+    asked_us: dict[str, int] = field(default_factory=dict)
     tracks: dict[str, Track] = field(default_factory=dict)
 
     def chain(self, vm: str, backup: str) -> Iterator[Kept]:
@@ -107,12 +108,14 @@ class WaveViews:
     def _deleted(self, event: VmDeleted) -> None:
         self.after.pop(event.vm, None)
 
-    def _asked(self, event: WaveRequested) -> None:
+    def _asked(self, recorded: Recorded, event: WaveRequested) -> None:
+        self.asked_us[event.wave] = recorded.at_us
         self.active[event.wave] = [step.vm for step in event.steps]
         for step in event.steps:
             self.tracks[step.vm] = Track(event.wave, step.backup, step.lose)
 
     def _over(self, event: WaveEnded) -> None:
+        self.asked_us.pop(event.wave, None)
         for vm in self.active.pop(event.wave, ()):
             self.tracks.pop(vm, None)
 
@@ -160,7 +163,7 @@ class WaveViews:
         ),
         GuardSet: lambda part, recorded, event: part._guard(event),
         VmDeleted: lambda part, recorded, event: part._deleted(event),
-        WaveRequested: lambda part, recorded, event: part._asked(event),
+        WaveRequested: lambda part, recorded, event: part._asked(recorded, event),
         WaveStepBegun: lambda part, recorded, event: part._began(event),
         WaveStepFailed: lambda part, recorded, event: part._failed(event),
         WaveEnded: lambda part, recorded, event: part._over(event),
