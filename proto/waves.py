@@ -54,7 +54,7 @@ class WaveWish(Value):
     bandwidth_mibps: RateMibps = 0
 
 
-class Candidate(Value):
+class WaveCandidate(Value):
     """What io's own view knows of a VM that may be recovered. named: by the wish. phase: unknown: it is not there. kept: how many
     backups it has. backup: the newest sound one, empty: none; damaged: one that is newer and of no use; mib: of it and all that
     it stands on; where: the pool that it lies in, with the pool's word; reached: a node has that pool. image: which it is started
@@ -81,7 +81,7 @@ class Candidate(Value):
 class WaveKnown(Value):
     """unknown: names in the wish of which there is neither a VM nor a backup. runs: VMs that run, of those named in `after`."""
 
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[WaveCandidate, ...] = ()
     unknown: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
 

@@ -17,9 +17,9 @@ from proto.waves import (
     AdvanceWave,
     After,
     CancelWave,
-    Candidate,
     RecoverMany,
     WaveCancelRequested,
+    WaveCandidate,
     WaveEnded,
     WaveKnown,
     WaveRequested,
@@ -35,21 +35,21 @@ from services.io.waves.model import WAVE
 NOW = 1_700_000_000_000_000
 S = 1_000_000
 wave = Spec(WAVE)
-GONE = Candidate(vm="a", named=True, kept=1, backup="b1-1", taken_us=NOW - S, mib=100, where="safe s1", reached=True)
+GONE = WaveCandidate(vm="a", named=True, kept=1, backup="b1-1", taken_us=NOW - S, mib=100, where="safe s1", reached=True)
 """it was deleted, and is named"""
 
 
-def many(*those: Candidate, runs: tuple[str, ...] = (), unknown: tuple[str, ...] = (), **wish: Any) -> RecoverMany:
+def many(*those: WaveCandidate, runs: tuple[str, ...] = (), unknown: tuple[str, ...] = (), **wish: Any) -> RecoverMany:
     """As io's own view enriched it."""
     known = WaveKnown(candidates=those, runs=runs, unknown=unknown)
     return RecoverMany(wave="w", wish=WaveWish(**wish), known=known, now_us=NOW)
 
 
-def vm(name: str, priority: Priority = Priority.NORMAL, mib: int = 100, **has: Any) -> Candidate:
+def vm(name: str, priority: Priority = Priority.NORMAL, mib: int = 100, **has: Any) -> WaveCandidate:
     return replace(GONE, vm=name, priority=priority, mib=mib, **has)
 
 
-def asked(*those: Candidate, **wish: Any) -> WaveRequested:
+def asked(*those: WaveCandidate, **wish: Any) -> WaveRequested:
     outcome = wave.given().when(many(*those, **wish))
     assert outcome.refusal is None, outcome.refusal
     (event,) = outcome.events
@@ -57,11 +57,11 @@ def asked(*those: Candidate, **wish: Any) -> WaveRequested:
     return event
 
 
-def places(*those: Candidate, **wish: Any) -> list[str]:
+def places(*those: WaveCandidate, **wish: Any) -> list[str]:
     return [step.vm for step in asked(*those, **wish).steps]
 
 
-def refused(*those: Candidate, reason: Refusal, **wish: Any) -> str:
+def refused(*those: WaveCandidate, reason: Refusal, **wish: Any) -> str:
     outcome = wave.given().when(many(*those, **wish)).refused(reason)
     assert outcome.refusal is not None and outcome.refusal.remedy
     return f"{outcome.refusal.sentence}; {outcome.refusal.remedy}"

@@ -21,7 +21,7 @@ from proto.waves import (
     AdvanceWave,
     After,
     CancelWave,
-    Candidate,
+    WaveCandidate,
     WaveEnded,
     WaveRequested,
     WaveSeen,
@@ -139,7 +139,7 @@ def in_order(event: WaveRequested) -> None:
         placed.add(step.vm)
 
 
-def some(random: Random) -> tuple[list[Candidate], tuple[After, ...]]:
+def some(random: Random) -> tuple[list[WaveCandidate], tuple[After, ...]]:
     names = [f"v{n}" for n in range(random.randint(1, 9))]
     those = [
         vm(

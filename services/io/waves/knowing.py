@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from libs.common.decider import Refused
 from proto.devices import VmPhase
 from proto.recovery import RecoveryRequested
-from proto.waves import AdvanceWave, AskWave, Candidate, RecoverMany, WaveKnown, WavePlan, WaveSeen, WaveWish
+from proto.waves import AdvanceWave, AskWave, RecoverMany, WaveCandidate, WaveKnown, WavePlan, WaveSeen, WaveWish
 from services.io.reach import SILENCE_US_MAX, reaching
 from services.io.waves import ordering
 from services.io.waves.views import Track
@@ -70,15 +70,15 @@ def known(wish: WaveWish, views: Views, now_us: int) -> WaveKnown:
 
 def _candidate(
     vm: str, named: bool, at_us: int, views: Views, heard: Mapping[str, Any], targets: Mapping[str, RecoveryRequested]
-) -> Candidate:
+) -> WaveCandidate:
     there, held, defined = views.vms.get(vm), views.disks.get(vm), views.backups.defined.get(vm)
     disks = {d.pool: d.pool_id for d in held.disks if not d.bus.is_cd} if held is not None else {}
     in_time = [id for id, one in views.waves.kept.get(vm, {}).items() if not at_us or one.taken_us <= at_us]
     backup = next((id for id in reversed(in_time) if views.waves.sound(vm, id)), "")
     saved = views.backups.saved.get(vm, {}).get(backup)
-    found = Candidate(
+    found = WaveCandidate(
         vm=vm, named=named, phase=there.phase if there is not None else VmPhase.UNKNOWN,
-        priority=defined.priority if defined is not None else views.waves.classes.get(vm, Candidate(vm=vm).priority),
+        priority=defined.priority if defined is not None else views.waves.classes.get(vm, WaveCandidate(vm=vm).priority),
         kept=len(views.waves.kept.get(vm, ())), backup=backup, after=views.waves.after.get(vm, ()),
         well=not disks or bool(reaching(heard, disks)), busy=_busy(vm, views, targets),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from libs.common.messages import Value
 from proto.devices import VmPhase
 from proto.io import Refusal
 from proto.machine import Priority
-from proto.waves import LEFT_MAX, STEPS_MAX, Candidate, WaveKnown, WaveLeft, WaveStep, WaveWish
+from proto.waves import LEFT_MAX, STEPS_MAX, WaveCandidate, WaveKnown, WaveLeft, WaveStep, WaveWish
 
 NAMES_MAX = 10
 """VMs named in one sentence"""
@@ -66,7 +66,7 @@ def check(order: Order, wish: WaveWish) -> None:
         raise Refused(Refusal.NOT_CONFIRMED, said, f"say that you know: --lose {many}, or name each by --lose")
 
 
-def why_not(one: Candidate) -> Iterable[tuple[str, bool]]:
+def why_not(one: WaveCandidate) -> Iterable[tuple[str, bool]]:
     """(why it is left out, whether it needs nothing); nothing: it is to be recovered."""
     if one.busy:
         yield one.busy, False
@@ -80,7 +80,7 @@ def why_not(one: Candidate) -> Iterable[tuple[str, bool]]:
         yield said, False
 
 
-def unusable(one: Candidate) -> str:
+def unusable(one: WaveCandidate) -> str:
     """Why it has no backup to be recovered from."""
     if not one.kept:
         return "it has no backup"
@@ -99,7 +99,7 @@ def named(names: Sequence[str]) -> str:
 # --- dependencies ---------------------------------------------------------------------------------------------------
 
 
-def _firsts(wish: WaveWish, known: WaveKnown, wanted: Mapping[str, Candidate]) -> dict[str, tuple[str, ...]]:
+def _firsts(wish: WaveWish, known: WaveKnown, wanted: Mapping[str, WaveCandidate]) -> dict[str, tuple[str, ...]]:
     """Of each VM of the wave, those of it that are to run before."""
     found: dict[str, set[str]] = {vm: {first for first in one.after if first in wanted} for vm, one in wanted.items()}
     for one in wish.after:
@@ -109,7 +109,7 @@ def _firsts(wish: WaveWish, known: WaveKnown, wanted: Mapping[str, Candidate]) -
 
 
 def _leave_those_after(
-    wish: WaveWish, known: WaveKnown, wanted: dict[str, Candidate], left: dict[str, WaveLeft]
+    wish: WaveWish, known: WaveKnown, wanted: dict[str, WaveCandidate], left: dict[str, WaveLeft]
 ) -> None:
     """Who was said to come after a VM that neither runs nor is recovered here would wait for ever; and who comes after that one."""
     changed = True
@@ -149,7 +149,7 @@ def _then(firsts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return then
 
 
-def _sorted(wanted: Mapping[str, Candidate], firsts: Mapping[str, Sequence[str]]) -> Iterable[WaveStep]:
+def _sorted(wanted: Mapping[str, WaveCandidate], firsts: Mapping[str, Sequence[str]]) -> Iterable[WaveStep]:
     then, counts = _then(firsts), {vm: len(those) for vm, those in firsts.items()}
     for_whom = _promoted(wanted, firsts)
 
@@ -167,7 +167,7 @@ def _sorted(wanted: Mapping[str, Candidate], firsts: Mapping[str, Sequence[str]]
                 heapq.heappush(heap, key(other))
 
 
-def _promoted(wanted: Mapping[str, Candidate], firsts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def _promoted(wanted: Mapping[str, WaveCandidate], firsts: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Of each VM, for the sake of which it has its class: itself, or the highest that waits for it, near or far."""
     whom = {vm: vm for vm in wanted}
     for vm in sorted(wanted, key=lambda vm: (RANK[wanted[vm].priority], vm)):
@@ -180,7 +180,7 @@ def _promoted(wanted: Mapping[str, Candidate], firsts: Mapping[str, Sequence[str
     return whom
 
 
-def _step(one: Candidate, firsts: Sequence[str], whom: Candidate) -> WaveStep:
+def _step(one: WaveCandidate, firsts: Sequence[str], whom: WaveCandidate) -> WaveStep:
     said = [one.priority if whom is one else f"{one.priority}, but {whom.vm} ({whom.priority}) comes after it"]
     said += [f"after {named(firsts)}"] if firsts else []
     said += [f"{one.mib} MiB from {one.backup} of {utc(one.taken_us)}"]
