@@ -102,9 +102,9 @@ def checked(world: World) -> Counter[str]:
             case WaveEnded(wave=wave):
                 assert Word.BEGUN not in {word for (of, _), word in far.items() if of == wave}, where
             case VmStarted(vm=vm):
-                for wave in touched:
+                for wave, those in touched.items():
                     if far.get((wave, vm)) is None:
-                        touched[wave].add(vm)
+                        those.add(vm)
             case RecoveryRequested():
                 assert event.vm == event.target, "only waves recover here"
     return types
