@@ -55,7 +55,7 @@ class Known(Value):
 
 class ChangeKind(StrEnum):
     """undo: an attachment that failed is taken out of the set again. Of snapshots, by whose name the change goes: take; drop:
-    it could not be taken; delete: its layers are leaving, merged: and were seen gone; revert. Of a recovery, by its id: recover;
+    it could not be taken; delete: its layers are leaving, merged: and were seen gone; revert. Of a recovery: recover;
     home: its disks stand on no backup any more."""
 
     ATTACH_DISK = "attach-disk"
@@ -77,7 +77,8 @@ class ChangeKind(StrEnum):
 
 
 class Change(Value):
-    """What was changed. file: that of a detached disk; delete: it is to be removed, else it stays in `pool`."""
+    """What was changed. file: that of a detached disk; delete: it is to be removed, else it stays in `pool`. recovery: by which
+    one; no device is named then."""
 
     kind: ChangeKind
     name: str
@@ -85,3 +86,4 @@ class Change(Value):
     file: str = ""
     pool: str = ""
     delete: bool = False
+    recovery: str = ""

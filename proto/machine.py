@@ -200,7 +200,7 @@ class Disk(Value):
     it comes out even where the guest holds the drive locked. first: started from before all others. seed: an ISO is made
     of it, `file`, which lies in the drive. layers: what `file` stands on, the newest first; the image, if any, is beneath the
     last. vars_of: of a recovered disk, the file in the folder of its first layer (RecoveredDisk.vars) as which its variables
-    begin."""
+    begin. home_mibps: how fast what it stands on is copied at most, where that lies in a backup; 0: as its guest lets it."""
 
     name: str
     pool: str
@@ -220,6 +220,7 @@ class Disk(Value):
     seed: Seed | None = None
     layers: tuple[Layer, ...] = ()
     vars_of: str = ""
+    home_mibps: int = 0
 
 
 class Nic(Value):

@@ -17,7 +17,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Command, Event, Name, Value, VmId
-from proto.backups import Definition
+from proto.backups import Definition, RateMibps
 from proto.devices import Known, VmPhase
 from proto.machine import Disk, DiskMib, Layer
 
@@ -44,7 +44,8 @@ class RecoverKnown(Value):
 class RecoverVm(Command):
     """Make `target` out of a backup of `vm`, and start it. target: `vm` itself, or a name that is free. backup: which; empty: the
     newest that is not after at_us (0: the newest of all). lose: the name of the VM, where it is there and what is on its disks is
-    thrown away. pool: where its disks are to lie; empty: where they lay. isolated: none of its NICs has a link."""
+    thrown away. pool: where its disks are to lie; empty: where they lay. isolated: none of its NICs has a link. rate_mibps: of
+    each disk, how fast its data comes home at most; 0: as its guest lets it."""
 
     vm: Name
     target: Name
@@ -54,6 +55,7 @@ class RecoverVm(Command):
     pool: str = ""
     start: bool = True
     isolated: bool = False
+    rate_mibps: RateMibps = 0
     lose: str = ""
     known: RecoverKnown = RecoverKnown()
     incarnation: int = 1
@@ -94,6 +96,7 @@ class RecoveryRequested(Event):
     pool: str = ""
     start: bool = True
     isolated: bool = False
+    rate_mibps: int = 0
     lose: str = ""
 
 
@@ -121,6 +124,7 @@ class RecoverDisks(Command):
     pool: str = ""
     start: bool = True
     isolated: bool = False
+    rate_mibps: int = 0
     known: Known = Known()
     incarnation: int = 1
 

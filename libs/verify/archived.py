@@ -35,7 +35,8 @@ def proofs(records: Sequence[Recorded], digests: bytes, full: bool) -> list[Any]
 
 
 def digest_of(row: Ordered) -> bytes:
-    """As it is stored beside the command (infra/sql/024_append_batch.sql; where that is 16 bytes long, 021_append_batch.sql)."""
+    """As it is stored beside the command (infra/sql/024_append_batch_contract.sql; of 16 bytes:
+    021_append_batch.sql)."""
     if len(row.hash) == DIGEST_BYTES:
         words = f"{row.id}\n{row.stream}\n{row.position}\n{len(row.payload)}\n".encode()
         return hashlib.sha256(words + row.payload + row.outcome).digest()[:DIGEST_BYTES]

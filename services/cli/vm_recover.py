@@ -25,6 +25,9 @@ def recover(
     pool: Annotated[str, typer.Option(metavar="POOL", help="Where its disks are to lie. Default: where they lay.")] = "",
     no_start: Annotated[bool, typer.Option("--no-start", help="Only make it.")] = False,
     isolated: Annotated[bool, typer.Option("--isolated", help="None of its NICs has a link.")] = False,
+    rate: Annotated[
+        int, typer.Option(metavar="MIB/S", help="Copy the data of each disk no faster; 0: as the guest lets it.", min=0)
+    ] = 0,
     lose: Annotated[str, typer.Option(metavar="NAME", help="The VM that is there and stopped: what it wrote since is lost.")] = "",
     waiting: Wait = False,
     timeout_s: TimeoutS = 300.0,
@@ -34,7 +37,8 @@ def recover(
     if at and backup:
         raise Failure(USAGE, "--at and --backup each say which backup", "give one of them, or none")
     body = {
-        "at": zoned(at), "as": as_, "node": node, "pool": pool, "start": not no_start, "isolated": isolated, "lose": lose,
+        "at": zoned(at), "as": as_, "node": node, "pool": pool, "start": not no_start, "isolated": isolated,
+        "lose": lose, "rate_mibps": rate,
     }  # fmt: skip
     api = client()
     accepted = api.post(path("vms", name, "recover"), body | ({"backup": backup} if backup else {}))

@@ -71,7 +71,7 @@ def _on_backup(command: RecoverDisks, disk: Disk, saved: RecoveredDisk, token: s
     return replace(
         disk, file=f"{command.vm}-{disk.name}.r{token}.qcow2", format=DiskFormat.QCOW2, image="", size_mib=saved.size_mib,
         layers=tuple(replace(layer, leaving=True) for layer in saved.layers), made=False, vars=variables, vars_of=saved.vars,
-        pool=command.pool or disk.pool, pool_id="",
+        pool=command.pool or disk.pool, pool_id="", home_mibps=command.rate_mibps,
     )  # fmt: skip
 
 

@@ -103,6 +103,7 @@ def _disks(event: VmRecoveryPrepared, views: RecoveryViews) -> Sequence[Command]
         RecoverDisks(
             vm=event.vm, source=event.source, recovery=event.recovery, disks=asked.disks, definition=asked.definition,
             node=asked.node, pool=asked.pool, start=asked.start, isolated=asked.isolated,
+            rate_mibps=asked.rate_mibps,
         )
     ]  # fmt: skip
 

@@ -182,16 +182,16 @@ def _home(state: Granted | Revoked, now: Recovering) -> Sequence[DevicesEvent]:
 
 
 def _alone(disk: Disk) -> Disk:
-    return replace(disk, layers=tuple(one for one in own_layers(disk) if not one.leaving), vars_of="")
+    return replace(disk, layers=tuple(one for one in own_layers(disk) if not one.leaving), vars_of="", home_mibps=0)
 
 
 def _changed(
-    vm: VmId, node: str, generation: int, disks: tuple[Disk, ...], nics: tuple[Nic, ...], kind: ChangeKind, name: str,
+    vm: VmId, node: str, generation: int, disks: tuple[Disk, ...], nics: tuple[Nic, ...], kind: ChangeKind, recovery: str,
     leaving: tuple[int, ...] = (),
 ) -> DevicesChanged:  # fmt: skip
     return DevicesChanged(
         vm=vm, node=NodeId(node), generation=generation, disks=disks, nics=nics, leaving=leaving,
-        change=Change(kind=kind, name=name, slot=snapshots.NO_SLOT),
+        change=Change(kind=kind, name="", slot=snapshots.NO_SLOT, recovery=recovery),
     )  # fmt: skip
 
 

@@ -147,7 +147,10 @@ def after(pace: Pace, seen: Seen) -> Pace:
 
 
 def _best(pace: Pace, rate: float) -> float:
-    """What a storage gives may become less, too: that is seen while nothing limits the copy."""
+    """What a storage gives may become less, too: that is seen while nothing limits the copy. Nothing is seen while it creeps: a
+    limit is kept to in pieces, so that for a moment it looks like more."""
+    if pace.phase in (Phase.FIRST, Phase.LEARNING):
+        return pace.best
     slower = pace.phase is Phase.IDLE and 0 < rate < pace.best
     return pace.best + FORGETS * (rate - pace.best) if slower else max(pace.best, rate)
 
@@ -171,7 +174,7 @@ def _learnt(pace: Pace) -> Pace:
 
 def _at_work(pace: Pace) -> Pace:
     """The guest works, and what is normal is known, or it writes nothing."""
-    return _enter(pace, Phase.WORKING if pace.best > CREEP * 2 else Phase.PROBING)
+    return _enter(pace, Phase.WORKING if pace.best else Phase.PROBING)
 
 
 def _judged(pace: Pace) -> Pace:

@@ -144,7 +144,7 @@ async def measure(wanted: Options, rig: QemuRig, mib: int) -> dict[str, Any]:
 def figures(wanted: Options) -> dict[str, Any]:
     top = Path(tempfile.mkdtemp(prefix="asvhome"))
     top.chmod(0o755)
-    rig, mib = QemuRig(top, tiny_image()), 1536 if wanted.quick else 4096
+    rig, mib = QemuRig(top, tiny_image()), 1024 if wanted.quick else 4096
     try:
         backup(rig, mib)
         return asyncio.run(measure(wanted, rig, mib))

@@ -20,7 +20,7 @@ from tests.bench.eventlog import CALLERS, SETTINGS, append_for
 from tests.servers import Postgres
 
 WITH, WITHOUT = "chained", "unchained"
-APPEND_BATCH = "024_append_batch.sql"
+APPEND_BATCH = "024_append_batch_contract.sql"
 CUTS = (
     # what is the chain's alone in append_batch: from the first of these words up to the last, and what stays instead
     (r".*?create function", "create or replace function"),

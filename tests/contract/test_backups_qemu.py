@@ -111,6 +111,7 @@ async def test_what_an_earlier_agent_left_in_the_process_is_taken_away(saved: Sa
     making.mkdir(parents=True)
     (making / "half").touch()
     await saved.vm.again()
+    assert await saved.left() == [], "it is ended before anything is ordered"
     done = await saved.taken(order)
     assert done.kind is BackupKind.FULL and saved.names() == ["b1-1"]
     assert await saved.left() == [] and await saved.bitmaps() == ["asv-default-b1-1"]

@@ -105,15 +105,18 @@ def test_a_failure_that_holds_is_told_beside_the_list(ctl: Ctl) -> None:
         ("backup delete web-1 b1-3", "DELETE", "vms/web-1/backups/b1-3", b""),
         (
             "vm recover web-1", "POST", "vms/web-1/recover",
-            {"at": "", "as": "", "node": "", "pool": "", "start": True, "isolated": False, "lose": ""},
+            {"at": "", "as": "", "node": "", "pool": "", "start": True, "isolated": False, "lose": "", "rate_mibps": 0},
         ),
         (
             "vm recover web-1 --backup b1-3 --as web-2 --node n1 --pool fast --no-start --isolated", "POST", "vms/web-1/recover",
-            {"at": "", "as": "web-2", "node": "n1", "pool": "fast", "start": False, "isolated": True, "lose": "", "backup": "b1-3"},
+            {
+                "at": "", "as": "web-2", "node": "n1", "pool": "fast", "start": False, "isolated": True, "lose": "",
+                "rate_mibps": 0, "backup": "b1-3",
+            },
         ),
         (
             "vm recover web-1 --at -2h --lose web-1", "POST", "vms/web-1/recover",
-            {"at": "-2h", "as": "", "node": "", "pool": "", "start": True, "isolated": False, "lose": "web-1"},
+            {"at": "-2h", "as": "", "node": "", "pool": "", "start": True, "isolated": False, "lose": "web-1", "rate_mibps": 0},
         ),
     ],
 )  # fmt: skip

@@ -145,6 +145,13 @@ async def test_what_cannot_go_beside_one_ends_it_and_it_says_why(saved: Saved) -
     with pytest.raises(NotBackedUp, match="given up: web-1 was started"):
         await task
     assert saved.names() == []
+    task = await going(saved, saved.order(rate_mibps=1))
+    await vm.started(3)
+    with pytest.raises(NotBackedUp, match="given up: web-1 was powered off"):
+        await task
+    assert saved.names() == []
+    saved.fast()
+    assert (await saved.take()).kind is BackupKind.FULL, "of the process that came at once behind it"
 
 
 async def test_a_guest_that_is_sent_away_takes_no_backup_along(saved: Saved) -> None:

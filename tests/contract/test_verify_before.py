@@ -1,4 +1,5 @@
-"""A log that two releases wrote side by side: one whose writer leaves digests away (before 024_append_batch.sql), and this one."""
+"""A log that two releases wrote side by side: one whose writer leaves digests away (before 024_append_batch_contract.sql), and this
+one."""
 
 from __future__ import annotations
 

@@ -38,6 +38,19 @@ def test_a_guest_that_does_nothing_leaves_everything_to_the_copy() -> None:
     assert paces[-1].best == pytest.approx(BEST * 1.25)
 
 
+def test_what_is_seen_while_it_creeps_says_nothing_of_the_storage() -> None:
+    """A limit is kept to in pieces: for a moment that looks like four times as much."""
+    pace = Pace()
+    for _ in range(6):
+        took = Seen(TICK_S, 100, 100, 0, 100 * MS, 0, round(TICK_S * 4 * CREEP))
+        pace = after(pace, took)
+        if pace.phase is Phase.PROBING:
+            break
+    assert pace.phase is Phase.PROBING and pace.best == 0.0
+    paces = looked(pace, 3, ops_s=100)
+    assert paces[-1].best == pytest.approx(BEST)
+
+
 def test_what_is_normal_is_learnt_while_the_copy_creeps() -> None:
     paces = looked(Pace(), 12, ops_s=100, ms=lambda rate: 1.0 + 9.0 * (rate > 0.1))
     assert [p.phase for p in paces[:2]] == [Phase.LEARNING] * 2 and {p.limit for p in paces[:2]} == {CREEP}

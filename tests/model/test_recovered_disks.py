@@ -65,7 +65,7 @@ IDS = {"default": "p1", "safe": "p9"}
 def test_in_place_each_disk_is_the_same_to_its_guest_in_a_file_of_its_own_on_the_backup() -> None:
     changed, done = after(*STOPPED, command=IN_PLACE)
     assert isinstance(changed, DevicesChanged) and isinstance(done, DisksRecovered)
-    assert (changed.change.kind, changed.change.name, changed.generation) == (ChangeKind.RECOVER, "r1-9", 0)
+    assert (changed.change.kind, changed.change.recovery, changed.generation) == (ChangeKind.RECOVER, "r1-9", 0)
     assert [d.file for d in changed.disks] == ["a-disk0.r1-4.qcow2", "a-disk1.r1-4.qcow2"]
     for disk, had, saved in zip(changed.disks, DISKS, SAVED, strict=True):
         assert (disk.name, disk.serial, disk.slot, disk.bus, disk.limits) == (had.name, had.serial, had.slot, had.bus, had.limits)

@@ -187,7 +187,7 @@ def on_backup(pool_id: str) -> DevicesChanged:
     disks = tuple(
         replace(d, layers=tuple(replace(one, origin=origin) for one in d.layers)) for d in made(recovered(*STOPPED)).disks
     )
-    change = Change(kind=ChangeKind.RECOVER, name="r1-9", slot=-1)
+    change = Change(kind=ChangeKind.RECOVER, name="", slot=-1, recovery="r1-9")
     return DevicesChanged(vm=A, node=N1, generation=0, disks=disks, nics=(), leaving=(), change=change)
 
 

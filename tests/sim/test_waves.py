@@ -1,5 +1,5 @@
-"""VMs are recovered in waves while services, agents, nodes and guests die, and people stop, start and recover them beside: each wave
-ends, keeps to its order and its limits, and throws nothing away that nobody gave up."""
+"""VMs are recovered in waves while services, agents, nodes and guests die, and people stop and start them beside: each wave ends,
+keeps to its order and its limits, and throws nothing away that nobody gave up."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def checked(world: World) -> Counter[str]:
     host = world.services["io"].host
     assert host is not None
     for name, slot in host.slots.items():
-        assert not isinstance(slot.state, Wave) or not slot.state.steps or slot.state.ended, f"seed {world.seed}: {name} never ended"
+        open_ = isinstance(slot.state, Wave) and slot.state.steps and not slot.state.ended
+        assert not open_, f"seed {world.seed}: {name} never ended"
     assert not host.views.waves.tracks and not host.views.waves.active, f"seed {world.seed}"
     types: Counter[str] = Counter()
     orders: dict[str, WaveRequested] = {}

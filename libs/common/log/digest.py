@@ -1,7 +1,7 @@
 """The digests beside each event and command: what `log verify` makes anew to find a changed byte (libs/verify).
 
 It covers what the writer knew (stream, version, type, v, data, meta); position and time are covered by the chain over batches,
-which append_batch computes (infra/sql/020_batch_numbers.sql). A command has one as well (infra/sql/024_append_batch.sql).
+which append_batch computes (infra/sql/020_batch_numbers.sql). A command has one as well (infra/sql/024_append_batch_contract.sql).
 """
 
 from __future__ import annotations

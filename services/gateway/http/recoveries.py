@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from libs.common.log import LogError
+from proto.backups import RateMibps
 from proto.recovery import RecoverVm
 from services.gateway.auth import Action
 from services.gateway.commands import Accepted
@@ -27,7 +28,8 @@ class RecoverBody(Body, rename={"as_": "as"}):
     """backup: which; or at: the newest that is not after that moment (a position, a time, how long ago, `now`); the newest of all
     where neither is said. A damaged one is refused, and the newest that is sound named. as: a name that is free; empty: the VM
     itself, which has to be stopped and named by `lose` where it is there. node: only there; pool: where its disks are to lie,
-    empty: where they lay. isolated: none of its NICs has a link."""
+    empty: where they lay. isolated: none of its NICs has a link. rate_mibps: how fast the data of each
+    disk comes home at most, 0: as the guest lets it."""
 
     backup: BackupId | None = None
     at: str = ""
@@ -36,6 +38,7 @@ class RecoverBody(Body, rename={"as_": "as"}):
     pool: Label = ""
     start: bool = True
     isolated: bool = False
+    rate_mibps: RateMibps = 0
     lose: Label = ""
 
 
@@ -70,7 +73,7 @@ async def recover(
     name_is_free(gateway, target, project)
     command = RecoverVm(
         vm=vm, target=target, backup=body.backup or "", at_us=await instant(gateway, body.at), node=body.node, pool=body.pool,
-        start=body.start, isolated=body.isolated, lose=body.lose,
+        start=body.start, isolated=body.isolated, lose=body.lose, rate_mibps=body.rate_mibps,
     )  # fmt: skip
     accepted = await gateway.commands.ask(asker(request, gateway), "io", f"backups-{vm}", command, project)
     if accepted.position == 0:

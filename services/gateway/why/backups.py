@@ -95,8 +95,8 @@ def _of_recovered(event: Any) -> str:
 def change_of_recovery(change: io.Change) -> str:
     match change.kind:
         case io.ChangeKind.RECOVER:
-            return f"its disks are to be new files on a backup (recovery {change.name})"
+            return f"its disks are to be new files on a backup (recovery {change.recovery})"
         case io.ChangeKind.HOME:
-            return f"its disks stand on no backup any more (recovery {change.name})"
+            return f"its disks stand on no backup any more (recovery {change.recovery})"
         case _:
             return ""

@@ -34,6 +34,7 @@ def recover(command: RecoverVm, state: Backups) -> Sequence[RecoveryEvent]:
             vm=VmId(command.vm), target=VmId(command.target), recovery=recovery, backup=one.id, taken_us=one.taken_us,
             disks=tuple(_recovered(command.vm, disk, files) for disk in one.disks), definition=one.definition,
             node=NodeId(command.node), pool=command.pool, start=command.start, isolated=command.isolated, lose=command.lose,
+            rate_mibps=command.rate_mibps,
         )
     ]  # fmt: skip
 
@@ -104,7 +105,7 @@ def _recovered(vm: str, saved: SavedDisk, files: Sequence[Backup]) -> RecoveredD
     layers = tuple(
         Layer(
             file=each.file, format=DiskFormat.QCOW2, leaving=True,
-            origin=Origin(vm=vm, backup=one.id, pool=one.pool, pool_id=one.pool_id),
+            origin=Origin(vm=vm, backup=one.id, pool=one.pool, pool_id=one.pool_id, bytes=each.bytes),
         )
         for one in files
         for each in one.disks

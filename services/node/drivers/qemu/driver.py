@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -29,12 +28,10 @@ from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
 from services.node.drivers import (
     AT_HAND,
-    BadImage,
     CannotStart,
     Console,
     DriverError,
     GuestSilent,
-    Locked,
     Machine,
     MachineChanged,
     Move,
@@ -52,15 +49,13 @@ from services.node.drivers.qemu import (
     images,
     io_count,
     look,
-    merging,
-    origins,
     pulse,
     secrecy,
-    templates,
 )
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
 from services.node.drivers.qemu.backups.work import Backups
+from services.node.drivers.qemu.files import Files
 from services.node.drivers.qemu.fit import fit
 from services.node.drivers.qemu.fleet import Fleet, with_direct
 from services.node.drivers.qemu.guest import GuestRefused, TooLarge
@@ -69,8 +64,6 @@ from services.node.drivers.qemu.memory import QemuMemory
 from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
-from services.node.drivers.qemu.resting import Resting
-from services.node.drivers.qemu.stores import Store
 from services.node.drivers.qemu.stores.settings import Remote
 from services.node.drivers.vitals import VitalCount
 from services.node.host import areas, cgroup_left, ovmf
@@ -135,7 +128,7 @@ class QemuDriver:
             remotes=dict(remotes or {}),
         )
         self._fleet = Fleet(host, self._changes.put)
-        self._resting = Resting()
+        self._files = Files(self._fleet, self._image_tool)
         self._figures = PoolFigures(host.pools, host.remotes)
         self._backups = Backups(self._fleet, self._image_tool)
         self._copies = Copies()
@@ -187,7 +180,7 @@ class QemuDriver:
     # --- verbs ----------------------------------------------------------------------------------------------------
 
     async def start(self, spec: MachineSpec) -> Machine:
-        with self._resting.way_for(spec.vm):
+        with self._files.resting.way_for(spec.vm):
             return await self._start(spec)
 
     async def _start(self, spec: MachineSpec) -> Machine:
@@ -342,44 +335,23 @@ class QemuDriver:
         return await self._figures.all(files)
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
-        async with self._fleet.lock(vm):
-            for pool in {d.pool for d in disks}:
-                own = tuple(d for d in disks if d.pool == pool)
-                folder = self._pool(pool)
-                if pool in self._fleet.host.remotes:
-                    far = tuple(d for d in own if not d.bus.is_cd)
-                    await asyncio.to_thread(_remove, self._fleet.host.store(pool), vm, far)
-                    own = tuple(msgspec.structs.replace(d, file="") if d in far else d for d in own)
-                await asyncio.to_thread(pool_files.remove, folder, vm, own)
+        await self._files.remove_disks(vm, disks)
 
     async def merge_layers(self, vm: str, disks: tuple[Disk, ...]) -> None:
-        async with self._fleet.lock(vm):
-            try:
-                recovered = tuple(disk for disk in disks if origins.any_of((disk,)))
-                if recovered:
-                    await self._resting.merge(self._fleet.host, vm, recovered)
-                own = tuple(disk for disk in disks if disk not in recovered)
-                await asyncio.to_thread(merging.merge, self._fleet.host, vm, own)
-            except OSError as error:
-                raise DriverError(f"layers of {vm} cannot be merged: {error}") from error
+        await self._files.merge_layers(vm, disks)
 
     async def import_image(
         self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
         disk: str = "",
     ) -> ImageInfo:  # fmt: skip
-        self._takes_images(pool)
-        return await images.import_image(self._pool(pool), image, file, format, sha256, boot, disk, self._image_tool)
+        folder = self._files.for_images(pool)
+        return await images.import_image(folder, image, file, format, sha256, boot, disk, self._image_tool)
 
     async def make_image(self, pool: str, image: str, source: DiskSource, boot: DirectBoot | None = None) -> ImageInfo:
-        self._takes_images(pool)
-        making = partial(templates.make, self._pool(pool), image, source, boot, self._image_tool)
-        if not source.resting:
-            return await asyncio.to_thread(making)
-        async with self._fleet.lock(source.vm):
-            return await asyncio.to_thread(making)
+        return await self._files.make_image(pool, image, source, boot)
 
     async def remove_image(self, pool: str, image: str) -> None:
-        await images.remove_image(self._pool(pool), image)
+        await images.remove_image(self._files.pool(pool), image)
 
     # --- backups --------------------------------------------------------------------------------------------------
 
@@ -395,34 +367,11 @@ class QemuDriver:
     async def copies(self) -> tuple[CopyNow, ...]:
         return await self._copies.all()
 
-    # --- inside ---------------------------------------------------------------------------------------------------
-
-    def _takes_images(self, pool: str) -> None:
-        """Raises BadImage."""
-        remote = self._fleet.host.remotes.get(pool)
-        if remote is not None:
-            raise BadImage(f"pool {pool} is {remote.kind}: images are imported into pools that are folders")
-
-    def _pool(self, name: str) -> Path:
-        pools = self._fleet.host.pools
-        if name not in pools:
-            raise DriverError(f"this node has no pool {name!r}; it has {', '.join(sorted(pools))}")
-        return pools[name]
-
 
 def _same(running: int, vm: str, wanted: int) -> None:
     """Raises NoSuchVm."""
     if running != wanted:
         raise NoSuchVm(f"generation {running} of {vm} runs here, not {wanted}")
-
-
-def _remove(store: Store, vm: str, disks: tuple[Disk, ...]) -> None:
-    """Raises Locked when one is open, and then removes none."""
-    for disk in disks:
-        if store.is_open(disk):
-            raise Locked(f"{store.place(disk)} is open: stop {vm} first, on whichever node it runs")
-    for disk in disks:
-        store.remove(disk)
 
 
 def _prepare(host: Host) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -155,6 +156,8 @@ class Fleet:
                 running.status = "paused"  # alive but mute, so it does not run; asked again by the sweep
             self._watch(running)
             running.freezer.see_to()
+            with suppress(DriverError):  # where it is mute nothing can be ended; the next backup sees to it
+                await running.backups.clear(running)
             if running.status == "prelaunch":
                 await self.kill(vm)
 

@@ -53,6 +53,11 @@ class Home:
     def done_bytes(self) -> int:
         return max(0, self.all_bytes - self.left_bytes)
 
+    def capped(self, limit: int) -> int:
+        """Bytes a second; 0: no limit. As its disk may come home at most, whatever its guest would let it."""
+        most = self.disk.home_mibps * MIB
+        return min(limit, most) if limit and most else limit or most
+
     async def open(self, vm: RunningVm) -> None:
         """Raises DriverError, OSError."""
         own, below = _names(self.disk.slot)

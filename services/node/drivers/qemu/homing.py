@@ -114,7 +114,7 @@ class Homing:
         if self._pace.normal != before.normal:
             await self._vm.remember(pace=replace(self._pace, lately=()))
         for one in going:
-            limit = -(-self._pace.limit // len(going))
+            limit = one.capped(-(-self._pace.limit // len(going)))
             if int(jobs[one.job]["speed"]) != limit:
                 await self._vm.fitting.away("block-job-set-speed", {"device": one.job, "speed": limit})
         self._read_ahead(going)
@@ -158,7 +158,8 @@ class Homing:
         if not self._pace.everything or not going:
             self._still()
         elif (self._readers is None or self._readers.done()) and any(one.counted and one.left_bytes for one in going):
-            self._readers = asyncio.create_task(self._read([one for one in going if one.job not in self._alone]))
+            free = [one for one in going if one.job not in self._alone and not one.disk.home_mibps]
+            self._readers = asyncio.create_task(self._read(free))
 
     async def _read(self, going: list[Home]) -> None:
         for one in going:

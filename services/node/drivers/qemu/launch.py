@@ -86,13 +86,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
             raise CannotStart(f"{spec.vm} still stands on a backup: it moves once its disks are its own")
         if incoming:
             open_files.push(lambda kind, *_: _drop(host, spec, coming) if kind else None)
-        for disk in (disk for disk in spec.disks if not disk.bus.is_cd):
-            if disk.name in coming:
-                _come(host, disk, bases.get(disk.image), uid, move.pool_ids)
-            elif incoming:
-                _find(host, disk)
-            else:
-                (making.ready if disk.layers else making.make)(host, disk, bases.get(disk.image), uid)
+        _disks(host, spec, bases, uid, move, incoming=incoming)
         _seeds(host, spec, uid, incoming=incoming)
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
@@ -228,6 +222,20 @@ def _find(host: Host, disk: Disk) -> None:
     if not host.store(disk.pool).exists(disk):
         where = f"pool {disk.pool!r} of {host.node}"
         raise CannotStart(f"{disk.file} is not in {where}: a guest moves only between nodes that both reach its disks")
+
+
+def _disks(
+    host: Host, spec: MachineSpec, bases: Mapping[str, Backing], uid: int | None, move: Move, *, incoming: bool
+) -> None:
+    """Raises DriverError, OSError."""
+    coming = {disk.name for disk in move.disks}
+    for disk in (disk for disk in spec.disks if not disk.bus.is_cd):
+        if disk.name in coming:
+            _come(host, disk, bases.get(disk.image), uid, move.pool_ids)
+        elif incoming:
+            _find(host, disk)
+        else:
+            (making.ready if disk.layers else making.make)(host, disk, bases.get(disk.image), uid)
 
 
 def _come(host: Host, disk: Disk, base: Backing | None, uid: int | None, ids: Mapping[str, str]) -> None:

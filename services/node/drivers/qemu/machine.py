@@ -299,6 +299,8 @@ class RunningVm:
         return await self.do(command, arguments)
 
     async def do(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        if self.process.ended.is_set():  # another may listen where it did
+            raise DriverError(f"{self.record.vm}: {command}: its process has ended")
         try:
             if not self.qmp.ready:
                 await self.connect(RECONNECT_S_MAX)

@@ -4,6 +4,7 @@ that: each file is valid at any instant, and the VM that runs goes on from what 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from services.node.drivers.qemu.process import uid_for
 from services.node.drivers.qemu.qemu_img import for_copy
 from services.node.drivers.qemu.qmp import QmpEvent
 from services.node.host import areas
+from services.node.pacing import MIB
 
 JOB = "merge"
 
@@ -96,9 +98,11 @@ async def _stream(
         end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         qemu.hears.append(lambda event: _hear(end, event))
         qemu.at_end(lambda: _told(end, "QEMU ended"))
-        await qemu.do("block-stream", {"job-id": JOB, "device": devices.disk_id(disk.slot), "on-error": "report"})
+        words = {"job-id": JOB, "device": devices.disk_id(disk.slot), "on-error": "report", "speed": disk.home_mibps * MIB}
+        await qemu.do("block-stream", words)
         try:
-            async with asyncio.timeout(for_copy(disk.size_mib << 20).wall_s):
+            wanted_s = 2 * disk.size_mib / (disk.home_mibps or math.inf)
+            async with asyncio.timeout(max(for_copy(disk.size_mib << 20).wall_s, wanted_s)):
                 said = await end
         except TimeoutError:
             said = "it took too long"

@@ -127,6 +127,11 @@ class Jobs:
             raise DriverError(f"a job of a backup has not ended {ENDS_S_MAX:g} s after it was cancelled") from None
         self.end("it was cancelled")
 
+    async def clear(self, blocks: Blocks) -> None:
+        """Nothing of a backup is left in the process, whoever began it. Raises DriverError."""
+        await self.cancel(blocks)
+        await sweep(blocks)
+
     async def adopt(self, execute: Callable[[str], Awaitable[Any]]) -> None:
         """The monitor was away: those that ended meanwhile have ended, nobody knows how. Raises QmpError."""
         if not self._ends:

@@ -79,8 +79,7 @@ class Taking:
 
     async def prepare(self, tops: dict[str, str], disks: tuple[Disk, ...]) -> None:
         """tops: as `sources`. Raises DriverError, OSError."""
-        await self.jobs.cancel(self.blocks)
-        await sweep(self.blocks)
+        await self.jobs.clear(self.blocks)
         self.sources = await sources(self.blocks, tops, disks)
         await self._drop_useless()
         why = await self._aside(lambda: why_full(self.shelf, self.order, self.sources)) if self.order.parent else ""
@@ -264,8 +263,7 @@ class Taking:
         """Nothing of it is left; where QEMU is gone, nothing is there."""
         try:
             with suppress(DriverError):
-                await self.jobs.cancel(self.blocks)
-                await sweep(self.blocks)
+                await self.jobs.clear(self.blocks)
                 for source in self.sources:
                     await self._away(source, self.bitmap)
         finally:

@@ -7,7 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from libs.common.clock import SystemClock
@@ -151,7 +151,8 @@ class Backups:
         if taking is None or not taking.jobs.going:
             return
         taking.jobs.reason = taking.jobs.reason or why
-        await taking.jobs.cancel(taking.blocks)
+        with suppress(DriverError):  # its process may be gone
+            await taking.jobs.cancel(taking.blocks)
         try:
             async with asyncio.timeout(ENDS_S_MAX):
                 await taking.jobs.forgotten.wait()
