@@ -156,7 +156,8 @@ class WaveSeen(Value):
 
 
 class AdvanceWave(Tick):
-    """io to itself. asked_us: when the wave was, by the log, as are the times of what was seen; both filled in by its own view."""
+    """io to itself. asked_us: when the wave was, by the log, as are the times of what was seen. seen: of the steps of which there
+    is something to say: one that is not in it waits, and may begin, or its data is home. Both filled in by its own view."""
 
     wave: Name
     asked_us: int = 0

@@ -105,12 +105,17 @@ def _busy(vm: str, views: Views, targets: Mapping[str, RecoveryRequested]) -> st
 
 
 def _seen(wave: str, views: Views) -> Iterable[WaveSeen]:
+    """Of those steps of which there is something to say: not of those that wait and may begin, nor of those that are home."""
     targets = _targets(views)
     for vm in views.waves.active.get(wave, ()):
-        if (track := views.waves.tracks.get(vm)) is not None:
+        track = views.waves.tracks.get(vm)
+        if track is None or (track.done and track.home):
+            continue
+        barred = "" if track.recovery else _barred(vm, track, views, targets)
+        if track.began or barred:
             yield WaveSeen(
                 vm=vm, recovery=track.recovery, asked_us=track.asked_us, ran_us=track.ran_us, home=track.home, failed=track.failed,
-                barred="" if track.recovery else _barred(vm, track, views, targets),
+                barred=barred,
             )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from proto.recovery import (
     RecoveryEnded,
     RecoveryRequested,
 )
-from proto.waves import WaveEnded, WaveRequested, WaveStepBegun, WaveStepFailed
+from proto.waves import WaveEnded, WaveRequested, WaveStepBegun, WaveStepDone, WaveStepFailed
 
 
 @dataclass(slots=True)
@@ -35,7 +35,8 @@ class Kept:
 
 @dataclass(slots=True)
 class Track:
-    """A step of a wave that goes on. standing: its disks stand on the backup; touched: it was started before the step began."""
+    """A step of a wave that goes on. standing: its disks stand on the backup; done: the wave has noted that it ran; touched: it was
+    started before the step began."""
 
     wave: str
     backup: str
@@ -45,6 +46,7 @@ class Track:
     asked_us: int = 0
     standing: bool = False
     ran_us: int = 0
+    done: bool = False
     home: bool = False
     failed: str = ""
     touched: bool = False
@@ -124,9 +126,9 @@ class WaveViews:
             self.active[event.wave].remove(event.vm)
             self.tracks.pop(event.vm, None)
 
-    def _began(self, event: WaveStepBegun) -> None:
+    def _began(self, event: WaveStepBegun | WaveStepDone) -> None:
         if (track := self.tracks.get(event.vm)) is not None:
-            track.began = True
+            track.began, track.done = True, isinstance(event, WaveStepDone)
 
     def _requested(self, recorded: Recorded, event: RecoveryRequested) -> None:
         track = self.tracks.get(event.target)
@@ -164,7 +166,7 @@ class WaveViews:
         GuardSet: lambda part, recorded, event: part._guard(event),
         VmDeleted: lambda part, recorded, event: part._deleted(event),
         WaveRequested: lambda part, recorded, event: part._asked(recorded, event),
-        WaveStepBegun: lambda part, recorded, event: part._began(event),
+        **dict.fromkeys((WaveStepBegun, WaveStepDone), lambda part, recorded, event: part._began(event)),
         WaveStepFailed: lambda part, recorded, event: part._failed(event),
         WaveEnded: lambda part, recorded, event: part._over(event),
         RecoveryRequested: lambda part, recorded, event: part._requested(recorded, event),
