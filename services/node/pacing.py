@@ -6,7 +6,7 @@
     first     nothing is known: the copy creeps for a moment
     learning  what the guest's writes take without the copy: it creeps
     probing   what the storage gives, where that is not known: one reader, without a limit
-    working   additive increase; halved when the guest's writes take too long; never below the floor
+    working   from the floor on: additive increase; halved when the guest's writes take too long; never below the floor
     idle      everything, by several readers at once
 
 One reader copies in turns: it reads, then writes. Guests hardly feel that (1.1 times the latency with no limit at all, where this
@@ -27,8 +27,6 @@ WORSE_MAX, WORSE_WELL = 1.9, 1.4
 FLOOR = 0.35
 """of the highest rate seen, below which the copy never goes: a fifth of what the storage gives to several readers is promised, and
 one reader sees some 0.6 of that"""
-MOST = 0.5
-"""of it, above which the copy does not go while its guest works: what is won is little, and its slowest writes become slower"""
 STEP = 0.08
 """of the highest rate seen, by which it grows with each look that is well"""
 IDLE_OPS_S, IDLE_OPS = 8.0, 2
@@ -189,11 +187,11 @@ def _judged(pace: Pace) -> Pace:
         return msgspec.structs.replace(pace, speed=max(floor, speed / 2), edge=speed, lately=())
     if times <= WORSE_WELL:
         speed += STEP * pace.best * (SLOWER if speed >= NEAR * pace.edge > 0 else 1.0)
-    return msgspec.structs.replace(pace, speed=min(max(floor, speed), MOST * pace.best))
+    return msgspec.structs.replace(pace, speed=min(max(floor, speed), pace.best))
 
 
 def _enter(pace: Pace, phase: Phase) -> Pace:
-    speed = min(max(FLOOR * pace.best, pace.speed), MOST * pace.best) if phase is Phase.WORKING else pace.speed
+    speed = min(max(FLOOR * pace.best, pace.speed), pace.best) if phase is Phase.WORKING else pace.speed
     return msgspec.structs.replace(pace, phase=phase, speed=speed, since_s=0.0, lately=())
 
 
