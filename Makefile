@@ -8,7 +8,7 @@ PY := .venv/bin/python
 CLUSTER := $(PY) -m services.cluster
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup up down status logs destroy test sim sim-million mutants scenarios chaos chaos-ha check bench test-compose test-kvm lock prove test-slow
+.PHONY: help setup up down status logs destroy test sim sim-million mutants scenarios chaos chaos-ha chaos-recovery check bench test-compose test-kvm lock prove test-slow
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -34,7 +34,7 @@ destroy: ## kill the cluster's VMs and remove its state
 test: setup ## models, simulated worlds, contracts, real guests
 	@$(PY) -m tests.suites
 
-test-slow: setup ## signs of life, fence devices, UEFI and the reclaim ladder on real guests and devices (minutes)
+test-slow: setup ## signs of life, fence devices, UEFI, schedules and the reclaim ladder on real guests and devices (minutes)
 	@$(PY) -m tests.suites slow
 
 sim: setup ## 5,000 fault schedules through the production code, in one process
@@ -54,6 +54,9 @@ prove: setup ## a million random lives of a memory ledger, every step held again
 
 chaos: setup ## 200 random changes of a real guest's hardware by a seed, agents killed among them (SEED=1 STEPS=200; minutes)
 	@$(PY) -m tests.chaos.hardware --seed $(or $(SEED),1) --steps $(or $(STEPS),200)
+
+chaos-recovery: setup ## a VM is destroyed and recovered, and all is killed in turn while its data comes home (SEED=1 FAULTS=20; minutes)
+	@$(PY) -m tests.chaos.recovery --seed $(or $(SEED),1) --faults $(or $(FAULTS),20)
 
 chaos-ha: setup ## nodes killed, held, cut off and slowed while guests write; their disks are audited (SEED=1 STEPS=50; half an hour)
 	@$(PY) -m tests.chaos.ha --seed $(or $(SEED),1) --steps $(or $(STEPS),50)

@@ -15,7 +15,10 @@ from typing import IO
 HERE = Path(__file__).parent
 PYTEST = (sys.executable, "-m", "pytest")
 IDLE = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
-SLOW = ("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "contract/test_uefi.py", "e2e/test_ladder.py")
+SLOW = (
+    *("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "contract/test_uefi.py", "e2e/test_ladder.py"),
+    "e2e/test_backup_schedules.py",
+)
 """what takes a minute or more for itself: `make test-slow`"""
 PURE = ("history", "model", "sim")
 """rooms that are run whole"""
