@@ -29,6 +29,7 @@ from proto import (
     pools,
     reserve,
     vitals,
+    waves,
 )
 from proto.upcasts import UPCASTS
 
@@ -117,6 +118,7 @@ FAMILIES: dict[str, Family] = {
                     (*members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.PlansEvent), *members(io.DrillsEvent)),
                 ),
                 Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
+                Stream("wave", members(waves.WaveCommand), members(waves.WaveEvent)),
             ),
         ),
         Family(

@@ -25,6 +25,8 @@ class Decider[C, S, E]:
 
     key       the part of the stream's name behind the prefix, from a command
     commands  the closed union of commands, events likewise; state: the union of states (all tagged Structs)
+    alone     its streams are of one object each: their events stay with its project and owner, also where what belongs to another
+              led to them
     absorb    as evolve, of a state that nobody else has or will look at again: it may be changed in place, where that saves copies.
               Only a folding that owns its states asks it (libs/common/host/folding.py). None: evolve
     """
@@ -37,6 +39,7 @@ class Decider[C, S, E]:
     initial: S
     decide: Callable[[C, S], Sequence[E]]
     evolve: Callable[[S, E], S]
+    alone: bool = False
     absorb: Callable[[S, E], S] | None = None
 
     def stream(self, command: C) -> str:

@@ -119,7 +119,7 @@ def split(words: Sequence[str], environ: Mapping[str, str]) -> Words:
 
 def _moment(rest: list[str]) -> tuple[list[str], dict[str, str]]:
     """--at behind a command says the same as before it; but for those that have their own, and for what goes to a guest."""
-    if rest[0] == "what-if" or rest[:2] in (["vm", "exec"], ["vm", "recover"]):
+    if rest[0] == "what-if" or rest[:2] in (["vm", "exec"], ["vm", "recover"], ["recovery", "run"]):
         return rest, {}
     end = rest.index("--") if "--" in rest else len(rest)
     for n, word in enumerate(rest[:end]):

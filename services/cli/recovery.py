@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import recovery_drill, show, units
+from services.cli import recovery_drill, recovery_wave, show, units
 from services.cli.backup import progress
 from services.cli.client import path
 from services.cli.failure import USAGE, Failure
@@ -18,6 +18,10 @@ from services.cli.spans import ms, span
 app = typer.Typer(help="Recoveries of virtual machines from their backups.", no_args_is_help=True)
 app.command("drill")(recovery_drill.drill)
 app.command("drills")(recovery_drill.drills)
+app.command("run")(recovery_wave.run)
+app.command("waves")(recovery_wave.waves)
+app.command("wave")(recovery_wave.wave)
+app.command("cancel")(recovery_wave.cancel)
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it: r1-7, or web-1.r1-7.")]
 

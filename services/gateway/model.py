@@ -21,6 +21,7 @@ from proto.pools import PoolEvent
 from proto.reserve import ReserveEvent
 from proto.upcasts import UPCASTS
 from proto.vitals import VerdictEvent
+from proto.waves import WaveEvent
 from services.gateway.scopes import Scopes
 from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
@@ -40,6 +41,7 @@ from services.gateway.views.recoveries import RecoveriesView
 from services.gateway.views.snapshots import SnapshotsView
 from services.gateway.views.verdicts import VerdictsView
 from services.gateway.views.vms import VmsView
+from services.gateway.views.waves import WavesView
 
 EVENTS = Registry(
     (
@@ -47,7 +49,7 @@ EVENTS = Registry(
         for union in (
             VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
             ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
-            BackupsEvent, RecoveryEvent, PlansEvent, DrillsEvent,
+             BackupsEvent, RecoveryEvent, PlansEvent, DrillsEvent, WaveEvent,
         )
         for c in members(union)
     ),
@@ -74,6 +76,7 @@ class ReadModel:
     plans: PlansView = field(default_factory=PlansView)
     recoveries: RecoveriesView = field(default_factory=RecoveriesView)
     drills: DrillsView = field(default_factory=DrillsView)
+    waves: WavesView = field(default_factory=WavesView)
     ha: HaView = field(default_factory=HaView)
     verdicts: VerdictsView = field(default_factory=VerdictsView)
     guards: GuardsView = field(default_factory=GuardsView)
@@ -107,6 +110,7 @@ class ReadModel:
         self.plans.apply(recorded, event)
         self.recoveries.apply(recorded, event)
         self.drills.apply(recorded, event)
+        self.waves.apply(recorded, event)
         self.ha.apply(recorded, event)
         self.verdicts.apply(recorded, event)
         self.guards.apply(recorded, event)

@@ -60,7 +60,7 @@ class Scopes:
     def project_of(self, recorded: Recorded, data: Any) -> str:
         """data: the event as a Struct or as a mapping. What speaks of a VM is its project's, in any stream."""
         kind, _, name = recorded.stream.partition("-")
-        if kind in ("plan", "reserve") or (kind == "ledger" and recorded.type in _OF_SEVERAL):
+        if kind in ("plan", "reserve", "wave") or (kind == "ledger" and recorded.type in _OF_SEVERAL):
             return SEVERAL
         vm = data.get("vm") if isinstance(data, dict) else getattr(data, "vm", None)
         if kind in _KINDS_OF_VM:

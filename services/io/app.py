@@ -24,10 +24,12 @@ from services.io.model import DEVICES
 from services.io.networks import NETWORK
 from services.io.phases import PHASES
 from services.io.pools import POOL
+from services.io.waves import knowing
+from services.io.waves.model import WAVE
 
 SERVICE = Service(
     "io",
-    deciders=(DEVICES, IMAGE, NETWORK, POOL, BACKUPS),
+    deciders=(DEVICES, IMAGE, NETWORK, POOL, BACKUPS, WAVE),
     follows=(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
         *(VmResized, VmAllotted, NodeLost),
@@ -39,7 +41,8 @@ SERVICE = Service(
     enrich=views.enrich,
     orders=react.orders,
     ticks=turns.ticks,
-    look=turns.look,
+    look=react.look,
     telemetry=("tel.*.beat", "tel.*.pools"),
     hear=views.hear,
+    query=knowing.query,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -41,13 +41,20 @@ from services.io.backups.drill_views import react as drills_react
 from services.io.backups.orders import orders as backups_orders
 from services.io.backups.reacting import react as backups_react
 from services.io.backups.states import Backups
+from services.io.backups.turns import look as turns_look
 from services.io.images import Deleting, Importing
 from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
+from services.io.waves.reacting import look as waves_look
+from services.io.waves.reacting import react as waves_react
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     drills = drills_react(event, recorded.at_us, views.drills)
-    return [*_react(event, views), *backups_react(event, views), *drills]
+    return [*_react(event, views), *backups_react(event, views), *drills, *waves_react(event, recorded, views)]
+
+
+def look(now_us: int, views: Any) -> Iterable[Command]:
+    return [*turns_look(now_us, views), *waves_look(now_us, views)]
 
 
 def _react(event: Any, views: Any) -> Sequence[Command]:

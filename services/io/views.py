@@ -69,6 +69,8 @@ from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
 from services.io.recoveries import RecoveryViews
 from services.io.taken import TakenViews
+from services.io.waves import knowing as waves
+from services.io.waves.views import WaveViews
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 _decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
@@ -125,6 +127,7 @@ class Views:
     """VMs whose guard promises to start them elsewhere"""
     recoveries: RecoveryViews = field(default_factory=RecoveryViews)
     drills: DrillViews = field(default_factory=DrillViews)
+    waves: WaveViews = field(default_factory=WaveViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         hearing.tell(self, recorded, event)
@@ -212,7 +215,7 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "drills")
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "drills", "waves")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
@@ -328,7 +331,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             node = views.node_with({image.pool: ""}, now_us) if image else ""
             return replace(command, used_by=views.used_by(command.image), node=node)
         case _:
-            return backups.enrich(command, views, now_us)
+            return waves.enrich(backups.enrich(command, views, now_us), views, now_us)
 
 
 def _template(name: str, views: Views, now_us: int) -> TemplateKnown:

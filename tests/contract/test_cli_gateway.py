@@ -19,6 +19,7 @@ import msgspec
 import pytest
 import uvicorn
 
+from libs.common.bus import Incoming
 from libs.common.bus.memory import Hub, MemoryBus
 from libs.common.clock import SystemClock
 from libs.common.host.driver import Runner
@@ -89,6 +90,15 @@ async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner
     return agent, watch
 
 
+async def _questions(runner: Runner | RelayRunner, bus: MemoryBus) -> None:
+    """Answered as by the typed edge (libs/common/bus/edge.py), which needs a NATS server."""
+
+    async def answer(message: Incoming) -> None:
+        await message.respond(encode(runner.question(message.subject.split(".")[2], message.data)))
+
+    await bus.serve(f"query.{runner.name}.>", answer, queue=runner.name)
+
+
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[tuple[str, MemoryTokens]]:
     clock, hub, tokens = SystemClock(), Hub(), MemoryTokens()
@@ -97,6 +107,7 @@ async def api(tmp_path: Path) -> AsyncIterator[tuple[str, MemoryTokens]]:
     runners += [Runner(service, log, MemoryBus(hub), clock, UPCASTS, downcasts=DOWNCASTS) for service in (COMPUTE, MEMORY, IO)]
     for runner in runners:
         await runner.start()
+        await _questions(runner, MemoryBus(hub))
     pool = tmp_path / "pool"
     pool.mkdir()
     app = asgi(gateway(log, MemoryBus(hub), clock, tokens, pools={"default": pool}))

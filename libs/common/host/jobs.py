@@ -66,8 +66,9 @@ class Decision:
 
 
 def owner_of(job: Job, slot: Slot) -> tuple[str, str]:
-    """(project, owner) of the events: the cause's for a reaction, the stream's own once it has one, else the asker's."""
-    if job.cause is None and slot.version > 0:
+    """(project, owner) of the events: the cause's for a reaction, the stream's own once it has one, else the asker's. A stream that
+    is of one object keeps its own (Decider.alone)."""
+    if slot.version > 0 and (job.cause is None or job.decider.alone):
         return slot.project, slot.owner
     return job.envelope.project, job.envelope.owner
 

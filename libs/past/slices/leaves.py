@@ -30,6 +30,7 @@ WORDS = frozenset(
         *("backups{key}", "RecoverKnown.nodes{key}"),
         *("BackupPlan.cron", "BackupPlan.verify", "BackupRequested.plan", "BackupDeleteRequested.plan"),
         *("drill", "DrillPlan.cron"),
+        "WaveCandidate.damaged",
         *("terms{key}", "class_ratio_pct{key}", "services{key}", "Area.name", "Region.name", "Area.kind"),
     }
 )
@@ -39,6 +40,7 @@ TEXTS = frozenset(
         *("alive", "health_reason", "planned", "unsent", "cmdline", "refused", "panic"),
         *("ReportBackupVerified.damaged{}", "BackupDamaged.found{}"),
         *("output", "Drill.check"),
+        *("WaveCandidate.busy", "WaveSeen.failed", "WaveSeen.barred"),
         *("NodePathsNoted.networks", "NotePaths.networks"),
         *("ReportMemory.faults", "MemoryOrderReported.faults", "ReportLeft.left", "NodeRemoved.left"),
     }

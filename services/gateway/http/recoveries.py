@@ -72,7 +72,7 @@ async def recover(
     target = body.as_ or vm
     name_is_free(gateway, target, project)
     command = RecoverVm(
-        vm=vm, target=target, backup=body.backup or "", at_us=await _instant(gateway, body.at), node=body.node, pool=body.pool,
+        vm=vm, target=target, backup=body.backup or "", at_us=await instant(gateway, body.at), node=body.node, pool=body.pool,
         start=body.start, isolated=body.isolated, lose=body.lose, rate_mibps=body.rate_mibps,
     )  # fmt: skip
     accepted = await gateway.commands.ask(asker(request, gateway), "io", f"backups-{vm}", command, project)
@@ -85,7 +85,7 @@ async def recover(
     return answer
 
 
-async def _instant(gateway: Gateway, text: str) -> int:
+async def instant(gateway: Gateway, text: str) -> int:
     """Microseconds since the epoch; 0: the newest backup will do. Raises Problem 400, 503."""
     if not text:
         return 0

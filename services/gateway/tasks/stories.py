@@ -22,6 +22,7 @@ from services.gateway.tasks.fencing import fencing
 from services.gateway.tasks.guards import guards
 from services.gateway.tasks.leases import leases
 from services.gateway.tasks.snapshots import snapshots
+from services.gateway.tasks.waves import waves
 from services.gateway.why.growing import cost
 from services.gateway.words import count
 
@@ -334,5 +335,5 @@ def _to_go(fit: int, unfit: int) -> str:
 
 TELLING = (
     guards, drills, backups, _start_begins, _start_goes_on, _migrates, _running_changes, _ends, snapshots, devices, _images,
-    _networks, _nodes, _node_leaves, fencing, leases, backup_plans,
+    _networks, _nodes, _node_leaves, fencing, leases, backup_plans, waves,
 )  # fmt: skip

@@ -32,13 +32,14 @@ from services.gateway.why.networks import of_network
 from services.gateway.why.placing import said_rules
 from services.gateway.why.pools import of_pools
 from services.gateway.why.verdicts import of_verdicts
+from services.gateway.why.waves import of_waves
 from services.gateway.words import count
 
 
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
     own = (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes)
-    kept = (of_backups, of_backup_plans, of_drills)
+    kept = (of_backups, of_backup_plans, of_drills, of_waves)
     for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts, of_fences, of_leases, *kept):
         if said := say(event):
             return said

@@ -99,4 +99,5 @@ BACKUPS: Decider[Command, Backups, Event] = Decider(
     initial=Backups(),
     decide=decide,
     evolve=evolve,
+    alone=True,
 )

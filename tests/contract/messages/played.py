@@ -82,7 +82,7 @@ def renamed(setting: Setting, prefix: str) -> Setting:
     return msgspec.structs.replace(setting, send=_renamed(setting.send, new), given=given, heard=heard)
 
 
-OWN = ("vm", "node", "source", "target", "image", "network", "bridge", "identity")
+OWN = ("vm", "node", "source", "target", "image", "network", "bridge", "identity", "wave")
 """fields whose values are names that two cases may not share"""
 SHARED = ("", "user")
 """names that mean the same everywhere"""
