@@ -303,10 +303,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, pool_ids=there.pool_ids if there else {})
         case (
             AttachDisk() | ReattachDisk() | DetachDisk() | ResizeDisk() | LimitDisk() | SetMedium()
-            | AttachNic() | DetachNic() | SetNic()
+            | AttachNic() | DetachNic() | SetNic() | TakeSnapshot() | DeleteSnapshot() | RevertSnapshot() | RecoverDisks()
         ):  # fmt: skip
-            return replace(command, known=_known(command, views, now_us))
-        case TakeSnapshot() | DeleteSnapshot() | RevertSnapshot() | RecoverDisks():
             return replace(command, known=_known(command, views, now_us))
         case CreateNetwork():
             wish = Network(name=command.network, bridge=command.bridge, vlan=command.vlan)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import EmbeddedCluster
 from tests.e2e.test_journeys import TINY, guest
+
+ORDER = ("waiting", "recovering", "booting", "checking", "passed", "failed")
 
 
 def drills(cluster: EmbeddedCluster) -> list[dict[str, Any]]:
@@ -28,7 +31,7 @@ def clean(cluster: EmbeddedCluster) -> bool:
     """Nothing is left of any drill, and no backup is held. Raises AssertionError with what is."""
     assert vms(cluster) == ["drilled"]
     assert files(cluster) == []
-    assert [one["backup"]["held_by"] for one in cluster.json("backup", "ls", "drilled")["items"]] == [[]]
+    assert not any(one["backup"]["held_by"] for one in cluster.json("backup", "ls", "drilled")["items"])
     assert all(one["cleaned_us"] for one in drills(cluster))
     return True
 
@@ -66,3 +69,25 @@ def test_a_backup_is_booted_and_checked_from_inside(cluster: EmbeddedCluster) ->
     assert drills(cluster)[-1]["state"] == "passed" and not cluster.json("alerts")
     cluster.until(lambda: clean(cluster), "what the third made to be gone")
     cluster.ctl("vm", "stop", "drilled", "--force", "--wait")
+    cluster.ctl("vm", "delete", "drilled", "--wait")
+
+
+@pytest.mark.timeout(400)
+def test_drills_go_on_whoever_dies_at_whatever_moment(cluster: EmbeddedCluster) -> None:
+    """Its result may be that it died; nothing of it is left in any case."""
+    random = Random(47)
+    cluster.ctl("vm", "create", "drilled", *TINY)
+    guest(cluster, "drilled", "echo", "up")
+    cluster.ctl("backup", "create", "drilled", "--pool", "default", "--wait")
+    before = len(drills(cluster))
+    for name in ("host", "n1", "host", "n2", "n3"):
+        cluster.ctl("recovery", "drill", "drilled", "--check", "sh -c 'sleep 1; echo well'", "--within", "60")
+        at = random.choice(("waiting", "recovering", "booting", "checking", "passed"))
+        cluster.until(lambda at=at: ORDER.index(drills(cluster)[-1]["state"]) >= ORDER.index(at), f"it to be {at}")  # type: ignore[misc]
+        cluster.kill(name)
+        cluster.until(lambda: drills(cluster)[-1]["cleaned_us"], "it to be over")
+        assert clean(cluster)
+    results = [one["state"] for one in drills(cluster)[before:]]
+    assert len(results) == 5 and results.count("passed") >= 3
+    cluster.ctl("vm", "stop", "drilled", "--force", "--wait")
+    cluster.ctl("vm", "delete", "drilled", "--wait")
