@@ -111,8 +111,11 @@ FAMILIES: dict[str, Family] = {
                 Stream("network", members(io.NetworkCommand), members(io.NetworkEvent)),
                 Stream(
                     "backups",
-                    (*members(io.BackupsCommand), *members(io.RecoveryCommand), *members(io.PlansCommand)),
-                    (*members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.PlansEvent)),
+                    (
+                        *(*members(io.BackupsCommand), *members(io.RecoveryCommand)),
+                        *(*members(io.PlansCommand), *members(io.DrillsCommand)),
+                    ),
+                    (*members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.PlansEvent), *members(io.DrillsEvent)),
                 ),
                 Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
                 Stream("wave", members(waves.WaveCommand), members(waves.WaveEvent)),

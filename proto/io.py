@@ -55,6 +55,8 @@ from proto.devices import ChangeKind as ChangeKind
 from proto.devices import IsoAt as IsoAt
 from proto.devices import Known as Known
 from proto.devices import VmPhase as VmPhase
+from proto.drills import DrillsCommand as DrillsCommand
+from proto.drills import DrillsEvent as DrillsEvent
 from proto.hardware import Hardware
 from proto.images import DeleteImage as DeleteImage
 from proto.images import ImageCommand as ImageCommand
@@ -151,6 +153,8 @@ class Refusal(StrEnum):
     CIRCLE = "CIRCLE"
     NOTHING_TO_RECOVER = "NOTHING_TO_RECOVER"
     BAD_TIME = "BAD_TIME"
+    BAD_DRILL = "BAD_DRILL"
+    DRILL_UNKNOWN = "DRILL_UNKNOWN"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ class RecoverVm(Command):
     """Make `target` out of a backup of `vm`, and start it. target: `vm` itself, or a name that is free. backup: which; empty: the
     newest that is not after at_us (0: the newest of all). lose: the name of the VM, where it is there and what is on its disks is
     thrown away. pool: where its disks are to lie; empty: where they lay. isolated: none of its NICs has a link. rate_mibps: of
-    each disk, how fast its data comes home at most; 0: as its guest lets it."""
+    each disk, how fast its data comes home at most; 0: as its guest lets it. drill: the drill that wants it (drills.py), by io
+    itself: it is the least of all VMs then."""
 
     vm: Name
     target: Name
@@ -57,6 +58,7 @@ class RecoverVm(Command):
     isolated: bool = False
     rate_mibps: RateMibps = 0
     lose: str = ""
+    drill: str = ""
     known: RecoverKnown = RecoverKnown()
     incarnation: int = 1
 
@@ -98,6 +100,7 @@ class RecoveryRequested(Event):
     isolated: bool = False
     rate_mibps: int = 0
     lose: str = ""
+    drill: str = ""
 
 
 class RecoveryEnded(Event):

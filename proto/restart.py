@@ -36,13 +36,16 @@ class ProtectVm(Command):
 
 class RestartVm(Command):
     """From a reaction to RestartWanted. Only a VM that stopped against its will is started by it. node: only there, not_node: not
-    there. failover: it may use the memory that is kept for VMs of lost nodes. choice, unheard, incarnation: as for StartVm."""
+    there. failover: it may use the memory that is kept for VMs of lost nodes. drill: it is the VM of a
+    recovery drill, which nobody started yet: it is placed as any, and its attempt is 0. choice, unheard, incarnation: as for
+    StartVm."""
 
     vm: Name
     attempt: int
     node: str = ""
     not_node: str = ""
     failover: bool = False
+    drill: bool = False
     choice: Placement | None = None
     unheard: tuple[str, ...] = ()
     incarnation: int = 1

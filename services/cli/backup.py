@@ -138,9 +138,19 @@ def show_one(vm: Vm, id: Id, _json: AsJson = False) -> None:
 
 
 @app.command("verify")
-def verify(vm: Vm, id: Id, waiting: Wait = False, timeout_s: TimeoutS = 3600.0, _json: AsJson = False) -> None:
+def verify(
+    vm: Vm,
+    id: Id,
+    boot: Annotated[bool, typer.Option("--boot", help="Boot it instead, without a network: a recovery drill of it.")] = False,
+    waiting: Wait = False,
+    timeout_s: TimeoutS = 3600.0,
+    _json: AsJson = False,
+) -> None:
     """Read it again, with all that it stands on, and compare it with its digests."""
     api = client()
+    if boot:
+        task.finish(api, api.post(path("vms", vm, "drill"), {"backup": id}), f"boot {id} of {vm}", waiting, timeout_s)
+        return
     task.finish(api, api.post(path("vms", vm, "backups", id, "verify")), f"verify {id} of {vm}", waiting, timeout_s)
 
 

@@ -7,15 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import recovery_wave, show, units
+from services.cli import recovery_drill, recovery_wave, show, units
 from services.cli.backup import progress
 from services.cli.client import path
 from services.cli.failure import USAGE, Failure
+from services.cli.recovery_drill import drill_cells
 from services.cli.session import AsJson, client, wants_json
-from services.cli.units import ms as ms
-from services.cli.units import span as span
+from services.cli.spans import ms, span
 
 app = typer.Typer(help="Recoveries of virtual machines from their backups.", no_args_is_help=True)
+app.command("drill")(recovery_drill.drill)
+app.command("drills")(recovery_drill.drills)
 app.command("run")(recovery_wave.run)
 app.command("waves")(recovery_wave.waves)
 app.command("wave")(recovery_wave.wave)
@@ -83,6 +85,7 @@ def _how(one: dict[str, Any]) -> list[str]:
     said = [f"only on {one['wished']}"] if one.get("wished") else []
     said += [f"disks in pool {one['pool']}"] if one.get("pool") else []
     said += ["no network"] if one.get("isolated") else []
+    said += [f"for the drill {one['drill']}"] if one.get("drill") else []
     said += ["not to be started"] if not one.get("start") else []
     return said + ([f"what {one['lose']} had was given up"] if one.get("lose") else [])
 
@@ -110,7 +113,10 @@ def report(
     show.table(HEADS, [cells(row) for row in found["items"]], "there is no VM")
 
 
-HEADS = ("VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "GRADE", "WHY")
+HEADS = (
+    "VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "GRADE", "WHY", "LAST DRILL",
+    "RTO", "RPO", "DRILL SAID",
+)  # fmt: skip
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -122,5 +128,5 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     when = show.when(row["requested_us"]) if row["requested_us"] else ""
     return (
         name, newest, span(row.get("exposed_s")), last, when, ms(row.get("first_ms")), span(row.get("home_s")),
-        span(row.get("rpo_s")), row["grade"], row["said"],
+        span(row.get("rpo_s")), row["grade"], row["said"], *drill_cells(row),
     )  # fmt: skip

@@ -6,7 +6,8 @@ from html import escape
 from typing import Any
 
 from services.cli import show
-from services.cli.recovery import HEADS, cells, span
+from services.cli.recovery import HEADS, cells
+from services.cli.spans import span
 
 STYLE = """
 body{font:10pt/1.35 serif;margin:1.5cm;color:#000;background:#fff}

@@ -11,7 +11,7 @@ from services.cli.client import Client, path
 from services.cli.failure import USAGE, Failure
 from services.cli.moment import zoned
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
-from services.cli.units import ms, span
+from services.cli.spans import ms, span
 
 Name = Annotated[str, typer.Argument(metavar="WAVE", help="As `waves` shows it.")]
 TIME = "Each from its newest backup not after it: '2026-11-20 14:03', -2h, a position."

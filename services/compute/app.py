@@ -2,6 +2,7 @@
 
 from libs.common.host.service import Service
 from libs.common.registry import members
+from proto.drills import DrillCleanWanted, DrillWent
 from proto.guard import RestartWanted
 from proto.io import (
     DevicesChanged,
@@ -32,7 +33,7 @@ SERVICE = Service(
         *members(LedgerEvent), *members(NetworkEvent),
         *(DevicesGranted, DevicesChanged, DevicesDenied, ImageImported, ImageDeleteRequested, PoolSet, VerdictReached),
         *(NodeLost, NodeOffProven, NodeReturned, NodePathsNoted, HaSet, RestartWanted),
-        *(RecoveryRequested, DisksRecovered),
+        *(RecoveryRequested, DisksRecovered, DrillWent, DrillCleanWanted),
     ),
     react=react.react,
     views=views.Views,

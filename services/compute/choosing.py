@@ -110,6 +110,11 @@ def restart(views: Views, command: RestartVm, now_us: int) -> Placement | None:
     return restarted(views, command.vm, now_us, quest)
 
 
+def drill(views: Views, command: RestartVm, now_us: int) -> Placement | None:
+    """As any first start: nothing is done without for its sake."""
+    return choose(views, command.vm, now_us, Quest())
+
+
 def restarted(views: Views, vm: str, now_us: int, quest: Quest) -> Placement | None:
     """As choose, for a start that its guard asked for: filters that it may do without are taken away one after another while
     nothing passes, and what was taken away is said."""

@@ -61,7 +61,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             unheard = views.unheard(command.incarnation)
             return command if command.unheard == unheard else replace(command, unheard=unheard)
         case RestartVm():
-            choice = choosing.restart(views, command, now_us)
+            restart = choosing.restart if not command.drill else choosing.drill
+            choice = restart(views, command, now_us)
             choosing.expect(views, command.vm, choice, now_us)
             return replace(command, choice=choice, unheard=views.unheard(command.incarnation))
         case NoteMemory(granted=False):

@@ -107,7 +107,7 @@ def restart(command: RestartVm, vm: Vm) -> Sequence[VmEvent]:
     if isinstance(vm, Reserving | Launching) and vm.attempt != command.attempt:
         already = f"it is being started on {vm.node} already, as {vm.generation}"
         return [VmRestartDenied(vm=vm.id, attempt=command.attempt, sentence=already)]
-    if isinstance(vm, Absent) or not isinstance(vm, Stopped) or not vm.unwished:
+    if isinstance(vm, Absent) or not isinstance(vm, Stopped) or not (vm.unwished or command.drill):
         return ()
     try:
         restored.all_heard(command)

@@ -25,6 +25,7 @@ from proto.compute import (
     VmStopped,
 )
 from proto.drain import AdvanceDrain, DrainNode, EndDrain, NodeDrainRequested, NodeMoveWanted
+from proto.drills import DrillCleanWanted, DrillWent
 from proto.growth import NoteResize, Promised, VmResized
 from proto.io import DevicesChanged, DevicesDenied, DevicesGranted, DisksRecovered, RecoveryRequested
 from proto.lease import NodePathsNoted
@@ -85,7 +86,7 @@ def _react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
             return [NoteDevices(vm=vm, node=node, generation=generation, granted=False, sentence=said)]
         case VerdictReached():
             return panics.react(event)
-        case RecoveryRequested() | DisksRecovered():
+        case RecoveryRequested() | DisksRecovered() | DrillWent() | DrillCleanWanted():
             return recovering.react(event)
         case NodeReported() | VmStarted() | VmFound() | VmStopped():
             return [MakePlan(node=event.node)]

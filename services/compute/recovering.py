@@ -4,6 +4,8 @@ docs/decisions/0046-recovery.md.
     Absent ──▶ VmDefined, as the backup says ──▶ VmRecoveryPrepared ──▶ (io: DisksRecovered) ──▶ StartVm, as any start
     Stopped, and named as what is lost ────────▶
     else ──▶ VmRecoveryRefused
+
+That of a drill is started by RestartVm, which says in the log where no node takes it; and removed at its word.
 """
 
 from __future__ import annotations
@@ -15,7 +17,18 @@ from msgspec.structs import replace
 
 from libs.common.decider import Refused
 from libs.common.messages import Command, VmId
-from proto.compute import PrepareRecovery, StartVm, VmDefined, VmEvent, VmRecoveryPrepared, VmRecoveryRefused
+from proto.compute import (
+    DeleteVm,
+    PrepareRecovery,
+    RestartVm,
+    StartVm,
+    StopVm,
+    VmDefined,
+    VmEvent,
+    VmRecoveryPrepared,
+    VmRecoveryRefused,
+)
+from proto.drills import DrillCleanWanted, DrillWent, Step, Went
 from proto.io import DisksRecovered, RecoveryRequested
 from services.compute import restored
 from services.compute.shape import uuid_of
@@ -28,6 +41,12 @@ def react(event: Any) -> Sequence[Command]:
             return [PrepareRecovery(vm=target, source=source, recovery=recovery, definition=definition, lose=lose)]
         case DisksRecovered(start=True, vm=vm, node=node):
             return [StartVm(vm=vm, node=node)]
+        case DrillWent(went=Went.DISKS, target=target):
+            return [RestartVm(vm=target, attempt=0, drill=True)]
+        case DrillCleanWanted(target=target, step=Step.STOP):
+            return [StopVm(vm=target, deadline_s=0)]
+        case DrillCleanWanted(target=target):
+            return [DeleteVm(vm=target)]
         case _:
             return ()
 

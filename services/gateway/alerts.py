@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from proto.pools import short
 from proto.space import said
-from services.gateway import backup_alerts, guard_alerts, ha_alerts, plan_alerts
+from services.gateway import backup_alerts, drill_alerts, guard_alerts, ha_alerts, plan_alerts
 from services.gateway.model import ReadModel
 from services.gateway.pools import Pool
 from services.gateway.views.recoveries import Recovery
@@ -19,8 +19,8 @@ ALERTS_MAX = 1000
 
 class Alert(msgspec.Struct):
     """kind: `out-of-space`, `pool-full`, `pool-away`, `fence-device`, `panicked`, `found-dead`, and those of ha_alerts,
-    guard_alerts, backup_alerts and plan_alerts. object: what it is about, as `vm/web-1`. since_us: microseconds since the epoch;
-    0: nobody knows."""
+    guard_alerts, backup_alerts, plan_alerts and drill_alerts. object: what it is about, as `vm/web-1`. since_us: microseconds
+    since the epoch; 0: nobody knows."""
 
     kind: str
     object: str
@@ -70,6 +70,8 @@ def _backups(model: ReadModel, recoveries: Iterable[Recovery], sees: Callable[[s
 def _late(model: ReadModel, sees: Callable[[str], bool], now_us: int) -> Iterator[Alert]:
     if now_us:
         for found in plan_alerts.said(model.plans, model.backups, model.vms.all, now_us, sees):
+            yield Alert(*found)
+        for found in drill_alerts.said(model.drills, model.vms.all, now_us, sees):
             yield Alert(*found)
 
 

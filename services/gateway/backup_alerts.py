@@ -10,7 +10,7 @@ from services.gateway.views.recoveries import Recovery
 
 
 def said(backups: BackupsView, recoveries: Iterable[Recovery], sees: Callable[[str], bool]) -> Iterator[Said]:
-    """recoveries: those that wait are told; sees: whether objects of a project are."""
+    """recoveries: those that wait are told, but for drills, which end by themselves; sees: whether objects of a project are."""
     for every in backups.all.values():
         for one in every:
             if one.damaged and sees(one.project):
@@ -22,7 +22,7 @@ def said(backups: BackupsView, recoveries: Iterable[Recovery], sees: Callable[[s
             have = f"its newest is {newest.id}" if newest is not None else "it has none"
             yield Said("backup-failed", f"vm/{vm}", failure.at_us, sentence, f"{have}; then: asvctl backup create {vm} --pool POOL")
     for recovery in recoveries:
-        if recovery.state == "waiting" and sees(recovery.project):
+        if recovery.state == "waiting" and not recovery.drill and sees(recovery.project):
             yield _waits(recovery)
 
 

@@ -12,7 +12,7 @@ from proto.compute import NodeEvent, VmEvent
 from proto.drain import DrainEvent
 from proto.fence import FenceEvent
 from proto.guard import GuardEvent
-from proto.io import BackupsEvent, DevicesEvent, ImageEvent, NetworkEvent, PlansEvent, RecoveryEvent
+from proto.io import BackupsEvent, DevicesEvent, DrillsEvent, ImageEvent, NetworkEvent, PlansEvent, RecoveryEvent
 from proto.lease import HaEvent, LeaseEvent
 from proto.mapping import MapEvent
 from proto.memory import LedgerEvent
@@ -27,6 +27,7 @@ from services.gateway.tasks import Tasks
 from services.gateway.tasks.stories import tell
 from services.gateway.views.backup_plans import PlansView
 from services.gateway.views.backups import BackupsView
+from services.gateway.views.drills import DrillsView
 from services.gateway.views.fences import FencesView
 from services.gateway.views.guards import GuardsView
 from services.gateway.views.ha import HaView
@@ -48,7 +49,7 @@ EVENTS = Registry(
         for union in (
             VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
             ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
-            BackupsEvent, RecoveryEvent, PlansEvent, WaveEvent,
+             BackupsEvent, RecoveryEvent, PlansEvent, DrillsEvent, WaveEvent,
         )
         for c in members(union)
     ),
@@ -74,6 +75,7 @@ class ReadModel:
     backups: BackupsView = field(default_factory=BackupsView)
     plans: PlansView = field(default_factory=PlansView)
     recoveries: RecoveriesView = field(default_factory=RecoveriesView)
+    drills: DrillsView = field(default_factory=DrillsView)
     waves: WavesView = field(default_factory=WavesView)
     ha: HaView = field(default_factory=HaView)
     verdicts: VerdictsView = field(default_factory=VerdictsView)
@@ -107,6 +109,7 @@ class ReadModel:
         self.backups.apply(recorded, event)
         self.plans.apply(recorded, event)
         self.recoveries.apply(recorded, event)
+        self.drills.apply(recorded, event)
         self.waves.apply(recorded, event)
         self.ha.apply(recorded, event)
         self.verdicts.apply(recorded, event)

@@ -20,7 +20,8 @@ Grade = Literal["met", "late", "going on", "waits", "failed", "untried", "unprot
 
 class Protected(msgspec.Struct):
     """Of one VM, with its newest recovery (of its own backups, under whatever name). exposed_s: how old its newest sound backup is:
-    what would be lost now. kind: `recovery`, or `isolated` for one without networks, as drills are. Of the rest see Recovery."""
+    what would be lost now. kind: `recovery`, or `isolated` for one without networks. Of the rest see Recovery. drill: its newest
+    drill that has a result, drilled: `passed`, `failed` or empty; drill_…: of that one; planned: when it is drilled by itself."""
 
     vm: str
     exists: bool
@@ -38,6 +39,14 @@ class Protected(msgspec.Struct):
     first_ms: int | None = None
     home_s: float | None = None
     rpo_s: float | None = None
+    drill: str = ""
+    drilled: str = ""
+    drill_us: int = 0
+    drill_said: str = ""
+    drill_first_ms: int | None = None
+    drill_agent_ms: int | None = None
+    drill_rpo_s: float | None = None
+    planned: str = ""
 
 
 class Report(msgspec.Struct):
@@ -62,8 +71,8 @@ def _every(model: ReadModel) -> Iterator[tuple[str, str]]:
 
 
 def _newest(recoveries: Iterable[Recovery]) -> dict[str, Recovery]:
-    """By whose backup."""
-    return {one.source: one for one in sorted(recoveries, key=lambda one: one.requested_us)}
+    """By whose backup. What a drill recovers is told with the drill."""
+    return {one.source: one for one in sorted(recoveries, key=lambda one: one.requested_us) if not one.drill}
 
 
 def _protected(model: ReadModel, vm: str, last: Recovery | None, now_us: int) -> Protected:
@@ -78,7 +87,17 @@ def _protected(model: ReadModel, vm: str, last: Recovery | None, now_us: int) ->
         found.recovery, found.kind, found.target = last.id, "isolated" if last.isolated else "recovery", last.target
         found.state, found.requested_us, found.rpo_s = last.state, last.requested_us, last.rpo_s
         found.first_ms, found.home_s = last.first_ms, last.home_s
+    _drilled(model, found)
     return found
+
+
+def _drilled(model: ReadModel, found: Protected) -> None:
+    planned, last = model.drills.plans.get(found.vm), model.drills.last(found.vm)
+    found.planned = planned.plan.cron if planned is not None else ""
+    if last is not None:
+        found.drill, found.drilled, found.drill_us = last.id, last.state, last.started_us or last.asked_us
+        found.drill_said = f"{last.reason}: {last.sentence}" if last.state == "failed" else last.last_line
+        found.drill_first_ms, found.drill_agent_ms, found.drill_rpo_s = last.first_ms, last.agent_ms, last.rpo_s
 
 
 def _grade(one: Recovery, now_us: int) -> tuple[Grade, str]:

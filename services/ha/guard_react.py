@@ -22,7 +22,9 @@ from proto.compute import (
 )
 from proto.guard import (
     Cause,
+    Guard,
     GuardEnded,
+    Mode,
     NoteHand,
     NoteRestart,
     OweVm,
@@ -48,7 +50,7 @@ FOLLOWS = (VmStartRequested, VmStartFailed, VmStopRequested, VmLeftStopped, VmRe
 
 def react(event: Any, recorded: Recorded, views: GuardViews) -> Sequence[Command]:
     match event:
-        case VmStopped(unwished=True):
+        case VmStopped(unwished=True) if views.guards.get(event.vm, Guard()).mode is not Mode.OFF:
             return [_owe(event, recorded, views)]
         case VmOwed():
             return [WantRestart(vm=event.vm, now_us=recorded.at_us)]

@@ -28,6 +28,7 @@ from proto.compute import (
     VmStarted,
     VmStopped,
 )
+from proto.drills import DrillStarted
 from proto.growth import VmReshaped
 from proto.guard import (
     Guard,
@@ -63,7 +64,7 @@ CHANGES = (
 """upon which a VM that fitted nowhere may fit"""
 CHANGING = frozenset(CHANGES)
 FOLLOWS = (
-    *CHANGES, VmDefined, VmDevicesNoted, VmStarted, VmFound, VmMigrated, NodeRemoved,
+    *CHANGES, VmDefined, VmDevicesNoted, VmStarted, VmFound, VmMigrated, NodeRemoved, DrillStarted,
 )  # fmt: skip
 """events of others that this is made of (ha's own among CHANGES aside)"""
 
@@ -236,6 +237,10 @@ class GuardViews(_Derived):
             found = self.vms[vm] = Known()
         return found
 
+    def _drilled(self, recorded: Recorded, event: DrillStarted) -> None:
+        """Nobody wants it to run on: how it ends is what the drill is for."""
+        self.guards[event.target] = Guard(mode=Mode.OFF)
+
     def _change(self, recorded: Recorded, event: Any) -> None:
         self.changed = recorded.position
 
@@ -259,6 +264,7 @@ class GuardViews(_Derived):
         **dict.fromkeys((VmOwed, RestartWanted, VmInHand, VmUnplaced, VmRecovered, GuardEnded), _own),
         **dict.fromkeys((VmStarted, VmFound, VmMigrated), _runs),
         VmDevicesNoted: _wrote,
+        DrillStarted: _drilled,
     }
 
     # --- what a decision is to know -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from proto.compute import (
     VmDeleted,
     VmRecoveryPrepared,
     VmRecoveryRefused,
+    VmRestartDenied,
 )
 from proto.growth import VmHardwareSeen, VmReshaped, VmResized
 from proto.guard import GuardSet
@@ -33,7 +34,7 @@ SERVICE = Service(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
         *(VmResized, VmAllotted, NodeLost),
         *PHASES,
-        *(VmRecoveryPrepared, VmRecoveryRefused),
+        *(VmRecoveryPrepared, VmRecoveryRefused, VmRestartDenied),
     ),
     react=react.react,
     views=views.Views,

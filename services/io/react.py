@@ -37,6 +37,7 @@ from proto.machine import Disk
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io import layers, recoveries, recovering
+from services.io.backups.drill_views import react as drills_react
 from services.io.backups.orders import orders as backups_orders
 from services.io.backups.reacting import react as backups_react
 from services.io.backups.states import Backups
@@ -48,7 +49,8 @@ from services.io.waves.reacting import react as waves_react
 
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
-    return [*_react(event, views), *backups_react(event, views), *waves_react(event, recorded, views)]
+    drills = drills_react(event, recorded.at_us, views.drills)
+    return [*_react(event, views), *backups_react(event, views), *drills, *waves_react(event, recorded, views)]
 
 
 def look(now_us: int, views: Any) -> Iterable[Command]:

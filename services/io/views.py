@@ -62,6 +62,7 @@ from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
 from services.io import reach, recoveries
 from services.io.backups import enriching as backups
+from services.io.backups.drill_views import DrillViews
 from services.io.backups.plan_views import PlanViews
 from services.io.backups.views import BackupViews
 from services.io.phases import PHASES
@@ -125,6 +126,7 @@ class Views:
     movers: set[str] = field(default_factory=set)
     """VMs whose guard promises to start them elsewhere"""
     recoveries: RecoveryViews = field(default_factory=RecoveryViews)
+    drills: DrillViews = field(default_factory=DrillViews)
     waves: WaveViews = field(default_factory=WaveViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
@@ -213,7 +215,7 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "waves")
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "drills", "waves")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}

@@ -6,7 +6,7 @@
     first     nothing is known: the copy creeps for a moment
     learning  what the guest's writes take without the copy: it creeps
     probing   what the storage gives, where that is not known: one reader, without a limit
-    working   additive increase; halved when the guest's writes take too long; never below the floor
+    working   from the floor on: additive increase; halved when the guest's writes take too long; never below the floor
     idle      everything, by several readers at once
 
 One reader copies in turns: it reads, then writes. Guests hardly feel that (1.1 times the latency with no limit at all, where this
@@ -191,7 +191,7 @@ def _judged(pace: Pace) -> Pace:
 
 
 def _enter(pace: Pace, phase: Phase) -> Pace:
-    speed = min(max(FLOOR * pace.best, pace.speed or pace.best / 2), pace.best) if phase is Phase.WORKING else pace.speed
+    speed = min(max(FLOOR * pace.best, pace.speed), pace.best) if phase is Phase.WORKING else pace.speed
     return msgspec.structs.replace(pace, phase=phase, speed=speed, since_s=0.0, lately=())
 
 

@@ -53,6 +53,7 @@ COMMANDS = Registry(
         c.VmCommand, c.NodeCommand, ClusterCommand, BalanceCommand, io.ImageCommand, io.DevicesCommand, LedgerCommand,
         io.NetworkCommand, FenceCommand, HaCommand, LeaseCommand, GuardCommand, io.BackupsCommand, io.RecoveryCommand,
         io.PlansCommand,
+        io.DrillsCommand,
     )
     for k in members(union)
 )

@@ -11,7 +11,7 @@ import pytest
 
 from services.cli.backup import bytes_said
 from services.cli.main import split
-from services.cli.recovery import ms, span
+from services.cli.spans import ms, span
 from tests.contract.canned_gateway import AT_US, HOSTILE, Canned
 from tests.contract.cli_rig import Ctl
 

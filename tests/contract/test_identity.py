@@ -224,12 +224,26 @@ async def test_the_node_signer_makes_agents_only(cluster: Cluster) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 @pytest.mark.parametrize(
     "subject", ["evt.vm.vm-a.vm_started", "$JS.API.STREAM.DELETE.EVT", "$JS.API.STREAM.PURGE.EVT", "fact.n1.compute",
-                "$JS.API.CONSUMER.DELETE.EVT.gateway", "ask.n1.exec", "tel.n1.beat"],
+                "$JS.API.CONSUMER.DELETE.EVT.gateway", "ask.n1.screenshot", "tel.n1.beat"],
 )  # fmt: skip
 async def test_a_service_may_not_say(cluster: Cluster, name: str, subject: str) -> None:
     service = await cluster.join(name, allowed.service(name))
     with pytest.raises(Forbidden):
         await service.request(subject, b"", timeout_s=5)
+
+
+async def test_io_alone_of_the_services_asks_guests_and_for_no_console(cluster: Cluster) -> None:
+    """Those of recovery drills."""
+    agent = await cluster.join("n1")
+    await agent.serve("ask.n1.>", echo)
+    for name in SERVICES:
+        service = await cluster.join(name, allowed.service(name))
+        for subject in ("ask.n1.exec", "ask.n1.info", "ask.n1.console"):
+            if name == "io" and subject != "ask.n1.console":
+                assert await service.request(subject, b"x") == b"x"
+            else:
+                with pytest.raises(Forbidden):
+                    await service.request(subject, b"", timeout_s=5)
 
 
 async def test_a_service_may_not_publish_events_nor_hear_another(cluster: Cluster) -> None:

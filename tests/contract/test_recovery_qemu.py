@@ -19,6 +19,7 @@ from tests.contract.recovery_rig import (
     FULL,
     NEWER,
     backed_up,
+    digests,
     file_of,
     files,
     fitted,
@@ -48,23 +49,31 @@ async def driver(rig: QemuRig) -> AsyncIterator[QemuDriver]:
     await made.close()
 
 
+class Slow:
+    """What comes home at rest does so at 1 MiB/s; begun: it has begun."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.begun, do = asyncio.Event(), Bare.do
+
+        async def slow(bare: Bare, command: str, words: dict[str, object] | None = None) -> object:
+            if command != "block-stream":
+                return await do(bare, command, words)
+            answer = await do(bare, command, {**(words or {}), "speed": 1 << 20})
+            self.begun.set()
+            return answer
+
+        patch.setattr(Bare, "do", slow)
+
+
 async def test_what_comes_home_at_rest_gives_way_to_a_start(
     rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backed_up(rig)
-    spec, do, begun = spec_of(rig), Bare.do, asyncio.Event()
-
-    async def slow(self: Bare, command: str, words: dict[str, object] | None = None) -> object:
-        if command != "block-stream":
-            return await do(self, command, words)
-        answer = await do(self, command, {**(words or {}), "speed": 1 << 20})
-        begun.set()
-        return answer
-
+    spec = spec_of(rig)
     with monkeypatch.context() as patch:
-        patch.setattr(Bare, "do", slow)
+        slow = Slow(patch)
         merge = asyncio.create_task(driver.merge_layers("web-1", (spec.disks[1],)))
-        await begun.wait()
+        await slow.begun.wait()
         assert rig.left_over("n1") == [], "no process of a VM"
         await driver.start(replace(spec, born=None))
         with pytest.raises(DriverError, match="is being started"):
@@ -72,6 +81,23 @@ async def test_what_comes_home_at_rest_gives_way_to_a_start(
     await guest_up(driver)
     await holds(rig, driver)
     assert files(await home(driver, spec)) == ("web-1-data.r1.qcow2",)
+
+
+async def test_what_comes_home_at_rest_gives_way_to_its_removal(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be removed when it is home: in a minute, or, where it is kept to a rate, in hours."""
+    backed_up(rig)
+    before, spec = digests(rig), spec_of(rig)
+    with monkeypatch.context() as patch:
+        slow = Slow(patch)
+        merge = asyncio.create_task(driver.merge_layers("web-1", (spec.disks[1],)))
+        await slow.begun.wait()
+        async with asyncio.timeout(5):
+            await driver.remove_disks("web-1", (spec.disks[1],))
+        with pytest.raises(DriverError, match="its disks are removed"):
+            await merge
+    assert not (rig.pool / "disks" / spec.disks[1].file).exists() and digests(rig) == before
 
 
 async def test_a_start_takes_no_longer_for_a_large_disk_and_its_figures_are_of_what_is_in_it(

@@ -4,6 +4,7 @@ in-memory bus checks.
     relay      publishes events, keeps the stream EVT; nobody else may do either
     service    its own cmd, fact and query subjects; commands to other services; orders; telemetry; reads events
     ha         as a service; what nodes ask for their leases, and asks of nodes about leases
+    io         as a service; asks of guests in recovery drills
     gateway    commands, queries, asks and console of all; reads events
     node       facts, telemetry and lease of its own name, its own orders, asks and console; no JetStream, no other's inbox
 
@@ -41,7 +42,10 @@ class Grant(msgspec.Struct, frozen=True):
         return any(matches(pattern, subject) for pattern in self.subscribe)
 
 
-SPECIAL = {"ha": Grant(publish=("ask.*.lease",), subscribe=("lease.*",))}
+SPECIAL = {
+    "ha": Grant(publish=("ask.*.lease",), subscribe=("lease.*",)),
+    "io": Grant(publish=("ask.*.exec", "ask.*.info"), subscribe=()),
+}
 """what a service may beside what all services may"""
 
 

@@ -29,6 +29,7 @@ WORDS = frozenset(
         *("backup", "recovery", "parent", "parents", "below", "heirs", "heirs{key}", "damaged{key}", "BackupDamaged.found{key}"),
         *("backups{key}", "RecoverKnown.nodes{key}"),
         *("BackupPlan.cron", "BackupPlan.verify", "BackupRequested.plan", "BackupDeleteRequested.plan"),
+        *("drill", "DrillPlan.cron"),
         "WaveCandidate.damaged",
         *("terms{key}", "class_ratio_pct{key}", "services{key}", "Area.name", "Region.name", "Area.kind"),
     }
@@ -38,6 +39,7 @@ TEXTS = frozenset(
         *("sentence", "remedy", "reason", "description", "said", "line", "error", "fault", "not_enforced", "why_not", "held"),
         *("alive", "health_reason", "planned", "unsent", "cmdline", "refused", "panic"),
         *("ReportBackupVerified.damaged{}", "BackupDamaged.found{}"),
+        *("output", "Drill.check"),
         *("WaveCandidate.busy", "WaveSeen.failed", "WaveSeen.barred"),
         *("NodePathsNoted.networks", "NotePaths.networks"),
         *("ReportMemory.faults", "MemoryOrderReported.faults", "ReportLeft.left", "NodeRemoved.left"),

@@ -41,6 +41,7 @@ from services.gateway.http.bodies import (
 from services.gateway.http.console import console
 from services.gateway.http.devices import HANDLERS as DEVICES
 from services.gateway.http.door import Asked, asker
+from services.gateway.http.drills import HANDLERS as DRILLS
 from services.gateway.http.guards import set_guard, show_guard
 from services.gateway.http.history import history
 from services.gateway.http.io import io
@@ -309,7 +310,7 @@ HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
     screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, show_guard, set_guard,
-    *DEVICES, *SNAPSHOTS, *VERDICTS, *BACKUPS, *PLANS, recover,
+    *DEVICES, *SNAPSHOTS, *VERDICTS, *BACKUPS, *PLANS, *DRILLS, recover,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

@@ -17,6 +17,7 @@ from services.gateway.tasks import Task, Tasks, step
 from services.gateway.tasks.backup_plans import backup_plans
 from services.gateway.tasks.backups import backups
 from services.gateway.tasks.devices import devices
+from services.gateway.tasks.drills import drills
 from services.gateway.tasks.fencing import fencing
 from services.gateway.tasks.guards import guards
 from services.gateway.tasks.leases import leases
@@ -333,6 +334,6 @@ def _to_go(fit: int, unfit: int) -> str:
 
 
 TELLING = (
-    guards, backups, _start_begins, _start_goes_on, _migrates, _running_changes, _ends, snapshots, devices, _images, _networks,
-    _nodes, _node_leaves, fencing, leases, backup_plans, waves,
+    guards, drills, backups, _start_begins, _start_goes_on, _migrates, _running_changes, _ends, snapshots, devices, _images,
+    _networks, _nodes, _node_leaves, fencing, leases, backup_plans, waves,
 )  # fmt: skip

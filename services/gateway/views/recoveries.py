@@ -34,7 +34,8 @@ class Recovery(msgspec.Struct):
     microseconds since the epoch, 0: not yet; taken_us alone is by the clock of the node that took the backup. lost_from_us: until
     when the source wrote what is not in the backup: when it was seen to end, else the order. rpo_s: from the backup's instant until
     then. first_ms: from the order until the target ran; home_s: until it stood on no backup any more. node: where it ran last, or
-    is to run; wished: only there, if said. sentence: why it is as it is, where that needs a word."""
+    is to run; wished: only there, if said. sentence: why it is as it is, where that needs a word. drill: the recovery drill that
+    it is a part of."""
 
     id: str
     source: str
@@ -53,6 +54,7 @@ class Recovery(msgspec.Struct):
     start: bool = True
     isolated: bool = False
     lose: str = ""
+    drill: str = ""
     node: str = ""
     prepared_us: int = 0
     disks_us: int = 0
@@ -117,7 +119,8 @@ class RecoveriesView:
             taken_us=event.taken_us, requested_us=recorded.at_us, lost_from_us=until_us,
             rpo_s=round(max(0, until_us - event.taken_us) / 1e6, 3), disks=len(event.disks),
             size_mib=sum(disk.size_mib for disk in event.disks), wished=event.node, pool=event.pool, start=event.start,
-            isolated=event.isolated, lose=event.lose, changed_us=recorded.at_us, actor=meta.actor, task=meta.correlation,
+            isolated=event.isolated, lose=event.lose, drill=event.drill,
+            changed_us=recorded.at_us, actor=meta.actor, task=meta.correlation,
         )  # fmt: skip
         while len(self.all) > KEPT_MAX:
             ended = (known for known, one in self.all.items() if one.state in ENDED and known != key)

@@ -40,14 +40,16 @@ async def read_newest(log: EventLog, stream: str) -> list[Recorded]:
 async def about_backup(log: EventLog, vm: str, backup: str) -> list[int]:
     """Where the events lie that speak of it, the last EVENTS_MAX, in order. Raises LogError."""
     found: list[int] = []
-    after, recoveries = 0, set[str]()
+    after, recoveries, drills = 0, set[str](), set[str]()
     while rows := await log.read_stream(f"backups-{vm}", after):
         for row in rows:
             said = msgspec.msgpack.decode(row.data, type=dict[str, Any])
             named = said.get("backup") == backup or backup in (said.get("heirs") or ()) or backup in (said.get("found") or ())
             if named and "recovery" in said:
                 recoveries.add(said["recovery"])
-            if named or said.get("recovery") in recoveries:
+            if named and said.get("drill"):
+                drills.add(said["drill"])
+            if named or said.get("recovery") in recoveries or said.get("drill") in drills:
                 found.append(row.position)
         after = rows[-1].version
     return found[-EVENTS_MAX:]

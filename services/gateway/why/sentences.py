@@ -23,6 +23,7 @@ from services.gateway.why.backup_plans import of_backup_plans
 from services.gateway.why.backups import of_backups
 from services.gateway.why.balance import of_balance
 from services.gateway.why.devices import of_devices
+from services.gateway.why.drills import of_drills
 from services.gateway.why.fencing import of_fences
 from services.gateway.why.growing import of_growth
 from services.gateway.why.leases import of_leases
@@ -38,8 +39,8 @@ from services.gateway.words import count
 def sentence(kind: str, event: Any) -> str:
     """kind: the event's wire name, all there is to say of one that is not known here (None)."""
     own = (_of_starts, _of_lives, _of_migrations, _of_plans, _of_others, _of_nodes)
-    more = (of_backups, of_backup_plans, of_waves)
-    for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts, of_fences, of_leases, *more):
+    kept = (of_backups, of_backup_plans, of_drills, of_waves)
+    for say in (of_losing, *own, of_growth, of_balance, of_pools, of_verdicts, of_fences, of_leases, *kept):
         if said := say(event):
             return said
     return kind.replace("_", " ")

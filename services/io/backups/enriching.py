@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from proto.backup_plans import PlanKnown, SetBackupPlan, TendBackups, TendKnown, Worker
 from proto.backups import BackupKnown, Definition, DeleteBackup, EndBackup, TakeBackup, VerifyBackup
 from proto.devices import VmPhase
+from proto.drills import AnswerDrill, CancelDrill, DrillKnown, DrillVm, SetDrillPlan, TendDrill
 from proto.machine import Disk, DiskWish, Nic, NicWish
 from proto.recovery import RecoverKnown, RecoverVm
 from services.io.backups.views import Saved
@@ -37,20 +38,32 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us, lost))
         case RecoverVm():
             vm = views.vms.get(command.target)
-            of = views.backups.saved.get(command.vm, {})
-            asked = {id: one for id, one in of.items() if command.backup in ("", id)}
-            images = {one.boot_image for one in asked.values() if one.boot_image in views.images}
-            known = RecoverKnown(
-                phase=vm.phase if vm is not None else VmPhase.UNKNOWN, images=tuple(sorted(images)),
-                nodes={id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())},
-            )  # fmt: skip
-            return replace(command, known=known)
+            known = _recover(command.vm, command.backup, views)
+            return replace(command, known=replace(known, phase=vm.phase if vm is not None else VmPhase.UNKNOWN))
+        case DrillVm() | CancelDrill() | AnswerDrill() | SetDrillPlan() | TendDrill():
+            return replace(command, known=_drill(command, views, now_us))
         case SetBackupPlan():
             return replace(command, known=_plan(command, views, now_us))
         case TendBackups():
             return replace(command, known=_tend(command, views, now_us))
         case _:
             return command
+
+
+def _drill(command: DrillVm | CancelDrill | AnswerDrill | SetDrillPlan | TendDrill, views: Views, now_us: int) -> DrillKnown:
+    known = DrillKnown(defined=command.vm in views.backups.defined, at_us=now_us)
+    if isinstance(command, DrillVm) or (isinstance(command, TendDrill) and command.turn):
+        backup = command.backup if isinstance(command, DrillVm) else ""
+        known = replace(known, recover=_recover(command.vm, backup, views))
+    return known
+
+
+def _recover(vm: str, backup: str, views: Views) -> RecoverKnown:
+    """Of one backup, or of all (empty): who reaches it, and whether the image that it is started from is there."""
+    asked = {id: one for id, one in views.backups.saved.get(vm, {}).items() if backup in ("", id)}
+    images = {one.boot_image for one in asked.values() if one.boot_image in views.images}
+    nodes = {id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())}
+    return RecoverKnown(images=tuple(sorted(images)), nodes=nodes)
 
 
 def _known(command: TakeBackup, views: Views, now_us: int) -> BackupKnown:

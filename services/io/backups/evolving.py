@@ -20,18 +20,35 @@ from proto.backups import (
     BackupVerified,
     BackupVerifyRequested,
 )
+from proto.drills import (
+    DrillCleaned,
+    DrillCleanWanted,
+    DrillFailed,
+    DrillPassed,
+    DrillPlanSet,
+    DrillRequested,
+    DrillsEvent,
+    DrillStarted,
+    DrillWent,
+)
 from proto.recovery import RecoveryEnded, RecoveryEvent, RecoveryRequested
-from services.io.backups import scheduling
+from services.io.backups import drilled, scheduling
 from services.io.backups.chain import chain
 from services.io.backups.states import Backup, Backups, Deleting, Hold, Left, Taking, Verifying
 
 
-def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent) -> Backups:
+def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent) -> Backups:
     """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
     version = state.version + 1
-    state = replace(state, version=version, schedule=scheduling.after(state.schedule, scheduling.mine(state.doing), event))
+    schedule = scheduling.after(state.schedule, scheduling.mine(state.doing), event)
+    state = replace(state, version=version, schedule=schedule, drills=drilled.after(state.drills, event))
     match event:
         case BackupPlanSet() | BackupPutOff():
+            return state
+        case (
+            DrillPlanSet() | DrillRequested() | DrillStarted() | DrillWent() | DrillPassed() | DrillFailed()
+            | DrillCleanWanted() | DrillCleaned()
+        ):  # fmt: skip
             return state
         case BackupRequested():
             return replace(state, doing=Taking(wish=event, asked_version=version))

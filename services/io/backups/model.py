@@ -13,7 +13,7 @@
     verify  └── Verifying ─ read again ──▶ sound, or damaged
                   │ cancel
 
-A schedule (tending.py) wants all of these by itself, by ticks.
+A schedule (tending.py) wants all of these by itself, by ticks. Recovery drills are in drilling.py.
 
 One thing at a time is done with a VM's backups (`doing`); a wish meanwhile is refused as BUSY. Beside that a recovery holds a
 backup, and all that this stands on, from RecoveryRequested until RecoveryEnded: none of them is deleted meanwhile, and while one
@@ -41,13 +41,23 @@ from proto.backups import (
     TakeBackup,
     VerifyBackup,
 )
+from proto.drills import (
+    AnswerDrill,
+    CancelDrill,
+    DrillsCommand,
+    DrillsEvent,
+    DrillVm,
+    NoteDrill,
+    SetDrillPlan,
+    TendDrill,
+)
 from proto.recovery import EndRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
-from services.io.backups import recovering, removing, taking, tending
+from services.io.backups import drilling, recovering, removing, taking, tending
 from services.io.backups.evolving import evolve
 from services.io.backups.states import Backups
 
-Command = BackupsCommand | RecoveryCommand | PlansCommand
-Event = BackupsEvent | RecoveryEvent | PlansEvent
+Command = BackupsCommand | RecoveryCommand | PlansCommand | DrillsCommand
+Event = BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent
 
 
 def decide(command: Command, state: Backups) -> Sequence[Event]:
@@ -76,12 +86,14 @@ def decide(command: Command, state: Backups) -> Sequence[Event]:
             return tending.set_plan(command, state)
         case TendBackups():
             return tending.tend(command, state)
+        case DrillVm() | CancelDrill() | SetDrillPlan() | TendDrill() | NoteDrill() | AnswerDrill():
+            return drilling.decide(command, state)
 
 
 BACKUPS: Decider[Command, Backups, Event] = Decider(
     kind="backups",
-    commands=(*get_args(BackupsCommand), *get_args(RecoveryCommand), *get_args(PlansCommand)),
-    events=(*get_args(BackupsEvent), *get_args(RecoveryEvent), *get_args(PlansEvent)),
+    commands=(*get_args(BackupsCommand), *get_args(RecoveryCommand), *get_args(PlansCommand), *get_args(DrillsCommand)),
+    events=(*get_args(BackupsEvent), *get_args(RecoveryEvent), *get_args(PlansEvent), *get_args(DrillsEvent)),
     state=Backups,
     key=lambda command: command.vm,
     initial=Backups(),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from libs.common.decider import Refused
 from libs.common.instants import utc
 from libs.common.messages import NodeId, VmId
-from proto.backups import SavedDisk
+from proto.backups import Definition, SavedDisk
 from proto.devices import VmPhase
 from proto.io import Refusal
-from proto.machine import DiskFormat, Layer, Origin
+from proto.machine import Allotment, DiskFormat, Layer, Origin, Priority
 from proto.recovery import EndRecovery, RecoveredDisk, RecoverVm, RecoveryEnded, RecoveryEvent, RecoveryRequested
 from services.io.backups.chain import NAMES_MAX, called, chain, damage, newest, sound
 from services.io.backups.removing import found
@@ -32,11 +34,17 @@ def recover(command: RecoverVm, state: Backups) -> Sequence[RecoveryEvent]:
     return [
         RecoveryRequested(
             vm=VmId(command.vm), target=VmId(command.target), recovery=recovery, backup=one.id, taken_us=one.taken_us,
-            disks=tuple(_recovered(command.vm, disk, files) for disk in one.disks), definition=one.definition,
+            disks=tuple(_recovered(command.vm, disk, files) for disk in one.disks), definition=_defined(command, one),
             node=NodeId(command.node), pool=command.pool, start=command.start, isolated=command.isolated, lose=command.lose,
-            rate_mibps=command.rate_mibps,
+            rate_mibps=command.rate_mibps, drill=command.drill,
         )
     ]  # fmt: skip
+
+
+def _defined(command: RecoverVm, one: Backup) -> Definition:
+    """A drill is never in the way of what is to run."""
+    was = one.definition
+    return replace(was, priority=Priority.BEST_EFFORT, allotment=Allotment()) if command.drill else was
 
 
 def _chosen(command: RecoverVm, state: Backups) -> Backup:

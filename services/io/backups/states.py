@@ -6,6 +6,7 @@ from libs.common.messages import NodeId, Value, VmId
 from proto.backup_plans import BackupPlan
 from proto.backups import BackupKind, BackupRequested, Definition, SavedDisk
 from proto.hardware import Consistency
+from services.io.backups.drill_states import Drills
 
 
 class Backup(Value):
@@ -106,7 +107,7 @@ class Schedule(Value):
 
 class Backups(Value):
     """backups: the oldest first, by the log. doing: one thing at a time is done with them. version: events folded so far. schedule:
-    None: nothing is done by itself."""
+    None: nothing is done by itself. drills: None: it has neither a plan for them nor one that goes on."""
 
     version: int = 0
     backups: tuple[Backup, ...] = ()
@@ -114,3 +115,4 @@ class Backups(Value):
     left: tuple[Left, ...] = ()
     holds: tuple[Hold, ...] = ()
     schedule: Schedule | None = None
+    drills: Drills | None = None

@@ -3,7 +3,8 @@
 look    who may take one now: on each node so many that AT_ONCE_MAX things are done there, the most important VMs first, of these
         the one that waits longest. What is being done is seen in the log; what was decided and is not seen there yet may make it
         one more for a moment.
-ticks   who has one to read again or to let go: each VM is looked at once in REVIEW_S, at a second of its own.
+ticks   whose drill is to begin or to go on (drill_turns.py); who has one to read again or to let go: each VM is looked at once in
+        REVIEW_S, at a second of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from zlib import crc32
 
 from proto.backup_plans import TendBackups
 from proto.devices import VmPhase
+from proto.drills import TendDrill
 from proto.hardware import leaving
 from proto.machine import Priority
+from services.io.backups import drill_turns
+from services.io.backups.drill_states import Drills
 from services.io.backups.enriching import working
 from services.io.backups.plans import retained, unread, wanted
 from services.io.backups.states import Backups
@@ -56,10 +60,16 @@ def _ready(vm: str, views: Views) -> bool:
     return not coming and not any(leaving(disk) for disk in disks)
 
 
-def ticks(now_us: int, states: Iterable[tuple[str, Any]]) -> Iterator[TendBackups]:
+def ticks(now_us: int, states: Iterable[tuple[str, Any]]) -> Iterator[TendBackups | TendDrill]:
     second = now_us // 1_000_000 % REVIEW_S
+    drilled = list[tuple[str, Drills]]()
     for stream, state in states:
-        if isinstance(state, Backups) and state.schedule is not None and crc32(stream.encode()) % REVIEW_S == second:
+        if not isinstance(state, Backups):
+            continue
+        if state.drills is not None:
+            drilled.append((stream.removeprefix("backups-"), state.drills))
+        if state.schedule is not None and crc32(stream.encode()) % REVIEW_S == second:
             plan = state.schedule.plan
             if unread(state.schedule, state.backups, now_us)[0] or retained(state.backups, state.holds, plan):
                 yield TendBackups(vm=stream.removeprefix("backups-"), now_us=now_us)
+    yield from drill_turns.ticks(now_us, drilled)

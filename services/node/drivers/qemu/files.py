@@ -41,6 +41,11 @@ class Files:
         return self.pool(pool)
 
     async def remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
+        """What comes home of it at rest, slowly it may be, is given up: it is not waited for to remove what nobody wants."""
+        with self.resting.way_for(vm):
+            await self._remove_disks(vm, disks)
+
+    async def _remove_disks(self, vm: str, disks: tuple[Disk, ...]) -> None:
         async with self._fleet.lock(vm):
             for pool in {d.pool for d in disks}:
                 own = tuple(d for d in disks if d.pool == pool)

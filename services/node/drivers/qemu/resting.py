@@ -35,7 +35,7 @@ class Resting:
 
     @contextmanager
     def way_for(self, vm: str) -> Iterator[None]:
-        """The VM is being started: what is merged of it is given up."""
+        """The VM is being started, or its disks removed: what is merged of it is given up."""
         self._starting[vm] = self._starting.get(vm, 0) + 1
         if (task := self._merging.get(vm)) is not None:
             task.cancel()
@@ -50,12 +50,12 @@ class Resting:
         """May be cut short and done again at any time. Raises Locked where the VM runs (here or elsewhere), DriverError,
         OSError."""
         if vm in self._starting:
-            raise DriverError(f"{vm} is being started: its data comes home while it runs")
+            raise DriverError(f"{vm} is being started, so that its data comes home while it runs, or its disks are removed")
         task = self._merging[vm] = asyncio.create_task(_merge(host, vm, wanted))
         try:
             await asyncio.wait({task})
             if task.cancelled():
-                raise DriverError(f"{vm} is being started: its data comes home while it runs")
+                raise DriverError(f"{vm} is being started, so that its data comes home while it runs, or its disks are removed")
             task.result()
         finally:
             task.cancel()
