@@ -10,7 +10,7 @@ from services.cli import show
 from services.cli.client import path
 from services.cli.session import AsJson, client, wants_json
 
-OBJECTS = ("vm", "image", "node", "network", "pool", "fence", "backup")
+OBJECTS = ("vm", "image", "node", "network", "pool", "fence", "backup", "wave")
 KINDS = (*OBJECTS, "event", "task")
 Object = Annotated[
     str, typer.Argument(metavar="KIND/NAME", help="vm/web-1, node/n1, image/tiny, backup/web-1/b1-3, event/POSITION, task/ID.")

@@ -16,7 +16,7 @@ from proto.guard import GuardSet
 from proto.lease import NodeLost
 from proto.migration import VmMigrated
 from proto.plan import VmAllotted
-from services.io import react, views
+from services.io import hearing, react, views
 from services.io.backups import turns
 from services.io.backups.model import BACKUPS
 from services.io.images import IMAGE
@@ -43,6 +43,6 @@ SERVICE = Service(
     ticks=turns.ticks,
     look=react.look,
     telemetry=("tel.*.beat", "tel.*.pools"),
-    hear=views.hear,
+    hear=hearing.hear,
     query=knowing.query,
 )

@@ -56,8 +56,7 @@ from proto.io import (
 )
 from proto.machine import CDS, DirectBoot, Disk, DiskWish, Firmware, Nic, NicWish
 from proto.networks import NAMED_MAX, USER, Network, network_of
-from proto.node import Beat
-from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
+from proto.pools import PoolRoom, PoolSet, SetPool
 from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
 from services.io import reach, recoveries
@@ -71,9 +70,6 @@ from services.io.recoveries import RecoveryViews
 from services.io.taken import TakenViews
 from services.io.waves import knowing as waves
 from services.io.waves.views import WaveViews
-
-_decode_beat = msgspec.msgpack.Decoder(Beat).decode
-_decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
 
 
 @dataclass(slots=True)
@@ -384,16 +380,3 @@ def _rooms(
         return ()
     node = held.node if held and held.node else one_for_all({name: n.pool_ids for name, n in views.nodes.items()}, pool)
     return views.pools.rooms(node, [pool], now_us) if pool and node else ()
-
-
-def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
-    """`tel.NODE.beat`, `tel.NODE.pools`. Only a node that joined, and only in its own name."""
-    if subject.endswith(".pools"):
-        told = _decode_pools(data)
-        if told.node in views.nodes and subject == f"tel.{told.node}.pools":
-            views.pools.hear(told, now_us)
-        return
-    beat = _decode_beat(data)
-    node = views.nodes.get(beat.node)
-    if node is not None and subject == f"tel.{beat.node}.beat":
-        node.heard_us = now_us

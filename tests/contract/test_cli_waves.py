@@ -52,6 +52,10 @@ async def test_many_by_one_order_with_what_is_told_of_it(ctl: Ctl) -> None:
     assert projects == {"web-1": "default", "mail-1": "other"}, "a VM stays with its project, whoever recovers it"
     told = (await ctl("why", "vm/mail-1", "--last", "0")).out
     assert "the wave night recovers mail-1 from" in told and "1 of 3" in told, told
+    told = (await ctl("why", "wave/night", "--last", "0")).out
+    assert "3 VMs to be recovered, 1 at once, in this order: mail-1, db-1, web-1" in told, told
+    assert "the wave night is over: 3 run; each after" in told, told
+    assert "asvctl recovery waves" in (await ctl("why", "wave/day")).err
     page = await ctl("recovery", "wave", "night")
     assert page.code == 0 and "db-1" in page.out and "after mail-1" in page.out, page
     assert "night" in (await ctl("recovery", "waves")).out

@@ -35,10 +35,11 @@ from proto.io import (
 from proto.machine import SPARE_PORTS, DirectBoot, DiskFormat, DiskWish, NicWish
 from proto.node import Beat
 from services.io.devices import make_disks
+from services.io.hearing import hear
 from services.io.images import IMAGE
 from services.io.model import DEVICES
 from services.io.nics import make_nics
-from services.io.views import Views, hear
+from services.io.views import Views
 from tests.model.test_nodes import CAN
 
 A, N1, N2 = VmId("a"), NodeId("n1"), NodeId("n2")

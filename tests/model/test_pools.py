@@ -30,9 +30,10 @@ from proto.pools import (
 from proto.space import FileNow
 from services.gateway.alerts import alerts
 from services.gateway.pools import pools
+from services.io.hearing import hear
 from services.io.model import DEVICES
 from services.io.pools import POOL, PoolViews, check, lacking, one_for_all
-from services.io.views import Views, enrich, hear
+from services.io.views import Views, enrich
 from services.node.pool_watch import FILES_TOLD_MAX, bounded
 from tests.contract.gateway_rig import ABILITIES, defined, started
 from tests.model.io_story import HERE

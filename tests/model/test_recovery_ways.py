@@ -46,8 +46,9 @@ from services.compute.choosing import choose
 from services.compute.enriching import enrich as compute_enrich
 from services.compute.model import VM
 from services.compute.views import Views as ComputeViews
+from services.io.hearing import hear
 from services.io.react import react
-from services.io.views import enrich, hear
+from services.io.views import enrich
 from tests.model import test_reach
 from tests.model.compute_story import DEFINED, HISTORIES, LAUNCHED, N1, NICS, RUNNING, choice, vm
 from tests.model.io_story import HERE, IMPORTED, A, images, seen

@@ -25,8 +25,9 @@ from services.gateway.why.not_reclaimed import not_reclaimed
 from services.gateway.why.not_so import WhyNot, not_on_node, not_started
 from services.gateway.why.tree import Known
 
-OBJECTS = ("vm", "image", "node", "network", "pool", "fence", "backup")
+OBJECTS = ("vm", "image", "node", "network", "pool", "fence", "backup", "wave")
 KINDS = (*OBJECTS, "event", "task")
+LISTED = {"wave": "recovery waves"}
 STREAMS = {"vm": ("vm", "devices"), "node": ("node", "drain"), "backup": ("backups",)}
 """kinds of objects -> kinds of streams whose events are told; of others the one of that name. What else belongs to an object comes
 by its positions"""
@@ -128,7 +129,8 @@ async def visible(request: Asked, gateway: Gateway, kind: str, name: str) -> Non
         if project is None or not request.user.sees(project):
             raise unknown(of, name)
     elif not await gateway.log.read_stream(f"{kind}-{name}", 0, 1):
-        raise Problem(404, "UNKNOWN", f"nothing is recorded of a {kind} `{name}`", f"see what there is: asvctl {kind} ls")
+        there = f"see what there is: asvctl {LISTED.get(kind, f'{kind} ls')}"
+        raise Problem(404, "UNKNOWN", f"nothing is recorded of a {kind} `{name}`", there)
 
 
 def shown_to(request: Asked, gateway: Gateway, vm: str, known: Known) -> Known | None:
