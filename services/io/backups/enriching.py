@@ -28,7 +28,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             saved = _saved(command, views)
             node = _worker(command.vm, saved, views, now_us)
             room = views.pools.room(node, saved.pool, now_us) if saved is not None and node else None
-            return replace(command, node=node, room=room)
+            standing = views.recoveries.stood_on(command.vm).get(command.backup, "")
+            return replace(command, node=node, room=room, standing=standing, unheard=views.unheard(command.incarnation))
         case VerifyBackup():
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us))
         case EndBackup():
@@ -122,7 +123,10 @@ def _tend(tick: TendBackups, views: Views, now_us: int) -> TendKnown:
         for (pool, id), one in sorted(where.items())
         if (node := _worker(tick.vm, one, views, now_us))
     )
-    return TendKnown(backup=BackupKnown(definition=defined), workers=tuple(workers))
+    return TendKnown(
+        backup=BackupKnown(definition=defined), workers=tuple(workers), standing=views.recoveries.stood_on(tick.vm),
+        unheard=views.unheard(tick.incarnation),
+    )  # fmt: skip
 
 
 def working(views: Views) -> dict[str, int]:
