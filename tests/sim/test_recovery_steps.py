@@ -4,6 +4,7 @@ lost and restored; and everything that is said is said twice. Each ends with all
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
@@ -15,6 +16,8 @@ from libs.world.branch import Mould
 from libs.world.play import Outcome, enter, settle, started
 from libs.world.story import Sky, Step, Story
 from libs.world.world import World
+from services.io.recoveries import RecoveryViews
+from services.io.views import Views
 
 VM = "vm-0"
 BACK_S = 1.5
@@ -84,11 +87,13 @@ def lose(events: int) -> Callable[[World], None]:
 
 
 def lose_and_delete(events: int, after_s: float) -> Callable[[World], None]:
-    """Who has the log of before does not know that a VM stands on the backup."""
+    """Who has the log of before does not know that a VM stands on the backup, and that for long."""
 
     def way(world: World) -> None:
         lose(events)(world)
-        for n in range(4):
+        for node in world.agents.values():
+            node.host.params = dataclasses.replace(node.host.params, home_us=8_000_000)
+        for n in range(7):
             for age in (0, 1):
                 step = Step("backup_delete", who=VM, more={"age": age})
                 world.net.after(round((after_s + n) * 1e6), partial(play.befall, world, step))
@@ -130,3 +135,41 @@ def test_it_dies_at_each_step(name: str) -> None:
     outcomes = list(each_step(FAULTS[name]))
     faults = [f"at {at / 1e6}: {one.fault}" for at, one in zip(instants(), outcomes, strict=True) if one.fault]
     assert not faults, "\n".join(faults)
+
+
+# --- each step twice ----------------------------------------------------------------------------------------------------------
+
+TWICE = (Sky(twice=1.0), Sky(twice=1.0, late=0.2, late_s=1.0), Sky(twice=1.0, late=0.3, late_s=4.0, commit_ms=40))
+
+
+@pytest.mark.parametrize("sky", TWICE, ids=("at once", "late", "very late"))
+def test_each_message_comes_twice(sky: Sky) -> None:
+    """Commands, facts, orders, what is published: the second may come long after what followed upon the first."""
+    for seed in range(12):
+        outcome = whole(replace(STORY, seed=seed, sky=sky, peace_s=40.0))
+        assert {"disks_home", "recovery_ended"} <= types(outcome.world) or sky.late, "it shows nothing"
+
+
+def test_each_step_is_asked_for_twice() -> None:
+    for later_s in (0.001, 0.05, 0.4, 1.5):
+        again = tuple(replace(step, at=round(step.at + later_s, 3)) for step in STEPS)
+        outcome = whole(replace(STORY, steps=(*STEPS, *again), seconds=9.0, peace_s=40.0))
+        assert "disks_home" in types(outcome.world)
+
+
+# --- guards -------------------------------------------------------------------------------------------------------------------
+
+
+def nobody_asks_what_stands_on_it(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RecoveryViews, "stood_on", lambda self, vm: {})
+
+
+def nobody_waits_for_those_unheard(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Views, "unheard", lambda self, incarnation: ())
+
+
+@pytest.mark.parametrize("mutant", [nobody_asks_what_stands_on_it, nobody_waits_for_those_unheard], ids=lambda one: one.__name__)
+def test_each_guard_of_a_restore_is_missed(mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
+    names = [name for name in FAULTS if "deleted" in name]
+    assert any(one.fault.partition(": ")[2].startswith("B3") for name in names for one in each_step(FAULTS[name])), "nobody missed it"

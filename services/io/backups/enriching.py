@@ -37,12 +37,13 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             lost = doing.node if doing is not None else ""
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us, lost))
         case RecoverVm():
-            vm = views.vms.get(command.target)
+            vm, held = views.vms.get(command.target), views.disks.get(command.target)
             of = views.backups.saved.get(command.vm, {})
             asked = {id: one for id, one in of.items() if command.backup in ("", id)}
             images = {one.boot_image for one in asked.values() if one.boot_image in views.images}
             known = RecoverKnown(
                 phase=vm.phase if vm is not None else VmPhase.UNKNOWN, images=tuple(sorted(images)),
+                removing=held.node if held is not None and vm is None else "",
                 nodes={id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())},
             )  # fmt: skip
             return replace(command, known=known)
