@@ -71,10 +71,13 @@ class Worker(Value):
 
 
 class TendKnown(Value):
-    """By io's own view. backup: as for TakeBackup into the schedule's pool; workers: of each pool that has some of its backups."""
+    """By io's own view. backup: as for TakeBackup into the schedule's pool; workers: of each pool that has some of its backups.
+    standing: by backup, unheard: as in DeleteBackup."""
 
     backup: BackupKnown = BackupKnown()
     workers: tuple[Worker, ...] = ()
+    standing: dict[str, str] = {}
+    unheard: tuple[str, ...] = ()
 
 
 class TendBackups(Tick):

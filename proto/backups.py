@@ -150,13 +150,16 @@ class ReportBackup(Fact):
 
 
 class DeleteBackup(Command):
-    """Those that stand on it are put on what it stands on first. node: whose agent is to do it; filled in by io's own view, as is
-    rooms."""
+    """Those that stand on it are put on what it stands on first. node: whose agent is to do it; filled in by io's own view, as are
+    rooms, standing: a VM whose disks stand on it, whatever holds it; unheard: nodes on which one may, unknown (as
+    StartVm.unheard)."""
 
     vm: Name
     backup: BackupName
     node: str = ""
     room: PoolRoom | None = None
+    standing: str = ""
+    unheard: tuple[str, ...] = ()
     incarnation: int = 1
 
 

@@ -269,11 +269,13 @@ class VmFound(Event):
 
 
 class VmStrangerSeen(Event):
-    """After a restore: a VM runs there whose definition the log had lost. It runs on; its name is taken while it does."""
+    """After a restore: a VM runs there whose definition the log had lost. It runs on; its name is taken while it does. has_disks:
+    what it runs with; empty: its agent did not know."""
 
     vm: VmId
     node: NodeId
     generation: int
+    has_disks: tuple[Disk, ...] = ()
 
 
 class VmStrangerGone(Event):

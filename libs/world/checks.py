@@ -13,6 +13,7 @@ Safety, at every step:
     S12 no guest has less than its reservation, nor a critical one less than all, once its agent had time to hear of it
     S4  what is never taken back from the guests that a node has fits into its memory (looked at when one was started or moved)
     S9  what the ledgers promise is there, and no critical VM is reclaimed from (libs/memory/prove.py)
+    B1 … B6 backups, and what is recovered from them (backup_checks.py)
 Liveness and truth, at the end (`settled`):
     L1  every VM is running where the log says (one that stood still for want of room too, now that there is some), or stopped with
         no process anywhere; a VM that a restored log does not know runs
@@ -34,6 +35,7 @@ from libs.common.messages import Recorded, Reply
 from libs.common.registry import Registry
 from libs.memory.promise import guaranteed_mib, promise_of
 from libs.memory.prove import Proof
+from libs.world.backup_checks import BackupChecks
 from libs.world.decoding import registries
 from libs.world.lease_checks import LeaseChecks
 from proto.compute import GoneCause, VmDeleted
@@ -66,6 +68,7 @@ class Checker:
         self.registries: dict[str, Registry] = {}
         """kind of stream -> the events of its service"""
         self.nodes = LeaseChecks(world)
+        self.backups = BackupChecks(world)
         self.types: Counter[str] = Counter()
         """of events, since the story began"""
         self.touched = self.news = True
@@ -78,6 +81,7 @@ class Checker:
         self.versions, self.proof = {}, Proof()
         self.world.pool.known.clear()
         self.nodes.restored()
+        self.backups.restored()
 
     def fail(self, what: str) -> None:
         raise AssertionError(f"seed {self.world.seed}, step {self.world.net.steps}: {what}")
@@ -90,6 +94,7 @@ class Checker:
             self.touched = False
             self._one_copy()
             self._leases()
+            self.backups.look()
         if (self.news or self.full) and self.world.log.available:
             self.news = False
             for recorded in self.world.log.read_all_now(self.position, 10_000):
@@ -126,6 +131,7 @@ class Checker:
         event = self.event(recorded)
         self.types[recorded.type] += 1
         self.nodes.record(event)
+        self.backups.record(event, new=recorded.position > self.known)
         if self.world.guests is not None:
             self.world.guests.record(event)
         self.world.recorded(recorded, event)
@@ -203,6 +209,7 @@ class Checker:
     def settled(self) -> None:
         """Faults have stopped for long enough."""
         self.nodes.settled()
+        self.backups.settled()
         if self.world.guests is not None:
             self.world.guests.settled()
         running: set[tuple[str, str]] = set()

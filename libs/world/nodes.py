@@ -305,6 +305,7 @@ class NodeProcess:
         self.world.net.after(self.world.net.between(*PERSIST_US), written, self.owner)
 
     def _work(self, work: Work) -> None:
+        self.world.checker.touched = True
         fact = worked(work.chore, NodeId(self.name), self.host, self.world.net.now_us, self.now_us)
         self._do(self.chores.on_done(work.key, work.chore.version, fact, self.now_us))
 

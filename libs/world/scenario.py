@@ -23,6 +23,7 @@ FIRM = frozenset(
     {
         *("NodeLost", "NodeReturned", "VmOwed", "VmStopped", "VmStarted", "VmRecovered", "GuardEnded"),
         *("VmMigrated", "VmMigrationEnded", "HaDisarmed", "HaArmed", "IncarnationBegan"),
+        *("DisksRecovered", "DisksHome", "RecoveryEnded", "BackupDeleted", "BackupDamaged"),
         *("FenceConfirmed", "FenceDoubted", "VerdictReached"),
     }
 )

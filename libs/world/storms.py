@@ -17,7 +17,7 @@ from libs.world.tree import Shape
 class Odds:
     """One kind of step: how often it is drawn, of how many seconds it lasts at least and at most; ring3: only where the storage
     locks, as nothing else keeps a second writer away when a watchdog is not scheduled, or a fence device lies; fences: only where
-    nodes have such devices; vitals: only where guests' signs of life are looked at."""
+    nodes have such devices; vitals: only where guests' signs of life are looked at; backups: only where VMs are backed up."""
 
     do: str
     weight: int
@@ -26,6 +26,7 @@ class Odds:
     ring3: bool = False
     fences: bool = False
     vitals: bool = False
+    backups: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,20 @@ FAULTS = (
     Odds("guest_still", 2, 1, 12, vitals=True),
     Odds("guest_silent", 2, 2, 40, vitals=True),
     Odds("guest_idle", 2, 2, 40, vitals=True),
+    Odds("backup", 6, backups=True),
+    Odds("backup_cancel", 1, backups=True),
+    Odds("backup_delete", 6, backups=True),
+    Odds("backup_verify", 3, backups=True),
+    Odds("backup_rot", 2, backups=True),
+    Odds("recover", 10, backups=True),
+    Odds("delete", 2, backups=True),
+    Odds("guest_write", 6, backups=True),
 )
 DEATHS = ("guest_panic", "guest_hang", "guest_hang", "guest_blue")
 """a guest that is not undone by itself: where signs of life are looked at, one or two begin the story so, as a hang is found after
 20 to 36 s"""
+BACKED_UP = 0.2
+"""of all trees: in these VMs are backed up and recovered"""
 SERVICES = ("compute", "memory", "io", "ha", "ha")
 NOBODYS = frozenset(
     {"relay_kill", "log_away", "control_down", "bus_away", "storage_slow", "storage_gone", "storage_full", "lock_forgotten"}
@@ -116,7 +127,10 @@ NOBODYS = frozenset(
 OF_POOLS = frozenset({"storage_slow", "storage_gone", "storage_full"})
 POOLS = ("", "sim", "sim-second")
 """of worlds with two; "": both"""
-OF_VMS = frozenset({"vm_kill", "stop", "start", "reset", "migrate", "pause"})
+OF_VMS = frozenset({"vm_kill", "stop", "start", "reset", "migrate", "pause", "delete"})
+RECOVERIES = frozenset(odds.do for odds in FAULTS if odds.backups)
+FEW = 3
+"""VMs that are backed up and recovered, where VMs are: so that one thing meets another"""
 KILL_MS = (300, 2_000, 6_000)
 """how long processes take to end on a disk that hangs"""
 SKIES = (Sky(), Sky(lost=0.05, late=0.02), Sky(lost=0.1, late=0.05, twice=0.1, commit_ms=40))
@@ -133,6 +147,11 @@ def begun(seed: int) -> Story:
     return Story(seed=seed, vms=6, locking=locking, grantors=grantors, sky=sky, fences=fences, pools=pools, vitals=vitals)
 
 
+def backed_up(seed: int) -> bool:
+    """Whether VMs of that tree are: a draw of its own, so that all others are what they were."""
+    return Random(f"backups {seed}").random() < BACKED_UP
+
+
 @dataclass(frozen=True, slots=True)
 class Storm:
     """Draws for trees of that shape."""
@@ -146,6 +165,8 @@ class Storm:
             plot = _plot(random, story, starts) if random.random() < 0.9 else ()
             if story.vitals and random.random() < 0.6:
                 plot = (*plot, *_deaths(random, story))
+            if backed_up(story.seed):
+                plot = (*plot, *_recoveries(random, ends))
             return (*plot, *(_step(random, story, starts, ends) for _ in range(random.choice((1, 1, 2)))))
         return tuple(_step(random, story, starts, ends) for _ in range(random.choice((1, 1, 2))))
 
@@ -158,24 +179,44 @@ def _plot(random: Random, story: Story, starts: float) -> tuple[Step, ...]:
 
 
 def _step(random: Random, story: Story, starts: float, ends: float) -> Step:
-    able = _odds(story.locking, story.fences, story.vitals)
+    able = _odds(story.locking, story.fences, story.vitals, backed_up(story.seed))
     one = random.choices(able, [odds.weight for odds in able])[0]
     at = round(random.uniform(starts, ends), 3)
     for_s = round(random.uniform(one.least_s, one.most_s), 2)
-    return Step(one.do, at, _who(random, story, one.do), for_s, more=_more(random, story, one.do))
+    who = _who(random, story, one.do)
+    return Step(one.do, at, who, for_s, more=_more(random, story, one.do, who))
 
 
 @cache
-def _odds(ring3: bool, fences: bool, vitals: bool) -> tuple[Odds, ...]:
+def _odds(ring3: bool, fences: bool, vitals: bool, backups: bool) -> tuple[Odds, ...]:
     """What may befall such a world."""
-    return tuple(
-        one for one in FAULTS if (ring3 or not one.ring3) and (fences or not one.fences) and (vitals or not one.vitals)
-    )
+    there = ((ring3, "ring3"), (fences, "fences"), (vitals, "vitals"), (backups, "backups"))
+    return tuple(one for one in FAULTS if all(has or not getattr(one, name) for has, name in there))
 
 
 def _deaths(random: Random, story: Story) -> tuple[Step, ...]:
     who = random.sample(range(story.vms), random.choice((1, 1, 2)))
     return tuple(Step(random.choice(DEATHS), round(random.uniform(0.1, 2.0), 3), f"vm-{vm}") for vm in who)
+
+
+def _recoveries(random: Random, ends: float) -> tuple[Step, ...]:
+    """VMs are backed up, once or twice, written to, stopped and recovered, before the first turn; or recovered beside themselves."""
+    steps = list[Step]()
+    for n in range(FEW):
+        vm, at = f"vm-{n}", random.uniform(0.05, 0.5)
+        for do in ("guest_write", "backup", "guest_write", *random.choice((("backup", "guest_write"), ()))):
+            steps.append(Step(do, round(at, 3), vm))
+            at += random.uniform(0.05, 0.3)
+        if random.random() < 0.7:
+            steps.append(Step("stop", round(at, 3), vm))
+            at += random.uniform(0.1, 0.6)
+        steps.append(Step("recover", round(random.uniform(at, ends), 3), vm, more=_more_of_recovery(random, vm)))
+    return tuple(steps)
+
+
+def _more_of_recovery(random: Random, vm: str) -> dict[str, int | float | str | bool]:
+    more: dict[str, int | float | str | bool] = {"beside": f"{vm}-beside"} if random.random() < 0.4 else {}
+    return {**more, "age": 1} if random.random() < 0.2 else more
 
 
 def _node(random: Random, story: Story) -> str:
@@ -187,6 +228,9 @@ def _who(random: Random, story: Story, do: str) -> str:
         return random.choice(SERVICES)
     if do.startswith("clock_"):
         return random.choice((_node(random, story), *SERVICES))
+    if do in RECOVERIES:
+        vm = f"vm-{random.randrange(FEW)}"
+        return f"{vm}-beside" if do in ("guest_write", "delete", "backup") and random.random() < 0.3 else vm
     if do in OF_VMS or do.startswith("guest_"):
         return f"vm-{random.randrange(story.vms)}"
     if do in OF_POOLS and story.pools == "two":
@@ -194,7 +238,11 @@ def _who(random: Random, story: Story, do: str) -> str:
     return "" if do in NOBODYS else _node(random, story)
 
 
-def _more(random: Random, story: Story, do: str) -> dict[str, int | float | str | bool]:
+def _more(random: Random, story: Story, do: str, who: str) -> dict[str, int | float | str | bool]:
+    if do == "recover":
+        return _more_of_recovery(random, who)
+    if do in ("backup_delete", "backup_verify", "backup_rot"):
+        return {"age": random.choice((0, 0, 1, 2))}
     if do == "clock_step":
         return {"s": random.choice((-7200.0, -5.0, 3.0, 7200.0))}
     if do == "clock_drift":

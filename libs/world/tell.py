@@ -69,6 +69,14 @@ EVENTS: dict[str, Callable[[Any], str]] = {
     "FenceDropped": _plain("node"),
     "FenceDoubted": lambda e: f"{e.node}: {e.sentence}",
     "FencePoweredOn": _plain("node"),
+    "BackupTaken": lambda e: f"{e.vm} {e.backup}: {e.done.kind}",
+    "BackupDeleted": _plain("vm", "backup"),
+    "BackupDamaged": _plain("vm", "backup"),
+    "RecoveryRequested": lambda e: f"{e.target} from {e.backup} of {e.vm}",
+    "DisksRecovered": _plain("vm"),
+    "DisksNotRecovered": lambda e: f"{e.vm}: {e.sentence}",
+    "DisksHome": _plain("vm"),
+    "RecoveryEnded": lambda e: f"{e.target}: {e.end}",
     "GuardEnded": lambda e: f"{e.vm}: {e.sentence}",
 }
 """by class: what is told of it, behind its name"""

@@ -113,7 +113,8 @@ def report(fact: ReportVm, vm: Vm) -> Sequence[VmEvent] | None:
         )
     match vm:
         case Absent():
-            return [VmStrangerSeen(vm=VmId(fact.vm), node=fact.node, generation=fact.generation)] if runs else ()
+            seen = VmStrangerSeen(vm=VmId(fact.vm), node=fact.node, generation=fact.generation, has_disks=fact.disks)
+            return [seen] if runs else ()
         case Stopped():
             return [_found(fact, vm)] if runs else ()
         case Launching() | Running() | Stopping() | Arriving() if fact.node == vm.node:

@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 
 from libs.common.host import hearing
 from libs.common.messages import Command
-from proto.compute import VmRecoveryPrepared, VmRecoveryRefused
+from proto.compute import VmFound, VmRecoveryPrepared, VmRecoveryRefused, VmStrangerGone, VmStrangerSeen
 from proto.io import (
+    DevicesChanged,
+    DevicesGranted,
     DevicesRemoved,
+    DevicesReturned,
     DisksHome,
     DisksNotRecovered,
     DisksRecovered,
@@ -36,6 +39,8 @@ class RecoveryViews:
     asked: dict[str, dict[str, RecoveryRequested]] = field(default_factory=dict)
     standing: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     former: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    on: dict[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    """VM -> the backups, as (VM, backup), on which its disks stand, whatever the log still says of a recovery"""
 
     def apply(self, event: Any) -> None:
         match event:
@@ -56,10 +61,36 @@ class RecoveryViews:
             case DisksHome() | DevicesRemoved():
                 self.former.pop(event.vm, None)
 
-    HEARS: ClassVar[hearing.Heard] = dict.fromkeys(
-        (RecoveryRequested, RecoveryEnded, DisksRecovered, DisksHome, DevicesRemoved),
-        lambda part, recorded, event: part.apply(event),
-    )
+    def stands(self, vm: str, disks: Sequence[Disk]) -> None:
+        origins = [layer.origin for disk in disks if disk.layers for layer in disk.layers if layer.origin is not None]
+        if origins:
+            self.on[vm] = frozenset((origin.vm, origin.backup) for origin in origins)
+        else:
+            self.on.pop(vm, None)
+
+    def stood_on(self, vm: str) -> dict[str, str]:
+        """backup -> a VM whose disks stand on it."""
+        return {backup: by for by, on in sorted(self.on.items()) for of, backup in sorted(on) if of == vm}
+
+    def _found(self, event: VmFound | VmStrangerSeen) -> None:
+        if event.has_disks:
+            self.stands(event.vm, event.has_disks)
+
+    def _removed(self, event: DevicesRemoved) -> None:
+        self.stands(event.vm, ())
+        self.apply(event)
+
+    HEARS: ClassVar[hearing.Heard] = {
+        **dict.fromkeys(
+            (RecoveryRequested, RecoveryEnded, DisksRecovered, DisksHome), lambda part, recorded, event: part.apply(event)
+        ),
+        **dict.fromkeys(
+            (DevicesGranted, DevicesChanged, DevicesReturned), lambda part, recorded, event: part.stands(event.vm, event.disks)
+        ),
+        **dict.fromkeys((VmFound, VmStrangerSeen), lambda part, recorded, event: part._found(event)),
+        VmStrangerGone: lambda part, recorded, event: part.stands(event.vm, ()),
+        DevicesRemoved: lambda part, recorded, event: part._removed(event),
+    }
 
     def of(self, target: str) -> Iterator[RecoveryRequested]:
         """Those under way to a VM, the oldest first."""

@@ -79,6 +79,8 @@ class NodeView:
     pools: tuple[str, ...] = ()
     pool_ids: dict[str, str] = field(default_factory=dict)
     heard_us: int = 0
+    spoken: int = 1
+    """the latest incarnation of the log in which it told all that it runs, or joined"""
 
 
 @dataclass(slots=True)
@@ -131,10 +133,11 @@ class Views:
     def _rare(self, recorded: Recorded, event: Any) -> None:
         match event:
             case NodeJoined():
-                self.nodes.setdefault(event.node, NodeView())
+                self.nodes.setdefault(event.node, NodeView(spoken=event.incarnation))
             case NodeReported():
                 node = self.nodes.setdefault(event.node, NodeView())
                 node.pools, node.pool_ids = event.capabilities.pools, event.capabilities.pool_ids
+                node.spoken = event.incarnation
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
                 self.pools.seen.pop(event.node, None)
@@ -218,6 +221,10 @@ class Views:
         beside = (*self.lying.items(), *self.left.items())
         wanted |= {vm for vm, images in self.recoveries.former.items() if image in images}
         return tuple(sorted(wanted.union(vm for vm, images in beside if image in images.values())))
+
+    def unheard(self, incarnation: int) -> tuple[str, ...]:
+        """Nodes that have not told what they run since the log began this incarnation, by name."""
+        return tuple(sorted(name for name, node in self.nodes.items() if node.spoken < incarnation))
 
     def _keep_left(self, event: DevicesGranted | DevicesChanged) -> None:
         """A disk that was left still stands on its image."""

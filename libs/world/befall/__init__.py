@@ -4,7 +4,7 @@ twice at once is undone when both are over.
     befall(world, step)      now; undone after `step.for_s`, where it can be undone
     heal(world)              all is undone at once
     KINDS                    the kinds, by word: processes.py, paths.py, fences.py,
-                             guests.py, people.py
+                             guests.py, people.py, backups.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from libs.world.befall import fences, guests, paths, people, processes
+from libs.world.befall import backups, fences, guests, paths, people, processes
 from libs.world.befall.kind import SECOND_US, Kind
 from libs.world.story import BadStory, Step
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROLES = ("leader", "deputy")
 """among services: the process of ha that has the grantor's lock, and another"""
-KINDS: dict[str, Kind] = {**processes.KINDS, **paths.KINDS, **fences.KINDS, **guests.KINDS, **people.KINDS}
+KINDS: dict[str, Kind] = {**processes.KINDS, **paths.KINDS, **fences.KINDS, **guests.KINDS, **people.KINDS, **backups.KINDS}
 
 
 def befall(world: World, step: Step) -> None:

@@ -29,7 +29,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             saved = _saved(command, views)
             node = _worker(command.vm, saved, views, now_us)
             room = views.pools.room(node, saved.pool, now_us) if saved is not None and node else None
-            return replace(command, node=node, room=room)
+            standing = views.recoveries.stood_on(command.vm).get(command.backup, "")
+            return replace(command, node=node, room=room, standing=standing, unheard=views.unheard(command.incarnation))
         case VerifyBackup():
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us))
         case EndBackup():
@@ -37,9 +38,10 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             lost = doing.node if doing is not None else ""
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us, lost))
         case RecoverVm():
-            vm = views.vms.get(command.target)
+            vm, held = views.vms.get(command.target), views.disks.get(command.target)
             known = _recover(command.vm, command.backup, views)
-            return replace(command, known=replace(known, phase=vm.phase if vm is not None else VmPhase.UNKNOWN))
+            phase, removing = vm.phase if vm is not None else VmPhase.UNKNOWN, held.node if held is not None and vm is None else ""
+            return replace(command, known=replace(known, phase=phase, removing=removing))
         case DrillVm() | CancelDrill() | AnswerDrill() | SetDrillPlan() | TendDrill():
             return replace(command, known=_drill(command, views, now_us))
         case SetBackupPlan():
@@ -135,7 +137,10 @@ def _tend(tick: TendBackups, views: Views, now_us: int) -> TendKnown:
         for (pool, id), one in sorted(where.items())
         if (node := _worker(tick.vm, one, views, now_us))
     )
-    return TendKnown(backup=BackupKnown(definition=defined), workers=tuple(workers))
+    return TendKnown(
+        backup=BackupKnown(definition=defined), workers=tuple(workers), standing=views.recoveries.stood_on(tick.vm),
+        unheard=views.unheard(tick.incarnation),
+    )  # fmt: skip
 
 
 def working(views: Views) -> dict[str, int]:

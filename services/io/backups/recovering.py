@@ -82,6 +82,9 @@ def _check_target(command: RecoverVm, state: Backups) -> None:
     if (held := next((hold for hold in state.holds if hold.target == target), None)) is not None:
         said = f"{target} is being recovered from {held.backup} already ({held.recovery})"
         raise Refused(Refusal.BUSY, said, f"wait until it is independent, or delete {target}")
+    if node := command.known.removing:
+        said = f"the disks of an earlier {target} are still being removed by {node}"
+        raise Refused(Refusal.BUSY, said, "wait until they are, or take another name (--as NAME)")
     if phase is VmPhase.UNKNOWN:
         return
     if target != vm:

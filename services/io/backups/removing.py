@@ -23,7 +23,7 @@ from proto.backups import (
     VerifyBackup,
 )
 from proto.io import Refusal
-from services.io.backups.chain import chain, heirs, holder, names
+from services.io.backups.chain import NAMES_MAX, chain, heirs, holder, names
 from services.io.backups.states import Backup, Backups, Deleting, Taking, Verifying
 from services.io.backups.taking import check_idle, check_node
 
@@ -52,6 +52,7 @@ def delete(command: DeleteBackup, state: Backups) -> Sequence[BackupsEvent]:
         on = f", which stands on {id}" if hold.backup != id else ""
         said = f"{hold.target} is being recovered from {hold.backup}{on}: until its data is home it stands on that backup"
         raise Refused(Refusal.BACKUP_IN_USE, said, f"wait until {hold.target} is independent, or delete {hold.target}")
+    _check_restored(command)
     after = heirs(state.backups, id)
     _check_heirs(one, after)
     if not command.node:
@@ -59,6 +60,21 @@ def delete(command: DeleteBackup, state: Backups) -> Sequence[BackupsEvent]:
     _check_room(command, one, after)
     named = tuple(heir.id for heir in after)
     return [BackupDeleteRequested(vm=VmId(vm), backup=id, node=NodeId(command.node), heirs=named)]
+
+
+def _check_restored(command: DeleteBackup) -> None:
+    """After a restore a VM may stand on a backup by a recovery of which the log knows nothing any more. Raises Refused."""
+    if vm := command.standing:
+        said = f"the disks of {vm} stand on {command.backup}"
+        raise Refused(Refusal.BACKUP_IN_USE, said, f"wait until its data has come home, or delete {vm}")
+    if command.unheard:
+        said = f"the database was restored, and {_named(command.unheard)} has not told yet what it runs: it may stand on a backup"
+        raise Refused(Refusal.BUSY, said, "wait a moment; bring back nodes that are away, or remove them")
+
+
+def _named(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - NAMES_MAX} more" if len(nodes) > NAMES_MAX else ""
+    return ", ".join(nodes[:NAMES_MAX]) + more
 
 
 def _check_heirs(one: Backup, after: Sequence[Backup]) -> None:

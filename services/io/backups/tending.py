@@ -139,7 +139,11 @@ def _let_go(tick: TendBackups, schedule: Schedule, state: Backups) -> Sequence[B
         if (worker := _worker(tick, known[id])) is None:
             continue
         try:
-            decided = removing.delete(DeleteBackup(vm=tick.vm, backup=id, node=worker.node, room=worker.room), state)
+            wish = DeleteBackup(
+                vm=tick.vm, backup=id, node=worker.node, room=worker.room, standing=tick.known.standing.get(id, ""),
+                unheard=tick.known.unheard,
+            )  # fmt: skip
+            decided = removing.delete(wish, state)
         except Refused:
             continue
         return [replace(event, plan=SCHEDULE) for event in decided]

@@ -192,6 +192,7 @@ class SimPool:
         self.disks[key], self.beneath[key] = simhome.word(self, disk, disk.layers[0]), first
         if disk.layers[0].origin is not None:  # a backup's file names its parent
             below = [simhome.key(disk, layer) for layer in disk.layers]
+            self.beneath.pop(below[-1], None)  # it was written anew since, and stands on nothing now
             self.beneath.update(pairwise(below))
 
     def chain(self, disk: Disk) -> tuple[str, ...]:
