@@ -38,7 +38,7 @@ SERVICE = Service(
     enrich=views.enrich,
     orders=react.orders,
     ticks=turns.ticks,
-    look=turns.look,
-    telemetry=("tel.*.beat", "tel.*.pools"),
+    look=react.look,
+    telemetry=("tel.*.beat", "tel.*.pools", "tel.*.copies"),
     hear=views.hear,
 )

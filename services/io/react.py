@@ -37,6 +37,7 @@ from proto.machine import Disk
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io import layers, recoveries, recovering
+from services.io.backups import turns, watch_views
 from services.io.backups.orders import orders as backups_orders
 from services.io.backups.reacting import react as backups_react
 from services.io.backups.states import Backups
@@ -46,6 +47,11 @@ from services.io.states import Devices, Granted, NoDevices, Removing, Revoked
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     return [*_react(event, views), *backups_react(event, views)]
+
+
+def look(now_us: int, views: Any) -> Sequence[Command]:
+    """What schedules want, and what is to be written of how recoveries go."""
+    return [*turns.look(now_us, views), *watch_views.look(now_us, views)]
 
 
 def _react(event: Any, views: Any) -> Sequence[Command]:

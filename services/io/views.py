@@ -56,14 +56,16 @@ from proto.io import (
 )
 from proto.machine import CDS, DirectBoot, Disk, DiskWish, Firmware, Nic, NicWish
 from proto.networks import NAMED_MAX, USER, Network, network_of
-from proto.node import Beat
+from proto.node import Beat, CopiesBeat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
 from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
 from services.io import reach, recoveries
 from services.io.backups import enriching as backups
+from services.io.backups import watch_views
 from services.io.backups.plan_views import PlanViews
 from services.io.backups.views import BackupViews
+from services.io.backups.watch_views import WatchViews
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
 from services.io.recoveries import RecoveryViews
@@ -71,6 +73,7 @@ from services.io.taken import TakenViews
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 _decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
+_decode_copies = msgspec.msgpack.Decoder(CopiesBeat).decode
 
 
 @dataclass(slots=True)
@@ -123,6 +126,7 @@ class Views:
     movers: set[str] = field(default_factory=set)
     """VMs whose guard promises to start them elsewhere"""
     recoveries: RecoveryViews = field(default_factory=RecoveryViews)
+    watches: WatchViews = field(default_factory=WatchViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         hearing.tell(self, recorded, event)
@@ -210,7 +214,7 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries")
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "watches")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
@@ -384,11 +388,16 @@ def _rooms(
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
-    """`tel.NODE.beat`, `tel.NODE.pools`. Only a node that joined, and only in its own name."""
+    """`tel.NODE.beat`, `tel.NODE.pools`, `tel.NODE.copies`. Only a node that joined, and only in its own name."""
     if subject.endswith(".pools"):
         told = _decode_pools(data)
         if told.node in views.nodes and subject == f"tel.{told.node}.pools":
             views.pools.hear(told, now_us)
+        return
+    if subject.endswith(".copies"):
+        copies = _decode_copies(data)
+        if copies.node in views.nodes and subject == f"tel.{copies.node}.copies":
+            watch_views.hear(copies, views, now_us)
         return
     beat = _decode_beat(data)
     node = views.nodes.get(beat.node)

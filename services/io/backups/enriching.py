@@ -11,7 +11,8 @@ from proto.backup_plans import PlanKnown, SetBackupPlan, TendBackups, TendKnown,
 from proto.backups import BackupKnown, Definition, DeleteBackup, EndBackup, TakeBackup, VerifyBackup
 from proto.devices import VmPhase
 from proto.machine import Disk, DiskWish, Nic, NicWish
-from proto.recovery import RecoverKnown, RecoverVm
+from proto.recovery import EndRecovery, NoteRecovery, RecoverKnown, RecoverVm
+from services.io.backups import watch_views
 from services.io.backups.views import Saved
 from services.io.reach import chosen, reaching
 
@@ -45,6 +46,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
                 nodes={id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())},
             )  # fmt: skip
             return replace(command, known=known)
+        case NoteRecovery() | EndRecovery():
+            return replace(command, seen=watch_views.seen(command.vm, command.recovery, views, now_us))
         case SetBackupPlan():
             return replace(command, known=_plan(command, views, now_us))
         case TendBackups():
