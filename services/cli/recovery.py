@@ -115,7 +115,7 @@ def graded(grade: dict[str, Any] | None) -> str:
         return ""
     said = [f"ran after {ms(grade['first_ms'])}"] if grade["first_ms"] else []
     said += [f"its own after {span(grade['home_s'])}"]
-    said += [late(grade["off_s"])] if grade["forecast_us"] else []
+    said += [late(grade.get("off_s", 0.0))] if grade.get("forecast_us") else []
     said += [f"writes {grade['worst_times']:g} times normal at worst"] if grade["worst_times"] else []
     return f"{'met' if grade['met'] else 'late'}: {', '.join(said)}"
 

@@ -56,7 +56,7 @@ from proto.io import (
 )
 from proto.machine import CDS, DirectBoot, Disk, DiskWish, Firmware, Nic, NicWish
 from proto.networks import NAMED_MAX, USER, Network, network_of
-from proto.node import Beat, CopiesBeat
+from proto.node import Beat
 from proto.pools import PoolRoom, PoolsBeat, PoolSet, SetPool
 from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
@@ -65,7 +65,6 @@ from services.io.backups import enriching as backups
 from services.io.backups import watch_views
 from services.io.backups.plan_views import PlanViews
 from services.io.backups.views import BackupViews
-from services.io.backups.watch_views import WatchViews
 from services.io.phases import PHASES
 from services.io.pools import PoolViews, one_for_all
 from services.io.recoveries import RecoveryViews
@@ -73,7 +72,6 @@ from services.io.taken import TakenViews
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
 _decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
-_decode_copies = msgspec.msgpack.Decoder(CopiesBeat).decode
 
 
 @dataclass(slots=True)
@@ -126,7 +124,7 @@ class Views:
     movers: set[str] = field(default_factory=set)
     """VMs whose guard promises to start them elsewhere"""
     recoveries: RecoveryViews = field(default_factory=RecoveryViews)
-    watches: WatchViews = field(default_factory=WatchViews)
+    watches: watch_views.WatchViews = field(default_factory=watch_views.WatchViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         hearing.tell(self, recorded, event)
@@ -389,17 +387,14 @@ def _rooms(
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
     """`tel.NODE.beat`, `tel.NODE.pools`, `tel.NODE.copies`. Only a node that joined, and only in its own name."""
-    if subject.endswith(".pools"):
+    if subject.endswith(".copies"):
+        watch_views.hear(subject, data, now_us, views)
+    elif subject.endswith(".pools"):
         told = _decode_pools(data)
         if told.node in views.nodes and subject == f"tel.{told.node}.pools":
             views.pools.hear(told, now_us)
-        return
-    if subject.endswith(".copies"):
-        copies = _decode_copies(data)
-        if copies.node in views.nodes and subject == f"tel.{copies.node}.copies":
-            watch_views.hear(copies, views, now_us)
-        return
-    beat = _decode_beat(data)
-    node = views.nodes.get(beat.node)
-    if node is not None and subject == f"tel.{beat.node}.beat":
-        node.heard_us = now_us
+    else:
+        beat = _decode_beat(data)
+        node = views.nodes.get(beat.node)
+        if node is not None and subject == f"tel.{beat.node}.beat":
+            node.heard_us = now_us

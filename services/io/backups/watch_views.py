@@ -31,6 +31,7 @@ APART_US_MIN = S // 2
 """between what is kept of that: whoever tells more often is heard no better"""
 FRESH_S = 5
 """after which the word of a node is worth nothing: it is told every second"""
+_decode = msgspec.msgpack.Decoder(CopiesBeat).decode
 
 
 @dataclass(slots=True)
@@ -172,8 +173,11 @@ def seen(source: str, recovery: str, views: Views, now_us: int) -> RecoverySeen:
     return views.watches.seen(one, now_us) if one is not None else RecoverySeen()
 
 
-def hear(beat: CopiesBeat, views: Views, now_us: int) -> None:
-    """Only what the node tells of VMs that are there counts."""
+def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
+    """`tel.NODE.copies`. Only a node that joined, in its own name, of VMs that are there."""
+    beat = _decode(data)
+    if beat.node not in views.nodes or subject != f"tel.{beat.node}.copies":
+        return
     by: dict[str, list[CopyNow]] = {}
     for copy in beat.copies:
         held = views.disks.get(copy.vm)
