@@ -107,13 +107,14 @@ def test_the_grade_is_shown_by_the_report_and_by_asvctl() -> None:
     [
         (
             noted(110, 300),
-            "10 % of the data of a is home, at 50 MiB/s: it is to be as fast as ever at 1970-01-01 00:05:00Z; "
-            "its writes take 1.5 times what is normal",
+            ("10 % of the data of a is home, at 50 MiB/s: it is to be as fast as ever at 1970-01-01 00:05:00Z; "
+            "its writes take 1.5 times what is normal"),
         ),
         (at_risk(), "recovery r1-9: a is late"),
         (
             io.RecoveryEnded(vm=A, target=A, recovery="r1-9", end=io.EndKind.INDEPENDENT, grade=GRADE),
-            "recovery r1-9 of a is over: it needs the backup no more (after 60 s, 10 s later than forecast; both promises were kept)",
+            ("recovery r1-9 of a is over: it needs the backup no more "
+            "(after 60 s, 10 s later than forecast; both promises were kept)"),
         ),
         (
             io.RecoveryEnded(vm=A, target=A, recovery="r1-9", end=io.EndKind.INDEPENDENT),

@@ -145,7 +145,7 @@ def test_a_service_says_to_itself_only_what_is_worth_it() -> None:
     )  # fmt: skip
     views.apply(row(13), noted)
     assert list(look(T0 + 14 * S, views)) == [], "as the stream has it"
-    assert [one.recovery for one in look(T0 + 760 * S, views)] == ["r1-9"], "nobody tells any more, and the limit is near"
+    assert list(look(T0 + 760 * S, views)) == [replace(wish, now_us=T0 + 760 * S)], "nobody tells any more"
 
 
 def test_beside_what_is_told_it_is_what_the_log_gives() -> None:

@@ -156,7 +156,7 @@ def test_it_is_graded_against_what_is_promised_and_what_was_forecast_first() -> 
         ({"home_us": T0 + 900 * S}, True), ({"home_us": T0 + 901 * S}, False),
     ],
 )  # fmt: skip
-def test_both_promises_have_to_be_kept(seen: dict[str, int], met: bool) -> None:
+def test_both_promises_have_to_be_kept(seen: dict[str, Any], met: bool) -> None:
     grade = ended(**seen)
     assert grade is not None and grade.met is met
 
