@@ -73,10 +73,18 @@ class SavedDisk(Value):
     vars_sha256: str = ""
 
 
+class Usual(Value):
+    """What one of a guest's writes, and one of its reads, took on average since its process began; microseconds, 0: not known."""
+
+    write_us: int = 0
+    read_us: int = 0
+
+
 class BackupDone(Value):
     """How taking one went. kind: incremental only where that could be had: sentence says why not, or why the guest's file systems
     did not stand still. parent: what it stands on; at_us: the instant that it is of, by its node's clock; frozen_ms: how long file
-    systems stood still; took_ms: all of it; copied_mib: what was read of the guest's disks."""
+    systems stood still; took_ms: all of it; copied_mib: what was read of the guest's disks. normal: how fast its disks were for the
+    guest by then."""
 
     kind: BackupKind
     disks: tuple[SavedDisk, ...]
@@ -87,6 +95,7 @@ class BackupDone(Value):
     took_ms: int = 0
     copied_mib: int = 0
     sentence: str = ""
+    normal: Usual = Usual()
 
 
 class BackupKnown(Value):

@@ -16,10 +16,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from libs.common.messages import Command, Event, Name, Value, VmId
-from proto.backups import Definition, RateMibps
+from libs.common.messages import Command, Event, Name, Tick, Value, VmId
+from proto.backups import Definition, RateMibps, Usual
 from proto.devices import Known, VmPhase
 from proto.machine import Disk, DiskMib, Layer
+
+FIRST_S_MAX = 180
+"""within which a recovered VM is promised to run, whatever its size"""
+NORMAL_S_MAX = 900
+"""within which it is promised to be as fast as ever: to stand on its own"""
+SLOW_TIMES = 1.5
+"""what its writes took before, from which on it is not as fast as ever"""
+NOTES_MAX = 24
+"""RecoveryNoted of one recovery"""
 
 
 class RecoveredDisk(Value):
@@ -73,13 +82,62 @@ class EndKind(StrEnum):
     GONE = "gone"
 
 
+class Limit(StrEnum):
+    """What is promised of a recovery: its VM's first instruction within FIRST_S_MAX, that it is as fast as ever within
+    NORMAL_S_MAX."""
+
+    FIRST = "first-instruction"
+    NORMAL = "normal"
+
+
+class RecoverySeen(Value):
+    """By io's own view; ignored from outside. ordered_us, started_us (its first start), home_us: of the log, 0: not yet.
+    failed: why its latest start failed. copying: its node tells of its copy; then percent and mibps of that copy, left_s: how long
+    it takes at the rate of the last moments, 0: not known yet; write_us: what one of its writes takes, normal_us: what that took
+    when it was backed up, or takes without the copy; 0: not known. worst_times: how many times normal they took at worst."""
+
+    ordered_us: int = 0
+    started_us: int = 0
+    home_us: int = 0
+    failed: str = ""
+    copying: bool = False
+    percent: float = 0.0
+    mibps: float = 0.0
+    left_s: float = 0.0
+    write_us: int = 0
+    normal_us: int = 0
+    worst_times: float = 0.0
+
+
+class NoteRecovery(Tick):
+    """io to itself: how it goes is worth a word in the log."""
+
+    vm: Name
+    recovery: str
+    seen: RecoverySeen = RecoverySeen()
+
+
+class Grade(Value):
+    """How a recovery went, of one that is independent. first_ms: from the order until it ran, 0: it never did; home_s: until it was
+    independent; worst_times: how many times normal its writes took at worst, 0: not known. met: both promises were kept.
+    forecast_us: when it was first said to be as ever, off_s: by how much later it was; 0, 0: nothing was said."""
+
+    first_ms: int
+    home_s: float
+    worst_times: float
+    met: bool
+    forecast_us: int = 0
+    off_s: float = 0.0
+
+
 class EndRecovery(Command):
-    """vm: whose backup it was."""
+    """vm: whose backup it was. seen: filled in by io's own view."""
 
     vm: Name
     recovery: str
     end: EndKind
     sentence: str = ""
+    seen: RecoverySeen = RecoverySeen()
 
 
 # --- events -------------------------------------------------------------------------------------------------------------
@@ -87,7 +145,8 @@ class EndRecovery(Command):
 
 class RecoveryRequested(Event):
     """recovery: its id, `rINCARNATION-VERSION`. The backup, and all that it stands on, are held until it has ended. definition:
-    what `target` is to be, where it is not there. taken_us: the instant that the backup is of."""
+    what `target` is to be, where it is not there. taken_us: the instant that the backup is of. normal: how fast
+    its disks were then."""
 
     vm: VmId
     target: VmId
@@ -103,14 +162,46 @@ class RecoveryRequested(Event):
     rate_mibps: int = 0
     lose: str = ""
     drill: str = ""
+    normal: Usual = Usual()
+
+
+class RecoveryNoted(Event):
+    """How it goes, sparingly. at_us: as it was said; forecast_us: when it is to be as ever; of the rest see RecoverySeen."""
+
+    vm: VmId
+    target: VmId
+    recovery: str
+    at_us: int
+    percent: float
+    mibps: float
+    forecast_us: int
+    write_us: int = 0
+    normal_us: int = 0
+    worst_times: float = 0.0
+
+
+class RecoveryAtRisk(Event):
+    """A promise would be missed, once for each. due_us: until when it is to be kept; forecast_us: when it will be, 0: nobody
+    knows."""
+
+    vm: VmId
+    target: VmId
+    recovery: str
+    limit: Limit
+    due_us: int
+    forecast_us: int
+    sentence: str
 
 
 class RecoveryEnded(Event):
+    """grade: where it is independent."""
+
     vm: VmId
     target: VmId
     recovery: str
     end: EndKind
     sentence: str = ""
+    grade: Grade | None = None
 
 
 # --- in the stream of the recovered VM's devices ---------------------------------------------------------------------------
@@ -193,7 +284,7 @@ class VmRecoveryRefused(Event):
     sentence: str
 
 
-RecoveryCommand = RecoverVm | EndRecovery
-RecoveryEvent = RecoveryRequested | RecoveryEnded
+RecoveryCommand = RecoverVm | EndRecovery | NoteRecovery
+RecoveryEvent = RecoveryRequested | RecoveryNoted | RecoveryAtRisk | RecoveryEnded
 RecoveredEvent = DisksRecovered | DisksNotRecovered | DisksHome
 VmRecoveryEvent = VmRecoveryPrepared | VmRecoveryRefused

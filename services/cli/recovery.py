@@ -59,6 +59,9 @@ def show_one(id: Id, _json: AsJson = False) -> None:
         ("vm", one["target"]),
         ("state", one["state"] + (f": {one['sentence']}" if one.get("sentence") else "")),
         ("progress", progress(found.get("progress"))),
+        ("normal again", _forecast(one)),
+        ("at risk", "; ".join(risk["sentence"] for risk in one["risks"])),
+        ("grade", graded(one.get("grade"))),
         ("made of", f"{one['backup']} of {one['source']}"),
         ("lost", lost),
         ("node", one["node"]),
@@ -68,8 +71,11 @@ def show_one(id: Id, _json: AsJson = False) -> None:
         ("starts", one["starts"] if one["starts"] > 1 else ""),
         ("task", one["task"]),
     ])  # fmt: skip
+    if one["curve"]:
+        show.table(CURVE, [_noted(point) for point in one["curve"]], "")
 
 
+CURVE = ("AT", "HOME", "MIB/S", "WRITES", "TIMES NORMAL", "NORMAL AGAIN")
 STEPS = (
     ("prepared", "prepared_us"), ("disks on the backup", "disks_us"), ("placed", "placed_us"), ("ran", "started_us"),
     ("its own", "independent_us"), ("over", "ended_us"),
@@ -79,6 +85,40 @@ STEPS = (
 def _step(one: dict[str, Any], key: str) -> str:
     after_s = (one[key] - one["requested_us"]) / 1e6
     return f"{show.when(one[key])} (after {ms(round(after_s * 1000))})"
+
+
+def _forecast(one: dict[str, Any]) -> str:
+    """`11:42 (forecast made 11:31)`, and what it was corrected to."""
+    if not (curve := one["curve"]):
+        return ""
+    first, last = curve[0], curve[-1]
+    said = f"{show.when(first['forecast_us'])} (forecast made {show.when(first['at_us'])})"
+    if len(curve) > 1:
+        said += f"; corrected {show.when(last['at_us'])}: {show.when(last['forecast_us'])}"
+    return said + (f"; it was at {show.when(one['independent_us'])}" if one["independent_us"] else "")
+
+
+def graded(grade: dict[str, Any] | None) -> str:
+    """`met: ran after 1.2 s, its own after 4 min 2 s, 12 s later than forecast, writes 1.4 times normal at worst`."""
+    if grade is None:
+        return ""
+    said = [f"ran after {ms(grade['first_ms'])}"] if grade["first_ms"] else []
+    said += [f"its own after {span(grade['home_s'])}"]
+    said += [late(grade.get("off_s", 0.0))] if grade.get("forecast_us") else []
+    said += [f"writes {grade['worst_times']:g} times normal at worst"] if grade["worst_times"] else []
+    return f"{'met' if grade['met'] else 'late'}: {', '.join(said)}"
+
+
+def late(off_s: float) -> str:
+    return f"{span(abs(off_s))} {'later' if off_s > 0 else 'sooner'} than forecast"
+
+
+def _noted(point: dict[str, Any]) -> tuple[object, ...]:
+    writes = f"{point['write_us']} us" if point["write_us"] else ""
+    times = f"{point['times']:g}" if point["times"] else ""
+    return (
+        show.when(point["at_us"]), f"{point['percent']:g} %", f"{point['mibps']:g}", writes, times, show.when(point["forecast_us"]),
+    )  # fmt: skip
 
 
 def _how(one: dict[str, Any]) -> list[str]:
@@ -114,8 +154,8 @@ def report(
 
 
 HEADS = (
-    "VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "GRADE", "WHY", "LAST DRILL",
-    "RTO", "RPO", "DRILL SAID",
+    "VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "SLOWEST", "GRADE", "WHY",
+    "LAST DRILL", "RTO", "RPO", "DRILL SAID",
 )  # fmt: skip
 
 
@@ -128,5 +168,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     when = show.when(row["requested_us"]) if row["requested_us"] else ""
     return (
         name, newest, span(row.get("exposed_s")), last, when, ms(row.get("first_ms")), span(row.get("home_s")),
-        span(row.get("rpo_s")), row["grade"], row["said"], *drill_cells(row),
+        span(row.get("rpo_s")), f"{row['worst_times']:g} times normal" if row.get("worst_times") else "", row["grade"],
+        "; ".join(filter(None, (row["said"], late(row["off_s"]) if row.get("off_s") is not None else ""))),
+        *drill_cells(row),
     )  # fmt: skip

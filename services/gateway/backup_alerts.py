@@ -1,4 +1,5 @@
-"""What of backups and recoveries is to be looked at: damage, a backup that came to nothing, a recovery that waits. Pure."""
+"""What of backups and recoveries is to be looked at: damage, a backup that came to nothing, a recovery that waits or would be late.
+Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from services.gateway.views.recoveries import Recovery
 
 
 def said(backups: BackupsView, recoveries: Iterable[Recovery], sees: Callable[[str], bool]) -> Iterator[Said]:
-    """recoveries: those that wait are told, but for drills, which end by themselves; sees: whether objects of a project are."""
+    """recoveries: those that wait, or would be late, are told, but for drills, which end by themselves; sees: whether objects of a
+    project are."""
     for every in backups.all.values():
         for one in every:
             if one.damaged and sees(one.project):
@@ -24,6 +26,9 @@ def said(backups: BackupsView, recoveries: Iterable[Recovery], sees: Callable[[s
     for recovery in recoveries:
         if recovery.state == "waiting" and not recovery.drill and sees(recovery.project):
             yield _waits(recovery)
+        elif (risk := recovery.at_risk) is not None and sees(recovery.project):
+            remedy = f"see asvctl recovery show {recovery.source}.{recovery.id}, and what else its node and its pools do"
+            yield Said("recovery-at-risk", f"vm/{recovery.target}", risk.at_us, risk.sentence, remedy)
 
 
 def _waits(one: Recovery) -> Said:

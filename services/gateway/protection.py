@@ -7,12 +7,14 @@ from typing import Literal
 
 import msgspec
 
+from proto.recovery import FIRST_S_MAX as FIRST_S
+from proto.recovery import NORMAL_S_MAX as HOME_S
 from services.gateway.model import ReadModel
 from services.gateway.views.recoveries import ENDED, Recovery
 
-FIRST_S_MAX = 180.0
+FIRST_S_MAX = float(FIRST_S)
 """within which a recovered VM is promised to run, whatever its size"""
-HOME_S_MAX = 900.0
+HOME_S_MAX = float(HOME_S)
 """within which it is promised to stand on its own"""
 
 Grade = Literal["met", "late", "going on", "waits", "failed", "untried", "unprotected"]
@@ -20,8 +22,10 @@ Grade = Literal["met", "late", "going on", "waits", "failed", "untried", "unprot
 
 class Protected(msgspec.Struct):
     """Of one VM, with its newest recovery (of its own backups, under whatever name). exposed_s: how old its newest sound backup is:
-    what would be lost now. kind: `recovery`, or `isolated` for one without networks. Of the rest see Recovery. drill: its newest
-    drill that has a result, drilled: `passed`, `failed` or empty; drill_…: of that one; planned: when it is drilled by itself."""
+    what would be lost now. worst_times: how many times normal its writes took at worst while its data came home; off_s: by how much
+    later that was than was first forecast; null: not known. kind: `recovery`, or `isolated` for one without networks. Of the rest
+    see Recovery. drill: its newest drill that has a result, drilled: `passed`, `failed` or empty; drill_…: of that one; planned:
+    when it is drilled by itself."""
 
     vm: str
     exists: bool
@@ -47,6 +51,8 @@ class Protected(msgspec.Struct):
     drill_agent_ms: int | None = None
     drill_rpo_s: float | None = None
     planned: str = ""
+    worst_times: float | None = None
+    off_s: float | None = None
 
 
 class Report(msgspec.Struct):
@@ -87,6 +93,8 @@ def _protected(model: ReadModel, vm: str, last: Recovery | None, now_us: int) ->
         found.recovery, found.kind, found.target = last.id, "isolated" if last.isolated else "recovery", last.target
         found.state, found.requested_us, found.rpo_s = last.state, last.requested_us, last.rpo_s
         found.first_ms, found.home_s = last.first_ms, last.home_s
+        if (graded := last.grade) is not None:
+            found.worst_times, found.off_s = graded.worst_times or None, graded.off_s if graded.forecast_us else None
     _drilled(model, found)
     return found
 

@@ -42,7 +42,7 @@ SERVICE = Service(
     orders=react.orders,
     ticks=turns.ticks,
     look=react.look,
-    telemetry=("tel.*.beat", "tel.*.pools"),
+    telemetry=("tel.*.beat", "tel.*.pools", "tel.*.copies"),
     hear=hearing.hear,
     query=knowing.query,
 )

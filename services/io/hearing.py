@@ -6,6 +6,7 @@ import msgspec
 
 from proto.node import Beat
 from proto.pools import PoolsBeat
+from services.io.backups import watch_views
 from services.io.views import Views
 
 _decode_beat = msgspec.msgpack.Decoder(Beat).decode
@@ -13,7 +14,10 @@ _decode_pools = msgspec.msgpack.Decoder(PoolsBeat).decode
 
 
 def hear(subject: str, data: bytes, now_us: int, views: Views) -> None:
-    """`tel.NODE.beat`, `tel.NODE.pools`. Only a node that joined, and only in its own name."""
+    """`tel.NODE.beat`, `tel.NODE.pools`, `tel.NODE.copies`. Only a node that joined, and only in its own name."""
+    if subject.endswith(".copies"):
+        watch_views.hear(subject, data, now_us, views)
+        return
     if subject.endswith(".pools"):
         told = _decode_pools(data)
         if told.node in views.nodes and subject == f"tel.{told.node}.pools":

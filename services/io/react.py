@@ -37,6 +37,7 @@ from proto.machine import Disk
 from proto.migration import VmIncomingGone, VmMigrated, VmMigrationRequested
 from proto.node import OrderDisksMerge, OrderDisksRemoval, OrderImageImport, OrderImageRemoval
 from services.io import layers, recoveries, recovering
+from services.io.backups import watch_views
 from services.io.backups.drill_views import react as drills_react
 from services.io.backups.orders import orders as backups_orders
 from services.io.backups.reacting import react as backups_react
@@ -54,7 +55,8 @@ def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
 
 
 def look(now_us: int, views: Any) -> Iterable[Command]:
-    return [*turns_look(now_us, views), *waves_look(now_us, views)]
+    """What schedules and waves want, and what is to be written of how recoveries go."""
+    return [*turns_look(now_us, views), *waves_look(now_us, views), *watch_views.look(now_us, views)]
 
 
 def _react(event: Any, views: Any) -> Sequence[Command]:

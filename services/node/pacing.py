@@ -129,7 +129,7 @@ def after(pace: Pace, seen: Seen) -> Pace:
     kept = LEARN_S_MAX if pace.phase is Phase.LEARNING else SMOOTH_S
     now = msgspec.structs.replace(
         pace, best=best, since_s=pace.since_s + seen.seconds, quiet_s=quiet_s, busy_s=busy_s,
-        lately=_within((*pace.lately, seen), kept),
+        lately=within((*pace.lately, seen), kept),
     )  # fmt: skip
     if quiet_s >= IDLE_S or (seen.idle and pace.phase is Phase.FIRST):
         return now if pace.phase is Phase.IDLE else _enter(now, Phase.IDLE)
@@ -162,6 +162,12 @@ def worse(normal: Normal, lately: tuple[Seen, ...]) -> float:
     found = _mean(lately)
     ratios = [(found.write_ns, normal.write_ns), (found.flush_ns, normal.flush_ns)]
     return max((now / usual for now, usual in ratios if now and usual), default=0.0)
+
+
+def write_us(lately: tuple[Seen, ...]) -> int:
+    """What one of the guest's writes takes; 0: too few to say."""
+    enough = sum(seen.writes for seen in lately) >= JUDGED_OPS
+    return round(_mean(lately).write_ns / 1000) if enough else 0
 
 
 def _learnt(pace: Pace) -> Pace:
@@ -203,7 +209,8 @@ def _mean(lately: tuple[Seen, ...]) -> Normal:
     )
 
 
-def _within(lately: tuple[Seen, ...], seconds: float) -> tuple[Seen, ...]:
+def within(lately: tuple[Seen, ...], seconds: float) -> tuple[Seen, ...]:
+    """The last of them, that cover so long."""
     kept: list[Seen] = []
     for seen in reversed(lately):
         if sum(one.seconds for one in kept) >= seconds:

@@ -83,6 +83,11 @@ async def test_the_vm_itself_after_it_was_deleted_or_with_what_it_has_given_up(c
     await done(ctl, "vm", "recover", "web-1", "--backup", first["id"], "--lose", "web-1")
     (id,) = [one["recovery"]["id"] for one in (await ctl("recovery", "ls", "--json")).json]
     one = await independent(ctl, id)
+    async with asyncio.timeout(30):
+        while not (one := (await ctl("recovery", "show", id, "--json")).json["recovery"])["ended_us"]:
+            await asyncio.sleep(0.05)
+    assert one["grade"]["met"] and one["grade"]["first_ms"] == one["first_ms"] and one["grade"]["home_s"] == one["home_s"], one
+    assert "met: ran after" in (await ctl("recovery", "show", id)).out and one["risks"] == []
     assert one["lost_from_us"] < one["requested_us"] and one["lose"] == "web-1"
     await done(ctl, "vm", "stop", "web-1", "--force")
     await done(ctl, "vm", "delete", "web-1")

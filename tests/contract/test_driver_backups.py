@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from proto.backups import BackupKind
+from proto.backups import BackupKind, Usual
 from proto.hardware import Consistency
 from proto.machine import Freeze
 from proto.node import OrderBackup
@@ -57,6 +57,7 @@ async def test_all_disks_are_backed_up_and_then_what_was_written_since(saved: Sa
     assert (full.kind, full.parent, full.sentence) == (BackupKind.FULL, "", "")
     assert (full.consistency, full.frozen_ms > 0, full.at_us > 0) == (Consistency.FILESYSTEM, True, True)
     assert [(d.disk, d.size_mib) for d in full.disks] == [("root", 256), ("data", 64)]
+    assert full.normal.write_us > 0 and full.normal.read_us > 0, "how fast its disks were for its guest"
     await vm.write("two")
     second = await saved.take("b1-1", compress=True)
     assert (second.kind, second.parent, second.sentence) == (BackupKind.INCREMENTAL, "b1-1", "")
@@ -69,6 +70,7 @@ async def test_all_disks_are_backed_up_and_then_what_was_written_since(saved: Sa
     assert saved.same("b1-3")
     fourth = await saved.take("b1-3", rests=True)
     assert (fourth.kind, fourth.consistency) == (BackupKind.INCREMENTAL, Consistency.STOPPED), fourth.sentence
+    assert fourth.normal == Usual(), "nobody had any use of them"
     assert saved.same("b1-4")
     await started(vm, 2)
     await vm.reads("three")

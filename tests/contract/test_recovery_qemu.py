@@ -29,6 +29,7 @@ from tests.contract.recovery_rig import (
     qemu_io,
     recovered,
     running,
+    sh,
     slowly,
     some_home,
     spec_of,
@@ -124,6 +125,27 @@ async def test_a_start_takes_no_longer_for_a_large_disk_and_its_figures_are_of_w
         assert files(await copying) == (disk.file,)
         await driver.kill("web-1")
     assert took[64] < 2 * took[1] + 1.0, took
+
+
+async def test_it_is_told_what_its_guests_writes_take_meanwhile(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backed_up(rig)
+    spec = await started(rig, driver)
+    with slowly(monkeypatch):
+        await fitted(driver, spec)
+        await some_home(driver)
+        assert (await driver.copies())[0].write_us == 0
+        writing = asyncio.create_task(sh(rig, driver, WRITES))
+        while not (copy := (await driver.copies())[0]).write_us:
+            assert not writing.done(), "it wrote, and nothing was told of it"
+            await asyncio.sleep(0.02)  # what its counters say has no event
+        assert copy.write_us < 10_000_000 and copy.normal_us == 0, "what is normal was not learnt"
+        await writing
+    await driver.kill("web-1")
+
+
+WRITES = "for i in $(seq 60); do echo $i | dd of=/dev/vdb bs=512 seek=$i conv=fsync 2>/dev/null; done"
 
 
 async def test_where_qemu_serves_somebody_else_the_job_does_it_alone(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from services.node.pacing import CREEP, FLOOR, MIB, Normal, Pace, Phase, Seen, after, worse
+from services.node.pacing import CREEP, FLOOR, MIB, Normal, Pace, Phase, Seen, after, within, worse, write_us
 
 TICK_S, BEST = 0.5, 800 * MIB
 MS = 1_000_000
@@ -118,6 +118,13 @@ def test_a_few_writes_say_nothing_and_a_slower_storage_is_noticed() -> None:
     slow = looked(fast, 120, best=BEST / 8)[-1]
     assert slow.best < BEST / 6
     assert replace(slow, phase=Phase.WORKING).limit == CREEP, "a speed that was never set still creeps"
+
+
+def test_what_a_write_takes_is_told_of_a_moment_in_which_there_were_enough() -> None:
+    looks = tuple(Seen(0.5, writes=4, write_ns=n * 1_000_000) for n in (8, 4, 2))
+    assert write_us(looks[:1]) == 0 and write_us(looks) == 1167
+    assert within(looks, 1.0) == looks[1:] and write_us(within(looks, 1.0)) == 750
+    assert write_us((Seen(1.0, flushes=9, flush_ns=9),)) == 0, "flushes are no writes"
 
 
 def test_no_time_is_no_look() -> None:

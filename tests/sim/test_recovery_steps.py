@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from libs.world import play
 from libs.world.branch import Mould
-from libs.world.play import Outcome, enter, settle, started
+from libs.world.play import Outcome, settle, started
 from libs.world.story import Sky, Step, Story
 from libs.world.world import World
 from services.io.recoveries import RecoveryViews

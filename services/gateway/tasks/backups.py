@@ -89,7 +89,7 @@ def recoveries(s: _Story) -> bool:
             s.done(RECOVER, target, f"{target} stands on no backup any more")
         case io.RecoveryEnded(target=target, sentence=said):
             s.failed(RECOVER, target, said or f"{target} was deleted first")
-        case io.DisksHome():
+        case io.DisksHome() | io.RecoveryNoted() | io.RecoveryAtRisk():
             pass
         case _:
             return _on_the_way(s)

@@ -18,6 +18,7 @@ import msgspec
 from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
 from proto import io
+from proto.recovery import SLOW_TIMES
 
 KEPT_MAX = 1000
 STOPPED_MAX = 10_000
@@ -29,12 +30,37 @@ RecoveryState = Literal[
 ENDED = frozenset({"independent", "refused", "gone"})
 
 
+class Noted(msgspec.Struct):
+    """How it went at a moment (io.RecoveryNoted). forecast_us: when it was to be as fast as ever; write_us: what one of its writes
+    took lately, times: how many times normal that is; 0: not known."""
+
+    at_us: int
+    percent: float
+    mibps: float
+    forecast_us: int
+    write_us: int = 0
+    times: float = 0.0
+
+
+class AtRisk(msgspec.Struct):
+    """A promise of which it was said that it would be missed. limit: `first-instruction` or `normal`; due_us: until when it was to
+    be kept; forecast_us: when it would be, 0: nobody knew; noted: how much of the curve there was by then."""
+
+    limit: str
+    at_us: int
+    due_us: int
+    forecast_us: int
+    sentence: str
+    noted: int
+
+
 class Recovery(msgspec.Struct):
     """id: of its source's backups, as `r1-7`. source: whose backup; target: what was made of it. All times are the log's,
     microseconds since the epoch, 0: not yet; taken_us alone is by the clock of the node that took the backup. lost_from_us: until
     when the source wrote what is not in the backup: when it was seen to end, else the order. rpo_s: from the backup's instant until
     then. first_ms: from the order until the target ran; home_s: until it stood on no backup any more. node: where it ran last, or
-    is to run; wished: only there, if said. sentence: why it is as it is, where that needs a word. drill: the recovery drill that
+    is to run; wished: only there, if said. sentence: why it is as it is, where that needs a word. curve: how it went, the oldest
+    first: the first has the first forecast, the others corrected it. grade: once it is independent. drill: the recovery drill that
     it is a part of."""
 
     id: str
@@ -69,6 +95,21 @@ class Recovery(msgspec.Struct):
     changed_us: int = 0
     actor: str = ""
     task: str = ""
+    curve: list[Noted] = []
+    risks: list[AtRisk] = []
+    grade: io.Grade | None = None
+
+    @property
+    def at_risk(self) -> AtRisk | None:
+        """What is to be looked at now: not what came about meanwhile, nor what a later forecast took back."""
+        return next((risk for risk in self.risks if self._stands(risk)), None) if self.state not in ENDED else None
+
+    def _stands(self, risk: AtRisk) -> bool:
+        if risk.limit == io.Limit.FIRST:
+            return not self.started_us
+        if len(self.curve) == risk.noted:
+            return True
+        return self.curve[-1].forecast_us > risk.due_us or self.curve[-1].times > SLOW_TIMES
 
 
 @dataclass(slots=True)
@@ -130,6 +171,8 @@ class RecoveriesView:
 
     def _goes_on(self, one: Recovery, event: Any, at_us: int) -> None:
         match event:
+            case io.RecoveryNoted() | io.RecoveryAtRisk():
+                _tells(one, event, at_us)
             case c.VmRecoveryPrepared():
                 one.prepared_us = at_us
             case io.DisksRecovered(vm=vm):
@@ -146,6 +189,7 @@ class RecoveriesView:
             case io.RecoveryEnded(target=vm, end=end):
                 self._leave(vm, one)
                 one.state, one.ended_us, one.sentence = end.value, at_us, event.sentence or one.sentence
+                one.grade = event.grade
                 if end is io.EndKind.INDEPENDENT and not one.independent_us:
                     one.independent_us, one.home_s = at_us, round((at_us - one.requested_us) / 1e6, 3)
 
@@ -157,6 +201,15 @@ class RecoveriesView:
 def _key(event: Any) -> str:
     """source: whose backup, where the event is in another's stream."""
     return f"{getattr(event, 'source', event.vm)}.{event.recovery}"
+
+
+def _tells(one: Recovery, event: io.RecoveryNoted | io.RecoveryAtRisk, at_us: int) -> None:
+    if isinstance(event, io.RecoveryAtRisk):
+        noted = len(one.curve)
+        one.risks.append(AtRisk(event.limit.value, at_us, event.due_us, event.forecast_us, event.sentence, noted))
+        return
+    times = round(event.write_us / event.normal_us, 2) if event.normal_us else 0.0
+    one.curve.append(Noted(event.at_us, event.percent, event.mibps, event.forecast_us, event.write_us, times))
 
 
 def _lives(one: Recovery, event: Any, at_us: int) -> None:
@@ -183,6 +236,7 @@ RUNS = frozenset({c.VmStarted, c.VmFound, c.VmDefined})
 OF_VM = frozenset({c.VmStartRequested, c.VmStartFailed, c.VmStopped, *RUNS})
 OF_RECOVERY = frozenset({
     c.VmRecoveryPrepared, c.VmRecoveryRefused, io.DisksRecovered, io.DisksNotRecovered, io.DisksHome, io.RecoveryEnded,
+    io.RecoveryNoted, io.RecoveryAtRisk,
 })  # fmt: skip
 HEARD = frozenset({io.RecoveryRequested, *OF_VM, *OF_RECOVERY})
 """all else changes nothing here"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from libs.common.instants import utc
 from proto import compute as c
 from proto import io
 from services.gateway.words import count
@@ -64,13 +65,28 @@ def _of_recoveries(event: Any) -> str:
             more += ["what is on its disks may be lost"] if event.lose else []
             how = f" ({', '.join(more)})" if more else ""
             return f"{whom} to be recovered from the backup {event.backup}, which is held for recovery {event.recovery}{how}"
+        case io.RecoveryNoted():
+            far = f"{event.percent:g} % of the data of {event.target} is home, at {event.mibps:g} MiB/s"
+            times = event.write_us / event.normal_us if event.normal_us else 0.0
+            slow = f"; its writes take {times:.2g} times what is normal" if times else ""
+            return f"{far}: it is to be as fast as ever at {utc(event.forecast_us)}{slow}"
+        case io.RecoveryAtRisk():
+            return f"recovery {event.recovery}: {event.sentence}"
         case io.RecoveryEnded(end=io.EndKind.INDEPENDENT):
-            return f"recovery {event.recovery} of {event.target} is over: it needs the backup no more"
+            return f"recovery {event.recovery} of {event.target} is over: it needs the backup no more{_graded(event.grade)}"
         case io.RecoveryEnded(end=end):
             said = f": {event.sentence}" if event.sentence else ""
             return f"recovery {event.recovery} of {event.target} is over ({end}){said}; the backup is held no more"
         case _:
             return ""
+
+
+def _graded(grade: io.Grade | None) -> str:
+    if grade is None:
+        return ""
+    kept = "both promises were kept" if grade.met else "it was late"
+    off = f", {abs(grade.off_s):g} s {'later' if grade.off_s > 0 else 'sooner'} than forecast" if grade.forecast_us else ""
+    return f" (after {grade.home_s:g} s{off}; {kept})"
 
 
 def _of_recovered(event: Any) -> str:

@@ -31,10 +31,10 @@ from proto.drills import (
     DrillStarted,
     DrillWent,
 )
-from proto.recovery import RecoveryEnded, RecoveryEvent, RecoveryRequested
-from services.io.backups import drilled, scheduling
+from proto.recovery import RecoveryAtRisk, RecoveryEnded, RecoveryEvent, RecoveryNoted, RecoveryRequested
+from services.io.backups import drilled, scheduling, watching
 from services.io.backups.chain import chain
-from services.io.backups.states import Backup, Backups, Deleting, Hold, Left, Taking, Verifying
+from services.io.backups.states import Backup, Backups, Deleting, Hold, Left, Taking, Verifying, Watch
 
 
 def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent) -> Backups:
@@ -71,10 +71,17 @@ def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | Dr
         case BackupDamaged(backup=id, found=found):
             return _seen(state, id, found)
         case RecoveryRequested():
-            hold = Hold(recovery=event.recovery, backup=event.backup, target=event.target)
+            watch = Watch(start=event.start)
+            hold = Hold(recovery=event.recovery, backup=event.backup, target=event.target, watch=watch)
             return replace(state, holds=(*state.holds, hold))
+        case RecoveryNoted() | RecoveryAtRisk():
+            return replace(state, holds=tuple(_watched(hold, event) for hold in state.holds))
         case RecoveryEnded():
             return replace(state, holds=tuple(hold for hold in state.holds if hold.recovery != event.recovery))
+
+
+def _watched(hold: Hold, event: RecoveryNoted | RecoveryAtRisk) -> Hold:
+    return replace(hold, watch=watching.after(hold.watch, event)) if hold.recovery == event.recovery else hold
 
 
 def _deleting(state: Backups, event: BackupDeleteRequested) -> Deleting:
@@ -115,6 +122,7 @@ def _taken(state: Backups, event: BackupTaken) -> Backups:
         id=event.backup, kind=done.kind, pool=wish.pool, pool_id=wish.pool_id, disks=done.disks,
         definition=last if last is not None and last == wish.definition else wish.definition,  # one object of many that are equal
         taken_us=done.at_us, parent=done.parent, consistency=done.consistency, plan=wish.plan, due_us=wish.due_us,
+        normal=done.normal,
     )  # fmt: skip
     return replace(state, backups=(*state.backups, new), doing=None)
 

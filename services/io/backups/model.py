@@ -19,6 +19,8 @@ One thing at a time is done with a VM's backups (`doing`); a wish meanwhile is r
 backup, and all that this stands on, from RecoveryRequested until RecoveryEnded: none of them is deleted meanwhile, and while one
 of them is being deleted nothing is recovered from it. Both are decided here, in one stream, so that there is no race between them.
 
+How a recovery goes is noted beside it, and that a promise would be missed (watching.py).
+
 Whoever reports is the node that the log names, and speaks of the order that the log still wants: all else counts for nothing.
 """
 
@@ -51,8 +53,8 @@ from proto.drills import (
     SetDrillPlan,
     TendDrill,
 )
-from proto.recovery import EndRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
-from services.io.backups import drilling, recovering, removing, taking, tending
+from proto.recovery import EndRecovery, NoteRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
+from services.io.backups import drilling, recovering, removing, taking, tending, watching
 from services.io.backups.evolving import evolve
 from services.io.backups.states import Backups
 
@@ -82,6 +84,8 @@ def decide(command: Command, state: Backups) -> Sequence[Event]:
             return recovering.recover(command, state)
         case EndRecovery():
             return recovering.end(command, state)
+        case NoteRecovery():
+            return watching.note(command, state)
         case SetBackupPlan():
             return tending.set_plan(command, state)
         case TendBackups():

@@ -13,10 +13,19 @@ from proto.backups import Definition, SavedDisk
 from proto.devices import VmPhase
 from proto.io import Refusal
 from proto.machine import Allotment, DiskFormat, Layer, Origin, Priority
-from proto.recovery import EndRecovery, RecoveredDisk, RecoverVm, RecoveryEnded, RecoveryEvent, RecoveryRequested
+from proto.recovery import (
+    EndKind,
+    EndRecovery,
+    RecoveredDisk,
+    RecoverVm,
+    RecoveryEnded,
+    RecoveryEvent,
+    RecoveryRequested,
+)
 from services.io.backups.chain import NAMES_MAX, called, chain, damage, newest, sound
 from services.io.backups.removing import found
 from services.io.backups.states import Backup, Backups, Deleting
+from services.io.backups.watching import graded
 
 
 def recover(command: RecoverVm, state: Backups) -> Sequence[RecoveryEvent]:
@@ -36,7 +45,7 @@ def recover(command: RecoverVm, state: Backups) -> Sequence[RecoveryEvent]:
             vm=VmId(command.vm), target=VmId(command.target), recovery=recovery, backup=one.id, taken_us=one.taken_us,
             disks=tuple(_recovered(command.vm, disk, files) for disk in one.disks), definition=_defined(command, one),
             node=NodeId(command.node), pool=command.pool, start=command.start, isolated=command.isolated, lose=command.lose,
-            rate_mibps=command.rate_mibps, drill=command.drill,
+            rate_mibps=command.rate_mibps, drill=command.drill, normal=one.normal,
         )
     ]  # fmt: skip
 
@@ -131,6 +140,7 @@ def end(command: EndRecovery, state: Backups) -> Sequence[RecoveryEvent]:
         return ()
     return [
         RecoveryEnded(
-            vm=VmId(command.vm), target=hold.target, recovery=hold.recovery, end=command.end, sentence=command.sentence
+            vm=VmId(command.vm), target=hold.target, recovery=hold.recovery, end=command.end, sentence=command.sentence,
+            grade=graded(hold.watch, command.seen) if command.end is EndKind.INDEPENDENT else None,
         )
-    ]
+    ]  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from libs.common.messages import NodeId, Value, VmId
 from proto.backup_plans import BackupPlan
-from proto.backups import BackupKind, BackupRequested, Definition, SavedDisk
+from proto.backups import BackupKind, BackupRequested, Definition, SavedDisk, Usual
 from proto.hardware import Consistency
+from proto.recovery import Limit
 from services.io.backups.drill_states import Drills
 
 
@@ -27,6 +28,7 @@ class Backup(Value):
     plan: str = ""
     due_us: int = 0
     checked_us: int = 0
+    normal: Usual = Usual()
 
 
 class Taking(Value, tag=True):
@@ -74,12 +76,28 @@ class Left(Value):
     asked_version: int
 
 
+class Watch(Value):
+    """What was said of how a recovery goes. start: its VM is to be started; notes: how many were written; noted_us, percent,
+    forecast_us: of the latest, first_us: what the first forecast; worst_times: as far as it was written; risks: promises of which
+    it was said that they would be missed."""
+
+    start: bool = True
+    notes: int = 0
+    noted_us: int = 0
+    percent: float = 0.0
+    forecast_us: int = 0
+    first_us: int = 0
+    worst_times: float = 0.0
+    risks: tuple[Limit, ...] = ()
+
+
 class Hold(Value):
     """A recovery that stands on a backup, and on all that this stands on."""
 
     recovery: str
     backup: str
     target: VmId
+    watch: Watch = Watch()
 
 
 class Retry(Value):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from proto.backups import BackupDone, BackupKind, Definition, SavedDisk
+from proto.backups import BackupDone, BackupKind, Definition, SavedDisk, Usual
 from proto.hardware import Consistency
 from proto.machine import Disk, DiskFormat, Freeze
 from proto.node import OrderBackup, OrderBackupRemoval, OrderBackupVerify
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FROZEN_MS = 3
 CHANGED_BYTES = 1 << 20
 """what an incremental one takes"""
+NORMAL = Usual(write_us=400, read_us=200)
+"""how fast simulated disks are"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def begin(host: SimHost, order: OrderBackup, now_us: int) -> SimBackup:
         kind=kind, disks=saved, at_us=now_us, parent=parent, sentence=why, frozen_ms=FROZEN_MS if frozen else 0,
         consistency=Consistency.STOPPED if vm is None else Consistency.FILESYSTEM if frozen else Consistency.CRASH,
         took_ms=FROZEN_MS + 1, copied_mib=sum(disk.bytes for disk in saved) >> 20,
+        normal=NORMAL if vm is not None else Usual(),
     )  # fmt: skip
     return SimBackup(done, on, order.definition)
 

@@ -10,7 +10,7 @@ from proto.hardware import Misfit
 from proto.machine import Disk, Layer, MachineSpec
 from proto.node import CopyNow
 from services.node.drivers import CannotStart, MachineChanged
-from services.node.drivers.simbackups import key_of
+from services.node.drivers.simbackups import NORMAL, key_of
 
 if TYPE_CHECKING:
     from services.node.drivers.simhost import SimHost
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BACKUP = "backup "
 """how the key of a file in a backup begins: nobody locks it, and no disk's removal touches it"""
+SLOWER = 1.25
+"""as much longer the writes of a guest take while its data comes home"""
 
 
 def recovered(disks: Iterable[Disk]) -> bool:
@@ -88,5 +90,7 @@ def copies(host: SimHost, now_us: int) -> tuple[CopyNow, ...]:
         for disk in (disk for disk in vm.spec.disks if disk.name in vm.coming):
             us = host.pool.came.get(host.pool.keys(disk)[0], 0) + now_us - vm.coming[disk.name]
             done = min(disk.size_mib, disk.size_mib * us // max(1, host.params.home_us))
-            out.append(CopyNow(name, "home", disk.name, done, disk.size_mib))
+            out.append(CopyNow(
+                name, "home", disk.name, done, disk.size_mib, write_us=round(NORMAL.write_us * SLOWER), normal_us=NORMAL.write_us,
+            ))  # fmt: skip
     return tuple(out)

@@ -24,7 +24,7 @@ from services.node.drivers.qemu.chains import Chain
 from services.node.drivers.qemu.home import Home
 from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.nbd_cache import NbdError
-from services.node.pacing import MIB, Pace, Phase, Seen, after
+from services.node.pacing import MIB, SMOOTH_S, Pace, Phase, Seen, after, within, write_us
 
 if TYPE_CHECKING:
     from services.node.drivers.qemu.machine import RunningVm
@@ -47,6 +47,8 @@ class Homing:
         self._alone: set[str] = set()
         """jobs that no readers can help"""
         self._pace = Pace()
+        self._lately: tuple[Seen, ...] = ()
+        """whatever the pace makes of it"""
         self._guest: dict[str, int] = {}
         self._done = 0
         self._at = 0.0
@@ -72,10 +74,14 @@ class Homing:
 
     def copies(self) -> tuple[CopyNow, ...]:
         """What goes on now."""
+        now, usual = write_us(self._lately), round(self._pace.normal.write_ns / 1000)
         return tuple(
-            CopyNow(self._vm.record.vm, "home", one.disk.name, one.done_bytes // MIB, -(-one.all_bytes // MIB))
+            CopyNow(
+                self._vm.record.vm, "home", one.disk.name, one.done_bytes // MIB, -(-one.all_bytes // MIB), write_us=now,
+                normal_us=usual,
+            )
             for _, one in sorted(self._homes.items())
-        )
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go; the jobs go on as they are."""
@@ -87,7 +93,7 @@ class Homing:
 
     async def _run(self) -> None:
         self._pace = replace(self._vm.record.pace or Pace(), phase=Phase.FIRST, since_s=0.0, quiet_s=0.0, lately=())
-        self._guest, self._at, self._alone = {}, time.monotonic(), set()
+        self._guest, self._lately, self._at, self._alone = {}, (), time.monotonic(), set()
         going = True
         try:
             while going and not self._vm.process.ended.is_set():
@@ -110,7 +116,7 @@ class Homing:
                 await one.walked(int(jobs[one.job]["offset"]), int(jobs[one.job]["len"]))
         before = self._pace
         if (seen := await self._seen()) is not None:
-            self._pace = after(before, seen)
+            self._pace, self._lately = after(before, seen), within((*self._lately, seen), SMOOTH_S)
         if self._pace.normal != before.normal:
             await self._vm.remember(pace=replace(self._pace, lately=()))
         for one in going:

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from libs.common.clock import Clock
-from proto.backups import BackupDone, BackupKind, SavedDisk
+from proto.backups import BackupDone, BackupKind, SavedDisk, Usual
 from proto.hardware import Consistency
 from proto.machine import Disk, Freeze
 from proto.node import OrderBackup
@@ -35,6 +35,7 @@ from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
 from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_pool, sources, why_full
 from services.node.drivers.qemu.freezer import Freezer, NotFrozen
+from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.qemu_img import QemuImg
 
 MIB = 1 << 20
@@ -124,6 +125,8 @@ class Taking:
     async def begin(self) -> None:
         """Raises DriverError, OSError; NotBackedUp where file systems do not stand still and have to."""
         self.jobs.expect(f"{PREFIX}{source.disk.slot}" for source in self.sources)
+        if self.freezer is not None:
+            self.done = msgspec.structs.replace(self.done, normal=usual(await self.blocks.do("query-blockstats")))
         frozen, begun, freezer = 0, time.monotonic(), self.freezer
         if freezer is not None and self.order.freeze is not Freeze.NO:
             try:
@@ -280,6 +283,17 @@ class Taking:
     async def _away(self, source: Source, bitmap: str) -> None:
         with suppress(DriverError):  # it may not be there
             await self.blocks.do("block-dirty-bitmap-remove", {"node": source.node, "name": bitmap})
+
+
+def usual(blocks: list[dict[str, Any]]) -> Usual:
+    """What the guest's requests to all of its disks took until now, by QEMU's counters."""
+    mine = [block["stats"] for block in blocks if device_of(block.get("qdev") or "").startswith("disk")]
+
+    def mean_us(kind: str) -> int:
+        count = sum(int(stats[f"{kind}_operations"]) for stats in mine)
+        return round(sum(int(stats[f"{kind}_total_time_ns"]) for stats in mine) / count / 1000) if count else 0
+
+    return Usual(write_us=mean_us("wr"), read_us=mean_us("rd"))
 
 
 def _age(bitmap: str) -> tuple[int, int]:
