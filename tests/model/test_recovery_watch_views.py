@@ -14,8 +14,9 @@ from proto.compute import NodeJoined, VmStarted, VmStartFailed
 from proto.io import DevicesGranted, DisksHome, DisksRecovered, RecoveryAtRisk, RecoveryEnded, RecoveryNoted
 from proto.node import CopiesBeat, CopyNow
 from proto.recovery import EndKind, EndRecovery, Limit, NoteRecovery, RecoverySeen
+from services.io.hearing import hear
 from services.io.react import look
-from services.io.views import Views, enrich, hear
+from services.io.views import Views, enrich
 from tests.model.io_story import GRANTED, A
 from tests.model.recovery_story import ASKED, X
 
