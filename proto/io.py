@@ -39,7 +39,6 @@ from proto.backups import ReportBackupRemoved as ReportBackupRemoved
 from proto.backups import ReportBackupVerified as ReportBackupVerified
 from proto.backups import SavedDisk as SavedDisk
 from proto.backups import TakeBackup as TakeBackup
-from proto.backups import Usual as Usual
 from proto.backups import VerifyBackup as VerifyBackup
 from proto.changes import AttachDisk as AttachDisk
 from proto.changes import AttachNic as AttachNic
@@ -97,9 +96,6 @@ from proto.recovery import DisksNotRecovered as DisksNotRecovered
 from proto.recovery import DisksRecovered as DisksRecovered
 from proto.recovery import EndKind as EndKind
 from proto.recovery import EndRecovery as EndRecovery
-from proto.recovery import Grade as Grade
-from proto.recovery import Limit as Limit
-from proto.recovery import NoteRecovery as NoteRecovery
 from proto.recovery import RecoverDisks as RecoverDisks
 from proto.recovery import RecoveredDisk as RecoveredDisk
 from proto.recovery import RecoveredEvent as RecoveredEvent
@@ -111,7 +107,6 @@ from proto.recovery import RecoveryEnded as RecoveryEnded
 from proto.recovery import RecoveryEvent as RecoveryEvent
 from proto.recovery import RecoveryNoted as RecoveryNoted
 from proto.recovery import RecoveryRequested as RecoveryRequested
-from proto.recovery import RecoverySeen as RecoverySeen
 from proto.snapshots import SnapshotCommand as SnapshotCommand
 from proto.snapshots import SnapshotDeleted as SnapshotDeleted
 from proto.snapshots import SnapshotDeleteRequested as SnapshotDeleteRequested

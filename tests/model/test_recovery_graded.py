@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from proto import io
+from proto.recovery import Grade, Limit
 from services.cli.recovery import cells, graded, late
 from services.gateway.backup_alerts import said
 from services.gateway.protection import report
@@ -15,7 +16,7 @@ from services.gateway.views.recoveries import AtRisk, Noted, Recovery
 from services.gateway.why.backups import of_backups
 from tests.model.protected_story import A, Log, S, home, prepare, protected, recovery, runs, stopped
 
-GRADE = io.Grade(first_ms=1500, home_s=60.0, worst_times=1.8, met=True, forecast_us=150 * S, off_s=10.0)
+GRADE = Grade(first_ms=1500, home_s=60.0, worst_times=1.8, met=True, forecast_us=150 * S, off_s=10.0)
 
 
 def begun() -> tuple[Log, Recovery]:
@@ -35,8 +36,8 @@ def noted(at_s: float, forecast_s: float, **more: Any) -> io.RecoveryNoted:
     return msgspec.structs.replace(event, **more)
 
 
-def at_risk(limit: io.Limit = io.Limit.NORMAL, forecast_s: float = 1100) -> io.RecoveryAtRisk:
-    due_s = 1000 if limit is io.Limit.NORMAL else 280
+def at_risk(limit: Limit = Limit.NORMAL, forecast_s: float = 1100) -> io.RecoveryAtRisk:
+    due_s = 1000 if limit is Limit.NORMAL else 280
     return io.RecoveryAtRisk(
         vm=A, target=A, recovery="r1-9", limit=limit, due_us=due_s * S, forecast_us=round(forecast_s * S), sentence="a is late"
     )  # fmt: skip
@@ -60,7 +61,7 @@ def test_the_curve_begins_with_the_forecast_and_has_what_corrected_it() -> None:
 
 def test_what_does_not_run_is_an_alert_until_it_does() -> None:
     log, one = begun()
-    log.backups(at_risk(io.Limit.FIRST, 0), at_s=220)
+    log.backups(at_risk(Limit.FIRST, 0), at_s=220)
     assert one.risks == [AtRisk("first-instruction", 220 * S, 280 * S, 0, "a is late", 0)]
     assert alerts(log, one) == [("recovery-at-risk", "vm/a", 220 * S)]
     assert list(said(log.model.backups, [one], lambda project: False)) == []
@@ -93,11 +94,11 @@ def test_the_grade_is_shown_by_the_report_and_by_asvctl() -> None:
     (row,) = report(log.model, [one], lambda project: project == "red", 200 * S).items
     assert (row.grade, row.worst_times, row.off_s) == ("met", 1.8, 10.0)
     told = cells(msgspec.to_builtins(row))
-    assert told[-3:] == ("1.8 times normal", "met", "10 s later than forecast")
+    assert {"1.8 times normal", "met", "10 s later than forecast"} <= set(told)
     assert graded(msgspec.to_builtins(GRADE)) == (
         "met: ran after 1.5 s, its own after 1 min, 10 s later than forecast, writes 1.8 times normal at worst"
     )
-    bare = io.Grade(first_ms=0, home_s=950.0, worst_times=0.0, met=False)
+    bare = Grade(first_ms=0, home_s=950.0, worst_times=0.0, met=False)
     assert graded(msgspec.to_builtins(bare)) == "late: its own after 15 min 50 s" and graded(None) == ""
     assert late(-3.2) == "3.2 s sooner than forecast"
 

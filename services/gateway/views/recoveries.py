@@ -18,7 +18,7 @@ import msgspec
 from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
 from proto import io
-from proto.recovery import SLOW_TIMES
+from proto.recovery import SLOW_TIMES, Grade, Limit
 
 KEPT_MAX = 1000
 STOPPED_MAX = 10_000
@@ -97,7 +97,7 @@ class Recovery(msgspec.Struct):
     task: str = ""
     curve: list[Noted] = []
     risks: list[AtRisk] = []
-    grade: io.Grade | None = None
+    grade: Grade | None = None
 
     @property
     def at_risk(self) -> AtRisk | None:
@@ -105,7 +105,7 @@ class Recovery(msgspec.Struct):
         return next((risk for risk in self.risks if self._stands(risk)), None) if self.state not in ENDED else None
 
     def _stands(self, risk: AtRisk) -> bool:
-        if risk.limit == io.Limit.FIRST:
+        if risk.limit == Limit.FIRST:
             return not self.started_us
         if len(self.curve) == risk.noted:
             return True

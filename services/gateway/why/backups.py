@@ -7,6 +7,7 @@ from typing import Any
 from libs.common.instants import utc
 from proto import compute as c
 from proto import io
+from proto.recovery import Grade
 from services.gateway.words import count
 
 
@@ -81,7 +82,7 @@ def _of_recoveries(event: Any) -> str:
             return ""
 
 
-def _graded(grade: io.Grade | None) -> str:
+def _graded(grade: Grade | None) -> str:
     if grade is None:
         return ""
     kept = "both promises were kept" if grade.met else "it was late"
