@@ -1,4 +1,4 @@
-"""What must hold of backups, and of what is recovered from them. The pools are looked at as they are, whatever the log says of them.
+"""What must hold of backups, and of what is recovered from them. The pools are looked at as they are, whatever the log says.
 
     B1  a recovered disk holds what its backup does, and all that its guest has written since
     B2  no backup's content ever changes, however it is written anew

@@ -200,7 +200,7 @@ def _deaths(random: Random, story: Story) -> tuple[Step, ...]:
 
 
 def _recoveries(random: Random, ends: float) -> tuple[Step, ...]:
-    """VMs are backed up, once or twice, written to, stopped and recovered, before the first turn; or recovered beside themselves."""
+    """VMs are backed up, once or twice, written to, stopped and recovered before the first turn; or recovered beside themselves."""
     steps = list[Step]()
     for n in range(FEW):
         vm, at = f"vm-{n}", random.uniform(0.05, 0.5)

@@ -107,6 +107,14 @@ def test_it_waits_for_what_is_under_way() -> None:
     backups.given(*THREE).when(replace(DELETE, node="")).refused(Refusal.NO_NODE)
 
 
+def test_after_a_restore_what_a_vm_was_found_to_stand_on_is_kept() -> None:
+    """Nothing holds it in the log; and nothing is deleted before all nodes have told what they run."""
+    outcome = backups.given(*THREE).when(replace(DELETE, standing="b")).refused(Refusal.BACKUP_IN_USE)
+    assert outcome.refusal is not None and "the disks of b stand on" in outcome.refusal.sentence
+    outcome = backups.given(*THREE).when(replace(DELETE, unheard=("n1", "n2"))).refused(Refusal.BUSY)
+    assert outcome.refusal is not None and "n1, n2 has not told yet" in outcome.refusal.sentence
+
+
 def test_what_a_recovery_stands_on_is_kept() -> None:
     """The backup itself and all beneath it; what stands above it is not."""
     held = (*THREE, *after(*THREE, command=replace(RECOVER, backup=B2)))

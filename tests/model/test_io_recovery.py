@@ -59,7 +59,7 @@ def layers(disk: str) -> tuple[Layer, ...]:
     return tuple(
         Layer(
             file=f"a-{disk}.{backup}.qcow2", format=DiskFormat.QCOW2, leaving=True,
-            origin=Origin(vm="a", backup=backup, pool="safe", pool_id="s1"),
+            origin=Origin(vm="a", backup=backup, pool="safe", pool_id="s1", bytes=1 << 20),
         )
         for backup in (B3, B2, B1)
     )  # fmt: skip
@@ -143,6 +143,7 @@ def test_what_is_being_deleted_is_not_stood_on() -> None:
         (replace(RECOVER, known=replace(RECOVER.known, nodes={})), Refusal.NO_NODE, "no node reaches the pool safe s1"),
         (replace(RECOVER, node="n9"), Refusal.NO_NODE, "name one that does: n1, n2"),
         (replace(RECOVER, known=replace(RECOVER.known, images=())), Refusal.IMAGE_UNKNOWN, "the image tiny"),
+        (replace(RECOVER, known=replace(RECOVER.known, removing="n3")), Refusal.BUSY, "still being removed by n3"),
         (replace(RECOVER, known=replace(RECOVER.known, phase=VmPhase.STOPPED)), Refusal.VM_KNOWN, "VM named b exists"),
         (replace(IN_PLACE, known=replace(IN_PLACE.known, phase=VmPhase.RUNNING)), Refusal.NOT_STOPPED, "a is running"),
         (replace(IN_PLACE, lose=""), Refusal.NOT_CONFIRMED, "--lose a"),

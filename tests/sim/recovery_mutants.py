@@ -16,7 +16,7 @@ type Patch = pytest.MonkeyPatch
 
 
 def what_is_held_is_deleted(patch: Patch) -> None:
-    patch.setattr(removing, "holder", lambda backups, holds, id: None)
+    patch.setattr(removing, "holder", lambda backups, holds, of: None)
     patch.setattr(removing, "_check_restored", lambda command: None)
 
 
