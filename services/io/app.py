@@ -10,6 +10,8 @@ from proto.compute import (
     VmRecoveryPrepared,
     VmRecoveryRefused,
     VmRestartDenied,
+    VmStrangerGone,
+    VmStrangerSeen,
 )
 from proto.growth import VmHardwareSeen, VmReshaped, VmResized
 from proto.guard import GuardSet
@@ -34,6 +36,7 @@ SERVICE = Service(
         *(NodeJoined, NodeReported, NodeRemoved, VmDefined, VmDeleted, VmMigrated, VmHardwareSeen, VmReshaped, GuardSet),
         *(VmResized, VmAllotted, NodeLost),
         *PHASES,
+        *(VmStrangerSeen, VmStrangerGone),
         *(VmRecoveryPrepared, VmRecoveryRefused, VmRestartDenied),
     ),
     react=react.react,

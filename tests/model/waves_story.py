@@ -12,6 +12,7 @@ from libs.common.messages import Command, Event, NodeId, Recorded, VmId
 from proto.backups import BackupDone, BackupKind, BackupRequested, BackupTaken, Definition, SavedDisk
 from proto.compute import NoteMemory, StartVm, VmDeleted, VmStartRequested
 from proto.hardware import chain
+from proto.io import DevicesRemoved
 from proto.machine import DiskWish, Priority
 from services.compute import react as compute_react
 from services.compute.enriching import enrich as compute_enrich
@@ -102,6 +103,7 @@ class Waves(Both):
         self.events[f"vm-{vm}"].append(gone)
         self.events[f"devices-{vm}"] = []
         self.tell(gone)
+        self.tell(DevicesRemoved(vm=VmId(vm)))
 
     def ticks(self, seconds: int = 1) -> None:
         self.now_us += seconds * S
