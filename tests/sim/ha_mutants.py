@@ -26,7 +26,12 @@ from services.ha.judging import Judge
 from services.ha.node_views import NodeViews
 from services.ha.verdict_rule import own_words
 from services.node.drivers.simpool import SimPool
-from tests.sim.recovery_mutants import a_recovered_disk_is_made_anew, home_a_layer_too_early, what_is_held_is_deleted
+from tests.sim.recovery_mutants import (
+    a_recovered_disk_is_made_anew,
+    home_a_layer_too_early,
+    what_is_damaged_is_recovered_from,
+    what_is_held_is_deleted,
+)
 from tests.sim.test_migration import the_target_runs_before_the_source_is_gone
 from tests.sim.test_world import older_orders_are_taken, starts_are_repeated
 
@@ -229,6 +234,7 @@ MUTANTS: dict[Callable[[Patch], None], str] = {
     the_target_runs_before_the_source_is_gone: "migration-dead-source",
     what_is_held_is_deleted: "recovered-and-its-backup-is-deleted",
     home_a_layer_too_early: "recovered-from-one-file",
+    what_is_damaged_is_recovered_from: "recovered-from-what-is-sound",
     a_recovered_disk_is_made_anew: "recovered-and-dies-as-it-comes-home",
 }
 """each with the scenario that finds it"""

@@ -9,6 +9,7 @@ import pytest
 
 from proto.hardware import chain, standing
 from services.io import recovering
+from services.io.backups import recovering as choosing
 from services.io.backups import removing
 from services.node.drivers.simpool import SimPool
 
@@ -18,6 +19,10 @@ type Patch = pytest.MonkeyPatch
 def what_is_held_is_deleted(patch: Patch) -> None:
     patch.setattr(removing, "holder", lambda backups, holds, of: None)
     patch.setattr(removing, "_check_restored", lambda command: None)
+
+
+def what_is_damaged_is_recovered_from(patch: Patch) -> None:
+    patch.setattr(choosing, "_check_sound", lambda vm, one, state: None)
 
 
 def home_a_layer_too_early(patch: Patch) -> None:
