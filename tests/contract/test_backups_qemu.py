@@ -88,7 +88,7 @@ async def test_in_a_full_pool_nothing_is_left_and_it_says_how_full_it_is(rig: Qe
             with pytest.raises(NotBackedUp, match=r"pool small is full: \d+ MiB of the backup were written, \d+ MiB of 24 MiB"):
                 await saved.take(pool="small")
             assert not (small.folder / "backups" / "web-1").exists() and await saved.left() == []
-            await vm.sh("kill $(cat /run/writer); sync")
+            await vm.sh("kill $(cat /run/writer); while pidof dd >/dev/null; do sleep 0.1; done; sync")
             assert not changes.done() and [m.status for m in await vm.driver.open()] == ["running"], "its guest does not notice"
             changes.cancel()
             assert await saved.bitmaps() == []

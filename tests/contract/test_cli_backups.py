@@ -38,7 +38,8 @@ RECOVERY = {
     "taken_us": AT_US - 90_000_000, "requested_us": AT_US, "lost_from_us": AT_US, "rpo_s": 90.0, "disks": 1, "size_mib": 65_536,
     "wished": "n1", "pool": "fast", "start": True, "isolated": True, "lose": "", "node": "n1", "prepared_us": AT_US,
     "disks_us": AT_US, "placed_us": AT_US, "started_us": AT_US, "starts": 2, "independent_us": 0, "ended_us": 0, "first_ms": 850,
-    "home_s": None, "sentence": "", "changed_us": AT_US, "actor": "user:ann", "task": "task-1",
+    "home_s": None, "sentence": "", "changed_us": AT_US, "actor": "user:ann", "task": "task-1", "curve": [], "risks": [],
+    "grade": None,
 }  # fmt: skip
 ROW = {
     "vm": "web-1", "exists": False, "backups": 2, "grade": "late", "said": "it ran after 200 s <b>", "newest": "b1-3",
@@ -183,9 +184,9 @@ def test_the_report_as_a_page(ctl: Ctl, gateway: Canned, tmp_path: Path) -> None
     page = Page()
     page.feed(text)
     assert page.open == [] and "script" not in page.tags and "\x1b" not in text
-    assert len(page.rows) == 4 and page.rows[0][0] == "Vm" and page.rows[1][0] == "old" and page.rows[1][8] == "unprotected"
-    assert page.rows[2][5:10] == ["3 min 20 s", "12 min 5 s", "3.5 s", "late", "it ran after 200 s <b>"]
-    assert "<script>" in page.rows[3][9] and "within 3 min of the order" in text and "2 late" in text
+    assert len(page.rows) == 4 and page.rows[0][0] == "Vm" and page.rows[1][0] == "old" and page.rows[1][9] == "unprotected"
+    assert page.rows[2][5:11] == ["3 min 20 s", "12 min 5 s", "3.5 s", "–", "late", "it ran after 200 s <b>"]
+    assert "<script>" in page.rows[3][10] and "within 3 min of the order" in text and "2 late" in text
     assert json.loads(ctl("recovery", "report", "--html", str(file), "--json").out)["items"]
 
 

@@ -4,6 +4,7 @@ one."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -27,6 +28,11 @@ def group(n: int, events: int) -> Group:
     return Group(tuple(Unit(f"vm-{n}-{k}", 0, news, CommandRow(f"c-{n}-{k}", b"asked", b"answered")) for k in range(3)))
 
 
+def as_before(batch: Batch, values: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """The words of a batch as that release has them."""
+    return OLD_CALL, (*values[:EVENT_HASHES], batch.digests[0], *values[EVENT_HASHES + 1 : -1])
+
+
 async def append(connection: Connection, n: int, events: int, before: bool, lost: bool = False) -> None:
     """before: as the release before does. lost: with a unit of another group that loses, so that not all is written."""
     batch = Batch()
@@ -36,7 +42,7 @@ async def append(connection: Connection, n: int, events: int, before: bool, lost
         batch.add(group(n + 100, events))
     query, values = batch.call(1, 1_795_000_000_000_000 + n)
     if before:
-        query, values = OLD_CALL, (*values[:EVENT_HASHES], batch.digests[0], *values[EVENT_HASHES + 1 : -1])
+        query, values = as_before(batch, values)
     found = batch.outcome(await connection.fetchrow(query, *values))
     assert len(found.lost) == lost
 

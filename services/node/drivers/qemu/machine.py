@@ -14,6 +14,8 @@ two or three RESET events (the firmware resets once more): those within RESET_QU
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,6 +54,7 @@ HANDSHAKE_S_MAX = 30.0
 RECONNECT_S_MAX = 5.0
 QUIT_S_MAX = 2.0
 END_S_MAX = 10.0
+DIAL_S = 0.02
 SCREEN = "screen.png"
 STATUS = {
     "running": "running",
@@ -115,7 +118,7 @@ class RunningVm:
         """Handshake and the true status. Raises QmpError, OSError; ends early when the process does."""
         await self.qmp.close()
         self.qmp = Qmp(self._hear)
-        greeting = asyncio.ensure_future(self.qmp.connect(self.folder.dial("monitor"), timeout_s))
+        greeting = asyncio.ensure_future(self.qmp.connect(await self._dialled("monitor", timeout_s), timeout_s))
         ended = asyncio.ensure_future(self.process.ended.wait())
         try:
             await asyncio.wait({greeting, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,6 +137,17 @@ class RunningVm:
         await self.backups.adopt(self.qmp.execute)
         await fit_emulated.over(self)
         await self.console.connect(lambda: self.folder.dial("serial"))
+
+    async def _dialled(self, name: str, timeout_s: float) -> socket.socket:
+        """Connections that were given up while the process stood still are in the way until it has taken them. Raises OSError."""
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.folder.dial(name)
+            except BlockingIOError:
+                if time.monotonic() > end or self.process.ended.is_set():
+                    raise
+            await asyncio.sleep(DIAL_S)  # the kernel does not tell when there is room
 
     async def revive(self, timeout_s: float) -> None:
         """Ask a monitor again that was lost or never answered; what it says is told where it is new."""
