@@ -34,7 +34,7 @@ destroy: ## kill the cluster's VMs and remove its state
 test: setup ## models, simulated worlds, contracts, real guests
 	@$(PY) -m tests.suites
 
-test-slow: setup ## signs of life, fence devices, UEFI, schedules and the reclaim ladder on real guests and devices (minutes)
+test-slow: setup ## signs of life, fence devices, UEFI, backups, drills and the reclaim ladder on real guests and devices (minutes)
 	@$(PY) -m tests.suites slow
 
 sim: setup ## 5,000 fault schedules through the production code, in one process

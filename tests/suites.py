@@ -17,7 +17,8 @@ PYTEST = (sys.executable, "-m", "pytest")
 IDLE = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
 SLOW = (
     *("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "contract/test_uefi.py", "e2e/test_ladder.py"),
-    "e2e/test_backup_schedules.py",
+    *("contract/test_backups_qemu.py", "contract/test_backup_orders.py", "contract/test_recovery_qemu.py"),
+    *("contract/test_recovery_forecast.py", "e2e/test_backup_schedules.py", "e2e/test_recovery_drill.py"),
 )
 """what takes a minute or more for itself: `make test-slow`"""
 PURE = ("history", "model", "sim")
