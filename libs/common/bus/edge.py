@@ -117,7 +117,9 @@ class Edge:
                 return _problem("FAILED", f"{subject} failed; the service's log says why")
 
     async def start(self) -> None:
+        """Once it returns the server has the subscriptions: who asks from then on is answered."""
         await self.broker.start()
+        await (await self.broker.connect()).flush()
 
     async def stop(self) -> None:
         """Finishes what is being answered, at most GRACE_S_MAX."""
