@@ -161,7 +161,7 @@ class Contract:
 
     async def test_it_says_how_it_is_and_what_it_is_not_asked(self, alone: Alone, told: dict[str, Outcome]) -> None:
         await alone.questions()
-        await _reacted(alone, (await alone.log.head()).position)
+        await _at_rest(alone)
         status = await ask(alone.asker, self.service, "status", Status(service=""), Status)
         assert (status.service, status.position) == (self.service, (await alone.log.head()).position)
         with pytest.raises(Unanswered) as nothing:
@@ -191,6 +191,14 @@ def _unit(name: str, given: Given) -> Unit:
     meta = encode(Meta(name, "", name, "user:given", 0))
     news = NewEvent(given.type, given.v, encode({"type": given.type} | given.body), meta)
     return Unit(given.stream, 0, (news,), CommandRow(name, b"\x80", b"\x80"))
+
+
+async def _at_rest(alone: Alone) -> None:
+    """It has reacted to all there is, and nothing came of that which it has not reacted to."""
+    assert alone.runner is not None
+    async with asyncio.timeout(WAIT_S_MAX):
+        while alone.runner.host.reactions.position < (await alone.log.head()).position:
+            await asyncio.sleep(0.005)
 
 
 async def _reacted(alone: Alone, position: int) -> None:
