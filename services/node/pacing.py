@@ -1,11 +1,12 @@
 """How fast a recovered VM's data may come home while its guest runs. Pure: what was seen goes in, what may be done comes out.
 
-    first ──guest works──▶ learning ──normal known──▶ probing ──▶ working ◀──▶ idle
-      └─────guest idle────────────────────────────────────────────────────────▲
+    first ──guest works──▶ learning ──normal known──▶ ramping ──full or felt──▶ working ◀──▶ idle
+      └─────guest idle─────────────────────────────────────────────────────────────────────────▲
 
     first     nothing is known: the copy creeps for a moment
     learning  what the guest's writes take without the copy: it creeps
-    probing   what the storage gives, where that is not known: one reader, without a limit
+    ramping   what the storage gives, where that is not known: one reader, twice as fast with each look, until the storage gives
+              no more, or the guest feels it; then without a limit for a moment (probing), for the floor is a part of what it gives
     working   from the floor on: additive increase; halved when the guest's writes take too long; never below the floor
     idle      everything, by several readers at once
 
@@ -16,14 +17,20 @@ was measured); several readers at once take all that the storage has, and are fo
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import reduce
 
 import msgspec
+
+from services.node.spread import Spread, tails
 
 MIB = 1024 * 1024
 CREEP = 2 * MIB
 """bytes a second while the guest's normal latency is learnt: what one write of the guest does not feel"""
 WORSE_MAX, WORSE_WELL = 1.9, 1.4
-"""how much longer than normal writes may take before the rate is halved (twice is promised), and up to which it grows"""
+"""how much longer than normal writes may take before the rate is halved (twice is promised), and up to which it grows: on average,
+and the slowest of them"""
+SLOWEST, SLOWEST_OPS = 0.01, 5
+"""the share of writes that are the slowest, and how many they are at least"""
 FLOOR = 0.35
 """of the highest rate seen, below which the copy never goes: a fifth of what the storage gives to several readers is promised, and
 one reader sees some 0.6 of that"""
@@ -43,7 +50,11 @@ SMOOTH_S = 1.0
 """over which latencies are compared: a few dozen writes of a guest that works a little"""
 NEAR, SLOWER = 0.7, 0.2
 """from this part on of a rate that was too much, it grows by this part of a step only"""
-PROBE_S = 0.4
+RAMP_FROM = 64 * MIB
+"""bytes a second, with which ramping begins"""
+FULL = 0.8
+"""of its limit, below which a copy is as fast as the storage lets it"""
+PROBE_S = 0.1
 FORGETS = 0.05
 """of the way to a lower rate, with each look"""
 JUDGED_OPS = 5
@@ -53,6 +64,7 @@ JUDGED_OPS = 5
 class Phase(StrEnum):
     FIRST = "first"
     LEARNING = "learning"
+    RAMPING = "ramping"
     PROBING = "probing"
     WORKING = "working"
     IDLE = "idle"
@@ -60,7 +72,7 @@ class Phase(StrEnum):
 
 class Seen(msgspec.Struct, frozen=True):
     """Between two looks: the guest's own requests at all its disks, and what was copied. ops: reads, writes and flushes; write_ns,
-    flush_ns, read_ns: by all of them together; copied: bytes."""
+    flush_ns, read_ns: by all of them together; copied: bytes; spread: of the writes."""
 
     seconds: float
     ops: int = 0
@@ -70,6 +82,7 @@ class Seen(msgspec.Struct, frozen=True):
     flush_ns: int = 0
     copied: int = 0
     read_ns: int = 0
+    spread: Spread = Spread()
 
     @property
     def idle(self) -> bool:
@@ -78,10 +91,11 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Normal(msgspec.Struct, frozen=True):
-    """What a write and a flush of the guest take without the copy, on average, in ns; 0: not known."""
+    """What a write and a flush of the guest take without the copy, on average, in ns; 0: not known. spread: of the writes."""
 
     write_ns: float = 0.0
     flush_ns: float = 0.0
+    spread: Spread = Spread()
 
     @property
     def known(self) -> bool:
@@ -116,7 +130,7 @@ class Pace(msgspec.Struct, frozen=True):
                 return CREEP
             case Phase.PROBING | Phase.IDLE:
                 return 0
-            case Phase.WORKING:
+            case Phase.RAMPING | Phase.WORKING:
                 return max(CREEP, round(self.speed))
 
 
@@ -140,10 +154,12 @@ def after(pace: Pace, seen: Seen) -> Pace:
             return _at_work(now) if pace.normal.known else _enter(now, Phase.LEARNING)
         case Phase.LEARNING:
             return _learnt(now)
+        case Phase.RAMPING:
+            return _ramped(now, seen)
         case Phase.PROBING:
             return _enter(now, Phase.WORKING) if now.since_s >= PROBE_S else now
         case Phase.WORKING:
-            return _judged(now)
+            return _judged(now, seen)
 
 
 def _best(pace: Pace, rate: float) -> float:
@@ -156,12 +172,14 @@ def _best(pace: Pace, rate: float) -> float:
 
 
 def worse(normal: Normal, lately: tuple[Seen, ...]) -> float:
-    """How many times what is normal the guest's writes take, or its flushes, if those are worse; 0: nothing is known."""
+    """How many times what is normal the guest's writes take, or the slowest of them, or its flushes: the worst of these; 0: nothing
+    is known."""
     if sum(seen.writes + seen.flushes for seen in lately) < JUDGED_OPS:
         return 0.0
     found = _mean(lately)
     ratios = [(found.write_ns, normal.write_ns), (found.flush_ns, normal.flush_ns)]
-    return max((now / usual for now, usual in ratios if now and usual), default=0.0)
+    slowest = tails(normal.spread, found.spread, SLOWEST, SLOWEST_OPS)
+    return max(slowest, *(now / usual for now, usual in ratios if now and usual), 0.0)
 
 
 def write_us(lately: tuple[Seen, ...]) -> int:
@@ -180,10 +198,18 @@ def _learnt(pace: Pace) -> Pace:
 
 def _at_work(pace: Pace) -> Pace:
     """The guest works, and what is normal is known, or it writes nothing."""
-    return _enter(pace, Phase.WORKING if pace.best else Phase.PROBING)
+    return _enter(pace, Phase.WORKING if pace.best else Phase.RAMPING)
 
 
-def _judged(pace: Pace) -> Pace:
+def _ramped(pace: Pace, seen: Seen) -> Pace:
+    if worse(pace.normal, pace.lately) > WORSE_MAX:
+        return _enter(pace, Phase.PROBING)
+    if seen.copied < FULL * pace.speed * seen.seconds:
+        return _enter(pace, Phase.WORKING)
+    return msgspec.structs.replace(pace, speed=2 * pace.speed, lately=())
+
+
+def _judged(pace: Pace, seen: Seen) -> Pace:
     if not pace.normal.known and any(seen.writes + seen.flushes for seen in pace.lately):
         return _enter(pace, Phase.LEARNING)  # it only read until now
     times, floor = worse(pace.normal, pace.lately), FLOOR * pace.best
@@ -193,11 +219,17 @@ def _judged(pace: Pace) -> Pace:
         return msgspec.structs.replace(pace, speed=max(floor, speed / 2), edge=speed, lately=())
     if times <= WORSE_WELL:
         speed += STEP * pace.best * (SLOWER if speed >= NEAR * pace.edge > 0 else 1.0)
-    return msgspec.structs.replace(pace, speed=min(max(floor, speed), pace.best))
+    # a copy that keeps up with its limit does not show the most that the storage gives
+    most = pace.best * (1.0 + STEP) if seen.copied >= FULL * pace.speed * seen.seconds else pace.best
+    return msgspec.structs.replace(pace, speed=min(max(floor, speed), most))
 
 
 def _enter(pace: Pace, phase: Phase) -> Pace:
-    speed = min(max(FLOOR * pace.best, pace.speed), pace.best) if phase is Phase.WORKING else pace.speed
+    speed = pace.speed
+    if phase is Phase.WORKING:
+        speed = min(max(FLOOR * pace.best, speed), pace.best)
+    elif phase is Phase.RAMPING:
+        speed = RAMP_FROM
     return msgspec.structs.replace(pace, phase=phase, speed=speed, since_s=0.0, lately=())
 
 
@@ -206,6 +238,7 @@ def _mean(lately: tuple[Seen, ...]) -> Normal:
     return Normal(
         write_ns=sum(seen.write_ns for seen in lately) / writes if writes else 0.0,
         flush_ns=sum(seen.flush_ns for seen in lately) / flushes if flushes else 0.0,
+        spread=reduce(Spread.plus, (seen.spread for seen in lately), Spread()),
     )
 
 

@@ -25,6 +25,7 @@ from services.node.drivers.qemu.home import Home
 from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.nbd_cache import NbdError
 from services.node.pacing import MIB, SMOOTH_S, Pace, Phase, Seen, after, within, write_us
+from services.node.spread import Spread
 
 if TYPE_CHECKING:
     from services.node.drivers.qemu.machine import RunningVm
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK_S, SOON_S = 0.5, 0.15
-"""between looks; SOON_S: while everything is taken, for the guest's first request is to be seen soon, and at the beginning"""
+"""between looks; SOON_S: while everything is taken, for the guest's first request is to be seen soon, and where much changes"""
+SOON = frozenset({Phase.FIRST, Phase.RAMPING, Phase.PROBING, Phase.IDLE})
 
 
 class Homing:
@@ -50,6 +52,7 @@ class Homing:
         self._lately: tuple[Seen, ...] = ()
         """whatever the pace makes of it"""
         self._guest: dict[str, int] = {}
+        self._spread = Spread()
         self._done = 0
         self._at = 0.0
 
@@ -101,7 +104,7 @@ class Homing:
                     going = await self._look()
                 except (DriverError, OSError) as error:  # its monitor is lost for a while; the jobs go on as they are
                     log.debug("%s: its copies cannot be looked at: %s", self._vm.record.vm, error)
-                await asyncio.sleep(SOON_S if self._pace.phase in (Phase.FIRST, Phase.IDLE) else TICK_S)
+                await asyncio.sleep(SOON_S if self._pace.phase in SOON else TICK_S)
         finally:
             self._still()
 
@@ -138,9 +141,10 @@ class Homing:
 
     async def _seen(self) -> Seen | None:
         """Since the last look; None: this is the first."""
-        now, guest = time.monotonic(), await self._counts()
+        now, (guest, spread) = time.monotonic(), await self._counts()
         done = sum(one.done_bytes for one in self._homes.values())
         before, self._guest = self._guest, guest
+        lately, self._spread = spread.since(self._spread), spread
         seconds, self._at = now - self._at, now
         copied, self._done = max(0, done - self._done), done
         if not before:
@@ -149,15 +153,19 @@ class Homing:
         ops = by["rd_operations"] + by["wr_operations"] + by["flush_operations"]
         return Seen(
             seconds, ops, by["wr_operations"], by["flush_operations"], by["wr_total_time_ns"], by["flush_total_time_ns"], copied,
-            by["rd_total_time_ns"],
+            by["rd_total_time_ns"], lately,
         )  # fmt: skip
 
-    async def _counts(self) -> dict[str, int]:
-        """Of all its disks together."""
+    async def _counts(self) -> tuple[dict[str, int], Spread]:
+        """Of all its disks together; and of the writes of those that come home."""
         words = [f"{kind}_{what}" for kind in ("rd", "wr", "flush") for what in ("operations", "total_time_ns")]
         blocks: list[dict[str, Any]] = await self._vm.do("query-blockstats")
-        mine = [block["stats"] for block in blocks if device_of(block.get("qdev") or "").startswith("disk")]
-        return {word: sum(int(stats[word]) for stats in mine) for word in words}
+        mine = {id: block["stats"] for block in blocks if (id := device_of(block.get("qdev") or "")).startswith("disk")}
+        spread = Spread()
+        for slot in sorted(self._homes):
+            found = mine.get(f"disk{slot}-dev", {}).get("wr_latency_histogram", {})
+            spread = spread.plus(Spread(tuple(map(int, found.get("boundaries", ()))), tuple(map(int, found.get("bins", ())))))
+        return {word: sum(int(stats[word]) for stats in mine.values()) for word in words}, spread
 
     def _read_ahead(self, going: list[Home]) -> None:
         """Readers are there exactly while everything may be taken."""
