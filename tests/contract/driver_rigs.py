@@ -288,13 +288,14 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def rig_of(kind: str, top: Path) -> Iterator[SimRig | QemuRig]:
+def rig_of(kind: str, top: Path, exports: Path | None = None) -> Iterator[SimRig | QemuRig]:
+    """exports: the folder of the files that an NBD server serves."""
     if kind == "simulated":
         yield SimRig()
         return
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("qemu-system-x86_64 is not installed")
-    far = NbdRig(top, ("asv",), EXPORT_MIB, backups="asv") if kind == "qemu-nbd" else None
+    far = NbdRig(top, ("asv",), EXPORT_MIB, exports, backups="asv") if kind == "qemu-nbd" else None
     qemu = QemuRig(top, tiny_image(), far)
     try:
         yield qemu

@@ -41,12 +41,14 @@ from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.qemu_img import QemuImg
 
 MIB = 1 << 20
+ENDS_S_MAX = 5.0
+"""one that was killed is gone by then"""
 FULL = os.strerror(errno.ENOSPC)
 
 
 @dataclass
 class Taking:
-    """blocks: the QEMU that has the disks; ended: whether it has; freezer: of a guest that runs, None: the VM is at rest. media:
+    """blocks: the QEMU that has the disks; ended: once it has; freezer: of a guest that runs, None: the VM is at rest. media:
     what the pool's backups are written to. variables: where the UEFI variables of each disk are, by its name."""
 
     order: OrderBackup
@@ -56,7 +58,7 @@ class Taking:
     tool: QemuImg
     clock: Clock
     media: Media
-    ended: Callable[[], bool]
+    ended: asyncio.Event
     freezer: Freezer | None = None
     variables: dict[str, Path] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
@@ -277,7 +279,14 @@ class Taking:
                     await self._away(source, self.bitmap)
         finally:
             self.jobs.forget()
-            await self.drop(clean=cleared, stray=not cleared and not self.ended())
+            await self.drop(clean=cleared, stray=not cleared and not await self._over())
+
+    async def _over(self) -> bool:
+        """Whether its QEMU, which does not answer, has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDS_S_MAX):
+                await self.ended.wait()
+        return self.ended.is_set()
 
     async def drop(self, *, clean: bool = True, stray: bool = False) -> None:
         """Of the files nothing is left, unless all of them were there, whole, a moment ago. stray: a QEMU that does not answer may

@@ -25,24 +25,30 @@ async def watched(media: Media, blocks: Blocks, jobs: Jobs) -> AsyncIterator[Non
     if not media.bounded:
         yield
         return
-    watching = asyncio.ensure_future(_watch(media, blocks, jobs))
+    watching = asyncio.ensure_future(_watch(media))
+    cutting = asyncio.ensure_future(_cut_upon(watching, blocks, jobs))
     try:
         yield
     finally:
         watching.cancel()
-        await asyncio.wait({watching})
+        await asyncio.wait({cutting})
 
 
-async def _watch(media: Media, blocks: Blocks, jobs: Jobs) -> None:
+async def _cut_upon(watching: asyncio.Future[str], blocks: Blocks, jobs: Jobs) -> None:
+    await asyncio.wait({watching})
+    if not watching.cancelled():
+        jobs.end(watching.result())
+        await cut(blocks)
+
+
+async def _watch(media: Media) -> str:
+    """Until it does not answer: how that is said."""
     while True:
         try:
             async with asyncio.timeout(ANSWERS_S_MAX):
                 await asyncio.to_thread(media.check)
         except OSError as error:  # and TimeoutError, which is one
-            said = str(error) or f"{media.place} has not answered for {ANSWERS_S_MAX:g} s"
-            jobs.end(said)
-            await cut(blocks)
-            return
+            return str(error) or f"{media.place} has not answered for {ANSWERS_S_MAX:g} s"
         await asyncio.sleep(EVERY_S)
 
 

@@ -139,7 +139,7 @@ class Backups:
         variables = {disk.name: host.pools[disk.pool] / "disks" / disk.vars for disk in order.disks if disk.vars}
         return Taking(
             order=order, pool=pool, blocks=blocks, jobs=jobs, tool=self._tool, clock=SystemClock(),
-            media=self._media(order.pool), ended=ended.is_set, freezer=freezer, variables=variables,
+            media=self._media(order.pool), ended=ended, freezer=freezer, variables=variables,
         )  # fmt: skip
 
     async def _noted[T](self, taking: Taking, work: Awaitable[T]) -> T:
