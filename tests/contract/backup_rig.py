@@ -11,11 +11,16 @@ from typing import Any
 from proto.backups import BackupDone, Definition, SavedDisk
 from proto.machine import Disk
 from proto.node import OrderBackup, OrderBackupRemoval, OrderBackupVerify
+from services.node.drivers.qemu import disks
+from services.node.drivers.qemu.backups import claims
+from services.node.drivers.qemu.backups.claims import Claim
+from services.node.drivers.qemu.backups.media import Media
+from services.node.drivers.qemu.backups.windows import CLUSTER, media_of
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.simbackups import key_of
 from services.node.drivers.simulated import SimulatedDriver
-from tests.contract.driver_rigs import QemuRig, SimRig
+from tests.contract.driver_rigs import EXPORT_MIB, QemuRig, SimRig
 from tests.contract.test_driver_snapshots import Vm
 
 
@@ -27,9 +32,12 @@ class Saved:
         self.told: dict[str, tuple[SavedDisk, ...]] = {}
         self.parents: dict[str, str] = {}
         self._number = 0
+        self._mirrors = 0
+        self.pool = vm.rig.backup_pool if isinstance(vm.rig, QemuRig) else "default"
 
-    def order(self, parent: str = "", *, rests: bool = False, pool: str = "default", **more: Any) -> OrderBackup:
+    def order(self, parent: str = "", *, rests: bool = False, pool: str = "", **more: Any) -> OrderBackup:
         self._number += 1
+        pool = pool or self.pool
         spec = self.vm.spec
         return OrderBackup(
             vm="web-1", version=self._number, backup=f"b1-{self._number}", generation=0 if rests else spec.generation, pool=pool,
@@ -47,7 +55,7 @@ class Saved:
     def removal(self, backup: str) -> OrderBackupRemoval:
         heirs = {name: self.told[name] for name, parent in self.parents.items() if parent == backup}
         below = self.parents.get(backup, "")
-        return OrderBackupRemoval(vm="web-1", version=99, backup=backup, pool="default", heirs=heirs, below=below)
+        return OrderBackupRemoval(vm="web-1", version=99, backup=backup, pool=self.pool, heirs=heirs, below=below)
 
     def removed(self, order: OrderBackupRemoval, heirs: dict[str, tuple[SavedDisk, ...]]) -> None:
         assert heirs.keys() == order.heirs.keys()
@@ -65,7 +73,7 @@ class Saved:
         while at:
             chain[at] = self.told[at]
             at = self.parents[at]
-        order = OrderBackupVerify(vm="web-1", version=98, backup=backup, pool="default", backups=chain)
+        order = OrderBackupVerify(vm="web-1", version=98, backup=backup, pool=self.pool, backups=chain)
         found = await self.vm.driver.verify_backup(order)
         assert found.damaged or found.read_mib == -(-sum(d.bytes for files in chain.values() for d in files) // (1 << 20))
         return found.damaged
@@ -76,16 +84,29 @@ class Saved:
         if isinstance(rig, SimRig):
             return sorted(key.rpartition("/")[2] for key in rig.pool.backups)
         assert isinstance(rig, QemuRig)
-        folder = rig.pool / "backups" / "web-1"
+        folder = rig.backups / "web-1"
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
     def folder(self, backup: str) -> Path:
         rig = self.vm.rig
         assert isinstance(rig, QemuRig)
-        return rig.pool / "backups" / "web-1" / backup
+        return rig.backups / "web-1" / backup
 
     def file(self, backup: str, disk: str = "data") -> Path:
+        """What stands for it in the pool's folder: where that is all, it is the qcow2 itself."""
         return self.folder(backup) / next(saved.file for saved in self.told[backup] if saved.disk == disk)
+
+    def qcow2(self, backup: str, disk: str = "data") -> Path:
+        """A file that holds it, beside those that it stands on: itself, or a copy."""
+        rig, file = self.vm.rig, self.file(backup, disk)
+        assert isinstance(rig, QemuRig)
+        if rig.far is None:
+            return file
+        self._mirrors += 1
+        there = rig.top / f"mirror-{self._mirrors}"
+        for path in (rig.backups / "web-1").glob("*/*.qcow2"):
+            copied(rig, path, there / path.parent.name / path.name)
+        return there / backup / file.name
 
     def same(self, backup: str) -> bool:
         """What is on its disks, which no process writes, is what is in the backup."""
@@ -96,18 +117,18 @@ class Saved:
         if isinstance(rig, SimRig):
             return rig.pool.backups[key_of("default", "web-1", backup)].on[disk.name] == rig.pool.on(disk)
         assert isinstance(rig, QemuRig)
-        return compare(rig.pool / "disks" / disk.file, self.file(backup, disk.name))
+        return compare(rig.pool / "disks" / disk.file, self.qcow2(backup, disk.name))
 
     def copied(self, backup: str, to: Path) -> dict[str, Path]:
         """What is in it, as raw files."""
         to.mkdir(parents=True)
         for saved in self.told[backup]:
-            command = ["qemu-img", "convert", "-O", "raw", str(self.folder(backup) / saved.file), str(to / saved.disk)]
+            command = ["qemu-img", "convert", "-O", "raw", str(self.qcow2(backup, saved.disk)), str(to / saved.disk)]
             subprocess.run(command, check=True)
         return {saved.disk: to / saved.disk for saved in self.told[backup]}
 
     def holds(self, backup: str, copies: dict[str, Path]) -> bool:
-        return all(compare(self.file(backup, disk), raw, "raw") for disk, raw in copies.items())
+        return all(compare(self.qcow2(backup, disk), raw, "raw") for disk, raw in copies.items())
 
     def running(self) -> RunningVm:
         driver = self.vm.driver
@@ -136,6 +157,38 @@ class Saved:
     def fast(self) -> None:
         if isinstance(self.vm.driver, SimulatedDriver):
             self.vm.driver.host.params = replace(self.vm.driver.host.params, backup_us=0)
+
+
+def media(rig: QemuRig) -> Media:
+    pool = rig.backups.parent
+    return media_of(rig.backup_pool, pool, rig.far.remotes() if rig.far is not None else {})
+
+
+def copied(rig: QemuRig, path: Path, to: Path) -> None:
+    """What lies in a window, as the file that it is."""
+    assert rig.far is not None
+    claim = claims.read(path)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with (rig.far.files / "asv").open("rb") as export:
+        export.seek(claim.offset)
+        to.write_bytes(export.read(claim.size))
+
+
+def into_windows(rig: QemuRig, *files: Path) -> None:
+    """Each file lies in the export from now on, and a claim in its place."""
+    if rig.far is None:
+        return
+    pool, there = rig.backups.parent, list[Claim]()
+    with (rig.far.files / "asv").open("r+b") as export:
+        for path in files:
+            data = path.read_bytes()
+            claim = claims.fitting(EXPORT_MIB << 20, there, len(data))
+            assert claim is not None
+            there.append(Claim(claim.offset, len(data) + -len(data) % CLUSTER))
+            export.seek(claim.offset)
+            export.write(data)
+            claims.write(path, there[-1], 0o400)
+    disks.make_pool(pool)
 
 
 def compare(one: Path, other: Path, format: str = "qcow2") -> bool:

@@ -26,8 +26,11 @@ from services.node.drivers import Driver, MachineChanged
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.simulated import SimFile, SimHost, SimParams, SimPool, SimulatedDriver
 from tests.contract.settled import Kept
+from tests.contract.store_rigs import NbdRig
 from tests.guests import tiny_image
 
+EXPORT_MIB = 64 << 10
+"""sparse: of an export that backups lie in"""
 WAIT_S_MAX = 20.0
 GUEST_S_MAX = 45.0
 
@@ -169,7 +172,9 @@ class QemuRig:
     real = True
     typed = (b"echo hel''lo\n", b"hello")
 
-    def __init__(self, top: Path, tiny: Path) -> None:
+    def __init__(self, top: Path, tiny: Path, far: NbdRig | None = None) -> None:
+        """far: of the pool that backups lie in, where that is no folder."""
+        self.far = far
         manifest = json.loads((tiny / "manifest.json").read_text(encoding="utf-8"))
         self.kernel = manifest["kernel"].encode() + b"\n"
         self.boot = msgspec.convert(manifest["boot"], DirectBoot)
@@ -181,10 +186,22 @@ class QemuRig:
         self, node: str = "n1", bridges: tuple[str, ...] = (), moves_at: str = "", namespace: Path | None = None
     ) -> QemuDriver:
         probes = self.top.parent / "probes"
+        pools, remotes = {"default": self.pool}, None
+        if self.far is not None:
+            pools, remotes = pools | self.far.pools(), self.far.remotes()
         return QemuDriver(
-            node, self.top / node, {"default": self.pool}, share=2, cache=probes, bridges=bridges, moves_at=moves_at,
-            network_namespace=namespace,
+            node, self.top / node, pools, share=2, cache=probes, bridges=bridges, moves_at=moves_at,
+            network_namespace=namespace, remotes=remotes,
         )  # fmt: skip
+
+    @property
+    def backup_pool(self) -> str:
+        return "default" if self.far is None else "other"
+
+    @property
+    def backups(self) -> Path:
+        """Where backups lie, or what says where."""
+        return (self.pool if self.far is None else self.far.leases) / "backups"
 
     def pool_of(self, node: str) -> Path:
         return self.top / f"pool-{node}" if (self.top / f"pool-{node}").exists() else self.pool
@@ -271,17 +288,21 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def rig_of(kind: str, top: Path) -> Iterator[SimRig | QemuRig]:
+def rig_of(kind: str, top: Path, exports: Path | None = None) -> Iterator[SimRig | QemuRig]:
+    """exports: the folder of the files that an NBD server serves."""
     if kind == "simulated":
         yield SimRig()
         return
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("qemu-system-x86_64 is not installed")
-    qemu = QemuRig(top, tiny_image())
+    far = NbdRig(top, ("asv",), EXPORT_MIB, exports, backups="asv") if kind == "qemu-nbd" else None
+    qemu = QemuRig(top, tiny_image(), far)
     try:
         yield qemu
     finally:
         qemu.end()
+        if far is not None:
+            far.end()
 
 
 async def told(changes: AsyncIterator[MachineChanged], status: str) -> MachineChanged:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from services.node.drivers.qemu import disks, homing
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.simbackups import SimBackup, key_of
+from tests.contract.backup_rig import into_windows, media
 from tests.contract.driver_rigs import QemuRig, Rig, SimRig, guest_up
 
 FULL, NEWER = "b1-1", "b1-2"
@@ -33,7 +34,7 @@ def file_of(backup: str) -> str:
 
 
 def folder(rig: QemuRig, backup: str) -> Path:
-    return rig.pool / "backups" / "old-1" / backup
+    return rig.backups / "old-1" / backup
 
 
 def qemu_io(file: Path, *commands: str) -> None:
@@ -65,24 +66,25 @@ def backed_up(rig: Rig) -> None:
     qemu_io(newer, "write -P 0x41 1M 1M", "write -P 0x42 64M 64k")
     for path in (full, newer):
         path.chmod(0o600)
+    into_windows(rig, full, newer)
 
 
 def digests(rig: Rig) -> list[str]:
     if not isinstance(rig, QemuRig):
         return []
-    return [hashlib.sha256((folder(rig, b) / file_of(b)).read_bytes()).hexdigest() for b in (FULL, NEWER)]
+    return [media(rig).digest(folder(rig, b) / file_of(b), threading.Event())[1] for b in (FULL, NEWER)]
 
 
 def size_of(rig: Rig, backup: str) -> int:
     """0: not known."""
     path = folder(rig, backup) / file_of(backup) if isinstance(rig, QemuRig) else None
-    return path.stat().st_size if path is not None and path.exists() else 0
+    return media(rig).size(path) if isinstance(rig, QemuRig) and path is not None and path.exists() else 0
 
 
 def recovered(rig: Rig, backup: str = NEWER) -> Disk:
     names = (NEWER, FULL) if backup == NEWER else (FULL,)
     sizes = {b: size_of(rig, b) for b in names}
-    origin = Origin(vm="old-1", backup="", pool="default")
+    origin = Origin(vm="old-1", backup="", pool=rig.backup_pool if isinstance(rig, QemuRig) else "default")
     layers = tuple(
         Layer(
             file=file_of(b), format=DiskFormat.QCOW2, leaving=True, origin=replace(origin, backup=b, bytes=sizes[b])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -46,13 +47,16 @@ class NbdRig:
 
     kind = "nbd"
 
-    def __init__(self, top: Path, exports: Sequence[str], size_mib: int, files: Path | None = None) -> None:
+    def __init__(
+        self, top: Path, exports: Sequence[str], size_mib: int, files: Path | None = None, backups: str = ""
+    ) -> None:
         program = shutil.which("qemu-storage-daemon")
         if program is None:
             pytest.skip("qemu-storage-daemon is not installed")
         self.leases = top / "leases"
         self.leases.mkdir()
-        files = files or top / "exports"
+        self._backups = f"&backups={backups}" if backups else ""
+        self.files = files = files or top / "exports"
         files.mkdir(exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -86,13 +90,20 @@ class NbdRig:
 
     @property
     def _url(self) -> str:
-        return f"nbd://127.0.0.1:{self.port}?leases={self.leases}"
+        return f"nbd://127.0.0.1:{self.port}?leases={self.leases}{self._backups}"
 
     def restart(self) -> None:
         """As after a crash of the server."""
         self._server.kill()
         self._server.wait()
         self._server = self._start()
+
+    def hang(self) -> None:
+        """It holds its connections, and answers nothing."""
+        self._server.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._server.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         self._server.kill()

@@ -275,6 +275,10 @@ async def test_a_pool_that_is_no_folder_takes_no_backups(rig: QemuRig) -> None:
 
 
 async def test_a_removal_cut_short_anywhere_leaves_all_others_whole(saved: Saved, tmp_path: Path) -> None:
+    await cut_short(saved, tmp_path, 0.03)
+
+
+async def cut_short(saved: Saved, tmp_path: Path, more_s: float) -> None:
     """Cancelled later and later, until it is done: whatever is left is sound, and holds what it held."""
     await chain(saved, 4)
     copies = {name: saved.copied(name, tmp_path / name) for name in ("b1-1", "b1-3", "b1-4")}
@@ -286,7 +290,7 @@ async def test_a_removal_cut_short_anywhere_leaves_all_others_whole(saved: Saved
             break
         task.cancel()
         await asyncio.wait({task})
-        cuts, after_s = cuts + 1, after_s + 0.03
+        cuts, after_s = cuts + 1, after_s + more_s
         for name, files in copies.items():
             assert saved.holds(name, files), (name, after_s)
     saved.removed(order, task.result())

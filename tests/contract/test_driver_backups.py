@@ -14,9 +14,10 @@ from proto.hardware import Consistency
 from proto.machine import Freeze
 from proto.node import OrderBackup
 from services.node.drivers import NotBackedUp
+from services.node.drivers.qemu.backups import claims
 from services.node.drivers.simbackups import key_of
 from tests.contract.backup_rig import Saved
-from tests.contract.driver_rigs import Rig, SimRig, guest_up, rig_of, told
+from tests.contract.driver_rigs import QemuRig, Rig, SimRig, guest_up, rig_of, told
 from tests.contract.test_driver_snapshots import Vm, mounted
 
 
@@ -128,7 +129,7 @@ async def test_one_given_up_leaves_nothing_and_loses_nothing(saved: Saved) -> No
         await task
     assert saved.names() == ["b1-1"] and await vm.driver.copies() == ()
     if vm.rig.real:
-        assert await saved.left() == [] and await saved.bitmaps() == ["asv-default-b1-1"]
+        assert await saved.left() == [] and await saved.bitmaps() == [f"asv-{saved.pool}-b1-1"]
     assert await vm.driver.remove_backup(saved.removal(order.backup)) == {}, "of which there is nothing"
     saved.fast()
     assert (await saved.take("b1-1")).kind is BackupKind.INCREMENTAL
@@ -242,7 +243,12 @@ def rot(saved: Saved, backup: str) -> None:
     if isinstance(saved.vm.rig, SimRig):
         saved.vm.rig.pool.rotten.add(key_of("default", "web-1", backup))
         return
-    flip(saved.file(backup), saved.file(backup).stat().st_size - 1)
+    rig, file = saved.vm.rig, saved.file(backup)
+    assert isinstance(rig, QemuRig)
+    if rig.far is None:
+        flip(file, file.stat().st_size - 1)
+    else:
+        flip(rig.far.files / "asv", claims.read(file).end - 1)
 
 
 def flip(file: Path, at: int) -> None:

@@ -1,6 +1,7 @@
 """What each disk of a running VM stands on, as its QEMU says: the block nodes, the disk's own first.
 
-    disk3-s1-17 ──▶ disk3 ──▶ disk3-l0 ──▶ disk3-base        each on a node NAME-file, which knows the file
+    disk3-s1-17 ──▶ disk3 ──▶ disk3-l0 ──▶ disk3-base        each on a node NAME-file, which knows the file; of one that lies
+                                                             in a window of an export, a node NAME-claim does
 
 Nodes that a job puts in between for its time are passed over.
 """
@@ -61,7 +62,8 @@ def read(graph: dict[str, Any], files: dict[str, str]) -> dict[int, Chain]:
         if (root := _ROOT.search(name)) is not None and "root" in below.get(name, {}):
             nodes = tuple(_walk(below, below[name]["root"]))
             layers = (node for node in nodes if not node.endswith("-base"))
-            found[int(root[1])] = Chain(nodes, tuple(files.get(f"{node}-file", "") for node in layers))
+            own = tuple(files.get(f"{node}-claim") or files.get(f"{node}-file", "") for node in layers)
+            found[int(root[1])] = Chain(nodes, own)
     return found
 
 
@@ -88,12 +90,16 @@ async def left(vm: RunningVm, slot: int, chain: Chain | None) -> list[str]:
     """Nodes of that slot on which no disk stands, each before what it stands on itself. Raises DriverError."""
     used = set(chain.nodes) if chain is not None else set()
     there = [str(n["node-name"]) for n in await vm.do("query-named-block-nodes", {"flat": True})]
-    mine = [name for name in there if (own := _OWN.fullmatch(name.removesuffix("-file"))) and int(own[1]) == slot]
-    idle = [name for name in mine if name.removesuffix("-file") not in used]
+    mine = [name for name in there if (own := _OWN.fullmatch(_layer_of(name))) and int(own[1]) == slot]
+    idle = [name for name in mine if _layer_of(name) not in used]
     graph = await vm.do("x-debug-query-block-graph")
     names = {node["id"]: str(node["name"]) for node in graph["nodes"]}
     above = {names[edge["child"]]: names[edge["parent"]] for edge in graph["edges"]}
     return sorted(idle, key=lambda name: _depth(above, name))
+
+
+def _layer_of(name: str) -> str:
+    return name.removesuffix("-file").removesuffix("-claim")
 
 
 def _depth(above: dict[str, str], name: str) -> int:

@@ -15,7 +15,7 @@ import msgspec
 from proto.machine import LAYERS_MAX, Disk, DiskBus, DiskFormat, Nic, NicKind, NicModel, Origin
 from proto.models import DISKS
 from services.node.drivers.qemu.stores import settings
-from services.node.drivers.qemu.stores.settings import Remote
+from services.node.drivers.qemu.stores.settings import Remote, Window
 
 type Words = dict[str, Any]
 
@@ -29,11 +29,12 @@ LAYERS = "disks/"
 
 class Backing(msgspec.Struct, frozen=True):
     """The file an overlay stands on, below its pool's folder, and its declared format. origin: it lies in a backup, whose pool may
-    be another one; QEMU is given it open."""
+    be another one; QEMU is given it open. window: what is in it lies there, and the file says no more than that."""
 
     file: str
     format: DiskFormat
     origin: Origin | None = None
+    window: Window | None = None
 
 
 FDSET = "/dev/fdset/"
@@ -88,7 +89,10 @@ def disk_nodes(
     for depth, base in reversed(tuple(enumerate(beneath))):
         own, layer = base.file.startswith(LAYERS), base.file.startswith(LAYERS) or base.origin is not None
         name = f"{id}-l{depth}" if layer else f"{id}-base"
-        if base.origin is not None:  # nobody writes it any more: the host's cache may hold it for all that read it
+        if base.window is not None:  # by the file that it is given open it is known which backup's that is
+            nodes.append(_file(f"{name}-claim", f"{FDSET}{fdset(disk.slot, depth)}", direct=False, read_only=True))
+            nodes.append(settings.window_node(f"{name}-file", base.window, writes=False))
+        elif base.origin is not None:  # nobody writes it any more: the host's cache may hold it for all that read it
             nodes.append(_file(f"{name}-file", f"{FDSET}{fdset(disk.slot, depth)}", direct=False, read_only=True))
         else:
             nodes.append(_file(f"{name}-file", f"{folder}/{base.file}", direct=direct, read_only=not own, opens_late=own))

@@ -91,7 +91,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
         if uefi is not None:
             _variables(host, *uefi, uid, incoming=incoming, comes=uefi[1].name in coming)
         taps = _taps(host, spec, inherit, open_files)
-        beneath = {d.name: layers.beneath(host.pools, d, bases.get(d.image)) for d in spec.disks if d.layers}
+        beneath = {d.name: layers.beneath(host.pools, d, bases.get(d.image), host.remotes) for d in spec.disks if d.layers}
         handed = origins.hand(host.pools, beneath, spec.disks, open_files)
         inherit += [one.fd for one in handed]
         seen = {name: named(path, uid, inherit, open_files) for name, path in pools.items()}

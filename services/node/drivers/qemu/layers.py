@@ -15,13 +15,16 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from proto.machine import Disk, DiskFormat, Layer, Origin
 from services.node.drivers import CannotStart, DriverError
 from services.node.drivers.qemu import qcow2
+from services.node.drivers.qemu.backups import claims
 from services.node.drivers.qemu.devices import LAYERS, Backing
+from services.node.drivers.qemu.stores.nbd_line import Line
+from services.node.drivers.qemu.stores.settings import Nbd, Remote, Window
 
-NAME_BYTES_MAX = 1023
-"""of a backing file, in a qcow2 header"""
 READ_ONLY = 0o400
 IN_BACKUP = "asv-backup"
 """how the name of a backup's file begins, in the header of a disk that stands on it"""
@@ -30,16 +33,7 @@ IN_BACKUP = "asv-backup"
 def backing_of(path: Path) -> str:
     """What the file's header says that it stands on; "": nothing. Raises DriverError."""
     with path.open("rb") as file:
-        head = file.read(32)
-        if len(head) < 20 or head[:4] != qcow2.MAGIC:
-            return ""
-        offset, length = struct.unpack_from(">QI", head, 8)
-        if not offset:
-            return ""
-        if length > NAME_BYTES_MAX:
-            raise DriverError(f"{path} names a backing file in {length} bytes: its header is damaged")
-        file.seek(offset)
-        return file.read(length).decode(errors="replace")
+        return qcow2.backing_name(str(path), file.read(qcow2.HEADER_BYTES))
 
 
 def named(base: Backing, above: Backing | None = None) -> str:
@@ -74,27 +68,61 @@ def path_of(pools: Mapping[str, Path], disk: Disk, base: Backing) -> Path:
     return pools[base.origin.pool] / base.file
 
 
-def beneath(pools: Mapping[str, Path], disk: Disk, image: Backing | None) -> tuple[Backing, ...]:
-    """What the disk's file, which is there, stands on. Raises CannotStart where a header names what the order does not, or a
-    file is not there."""
+def beneath(
+    pools: Mapping[str, Path], disk: Disk, image: Backing | None, remotes: Mapping[str, Remote] | None = None
+) -> tuple[Backing, ...]:
+    """What the disk's file, which is there, stands on. remotes: pools that are no folders. Raises CannotStart where a header names
+    what the order does not, or a file is not there."""
     names, found = list(ordered(disk, image)), []
     above: Backing | None = None
     file, format = pools[disk.pool] / LAYERS / disk.file, disk.format
-    while format is DiskFormat.QCOW2 and (said := backing_of(file)):
+    while format is DiskFormat.QCOW2 and (said := _said(file, above)):
         while names and named(names[0], above) != said:
             names.pop(0)
         if not names:
             raise CannotStart(f"{file.name} stands on {said[:120]!r}, of which the order knows nothing")
         above = names.pop(0)
-        found.append(above)
         file, format = path_of(pools, disk, above), above.format
         if not file.is_file():
             if above.origin is not None:
                 raise damaged(above.origin, f"{file.name} is not there (any more)")
             raise CannotStart(f"{file} is not there (any more), and {disk.name} stands on it; bring it back")
-        if above is image:
+        above = _placed(above, file, remotes or {})
+        found.append(above)
+        if above == image:
             break
     return tuple(found)
+
+
+def _said(file: Path, base: Backing | None) -> str:
+    if base is None or base.window is None:
+        return backing_of(file)
+    assert base.origin is not None, "nothing else lies in a window"
+    return qcow2.backing_name(file.name, head_of(base.window, base.origin))
+
+
+def head_of(window: Window, origin: Origin) -> bytes:
+    """The beginning of what lies there. Raises CannotStart where its server does not answer: that is no damage."""
+    try:
+        with Line(window.at, window.at.backups) as line:
+            return line.read(window.offset, min(qcow2.HEADER_BYTES, window.size))
+    except (OSError, struct.error) as error:
+        said = f"the NBD server at {window.at.server}, where the backup {origin.backup} of {origin.vm} lies, does not answer"
+        raise CannotStart(f"{said} ({error}): see that it runs") from error
+
+
+def _placed(base: Backing, file: Path, remotes: Mapping[str, Remote]) -> Backing:
+    """With the window in which it lies, where its pool is no folder."""
+    if (origin := base.origin) is None or origin.pool not in remotes:
+        return base
+    at = remotes[origin.pool]
+    if not isinstance(at, Nbd) or not at.backups:
+        said = f"the backup {origin.backup} of {origin.vm} lies in pool {origin.pool}"
+        raise CannotStart(f"{said}, which names no export for backups: add backups=EXPORT to it in ASV_POOLS")
+    try:
+        return msgspec.structs.replace(base, window=claims.read(file).window(at))
+    except DriverError as error:
+        raise damaged(origin, str(error)) from error
 
 
 def damaged(origin: Origin, why: str) -> CannotStart:

@@ -48,7 +48,7 @@ def ready(host: Host, disk: Disk, image: Backing | None, uid: int | None) -> tup
             raise layers.damaged(below.origin, f"{path.name} is not there (any more)")
         raise CannotStart(f"{path} is not there (any more), and {disk.name} is to stand on it; bring it back")
     make(host, disk, below, uid)
-    found = layers.beneath(host.pools, disk, image)
+    found = layers.beneath(host.pools, disk, image, host.remotes)
     for base in found:
         if base.file.startswith(devices.LAYERS):
             layers.seal(pool / base.file, uid)

@@ -2,6 +2,8 @@
 
     <pool>/backups/<vm>/<backup>/<file>    root's own; no user of a VM can reach them
 
+In a pool that is no folder it is a claim (backups/claims.py), and what it claims is read by QEMU from the pool's NBD server.
+
 QEMU is given each open for reading, in a set whose word is the file's name: that is how chains.py knows which it has.
 """
 
@@ -13,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from proto.machine import Disk, DiskFormat, Origin
+from proto.machine import Disk, DiskFormat
 from services.node.drivers import BadImage, CannotStart
 from services.node.drivers.qemu import disks, layers, qcow2
 from services.node.drivers.qemu.devices import Backing, Handed, fdset
@@ -45,14 +47,16 @@ def hand(
 ) -> tuple[Handed, ...]:
     """Opens those that the disks stand on (found: what `layers.beneath` said, by the disk's name). Raises CannotStart."""
     return tuple(
-        Handed(_open(path := layers.path_of(pools, disk, base), base.origin, open_files), fdset(disk.slot, depth), path.name)
+        Handed(_open(path := layers.path_of(pools, disk, base), base, open_files), fdset(disk.slot, depth), path.name)
         for disk in wanted
         for depth, base in enumerate(found.get(disk.name, ()))
         if base.origin is not None
     )
 
 
-def _open(path: Path, origin: Origin, open_files: ExitStack) -> int:
+def _open(path: Path, base: Backing, open_files: ExitStack) -> int:
+    origin = base.origin
+    assert origin is not None
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
@@ -61,10 +65,11 @@ def _open(path: Path, origin: Origin, open_files: ExitStack) -> int:
     seen = os.fstat(fd)
     if not stat.S_ISREG(seen.st_mode):
         raise layers.damaged(origin, f"{path.name} is no plain file")
-    if origin.bytes and seen.st_size != origin.bytes:
-        raise layers.damaged(origin, f"{path.name} has {seen.st_size} bytes, and had {origin.bytes} when it was made")
+    size = seen.st_size if base.window is None else base.window.size
+    if origin.bytes and size != origin.bytes:
+        raise layers.damaged(origin, f"{path.name} has {size} bytes, and had {origin.bytes} when it was made")
     try:
-        qcow2.check_whole(os.pread(fd, qcow2.HEADER_BYTES, 0), seen.st_size)
+        qcow2.check_whole(os.pread(fd, qcow2.HEADER_BYTES, 0) if base.window is None else layers.head_of(base.window, origin), size)
     except BadImage as bad:
         raise layers.damaged(origin, f"{path.name}: {bad}") from bad
     return fd

@@ -10,13 +10,15 @@ import struct
 
 import msgspec
 
-from services.node.drivers import BadImage
+from services.node.drivers import BadImage, DriverError
 
 HEADER_BYTES = 64 << 10
 """how much of a file's beginning `check` wants to see: header, extensions and the names behind them"""
 VIRTUAL_BYTES_MAX = 64 << 40
 """64 TiB, the largest disk a VM may have"""
 MAGIC = b"QFI\xfb"
+NAME_BYTES_MAX = 1023
+"""of a backing file, in a header"""
 V2_BYTES = 72
 V3_BYTES = 104
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = 1, 2, 4, 8, 16
@@ -88,6 +90,18 @@ def _extensions(start: bytes, at: int) -> tuple[int, ...]:
     if not found and at + 8 > len(start):
         return ()
     raise BadImage("the header's list of extensions has no end: the file is damaged, fetch it again")
+
+
+def backing_name(name: str, start: bytes) -> str:
+    """What the header says that the file stands on; "": nothing. start: HEADER_BYTES of it, or all. Raises DriverError."""
+    if len(start) < 20 or start[:4] != MAGIC:
+        return ""
+    offset, length = struct.unpack_from(">QI", start, 8)
+    if not offset:
+        return ""
+    if length > NAME_BYTES_MAX or offset + length > len(start):
+        raise DriverError(f"{name} names a backing file in {length} bytes: its header is damaged")
+    return start[offset : offset + length].decode(errors="replace")
 
 
 def check(start: bytes, file_bytes: int) -> Header:

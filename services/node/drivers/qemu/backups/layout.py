@@ -5,29 +5,27 @@
     <pool>/backups/<vm>/<backup>/manifest.json
     <pool>/backups/<vm>/.making-<backup>/                       not whole yet, and nobody's
 
+In a pool that is no folder the first is a claim, which says where the qcow2 lies (claims.py).
+
 Only the agent passes these folders. The files are of nobody, so that qemu-img, who is that, can read what it is handed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import threading
 from pathlib import Path
 
 import msgspec
 
 from proto.backups import BackupDone, Definition, SavedDisk
 from services.node.drivers import DriverError
+from services.node.drivers.qemu.backups.media import Files, Media
 from services.node.drivers.qemu.qemu_img import sync
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 MANIFEST_BYTES_MAX = 1 << 20
-CHUNK_BYTES = 4 << 20
-MAKING, REMOVING = ".making-", ".removing-"
-SEALED = 0o400
+MAKING, REMOVING, STRAY = ".making-", ".removing-", ".stray-"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,15 +42,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     done: BackupDone
 
 
-class Abandoned(Exception):
-    """Nobody waits for it any more."""
-
-
 class Shelf:
-    """The backups of one VM in one pool."""
+    """The backups of one VM in one pool. media: what their disks are written to."""
 
-    def __init__(self, pool: Path, vm: str) -> None:
+    def __init__(self, pool: Path, vm: str, media: Media | None = None) -> None:
         self.vm = vm
+        self.media = media or Files(pool)
         self.path = pool / "backups" / vm
 
     def folder(self, backup: str) -> Path:
@@ -80,27 +75,45 @@ class Shelf:
         folder.mkdir(mode=0o700)
         return folder
 
-    def drop(self, backup: str) -> None:
-        """What was not made whole, or not removed whole."""
-        for word in (MAKING, REMOVING):
-            if (folder := self.path / f"{word}{backup}").exists():
-                for path in folder.iterdir():
-                    os.truncate(path, 0)  # a QEMU whose guest is paused keeps files open that it was told to close
-                shutil.rmtree(folder)
+    def drop(self, backup: str, *, clean: bool = False) -> None:
+        """What was not made whole, or not removed whole. clean: whoever wrote it has let go of it."""
+        self._away(self.path / f"{MAKING}{backup}", clean=clean)
+        self._away(self.path / f"{REMOVING}{backup}", clean=True)
         self._tidy()
+
+    def _away(self, folder: Path, *, clean: bool = False) -> None:
+        if not folder.exists():
+            return
+        for path in folder.iterdir():
+            self.media.empty(path, clean=clean)  # a QEMU whose guest is paused keeps files open that it was told to close
+        with self.media.changing():
+            shutil.rmtree(folder)
+
+    def strand(self, backup: str) -> None:
+        """A QEMU may still write there, whatever it was told: nobody else is to have that room until it has ended."""
+        if self.making(backup).exists():
+            with self.media.changing():
+                self.making(backup).rename(self.path / f"{STRAY}{backup}")
+
+    def clear_strays(self) -> None:
+        """Those who may have written there have ended."""
+        for folder in sorted(self.path.glob(f"{STRAY}*")) if self.path.exists() else ():
+            self._away(folder)
 
     def publish(self, manifest: Manifest) -> None:
         """From here on it is there, whole."""
         folder = self.making(manifest.backup)
         write(folder, manifest)
-        folder.rename(self.folder(manifest.backup))
+        with self.media.changing():
+            folder.rename(self.folder(manifest.backup))
         sync(self.path)
         sync(self.path.parent)
 
     def remove(self, backup: str) -> None:
         """Not there any more, whatever befalls us on the way."""
         if self.folder(backup).exists():
-            self.folder(backup).rename(self.path / f"{REMOVING}{backup}")
+            with self.media.changing():
+                self.folder(backup).rename(self.path / f"{REMOVING}{backup}")
             sync(self.path)
         self.drop(backup)
 
@@ -128,23 +141,3 @@ def write(folder: Path, manifest: Manifest) -> None:
     sync(draft)
     draft.replace(folder / MANIFEST)
     sync(folder)
-
-
-def seal(path: Path) -> None:
-    """Durable, and nobody writes it again."""
-    sync(path)
-    path.chmod(SEALED)
-
-
-def digest(path: Path, gone: threading.Event) -> tuple[int, str]:
-    """(bytes, SHA-256) of all that is in it. Raises OSError; Abandoned once `gone` is set."""
-    found, read = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        buffer = memoryview(bytearray(CHUNK_BYTES))
-        while count := file.readinto(buffer):
-            if gone.is_set():
-                raise Abandoned
-            found.update(buffer[:count])
-            read += count
-    return read, found.hexdigest()

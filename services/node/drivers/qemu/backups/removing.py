@@ -15,33 +15,34 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from proto.backups import BackupKind, SavedDisk
 from proto.node import OrderBackupRemoval
-from services.node.drivers import DriverError, NotBackedUp
+from services.node.drivers import CannotStart, DriverError, NotBackedUp
 from services.node.drivers.qemu import qcow2
 from services.node.drivers.qemu.backups import layout, targets
 from services.node.drivers.qemu.backups.jobs import PREFIX, Jobs
-from services.node.drivers.qemu.backups.layout import Shelf, digest
+from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.backups.verifying import what_is_wrong
+from services.node.drivers.qemu.backups.watching import watched
 from services.node.drivers.qemu.bare import Bare, Wanted, bare
-from services.node.drivers.qemu.layers import backing_of
-from services.node.drivers.qemu.qemu_img import QemuImg, sync
+from services.node.drivers.qemu.qemu_img import QemuImg
 
 JOB = f"{PREFIX}0"
 NEW = ".new"
+FULL = os.strerror(errno.ENOSPC)
 
 
 class Removing(msgspec.Struct, frozen=True):
-    """wanted: the QEMU that does it, which reaches nothing but what it is handed. direct: the pool takes O_DIRECT."""
+    """wanted: the QEMU that does it, which reaches nothing but what it is handed, and the pool's NBD server where it has one."""
 
     order: OrderBackupRemoval
     shelf: Shelf
     tool: QemuImg
     wanted: Wanted
-    direct: bool
 
     def below(self, disk: str) -> str:
         """As the header of one that stands on it is to say."""
@@ -53,10 +54,10 @@ class Removing(msgspec.Struct, frozen=True):
 
 
 async def remove(
-    order: OrderBackupRemoval, shelf: Shelf, tool: QemuImg, wanted: Wanted, *, direct: bool
+    order: OrderBackupRemoval, shelf: Shelf, tool: QemuImg, wanted: Wanted
 ) -> dict[str, tuple[SavedDisk, ...]]:
     """As Driver.remove_backup. Raises OSError too."""
-    job, gone = Removing(order, shelf, tool, wanted, direct), threading.Event()
+    job, gone = Removing(order, shelf, tool, wanted), threading.Event()
     try:
         bound = await asyncio.to_thread(_bound, job)
         try:
@@ -90,14 +91,18 @@ def _bound(job: Removing) -> list[tuple[str, SavedDisk]]:
 def _sweep(job: Removing) -> None:
     for heir, disks in job.order.heirs.items():
         for disk in disks:
-            (job.shelf.folder(heir) / f"{disk.file}{NEW}").unlink(missing_ok=True)
+            new = job.shelf.folder(heir) / f"{disk.file}{NEW}"
+            if new.exists():  # which a QEMU that was killed may have written
+                job.shelf.media.empty(new, clean=False)
+                with job.shelf.media.changing():
+                    new.unlink()
 
 
 def _noted(job: Removing, heir: str, gone: threading.Event) -> tuple[SavedDisk, ...]:
     """Its files as they are now, of which its manifest knows."""
     folder, saved = job.shelf.folder(heir), []
     for disk in job.order.heirs[heir]:
-        bytes, sha256 = digest(folder / disk.file, gone)
+        bytes, sha256 = job.shelf.media.digest(folder / disk.file, gone)
         saved.append(msgspec.structs.replace(disk, bytes=bytes, sha256=sha256))
     manifest = job.shelf.manifest(heir)
     assert manifest is not None, "it was there a moment ago, and nobody else removes any"
@@ -114,7 +119,7 @@ def _stands_on(job: Removing, heir: str, disk: SavedDisk) -> bool:
     path = job.shelf.folder(heir) / disk.file
     if not path.is_file():
         raise NotBackedUp(f"{disk.file} of {heir}, which stands on it, is not there: nothing was removed")
-    named = backing_of(path)
+    named = _named(job, path)
     if named == job.itself(disk.disk):
         return True
     if named == job.below(disk.disk):
@@ -135,7 +140,7 @@ def _check(job: Removing, bound: list[tuple[str, SavedDisk]], gone: threading.Ev
             raise NotBackedUp(f"{name} is damaged ({wrong[0]}), and was not merged; remove those that stand on it first")
     for name in sorted({disk.disk for _, disk in bound}):
         file = files[name].file
-        if (named := backing_of(job.shelf.folder(job.order.backup) / file)) != job.below(name):
+        if (named := _named(job, job.shelf.folder(job.order.backup) / file)) != job.below(name):
             raise NotBackedUp(f"{file} stands on {named[:99]!r}, not on {job.order.below or 'nothing'}: nothing was removed")
 
 
@@ -143,41 +148,46 @@ async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
     """The file is written anew beside it, on what is below. Raises NotBackedUp, DriverError, OSError."""
     new, below = path.with_name(path.name + NEW), job.below(disk.disk)
     middle = path.parent / job.itself(disk.disk)
-    head, inside = _head(path), _head(middle)
+    head, inside = _head(job, path), _head(job, middle)
     compressed = bool((head.features | inside.features) & qcow2.COMPRESSION)
     try:
-        await asyncio.to_thread(job.tool.saved, new, head.virtual_bytes, below, compressed=compressed)
+        await asyncio.to_thread(job.shelf.media.make, job.tool, new, head.virtual_bytes, below, compressed=compressed)
         chain = [*([path.parent / below] if below else []), middle, path]
         async with bare(job.wanted) as writer:
-            await _filled(writer, chain, new, below, compressed=compressed, direct=job.direct)
+            end = await _filled(job, writer, chain, new, below, compressed=compressed)
             await writer.quit()
-        await asyncio.to_thread(layout.seal, new)
+        await asyncio.to_thread(job.shelf.media.seal, new, end)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise NotBackedUp(_no_room(path)) from error
+            raise NotBackedUp(_no_room(job, path)) from error
         raise
+    except CannotStart as error:
+        raise NotBackedUp(_no_room(job, path) if FULL in str(error) else f"{error}; nothing was removed") from error
 
 
-def _head(path: Path) -> qcow2.Header:
-    with path.open("rb") as file:
-        return qcow2.parse(file.read(qcow2.HEADER_BYTES))
+def _head(job: Removing, path: Path) -> qcow2.Header:
+    return qcow2.parse(job.shelf.media.head(path, qcow2.HEADER_BYTES))
+
+
+def _named(job: Removing, path: Path) -> str:
+    """What it says that it stands on."""
+    return qcow2.backing_name(path.name, job.shelf.media.head(path, qcow2.HEADER_BYTES))
 
 
 def _put(job: Removing, bound: list[tuple[str, SavedDisk]]) -> None:
     """Each in the place of its file."""
     for heir, disk in bound:
         path = job.shelf.folder(heir) / disk.file
-        path.with_name(path.name + NEW).rename(path)
-        sync(path.parent)
+        job.shelf.media.replace(path.with_name(path.name + NEW), path)
 
 
-async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, compressed: bool, direct: bool) -> None:
-    """All that the last two of the chain hold is in the new file. chain: the lowest first."""
+async def _filled(job: Removing, writer: Bare, chain: list[Path], new: Path, below: str, *, compressed: bool) -> int:
+    """All that the last two of the chain hold is in the new file; where what was written ends. chain: the lowest first."""
     node = None
     for number, path in enumerate(chain):
-        await _open(writer, f"read{number}", path, node, direct=direct, read_only=True)
+        await _open(job, writer, f"read{number}", path, node, writes=False)
         node = f"read{number}"
-    await _open(writer, JOB, new, node, direct=direct, read_only=False)
+    own = await _open(job, writer, JOB, new, node, writes=True)
     top = JOB
     if compressed:
         top = f"{JOB}-packed"
@@ -188,23 +198,30 @@ async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, com
     writer.at_end(lambda: jobs.end("its QEMU ended"))
     onto = {"base-node": "read0", "backing-file": below} if below else {}
     await writer.do("block-stream", {"job-id": JOB, "device": top, "on-error": "report", **onto})
-    await jobs.turned()
+    async with watched(job.shelf.media, writer, jobs):
+        await jobs.turned()
     if said := jobs.ended()[JOB]:
-        raise NotBackedUp(_no_room(new) if os.strerror(errno.ENOSPC) in said else f"{new.name} could not be written: {said}"[:400])
+        raise NotBackedUp(_no_room(job, new) if FULL in said else f"{new.name} could not be written: {said}"[:400])
+    # its tables are written out where it is opened anew, as it is by now: on what is below
+    return await _flushed(writer, own, "read0" if below else None)
 
 
-async def _open(writer: Bare, name: str, path: Path, below: str | None, *, direct: bool, read_only: bool) -> None:
-    number = await targets.handed(writer, path, os.O_RDONLY if read_only else os.O_RDWR, direct=direct)
-    await writer.do("blockdev-add", targets.file_node(f"{name}-file", number, direct=direct, read_only=read_only))
-    words = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": read_only, "backing": below}
+async def _flushed(writer: Bare, own: dict[str, Any], below: str | None) -> int:
+    await writer.do("blockdev-reopen", {"options": [{**own, "backing": below}]})
+    return await targets.end_of(writer, str(own["file"]))
+
+
+async def _open(job: Removing, writer: Bare, name: str, path: Path, below: str | None, *, writes: bool) -> dict[str, Any]:
+    await writer.do("blockdev-add", await job.shelf.media.node(writer, f"{name}-file", path, writes=writes))
+    words = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": not writes, "backing": below}
     await writer.do("blockdev-add", words)
+    return words
 
 
-def _no_room(path: Path) -> str:
-    """Blocking for no longer than a look at a file system."""
-    found = os.statvfs(path.parent)
-    free, size = (blocks * found.f_frsize >> 20 for blocks in (found.f_bavail, found.f_blocks))
-    with suppress(OSError):
-        need = path.stat().st_size >> 20
+def _no_room(job: Removing, path: Path) -> str:
+    """Blocking for no longer than a look at a file system, or at an export."""
+    free, size = (bytes >> 20 for bytes in job.shelf.media.room())
+    with suppress(OSError, DriverError):
+        need = job.shelf.media.size(path) >> 20
         return f"there is no room to write {path.name} ({need} MiB) anew: {free} MiB of {size} MiB are free; nothing was removed"
     return f"there is no room to write {path.name} anew: {free} MiB of {size} MiB are free; nothing was removed"

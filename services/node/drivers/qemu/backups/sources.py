@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import msgspec
 
 from proto.machine import Disk
 from proto.node import OrderBackup
 from services.node.drivers import DriverError, NotBackedUp
+from services.node.drivers.qemu import qcow2
 from services.node.drivers.qemu.backups.jobs import Blocks
 from services.node.drivers.qemu.backups.layout import Shelf
-from services.node.drivers.qemu.layers import backing_of
 
 BITMAP = "asv-"
 
@@ -84,7 +83,7 @@ def why_full(shelf: Shelf, order: OrderBackup, found: tuple[Source, ...]) -> str
             if name not in saved:
                 return f"it is full: the disk {name} is not in {parent}"
             file = shelf.folder(parent) / saved[name].file
-            if _size(file) != source.bytes:
+            if not file.exists() or qcow2.parse(shelf.media.head(file, qcow2.HEADER_BYTES)).virtual_bytes != source.bytes:
                 return f"it is full: the disk {name} has another size than in {parent}, or its file there is damaged"
             bitmap = source.bitmap(bitmap_of(order.pool, parent))
             if bitmap is None:
@@ -94,10 +93,3 @@ def why_full(shelf: Shelf, order: OrderBackup, found: tuple[Source, ...]) -> str
     except (DriverError, OSError) as error:
         return f"it is full: {error}"
     return ""
-
-
-def _size(file: Path) -> int:
-    """What a guest would see of it, in bytes. Raises OSError, DriverError."""
-    backing_of(file)
-    with file.open("rb") as opened:
-        return int.from_bytes(opened.read(32)[24:], "big")

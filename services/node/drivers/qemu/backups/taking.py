@@ -30,22 +30,26 @@ from proto.hardware import Consistency
 from proto.machine import Disk, Freeze
 from proto.node import OrderBackup
 from services.node.drivers import CannotStart, DriverError, NotBackedUp
-from services.node.drivers.qemu.backups import layout, targets
+from services.node.drivers.qemu.backups import media, targets
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
+from services.node.drivers.qemu.backups.media import Media
 from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_pool, sources, why_full
+from services.node.drivers.qemu.backups.watching import watched
 from services.node.drivers.qemu.freezer import Freezer, NotFrozen
 from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.qemu_img import QemuImg
 
 MIB = 1 << 20
+ENDS_S_MAX = 5.0
+"""one that was killed is gone by then"""
 FULL = os.strerror(errno.ENOSPC)
 
 
 @dataclass
 class Taking:
-    """blocks: the QEMU that has the disks; freezer: of a guest that runs, None: the VM is at rest. direct: the pool takes O_DIRECT.
-    variables: where the UEFI variables of each disk are, by its name."""
+    """blocks: the QEMU that has the disks; ended: once it has; freezer: of a guest that runs, None: the VM is at rest. media:
+    what the pool's backups are written to. variables: where the UEFI variables of each disk are, by its name."""
 
     order: OrderBackup
     pool: Path
@@ -53,11 +57,14 @@ class Taking:
     jobs: Jobs
     tool: QemuImg
     clock: Clock
-    direct: bool
+    media: Media
+    ended: asyncio.Event
     freezer: Freezer | None = None
     variables: dict[str, Path] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     done: BackupDone = field(default_factory=lambda: BackupDone(kind=BackupKind.FULL, disks=(), at_us=0))
+    ends: dict[str, int] = field(default_factory=dict)
+    """by the disk's name, where what QEMU wrote for it ends"""
     gone: threading.Event = field(default_factory=threading.Event)
     """set once nobody waits for what a thread does"""
     begun: float = field(default_factory=time.monotonic)
@@ -70,7 +77,7 @@ class Taking:
 
     @property
     def shelf(self) -> Shelf:
-        return Shelf(self.pool, self.order.vm)
+        return Shelf(self.pool, self.order.vm, self.media)
 
     @property
     def bitmap(self) -> str:
@@ -81,6 +88,7 @@ class Taking:
     async def prepare(self, tops: dict[str, str], disks: tuple[Disk, ...]) -> None:
         """tops: as `sources`. Raises DriverError, OSError."""
         await self.jobs.clear(self.blocks)
+        await self._aside(self.shelf.clear_strays)
         self.sources = await sources(self.blocks, tops, disks)
         await self._drop_useless()
         why = await self._aside(lambda: why_full(self.shelf, self.order, self.sources)) if self.order.parent else ""
@@ -113,12 +121,11 @@ class Taking:
             base = shelf.named(self.done.parent, shelf.file_of(source.disk.name, self.done.parent))
         path = shelf.making(self.order.backup) / self._file(source)
         try:
-            await self._aside(lambda: self.tool.saved(path, source.bytes, base, compressed=self.order.compress))
+            await self._aside(lambda: self.media.make(self.tool, path, source.bytes, base, compressed=self.order.compress))
         except CannotStart as error:
-            raise NotBackedUp(self._room() if FULL in str(error) else f"the backup cannot be written: {error}") from error
-        await targets.add(
-            self.blocks, name, path, source.bytes, direct=self.direct, compress=self.order.compress
-        )
+            said = await self._room() if FULL in str(error) else f"the backup cannot be written: {error}"
+            raise NotBackedUp(said) from error
+        await targets.add(self.blocks, name, self.media, path, source.bytes, compress=self.order.compress)
 
     # --- the instant --------------------------------------------------------------------------------------------------
 
@@ -180,15 +187,19 @@ class Taking:
     async def run(self) -> None:
         """Until all is copied. Raises NotBackedUp, DriverError."""
         among = len(self.sources)
-        while self.jobs.unended():
-            among = await self._paced(among)
-            await self.jobs.turned()
-            if said := next(filter(None, self.jobs.ended().values()), ""):
-                raise NotBackedUp(self._why(said))
-        if said := next(filter(None, self.jobs.ended().values()), ""):
-            raise NotBackedUp(self._why(said))
+        async with watched(self.media, self.blocks, self.jobs):
+            while self.jobs.unended():
+                among = await self._paced(among)
+                await self.jobs.turned()
+                await self._check()
+            await self._check()
         copied, _ = await self.jobs.progress(self.blocks)
         self.done = msgspec.structs.replace(self.done, copied_mib=-(-copied // MIB))
+
+    async def _check(self) -> None:
+        """Raises NotBackedUp where one of them did not end well."""
+        if said := next(filter(None, self.jobs.ended().values()), ""):
+            raise NotBackedUp(await self._why(said))
 
     async def _paced(self, among: int) -> int:
         """Those that go on share the rate; how many do."""
@@ -198,29 +209,24 @@ class Taking:
                 await self.blocks.do("block-job-set-speed", {"device": job, "speed": self._share(len(left))})
         return len(left)
 
-    def _why(self, said: str) -> str:
+    async def _why(self, said: str) -> str:
         if self.jobs.reason:
             return f"given up: {self.jobs.reason}"
-        return self._room() if FULL in said else f"copying a disk of {self.order.vm} ended: {said}"[:400]
+        return await self._room() if FULL in said else f"copying a disk of {self.order.vm} ended: {said}"[:400]
 
-    def _room(self) -> str:
-        found = os.statvfs(self.pool)
-        files = self.shelf.making(self.order.backup).glob("*") if self.shelf.making(self.order.backup).exists() else ()
-        written = sum(path.stat().st_blocks * 512 for path in files)
-        free, size = found.f_bavail * found.f_frsize // MIB, found.f_blocks * found.f_frsize // MIB
-        return f"pool {self.order.pool} is full: {written // MIB} MiB of the backup were written, {free} MiB of {size} MiB are free"
+    async def _room(self) -> str:
+        return await self._aside(lambda: full(self.shelf, self.order))
 
     async def let_go(self) -> None:
         """Of QEMU's nodes and the open files, once all is in them. Raises NotBackedUp, DriverError."""
         for source in self.sources:
             try:
-                await targets.flush(self.blocks, f"{PREFIX}{source.disk.slot}")
+                self.ends[source.disk.name] = await targets.flush(self.blocks, f"{PREFIX}{source.disk.slot}")
             except DriverError as error:
                 if FULL not in str(error):
                     raise
-                raise NotBackedUp(self._room()) from error
-        if said := next(filter(None, self.jobs.ended().values()), ""):
-            raise NotBackedUp(self._why(said))
+                raise NotBackedUp(await self._room()) from error
+        await self._check()
         await sweep(self.blocks)
         self.jobs.forget()
 
@@ -231,21 +237,21 @@ class Taking:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            raise NotBackedUp(self._room()) from error
+            raise NotBackedUp(await self._room()) from error
 
     def _publish(self) -> BackupDone:
         folder, order = self.shelf.making(self.order.backup), self.order
         saved = []
         for source in self.sources:
             path = folder / self._file(source)
-            layout.seal(path)
-            read, sha256 = layout.digest(path, self.gone)
+            self.media.seal(path, self.ends.get(source.disk.name, 0))
+            read, sha256 = self.media.digest(path, self.gone)
             size_mib = -(-source.bytes // MIB)
             disk = SavedDisk(disk=source.disk.name, file=path.name, size_mib=size_mib, bytes=read, sha256=sha256)
             if source.disk.name in self.variables:
                 beside = folder / self.shelf.vars_of(source.disk.name, order.backup)
-                layout.seal(beside)
-                disk = msgspec.structs.replace(disk, vars=beside.name, vars_sha256=layout.digest(beside, self.gone)[1])
+                media.seal(beside)
+                disk = msgspec.structs.replace(disk, vars=beside.name, vars_sha256=media.digest(beside, self.gone)[1])
             saved.append(disk)
         done = msgspec.structs.replace(self.done, disks=tuple(saved), took_ms=_ms(self.begun))
         self.shelf.publish(Manifest(
@@ -264,25 +270,46 @@ class Taking:
 
     async def undo(self) -> None:
         """Nothing of it is left; where QEMU is gone, nothing is there."""
+        cleared = False
         try:
             with suppress(DriverError):
                 await self.jobs.clear(self.blocks)
+                cleared = True
                 for source in self.sources:
                     await self._away(source, self.bitmap)
         finally:
             self.jobs.forget()
-            await self.drop()
+            await self.drop(clean=cleared, stray=not cleared and not await self._over())
 
-    async def drop(self) -> None:
-        """Of the files nothing is left, unless all of them were there, whole, a moment ago."""
+    async def _over(self) -> bool:
+        """Whether its QEMU, which does not answer, has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDS_S_MAX):
+                await self.ended.wait()
+        return self.ended.is_set()
+
+    async def drop(self, *, clean: bool = True, stray: bool = False) -> None:
+        """Of the files nothing is left, unless all of them were there, whole, a moment ago. stray: a QEMU that does not answer may
+        write there still."""
         self.gone.set()
         if self.thread is not None:
             await asyncio.wait({self.thread})
-        await asyncio.to_thread(self.shelf.drop, self.order.backup)
+        if stray and self.media.bounded:
+            await asyncio.to_thread(self.shelf.strand, self.order.backup)
+        else:
+            await asyncio.to_thread(self.shelf.drop, self.order.backup, clean=clean)
 
     async def _away(self, source: Source, bitmap: str) -> None:
         with suppress(DriverError):  # it may not be there
             await self.blocks.do("block-dirty-bitmap-remove", {"node": source.node, "name": bitmap})
+
+
+def full(shelf: Shelf, order: OrderBackup) -> str:
+    """How full the pool is. Blocking. Raises OSError, DriverError."""
+    making = shelf.making(order.backup)
+    written = sum(shelf.media.taken(path) for path in making.glob("*.qcow2")) if making.exists() else 0
+    free, size = (bytes // MIB for bytes in shelf.media.room())
+    return f"pool {order.pool} is full: {written // MIB} MiB of the backup were written, {free} MiB of {size} MiB are free"
 
 
 def usual(blocks: list[dict[str, Any]]) -> Usual:

@@ -1,6 +1,6 @@
 """The block nodes that a backup's job writes to.
 
-    backupN (quorum) ──▶ backupN-packed (compress) ──▶ backupN-own (qcow2) ──▶ backupN-file, which QEMU was handed open
+    backupN (quorum) ──▶ backupN-packed (compress) ──▶ backupN-own (qcow2) ──▶ backupN-file, as its media is (media.py)
         └──────────────▶ backupN-spare (null-co)
 
 What the guest is about to overwrite is copied before, within its own request; and were that copy to fail, QEMU (up to 9.0 at least)
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks
+from services.node.drivers.qemu.backups.media import Media
 
 type Words = dict[str, Any]
 
 
-async def add(blocks: Blocks, name: str, path: Path, size_bytes: int, *, direct: bool, compress: bool) -> None:
+async def add(blocks: Blocks, name: str, media: Media, path: Path, size_bytes: int, *, compress: bool) -> None:
     """The file is there, and empty. name: of the node that the job writes to. Raises DriverError, OSError."""
-    number = await handed(blocks, path, os.O_RDWR, direct=direct)
-    await blocks.do("blockdev-add", file_node(f"{name}-file", number, direct=direct, read_only=False))
+    await blocks.do("blockdev-add", await media.node(blocks, f"{name}-file", path, writes=True))
     await blocks.do("blockdev-add", own_node(name))
     child = f"{name}-own"
     if compress:
@@ -34,10 +34,17 @@ async def add(blocks: Blocks, name: str, path: Path, size_bytes: int, *, direct:
     await blocks.do("blockdev-add", both)
 
 
-async def flush(blocks: Blocks, name: str) -> None:
+async def flush(blocks: Blocks, name: str) -> int:
     """What was written to the file is in it: opening it anew, as it is, writes out its tables, and says whether that went well.
-    Raises DriverError."""
+    Where what was written ends. Raises DriverError."""
     await blocks.do("blockdev-reopen", {"options": [own_node(name)]})
+    return await end_of(blocks, f"{name}-file")
+
+
+async def end_of(blocks: Blocks, node: str) -> int:
+    """What was written to it in this process ends there, in bytes. Raises DriverError."""
+    found = await blocks.do("query-blockstats", {"query-nodes": True})
+    return next((int(each["stats"]["wr_highest_offset"]) for each in found if each.get("node-name") == node), 0)
 
 
 def own_node(name: str) -> Words:

@@ -8,8 +8,9 @@ import threading
 from proto.backups import SavedDisk
 from proto.node import OrderBackupVerify
 from services.node.drivers import DriverError
-from services.node.drivers.qemu.backups.layout import Shelf, digest
-from services.node.drivers.qemu.layers import backing_of
+from services.node.drivers.qemu import qcow2
+from services.node.drivers.qemu.backups.layout import Shelf
+from services.node.drivers.qemu.backups.media import digest
 
 SENTENCE_CHARS_MAX = 400
 
@@ -49,9 +50,9 @@ def what_is_wrong(shelf: Shelf, backup: str, disk: SavedDisk, gone: threading.Ev
             said.append(f"{file} is not there (any more)")
             continue
         try:
-            bytes, found = digest(path, gone)
-        except OSError as error:
-            said.append(f"{file} cannot be read: {error.strerror or error}")
+            bytes, found = shelf.media.digest(path, gone) if file == disk.file else digest(path, gone)
+        except (OSError, DriverError) as error:
+            said.append(f"{file} cannot be read: {getattr(error, 'strerror', '') or error}")
             continue
         read += bytes
         if size >= 0 and bytes != size:
@@ -71,7 +72,7 @@ def _chain(order: OrderBackupVerify, shelf: Shelf, disk: str) -> tuple[str, str]
         if not path.is_file():
             return at, ""  # which is said already, and what is beneath cannot be known
         try:
-            named = backing_of(path)
+            named = qcow2.backing_name(path.name, shelf.media.head(path, qcow2.HEADER_BYTES))
         except (DriverError, OSError) as error:
             return at, f"{file}: {error}"
         below = next((name for name, other in files.items() if shelf.named(name, other) == named), "")

@@ -20,7 +20,9 @@ from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.backups import removing, resting, verifying
 from services.node.drivers.qemu.backups.jobs import ENDS_S_MAX, Blocks, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf
+from services.node.drivers.qemu.backups.media import Media
 from services.node.drivers.qemu.backups.taking import Taking, settled
+from services.node.drivers.qemu.backups.windows import media_of
 from services.node.drivers.qemu.bare import Wanted, bare
 from services.node.drivers.qemu.chains import chains
 from services.node.drivers.qemu.fleet import Fleet
@@ -29,6 +31,7 @@ from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
 from services.node.drivers.qemu.qemu_img import Failed, QemuImg
 from services.node.drivers.qemu.qmp import QmpRefused
+from services.node.drivers.qemu.stores.settings import Nbd, Rbd
 from services.node.host import areas
 
 MIB = 1 << 20
@@ -49,7 +52,7 @@ class Backups:
         """As Driver.back_up."""
         pool = self._pool(order.pool)
         try:
-            found = await asyncio.to_thread(Shelf(pool, order.vm).manifest, order.backup)
+            found = await asyncio.to_thread(self._shelf(order.pool, order.vm).manifest, order.backup)
             if found is not None:
                 return found.done
             stored = tuple(disk for disk in order.disks if not disk.bus.is_cd)
@@ -65,7 +68,7 @@ class Backups:
         running = self._fleet.vms.get(order.vm)
         if running is None or running.record.generation != order.generation:
             raise NotBackedUp(f"generation {order.generation} of {order.vm} does not run on {self._fleet.host.node} any more")
-        taking = self._taking(order, pool, running, running.backups, running.freezer)
+        taking = self._taking(order, pool, running, running.backups, running.process.ended, running.freezer)
 
         async def taken() -> BackupDone:
             async with self._fleet.lock(order.vm):
@@ -108,7 +111,7 @@ class Backups:
                 jobs = Jobs()
                 reading.hears.append(jobs.hear)
                 reading.at_end(lambda: jobs.end("the QEMU that read its disks ended"))
-                taking = self._taking(order, pool, reading, jobs, None)
+                taking = self._taking(order, pool, reading, jobs, reading.ended, None)
 
                 async def begun() -> None:
                     for node in resting.nodes(host, stored, reading.pools, beneath):
@@ -129,12 +132,14 @@ class Backups:
     def _stand(self, pid: int) -> None:
         areas.join(self._fleet.host.groups, STORAGE, pid)
 
-    def _taking(self, order: OrderBackup, pool: Path, blocks: Blocks, jobs: Jobs, freezer: Freezer | None) -> Taking:
+    def _taking(
+        self, order: OrderBackup, pool: Path, blocks: Blocks, jobs: Jobs, ended: asyncio.Event, freezer: Freezer | None
+    ) -> Taking:
         host = self._fleet.host
         variables = {disk.name: host.pools[disk.pool] / "disks" / disk.vars for disk in order.disks if disk.vars}
         return Taking(
             order=order, pool=pool, blocks=blocks, jobs=jobs, tool=self._tool, clock=SystemClock(),
-            direct=order.pool in host.direct, freezer=freezer, variables=variables,
+            media=self._media(order.pool), ended=ended, freezer=freezer, variables=variables,
         )  # fmt: skip
 
     async def _noted[T](self, taking: Taking, work: Awaitable[T]) -> T:
@@ -173,17 +178,17 @@ class Backups:
 
     async def remove(self, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
         """As Driver.remove_backup."""
-        pool, host = self._pool(order.pool), self._fleet.host
+        shelf, host = self._shelf(order.pool, order.vm), self._fleet.host
         wanted = Wanted(host.qemu, UID_NOBODY if os.geteuid() == 0 else None, stand=self._stand)
         try:
-            return await removing.remove(order, Shelf(pool, order.vm), self._tool, wanted, direct=order.pool in host.direct)
+            return await removing.remove(order, shelf, self._tool, wanted)
         except OSError as error:
             raise NotBackedUp(f"{order.backup} of {order.vm} cannot be removed: {error.strerror or error}") from error
 
     async def verify(self, order: OrderBackupVerify) -> Verified:
         """As Driver.verify_backup."""
         begun = time.monotonic()
-        damaged, read = await verifying.verify(order, Shelf(self._pool(order.pool), order.vm))
+        damaged, read = await verifying.verify(order, self._shelf(order.pool, order.vm))
         return Verified(damaged, -(-read // MIB), round((time.monotonic() - begun) * 1000))
 
     def _pool(self, name: str) -> Path:
@@ -191,6 +196,19 @@ class Backups:
         host = self._fleet.host
         if name not in host.pools:
             raise NotBackedUp(f"{host.node} has no pool {name!r}; it has {', '.join(sorted(host.pools))}")
-        if (remote := host.remotes.get(name)) is not None:
-            raise NotBackedUp(f"pool {name} is {remote.kind}: backups are files, which only a pool that is a folder has")
+        match host.remotes.get(name):
+            case Rbd():
+                raise NotBackedUp(f"pool {name} is rbd, which takes no backups: name a pool that is a folder, on CephFS say")
+            case Nbd(backups=""):
+                said = f"pool {name} is nbd, and names no export for backups"
+                raise NotBackedUp(f"{said}: add backups=EXPORT to it in ASV_POOLS of {host.node}, or name another pool")
         return host.pools[name]
+
+    def _media(self, name: str) -> Media:
+        """Raises NotBackedUp."""
+        pool, host = self._pool(name), self._fleet.host
+        return media_of(name, pool, host.remotes, direct=name in host.direct)
+
+    def _shelf(self, name: str, vm: str) -> Shelf:
+        """Raises NotBackedUp."""
+        return Shelf(self._pool(name), vm, self._media(name))
