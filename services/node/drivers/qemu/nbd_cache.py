@@ -18,8 +18,8 @@ from services.node.drivers import DriverError
 DEPTH = b"qemu:allocation-depth"
 HANDSHAKE_S_MAX = 10.0
 REPLY_BYTES_MAX = 16 << 20
-BENEATH = 2
-"""the least depth of what lies in a file beneath"""
+OWN, BENEATH = 1, 2
+"""the depth of the disk's own file; the least depth of what lies in a file beneath"""
 _OPTION, _OPTION_REPLY = 0x49484156454F5054, 0x3E889045565A9
 _REQUEST, _SIMPLE, _STRUCTURED = 0x25609513, 0x67446698, 0x668E33EF
 _FLAGS = 1 | 2

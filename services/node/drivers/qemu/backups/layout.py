@@ -4,6 +4,7 @@
     <pool>/backups/<vm>/<backup>/<vm>-<disk>.<backup>.vars      its UEFI variables, where it has some
     <pool>/backups/<vm>/<backup>/manifest.json
     <pool>/backups/<vm>/.making-<backup>/                       not whole yet, and nobody's
+    <pool>/backups/<vm>/.reads-<disk>.json                      what its guest touches first (reads.py); gone with the last backup
 
 Only the agent passes these folders. The files are of nobody, so that qemu-img, who is that, can read what it is handed.
 """
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 MANIFEST_BYTES_MAX = 1 << 20
 CHUNK_BYTES = 4 << 20
 MAKING, REMOVING = ".making-", ".removing-"
+READS = ".reads-"
 SEALED = 0o400
 
 
@@ -105,8 +107,11 @@ class Shelf:
         self.drop(backup)
 
     def _tidy(self) -> None:
-        if self.path.exists() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        if not self.path.exists() or not all(path.name.startswith(READS) for path in self.path.iterdir()):
+            return
+        for path in self.path.iterdir():
+            path.unlink()
+        self.path.rmdir()
 
     def manifest(self, backup: str) -> Manifest | None:
         """None: there is no such backup. Raises DriverError where it cannot be read."""
@@ -118,6 +123,11 @@ class Shelf:
             return None
         except (OSError, msgspec.MsgspecError) as error:
             raise DriverError(f"the manifest of backup {backup} of {self.vm} cannot be read: {error}") from error
+
+
+def reads_of(disk: str) -> str:
+    """The file with what a guest touches first on that disk, in the folder of its VM's backups."""
+    return f"{READS}{disk}.json"
 
 
 def write(folder: Path, manifest: Manifest) -> None:
