@@ -147,9 +147,9 @@ async def test_a_disk_that_a_process_ran_on_before_is_not_looked_at_again(
     backed_up(rig)
     with slowly(monkeypatch):
         spec = await drilled(rig, driver)
-        await read(rig, driver, LATE)
         await fitted(driver, spec)
-        await noted(rig, driver, 1)
+        await read(rig, driver, LATE)
+        await noted(rig, driver, len(running(driver).homing._homes[1].reads._rounds) + 1)
         before = kept(rig).read_bytes()
         await driver.kill("web-1")
         await driver.start(replace(spec, generation=2, born=None))
@@ -157,7 +157,7 @@ async def test_a_disk_that_a_process_ran_on_before_is_not_looked_at_again(
         await fitted(driver, replace(spec, generation=2))
         await read(rig, driver, EARLY)
         async with asyncio.timeout(HOME_S_MAX):
-            while running(driver).homing._noting is None or not running(driver).homing._noting.done():
+            while (noting := running(driver).homing._noting) is None or not noting.done():
                 await asyncio.sleep(0.02)  # it sees that there is nothing to note
         assert kept(rig).read_bytes() == before
         await driver.kill("web-1")

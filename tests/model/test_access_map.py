@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import msgspec
 
@@ -56,9 +57,9 @@ def test_stretches_are_as_sets_of_blocks() -> None:
         assert _blocks(minus(one, two)) == _blocks(one) - _blocks(two)
         assert _blocks(joined((*one, *two))) == _blocks(one) | _blocks(two)
         found = joined(one)
-        assert all(sum(a) < b[0] for a, b in zip(found, found[1:], strict=False))
+        assert all(sum(a) < b[0] for a, b in pairwise(found))
         rounds = made("d", [[(s * 4096, n * 4096) for s, n in each] for each in (one, two)]).rounds
-        assert not any(_blocks(a) & _blocks(b) for a, b in zip(rounds, rounds[1:], strict=False))
+        assert not any(_blocks(a) & _blocks(b) for a, b in pairwise(rounds))
 
 
 def _any(chance: random.Random) -> list[Stretch]:
