@@ -40,8 +40,8 @@ FILES, FILE_KIB, EVERY = 384, 256, 7
 """files that are read, the size of each, and one of how many is one of them"""
 SIZE_MIB = 1024
 SERVICE = (
-    "mkdir -p /mnt; mount -t ext4 -o ro /dev/vdb /mnt && i=0; while [ $i -lt {files} ]; do "
-    "md5sum /mnt/d$((i * 89 % {files} % 16))/want$((i * 89 % {files})) >/dev/null || exit 1; i=$((i + 1)); done"
+    "set -e; mkdir -p /mnt; modprobe ext4; mount -t ext4 -o ro /dev/vdb /mnt; i=0; while [ $i -lt {files} ]; do "
+    "md5sum /mnt/d$((i * 89 % {files} % 16))/want$((i * 89 % {files})) >/dev/null; i=$((i + 1)); done"
 )
 SERVED_S_MAX = 120.0
 
@@ -108,7 +108,7 @@ class Run:
             await vm.do("block-latency-histogram-set", {"id": device, "boundaries-read": BOUNDS})
             done = await self.driver.exec(VM, ("sh", "-c", SERVICE.format(files=FILES)), b"", SERVED_S_MAX)
             took = time.perf_counter() - begun
-            assert (done.exit_code, done.error) == (0, ""), done
+            assert (done.exit_code, done.error, done.stderr) == (0, "", b""), done
             stats = await vm.do("query-blockstats")
             mine = next(one["stats"] for one in stats if one.get("qdev") == device)
             return took, _p99_ms(list(map(int, mine["rd_latency_histogram"]["bins"])))

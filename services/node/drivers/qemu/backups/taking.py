@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import re
 import shutil
@@ -30,13 +31,15 @@ from proto.hardware import Consistency
 from proto.machine import Disk, Freeze
 from proto.node import OrderBackup
 from services.node.drivers import CannotStart, DriverError, NotBackedUp
-from services.node.drivers.qemu.backups import layout, targets
+from services.node.drivers.qemu.backups import filled, layout, targets
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
 from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_pool, sources, why_full
 from services.node.drivers.qemu.freezer import Freezer, NotFrozen
 from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.qemu_img import QemuImg
+
+log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 FULL = os.strerror(errno.ENOSPC)
@@ -57,6 +60,8 @@ class Taking:
     freezer: Freezer | None = None
     variables: dict[str, Path] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
+    filled: set[int] = field(default_factory=set)
+    """slots of disks of which only that is read which is not zero"""
     done: BackupDone = field(default_factory=lambda: BackupDone(kind=BackupKind.FULL, disks=(), at_us=0))
     gone: threading.Event = field(default_factory=threading.Event)
     """set once nobody waits for what a thread does"""
@@ -90,6 +95,20 @@ class Taking:
         await self._aside(lambda: self.shelf.begin(self.order.backup))
         for source in self.sources:
             await self._target(source)
+            await self._find(source)
+
+    async def _find(self, source: Source) -> None:
+        """What of a disk that is read whole is not zero."""
+        await filled.away(self.blocks, source)
+        if source.alone or self.done.parent:
+            return
+        try:
+            await filled.find(self.blocks, source)
+        except (DriverError, OSError, TimeoutError) as error:
+            log.info("%s: all of %s is read, zeros too: %s", self.order.vm, source.disk.name, error)
+            await filled.away(self.blocks, source)
+        else:
+            self.filled.add(source.disk.slot)
 
     async def _drop_useless(self) -> None:
         """Bitmaps of backups of this pool that failed, or are older than the newest: what is written costs a little in each."""
@@ -163,6 +182,9 @@ class Taking:
             job |= {"on-source-error": "report", "on-target-error": "report"}
             if self.done.parent:
                 job |= {"sync": "bitmap", "bitmap": self._parents(), "bitmap-mode": "never"}
+            elif source.disk.slot in self.filled:
+                actions.append(filled.merged(source))
+                job |= {"sync": "bitmap", "bitmap": filled.NAME, "bitmap-mode": "never"}
             if self.order.rate_mibps:
                 job["speed"] = self._share(len(self.sources))
             actions.append({"type": "blockdev-backup", "data": job})
@@ -221,6 +243,8 @@ class Taking:
                 raise NotBackedUp(self._room()) from error
         if said := next(filter(None, self.jobs.ended().values()), ""):
             raise NotBackedUp(self._why(said))
+        for source in self.sources:
+            await filled.away(self.blocks, source)
         await sweep(self.blocks)
         self.jobs.forget()
 
@@ -268,6 +292,7 @@ class Taking:
             with suppress(DriverError):
                 await self.jobs.clear(self.blocks)
                 for source in self.sources:
+                    await filled.away(self.blocks, source)
                     await self._away(source, self.bitmap)
         finally:
             self.jobs.forget()
