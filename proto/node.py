@@ -277,7 +277,8 @@ Ask = AskExec | AskConsole | AskInfo | AskIo | AskScreenshot | AskTranslate | As
 class CopyNow(msgspec.Struct, frozen=True, array_like=True):
     """A copy that goes on: a backup being taken, or a recovered disk coming home. what: `backup` or `home`; name: the backup's, or
     the disk's. mibps: lately. Of what comes home: write_us: what one of the guest's writes to any of its disks took lately, on
-    average; normal_us: what that takes without the copy; 0: not known."""
+    average; normal_us: what that takes without the copy; 0: not known. first_mib: what came, or is to come, before all else, as
+    its guest touched it first when it last ran from a backup; 0: that is not known, or nothing is to come first."""
 
     vm: str
     what: str
@@ -287,6 +288,7 @@ class CopyNow(msgspec.Struct, frozen=True, array_like=True):
     mibps: float = 0.0
     write_us: int = 0
     normal_us: int = 0
+    first_mib: int = 0
 
 
 class CopiesBeat(msgspec.Struct, frozen=True, array_like=True):

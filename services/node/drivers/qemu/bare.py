@@ -72,6 +72,13 @@ class Bare:
         except (QmpError, OSError) as error:
             raise DriverError(f"{command}: {error}") from error
 
+    async def give(self, name: str, fd: int) -> None:
+        """As Qmp.give. Raises DriverError."""
+        try:
+            await self.qmp.give(name, fd)
+        except (QmpError, OSError) as error:
+            raise DriverError(f"an open file could not be handed over: {error}") from error
+
     async def give_set(self, fd: int, opaque: str, into: int | None = None) -> int:
         """As Qmp.give_set. Raises DriverError."""
         try:

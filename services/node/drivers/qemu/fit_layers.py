@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from proto.hardware import Consistency, Misfit, Took
 from proto.machine import Disk, Freeze, MachineSpec
 from services.node import pacing
 from services.node.drivers import DriverError
-from services.node.drivers.qemu import devices, disks, launch, layers, making, origins
+from services.node.drivers.qemu import devices, disks, launch, layers, making, origins, reads
 from services.node.drivers.qemu.chains import Chain, chains, closed, left
 from services.node.drivers.qemu.devices import LAYERS, Backing, over_id
 from services.node.drivers.qemu.fitting import misfits
@@ -154,7 +155,7 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
         if not vm.merges.goes_on(job):
             await _begin(vm, host, disk, chain, leaving, job)
         if origins.any_of((disk,)):
-            vm.homing.see_to(disk, chain)
+            vm.homing.see_to(disk, chain, _reads(host, disk))
         said = await vm.merges.ended(job, MERGED_S)
         if said is None:
             found.append(Misfit(what="merge", slot=disk.slot, sentence="a layer is being merged", pending=True))
@@ -168,6 +169,12 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
     if origins.any_of((disk,)):
         await closed(vm, disk.slot)
     await _sealed(host, vm.record.vm, disk, chain)
+
+
+def _reads(host: Host, disk: Disk) -> Path:
+    """Where it is kept what a guest of that disk touches first: beside the backup that it stands on."""
+    origin = next(layer.origin for layer in disk.layers if layer.origin is not None)
+    return reads.place(host.pools[origin.pool], origin.vm, disk.name)
 
 
 async def _begin(vm: RunningVm, host: Host, disk: Disk, chain: Chain, leaving: set[str], job: str) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from proto.machine import Disk
+from services.node.access_map import Stretch
 from services.node.drivers.qemu import nbd_cache
 from services.node.drivers.qemu.nbd_cache import Export
+from services.node.drivers.qemu.reads import Reads
 from services.node.pacing import MIB
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 WINDOW = 128 * MIB
 """of a disk, whose tables are asked for at once: at most 2048 clusters, which QEMU answers in about a millisecond"""
 PIECE = MIB
+FIRST_PIECE = 256 * 1024
+"""of what comes first: a guest that waits for another one meanwhile waits no longer than for that"""
 FLYING_BYTES_MAX, FLYING_MAX = 4 * MIB, 16
 """asked for and not there yet: with 4 pieces of 1 MiB all that the storage gives is reached (measured); more only makes a guest
 wait longer. QEMU takes 16 requests of one connection at a time"""
@@ -30,8 +34,10 @@ class Home:
     """left: bytes still beneath in each WINDOW of the disk; all_bytes: of what it stands on. Without an export (`open` failed) the
     job's own figures stand for both."""
 
-    def __init__(self, disk: Disk, node: str, beneath: str) -> None:
-        self.disk, self.job = disk, f"merge{disk.slot}"
+    def __init__(self, disk: Disk, node: str, beneath: str, reads: Reads) -> None:
+        self.disk, self.job, self.reads = disk, f"merge{disk.slot}", reads
+        self.alone = True
+        """no reader is to fetch beside one that goes on"""
         self.left: list[int] = []
         self.all_bytes = 0
         self._node, self._beneath = node, beneath
@@ -40,6 +46,8 @@ class Home:
         self._flying = (0, 0)
         """pieces, bytes"""
         self._landed = asyncio.Event()
+        self._ahead: set[int] = set()
+        """windows that readers have been in"""
 
     @property
     def counted(self) -> bool:
@@ -71,6 +79,7 @@ class Home:
         export = await _exported(vm, own, self._node)
         self.left = [await _still(export, at, nbd_cache.BENEATH) for at in range(0, export.size, WINDOW)]
         self._export = export
+        await self.reads.open()
 
     async def close(self) -> None:
         """Let go of the connection."""
@@ -98,6 +107,7 @@ class Home:
             for number in range(self._offset // WINDOW, len(self.left)):
                 if not self.left[number]:
                     continue
+                self._ahead.add(number)
                 at = number * WINDOW
                 found = await export.extents(at, min(WINDOW, export.size - at))
                 self.left[number] = sum(size for size, depth in found if depth >= nbd_cache.BENEATH)
@@ -105,8 +115,37 @@ class Home:
                     await self._room(size)
                     group.create_task(self._fetch(export, number, start, size))
 
+    async def read_first(self) -> None:
+        """What its guest touched first the last time, in that order. Raises an ExceptionGroup with NbdErrors."""
+        export = self._export
+        if export is None:
+            return
+        self.reads.used = True
+        async with asyncio.TaskGroup() as group:
+            for at, length in self.reads.map.in_order(FIRST_PIECE, export.size):
+                for start, size in _pieces(at, await export.extents(at, length)):
+                    await self._room(size)
+                    group.create_task(self._fetch(export, start // WINDOW, start, size))
+
+    async def touched(self, vm: RunningVm) -> None:
+        """The end of a round: what its guest has touched is noted. Raises DriverError."""
+        export, there = self._export, list[Stretch]()
+        for number in range(self._offset // WINDOW, len(self.left)) if export is not None else ():
+            if self.left[number] and number not in self._ahead and export is not None:
+                at = number * WINDOW
+                for size, depth in await export.extents(at, min(WINDOW, export.size - at)):
+                    there += [(at, size)] if depth == nbd_cache.OWN else []
+                    at += size
+        jobs = [int(job["offset"]) for job in await vm.do("query-block-jobs") if job["device"] == self.job]
+        ours = [(0, min(jobs, default=1 << 62) + PIECE), *((number * WINDOW, WINDOW) for number in self._ahead)]
+        if self.reads.used:
+            ours += (stretch for each in self.reads.map.stretches() for stretch in each)
+        await self.reads.note(there, ours)
+
     async def _room(self, size: int) -> None:
-        while self._flying[0] and (self._flying[0] >= FLYING_MAX or self._flying[1] + size > FLYING_BYTES_MAX):
+        while self._flying[0] and (
+            self.alone or self._flying[0] >= FLYING_MAX or self._flying[1] + size > FLYING_BYTES_MAX
+        ):
             self._landed.clear()
             await self._landed.wait()
         self._flying = (self._flying[0] + 1, self._flying[1] + size)

@@ -2,6 +2,8 @@
 
     stream job    reads what is beneath, from the first byte to the last, and keeps it; cuts the link at the end; outlives the agent
     readers       while the guest is idle: fetch what is ahead of the job, several pieces at once (home.py)
+    first         before all else: what the guest touched first the last time (reads.py), by one reader while the guest works; the job
+                  creeps meanwhile. What it touches this time is noted for the next
 
 A look every TICK_S goes through services/node/pacing.py. Where QEMU cannot serve the readers the job does it alone.
 """
@@ -12,6 +14,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -24,6 +27,7 @@ from services.node.drivers.qemu.chains import Chain
 from services.node.drivers.qemu.home import Home
 from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.nbd_cache import NbdError
+from services.node.drivers.qemu.reads import Reads
 from services.node.pacing import MIB, SMOOTH_S, Pace, Phase, Seen, after, within, write_us
 from services.node.spread import Spread
 
@@ -35,6 +39,8 @@ log = logging.getLogger(__name__)
 TICK_S, SOON_S = 0.5, 0.15
 """between looks; SOON_S: while everything is taken, for the guest's first request is to be seen soon, and where much changes"""
 SOON = frozenset({Phase.FIRST, Phase.RAMPING, Phase.PROBING, Phase.IDLE})
+FIRST_S_MAX = 60.0
+"""for what comes first: from a storage that is slower than that the rest has to come, too"""
 
 
 class Homing:
@@ -46,6 +52,8 @@ class Homing:
         self._exporting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._readers: asyncio.Task[None] | None = None
+        self._first: dict[int, asyncio.Task[None]] = {}
+        self._noting: asyncio.Task[None] | None = None
         self._alone: set[str] = set()
         """jobs that no readers can help"""
         self._pace = Pace()
@@ -56,10 +64,11 @@ class Homing:
         self._done = 0
         self._at = 0.0
 
-    def see_to(self, disk: Disk, chain: Chain) -> None:
-        """A job copies what this disk stands on: pace it until it has ended, and tell how far it is."""
+    def see_to(self, disk: Disk, chain: Chain, reads: Path) -> None:
+        """A job copies what this disk stands on: pace it until it has ended, and tell how far it is. reads: where it is kept what
+        its guest touches first."""
         if disk.slot not in self._homes and len(chain.nodes) > 1:
-            self._homes[disk.slot] = Home(disk, chain.nodes[0], chain.nodes[1])
+            self._homes[disk.slot] = Home(disk, chain.nodes[0], chain.nodes[1], Reads(disk, reads))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
@@ -69,6 +78,8 @@ class Homing:
         async with self._exporting:
             if (gone := self._homes.pop(slot, None)) is not None:
                 self._still()
+                if (first := self._first.pop(slot, None)) is not None:
+                    first.cancel()
                 await gone.close()
             if home.served(self._vm):
                 await home.cleared(self._vm, slot)
@@ -81,7 +92,7 @@ class Homing:
         return tuple(
             CopyNow(
                 self._vm.record.vm, "home", one.disk.name, one.done_bytes // MIB, -(-one.all_bytes // MIB), write_us=now,
-                normal_us=usual,
+                normal_us=usual, first_mib=-(-one.reads.map.bytes // MIB) if one.reads.used else 0,
             )
             for _, one in sorted(self._homes.items())
         )  # fmt: skip
@@ -90,7 +101,7 @@ class Homing:
         """Let go; the jobs go on as they are."""
         if self._task is not None:
             self._task.cancel()
-        self._still()
+        self._let_go()
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -106,7 +117,7 @@ class Homing:
                     log.debug("%s: its copies cannot be looked at: %s", self._vm.record.vm, error)
                 await asyncio.sleep(SOON_S if self._pace.phase in SOON else TICK_S)
         finally:
-            self._still()
+            self._let_go()
 
     async def _look(self) -> bool:
         """Whether any job goes on. Raises DriverError, OSError."""
@@ -117,9 +128,12 @@ class Homing:
         for one in going:
             with suppress(NbdError):  # it was let go of meanwhile
                 await one.walked(int(jobs[one.job]["offset"]), int(jobs[one.job]["len"]))
-        before = self._pace
+        before, first = self._pace, self._read_first(going)
         if (seen := await self._seen()) is not None:
-            self._pace, self._lately = after(before, seen), within((*self._lately, seen), SMOOTH_S)
+            self._pace = before if first else after(before, seen)  # what is normal cannot be learnt beside it
+            self._lately = within((*self._lately, seen), SMOOTH_S)
+            for one in going:
+                one.alone = first and not seen.idle
         if self._pace.normal != before.normal:
             await self._vm.remember(pace=replace(self._pace, lately=()))
         for one in going:
@@ -175,6 +189,32 @@ class Homing:
             free = [one for one in going if one.job not in self._alone and not one.disk.home_mibps]
             self._readers = asyncio.create_task(self._read(free))
 
+    def _read_first(self, going: list[Home]) -> bool:
+        """Whether what comes first is still fetched; begun once for each disk. Also sees to it that what is touched is noted."""
+        for one in going:
+            if one.counted and one.reads.map.rounds and not one.disk.home_mibps and one.disk.slot not in self._first:
+                self._first[one.disk.slot] = asyncio.create_task(self._ahead(one))
+        if self._noting is None and any(one.counted for one in going):
+            self._noting = asyncio.create_task(self._note())
+        return any(not task.done() for task in self._first.values())
+
+    async def _ahead(self, one: Home) -> None:
+        try:
+            async with asyncio.timeout(FIRST_S_MAX):
+                await one.read_first()
+        except* TimeoutError:
+            log.info("%s: not all that its guest may want first of %s came within %g s", self._vm.record.vm, one.disk.name, FIRST_S_MAX)
+        except* DriverError as failed:  # as in _read
+            log.info("%s: %s comes home in the job's order: %s", self._vm.record.vm, one.disk.name, failed.exceptions[0])
+
+    async def _note(self) -> None:
+        """What is touched, at the end of each round."""
+        with suppress(DriverError):  # nothing is known then
+            while noted := [one for one in self._homes.values() if one.counted and one.reads.records]:
+                await asyncio.sleep(min(one.reads.due_s for one in noted))
+                for one in [one for one in noted if one.reads.due_s == 0]:
+                    await one.touched(self._vm)
+
     async def _read(self, going: list[Home]) -> None:
         for one in going:
             try:
@@ -187,3 +227,10 @@ class Homing:
         if self._readers is not None:
             self._readers.cancel()
             self._readers = None
+
+    def _let_go(self) -> None:
+        """Of all that goes on beside the looks."""
+        self._still()
+        for task in (*self._first.values(), *([self._noting] if self._noting is not None else ())):
+            task.cancel()
+        self._first, self._noting = {}, None

@@ -3,6 +3,7 @@
     extents   how deep beneath the disk's own file what is read lies (the context `qemu:allocation-depth`): 0 nowhere, 1 there
     copy_up   NBD_CMD_CACHE: QEMU reads it and keeps it in the disk's own file (copy on read). Many may go on at once, which
               is what makes it faster than a stream job, that reads and writes in turns
+    discard   NBD_CMD_TRIM
 
 The protocol: NetworkBlockDevice/nbd, doc/proto.md. Numbers are big-endian; offsets and lengths are bytes.
 """
@@ -15,18 +16,20 @@ import struct
 
 from services.node.drivers import DriverError
 
-DEPTH = b"qemu:allocation-depth"
+DEPTH, STATUS = b"qemu:allocation-depth", b"base:allocation"
+ZERO = 2
+"""in a status: it reads as zeros"""
 HANDSHAKE_S_MAX = 10.0
 REPLY_BYTES_MAX = 16 << 20
-BENEATH = 2
-"""the least depth of what lies in a file beneath"""
+OWN, BENEATH = 1, 2
+"""the depth of the disk's own file; the least depth of what lies in a file beneath"""
 _OPTION, _OPTION_REPLY = 0x49484156454F5054, 0x3E889045565A9
 _REQUEST, _SIMPLE, _STRUCTURED = 0x25609513, 0x67446698, 0x668E33EF
 _FLAGS = 1 | 2
 """fixed newstyle, and no zeros at the end"""
 _GO, _STRUCTURED_REPLIES, _SET_CONTEXT = 7, 8, 10
 _ACK, _INFO, _CONTEXT, _FAILED = 1, 3, 4, 1 << 31
-_CACHE, _BLOCK_STATUS = 5, 7
+_TRIM, _CACHE, _BLOCK_STATUS = 4, 5, 7
 _STATUS, _ERROR, _DONE = 5, 1 << 15, 1
 
 
@@ -47,7 +50,7 @@ class Export:
         self._task = asyncio.create_task(self._read())
 
     async def extents(self, at: int, length: int) -> list[tuple[int, int]]:
-        """(length, depth), from `at` on, in order. Raises NbdError."""
+        """(length, depth, or what else it was opened for), from `at` on, in order. Raises NbdError."""
         found: list[tuple[int, int]] = []
         end = at + length
         while at < end:
@@ -63,6 +66,10 @@ class Export:
     async def copy_up(self, at: int, length: int) -> None:
         """Returns once it lies in the disk's own file. Raises NbdError."""
         await self._ask(_CACHE, at, length)
+
+    async def discard(self, at: int, length: int) -> None:
+        """Raises NbdError."""
+        await self._ask(_TRIM, at, length)
 
     async def close(self) -> None:
         self._task.cancel()
@@ -124,13 +131,13 @@ class Export:
             reply.set_result(self._parts.get(handle, b""))
 
 
-async def opened(sock: socket.socket, name: str) -> Export:
-    """The export of that name. Raises NbdError, OSError."""
+async def opened(sock: socket.socket, name: str, context: bytes = DEPTH) -> Export:
+    """The export of that name; context: what `extents` says. Raises NbdError, OSError."""
     sock.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=sock, limit=REPLY_BYTES_MAX)
     try:
         async with asyncio.timeout(HANDSHAKE_S_MAX):
-            return Export(reader, writer, await _greeted(reader, writer, name.encode()))
+            return Export(reader, writer, await _greeted(reader, writer, name.encode(), context))
     except (struct.error, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
         writer.close()
         raise NbdError(f"QEMU's NBD server was not understood: {error!r}") from error
@@ -139,15 +146,15 @@ async def opened(sock: socket.socket, name: str) -> Export:
         raise
 
 
-async def _greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: bytes) -> int:
+async def _greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: bytes, asked: bytes) -> int:
     """The size of the export."""
     await reader.readexactly(18)
     writer.write(struct.pack(">I", _FLAGS))
     await _option(reader, writer, _STRUCTURED_REPLIES, b"")
     named = struct.pack(">I", len(name)) + name
-    context = named + struct.pack(">II", 1, len(DEPTH)) + DEPTH
+    context = named + struct.pack(">II", 1, len(asked)) + asked
     if not [kind for kind, _ in await _option(reader, writer, _SET_CONTEXT, context) if kind == _CONTEXT]:
-        raise ValueError("it does not say where what is read lies")
+        raise ValueError(f"it does not say {asked.decode()}")
     told = await _option(reader, writer, _GO, named + struct.pack(">H", 0))
     return next(int.from_bytes(data[2:10]) for kind, data in told if kind == _INFO and data[:2] == b"\0\0")
 

@@ -16,8 +16,8 @@ PREFIX = "backup"
 ENDS_S_MAX = 30.0
 """a job that was cancelled ends after the request that it is in"""
 _JOB = re.compile(r"backup[0-9]+")
-_NODE = re.compile(r"(backup[0-9]+)(-packed|-own|-file|-spare)?")
-_ORDER = (None, "-packed", "-own", "-file", "-spare")
+_NODE = re.compile(r"(backup[0-9]+)(-packed|-own|-file|-spare|-map|-void)?")
+_ORDER = (None, "-packed", "-own", "-file", "-spare", "-map", "-void")
 """each before what it stands on"""
 
 
@@ -26,6 +26,10 @@ class Blocks(Protocol):
 
     async def do(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """Raises DriverError."""
+        ...
+
+    async def give(self, name: str, fd: int) -> None:
+        """As Qmp.give. Raises DriverError."""
         ...
 
     async def give_set(self, fd: int, opaque: str) -> int:

@@ -4,6 +4,7 @@
     <pool>/backups/<vm>/<backup>/<vm>-<disk>.<backup>.vars      its UEFI variables, where it has some
     <pool>/backups/<vm>/<backup>/manifest.json
     <pool>/backups/<vm>/.making-<backup>/                       not whole yet, and nobody's
+    <pool>/backups/<vm>/.reads-<disk>.json                      what its guest touches first (reads.py); gone with the last backup
 
 In a pool that is no folder the first is a claim, which says where the qcow2 lies (claims.py).
 
@@ -26,6 +27,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 MANIFEST_BYTES_MAX = 1 << 20
 MAKING, REMOVING, STRAY = ".making-", ".removing-", ".stray-"
+READS = ".reads-"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,8 +120,11 @@ class Shelf:
         self.drop(backup)
 
     def _tidy(self) -> None:
-        if self.path.exists() and not any(self.path.iterdir()):
-            self.path.rmdir()
+        if not self.path.exists() or not all(path.name.startswith(READS) for path in self.path.iterdir()):
+            return
+        for path in self.path.iterdir():
+            path.unlink()
+        self.path.rmdir()
 
     def manifest(self, backup: str) -> Manifest | None:
         """None: there is no such backup. Raises DriverError where it cannot be read."""
@@ -131,6 +136,11 @@ class Shelf:
             return None
         except (OSError, msgspec.MsgspecError) as error:
             raise DriverError(f"the manifest of backup {backup} of {self.vm} cannot be read: {error}") from error
+
+
+def reads_of(disk: str) -> str:
+    """The file with what a guest touches first on that disk, in the folder of its VM's backups."""
+    return f"{READS}{disk}.json"
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import re
 import shutil
@@ -30,7 +31,7 @@ from proto.hardware import Consistency
 from proto.machine import Disk, Freeze
 from proto.node import OrderBackup
 from services.node.drivers import CannotStart, DriverError, NotBackedUp
-from services.node.drivers.qemu.backups import media, targets
+from services.node.drivers.qemu.backups import filled, media, targets
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
 from services.node.drivers.qemu.backups.media import Media
@@ -39,6 +40,8 @@ from services.node.drivers.qemu.backups.watching import watched
 from services.node.drivers.qemu.freezer import Freezer, NotFrozen
 from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.qemu_img import QemuImg
+
+log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 ENDS_S_MAX = 5.0
@@ -62,6 +65,8 @@ class Taking:
     freezer: Freezer | None = None
     variables: dict[str, Path] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
+    filled: set[int] = field(default_factory=set)
+    """slots of disks of which only that is read which is not zero"""
     done: BackupDone = field(default_factory=lambda: BackupDone(kind=BackupKind.FULL, disks=(), at_us=0))
     ends: dict[str, int] = field(default_factory=dict)
     """by the disk's name, where what QEMU wrote for it ends"""
@@ -98,6 +103,20 @@ class Taking:
         await self._aside(lambda: self.shelf.begin(self.order.backup))
         for source in self.sources:
             await self._target(source)
+            await self._find(source)
+
+    async def _find(self, source: Source) -> None:
+        """What of a disk that is read whole is not zero."""
+        await filled.away(self.blocks, source)
+        if source.alone or self.done.parent:
+            return
+        try:
+            await filled.find(self.blocks, source)
+        except (DriverError, OSError, TimeoutError) as error:
+            log.info("%s: all of %s is read, zeros too: %s", self.order.vm, source.disk.name, error)
+            await filled.away(self.blocks, source)
+        else:
+            self.filled.add(source.disk.slot)
 
     async def _drop_useless(self) -> None:
         """Bitmaps of backups of this pool that failed, or are older than the newest: what is written costs a little in each."""
@@ -170,6 +189,9 @@ class Taking:
             job |= {"on-source-error": "report", "on-target-error": "report"}
             if self.done.parent:
                 job |= {"sync": "bitmap", "bitmap": self._parents(), "bitmap-mode": "never"}
+            elif source.disk.slot in self.filled:
+                actions.append(filled.merged(source))
+                job |= {"sync": "bitmap", "bitmap": filled.NAME, "bitmap-mode": "never"}
             if self.order.rate_mibps:
                 job["speed"] = self._share(len(self.sources))
             actions.append({"type": "blockdev-backup", "data": job})
@@ -227,6 +249,8 @@ class Taking:
                     raise
                 raise NotBackedUp(await self._room()) from error
         await self._check()
+        for source in self.sources:
+            await filled.away(self.blocks, source)
         await sweep(self.blocks)
         self.jobs.forget()
 
@@ -276,6 +300,7 @@ class Taking:
                 await self.jobs.clear(self.blocks)
                 cleared = True
                 for source in self.sources:
+                    await filled.away(self.blocks, source)
                     await self._away(source, self.bitmap)
         finally:
             self.jobs.forget()
