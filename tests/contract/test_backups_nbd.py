@@ -99,7 +99,7 @@ async def test_a_guest_does_not_notice_that_the_server_hangs_and_the_backup_fail
     vm = saved.vm
     await saved.take()
     await saved.slow()
-    task = await going(saved, saved.order("b1-1", rate_mibps=1))
+    task = await going(saved, saved.order("b1-1", rate_mibps=1, freeze=Freeze.NO))
     server(rig).hang()
     try:
         began = time.monotonic()
@@ -122,7 +122,7 @@ async def test_a_guest_does_not_notice_that_the_server_hangs_and_the_backup_fail
 async def test_a_server_that_dies_ends_the_backup_alone(rig: QemuRig, saved: Saved) -> None:
     vm = saved.vm
     await saved.slow()
-    task = await going(saved, saved.order(rate_mibps=1))
+    task = await going(saved, saved.order(rate_mibps=1, freeze=Freeze.NO))
     server(rig).restart()
     await vm.sh("dd if=/dev/urandom of=/dev/vdb bs=1M count=40 conv=notrunc,fsync 2>/dev/null")
     with pytest.raises(NotBackedUp):
