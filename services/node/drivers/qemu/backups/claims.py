@@ -133,7 +133,8 @@ def taken(folder: Path, now_us: int) -> list[Claim]:
 
 
 def all_of(folder: Path) -> dict[Path, Claim]:
-    """Of the pool, under its lock. Raises OSError; DriverError where one cannot be read: what it has is not known then."""
+    """Of the pool, under its lock. Raises OSError; DriverError where one cannot be read: what it has is not known then, and no
+    window is given until that backup is deleted."""
     found = {}
     for vm in _folders(folder / "backups"):
         for backup in _folders(vm):

@@ -11,7 +11,7 @@ import hashlib
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from libs.common.clock import SystemClock
-from services.node.drivers import CannotStart
-from services.node.drivers.qemu import disks
+from services.node.drivers import CannotStart, DriverError
+from services.node.drivers.qemu import disks, qcow2
 from services.node.drivers.qemu.backups import claims
 from services.node.drivers.qemu.backups.claims import UNIT, Claim
 from services.node.drivers.qemu.backups.media import SEALED, Abandoned, Files, Media
@@ -101,8 +101,10 @@ class Windows:
             taken = sum(claim.size for claim in claims.taken(self._folder, self._clock.now_us()))
             return line.size - UNIT - taken, line.size
 
-    def taken(self, path: Path) -> int:
-        return claims.read(path).size
+    def full(self, paths: Sequence[Path]) -> str:
+        (free, size), mine = self.room(), sum(claims.read(path).size for path in paths)
+        said = f"{mine // UNIT} MiB of {self.place} were claimed for the backup"
+        return f"{said}, {free // UNIT} MiB of {size // UNIT} MiB are free, as far as its server has room for them"
 
     def check(self) -> None:
         with self._line() as line:
@@ -147,11 +149,13 @@ class Windows:
             raise CannotStart(f"{self.place} has backups of the pool {label.pool}, and {self._name} is {id}: each needs its own")
 
     def seal(self, path: Path, end: int) -> None:
-        """What lies behind is free again. end: 0 where QEMU wrote nothing: all stays claimed."""
+        """What lies behind is free again."""
         claim = claims.read(path)
         with self._line() as line:
             line.flush()
-        size = min(claim.size, -(-max(end, CLUSTER) // CLUSTER) * CLUSTER) if end else claim.size
+            begin = qcow2.parse(line.read(claim.offset, qcow2.HEADER_BYTES))
+        made = begin.l1_offset + 8 * begin.l1_entries  # the last thing in it, when it is new
+        size = min(claim.size, -(-max(end, made) // CLUSTER) * CLUSTER)
         with claims.locked(self._folder):
             claims.write(path, Claim(claim.offset, size), SEALED)
 
@@ -172,11 +176,12 @@ class Windows:
         """It stays claimed until its file is gone."""
         if not path.name.endswith(claims.PARTS):
             return
-        claim = claims.read(path)
-        self._trimmed(claim)
-        if not clean:
-            with claims.locked(self._folder):
-                claims.cool(self._folder, claim, self._clock.now_us())
+        with suppress(DriverError):  # of no window: one that is damaged can be removed too
+            claim = claims.read(path)
+            self._trimmed(claim)
+            if not clean:
+                with claims.locked(self._folder):
+                    claims.cool(self._folder, claim, self._clock.now_us())
 
     def _trimmed(self, claim: Claim) -> None:
         """A server that has it sparse gets its room back; it is no harm where it does not."""
