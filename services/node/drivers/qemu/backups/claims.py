@@ -36,10 +36,11 @@ PARTS = (".qcow2", ".qcow2.new")
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """offset, size: bytes of the export."""
+    """offset, size: bytes of the export. begun: what was written there when it was claimed, and is never cut off."""
 
     offset: int
     size: int
+    begun: int = 0
 
     @property
     def end(self) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from services.node.drivers.qemu.backups import targets
 from services.node.drivers.qemu.devices import Words
-from services.node.drivers.qemu.qemu_img import QemuImg, sync
+from services.node.drivers.qemu.qemu_img import sync
 from services.node.drivers.qemu.stores.settings import Window
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Media(Protocol):
         """Where it lies, for a QEMU that opens it by itself; None: it is handed over open."""
         ...
 
-    def make(self, tool: QemuImg, path: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
-        """An empty qcow2 on `base`, with room to grow. Raises CannotStart too."""
+    def make(self, path: Path, size_bytes: int, draw: Callable[[Path], object]) -> None:
+        """An empty qcow2 of a disk of that size, with room to grow. draw: makes one, as a file. Raises CannotStart too."""
         ...
 
     async def node(self, blocks: Blocks, name: str, path: Path, *, writes: bool) -> Words:
@@ -122,8 +122,8 @@ class Files:
     def window(self, path: Path) -> Window | None:
         return None
 
-    def make(self, tool: QemuImg, path: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
-        tool.saved(path, size_bytes, base, compressed=compressed)
+    def make(self, path: Path, size_bytes: int, draw: Callable[[Path], object]) -> None:
+        draw(path)
 
     async def node(self, blocks: Blocks, name: str, path: Path, *, writes: bool) -> Words:
         number = await targets.handed(blocks, path, os.O_RDWR if writes else os.O_RDONLY, direct=self._direct)

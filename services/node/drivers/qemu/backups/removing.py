@@ -150,8 +150,12 @@ async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
     middle = path.parent / job.itself(disk.disk)
     head, inside = await asyncio.to_thread(_head, job, path), await asyncio.to_thread(_head, job, middle)
     compressed = bool((head.features | inside.features) & qcow2.COMPRESSION)
+
+    def draw(file: Path) -> None:
+        job.tool.saved(file, head.virtual_bytes, below, compressed=compressed)
+
     try:
-        await asyncio.to_thread(job.shelf.media.make, job.tool, new, head.virtual_bytes, below, compressed=compressed)
+        await asyncio.to_thread(job.shelf.media.make, new, head.virtual_bytes, draw)
         chain = [*([path.parent / below] if below else []), middle, path]
         async with bare(job.wanted) as writer:
             end = await _filled(job, writer, chain, new, below, compressed=compressed)

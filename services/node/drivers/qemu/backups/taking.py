@@ -120,8 +120,12 @@ class Taking:
         if self.done.parent:
             base = shelf.named(self.done.parent, shelf.file_of(source.disk.name, self.done.parent))
         path = shelf.making(self.order.backup) / self._file(source)
+
+        def draw(file: Path) -> None:
+            self.tool.saved(file, source.bytes, base, compressed=self.order.compress)
+
         try:
-            await self._aside(lambda: self.media.make(self.tool, path, source.bytes, base, compressed=self.order.compress))
+            await self._aside(lambda: self.media.make(path, source.bytes, draw))
         except CannotStart as error:
             said = await self._room() if FULL in str(error) else f"the backup cannot be written: {error}"
             raise NotBackedUp(said) from error

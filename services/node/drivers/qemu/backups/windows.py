@@ -11,7 +11,7 @@ import hashlib
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +20,12 @@ import msgspec
 
 from libs.common.clock import SystemClock
 from services.node.drivers import CannotStart, DriverError
-from services.node.drivers.qemu import disks, qcow2
+from services.node.drivers.qemu import disks
 from services.node.drivers.qemu.backups import claims
 from services.node.drivers.qemu.backups.claims import UNIT, Claim
 from services.node.drivers.qemu.backups.media import SEALED, Abandoned, Files, Media
 from services.node.drivers.qemu.devices import Words
-from services.node.drivers.qemu.qemu_img import QemuImg, sync
+from services.node.drivers.qemu.qemu_img import sync
 from services.node.drivers.qemu.stores import settings
 from services.node.drivers.qemu.stores.nbd_line import Line
 from services.node.drivers.qemu.stores.settings import Nbd, Remote, Window
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from services.node.drivers.qemu.backups.jobs import Blocks
 
 CLUSTER = 64 << 10
-ENTRY_BYTES, REFCOUNT_BYTES, SPARE_BYTES = 8, 2, 2 << 20
+ENTRY_BYTES, REFCOUNT_BYTES, SPARE_BYTES = 8, 2, 8 << 20
 """what qcow2 takes for each cluster in its tables, and for all else"""
 LABEL_BYTES = 4096
 FULL = "No space left on device"
@@ -112,23 +112,23 @@ class Windows:
 
     # --- what is made ---------------------------------------------------------------------------------------------------
 
-    def make(self, tool: QemuImg, path: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
+    def make(self, path: Path, size_bytes: int, draw: Callable[[Path], object]) -> None:
         with tempfile.TemporaryDirectory(prefix="asv-window-") as aside, self._line() as line:
             draft = Path(aside) / path.name
-            tool.saved(draft, size_bytes, base, compressed=compressed)
+            draw(draft)
             begin = draft.read_bytes()
-            claim = self._claimed(line, path, max(worst(size_bytes), len(begin)))
+            claim = self._claimed(line, path, worst(size_bytes), len(begin))
             line.write(claim.offset, begin)
 
-    def _claimed(self, line: Line, path: Path, wanted: int) -> Claim:
+    def _claimed(self, line: Line, path: Path, wanted: int, begun: int) -> Claim:
         if not line.writable:
             raise CannotStart(f"{self.place} is read-only: export it for writing")
         with claims.locked(self._folder):
             self._labelled(line)
             claim = claims.fitting(line.size, claims.taken(self._folder, self._clock.now_us()), wanted)
-            if claim is None:
+            if claim is None or claim.size < begun:
                 raise CannotStart(f"{self.place}: {FULL}")
-            claims.write(path, claim, 0o600)
+            claims.write(path, msgspec.structs.replace(claim, begun=begun), 0o600)
         return claim
 
     def _labelled(self, line: Line) -> None:
@@ -153,9 +153,7 @@ class Windows:
         claim = claims.read(path)
         with self._line() as line:
             line.flush()
-            begin = qcow2.parse(line.read(claim.offset, qcow2.HEADER_BYTES))
-        made = begin.l1_offset + 8 * begin.l1_entries  # the last thing in it, when it is new
-        size = min(claim.size, -(-max(end, made) // CLUSTER) * CLUSTER)
+        size = min(claim.size, -(-max(end, claim.begun) // CLUSTER) * CLUSTER)
         with claims.locked(self._folder):
             claims.write(path, Claim(claim.offset, size), SEALED)
 
