@@ -39,7 +39,7 @@ class PoolRules(Value):
 
 class PoolRoom(Value):
     """A pool when something was decided: as a node saw it, the virtual sizes of all disks in it, and its rules. Sizes are -1 where
-    no agent has said any lately."""
+    no agent has said any lately. backups: as in PoolNow."""
 
     name: str
     id: str = ""
@@ -48,6 +48,7 @@ class PoolRoom(Value):
     provisioned_mib: int = 0
     rules: PoolRules = PoolRules()
     kind: PoolKind = PoolKind.LOCAL
+    backups: bool = False
 
     @property
     def kept_mib(self) -> int:
@@ -75,6 +76,16 @@ def short(room: PoolRoom, more_mib: int) -> tuple[str, str]:
             f"({room.rules.keep_free_pct} %) it takes no more"
         )
         return said, f"free {room.kept_mib - room.free_mib} MiB in it, or take another pool"
+    return "", ""
+
+
+def no_backups(room: PoolRoom) -> tuple[str, str]:
+    """Why no backup can lie in the pool, and what would help; ("", "") where one can."""
+    if room.kind is PoolKind.RBD:
+        return f"pool {room.name} is rbd, in which no backup lies", "name a pool that is a folder (of CephFS, say), or one of NBD"
+    if room.kind is PoolKind.NBD and not room.backups:
+        said = f"pool {room.name} is nbd, and names no export for backups"
+        return said, "add backups=EXPORT to it in ASV_POOLS of its nodes, or name a pool that is a folder"
     return "", ""
 
 

@@ -28,7 +28,7 @@ class FileNow(Value):
 class PoolNow(Value):
     """A pool as a node sees it. free_mib: what VMs may still write, without what the file system keeps for root; sizes are -1 where
     nobody says. error: why nothing is known. disks_mib, images_mib, files: what is in it, where that was looked at; not all files
-    where there are many."""
+    where there are many. backups: it is no folder, and takes backups all the same."""
 
     name: str
     id: str = ""
@@ -39,6 +39,7 @@ class PoolNow(Value):
     disks_mib: int = -1
     images_mib: int = -1
     files: tuple[FileNow, ...] = ()
+    backups: bool = False
 
 
 class FullDisk(Value):

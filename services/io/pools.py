@@ -97,7 +97,7 @@ class PoolViews:
         held = self.provisioned.get(now.id, 0) if now.id else self.provisioned.get(_unknown(pool), 0)
         return PoolRoom(
             name=pool, id=now.id, size_mib=now.size_mib, free_mib=now.free_mib, provisioned_mib=held,
-            rules=self.rules.get(pool, PoolRules()), kind=now.kind,
+            rules=self.rules.get(pool, PoolRules()), kind=now.kind, backups=now.backups,
         )  # fmt: skip
 
     def rooms(self, node: str, pools: Iterable[str], now_us: int) -> tuple[PoolRoom, ...]:

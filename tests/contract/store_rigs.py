@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,6 @@ from typing import Protocol
 import pytest
 
 from services.node.drivers.qemu.stores.settings import Remote, parse
-
-START_S_MAX = 10.0
 
 
 class StoreRig(Protocol):
@@ -58,29 +55,24 @@ class NbdRig:
         self._backups = f"&backups={backups}" if backups else ""
         self.files = files = files or top / "exports"
         files.mkdir(exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        words = [program, "--nbd-server", f"addr.type=inet,addr.host=127.0.0.1,addr.port={self.port}"]
+        self.port = 0
+        words = list[str]()
         for n, name in enumerate(exports):
             with (files / name).open("wb") as file:
                 file.truncate(size_mib << 20)
             words += ["--blockdev", f"file,node-name=f{n},filename={files / name},discard=unmap"]
             words += ["--blockdev", f"raw,node-name=d{n},file=f{n},discard=unmap"]
             words += ["--export", f"nbd,id=e{n},node-name=d{n},name={name},writable=on"]
-        self._words = words
+        self._program, self._words = program, words
         self._server = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        server = subprocess.Popen(self._words)
-        end = time.monotonic() + START_S_MAX
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
-                return server
-            except OSError:
-                time.sleep(0.02)  # it says nothing when it is ready
-        server.kill()
-        raise AssertionError("qemu-storage-daemon does not listen")
+        """It is given the socket, so nobody else can have its port, and whoever calls before it is ready waits for it."""
+        with socket.create_server(("127.0.0.1", self.port)) as listens:
+            self.port = listens.getsockname()[1]
+            fd = listens.fileno()
+            serves = ("--nbd-server", f"addr.type=fd,addr.str={fd}")
+            return subprocess.Popen([self._program, *serves, *self._words], pass_fds=(fd,))
 
     def pools(self) -> dict[str, Path]:
         return {"other": parse("other", self._url)[0]}

@@ -13,6 +13,7 @@ from proto.backups import BackupKind
 from proto.machine import Freeze
 from services.node.drivers import CannotStart, NotBackedUp
 from services.node.drivers.qemu.backups import claims, watching
+from services.node.drivers.qemu.backups.windows import CLUSTER
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.stores.nbd_line import Line
 from services.node.drivers.qemu.stores.settings import Nbd
@@ -82,11 +83,14 @@ async def test_a_removal_cut_short_now_and_then_leaves_all_others_whole(saved: S
 async def test_a_window_is_as_large_as_what_is_in_it_and_is_given_again(rig: QemuRig, saved: Saved) -> None:
     full = await saved.take()
     assert claimed(rig) == sum(disk.bytes for disk in full.disks) < 128 << 20, "and not as the disks are"
+    nothing = (await saved.take("b1-1", freeze=Freeze.NO)).disks[1]
+    assert nothing.bytes == 4 * CLUSTER, "of a disk that nobody wrote to: no more than its tables"
     await saved.vm.write("more")
-    await saved.take("b1-1")
-    await saved.remove("b1-1")
-    assert claimed(rig) == sum(disk.bytes for disk in saved.told["b1-2"])
-    await saved.remove("b1-2")
+    await saved.take("b1-2")
+    for backup in ("b1-1", "b1-2"):
+        await saved.remove(backup)
+    assert claimed(rig) == sum(disk.bytes for disk in saved.told["b1-3"])
+    await saved.remove("b1-3")
     assert claimed(rig) == 0 and claims.cooling(rig.backups.parent, 0) == []
     at = server(rig).remotes()["other"]
     assert isinstance(at, Nbd)
@@ -99,7 +103,7 @@ async def test_a_guest_does_not_notice_that_the_server_hangs_and_the_backup_fail
     vm = saved.vm
     await saved.take()
     await saved.slow()
-    task = await going(saved, saved.order("b1-1", rate_mibps=1))
+    task = await going(saved, saved.order("b1-1", rate_mibps=1, freeze=Freeze.NO))
     server(rig).hang()
     try:
         began = time.monotonic()
@@ -122,7 +126,7 @@ async def test_a_guest_does_not_notice_that_the_server_hangs_and_the_backup_fail
 async def test_a_server_that_dies_ends_the_backup_alone(rig: QemuRig, saved: Saved) -> None:
     vm = saved.vm
     await saved.slow()
-    task = await going(saved, saved.order(rate_mibps=1))
+    task = await going(saved, saved.order(rate_mibps=1, freeze=Freeze.NO))
     server(rig).restart()
     await vm.sh("dd if=/dev/urandom of=/dev/vdb bs=1M count=40 conv=notrunc,fsync 2>/dev/null")
     with pytest.raises(NotBackedUp):
@@ -138,7 +142,7 @@ async def test_a_server_that_is_full_ends_the_backup_alone(tmp_path: Path) -> No
             async with mounted(rig) as vm:
                 saved = Saved(vm)
                 await vm.sh("dd if=/dev/urandom of=/dev/vdb bs=1M count=40 conv=fsync 2>/dev/null")
-                with pytest.raises(NotBackedUp, match=r"pool other is full: \d+ MiB of the backup were written"):
+                with pytest.raises(NotBackedUp, match=r"pool other is full: \d+ MiB of the export asv .* were claimed"):
                     await saved.take()
                 assert await saved.left() == [] and saved.names() == [] and claimed(rig) == 0
                 await vm.sh("dd if=/dev/zero of=/dev/vdb bs=1M count=40 conv=fsync 2>/dev/null")

@@ -264,7 +264,7 @@ async def test_a_pool_that_is_no_folder_takes_no_backups(rig: QemuRig) -> None:
         vm.driver = QemuDriver("n1", rig.top / "n1", pools, share=2, cache=rig.top.parent / "probes", remotes=far)
         await vm.driver.open()
         saved = Saved(vm)
-        with pytest.raises(NotBackedUp, match="pool net is nbd: backups are files"):
+        with pytest.raises(NotBackedUp, match="pool net is nbd, and names no export for backups: add backups=EXPORT"):
             await saved.take(pool="net")
         with pytest.raises(NotBackedUp, match="has no pool 'away'"):
             await saved.take(pool="away")

@@ -111,11 +111,11 @@ async def test_two_are_recovered_from_one_backup_at_once(rig: Rig, driver: Drive
 async def test_a_backup_that_is_not_whole_is_refused_by_its_name(rig: Rig, driver: Driver) -> None:
     backed_up(rig)
     gone(rig, FULL)
-    with pytest.raises(CannotStart, match="the backup b1-1 of old-1 in pool (default|other) is damaged"):
+    with pytest.raises(CannotStart, match=r"the backup b1-1 of old-1 in pool (default|other) is damaged"):
         await driver.start(replace(spec_of(rig), born=None))
     assert rig.left_over("n1") == []
     gone(rig, NEWER)
-    with pytest.raises(CannotStart, match="the backup b1-2 of old-1 in pool (default|other) is damaged"):
+    with pytest.raises(CannotStart, match=r"the backup b1-2 of old-1 in pool (default|other) is damaged"):
         await driver.start(replace(spec_of(rig, 2), born=None))
 
 

@@ -91,7 +91,8 @@ def test_it_is_set_and_taken_back() -> None:
         (replace(SET, plan=replace(PLAN, verify="never")), Refusal.BAD_TIME, "the time to verify them, 'never'"),
         (replace(SET, known=replace(KNOWN, defined=False)), Refusal.NOT_DEFINED, "no VM named a"),
         (replace(SET, known=replace(KNOWN, nodes=())), Refusal.POOL_UNKNOWN, "no node has a pool safe"),
-        (replace(SET, known=replace(KNOWN, room=replace(ROOM, kind=PoolKind.RBD))), Refusal.BAD_DEVICE, "folder"),
+        (replace(SET, known=replace(KNOWN, room=replace(ROOM, kind=PoolKind.RBD))), Refusal.BAD_DEVICE, "is rbd"),
+        (replace(SET, known=replace(KNOWN, room=replace(ROOM, kind=PoolKind.NBD))), Refusal.BAD_DEVICE, "no export for backups"),
     ],
 )
 def test_what_is_refused(command: SetBackupPlan, refusal: Refusal, said: str) -> None:

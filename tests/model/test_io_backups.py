@@ -141,6 +141,7 @@ REFUSED: dict[str, tuple[BackupKnown, Refusal, str]] = {
     ),
     "apart": (replace(RESTS, node="", reached=False, nodes=("n2",)), Refusal.NO_NODE, "no node reaches both"),
     "rbd": (replace(RUNS, room=replace(ROOM, kind=PoolKind.RBD)), Refusal.BAD_DEVICE, "is rbd"),
+    "nbd": (replace(RUNS, room=replace(ROOM, kind=PoolKind.NBD)), Refusal.BAD_DEVICE, "names no export for backups"),
     "full": (replace(RUNS, room=replace(ROOM, free_mib=5)), Refusal.POOL_FULL, "5 of 1000 MiB free"),
 }  # fmt: skip
 
@@ -151,6 +152,11 @@ def test_it_is_refused_with_a_sentence(why: str) -> None:
     outcome = backups.given().when(replace(TAKE, known=known)).refused(reason)
     assert outcome.refusal is not None and word in outcome.refusal.sentence
     assert outcome.refusal.remedy
+
+
+def test_an_nbd_pool_with_an_export_for_backups_takes_one() -> None:
+    far = replace(ROOM, kind=PoolKind.NBD, backups=True, size_mib=-1, free_mib=-1)
+    assert asked(command=replace(TAKE, known=replace(RUNS, room=far))) == FIRST
 
 
 def test_how_disks_are_provisioned_does_not_matter_to_a_backup() -> None:

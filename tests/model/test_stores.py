@@ -30,6 +30,7 @@ LEASES = Path("/srv/leases")
         ("nbd://10.0.0.5?leases=/srv/leases", NBD),
         ("nbd://[fd00::5]:77?leases=/srv/leases", Nbd(host="fd00::5", port=77)),
         ("nbd+unix:///run/nbd.sock?leases=/srv/leases", Nbd(socket="/run/nbd.sock")),
+        ("nbd://10.0.0.5?leases=/srv/leases&backups=asv", replace(NBD, backups="asv")),
         ("rbd://vms?conf=/etc/ceph/ceph.conf&user=asv&leases=/srv/leases", CEPH),
         ("rbd://vms?leases=/srv/leases", replace(CEPH, user="admin")),
     ],
@@ -50,6 +51,8 @@ def test_a_setting_says_where_disks_are_and_where_their_leases(url: str, at: Nbd
         ("rbd://vms/one?leases=/srv", "rbd://POOL?conf=/FILE&user=NAME&leases=/FOLDER is right"),
         ("rbd://-x?leases=/srv", "rbd://POOL"),
         ("rbd://vms?key=AQBx&leases=/srv", "rbd knows no key; it takes conf, leases, user"),
+        ("nbd://host?leases=/srv&backups=../x", "backups=../x is no export's name"),
+        ("rbd://vms?backups=asv&leases=/srv", "rbd knows no backups"),
         ("rbd://asv:secret@vms?leases=/srv", "no secret is written into a setting"),
     ],
 )

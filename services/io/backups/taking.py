@@ -28,7 +28,7 @@ from proto.devices import VmPhase
 from proto.hardware import leaving
 from proto.io import Refusal
 from proto.machine import Disk
-from proto.pools import PoolKind, PoolRoom, short
+from proto.pools import PoolRoom, no_backups, short
 from services.io.backups.chain import NAMES_MAX, called, parent_for, sound
 from services.io.backups.states import Activity, Backups, Deleting, Taking, Verifying
 
@@ -124,9 +124,9 @@ def _room(command: TakeBackup, disks: Sequence[Disk]) -> PoolRoom:
             said = f"{known.node}, where {vm} is, has no pool {pool}; it has {_listed(known.has)}; {pool} is on {having}"
         raise Refused(Refusal.NO_NODE, said, f"name a pool that it has, or move {vm} to a node that has {pool}")
     room = known.room or PoolRoom(name=pool)
-    if room.kind in (PoolKind.NBD, PoolKind.RBD):
-        said = f"pool {pool} is {room.kind}: a backup is a folder of files, which only a pool that is a folder has"
-        raise Refused(Refusal.BAD_DEVICE, said, "name a pool that is a folder")
+    said, remedy = no_backups(room)
+    if said:
+        raise Refused(Refusal.BAD_DEVICE, said, remedy)
     said, remedy = short(replace(room, rules=replace(room.rules, over=0)), 1)
     if said:
         raise Refused(Refusal.POOL_FULL, said, remedy)

@@ -31,7 +31,7 @@ from proto.backup_plans import (
 )
 from proto.backups import BackupRequested, BackupsEvent, DeleteBackup, TakeBackup, VerifyBackup
 from proto.io import Refusal
-from proto.pools import PoolKind
+from proto.pools import PoolRoom, no_backups
 from services.io.backups import removing, taking
 from services.io.backups.chain import chain
 from services.io.backups.plans import again_us, retained, unread, wanted
@@ -66,10 +66,9 @@ def _check_pool(command: SetBackupPlan, plan: BackupPlan) -> None:
     """Raises Refused. Whether the VM's node reaches it is seen when a backup is due: it may be elsewhere then."""
     if not command.known.nodes:
         raise Refused(Refusal.POOL_UNKNOWN, f"no node has a pool {plan.pool}", "name one that there is (asvctl pool ls)")
-    kind = command.known.room.kind if command.known.room is not None else PoolKind.LOCAL
-    if kind in (PoolKind.NBD, PoolKind.RBD):
-        said = f"pool {plan.pool} is {kind}: a backup is a folder of files, which only a pool that is a folder has"
-        raise Refused(Refusal.BAD_DEVICE, said, "name a pool that is a folder")
+    said, remedy = no_backups(command.known.room or PoolRoom(name=plan.pool))
+    if said:
+        raise Refused(Refusal.BAD_DEVICE, said, remedy)
 
 
 # --- by ticks ----------------------------------------------------------------------------------------------------------------

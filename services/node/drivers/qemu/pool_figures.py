@@ -12,7 +12,7 @@ import msgspec
 from proto.pools import FILES_MAX
 from proto.space import FileNow, PoolNow
 from services.node.drivers.qemu import disks
-from services.node.drivers.qemu.stores.settings import Remote
+from services.node.drivers.qemu.stores.settings import Nbd, Remote
 from services.node.host.mounts import kind_of
 
 MIB = 1 << 20
@@ -49,7 +49,8 @@ class PoolFigures:
         """Of one that is no folder nobody says what it holds: its folder has the leases only."""
         if (remote := self._remotes.get(name)) is None:
             return figures(name, self._pools[name], files)
-        return PoolNow(name=name, id=disks.id_of(self._pools[name]), kind=remote.kind)
+        takes = isinstance(remote, Nbd) and bool(remote.backups)
+        return PoolNow(name=name, id=disks.id_of(self._pools[name]), kind=remote.kind, backups=takes)
 
     def _looked(self, key: tuple[str, bool], done: asyncio.Future[PoolNow]) -> None:
         self._looks.pop(key, None)

@@ -36,10 +36,11 @@ PARTS = (".qcow2", ".qcow2.new")
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """offset, size: bytes of the export."""
+    """offset, size: bytes of the export. begun: what was written there when it was claimed, and is never cut off."""
 
     offset: int
     size: int
+    begun: int = 0
 
     @property
     def end(self) -> int:
@@ -133,7 +134,8 @@ def taken(folder: Path, now_us: int) -> list[Claim]:
 
 
 def all_of(folder: Path) -> dict[Path, Claim]:
-    """Of the pool, under its lock. Raises OSError; DriverError where one cannot be read: what it has is not known then."""
+    """Of the pool, under its lock. Raises OSError; DriverError where one cannot be read: what it has is not known then, and no
+    window is given until that backup is deleted."""
     found = {}
     for vm in _folders(folder / "backups"):
         for backup in _folders(vm):

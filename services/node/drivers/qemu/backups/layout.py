@@ -119,6 +119,11 @@ class Shelf:
             sync(self.path)
         self.drop(backup)
 
+    def how_full(self, pool: str, backup: str) -> str:
+        """The pool, with what was written of a backup by now. Raises OSError, DriverError."""
+        making = self.making(backup)
+        return f"pool {pool} is full: {self.media.full(sorted(making.glob('*.qcow2')) if making.exists() else ())}"
+
     def _tidy(self) -> None:
         if not self.path.exists() or not all(path.name.startswith(READS) for path in self.path.iterdir()):
             return

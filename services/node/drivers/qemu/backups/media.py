@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from services.node.drivers.qemu.backups import targets
 from services.node.drivers.qemu.devices import Words
-from services.node.drivers.qemu.qemu_img import QemuImg, sync
+from services.node.drivers.qemu.qemu_img import sync
 from services.node.drivers.qemu.stores.settings import Window
 
 if TYPE_CHECKING:
     from services.node.drivers.qemu.backups.jobs import Blocks
 
 SEALED = 0o400
+MIB = 1 << 20
 CHUNK_BYTES = 4 << 20
 
 
@@ -50,8 +53,8 @@ class Media(Protocol):
         """Where it lies, for a QEMU that opens it by itself; None: it is handed over open."""
         ...
 
-    def make(self, tool: QemuImg, path: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
-        """An empty qcow2 on `base`, with room to grow. Raises CannotStart too."""
+    def make(self, path: Path, size_bytes: int, draw: Callable[[Path], object]) -> None:
+        """An empty qcow2 of a disk of that size, with room to grow. draw: makes one, as a file. Raises CannotStart too."""
         ...
 
     async def node(self, blocks: Blocks, name: str, path: Path, *, writes: bool) -> Words:
@@ -79,8 +82,8 @@ class Media(Protocol):
         """(free, all) in bytes."""
         ...
 
-    def taken(self, path: Path) -> int:
-        """Bytes of room that it takes."""
+    def full(self, paths: Sequence[Path]) -> str:
+        """How much of a backup was written until there was no more room. paths: its files."""
         ...
 
     def check(self) -> None:
@@ -119,12 +122,10 @@ class Files:
     def window(self, path: Path) -> Window | None:
         return None
 
-    def make(self, tool: QemuImg, path: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
-        tool.saved(path, size_bytes, base, compressed=compressed)
+    def make(self, path: Path, size_bytes: int, draw: Callable[[Path], object]) -> None:
+        draw(path)
 
     async def node(self, blocks: Blocks, name: str, path: Path, *, writes: bool) -> Words:
-        from services.node.drivers.qemu.backups import targets
-
         number = await targets.handed(blocks, path, os.O_RDWR if writes else os.O_RDONLY, direct=self._direct)
         return targets.file_node(name, number, direct=self._direct, read_only=not writes)
 
@@ -145,8 +146,10 @@ class Files:
         found = os.statvfs(self._pool)
         return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
-    def taken(self, path: Path) -> int:
-        return path.stat().st_blocks * 512
+    def full(self, paths: Sequence[Path]) -> str:
+        written = sum(path.stat().st_blocks * 512 for path in paths) // MIB
+        free, size = (bytes // MIB for bytes in self.room())
+        return f"{written} MiB of the backup were written, {free} MiB of {size} MiB are free"
 
     def check(self) -> None:
         """A file system that hangs lets nobody ask in bounded time."""

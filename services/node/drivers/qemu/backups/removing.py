@@ -148,10 +148,14 @@ async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
     """The file is written anew beside it, on what is below. Raises NotBackedUp, DriverError, OSError."""
     new, below = path.with_name(path.name + NEW), job.below(disk.disk)
     middle = path.parent / job.itself(disk.disk)
-    head, inside = _head(job, path), _head(job, middle)
+    head, inside = await asyncio.to_thread(_head, job, path), await asyncio.to_thread(_head, job, middle)
     compressed = bool((head.features | inside.features) & qcow2.COMPRESSION)
+
+    def draw(file: Path) -> None:
+        job.tool.saved(file, head.virtual_bytes, below, compressed=compressed)
+
     try:
-        await asyncio.to_thread(job.shelf.media.make, job.tool, new, head.virtual_bytes, below, compressed=compressed)
+        await asyncio.to_thread(job.shelf.media.make, new, head.virtual_bytes, draw)
         chain = [*([path.parent / below] if below else []), middle, path]
         async with bare(job.wanted) as writer:
             end = await _filled(job, writer, chain, new, below, compressed=compressed)
@@ -159,10 +163,11 @@ async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
         await asyncio.to_thread(job.shelf.media.seal, new, end)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise NotBackedUp(_no_room(job, path)) from error
+            raise NotBackedUp(await asyncio.to_thread(_no_room, job, path)) from error
         raise
     except CannotStart as error:
-        raise NotBackedUp(_no_room(job, path) if FULL in str(error) else f"{error}; nothing was removed") from error
+        said = await asyncio.to_thread(_no_room, job, path) if FULL in str(error) else f"{error}; nothing was removed"
+        raise NotBackedUp(said) from error
 
 
 def _head(job: Removing, path: Path) -> qcow2.Header:
@@ -201,7 +206,8 @@ async def _filled(job: Removing, writer: Bare, chain: list[Path], new: Path, bel
     async with watched(job.shelf.media, writer, jobs):
         await jobs.turned()
     if said := jobs.ended()[JOB]:
-        raise NotBackedUp(_no_room(job, new) if FULL in said else f"{new.name} could not be written: {said}"[:400])
+        full = FULL in said
+        raise NotBackedUp(await asyncio.to_thread(_no_room, job, new) if full else f"{new.name} could not be written: {said}"[:400])
     # its tables are written out where it is opened anew, as it is by now: on what is below
     return await _flushed(writer, own, "read0" if below else None)
 
@@ -219,7 +225,7 @@ async def _open(job: Removing, writer: Bare, name: str, path: Path, below: str |
 
 
 def _no_room(job: Removing, path: Path) -> str:
-    """Blocking for no longer than a look at a file system, or at an export."""
+    """Blocking."""
     free, size = (bytes >> 20 for bytes in job.shelf.media.room())
     with suppress(OSError, DriverError):
         need = job.shelf.media.size(path) >> 20

@@ -139,8 +139,12 @@ class Taking:
         if self.done.parent:
             base = shelf.named(self.done.parent, shelf.file_of(source.disk.name, self.done.parent))
         path = shelf.making(self.order.backup) / self._file(source)
+
+        def draw(file: Path) -> None:
+            self.tool.saved(file, source.bytes, base, compressed=self.order.compress)
+
         try:
-            await self._aside(lambda: self.media.make(self.tool, path, source.bytes, base, compressed=self.order.compress))
+            await self._aside(lambda: self.media.make(path, source.bytes, draw))
         except CannotStart as error:
             said = await self._room() if FULL in str(error) else f"the backup cannot be written: {error}"
             raise NotBackedUp(said) from error
@@ -237,7 +241,7 @@ class Taking:
         return await self._room() if FULL in said else f"copying a disk of {self.order.vm} ended: {said}"[:400]
 
     async def _room(self) -> str:
-        return await self._aside(lambda: full(self.shelf, self.order))
+        return await self._aside(lambda: self.shelf.how_full(self.order.pool, self.order.backup))
 
     async def let_go(self) -> None:
         """Of QEMU's nodes and the open files, once all is in them. Raises NotBackedUp, DriverError."""
@@ -268,7 +272,7 @@ class Taking:
         saved = []
         for source in self.sources:
             path = folder / self._file(source)
-            self.media.seal(path, self.ends.get(source.disk.name, 0))
+            self.media.seal(path, self.ends[source.disk.name])
             read, sha256 = self.media.digest(path, self.gone)
             size_mib = -(-source.bytes // MIB)
             disk = SavedDisk(disk=source.disk.name, file=path.name, size_mib=size_mib, bytes=read, sha256=sha256)
@@ -327,14 +331,6 @@ class Taking:
     async def _away(self, source: Source, bitmap: str) -> None:
         with suppress(DriverError):  # it may not be there
             await self.blocks.do("block-dirty-bitmap-remove", {"node": source.node, "name": bitmap})
-
-
-def full(shelf: Shelf, order: OrderBackup) -> str:
-    """How full the pool is. Blocking. Raises OSError, DriverError."""
-    making = shelf.making(order.backup)
-    written = sum(shelf.media.taken(path) for path in making.glob("*.qcow2")) if making.exists() else 0
-    free, size = (bytes // MIB for bytes in shelf.media.room())
-    return f"pool {order.pool} is full: {written // MIB} MiB of the backup were written, {free} MiB of {size} MiB are free"
 
 
 def usual(blocks: list[dict[str, Any]]) -> Usual:

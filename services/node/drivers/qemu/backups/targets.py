@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from services.node.drivers import DriverError
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks
-from services.node.drivers.qemu.backups.media import Media
+
+if TYPE_CHECKING:
+    from services.node.drivers.qemu.backups.media import Media
 
 type Words = dict[str, Any]
 
@@ -44,7 +47,10 @@ async def flush(blocks: Blocks, name: str) -> int:
 async def end_of(blocks: Blocks, node: str) -> int:
     """What was written to it in this process ends there, in bytes. Raises DriverError."""
     found = await blocks.do("query-blockstats", {"query-nodes": True})
-    return next((int(each["stats"]["wr_highest_offset"]) for each in found if each.get("node-name") == node), 0)
+    for each in found:
+        if each.get("node-name") == node:
+            return int(each["stats"]["wr_highest_offset"])
+    raise DriverError(f"QEMU does not say how far it has written {node}")
 
 
 def own_node(name: str) -> Words:

@@ -11,7 +11,7 @@ import hashlib
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from libs.common.clock import SystemClock
-from services.node.drivers import CannotStart
+from services.node.drivers import CannotStart, DriverError
 from services.node.drivers.qemu import disks
 from services.node.drivers.qemu.backups import claims
 from services.node.drivers.qemu.backups.claims import UNIT, Claim
 from services.node.drivers.qemu.backups.media import SEALED, Abandoned, Files, Media
 from services.node.drivers.qemu.devices import Words
-from services.node.drivers.qemu.qemu_img import QemuImg, sync
+from services.node.drivers.qemu.qemu_img import sync
 from services.node.drivers.qemu.stores import settings
 from services.node.drivers.qemu.stores.nbd_line import Line
 from services.node.drivers.qemu.stores.settings import Nbd, Remote, Window
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from services.node.drivers.qemu.backups.jobs import Blocks
 
 CLUSTER = 64 << 10
-ENTRY_BYTES, REFCOUNT_BYTES, SPARE_BYTES = 8, 2, 2 << 20
+ENTRY_BYTES, REFCOUNT_BYTES, SPARE_BYTES = 8, 2, 8 << 20
 """what qcow2 takes for each cluster in its tables, and for all else"""
 LABEL_BYTES = 4096
 FULL = "No space left on device"
@@ -101,8 +101,10 @@ class Windows:
             taken = sum(claim.size for claim in claims.taken(self._folder, self._clock.now_us()))
             return line.size - UNIT - taken, line.size
 
-    def taken(self, path: Path) -> int:
-        return claims.read(path).size
+    def full(self, paths: Sequence[Path]) -> str:
+        (free, size), mine = self.room(), sum(claims.read(path).size for path in paths)
+        said = f"{mine // UNIT} MiB of {self.place} were claimed for the backup"
+        return f"{said}, {free // UNIT} MiB of {size // UNIT} MiB are free, as far as its server has room for them"
 
     def check(self) -> None:
         with self._line() as line:
@@ -110,23 +112,23 @@ class Windows:
 
     # --- what is made ---------------------------------------------------------------------------------------------------
 
-    def make(self, tool: QemuImg, path: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
+    def make(self, path: Path, size_bytes: int, draw: Callable[[Path], object]) -> None:
         with tempfile.TemporaryDirectory(prefix="asv-window-") as aside, self._line() as line:
             draft = Path(aside) / path.name
-            tool.saved(draft, size_bytes, base, compressed=compressed)
+            draw(draft)
             begin = draft.read_bytes()
-            claim = self._claimed(line, path, max(worst(size_bytes), len(begin)))
+            claim = self._claimed(line, path, worst(size_bytes), len(begin))
             line.write(claim.offset, begin)
 
-    def _claimed(self, line: Line, path: Path, wanted: int) -> Claim:
+    def _claimed(self, line: Line, path: Path, wanted: int, begun: int) -> Claim:
         if not line.writable:
             raise CannotStart(f"{self.place} is read-only: export it for writing")
         with claims.locked(self._folder):
             self._labelled(line)
             claim = claims.fitting(line.size, claims.taken(self._folder, self._clock.now_us()), wanted)
-            if claim is None:
+            if claim is None or claim.size < begun:
                 raise CannotStart(f"{self.place}: {FULL}")
-            claims.write(path, claim, 0o600)
+            claims.write(path, msgspec.structs.replace(claim, begun=begun), 0o600)
         return claim
 
     def _labelled(self, line: Line) -> None:
@@ -147,11 +149,11 @@ class Windows:
             raise CannotStart(f"{self.place} has backups of the pool {label.pool}, and {self._name} is {id}: each needs its own")
 
     def seal(self, path: Path, end: int) -> None:
-        """What lies behind is free again. end: 0 where QEMU wrote nothing: all stays claimed."""
+        """What lies behind is free again."""
         claim = claims.read(path)
         with self._line() as line:
             line.flush()
-        size = min(claim.size, -(-max(end, CLUSTER) // CLUSTER) * CLUSTER) if end else claim.size
+        size = min(claim.size, -(-max(end, claim.begun) // CLUSTER) * CLUSTER)
         with claims.locked(self._folder):
             claims.write(path, Claim(claim.offset, size), SEALED)
 
@@ -172,11 +174,12 @@ class Windows:
         """It stays claimed until its file is gone."""
         if not path.name.endswith(claims.PARTS):
             return
-        claim = claims.read(path)
-        self._trimmed(claim)
-        if not clean:
-            with claims.locked(self._folder):
-                claims.cool(self._folder, claim, self._clock.now_us())
+        with suppress(DriverError):  # of no window: one that is damaged can be removed too
+            claim = claims.read(path)
+            self._trimmed(claim)
+            if not clean:
+                with claims.locked(self._folder):
+                    claims.cool(self._folder, claim, self._clock.now_us())
 
     def _trimmed(self, claim: Claim) -> None:
         """A server that has it sparse gets its room back; it is no harm where it does not."""

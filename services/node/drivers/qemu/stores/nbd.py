@@ -54,6 +54,9 @@ class NbdStore:
             said = f"{disk.name} in pool {self._name} is wanted {what}"
             raise CannotStart(f"{said}: disks of an NBD pool are raw, and stand on no image")
 
+        if disk.file == self._at.backups:
+            raise CannotStart(f"{self.place(disk)} is what the backups of pool {self._name} lie in: no disk can be it")
+
     def is_open(self, disk: Disk) -> bool:
         """A server does not say whom it serves: the lease is what is asked."""
         return False

@@ -23,7 +23,7 @@ IO_S_MAX = 20.0
 """a request that is not answered by then is not answered"""
 REPLY_BYTES_MAX = 64 * 1024
 REPLIES_MAX = 64
-PIECE, AHEAD = 1 << 20, 4
+PIECE, AHEAD = 256 << 10, 16
 """bytes of one request, and how many are asked for before the first is there"""
 TRIM_BYTES_MAX = 1 << 30
 _GREETING = b"NBDMAGICIHAVEOPT"
