@@ -186,7 +186,7 @@ class Homing:
         for one in going:
             if one.counted and one.reads.map.rounds and not one.disk.home_mibps and one.disk.slot not in self._first:
                 self._first[one.disk.slot] = asyncio.create_task(self._ahead(one))
-        if self._noting is None and any(one.counted for one in going):
+        if (self._noting is None or self._noting.done()) and any(one.counted and one.reads.records for one in going):
             self._noting = asyncio.create_task(self._note())
         return any(not task.done() for task in self._first.values())
 
@@ -201,11 +201,14 @@ class Homing:
 
     async def _note(self) -> None:
         """What is touched, at the end of each round."""
-        with suppress(DriverError):  # nothing is known then
-            while noted := [one for one in self._homes.values() if one.counted and one.reads.records]:
-                await asyncio.sleep(min(one.reads.due_s for one in noted))
-                for one in [one for one in noted if one.reads.due_s == 0]:
+        while noted := [one for one in self._homes.values() if one.counted and one.reads.records]:
+            await asyncio.sleep(min(one.reads.due_s for one in noted))
+            for one in [one for one in noted if one.reads.due_s == 0]:
+                try:
                     await one.touched(self._vm)
+                except DriverError as error:
+                    one.reads.stop()
+                    log.debug("%s: what is read of %s is not known: %s", self._vm.record.vm, one.disk.name, error)
 
     async def _read(self, going: list[Home]) -> None:
         for one in going:
