@@ -1,8 +1,8 @@
 """What the map of first reads is worth when a backup lies on slow storage: `python -m tests.bench.recovery_reads [--json]`.
 
-A guest's service begins: its guest mounts a file system of a recovered disk and reads, one after the other, 48 MiB of files that lie
-between 600 MiB of others. The backup is served by a FUSE export of qemu-storage-daemon behind QEMU's throttle filter, at 8 MiB/s
-and 150 requests a second.
+A guest's service begins: its guest mounts a file system of a recovered disk and reads, one after the other, 48 MiB of files that
+lie between 600 MiB of others. The backup is served by a FUSE export of qemu-storage-daemon behind QEMU's throttle filter, at
+8 MiB/s and 150 requests a second.
 
 plain_s, mapped_s           order to start -> the service has read what it wants, without a map and with that of a run before
 p99_plain_ms, p99_mapped_ms its reads meanwhile, by QEMU's own counts
