@@ -74,11 +74,11 @@ def made(of: str, rounds: Sequence[Sequence[Stretch]]) -> AccessMap:
     for each in rounds:
         fresh: list[Stretch] = []
         for start, length in minus(joined(each, GAP), known):
-            length = min(length, BYTES_MAX - bytes)
-            if count == STRETCHES_MAX or length < _UNIT:
+            room = min(length, BYTES_MAX - bytes)
+            if count == STRETCHES_MAX or room < _UNIT:
                 break
-            fresh.append((start // _UNIT, length // _UNIT))
-            bytes, count = bytes + length, count + 1
+            fresh.append((start // _UNIT, room // _UNIT))
+            bytes, count = bytes + room, count + 1
         kept.append(tuple(fresh))
         known = joined((*known, *((start * _UNIT, length * _UNIT) for start, length in fresh)))
     while kept and not kept[-1]:
@@ -104,15 +104,15 @@ def minus(stretches: Iterable[Stretch], others: Iterable[Stretch]) -> list[Stret
     away = joined(others)
     first = 0
     for start, length in joined(stretches):
-        end = start + length
-        while first < len(away) and sum(away[first]) <= start:
+        here, end = start, start + length
+        while first < len(away) and sum(away[first]) <= here:
             first += 1
-        for at, size in away[first:]:
-            if at >= end:
-                break
-            if at > start:
-                left.append((start, at - start))
-            start = max(start, at + size)
-        if start < end:
-            left.append((start, end - start))
+        next = first
+        while next < len(away) and away[next][0] < end:
+            at, size = away[next]
+            if at > here:
+                left.append((here, at - here))
+            here, next = at + size, next + 1
+        if here < end:
+            left.append((here, end - here))
     return left

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from proto.backups import BackupDone, BackupKind, Definition, SavedDisk
 from proto.hardware import Hardware
 from proto.machine import Disk, DiskFormat, Layer, MachineSpec, Origin, birth
+from proto.node import CopyNow
 from services.node.drivers import Driver
 from services.node.drivers.qemu import disks, homing
 from services.node.drivers.qemu.driver import QemuDriver
@@ -186,3 +187,11 @@ async def some_home(driver: Driver) -> None:
     (copy,) = copies
     assert (copy.vm, copy.what, copy.name) == ("web-1", "home", "data")
     assert copy.done_mib < copy.all_mib <= ALL_MIB + 32
+
+
+async def coming(driver: Driver) -> CopyNow:
+    """It is known how much is to come."""
+    async with asyncio.timeout(HOME_S_MAX):
+        while not (copies := await driver.copies()) or not copies[0].all_mib:
+            await asyncio.sleep(0.02)  # how far it is has no event
+    return copies[0]

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from proto.images import DiskSource
 from proto.machine import birth
 from services.node.drivers import BadImage, CannotStart, Driver, Locked
+from services.node.drivers.qemu import reads
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.layers import backing_of
 from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of, told
@@ -23,6 +24,7 @@ from tests.contract.recovery_rig import (
     HOME_S_MAX,
     NEWER,
     backed_up,
+    coming,
     digests,
     files,
     fitted,
@@ -205,3 +207,25 @@ async def test_what_stands_on_a_backup_comes_home_at_rest(rig: Rig, driver: Driv
     await guest_up(driver)
     await holds(rig, driver)
     assert await own_word(rig, driver) == "own"
+
+
+async def test_what_a_guest_touched_on_a_backup_comes_first_the_next_time(
+    rig: Rig, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backed_up(rig)
+    with slowly(monkeypatch):
+        spec = await started(rig, driver)
+        await fitted(driver, spec)
+        assert (await coming(driver)).first_mib == 0, "nothing is known"
+        await sh(rig, driver, "dd if=/dev/vdb of=/dev/null bs=64k count=4 skip=900 iflag=direct 2>/dev/null")
+        async with asyncio.timeout(HOME_S_MAX):
+            while isinstance(rig, QemuRig) and not reads.read(reads.place(rig.pool, "old-1", "data")).rounds:
+                await asyncio.sleep(0.02)  # the end of a round has no event
+        await driver.kill("web-1")
+        for generation, rate in ((2, 1), (3, 0)):
+            disk = replace(recovered(rig), file=f"web-1-data.r{generation}.qcow2", home_mibps=rate)
+            spec = spec_of(rig, generation, disk)
+            await driver.start(replace(spec, born=None))
+            await fitted(driver, spec)
+            assert ((await coming(driver)).first_mib > 0) is (rate == 0), "a drill is as a recovery that knows nothing"
+            await driver.kill("web-1")

@@ -15,7 +15,7 @@ from services.node.drivers.qemu import reads
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.nbd_cache import Export
 from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of
-from tests.contract.recovery_rig import HOME_S_MAX, backed_up, fitted, recovered, running, sh, slowly, spec_of
+from tests.contract.recovery_rig import HOME_S_MAX, backed_up, coming, fitted, recovered, running, sh, slowly, spec_of
 
 MIB = 1 << 20
 LATE, EARLY = 60, 30
@@ -80,7 +80,6 @@ async def test_what_a_drill_touches_comes_home_first(
         assert found.of == "web-1-data.d1.qcow2" and [at for at in order if at >= 16] == [LATE, EARLY], order
         fetched = _watched(monkeypatch)
         await driver.start(replace(spec := spec_of(rig, 2), born=None))
-        await guest_up(driver)
         await fitted(driver, spec)
         await noted(rig, driver, 2)
         assert (await driver.copies())[0].first_mib == -(-found.bytes // MIB) > 0
@@ -119,7 +118,6 @@ async def test_what_the_job_and_the_readers_copy_is_not_taken_for_the_guests(rig
     backed_up(rig)
     spec = spec_of(rig)
     await driver.start(replace(spec, born=None))
-    await guest_up(driver)
     await fitted(driver, spec)
     async with asyncio.timeout(HOME_S_MAX):
         while (await fitted(driver, spec)).misfits:
@@ -133,7 +131,6 @@ async def test_a_map_that_is_wrong_or_cannot_be_read_changes_the_order_only(rig:
         kept(rig).write_text(text)
         spec = spec_of(rig, generation, replace(recovered(rig), file=f"web-1-data.w{generation}.qcow2"))
         await driver.start(replace(spec, born=None))
-        await guest_up(driver)
         async with asyncio.timeout(HOME_S_MAX):
             while (await fitted(driver, spec)).misfits:
                 pass
@@ -150,16 +147,13 @@ async def test_a_disk_that_a_process_ran_on_before_is_not_looked_at_again(
         await fitted(driver, spec)
         await read(rig, driver, LATE)
         await noted(rig, driver, len(running(driver).homing._homes[1].reads._rounds) + 1)
-        before = kept(rig).read_bytes()
         await driver.kill("web-1")
+        before = kept(rig).read_bytes()
         await driver.start(replace(spec, generation=2, born=None))
-        await guest_up(driver)
         await fitted(driver, replace(spec, generation=2))
-        await read(rig, driver, EARLY)
-        async with asyncio.timeout(HOME_S_MAX):
-            while (noting := running(driver).homing._noting) is None or not noting.done():
-                await asyncio.sleep(0.02)  # it sees that there is nothing to note
-        assert kept(rig).read_bytes() == before
+        await coming(driver)
+        one = running(driver).homing._homes[1]
+        assert one.counted and not one.reads.records and kept(rig).read_bytes() == before
         await driver.kill("web-1")
 
 

@@ -1,5 +1,6 @@
 """A part of SimPool and SimHost: disks that stand on backups, and what comes home of them. That takes SimParams.home_us of a
-process that runs; one that ends before leaves what was copied to the next."""
+process that runs; one that ends before leaves what was copied to the next. What a guest touches first is known from its first start
+on a backup on (pool.touched)."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BACKUP = "backup "
 """how the key of a file in a backup begins: nobody locks it, and no disk's removal touches it"""
+FIRST_MIB = 16
+"""what a guest touches first, of each disk"""
 SLOWER = 1.25
 """as much longer the writes of a guest take while its data comes home"""
 
@@ -75,8 +78,18 @@ def fit(host: SimHost, vm: SimVm, wish: MachineSpec, now_us: int, found: list[Mi
             host.pool.merge(disk)
             continue
         if since is None:
+            touch(host.pool, vm, disk)
             host.plan(now_us + host.params.home_us - came, "home", vm.spec.vm, pid=vm.pid)
         found.append(Misfit(what="merge", slot=disk.slot, sentence="a layer is being merged", pending=True))
+
+
+def touch(pool: SimPool, vm: SimVm, disk: Disk) -> None:
+    """The copy begins: by what was touched before, and what is touched now is known the next time."""
+    origin = next(layer.origin for layer in disk.layers if layer.origin is not None)
+    key = (origin.pool, origin.vm, disk.name)
+    if key in pool.touched and not disk.home_mibps:
+        vm.first.add(disk.name)
+    pool.touched.add(key)
 
 
 def came(vm: SimVm) -> MachineChanged:
@@ -92,5 +105,6 @@ def copies(host: SimHost, now_us: int) -> tuple[CopyNow, ...]:
             done = min(disk.size_mib, disk.size_mib * us // max(1, host.params.home_us))
             out.append(CopyNow(
                 name, "home", disk.name, done, disk.size_mib, write_us=round(NORMAL.write_us * SLOWER), normal_us=NORMAL.write_us,
+                first_mib=min(FIRST_MIB, disk.size_mib) if disk.name in vm.first else 0,
             ))  # fmt: skip
     return tuple(out)

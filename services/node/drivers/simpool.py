@@ -89,6 +89,8 @@ class SimPool:
     """POOL/VM/BACKUP → what is in it"""
     rotten: set[str] = field(default_factory=set)
     """those of which a byte is not what it was"""
+    touched: set[tuple[str, str, str]] = field(default_factory=set)
+    """disks of which it is known what a guest touches first: the backups' pool, their VM, the disk"""
     came: dict[str, int] = field(default_factory=dict)
     """disk → for how long (us) what it stands on in a backup has been coming home"""
     since: dict[tuple[str, str], str] = field(default_factory=dict)

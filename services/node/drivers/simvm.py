@@ -63,6 +63,8 @@ class SimVm:
     idle: bool = False
     coming: dict[str, int] = field(default_factory=dict)
     """disk → since when what it stands on comes home (simhome.py)"""
+    first: set[str] = field(default_factory=set)
+    """those of which it was known what their guest touches first"""
     halted: bool = False
     """it stands still by its watchdog"""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WINDOW = 128 * MIB
 """of a disk, whose tables are asked for at once: at most 2048 clusters, which QEMU answers in about a millisecond"""
 PIECE = MIB
-FIRST_PIECE = 256 * 1024
+FIRST_PIECE = 128 * 1024
 """of what comes first: a guest that waits for another one meanwhile waits no longer than for that"""
 FLYING_BYTES_MAX, FLYING_MAX = 4 * MIB, 16
 """asked for and not there yet: with 4 pieces of 1 MiB all that the storage gives is reached (measured); more only makes a guest

@@ -2,8 +2,8 @@
 
     stream job    reads what is beneath, from the first byte to the last, and keeps it; cuts the link at the end; outlives the agent
     readers       while the guest is idle: fetch what is ahead of the job, several pieces at once (home.py)
-    first         before all else: what the guest touched first the last time (reads.py), by one reader while the guest works; the job
-                  creeps meanwhile. What it touches this time is noted for the next
+    first         before all else: what the guest touched first the last time (reads.py), by one reader while the guest works; the
+                  job creeps meanwhile. What it touches this time is noted for the next
 
 A look every TICK_S goes through services/node/pacing.py. Where QEMU cannot serve the readers the job does it alone.
 """
@@ -41,6 +41,10 @@ TICK_S, SOON_S = 0.5, 0.15
 SOON = frozenset({Phase.FIRST, Phase.RAMPING, Phase.PROBING, Phase.IDLE})
 FIRST_S_MAX = 60.0
 """for what comes first: from a storage that is slower than that the rest has to come, too"""
+FIRST_SPEED = 256 * 1024
+"""of the job meanwhile, bytes a second: what is slow is to have room for what is wanted"""
+QUIET_S = 1.0
+"""without a request, before a guest counts as idle meanwhile: one that waits for a slow storage makes none either"""
 
 
 class Homing:
@@ -59,6 +63,7 @@ class Homing:
         self._pace = Pace()
         self._lately: tuple[Seen, ...] = ()
         """whatever the pace makes of it"""
+        self._quiet_s = 0.0
         self._guest: dict[str, int] = {}
         self._spread = Spread()
         self._done = 0
@@ -132,12 +137,13 @@ class Homing:
         if (seen := await self._seen()) is not None:
             self._pace = before if first else after(before, seen)  # what is normal cannot be learnt beside it
             self._lately = within((*self._lately, seen), SMOOTH_S)
+            self._quiet_s = self._quiet_s + seen.seconds if seen.idle else 0.0
             for one in going:
-                one.alone = first and not seen.idle
+                one.alone = first and self._quiet_s < QUIET_S
         if self._pace.normal != before.normal:
             await self._vm.remember(pace=replace(self._pace, lately=()))
         for one in going:
-            limit = one.capped(-(-self._pace.limit // len(going)))
+            limit = one.capped(-(-(FIRST_SPEED if first else self._pace.limit) // len(going)))
             if int(jobs[one.job]["speed"]) != limit:
                 await self._vm.fitting.away("block-job-set-speed", {"device": one.job, "speed": limit})
         self._read_ahead(going)
@@ -194,7 +200,7 @@ class Homing:
         for one in going:
             if one.counted and one.reads.map.rounds and not one.disk.home_mibps and one.disk.slot not in self._first:
                 self._first[one.disk.slot] = asyncio.create_task(self._ahead(one))
-        if self._noting is None and any(one.counted for one in going):
+        if (self._noting is None or self._noting.done()) and any(one.counted and one.reads.records for one in going):
             self._noting = asyncio.create_task(self._note())
         return any(not task.done() for task in self._first.values())
 
@@ -203,17 +209,20 @@ class Homing:
             async with asyncio.timeout(FIRST_S_MAX):
                 await one.read_first()
         except* TimeoutError:
-            log.info("%s: not all that its guest may want first of %s came within %g s", self._vm.record.vm, one.disk.name, FIRST_S_MAX)
+            log.info("%s: what comes first of %s did not all come within %g s", self._vm.record.vm, one.disk.name, FIRST_S_MAX)
         except* DriverError as failed:  # as in _read
             log.info("%s: %s comes home in the job's order: %s", self._vm.record.vm, one.disk.name, failed.exceptions[0])
 
     async def _note(self) -> None:
         """What is touched, at the end of each round."""
-        with suppress(DriverError):  # nothing is known then
-            while noted := [one for one in self._homes.values() if one.counted and one.reads.records]:
-                await asyncio.sleep(min(one.reads.due_s for one in noted))
-                for one in [one for one in noted if one.reads.due_s == 0]:
+        while noted := [one for one in self._homes.values() if one.counted and one.reads.records]:
+            await asyncio.sleep(min(one.reads.due_s for one in noted))
+            for one in [one for one in noted if one.reads.due_s == 0]:
+                try:
                     await one.touched(self._vm)
+                except DriverError as error:
+                    one.reads.stop()
+                    log.debug("%s: what is read of %s is not known: %s", self._vm.record.vm, one.disk.name, error)
 
     async def _read(self, going: list[Home]) -> None:
         for one in going:

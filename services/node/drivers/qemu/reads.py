@@ -50,6 +50,10 @@ class Reads:
         """Seconds until the end of the round."""
         return max(0.0, self._began + ROUNDS_S[len(self._rounds)] - time.monotonic())
 
+    def stop(self) -> None:
+        """No more is noted."""
+        self._records = False
+
     async def open(self) -> None:
         self.map = self._older = await asyncio.to_thread(read, self._path)
         self._records = self._older.of != self._disk.file
@@ -65,7 +69,7 @@ class Reads:
         try:
             await asyncio.to_thread(write, self._path, self.map)
         except OSError as error:
-            self._records = False
+            self.stop()
             log.info("what the guest of %s reads is not kept: %s", self._disk.file, error)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import re
 import shutil
@@ -40,8 +39,6 @@ from services.node.drivers.qemu.backups.watching import watched
 from services.node.drivers.qemu.freezer import Freezer, NotFrozen
 from services.node.drivers.qemu.look import device_of
 from services.node.drivers.qemu.qemu_img import QemuImg
-
-log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 ENDS_S_MAX = 5.0
@@ -103,20 +100,8 @@ class Taking:
         await self._aside(lambda: self.shelf.begin(self.order.backup))
         for source in self.sources:
             await self._target(source)
-            await self._find(source)
-
-    async def _find(self, source: Source) -> None:
-        """What of a disk that is read whole is not zero."""
-        await filled.away(self.blocks, source)
-        if source.alone or self.done.parent:
-            return
-        try:
-            await filled.find(self.blocks, source)
-        except (DriverError, OSError, TimeoutError) as error:
-            log.info("%s: all of %s is read, zeros too: %s", self.order.vm, source.disk.name, error)
-            await filled.away(self.blocks, source)
-        else:
-            self.filled.add(source.disk.slot)
+            if await filled.found(self.blocks, source, full=not self.done.parent):
+                self.filled.add(source.disk.slot)
 
     async def _drop_useless(self) -> None:
         """Bitmaps of backups of this pool that failed, or are older than the newest: what is written costs a little in each."""
