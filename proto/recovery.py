@@ -284,7 +284,17 @@ class VmRecoveryRefused(Event):
     sentence: str
 
 
+class VmRecoveryWaits(Event):
+    """Its disks stand on the backup, and its start was refused: nothing starts it by itself. remedy: what would help."""
+
+    vm: VmId
+    source: VmId
+    recovery: str
+    sentence: str
+    remedy: str = ""
+
+
 RecoveryCommand = RecoverVm | EndRecovery | NoteRecovery
 RecoveryEvent = RecoveryRequested | RecoveryNoted | RecoveryAtRisk | RecoveryEnded
 RecoveredEvent = DisksRecovered | DisksNotRecovered | DisksHome
-VmRecoveryEvent = VmRecoveryPrepared | VmRecoveryRefused
+VmRecoveryEvent = VmRecoveryPrepared | VmRecoveryRefused | VmRecoveryWaits

@@ -67,6 +67,18 @@ def test_one_waits_while_its_start_fails_and_goes_on_where_it_was() -> None:
     assert list(said(log.model.backups, [one], lambda project: True)) == []
 
 
+def test_one_waits_where_its_start_is_refused_and_not_while_another_node_is_asked() -> None:
+    log, one = begun()
+    prepare(log)
+    log.add("vm-a", c.VmStartFailed(vm=A, node=N1, generation=2, sentence="its disk is held", again=True), at_s=101)
+    assert one.state == "preparing"
+    waits = c.VmRecoveryWaits(vm=A, source=A, recovery=one.id, sentence="no node fits", remedy="free 1 vCPU")
+    log.add("vm-a", waits, at_s=102)
+    assert (one.state, one.sentence) == ("waiting", "no node fits; free 1 vCPU")
+    runs(log, at_s=110, generation=3)
+    assert (one.state, one.sentence) == ("on-backup", "")
+
+
 def test_a_vm_that_ends_while_it_comes_home_keeps_its_first_figures() -> None:
     log, one = begun()
     prepare(log)

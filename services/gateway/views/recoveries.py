@@ -180,6 +180,8 @@ class RecoveriesView:
                 one.disks_us, one.node = at_us, event.node or one.wished
                 if not one.start:
                     one.state, one.sentence = "prepared", "it was not to be started"
+            case c.VmRecoveryWaits():
+                one.state, one.sentence = "waiting", event.sentence + (f"; {event.remedy}" if event.remedy else "")
             case c.VmRecoveryRefused() | io.DisksNotRecovered():
                 one.state, one.sentence = "refused", event.sentence
             case io.DisksHome(vm=vm):
@@ -222,6 +224,8 @@ def _lives(one: Recovery, event: Any, at_us: int) -> None:
             one.state, one.node, one.sentence, one.starts = "on-backup", event.node, "", one.starts + 1
             if not one.started_us:
                 one.started_us, one.first_ms = at_us, (at_us - one.requested_us) // 1000
+        case c.VmStartFailed(again=True):
+            one.sentence = event.sentence
         case c.VmStartFailed():
             one.state, one.sentence = "waiting", event.sentence
         case c.VmStopped():
@@ -236,7 +240,7 @@ RUNS = frozenset({c.VmStarted, c.VmFound, c.VmDefined})
 OF_VM = frozenset({c.VmStartRequested, c.VmStartFailed, c.VmStopped, *RUNS})
 OF_RECOVERY = frozenset({
     c.VmRecoveryPrepared, c.VmRecoveryRefused, io.DisksRecovered, io.DisksNotRecovered, io.DisksHome, io.RecoveryEnded,
-    io.RecoveryNoted, io.RecoveryAtRisk,
+    io.RecoveryNoted, io.RecoveryAtRisk, c.VmRecoveryWaits,
 })  # fmt: skip
 HEARD = frozenset({io.RecoveryRequested, *OF_VM, *OF_RECOVERY})
 """all else changes nothing here"""

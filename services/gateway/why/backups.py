@@ -96,6 +96,9 @@ def _of_recovered(event: Any) -> str:
             return f"it is there and stopped, so that recovery {event.recovery} can give it its disks"
         case c.VmRecoveryRefused():
             return f"recovery {event.recovery} was refused: {event.sentence}"
+        case c.VmRecoveryWaits():
+            remedy = f" (what would help: {event.remedy})" if event.remedy else ""
+            return f"recovery {event.recovery} waits, for its start was refused: {event.sentence}{remedy}"
         case io.DisksRecovered():
             former = "; what it had before stays until they are its own" if event.former else ""
             what = f"its disks are new files on the backup of {event.source}"
