@@ -5,7 +5,8 @@ docs/decisions/0046-recovery.md.
     Stopped, and named as what is lost ────────▶
     else ──▶ VmRecoveryRefused
 
-A start that is refused is said in the log, too (VmRecoveryWaits). That of a drill is started by RestartVm, which says in the log where no node takes it; and removed at its word.
+A start that is refused is said in the log, too (VmRecoveryWaits). That of a drill is started by RestartVm, which says in the log
+where no node takes it; and removed at its word.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class Protected(msgspec.Struct):
     state: str = ""
     requested_us: int = 0
     first_ms: int | None = None
+    agent_ms: int | None = None
     home_s: float | None = None
     rpo_s: float | None = None
     drill: str = ""
@@ -92,7 +93,7 @@ def _protected(model: ReadModel, vm: str, last: Recovery | None, now_us: int) ->
     if last is not None:
         found.recovery, found.kind, found.target = last.id, "isolated" if last.isolated else "recovery", last.target
         found.state, found.requested_us, found.rpo_s = last.state, last.requested_us, last.rpo_s
-        found.first_ms, found.home_s = last.first_ms, last.home_s
+        found.first_ms, found.agent_ms, found.home_s = last.first_ms, last.agent_ms, last.home_s
         if (graded := last.grade) is not None:
             found.worst_times, found.off_s = graded.worst_times or None, graded.off_s if graded.forecast_us else None
     _drilled(model, found)

@@ -62,6 +62,7 @@ from services.io import networks as own_networks
 from services.io import reach, recoveries
 from services.io.backups import enriching as backups
 from services.io.backups import watch_views
+from services.io.backups.agent_views import AgentViews
 from services.io.backups.drill_views import DrillViews
 from services.io.backups.plan_views import PlanViews
 from services.io.backups.views import BackupViews
@@ -128,6 +129,7 @@ class Views:
     drills: DrillViews = field(default_factory=DrillViews)
     waves: WaveViews = field(default_factory=WaveViews)
     watches: watch_views.WatchViews = field(default_factory=watch_views.WatchViews)
+    agents: AgentViews = field(default_factory=AgentViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         hearing.tell(self, recorded, event)
@@ -216,7 +218,7 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "drills", "waves", "watches")
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "drills", "waves", "watches", "agents")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}

@@ -36,7 +36,7 @@ def cluster() -> Iterator[EmbeddedCluster]:
 
 @pytest.fixture(scope="module")
 def written(cluster: EmbeddedCluster) -> dict[str, str]:
-    """What each guest holds in its node's own pool. All run on n3, and are backed up into the pool that all share; one is neither."""
+    """What each guest holds in its node's own pool. All run on n3, and are backed up into the pool that all share; but for one."""
     for vm in (BARE, *SMALL, *BIG_MIB):
         what = ("--memory", "128MiB", "--disk", "image=tiny", "--disk", f"{BIG_MIB.get(vm, 0) + 32}MiB,pool=local")
         cluster.ctl("vm", "create", vm, "--priority", CLASS.get(vm, "normal"), *what, "--no-start", "--wait")
@@ -101,6 +101,12 @@ def test_a_node_is_gone_and_all_that_it_ran_is_back_in_order(cluster: EmbeddedCl
     check_limits(told, {step["vm"]: step for step in ended["steps"]})
     check_figures(told, ended)
     cluster.until(lambda: {one["recovery"]["state"] for one in cluster.json("recovery", "ls")} == {"independent"}, "all to be home")
+    cluster.until(lambda: all(agent_ms(cluster).values()), "the log to have that each guest's agent answered")
+    assert all(agent_ms(cluster)[step["vm"]] >= step["first_ms"] for step in ended["steps"])
+
+
+def agent_ms(cluster: EmbeddedCluster) -> dict[str, int]:
+    return {one["recovery"]["target"]: one["recovery"].get("agent_ms") or 0 for one in cluster.json("recovery", "ls")}
 
 
 def check_limits(told: list[dict[str, Any]], steps: dict[str, dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from libs.common.registry import members
 from proto import compute as c
 from proto import io
+from proto.recovery import RecoveryAgentHeard
 
 if TYPE_CHECKING:
     from services.gateway.tasks.stories import _Story
@@ -91,7 +92,7 @@ def recoveries(s: _Story) -> bool:
             s.done(RECOVER, target, f"{target} stands on no backup any more")
         case io.RecoveryEnded(target=target, sentence=said):
             s.failed(RECOVER, target, said or f"{target} was deleted first")
-        case io.DisksHome() | io.RecoveryNoted() | io.RecoveryAtRisk():
+        case io.DisksHome() | io.RecoveryNoted() | io.RecoveryAtRisk() | RecoveryAgentHeard():
             pass
         case _:
             return _on_the_way(s)

@@ -7,7 +7,7 @@ from typing import Any
 from libs.common.instants import utc
 from proto import compute as c
 from proto import io
-from proto.recovery import Grade
+from proto.recovery import Grade, RecoveryAgentHeard
 from services.gateway.words import count
 
 
@@ -73,6 +73,8 @@ def _of_recoveries(event: Any) -> str:
             return f"{far}: it is to be as fast as ever at {utc(event.forecast_us)}{slow}"
         case io.RecoveryAtRisk():
             return f"recovery {event.recovery}: {event.sentence}"
+        case RecoveryAgentHeard():
+            return f"the agent of {event.target} answers for the first time, {event.after_ms} ms after its recovery was asked for"
         case io.RecoveryEnded(end=io.EndKind.INDEPENDENT):
             return f"recovery {event.recovery} of {event.target} is over: it needs the backup no more{_graded(event.grade)}"
         case io.RecoveryEnded(end=end):

@@ -100,6 +100,16 @@ class Hold(Value):
     watch: Watch = Watch()
 
 
+MUTE_MAX = 16
+
+
+class Mute(Value):
+    """A recovery whose guest's agent has not answered yet."""
+
+    recovery: str
+    target: VmId
+
+
 class Retry(Value):
     """failures: in a row; until_us: not before then; 0: nobody was told yet when it is tried again."""
 
@@ -125,7 +135,8 @@ class Schedule(Value):
 
 class Backups(Value):
     """backups: the oldest first, by the log. doing: one thing at a time is done with them. version: events folded so far. schedule:
-    None: nothing is done by itself. drills: None: it has neither a plan for them nor one that goes on."""
+    None: nothing is done by itself. drills: None: it has neither a plan for them nor one that goes on.
+    mute: the newest MUTE_MAX."""
 
     version: int = 0
     backups: tuple[Backup, ...] = ()
@@ -134,3 +145,4 @@ class Backups(Value):
     holds: tuple[Hold, ...] = ()
     schedule: Schedule | None = None
     drills: Drills | None = None
+    mute: tuple[Mute, ...] = ()
