@@ -8,6 +8,7 @@ from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
 from proto.backup_plans import BackupPlan as BackupPlan
 from proto.backup_plans import BackupPlanSet as BackupPlanSet
 from proto.backup_plans import BackupPutOff as BackupPutOff
+from proto.backup_plans import BackupUnchanged as BackupUnchanged
 from proto.backup_plans import Chore as Chore
 from proto.backup_plans import PlanKnown as PlanKnown
 from proto.backup_plans import PlansCommand as PlansCommand

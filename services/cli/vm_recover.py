@@ -62,8 +62,8 @@ def recover(
 
 
 def until_home(api: Client, id: str, key: str, what: str, end_s: float) -> dict[str, Any]:
-    """The recovery of that task (key: `SOURCE.ID`, empty: not known yet), once it stands on no backup. Raises Failure: refused where
-    it never will, unreachable when the time (time.monotonic) is over."""
+    """The recovery of that task (key: `SOURCE.ID`, empty: not known yet), once it stands on no backup. Raises Failure: refused
+    where it never will, unreachable when the time (time.monotonic) is over."""
     line = show.Progress(what)
     try:
         while True:

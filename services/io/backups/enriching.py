@@ -83,7 +83,7 @@ def _known(command: TakeBackup, views: Views, now_us: int) -> BackupKnown:
     known = BackupKnown(
         phase=vm.phase, disks=disks, node=held.node if held is not None else "",
         definition=present(defined, disks, held.nics) if held is not None else defined,
-        generation=0 if resting else views.backups.holders.get(command.vm, 0),
+        generation=0 if resting else views.backups.holders.get(command.vm, 0), written=views.backups.holders.get(command.vm, 0),
     )  # fmt: skip
     if resting:
         wanted = {d.pool: d.pool_id for d in disks if not d.bus.is_cd}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId
-from proto.backup_plans import BackupPlanSet, BackupPutOff, PlansEvent
+from proto.backup_plans import BackupPlanSet, BackupPutOff, BackupUnchanged, PlansEvent
 from proto.backups import (
     BackupCancelRequested,
     BackupDamaged,
@@ -42,7 +42,7 @@ from proto.recovery import (
 )
 from services.io.backups import drilled, scheduling, watching
 from services.io.backups.chain import chain
-from services.io.backups.states import MUTE_MAX, Backup, Backups, Deleting, Hold, Left, Mute, Taking, Verifying, Watch
+from services.io.backups.states import MUTE_MAX, Backup, Backups, Deleting, Hold, Left, Mute, Resting, Taking, Verifying, Watch
 
 
 def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent) -> Backups:
@@ -51,7 +51,7 @@ def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | Dr
     schedule = scheduling.after(state.schedule, scheduling.mine(state.doing), event)
     state = replace(state, version=version, schedule=schedule, drills=drilled.after(state.drills, event))
     match event:
-        case BackupPlanSet() | BackupPutOff():
+        case BackupPlanSet() | BackupPutOff() | BackupUnchanged():
             return state
         case (
             DrillPlanSet() | DrillRequested() | DrillStarted() | DrillWent() | DrillPassed() | DrillFailed()
@@ -145,7 +145,8 @@ def _taken(state: Backups, event: BackupTaken) -> Backups:
         taken_us=done.at_us, parent=done.parent, consistency=done.consistency, plan=wish.plan, due_us=wish.due_us,
         normal=done.normal,
     )  # fmt: skip
-    return replace(state, backups=(*state.backups, new), doing=None)
+    resting = None if wish.generation else Resting(backup=new.id, disks=wish.disks, written=wish.written)
+    return replace(state, backups=(*state.backups, new), doing=None, resting=resting)
 
 
 def _failed(state: Backups, event: BackupFailed) -> Backups:
