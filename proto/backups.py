@@ -100,8 +100,8 @@ class BackupDone(Value):
 
 class BackupKnown(Value):
     """By io's own view, of the VM that is to be backed up; ignored from outside. definition: None: there is no such VM. disks: as
-    they are granted, or were last; generation: of its process, 0: none runs; written: of the last that might write them. reached: the VM's node has the pool; room: it. Where
-    it has not: has: the pools that it has; nodes: those that have the pool."""
+    they are granted, or were last; generation: of its process, 0: none runs; written: of the last that might write them. reached:
+    the VM's node has the pool; room: it. Where it has not: has: the pools that it has; nodes: those that have the pool."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     definition: Definition | None = None

@@ -22,10 +22,10 @@ Grade = Literal["met", "late", "going on", "waits", "failed", "untried", "unprot
 
 class Protected(msgspec.Struct):
     """Of one VM, with its newest recovery (of its own backups, under whatever name). exposed_s: since when its
-    newest sound backup does not hold all that it wrote: what would be lost now. worst_times: how many times normal its writes took at worst while its data came home; off_s: by how much
-    later that was than was first forecast; null: not known. kind: `recovery`, or `isolated` for one without networks. Of the rest
-    see Recovery. drill: its newest drill that has a result, drilled: `passed`, `failed` or empty; drill_…: of that one; planned:
-    when it is drilled by itself."""
+    newest sound backup does not hold all that it wrote: what would be lost now. worst_times: how many times normal its writes took
+    at worst while its data came home; off_s: by how much later that was than was first forecast; null: not known. kind:
+    `recovery`, or `isolated` for one without networks. Of the rest see Recovery. drill: its newest that has a result, drilled:
+    `passed`, `failed` or empty; drill_…: of that one; planned: when it is drilled by itself."""
 
     vm: str
     exists: bool

@@ -67,7 +67,7 @@ def test_a_vm_that_has_not_run_since_its_backup_loses_nothing_by_that_age() -> N
     assert log.model.plans.all["a"].last_us == NIGHT + 2 * DAY_US
     (row,) = report(log.model, (), lambda _: True, NIGHT + 3 * DAY_US).items
     assert row.exposed_s == DAY_US / S, "it counts from when that was looked at"
-    assert "has not run since b1-2" in sentence("backups-a", same)
+    assert "has not run since b1-2" in sentence("backup_unchanged", same)
 
 
 def test_what_is_said() -> None:

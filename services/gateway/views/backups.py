@@ -67,6 +67,7 @@ class VmBackup(msgspec.Struct):
     note: str = ""
     plan: str = ""
     unchanged_us: int = 0
+    pool_id: str = ""
     task: str = ""
     cancelled: bool = False
 
@@ -204,7 +205,7 @@ def _asked(recorded: Recorded, event: io.BackupRequested) -> VmBackup:
         id=event.backup, vm=event.vm, project=meta.project, state="taking", kind=kind.value, pool=event.pool, node=event.node,
         asked_us=recorded.at_us, parent=event.parent, guest_mib=sum(disk.size_mib for disk in event.disks if not disk.bus.is_cd),
         freeze=event.freeze, compress=event.compress, rate_mibps=event.rate_mibps, description=event.description, plan=event.plan,
-        task=meta.correlation,
+        pool_id=event.pool_id, task=meta.correlation,
     )  # fmt: skip
 
 

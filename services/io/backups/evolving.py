@@ -42,7 +42,19 @@ from proto.recovery import (
 )
 from services.io.backups import drilled, scheduling, watching
 from services.io.backups.chain import chain
-from services.io.backups.states import MUTE_MAX, Backup, Backups, Deleting, Hold, Left, Mute, Resting, Taking, Verifying, Watch
+from services.io.backups.states import (
+    MUTE_MAX,
+    Backup,
+    Backups,
+    Deleting,
+    Hold,
+    Left,
+    Mute,
+    Resting,
+    Taking,
+    Verifying,
+    Watch,
+)
 
 
 def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent) -> Backups:

@@ -117,8 +117,8 @@ def _take(tick: TendBackups, schedule: Schedule, due_us: int, state: Backups) ->
 
 
 def _unchanged(tick: TendBackups, decided: Sequence[BackupsEvent], due_us: int, state: Backups) -> BackupUnchanged | None:
-    """Where the VM is at rest as it was when its newest backup was taken, and no generation since might have written its disks: what
-    was granted and never ran counts as one that did. Of another incarnation of the log, what ran meanwhile may be lost with it."""
+    """Where the VM is at rest as it was when its newest backup was taken, and no generation since might have written its disks:
+    what was granted and never ran counts as one that did. Of another incarnation of the log, what ran may be lost with it."""
     last, wish = state.resting, next((event for event in decided if isinstance(event, BackupRequested)), None)
     if wish is None or last is None or wish.generation or not wish.written:
         return None
