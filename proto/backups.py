@@ -264,11 +264,12 @@ class BackupDeleteRequested(Event):
 
 
 class BackupDeleted(Event):
-    """heirs: as in ReportBackupRemoved."""
+    """heirs: as in ReportBackupRemoved. sentence: why nobody has seen its files removed, empty: they were."""
 
     vm: VmId
     backup: str
     heirs: dict[str, tuple[SavedDisk, ...]] = {}
+    sentence: str = ""
 
 
 class BackupDeleteFailed(Event):

@@ -25,8 +25,8 @@ AWAITED = frozenset({Phase.SENDING, Phase.RECALLING, Phase.ENDING})
 
 
 def stored(pool: SimPool, states: Mapping[str, Any]) -> None:
-    """Disks that were made, with what they stand on, backups, images, and the lease record of each VM. One pool holds them all: who reaches
-    which is decided by what nodes say of theirs."""
+    """Disks that were made, with what they stand on, backups, images, and the lease record of each VM. One pool holds them all: who
+    reaches which is decided by what nodes say of theirs."""
     backups.stored(pool, states)
     for stream, state in states.items():
         if isinstance(state, Made):

@@ -54,7 +54,7 @@ def _kept(s: _Story) -> bool:
             first = f"; {', '.join(heirs)} stood on it and is written anew first" if heirs else ""
             s.begin(DELETE, f"{vm}/{backup}", f"{node} was told to remove it{first}")
         case io.BackupDeleted(vm=vm, backup=backup):
-            s.done(DELETE, f"{vm}/{backup}", f"{backup} of {vm} is gone")
+            s.done(DELETE, f"{vm}/{backup}", f"{backup} of {vm} is gone" + (f": {s.event.sentence}" if s.event.sentence else ""))
         case io.BackupDeleteFailed(vm=vm, backup=backup, sentence=said):
             s.failed(DELETE, f"{vm}/{backup}", f"{backup} of {vm} is still there: {said}")
         case io.BackupVerifyRequested(vm=vm, backup=backup, node=node):

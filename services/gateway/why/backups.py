@@ -42,7 +42,8 @@ def _of_kept(event: Any) -> str:
             return f"{event.node} was ordered to remove the backup {event.backup}{first}"
         case io.BackupDeleted():
             anew = f"; written anew: {', '.join(sorted(event.heirs))}" if event.heirs else ""
-            return f"the backup {event.backup} is gone{anew}"
+            unseen = f"; nobody saw its files removed: {event.sentence}" if event.sentence else ""
+            return f"the backup {event.backup} is gone{anew}{unseen}"
         case io.BackupDeleteFailed():
             return f"the backup {event.backup} is still there: {event.sentence}"
         case io.BackupVerifyRequested():
