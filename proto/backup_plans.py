@@ -115,5 +115,16 @@ class BackupPutOff(Event):
     sentence: str
 
 
+class BackupUnchanged(Event):
+    """None was taken for that time of the schedule: the VM is at rest, and `backup` holds all that is on its disks. generation: of
+    the last that might write them, then as now."""
+
+    vm: VmId
+    backup: str
+    due_us: int
+    at_us: int
+    generation: int
+
+
 PlansCommand = SetBackupPlan | TendBackups
-PlansEvent = BackupPlanSet | BackupPutOff
+PlansEvent = BackupPlanSet | BackupPutOff | BackupUnchanged

@@ -100,8 +100,8 @@ class BackupDone(Value):
 
 class BackupKnown(Value):
     """By io's own view, of the VM that is to be backed up; ignored from outside. definition: None: there is no such VM. disks: as
-    they are granted, or were last; generation: of its process, 0: none runs. reached: the VM's node has the pool; room: it. Where
-    it has not: has: the pools that it has; nodes: those that have the pool."""
+    they are granted, or were last; generation: of its process, 0: none runs; written: of the last that might write them. reached:
+    the VM's node has the pool; room: it. Where it has not: has: the pools that it has; nodes: those that have the pool."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     definition: Definition | None = None
@@ -112,6 +112,7 @@ class BackupKnown(Value):
     room: PoolRoom | None = None
     has: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    written: int = 0
 
 
 class TakeBackup(Command):
@@ -212,7 +213,7 @@ class ReportBackupVerified(Fact):
 class BackupRequested(Event):
     """parent: what it is to stand on, where the guest's process still knows what was written since; empty: it is to be full.
     plan: the schedule that wanted it; empty: somebody asked; due_us: its time that it is for. generation: of the process that is
-    read; 0: the VM is at rest."""
+    read; 0: the VM is at rest. written: of the last that might write its disks, 0: not known."""
 
     vm: VmId
     backup: str
@@ -229,6 +230,7 @@ class BackupRequested(Event):
     description: str = ""
     plan: str = ""
     due_us: int = 0
+    written: int = 0
 
 
 class BackupCancelRequested(Event):
@@ -262,11 +264,12 @@ class BackupDeleteRequested(Event):
 
 
 class BackupDeleted(Event):
-    """heirs: as in ReportBackupRemoved."""
+    """heirs: as in ReportBackupRemoved. sentence: why nobody has seen its files removed, empty: they were."""
 
     vm: VmId
     backup: str
     heirs: dict[str, tuple[SavedDisk, ...]] = {}
+    sentence: str = ""
 
 
 class BackupDeleteFailed(Event):

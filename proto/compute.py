@@ -57,6 +57,7 @@ from proto.recovery import PrepareRecovery as PrepareRecovery
 from proto.recovery import VmRecoveryEvent as VmRecoveryEvent
 from proto.recovery import VmRecoveryPrepared as VmRecoveryPrepared
 from proto.recovery import VmRecoveryRefused as VmRecoveryRefused
+from proto.recovery import VmRecoveryWaits as VmRecoveryWaits
 from proto.restart import LoseVm as LoseVm
 from proto.restart import ProtectVm as ProtectVm
 from proto.restart import RestartCommand as RestartCommand
@@ -179,7 +180,8 @@ class VmStarted(Event):
 
 class VmStartFailed(Event):
     """The start ended without a process: what was granted is to be given back. `tried`: nodes asked in this attempt. abandoned:
-    decided before the database was restored; a process may have come up after all, and is then found."""
+    decided before the database was restored; a process may have come up after all, and is then found. again: another node is asked
+    at once."""
 
     vm: VmId
     node: NodeId
@@ -187,6 +189,7 @@ class VmStartFailed(Event):
     sentence: str
     tried: tuple[NodeId, ...] = ()
     abandoned: bool = False
+    again: bool = False
 
 
 class VmStopRequested(Event):

@@ -37,7 +37,8 @@ class Known(Value):
     that it is on (Disk.pool_id); uefi: it has such firmware. networks: those that they name, as far as there are such; others:
     names of networks there are, where one was named that is not. vcpus_max: of its definition. rooms: the pools that the change is
     about, where they are known. isos: images that CD drives read. fast: of one whose guard promises to start it elsewhere, why that
-    could not be with a disk in a pool (`POOL@WORD`; `POOL` where the word is not known yet)."""
+    could not be with a disk in a pool (`POOL@WORD`; `POOL` where the word is not known yet). unsound: what is wrong with the backup
+    that its disks are to be put on, empty: nothing that is known."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     disks: tuple[DiskWish, ...] = ()
@@ -51,6 +52,7 @@ class Known(Value):
     rooms: tuple[PoolRoom, ...] = ()
     isos: dict[str, IsoAt] = {}
     fast: dict[str, str] = {}
+    unsound: str = ""
 
 
 class ChangeKind(StrEnum):

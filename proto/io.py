@@ -8,6 +8,7 @@ from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
 from proto.backup_plans import BackupPlan as BackupPlan
 from proto.backup_plans import BackupPlanSet as BackupPlanSet
 from proto.backup_plans import BackupPutOff as BackupPutOff
+from proto.backup_plans import BackupUnchanged as BackupUnchanged
 from proto.backup_plans import Chore as Chore
 from proto.backup_plans import PlanKnown as PlanKnown
 from proto.backup_plans import PlansCommand as PlansCommand
@@ -169,7 +170,7 @@ class GrantDevices(Command):
     not those of the node it comes from: its disks in them go along, under new file names. sizes_mib: of images, image_ids:
     of the pools that they are in; pool_ids: of the node's pools (Disk.pool_id). uefi: the VM has such firmware. networks: those
     that its NICs name, as they are now; others: names of networks there are, where one is missing. rooms: those pools, where they
-    are known."""
+    are known. unsound: what is wrong with a backup on which one of its disks is to stand with which no guest has run."""
 
     vm: Name
     node: NodeId
@@ -187,6 +188,7 @@ class GrantDevices(Command):
     networks: tuple[Network, ...] = ()
     others: tuple[str, ...] = ()
     rooms: tuple[PoolRoom, ...] = ()
+    unsound: str = ""
 
 
 class RevokeDevices(Command):
@@ -213,10 +215,12 @@ class SettleDisks(Command):
 
 
 class RemoveDevices(Command):
-    """The VM was deleted: its disks are to be removed by the agent of `node`."""
+    """The VM was deleted: its disks are to be removed by the agent of `node`. gone: a node that is none of the cluster any more:
+    what it was to remove is another's, or, where none reaches it, over."""
 
     vm: Name
     node: str = ""
+    gone: str = ""
 
 
 class ReportDisksRemoved(Fact):

@@ -13,6 +13,7 @@ from proto.space import PoolNow as PoolNow
 Over = Annotated[float, msgspec.Meta(ge=0, le=1000)]
 """0: no limit"""
 KeepFreePct = Annotated[int, msgspec.Meta(ge=0, le=90)]
+BackupsAtOnce = Annotated[int, msgspec.Meta(ge=0, le=64)]
 FILES_MAX = 1000
 """disk files named in one beat, the largest first"""
 BEAT_S = 5.0
@@ -31,10 +32,12 @@ class PoolsBeat(msgspec.Struct, frozen=True, array_like=True):
 
 class PoolRules(Value):
     """Of every pool of a name. over: the virtual sizes of its disks are together at most so many times its size. keep_free_pct:
-    with less of it free, it takes no new disk, and none of its disks grows."""
+    with less of it free, it takes no new disk, and none of its disks grows. backups_at_once: schedules begin no backup into it
+    while so many are taken; 0: no limit."""
 
     over: Over = 0.0
     keep_free_pct: KeepFreePct = 1
+    backups_at_once: BackupsAtOnce = 4
 
 
 class PoolRoom(Value):
@@ -95,6 +98,7 @@ class SetPool(Command):
     pool: Name
     over: Over | None = None
     keep_free_pct: KeepFreePct | None = None
+    backups_at_once: BackupsAtOnce | None = None
     known: tuple[str, ...] = ()
 
 

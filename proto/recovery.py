@@ -130,6 +130,24 @@ class Grade(Value):
     off_s: float = 0.0
 
 
+class AskedAgent(Value):
+    """By io's own view; ignored from outside. ordered_us: of the log, 0: nobody waits for its agent; generation: that runs, 0: none
+    does."""
+
+    ordered_us: int = 0
+    generation: int = 0
+    at_us: int = 0
+
+
+class AnswerRecovery(Command):
+    """From who asks the guest: its agent answered. vm: whose backup it was."""
+
+    vm: Name
+    recovery: str
+    generation: int
+    known: AskedAgent = AskedAgent()
+
+
 class EndRecovery(Command):
     """vm: whose backup it was. seen: filled in by io's own view."""
 
@@ -191,6 +209,16 @@ class RecoveryAtRisk(Event):
     due_us: int
     forecast_us: int
     sentence: str
+
+
+class RecoveryAgentHeard(Event):
+    """Its guest's agent answered for the first time; its data may be home by then. after_ms: from the order."""
+
+    vm: VmId
+    target: VmId
+    recovery: str
+    generation: int
+    after_ms: int
 
 
 class RecoveryEnded(Event):
@@ -284,7 +312,17 @@ class VmRecoveryRefused(Event):
     sentence: str
 
 
-RecoveryCommand = RecoverVm | EndRecovery | NoteRecovery
-RecoveryEvent = RecoveryRequested | RecoveryNoted | RecoveryAtRisk | RecoveryEnded
+class VmRecoveryWaits(Event):
+    """Its disks stand on the backup, and its start was refused: nothing starts it by itself. remedy: what would help."""
+
+    vm: VmId
+    source: VmId
+    recovery: str
+    sentence: str
+    remedy: str = ""
+
+
+RecoveryCommand = RecoverVm | EndRecovery | NoteRecovery | AnswerRecovery
+RecoveryEvent = RecoveryRequested | RecoveryNoted | RecoveryAtRisk | RecoveryEnded | RecoveryAgentHeard
 RecoveredEvent = DisksRecovered | DisksNotRecovered | DisksHome
-VmRecoveryEvent = VmRecoveryPrepared | VmRecoveryRefused
+VmRecoveryEvent = VmRecoveryPrepared | VmRecoveryRefused | VmRecoveryWaits

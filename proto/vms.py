@@ -65,10 +65,13 @@ class DefineVm(Command):
 
 class StartVm(Command):
     """`choice` is filled in by compute's placement policy just before it decides. `node`: only there, if given. unheard: nodes that
-    have not spoken since the database was restored, filled in by compute's own view; incarnation: by its host."""
+    have not spoken since the database was restored, filled in by compute's own view; incarnation: by its host. source, recovery:
+    it is the end of a recovery from a backup of `source`: it is not refused, for nobody would hear of that, but said in the log."""
 
     vm: Name
     node: str = ""
+    source: str = ""
+    recovery: str = ""
     choice: Placement | None = None
     unheard: tuple[str, ...] = ()
     incarnation: int = 1

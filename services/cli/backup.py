@@ -86,6 +86,7 @@ def _row(one: dict[str, Any], far: dict[str, Any] | None) -> tuple[object, ...]:
 def _remarks(one: dict[str, Any]) -> str:
     said = [f"damaged: {one['damaged']}"] if one.get("damaged") else []
     said += [f"of no use: {one['unsound']} beneath it is damaged"] if one.get("unsound") else []
+    said += [f"all that there is at {show.when(one['unchanged_us'])}"] if one.get("unchanged_us") else []
     return "; ".join([*said, *(one[key] for key in ("note", "description") if one.get(key))])
 
 
@@ -121,6 +122,7 @@ def show_one(vm: Vm, id: Id, _json: AsJson = False) -> None:
         ("kind", one["kind"]),
         ("stands on", one["parent"]),
         ("taken", show.when(one["taken_us"]) if one["taken_us"] else ""),
+        ("all that there is", f"as of {show.when(one['unchanged_us'])}: the VM has not run since" if one["unchanged_us"] else ""),
         ("asked for", show.when(one["asked_us"]) + (f" by the schedule {one['plan']}" if one["plan"] else "")),
         ("consistency", one["consistency"] + (f", stood still for {one['frozen_ms']} ms" if one["frozen_ms"] else "")),
         ("took", f"{one['took_ms']} ms, {one['copied_mib']} MiB read" if one["took_ms"] else ""),

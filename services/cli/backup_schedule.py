@@ -96,6 +96,7 @@ def facts(found: dict[str, Any]) -> list[tuple[str, object]]:
          if verify else NEVER),
         ("last was due", show.when(found["last_us"]) if found.get("last_us") else ""),
         ("put off", put_off(found.get("put_off"))),
+        ("waiting", found.get("waiting") or ""),
     ]  # fmt: skip
 
 
@@ -112,4 +113,5 @@ def line(found: dict[str, Any] | None) -> str:
         return ""
     coming = f", next {show.when(found['next_us'])}" if found.get("next_us") else ""
     failed = f"; {put_off(found['put_off'])}" if found.get("put_off") else ""
-    return f"{found['vm']}: backed up at {found['plan']['cron']} (UTC){coming}{failed}"
+    waits = f"; waiting: {found['waiting']}" if found.get("waiting") else ""
+    return f"{found['vm']}: backed up at {found['plan']['cron']} (UTC){coming}{failed}{waits}"

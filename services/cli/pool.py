@@ -48,7 +48,7 @@ def show_(name: Name, _json: AsJson = False) -> None:
 
 def facts(pool: dict[str, Any]) -> list[tuple[str, object]]:
     rules = pool.get("rules") or {}
-    over, keep = rules.get("over") or 0, rules.get("keep_free_pct", 1)
+    over, keep, at_once = rules.get("over") or 0, rules.get("keep_free_pct", 1), rules.get("backups_at_once", 4)
     return [
         ("name", pool.get("name")),
         ("id", pool.get("id")),
@@ -61,6 +61,7 @@ def facts(pool: dict[str, Any]) -> list[tuple[str, object]]:
         ("images take", size(pool, "images_mib")),
         ("over", f"at most {over:g} times its size" if over else "no limit"),
         ("keeps free", f"{keep} %"),
+        ("backups", f"schedules begin at most {at_once} at once into it" if at_once else "no limit to how many at once"),
         ("images", ", ".join(pool.get("images") or ())),
         ("not shown", f"{pool['others']} disks of other projects" if pool.get("others") else ""),
         ("error", pool.get("error")),
@@ -82,14 +83,20 @@ def set_(
     keep_free: Annotated[
         str, typer.Option("--keep-free", metavar="PERCENT", help="With less of it free it takes no new disk, as `5%`.")
     ] = "",
+    at_once: Annotated[
+        int | None,
+        typer.Option("--backups-at-once", metavar="N", min=0, max=64, help="Schedules begin none more into it; 0: no limit."),
+    ] = None,
     waiting: Wait = False,
     timeout_s: TimeoutS = 30.0,
     _json: AsJson = False,
 ) -> None:
     """Set the rules of all pools of that name."""
-    if over is None and not keep_free:
-        raise typer.BadParameter("say --over, --keep-free or both")
+    if over is None and not keep_free and at_once is None:
+        raise typer.BadParameter("say --over, --keep-free, --backups-at-once or some of them")
     body: dict[str, Any] = {} if over is None else {"over": over}
+    if at_once is not None:
+        body["backups_at_once"] = at_once
     if keep_free:
         body["keep_free_pct"] = percent(keep_free)
     api = client()

@@ -68,6 +68,7 @@ def show_one(id: Id, _json: AsJson = False) -> None:
         ("asked for", f"{show.when(one['requested_us'])} by {one['actor']}"),
         ("with", "; ".join(_how(one))),
         *((word, _step(one, key)) for word, key in STEPS if one.get(key)),
+        ("agent", f"answered after {ms(one['agent_ms'])}" if one.get("agent_ms") is not None else ""),
         ("starts", one["starts"] if one["starts"] > 1 else ""),
         ("task", one["task"]),
     ])  # fmt: skip
@@ -154,8 +155,8 @@ def report(
 
 
 HEADS = (
-    "VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "OWN AFTER", "LOST", "SLOWEST", "GRADE", "WHY",
-    "LAST DRILL", "RTO", "RPO", "DRILL SAID",
+    "VM", "NEWEST BACKUP", "WOULD LOSE", "LAST RECOVERY", "WHEN", "RAN AFTER", "AGENT AFTER", "OWN AFTER", "LOST", "SLOWEST",
+    "GRADE", "WHY", "LAST DRILL", "RTO", "RPO", "DRILL SAID",
 )  # fmt: skip
 
 
@@ -167,8 +168,9 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     last = f"{row['recovery']}{as_} ({row['kind']}, {row['state']})" if row["recovery"] else ""
     when = show.when(row["requested_us"]) if row["requested_us"] else ""
     return (
-        name, newest, span(row.get("exposed_s")), last, when, ms(row.get("first_ms")), span(row.get("home_s")),
-        span(row.get("rpo_s")), f"{row['worst_times']:g} times normal" if row.get("worst_times") else "", row["grade"],
+        name, newest, span(row.get("exposed_s")), last, when, ms(row.get("first_ms")), ms(row.get("agent_ms")),
+        span(row.get("home_s")), span(row.get("rpo_s")), f"{row['worst_times']:g} times normal" if row.get("worst_times") else "",
+        row["grade"],
         "; ".join(filter(None, (row["said"], late(row["off_s"]) if row.get("off_s") is not None else ""))),
         *drill_cells(row),
     )  # fmt: skip

@@ -5,7 +5,8 @@ docs/decisions/0046-recovery.md.
     Stopped, and named as what is lost ────────▶
     else ──▶ VmRecoveryRefused
 
-That of a drill is started by RestartVm, which says in the log where no node takes it; and removed at its word.
+A start that is refused is said in the log, too (VmRecoveryWaits). That of a drill is started by RestartVm, which says in the log
+where no node takes it; and removed at its word.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from proto.compute import (
     VmEvent,
     VmRecoveryPrepared,
     VmRecoveryRefused,
+    VmRecoveryWaits,
 )
 from proto.drills import DrillCleanWanted, DrillWent, Step, Went
 from proto.io import DisksRecovered, RecoveryRequested
@@ -40,7 +42,7 @@ def react(event: Any) -> Sequence[Command]:
         case RecoveryRequested(vm=source, target=target, recovery=recovery, definition=definition, lose=lose):
             return [PrepareRecovery(vm=target, source=source, recovery=recovery, definition=definition, lose=lose)]
         case DisksRecovered(start=True, vm=vm, node=node):
-            return [StartVm(vm=vm, node=node)]
+            return [StartVm(vm=vm, node=node, source=event.source, recovery=event.recovery)]
         case DrillWent(went=Went.DISKS, target=target):
             return [RestartVm(vm=target, attempt=0, drill=True)]
         case DrillCleanWanted(target=target, step=Step.STOP):
@@ -79,6 +81,13 @@ def _why_not(command: PrepareRecovery, vm: Vm) -> str:
     except Refused as refused:
         return refused.sentence
     return ""
+
+
+def waits(command: StartVm, no: Refused) -> VmRecoveryWaits:
+    """Nobody hears a refusal of what a reaction asks for."""
+    return VmRecoveryWaits(
+        vm=VmId(command.vm), source=VmId(command.source), recovery=command.recovery, sentence=no.sentence, remedy=no.remedy
+    )  # fmt: skip
 
 
 def _defined(command: PrepareRecovery, vm: Absent) -> VmDefined:

@@ -26,7 +26,7 @@ from proto.compute import (
     VmStartRequested,
 )
 from proto.machine import ALL_BY_CLASS, MachineSpec, birth
-from services.compute import restored
+from services.compute import recovering, restored
 from services.compute.policy import ATTEMPTS_MAX
 from services.compute.reasons import chosen
 from services.compute.states import (
@@ -43,6 +43,17 @@ from services.compute.states import (
 
 
 def begin(command: StartVm, vm: Defined) -> Sequence[VmEvent]:
+    """Raises Refused; where a recovery asks, that is said in the log."""
+    try:
+        return _begin(command, vm)
+    except Refused as no:
+        if not command.recovery:
+            raise
+        return [recovering.waits(command, no)]
+
+
+def _begin(command: StartVm, vm: Defined) -> Sequence[VmEvent]:
+    """Raises Refused."""
     match vm:
         case Stopped():
             restored.all_heard(command)
@@ -88,7 +99,7 @@ def fail(
     if len(tried) >= ATTEMPTS_MAX or not choice.candidates or restored.past(vm.generation, incarnation):
         denied = VmRestartDenied(vm=vm.id, attempt=vm.attempt, sentence=sentence)
         return [failed, denied] if vm.attempt else [failed]
-    return [failed, requested(vm, choice, incarnation, vm.attempt, vm.failover)]
+    return [replace(failed, again=True), requested(vm, choice, incarnation, vm.attempt, vm.failover)]
 
 
 def _without(placement: Placement, tried: Sequence[NodeId]) -> Placement:

@@ -23,7 +23,7 @@ def said(
             continue
         newest = backups.newest(vm)
         period_us = cron.period_us(planned.plan.cron, now_us)
-        taken_us = newest.taken_us if newest is not None else 0
+        taken_us = newest.current_us if newest is not None else 0
         late_us = max(taken_us, planned.set_us) + PERIODS_MAX * period_us
         if period_us and now_us > late_us:
             yield _late(planned, newest.id if newest is not None else "", taken_us, late_us, now_us)

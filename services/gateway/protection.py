@@ -21,11 +21,11 @@ Grade = Literal["met", "late", "going on", "waits", "failed", "untried", "unprot
 
 
 class Protected(msgspec.Struct):
-    """Of one VM, with its newest recovery (of its own backups, under whatever name). exposed_s: how old its newest sound backup is:
-    what would be lost now. worst_times: how many times normal its writes took at worst while its data came home; off_s: by how much
-    later that was than was first forecast; null: not known. kind: `recovery`, or `isolated` for one without networks. Of the rest
-    see Recovery. drill: its newest drill that has a result, drilled: `passed`, `failed` or empty; drill_…: of that one; planned:
-    when it is drilled by itself."""
+    """Of one VM, with its newest recovery (of its own backups, under whatever name). exposed_s: since when its
+    newest sound backup does not hold all that it wrote: what would be lost now. worst_times: how many times normal its writes took
+    at worst while its data came home; off_s: by how much later that was than was first forecast; null: not known. kind:
+    `recovery`, or `isolated` for one without networks. Of the rest see Recovery. drill: its newest that has a result, drilled:
+    `passed`, `failed` or empty; drill_…: of that one; planned: when it is drilled by itself."""
 
     vm: str
     exists: bool
@@ -41,6 +41,7 @@ class Protected(msgspec.Struct):
     state: str = ""
     requested_us: int = 0
     first_ms: int | None = None
+    agent_ms: int | None = None
     home_s: float | None = None
     rpo_s: float | None = None
     drill: str = ""
@@ -83,7 +84,7 @@ def _newest(recoveries: Iterable[Recovery]) -> dict[str, Recovery]:
 
 def _protected(model: ReadModel, vm: str, last: Recovery | None, now_us: int) -> Protected:
     newest = model.backups.newest(vm)
-    exposed_s = round(max(0, now_us - newest.taken_us) / 1e6, 3) if newest is not None else None
+    exposed_s = round(max(0, now_us - newest.current_us) / 1e6, 3) if newest is not None else None
     grade, said = _grade(last, now_us) if last is not None else ("untried", "") if newest is not None else ("unprotected", "")
     found = Protected(
         vm, vm in model.vms.all, len(model.backups.of(vm)), grade, said, newest.id if newest else "",
@@ -92,7 +93,7 @@ def _protected(model: ReadModel, vm: str, last: Recovery | None, now_us: int) ->
     if last is not None:
         found.recovery, found.kind, found.target = last.id, "isolated" if last.isolated else "recovery", last.target
         found.state, found.requested_us, found.rpo_s = last.state, last.requested_us, last.rpo_s
-        found.first_ms, found.home_s = last.first_ms, last.home_s
+        found.first_ms, found.agent_ms, found.home_s = last.first_ms, last.agent_ms, last.home_s
         if (graded := last.grade) is not None:
             found.worst_times, found.off_s = graded.worst_times or None, graded.off_s if graded.forecast_us else None
     _drilled(model, found)

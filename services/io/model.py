@@ -149,7 +149,7 @@ def _out_of_reach(disks: Sequence[Disk], command: GrantDevices) -> str:
         if _lies(disk) and disk.pool_id and there and there != disk.pool_id and disk.pool not in command.copied:
             node = command.node
             return f"{disk.name} of {command.vm} lies in the pool {disk.pool} {disk.pool_id}; that of {node} is {there}"
-    return recovering.unreached(disks, command)
+    return recovering.unreached(disks, command) or command.unsound
 
 
 def _left_behind(disks: Sequence[Disk], command: GrantDevices) -> str:
@@ -189,6 +189,12 @@ def _return(command: ReturnDevices, devices: Devices) -> Sequence[DevicesEvent]:
 
 def _remove(command: RemoveDevices, devices: Devices) -> Sequence[DevicesEvent]:
     match devices:
+        case Removing() if command.gone and command.gone == devices.node:
+            if command.node not in ("", command.gone):
+                return [DisksRemovalRequested(vm=devices.vm, node=NodeId(command.node), disks=devices.disks)]
+            return [DevicesRemoved(vm=devices.vm)]
+        case Granted() | Revoked() if command.gone:
+            return ()
         case NoDevices() | Removing():
             return ()
         case Granted() | Revoked():

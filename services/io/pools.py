@@ -25,7 +25,7 @@ def decide(command: SetPool, pool: Pool) -> Sequence[PoolSet]:
     if command.pool not in command.known:
         has = ", ".join(command.known[:NAMES_MAX]) or "none"
         raise Refused(Refusal.POOL_UNKNOWN, f"no node has a pool {command.pool}; there are {has}", "name one that there is")
-    given = {"over": command.over, "keep_free_pct": command.keep_free_pct}
+    given = {"over": command.over, "keep_free_pct": command.keep_free_pct, "backups_at_once": command.backups_at_once}
     rules = replace(pool.rules, **{key: value for key, value in given.items() if value is not None})
     return () if rules == pool.rules else [PoolSet(pool=command.pool, rules=rules)]
 

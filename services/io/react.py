@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from libs.common.host.service import Order
 from libs.common.messages import Command, NodeId, Recorded
 from proto.compute import (
+    NodeRemoved,
     VmDeleted,
     VmFound,
     VmRecoveryPrepared,
@@ -26,6 +27,7 @@ from proto.io import (
     DisksHome,
     DisksNotRecovered,
     DisksRecovered,
+    DisksRemovalRequested,
     GrantDevices,
     NoteHardware,
     RemoveDevices,
@@ -41,6 +43,7 @@ from services.io.backups import watch_views
 from services.io.backups.drill_views import react as drills_react
 from services.io.backups.orders import orders as backups_orders
 from services.io.backups.reacting import react as backups_react
+from services.io.backups.reacting import too_late as backups_too_late
 from services.io.backups.states import Backups
 from services.io.backups.turns import look as turns_look
 from services.io.images import Deleting, Importing
@@ -51,7 +54,8 @@ from services.io.waves.reacting import react as waves_react
 
 def react(event: Any, recorded: Recorded, views: Any) -> Sequence[Command]:
     drills = drills_react(event, recorded.at_us, views.drills)
-    return [*_react(event, views), *backups_react(event, views), *drills, *waves_react(event, recorded, views)]
+    backups = [*backups_react(event, views), *backups_too_late(event, views)]
+    return [*_react(event, views), *backups, *drills, *waves_react(event, recorded, views)]
 
 
 def look(now_us: int, views: Any) -> Iterable[Command]:
@@ -79,6 +83,10 @@ def _react(event: Any, views: Any) -> Sequence[Command]:
             return [NoteHardware(vm=vm, generation=generation, hardware=hardware)]
         case VmDeleted():
             return [RemoveDevices(vm=event.vm, node=event.node)]
+        case NodeRemoved(node=node):
+            return [RemoveDevices(vm=vm, gone=node) for vm in sorted(views.disks) if vm not in views.vms]
+        case DisksRemovalRequested(vm=vm, node=node) if node not in views.nodes:
+            return [RemoveDevices(vm=vm, gone=node)]
         case (
             VmRecoveryPrepared() | VmRecoveryRefused()
             | DisksRecovered() | DisksNotRecovered() | DisksHome() | DevicesRemoved()

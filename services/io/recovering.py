@@ -113,7 +113,7 @@ def _why_not(command: RecoverDisks, devices: Devices) -> str:
         return f"disks of an earlier {vm} are still being removed by {devices.node}"
     if isinstance(devices, Granted):
         return f"{vm} runs on {devices.node}, or is being started there"
-    return "" if phase is VmPhase.STOPPED else f"{vm} is {phase}"
+    return command.known.unsound if phase is VmPhase.STOPPED else f"{vm} is {phase}"
 
 
 def check(command: object, made: Made) -> None:

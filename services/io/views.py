@@ -61,7 +61,8 @@ from proto.snapshots import DeleteSnapshot, RevertSnapshot, TakeSnapshot
 from services.io import networks as own_networks
 from services.io import reach, recoveries
 from services.io.backups import enriching as backups
-from services.io.backups import watch_views
+from services.io.backups import soundness, watch_views
+from services.io.backups.agent_views import AgentViews
 from services.io.backups.drill_views import DrillViews
 from services.io.backups.plan_views import PlanViews
 from services.io.backups.views import BackupViews
@@ -128,6 +129,7 @@ class Views:
     drills: DrillViews = field(default_factory=DrillViews)
     waves: WaveViews = field(default_factory=WaveViews)
     watches: watch_views.WatchViews = field(default_factory=watch_views.WatchViews)
+    agents: AgentViews = field(default_factory=AgentViews)
 
     def apply(self, recorded: Recorded, event: Any) -> None:
         hearing.tell(self, recorded, event)
@@ -216,7 +218,7 @@ class Views:
         **dict.fromkeys((DisksSettled, SnapshotTaken, DeviceAttached), _ran_with),
         **dict.fromkeys(PHASES, _phase),
     }
-    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "drills", "waves", "watches")
+    PARTS: ClassVar[tuple[str, ...]] = ("snapshots", "backups", "plans", "recoveries", "drills", "waves", "watches", "agents")
 
     def used_by(self, image: str) -> tuple[str, ...]:
         wanted = {vm for vm, d in self.disks.items() if any(disk.image == image for disk in d.disks)}
@@ -300,6 +302,7 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
                 command, sizes_mib=sizes_mib, pool_ids=there.pool_ids if there else {}, image_ids=image_ids,
                 uefi=vm is not None and vm.uefi, networks=networks, others=others,
                 rooms=views.pools.rooms(command.node, (d.pool for d in disks), now_us),
+                unsound=soundness.of_disks(held.disks, views.waves) if held else "",
             )  # fmt: skip
         case SetPool():
             return replace(command, known=tuple(sorted({pool for node in views.nodes.values() for pool in node.pools})))
@@ -370,6 +373,7 @@ def _known(command: ChangeCommand | SnapshotCommand | RecoverDisks, views: Views
         networks=networks, others=others, vcpus_max=vm.vcpus_max, rooms=_rooms(command, views, held, now_us),
         isos={i: IsoAt(pool=at.pool, pool_id=at.pool_id) for i, at in images.items() if at.info.is_iso},
         fast=views.fast(command.vm) if isinstance(command, AttachDisk | ReattachDisk) else {},
+        unsound=soundness.of_recovered(command.disks, views.waves) if isinstance(command, RecoverDisks) else "",
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class Recovery:
         self.cluster.call("POST", "/v1/vms", {"name": VM, "vcpus": 1, "memory_mib": 128, "disks": disks, "start": True})
         self.cluster.until(VM, "running")
         self.cluster.boot_id(VM)
-        data = f"yes $(cat /proc/sys/kernel/random/uuid) | head -c {self.mib}M | dd of=/dev/vdc bs=1M conv=fsync"
+        data = f"yes $(cat /proc/sys/kernel/random/uuid) | head -c {self.mib << 20} | dd of=/dev/vdc bs=1M conv=fsync"
         self.cluster.inside(VM, f"({data}; touch /run/full) </dev/null >/dev/null 2>&1 & true")
         self.cluster.wait_for(lambda: self.cluster.inside(VM, "ls /run/full").strip(), "its data to be there", FILL_S_MAX)
         self.write_more()

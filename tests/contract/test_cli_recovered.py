@@ -73,6 +73,21 @@ async def test_recovered_under_another_name_until_it_stands_on_its_own(ctl: Ctl,
     assert [(await ctl("vm", "show", name, "--json")).json["state"] for name in ("web-1", "web-2")] == ["running", "running"]
 
 
+async def test_waiting_until_it_stands_on_its_own(ctl: Ctl) -> None:
+    await backed_up(ctl)
+    said = await ctl("vm", "recover", "web-1", "--as", "web-2", "--no-start", "--wait-independent")
+    assert said.code == 2 and "--no-start" in said.err, said
+    said = await ctl("vm", "recover", "web-1", "--as", "web-2", "--wait-independent")
+    assert said.code == 0 and said.out.startswith("web-2 stands on its own: it ran after"), said
+    assert "copying: " in said.err and " of 64 MiB), " in said.err, "how far it is, as its node tells it"
+    (one,) = (await ctl("recovery", "ls", "--json")).json
+    assert one["recovery"]["state"] == "independent", "no sooner"
+    said = await ctl("vm", "recover", "web-1", "--as", "web-2", "--wait-independent")
+    assert said.code == 1 and "VM_KNOWN" in said.err, said
+    said = await ctl("vm", "recover", "web-1", "--as", "web-3", "--wait-independent", "--timeout", "0.1")
+    assert said.code != 0 and "web-3" in said.err, said
+
+
 async def test_the_vm_itself_after_it_was_deleted_or_with_what_it_has_given_up(ctl: Ctl) -> None:
     first, _ = await backed_up(ctl)
     said = await ctl("vm", "recover", "web-1", "--lose", "web-1")

@@ -8,6 +8,7 @@ from libs.common.messages import VmId
 from proto import io
 from services.gateway.alerts import alerts
 from services.gateway.plan_alerts import said
+from services.gateway.protection import report
 from services.gateway.why.sentences import sentence
 from tests.contract.gateway_rig import defined
 from tests.model.protected_story import Log, S, requested, taken
@@ -55,6 +56,18 @@ def test_what_failed_is_known_until_it_went_well() -> None:
     assert (known.put_off.failures, known.put_off.sentence) == (2, "pool safe is full")
     log.backups(requested("b1-3", plan="schedule", due_us=NIGHT), taken("b1-3", at_s=NIGHT / S))
     assert known.put_off is None
+
+
+def test_a_vm_that_has_not_run_since_its_backup_loses_nothing_by_that_age() -> None:
+    log = told(SET, requested("b1-2", plan="schedule", due_us=NIGHT), taken("b1-2", at_s=NIGHT / S))
+    assert late(log, NIGHT + 3 * DAY_US)
+    same = io.BackupUnchanged(vm=A, backup="b1-2", due_us=NIGHT + 2 * DAY_US, at_us=NIGHT + 2 * DAY_US, generation=4)
+    log.backups(same, at_s=(NIGHT + 2 * DAY_US) / S)
+    assert not late(log, NIGHT + 3 * DAY_US) and late(log, NIGHT + 5 * DAY_US)
+    assert log.model.plans.all["a"].last_us == NIGHT + 2 * DAY_US
+    (row,) = report(log.model, (), lambda _: True, NIGHT + 3 * DAY_US).items
+    assert row.exposed_s == DAY_US / S, "it counts from when that was looked at"
+    assert "has not run since b1-2" in sentence("backup_unchanged", same)
 
 
 def test_what_is_said() -> None:

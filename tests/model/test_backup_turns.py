@@ -26,6 +26,7 @@ from proto.backups import (
 from proto.compute import VmDeleted, VmStarted
 from proto.io import DisksSettled
 from proto.machine import Priority
+from proto.pools import PoolRules, PoolSet
 from services.io.backups.chain import sound
 from services.io.backups.model import BACKUPS
 from services.io.backups.plans import DAY_US
@@ -144,7 +145,7 @@ def test_few_at_once_the_important_first_and_all_in_the_end() -> None:
     for node in (N1, N2):
         ranks = [list(Priority).index(event.definition.priority) for event in asked if event.node == node]
         assert ranks == sorted(ranks)
-    assert order(asked)[:4] == ["v06", "v08", "v07", "v09"], "critical ones, then the first that is important"
+    assert order(asked)[:4] == ["v06", "v07", "v08", "v09"], "critical ones, then the first that is important"
 
 
 def test_who_waits_longest_is_first_among_equals() -> None:
@@ -169,6 +170,40 @@ def test_what_is_asked_by_hand_counts_and_is_not_hindered() -> None:
     while io.now_us < NIGHT + 30 * S:
         io.second()
     assert order(io.events) == ["b", "c", "a", "d"]
+
+
+def into(io: Io, pool_id: str) -> int:
+    """How many are being taken into that pool."""
+    doing = [state.doing.wish for state in io.states.values() if isinstance(state.doing, Taking)]
+    return sum(wish.pool == "safe" and wish.pool_id == pool_id for wish in doing)
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1, (1, 1)), (3, (3, 2)), (0, (4, 2))])
+def test_so_many_at_once_into_a_pool_and_all_in_the_end(limit: int, most: tuple[int, int]) -> None:
+    """Of three nodes, each of which does two things at once; the third has another pool of that name."""
+    io, nodes = Io(), (N1, N2, NodeId("n3"))
+    own = io.views.nodes["n3"].pool_ids["safe"]
+    shared = io.views.nodes["n1"].pool_ids["safe"]
+    io.views.apply(HERE, PoolSet(pool="safe", rules=PoolRules(backups_at_once=limit)))
+    for n in range(9):
+        io.run(f"v{n}", nodes[n % 3])
+        io.say(SetBackupPlan(vm=f"v{n}", plan=PLAN))
+    seen = [(0, 0)]
+    while io.now_us < NIGHT + 3 * MIN_US:
+        io.second()
+        seen.append((into(io, shared), into(io, own)))
+    assert (max(one for one, _ in seen), max(one for _, one in seen)) == most and len(order(io.events)) == 9
+    assert PoolRules().backups_at_once == 4
+
+
+def test_a_pool_that_is_busy_keeps_the_turn_from_nobody_else() -> None:
+    io = Io()
+    io.views.apply(HERE, PoolSet(pool="safe", rules=PoolRules(backups_at_once=1)))
+    for vm, pool in (("a", "safe"), ("b", "safe"), ("c", "default")):
+        io.run(vm)
+        io.say(SetBackupPlan(vm=vm, plan=replace(PLAN, pool=pool)))
+    io.now_us = NIGHT
+    assert order(io.second()) == ["a", "c"]
 
 
 def test_one_that_only_waits_keeps_the_turn_from_nobody() -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from libs.common.decider import Refused
 from libs.common.messages import NodeId
@@ -169,16 +170,16 @@ def test_a_start_without_a_node_says_why_and_what_would_help() -> None:
 
 @pytest.mark.parametrize("denial", [NO_MEMORY, NO_DEVICES], ids=["memory", "devices"])
 def test_a_denial_gives_back_and_asks_the_next_node(denial: NoteMemory | NoteDevices) -> None:
-    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence=denial.sentence, tried=(N1,))
+    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence=denial.sentence, tried=(N1,), again=True)
     vm.given(*RESERVING).when(denial).then(failed, requested(N2, 2, choice(N2, tried=[N1]))).twice()
 
 
 def test_a_denial_takes_the_fresh_choice_where_one_came_with_it() -> None:
-    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence="full", tried=(N1,))
+    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence="full", tried=(N1,), again=True)
     fresh = msgspec.structs.replace(NO_MEMORY, choice=choice(N3, N1))
     vm.given(*RESERVING).when(fresh).then(failed, requested(N3, 2, choice(N3, tried=[N1])))
     nothing = msgspec.structs.replace(NO_MEMORY, choice=choice(tried=[N1]))
-    vm.given(*RESERVING).when(nothing).then(failed)
+    vm.given(*RESERVING).when(nothing).then(replace(failed, again=False))
 
 
 def test_a_start_ends_when_no_candidate_is_left_and_can_be_asked_again() -> None:
@@ -202,7 +203,7 @@ def test_attempts_are_bounded() -> None:
 
 
 def test_a_failed_launch_asks_the_next_node() -> None:
-    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence="locked", tried=(N1,))
+    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence="locked", tried=(N1,), again=True)
     retry = requested(N2, 2, choice(N2, tried=[N1]))
     vm.given(*LAUNCHING).when(report(Seen.FAILED, sentence="locked")).then(failed, retry).twice()
     (gone, again) = vm.given(*LAUNCHING).when(report(Seen.GONE, cause="crashed")).events

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proto.compute import DeleteVm, StopVm
+from libs.common.messages import NodeId, VmId
+from proto.compute import DeleteVm, StopVm, VmStartFailed
 from proto.drills import CancelDrill, Drill, DrillPlan, DrillVm, NoteDrill, Reason, SetDrillPlan, Went
 from proto.machine import Priority
 from services.compute.states import Running
 from services.io.backups.drill_states import Drills, Phase
 from services.io.backups.drill_turns import AT_ONCE_MAX
 from services.io.backups.drill_turns import ticks as turns
+from services.io.backups.drill_views import DrillViews, react
 from services.io.backups.drilling import WAIT_US_MAX, named
 from tests.model.backup_story import T0
 from tests.model.backup_story import backups as decided
@@ -124,6 +126,14 @@ def test_memory_that_is_denied_everywhere_is_no_start() -> None:
     world.quiet()
     world.tick(3)
     assert failed(world)[0] is Reason.NOT_STARTED
+
+
+def test_a_start_that_another_node_is_asked_for_has_not_failed() -> None:
+    views = DrillViews(targets={"drill-a": "a"})
+    said = VmStartFailed(vm=VmId("drill-a"), node=NodeId("n1"), generation=1, sentence="its disk is held", again=True)
+    assert not react(said, 5, views)
+    (word,) = react(replace(said, again=False), 5, views)
+    assert (word.went, word.sentence) == (Went.START_FAILED, "its disk is held")
 
 
 def test_one_that_dies_is_not_started_again() -> None:

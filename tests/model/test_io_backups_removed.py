@@ -211,6 +211,16 @@ def test_where_there_is_no_other_it_waits_for_the_node(node: str) -> None:
     assert doing((*VERIFYING, *after(*VERIFYING, command=replace(gone, backup=B3)))) is None
 
 
+def test_a_removal_that_nobody_can_do_any_more_is_over() -> None:
+    """As was wished, where nothing stands on it; what does would be of no use without it."""
+    newest = after(*THREE, command=replace(DELETE, backup=B3))
+    gone = replace(LOST, backup=B3, node="", removed=True, sentence="n2 was removed from the cluster")
+    over = BackupDeleted(vm=A, backup=B3, sentence="n2 was removed from the cluster, and no other node reaches its files")
+    backups.given(*THREE, *newest).when(gone).then(over).twice()
+    assert list(there((*THREE, *newest, over))) == [B1, B2] and doing((*THREE, *newest, over)) is None
+    backups.given(*THREE, *newest).when(replace(gone, node="n1")).then(BackupDeleteRequested(vm=A, backup=B3, node=N1))
+
+
 def test_what_is_there_outlives_its_vm() -> None:
     """A VM made anew under the name goes on where the disks are the same: its agent finds no bitmap, and makes it full."""
     assert asked(*THREE, command=replace(TAKE, known=replace(RUNS, generation=7))).parent == B3

@@ -285,3 +285,20 @@ def test_views_follow_what_was_decided() -> None:
         assert ("a" in part.doing) == (state.doing is not None)
     verifying = (*VERIFYING, *after(*VERIFYING, command=CancelBackup(vm="a", backup=B3)))
     assert views(*verifying).backups.doing == {}
+
+
+@pytest.mark.parametrize("events", [(*THREE, TAKING), DELETING, VERIFYING], ids=["taken", "deleted", "read again"])
+def test_what_was_decided_of_a_node_that_had_been_removed_by_then_is_over(events: tuple[Any, ...]) -> None:
+    """Its removal came into the log between what io knew and what it decided: nobody hears of that node again."""
+    *before, wish = events
+    gone = NodeRemoved(node=NodeId(str(wish.node)))
+    (said,) = ended(wish, *before, gone)
+    assert (said.backup, said.removed) == (wish.backup, True) and f"{wish.node} was removed" in said.sentence
+    assert ended(wish, *before) == []
+
+
+def test_what_a_removed_node_may_have_left_is_nobodys_to_remove() -> None:
+    failed = BackupFailed(vm=A, backup=B1, sentence="s", left=True)
+    (said,) = ended(failed, TAKING, NodeRemoved(node=N1))
+    assert (said.backup, said.removed) == (B1, True)
+    assert ended(failed, TAKING) == [] and ended(replace(failed, left=False), TAKING, NodeRemoved(node=N1)) == []

@@ -144,3 +144,13 @@ def test_no_story_lowers_a_granted_generation(story: list[tuple[DevicesCommand, 
 def test_evolve_never_raises_whatever_the_order(of_devices: list[DevicesEvent], of_image: list[ImageEvent]) -> None:
     assert isinstance(DEVICES.fold(of_devices), NoDevices | Granted | Revoked | Removing)
     assert isinstance(IMAGE.fold(of_image), NoImage | Importing | Imported | Deleting)
+
+
+def test_what_a_node_was_to_remove_that_is_removed_itself_is_anothers_or_over() -> None:
+    """Else the name could never be used again."""
+    removing = (GRANTED, REVOKED, ASKED)
+    devices.given(*removing).when(RemoveDevices(vm="a", gone="n1")).then(REMOVED).twice()
+    devices.given(*removing).when(RemoveDevices(vm="a", node="n2", gone="n1")).then(msgspec.structs.replace(ASKED, node=N2)).twice()
+    devices.given(*removing).when(RemoveDevices(vm="a", gone="n2")).nothing()
+    devices.given(GRANTED, REVOKED).when(RemoveDevices(vm="a", gone="n1")).nothing()
+    devices.given().when(RemoveDevices(vm="a", gone="n1")).nothing()

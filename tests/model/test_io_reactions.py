@@ -9,6 +9,7 @@ import msgspec
 from proto.compute import GoneCause, NodeRemoved, VmDeleted, VmStartFailed, VmStopped
 from proto.io import (
     DeleteImage,
+    DisksRemovalRequested,
     GrantDevices,
     ImageFormat,
     RemoveDevices,
@@ -19,7 +20,7 @@ from services.io.images import IMAGE
 from services.io.model import DEVICES
 from services.io.react import orders, react
 from services.io.views import Views, enrich
-from tests.model.compute_story import REQUESTED
+from tests.model.compute_story import DEFINED, REQUESTED
 from tests.model.io_story import (
     BOOT,
     DEVICE_HISTORIES,
@@ -97,3 +98,14 @@ def test_disks_are_removed_where_they_were_last_unless_that_node_has_left() -> N
     assert enrich(wish, seen(on_n2), 0).node == "n2"
     assert enrich(wish, seen(on_n2, NodeRemoved(node=N2)), 0).node == "n1"
     assert enrich(wish, seen(), 0) == wish
+
+
+def test_what_a_removed_node_was_to_remove_is_decided_again() -> None:
+    """Also where that was decided before io heard of it. What a VM has that there is stays its own."""
+    gone, asked = NodeRemoved(node=N1), DisksRemovalRequested(vm=A, node=N1, disks=GRANTED.disks)
+    deleted = seen(GRANTED, gone)
+    assert [one for one in react(gone, HERE, deleted) if isinstance(one, RemoveDevices)] == [RemoveDevices(vm="a", gone="n1")]
+    there = seen(DEFINED, GRANTED, gone)
+    assert not [one for one in react(gone, HERE, there) if isinstance(one, RemoveDevices)]
+    assert list(react(asked, HERE, deleted)) == [RemoveDevices(vm="a", gone="n1")]
+    assert list(react(asked, HERE, seen(GRANTED))) == []

@@ -118,7 +118,7 @@ def test_what_was_first_seen_under_a_later_lease_is_not_of_this_proof() -> None:
 
 
 def test_a_start_of_which_no_agent_was_told_goes_on_elsewhere_without_any_proof() -> None:
-    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence=SAID, tried=(N1,))
+    failed = VmStartFailed(vm=A, node=N1, generation=1, sentence=SAID, tried=(N1,), again=True)
     for proof in (*PROOFS, NOTHING):
         vm.given(*RESERVING).when(proof).then(failed, requested(N2, 2, choice(N2, tried=[N1]))).twice()
         fresh = msgspec.structs.replace(proof, choice=choice(N3))
@@ -198,7 +198,7 @@ def test_what_has_arrived_is_lost_with_the_target_alone() -> None:
 def test_a_restart_is_a_start_under_the_next_generation() -> None:
     vm.given(*RUNNING, GONE).when(AGAIN).then(AWAY).twice()
     on = (*RUNNING, GONE, AWAY)
-    failed = VmStartFailed(vm=A, node=N2, generation=2, sentence="full", tried=(N2,))
+    failed = VmStartFailed(vm=A, node=N2, generation=2, sentence="full", tried=(N2,), again=True)
     third = msgspec.structs.replace(requested(N3, 3, choice(N3, tried=[N2])), attempt=1, failover=True)
     no = NoteMemory(vm="a", node=N2, generation=2, granted=False, sentence="full")
     vm.given(*on).when(no).then(failed, third).twice()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from libs.common.messages import VmId
 from proto import compute as c
 from proto import io
+from proto.io import EndKind, RecoveryEnded
+from proto.recovery import RecoveryAgentHeard
+from services.cli.recovery import HEADS, cells
 from services.gateway.backup_alerts import said
 from services.gateway.protection import Protected, report
 from services.gateway.views.recoveries import KEPT_MAX, STOPPED_MAX, RecoveriesView, Recovery
@@ -65,6 +70,28 @@ def test_one_waits_while_its_start_fails_and_goes_on_where_it_was() -> None:
     runs(log, at_s=110, generation=3)
     assert (one.state, one.sentence, one.first_ms) == ("on-backup", "", 10_000)
     assert list(said(log.model.backups, [one], lambda project: True)) == []
+
+
+def test_one_waits_where_its_start_is_refused_and_not_while_another_node_is_asked() -> None:
+    log, one = begun()
+    prepare(log)
+    log.add("vm-a", c.VmStartFailed(vm=A, node=N1, generation=2, sentence="its disk is held", again=True), at_s=101)
+    assert one.state == "preparing"
+    waits = c.VmRecoveryWaits(vm=A, source=A, recovery=one.id, sentence="no node fits", remedy="free 1 vCPU")
+    log.add("vm-a", waits, at_s=102)
+    assert (one.state, one.sentence) == ("waiting", "no node fits; free 1 vCPU")
+    runs(log, at_s=110, generation=3)
+    assert (one.state, one.sentence) == ("on-backup", "")
+
+
+def test_when_its_guests_agent_answered_is_told_also_once_its_data_is_home() -> None:
+    log, one = begun()
+    prepare(log)
+    runs(log)
+    log.backups(RecoveryEnded(vm=A, target=A, recovery=one.id, end=EndKind.INDEPENDENT), at_s=105)
+    log.backups(RecoveryAgentHeard(vm=A, target=A, recovery=one.id, generation=2, after_ms=6500), at_s=106.5)
+    assert (one.state, one.agent_ms, rows(log, 120)["a"].agent_ms) == ("independent", 6500, 6500)
+    assert "6.5 s" in cells(msgspec.to_builtins(rows(log, 120)["a"]))[HEADS.index("AGENT AFTER")]
 
 
 def test_a_vm_that_ends_while_it_comes_home_keeps_its_first_figures() -> None:

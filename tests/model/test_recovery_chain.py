@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from libs.common.decider import Refused
 from libs.common.messages import Command, Event, NodeId, VmId
 from proto.compute import (
     DeleteVm,
@@ -22,6 +21,7 @@ from proto.compute import (
     StopVm,
     VmDefined,
     VmLaunchRequested,
+    VmRecoveryWaits,
     VmStartRequested,
 )
 from proto.hardware import Hardware, chain, standing
@@ -220,8 +220,9 @@ def test_no_node_that_reaches_both_no_start_and_nothing_is_lost() -> None:
     both = lived()
     for name in ("n1", "n2"):
         both.has(name, default="shared", safe="p8")
-    with pytest.raises(Refused):
-        both.tell(WANTED)
+    both.tell(WANTED)
+    (waits,) = (event for event in both.said if isinstance(event, VmRecoveryWaits))
+    assert (waits.vm, waits.recovery) == ("a", "r1-9") and waits.sentence
     assert isinstance(both.vm(), Stopped) and all(map(standing, both.devices().disks)) and not both.ended
     assert both.devices().unwanted == ()
     both.has("n2", default="shared", safe="p9")

@@ -18,6 +18,7 @@ from proto.compute import (
     VmDevicesNoted,
     VmRecoveryPrepared,
     VmRecoveryRefused,
+    VmRecoveryWaits,
     VmStrangerSeen,
 )
 from proto.compute import Refusal as ComputeRefusal
@@ -39,7 +40,7 @@ from proto.io import (
 from proto.machine import DiskWish
 from proto.memory import CapacitySet
 from proto.migration import MigrateVm
-from proto.placement import Filter, removed_by
+from proto.placement import Filter, Placement, Rejected, removed_by
 from proto.pools import PoolKind, PoolNow, PoolsBeat
 from services.compute import react as compute_react
 from services.compute.choosing import choose
@@ -116,8 +117,19 @@ def test_compute_goes_on_where_io_has_decided() -> None:
 
     assert wishes(ASKED) == [PREPARE]
     assert wishes(replace(ASKED, target=A, lose="a")) == [BACK]
-    assert wishes(RECOVERED) == [StartVm(vm="x", node="n2")]
+    assert wishes(RECOVERED) == [StartVm(vm="x", node="n2", source="a", recovery="r1-9")]
     assert wishes(replace(RECOVERED, start=False)) == []
+
+
+def test_a_start_that_is_refused_is_in_the_log() -> None:
+    """Nobody hears a refusal of what a reaction asks for; a person does."""
+    full = Placement(policy="p", rejected=(Rejected(node=N1, filter=Filter.CPU_LIMIT, needed=1),))
+    by_hand = StartVm(vm="a", choice=full)
+    vm.given(DEFINED).when(by_hand).refused(ComputeRefusal.NO_NODE_FITS)
+    (said,) = vm.given(DEFINED).when(replace(by_hand, source="a", recovery="r1-9")).events
+    assert isinstance(said, VmRecoveryWaits) and (said.source, said.recovery) == ("a", "r1-9")
+    assert "short of vCPUs: n1" in said.sentence and said.remedy
+    assert VM.fold((DEFINED, said)) == replace(VM.fold((DEFINED,)), version=2), "it stays as it was"
 
 
 # --- io: put on the backup, and let go of it ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from libs.common.messages import Event, NodeId, VmId
 from proto.backups import BackupDamaged, BackupDeleteFailed, BackupDeleteRequested
-from proto.compute import DeleteVm, Seen, StartVm, VmRecoveryPrepared, VmStartRequested
+from proto.compute import DeleteVm, NodeCordoned, Seen, StartVm, VmRecoveryPrepared, VmRecoveryWaits, VmStartRequested
 from proto.devices import VmPhase
 from proto.guard import Guard, GuardSet, Mode
 from proto.hardware import standing
@@ -222,6 +222,38 @@ def test_a_start_that_fails_ends_the_step_and_the_next_begins() -> None:
         both.say(replace(report(Seen.GONE, state.generation, state.node, sentence="QEMU ended"), vm="db"))
     (failed,) = both.of(WaveStepFailed)
     assert failed.vm == "db" and "QEMU ended" in failed.sentence and begun(both) == ["db", "mail"]
+
+
+def test_a_start_that_is_tried_elsewhere_has_not_failed() -> None:
+    both = lost()
+    ask(both, node="n3", lose_count=3, at_once=1)
+    first = both.vm("db")
+    assert isinstance(first, Launching)
+    both.say(replace(report(Seen.GONE, first.generation, first.node, sentence="QEMU ended"), vm="db"))
+    second = both.vm("db")
+    assert isinstance(second, Launching) and second.node != first.node
+    both.ticks(1)
+    assert not both.of(WaveStepFailed) and begun(both) == ["db"], "its place is still its own"
+    both.runs("db")
+    assert [event.vm for event in both.of(WaveStepDone)] == ["db"] and begun(both) == ["db", "mail"]
+
+
+def test_a_start_that_is_refused_holds_up_nobody() -> None:
+    """Not even for the time that a start may take; and who comes after it is not waited for."""
+    both = lost()
+    both.tell(GuardSet(vm=VmId("mail"), guard=Guard(mode=Mode.OFF, after=("db",))))
+    for node in ("n1", "n2"):
+        both.tell(NodeCordoned(node=NodeId(node)))
+    ask(both, node="n3", lose_count=3, at_once=1)
+    waits = both.of(VmRecoveryWaits)
+    assert [event.vm for event in waits] == ["db", "web"] and all("cordoned" in event.sentence for event in waits)
+    failed = {event.vm: event.sentence for event in both.of(WaveStepFailed)}
+    assert failed == {
+        "db": waits[0].sentence, "web": waits[1].sentence, "mail": "it comes after db, which was not recovered",
+    }  # fmt: skip
+    (end,) = both.of(WaveEnded)
+    assert (end.recovered, end.failed, end.unbegun) == (0, 3, 0)
+    assert any(map(standing, both.devices("db").disks)), "its recovery goes on: once there is room, it is started by hand"
 
 
 def test_events_of_a_story_are_told_in_order() -> None:

@@ -7,7 +7,7 @@ from libs.memory.prove import Proof
 from libs.world.control import Kept
 from libs.world.decoding import registries
 from libs.world.fencing import Bmc
-from libs.world.fork import guests, machines
+from libs.world.fork import backups, guests, machines
 from libs.world.fork.beats import SECOND_US, Beats, Moment, beats
 from libs.world.fork.copied import copied
 from libs.world.fork.folded import folded, states
@@ -79,6 +79,7 @@ class Fork:
         for recorded in self.slice.events:
             checker.versions[recorded.stream] = recorded.version
         checker.proof = self._proof()
+        backups.told(checker.backups, self.slice.events)
         for stream, state in self.states.items():
             kind, _, name = stream.partition("-")
             if kind == "vm":

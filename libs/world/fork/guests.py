@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from libs.common.messages import NodeId
+from libs.world.fork import backups
 from proto.machine import Disk, MachineSpec
 from services.compute.states import Arriving, Migrating, Phase, Running, State, Stopping
 from services.io.images import Imported
 from services.io.states import Made
-from services.node.drivers import CannotStart, Locked
+from services.node.drivers import CannotStart, Locked, simhome
 from services.node.drivers.simpool import Holder, SimPool
 from services.node.drivers.simvm import SimVm
 from services.node.effects import Kept
@@ -24,8 +25,9 @@ AWAITED = frozenset({Phase.SENDING, Phase.RECALLING, Phase.ENDING})
 
 
 def stored(pool: SimPool, states: Mapping[str, Any]) -> None:
-    """Disks that were made, with what they stand on, images, and the lease record of each VM. One pool holds them all: who reaches
-    which is decided by what nodes say of theirs."""
+    """Disks that were made, with what they stand on, backups, images, and the lease record of each VM. One pool holds them all: who
+    reaches which is decided by what nodes say of theirs."""
+    backups.stored(pool, states)
     for stream, state in states.items():
         if isinstance(state, Made):
             for disk in (*state.disks, *state.kept):
@@ -37,12 +39,14 @@ def stored(pool: SimPool, states: Mapping[str, Any]) -> None:
 
 
 def lay(pool: SimPool, disk: Disk) -> None:
-    """Its file, on its layers."""
+    """Its file, on its layers. One that stands on a backup holds what that does."""
     if not disk.file or disk.bus.is_cd:
         return
-    chain = [f"disk {disk.pool}/{file}" for file in (disk.file, *(layer.file for layer in disk.layers))]
+    chain = [f"disk {disk.pool}/{disk.file}", *(simhome.key(disk, layer) for layer in disk.layers)]
+    stands = next((layer.file for layer in disk.layers if layer.origin is not None), "")
     for key, below in zip(chain, [*chain[1:], ""], strict=True):
-        pool.disks.setdefault(key, f"as recorded: {disk.file}")
+        if not key.startswith(simhome.BACKUP):
+            pool.disks.setdefault(key, backups.recorded(stands or disk.file))
         if below:
             pool.beneath.setdefault(key, below)
 

@@ -14,6 +14,7 @@ from proto.backup_plans import BackupPlan, Cron, FullEvery, Keep, SetBackupPlan
 from proto.backups import CHAIN_MAX, RateMibps
 from proto.machine import Freeze
 from services.gateway.auth import Action
+from services.gateway.backup_turns import waits
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway
 from services.gateway.http.bodies import Body
@@ -43,7 +44,8 @@ class BackupPlanBody(Body):
 
 class ShownPlan(msgspec.Struct):
     """plan: none: nothing is done by itself. next_us, verify_us: when it is next to be taken, and all to be read again, 0: never;
-    last_us: its newest time for which one was asked for. put_off: what failed, while it is to be tried again."""
+    last_us: its newest time for which one was asked for. put_off: what failed, while it is to be tried again.
+    waiting: why one that is due by now is not being taken."""
 
     vm: str
     exists: bool
@@ -53,6 +55,7 @@ class ShownPlan(msgspec.Struct):
     next_us: int = 0
     verify_us: int = 0
     put_off: PutOff | None = None
+    waiting: str = ""
 
 
 def plan_of(gateway: Gateway, vm: str) -> ShownPlan:
@@ -63,7 +66,8 @@ def plan_of(gateway: Gateway, vm: str) -> ShownPlan:
     verify_us = cron.following(plan.verify, now_us) if plan.verify and exists else 0
     next_us = cron.following(plan.cron, now_us) if exists else 0
     body = BackupPlanBody(**msgspec.structs.asdict(plan))
-    return ShownPlan(vm, exists, body, found.set_us, found.last_us, next_us, verify_us, found.put_off)
+    why = waits(gateway.model, vm, now_us)
+    return ShownPlan(vm, exists, body, found.set_us, found.last_us, next_us, verify_us, found.put_off, why)
 
 
 @get("/{vm:str}/backup-plan", action=Action.READ, summary="When a VM is backed up by itself")

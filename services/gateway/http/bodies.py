@@ -31,7 +31,7 @@ from proto.machine import (
 from proto.migration import MigrationDeadlineS
 from proto.networks import USER, Queues
 from proto.placement import Ratio, RatioOrNone, WeightSet
-from proto.pools import KeepFreePct, Over
+from proto.pools import BackupsAtOnce, KeepFreePct, Over
 from proto.seeds import KEYS_MAX, Hostname, NetworkConfig, SeedContent, SshKey, UserData
 from proto.vms import DeadlineS
 from services.gateway.alerts import Alert
@@ -279,10 +279,12 @@ class Nodes(msgspec.Struct):
 
 
 class PoolBody(Body):
-    """What is not said stays. over: its disks are at most so many times its size, 0: no limit."""
+    """What is not said stays. over: its disks are at most so many times its size, 0: no limit. backups_at_once: schedules begin no
+    backup into it while so many are taken, 0: no limit."""
 
     over: Over | None = None
     keep_free_pct: KeepFreePct | None = None
+    backups_at_once: BackupsAtOnce | None = None
 
 
 class Alerts(msgspec.Struct):

@@ -39,7 +39,9 @@ async def set_pool(
     request: Asked, gateway: NamedDependency[Gateway], pool: FromPath[str], data: JSONBody[PoolBody]
 ) -> Accepted:
     """They hold for what is attached, grown or started from then on; nothing that is there is taken away."""
-    command = SetPool(pool=pool, over=data.over, keep_free_pct=data.keep_free_pct)
+    command = SetPool(
+        pool=pool, over=data.over, keep_free_pct=data.keep_free_pct, backups_at_once=data.backups_at_once
+    )
     accepted = await gateway.commands.ask(asker(request, gateway), "io", f"pool-{pool}", command, DEFAULT_PROJECT)
     if accepted.position == 0:
         gateway.unchanged(accepted.task, "pool", pool, "", f"the pool {pool} had these rules already")

@@ -16,7 +16,7 @@ def backup_plans(s: _Story) -> bool:
     match s.event:
         case io.BackupPlanSet(vm=vm, plan=plan):
             s.at_once(KIND, vm, f"{vm} is backed up by itself at {plan.cron!r}" if plan else f"{vm} is backed up by itself no more")
-        case io.BackupPutOff():
+        case io.BackupPutOff() | io.BackupUnchanged():
             pass
         case _:
             return False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from libs.common.registry import members
 from proto import compute as c
 from proto import io
+from proto.recovery import RecoveryAgentHeard
 
 if TYPE_CHECKING:
     from services.gateway.tasks.stories import _Story
@@ -53,7 +54,7 @@ def _kept(s: _Story) -> bool:
             first = f"; {', '.join(heirs)} stood on it and is written anew first" if heirs else ""
             s.begin(DELETE, f"{vm}/{backup}", f"{node} was told to remove it{first}")
         case io.BackupDeleted(vm=vm, backup=backup):
-            s.done(DELETE, f"{vm}/{backup}", f"{backup} of {vm} is gone")
+            s.done(DELETE, f"{vm}/{backup}", f"{backup} of {vm} is gone" + (f": {s.event.sentence}" if s.event.sentence else ""))
         case io.BackupDeleteFailed(vm=vm, backup=backup, sentence=said):
             s.failed(DELETE, f"{vm}/{backup}", f"{backup} of {vm} is still there: {said}")
         case io.BackupVerifyRequested(vm=vm, backup=backup, node=node):
@@ -85,11 +86,13 @@ def recoveries(s: _Story) -> bool:
             s.done(RECOVER, vm, said)
         case c.VmRecoveryRefused(vm=vm, sentence=said) | io.DisksNotRecovered(vm=vm, sentence=said):
             s.failed(RECOVER, vm, said)
+        case c.VmRecoveryWaits(vm=vm, sentence=said):
+            s.failed(RECOVER, vm, f"its disks stand on the backup, and it was not started: {said}")
         case io.RecoveryEnded(target=target, end=io.EndKind.INDEPENDENT):
             s.done(RECOVER, target, f"{target} stands on no backup any more")
         case io.RecoveryEnded(target=target, sentence=said):
             s.failed(RECOVER, target, said or f"{target} was deleted first")
-        case io.DisksHome() | io.RecoveryNoted() | io.RecoveryAtRisk():
+        case io.DisksHome() | io.RecoveryNoted() | io.RecoveryAtRisk() | RecoveryAgentHeard():
             pass
         case _:
             return _on_the_way(s)

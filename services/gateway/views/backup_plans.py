@@ -22,7 +22,8 @@ class PutOff(msgspec.Struct):
 
 
 class VmPlan(msgspec.Struct):
-    """set_us: as it was set, by io's clock; last_us: the newest of its times for which a backup was asked for, 0: none yet.
+    """set_us: as it was set, by io's clock; last_us: the newest of its times for which a backup was asked for, or needed not be;
+    0: none yet.
     put_off: what failed, while it is to be tried again."""
 
     vm: str
@@ -34,7 +35,7 @@ class VmPlan(msgspec.Struct):
 
 
 TOLD_MAX = 50
-HEARD = frozenset({io.BackupPlanSet, io.BackupPutOff, io.BackupRequested, io.BackupTaken, io.BackupDeleted})
+HEARD = frozenset({io.BackupPlanSet, io.BackupPutOff, io.BackupRequested, io.BackupTaken, io.BackupDeleted, io.BackupUnchanged})
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class PlansView:
     def apply(self, recorded: Recorded, event: Any) -> None:
         if type(event) not in HEARD:
             return
-        if isinstance(event, io.BackupPlanSet | io.BackupPutOff):
+        if isinstance(event, io.BackupPlanSet | io.BackupPutOff | io.BackupUnchanged):
             self.told[event.vm] = [*self.told.get(event.vm, ()), recorded.position][-TOLD_MAX:]
         match event:
             case io.BackupPlanSet(vm=vm, plan=plan) if plan is not None:
@@ -58,6 +59,10 @@ class PlansView:
                 self.all.pop(event.vm, None)
             case io.BackupPutOff() if (known := self.all.get(event.vm)) is not None:
                 known.put_off = PutOff(event.chore.value, event.due_us, event.failures, event.until_us, event.sentence)
+            case io.BackupUnchanged() if (known := self.all.get(event.vm)) is not None:
+                known.last_us = event.due_us
+                if known.put_off is not None and known.put_off.chore == "take":
+                    known.put_off = None
             case io.BackupRequested() if event.plan and (known := self.all.get(event.vm)) is not None:
                 known.last_us = event.due_us
             case io.BackupTaken() | io.BackupDeleted() if (known := self.all.get(event.vm)) is not None:

@@ -35,7 +35,8 @@ class VmBackup(msgspec.Struct):
     instant that it is of, by its node's clock; asked_us, verified_us, damaged_us: by the log's; 0: never. consistency:
     `filesystem`, `crash` or `stopped`; "" until it is taken. damaged: what is wrong with its own files; unsound: the backup beneath
     it that is damaged, so that this one is of no use either. held_by: recoveries that need it. note: why it is full, why file
-    systems did not stand still, what hinders it now. plan: the schedule that wanted it. task: of the request."""
+    systems did not stand still, what hinders it now. plan: the schedule that wanted it. unchanged_us:
+    as of then it still held all that was on its VM's disks, by the log's; 0: that was not looked at. task: of the request."""
 
     id: str
     vm: str
@@ -65,8 +66,15 @@ class VmBackup(msgspec.Struct):
     description: str = ""
     note: str = ""
     plan: str = ""
+    unchanged_us: int = 0
+    pool_id: str = ""
     task: str = ""
     cancelled: bool = False
+
+    @property
+    def current_us(self) -> int:
+        """What the VM wrote until then is in it."""
+        return max(self.taken_us, self.unchanged_us)
 
     @property
     def sound(self) -> bool:
@@ -139,6 +147,8 @@ class BackupsView:
             case io.BackupDeleted():
                 self._inherit(one, event.heirs)
                 self._drop(one)
+            case io.BackupUnchanged():
+                one.unchanged_us = recorded.at_us
             case io.BackupVerifyRequested():
                 one.state = "verifying"
             case io.BackupVerified():
@@ -195,7 +205,7 @@ def _asked(recorded: Recorded, event: io.BackupRequested) -> VmBackup:
         id=event.backup, vm=event.vm, project=meta.project, state="taking", kind=kind.value, pool=event.pool, node=event.node,
         asked_us=recorded.at_us, parent=event.parent, guest_mib=sum(disk.size_mib for disk in event.disks if not disk.bus.is_cd),
         freeze=event.freeze, compress=event.compress, rate_mibps=event.rate_mibps, description=event.description, plan=event.plan,
-        task=meta.correlation,
+        pool_id=event.pool_id, task=meta.correlation,
     )  # fmt: skip
 
 
@@ -219,5 +229,6 @@ def _settle(one: VmBackup) -> None:
 OF_ONE = frozenset({
     io.BackupCancelRequested, io.BackupTaken, io.BackupFailed, io.BackupDeleteRequested, io.BackupDeleted, io.BackupDeleteFailed,
     io.BackupVerifyRequested, io.BackupVerified, io.BackupDamaged, io.RecoveryRequested,
+    io.BackupUnchanged,
 })  # fmt: skip
 """events about one backup that is known; all else, but for the first and for a recovery's end, is passed over by one look"""

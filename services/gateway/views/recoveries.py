@@ -18,7 +18,7 @@ import msgspec
 from libs.common.messages import Recorded, decode_meta
 from proto import compute as c
 from proto import io
-from proto.recovery import SLOW_TIMES, Grade, Limit
+from proto.recovery import SLOW_TIMES, Grade, Limit, RecoveryAgentHeard
 
 KEPT_MAX = 1000
 STOPPED_MAX = 10_000
@@ -58,10 +58,10 @@ class Recovery(msgspec.Struct):
     """id: of its source's backups, as `r1-7`. source: whose backup; target: what was made of it. All times are the log's,
     microseconds since the epoch, 0: not yet; taken_us alone is by the clock of the node that took the backup. lost_from_us: until
     when the source wrote what is not in the backup: when it was seen to end, else the order. rpo_s: from the backup's instant until
-    then. first_ms: from the order until the target ran; home_s: until it stood on no backup any more. node: where it ran last, or
-    is to run; wished: only there, if said. sentence: why it is as it is, where that needs a word. curve: how it went, the oldest
-    first: the first has the first forecast, the others corrected it. grade: once it is independent. drill: the recovery drill that
-    it is a part of."""
+    then. first_ms: from the order until the target ran; agent_ms: until its guest's agent answered; home_s: until it stood
+    on no backup any more. node: where it ran last, or is to run; wished: only there, if said. sentence: why it is as it is, where
+    that needs a word. curve: how it went, the oldest first: the first has the first forecast, the others corrected it. grade: once
+    it is independent. drill: the recovery drill that it is a part of."""
 
     id: str
     source: str
@@ -90,6 +90,7 @@ class Recovery(msgspec.Struct):
     independent_us: int = 0
     ended_us: int = 0
     first_ms: int | None = None
+    agent_ms: int | None = None
     home_s: float | None = None
     sentence: str = ""
     changed_us: int = 0
@@ -180,12 +181,16 @@ class RecoveriesView:
                 one.disks_us, one.node = at_us, event.node or one.wished
                 if not one.start:
                     one.state, one.sentence = "prepared", "it was not to be started"
+            case c.VmRecoveryWaits():
+                one.state, one.sentence = "waiting", event.sentence + (f"; {event.remedy}" if event.remedy else "")
             case c.VmRecoveryRefused() | io.DisksNotRecovered():
                 one.state, one.sentence = "refused", event.sentence
             case io.DisksHome(vm=vm):
                 self._leave(vm, one)
                 one.state, one.sentence = "independent", ""
                 one.independent_us, one.home_s = at_us, round((at_us - one.requested_us) / 1e6, 3)
+            case RecoveryAgentHeard():
+                one.agent_ms = event.after_ms
             case io.RecoveryEnded(target=vm, end=end):
                 self._leave(vm, one)
                 one.state, one.ended_us, one.sentence = end.value, at_us, event.sentence or one.sentence
@@ -222,6 +227,8 @@ def _lives(one: Recovery, event: Any, at_us: int) -> None:
             one.state, one.node, one.sentence, one.starts = "on-backup", event.node, "", one.starts + 1
             if not one.started_us:
                 one.started_us, one.first_ms = at_us, (at_us - one.requested_us) // 1000
+        case c.VmStartFailed(again=True):
+            one.sentence = event.sentence
         case c.VmStartFailed():
             one.state, one.sentence = "waiting", event.sentence
         case c.VmStopped():
@@ -236,7 +243,8 @@ RUNS = frozenset({c.VmStarted, c.VmFound, c.VmDefined})
 OF_VM = frozenset({c.VmStartRequested, c.VmStartFailed, c.VmStopped, *RUNS})
 OF_RECOVERY = frozenset({
     c.VmRecoveryPrepared, c.VmRecoveryRefused, io.DisksRecovered, io.DisksNotRecovered, io.DisksHome, io.RecoveryEnded,
-    io.RecoveryNoted, io.RecoveryAtRisk,
+    io.RecoveryNoted, io.RecoveryAtRisk, c.VmRecoveryWaits,
+    RecoveryAgentHeard,
 })  # fmt: skip
 HEARD = frozenset({io.RecoveryRequested, *OF_VM, *OF_RECOVERY})
 """all else changes nothing here"""

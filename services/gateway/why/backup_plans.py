@@ -15,6 +15,9 @@ def of_backup_plans(event: Any) -> str:
             return f"it is to be backed up by itself {said(plan)}"
         case io.BackupPlanSet():
             return "it is backed up by itself no more; what was taken stays"
+        case io.BackupUnchanged():
+            what = f"none was taken for {utc(event.due_us)}: it has not run since {event.backup}, which holds all that there is"
+            return f"{what} (generation {event.generation} was the last that might write them, then as now)"
         case io.BackupPutOff(chore=io.Chore.DELETE):
             return f"one that is kept no more could not be deleted, {_again(event)}"
         case io.BackupPutOff():

@@ -7,7 +7,7 @@ from typing import Any
 from libs.common.instants import utc
 from proto import compute as c
 from proto import io
-from proto.recovery import Grade
+from proto.recovery import Grade, RecoveryAgentHeard
 from services.gateway.words import count
 
 
@@ -42,7 +42,8 @@ def _of_kept(event: Any) -> str:
             return f"{event.node} was ordered to remove the backup {event.backup}{first}"
         case io.BackupDeleted():
             anew = f"; written anew: {', '.join(sorted(event.heirs))}" if event.heirs else ""
-            return f"the backup {event.backup} is gone{anew}"
+            unseen = f"; nobody saw its files removed: {event.sentence}" if event.sentence else ""
+            return f"the backup {event.backup} is gone{anew}{unseen}"
         case io.BackupDeleteFailed():
             return f"the backup {event.backup} is still there: {event.sentence}"
         case io.BackupVerifyRequested():
@@ -73,6 +74,8 @@ def _of_recoveries(event: Any) -> str:
             return f"{far}: it is to be as fast as ever at {utc(event.forecast_us)}{slow}"
         case io.RecoveryAtRisk():
             return f"recovery {event.recovery}: {event.sentence}"
+        case RecoveryAgentHeard():
+            return f"the agent of {event.target} answers for the first time, {event.after_ms} ms after its recovery was asked for"
         case io.RecoveryEnded(end=io.EndKind.INDEPENDENT):
             return f"recovery {event.recovery} of {event.target} is over: it needs the backup no more{_graded(event.grade)}"
         case io.RecoveryEnded(end=end):
@@ -96,6 +99,9 @@ def _of_recovered(event: Any) -> str:
             return f"it is there and stopped, so that recovery {event.recovery} can give it its disks"
         case c.VmRecoveryRefused():
             return f"recovery {event.recovery} was refused: {event.sentence}"
+        case c.VmRecoveryWaits():
+            remedy = f" (what would help: {event.remedy})" if event.remedy else ""
+            return f"recovery {event.recovery} waits, for its start was refused: {event.sentence}{remedy}"
         case io.DisksRecovered():
             former = "; what it had before stays until they are its own" if event.former else ""
             what = f"its disks are new files on the backup of {event.source}"

@@ -58,6 +58,8 @@ def react(event: Any, at_us: int, views: DrillViews) -> Sequence[NoteDrill]:
     """at_us: when the event was recorded."""
     if not views.targets or (went := WENT.get(type(event))) is None or (vm := views.targets.get(event.vm)) is None:
         return ()
+    if isinstance(event, VmStartFailed) and event.again:
+        return ()
     said = getattr(event, "sentence", "")
     if isinstance(event, VmStopped):
         said = said or f"it ended ({event.cause})"

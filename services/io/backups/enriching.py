@@ -12,7 +12,7 @@ from proto.backups import BackupKnown, Definition, DeleteBackup, EndBackup, Take
 from proto.devices import VmPhase
 from proto.drills import AnswerDrill, CancelDrill, DrillKnown, DrillVm, SetDrillPlan, TendDrill
 from proto.machine import Disk, DiskWish, Nic, NicWish
-from proto.recovery import EndRecovery, NoteRecovery, RecoverKnown, RecoverVm
+from proto.recovery import AnswerRecovery, EndRecovery, NoteRecovery, RecoverKnown, RecoverVm
 from services.io.backups import watch_views
 from services.io.backups.views import Saved
 from services.io.reach import chosen, reaching
@@ -45,6 +45,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, known=replace(known, phase=phase, removing=removing))
         case DrillVm() | CancelDrill() | AnswerDrill() | SetDrillPlan() | TendDrill():
             return replace(command, known=_drill(command, views, now_us))
+        case AnswerRecovery():
+            return replace(command, known=views.agents.known(command, now_us))
         case NoteRecovery() | EndRecovery():
             return replace(command, seen=watch_views.seen(command.vm, command.recovery, views, now_us))
         case SetBackupPlan():
@@ -81,7 +83,7 @@ def _known(command: TakeBackup, views: Views, now_us: int) -> BackupKnown:
     known = BackupKnown(
         phase=vm.phase, disks=disks, node=held.node if held is not None else "",
         definition=present(defined, disks, held.nics) if held is not None else defined,
-        generation=0 if resting else views.backups.holders.get(command.vm, 0),
+        generation=0 if resting else views.backups.holders.get(command.vm, 0), written=views.backups.holders.get(command.vm, 0),
     )  # fmt: skip
     if resting:
         wanted = {d.pool: d.pool_id for d in disks if not d.bus.is_cd}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId
-from proto.backup_plans import BackupPlanSet, BackupPutOff, PlansEvent
+from proto.backup_plans import BackupPlanSet, BackupPutOff, BackupUnchanged, PlansEvent
 from proto.backups import (
     BackupCancelRequested,
     BackupDamaged,
@@ -31,10 +31,30 @@ from proto.drills import (
     DrillStarted,
     DrillWent,
 )
-from proto.recovery import RecoveryAtRisk, RecoveryEnded, RecoveryEvent, RecoveryNoted, RecoveryRequested
+from proto.recovery import (
+    EndKind,
+    RecoveryAgentHeard,
+    RecoveryAtRisk,
+    RecoveryEnded,
+    RecoveryEvent,
+    RecoveryNoted,
+    RecoveryRequested,
+)
 from services.io.backups import drilled, scheduling, watching
 from services.io.backups.chain import chain
-from services.io.backups.states import Backup, Backups, Deleting, Hold, Left, Taking, Verifying, Watch
+from services.io.backups.states import (
+    MUTE_MAX,
+    Backup,
+    Backups,
+    Deleting,
+    Hold,
+    Left,
+    Mute,
+    Resting,
+    Taking,
+    Verifying,
+    Watch,
+)
 
 
 def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent) -> Backups:
@@ -43,7 +63,7 @@ def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | Dr
     schedule = scheduling.after(state.schedule, scheduling.mine(state.doing), event)
     state = replace(state, version=version, schedule=schedule, drills=drilled.after(state.drills, event))
     match event:
-        case BackupPlanSet() | BackupPutOff():
+        case BackupPlanSet() | BackupPutOff() | BackupUnchanged():
             return state
         case (
             DrillPlanSet() | DrillRequested() | DrillStarted() | DrillWent() | DrillPassed() | DrillFailed()
@@ -73,11 +93,24 @@ def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | Dr
         case RecoveryRequested():
             watch = Watch(start=event.start)
             hold = Hold(recovery=event.recovery, backup=event.backup, target=event.target, watch=watch)
-            return replace(state, holds=(*state.holds, hold))
+            return replace(state, holds=(*state.holds, hold), mute=_asked(state.mute, event))
         case RecoveryNoted() | RecoveryAtRisk():
             return replace(state, holds=tuple(_watched(hold, event) for hold in state.holds))
         case RecoveryEnded():
-            return replace(state, holds=tuple(hold for hold in state.holds if hold.recovery != event.recovery))
+            holds = tuple(hold for hold in state.holds if hold.recovery != event.recovery)
+            return replace(state, holds=holds, mute=state.mute if event.end is EndKind.INDEPENDENT else _without(state.mute, event))
+        case RecoveryAgentHeard():
+            return replace(state, mute=_without(state.mute, event))
+
+
+def _asked(mute: tuple[Mute, ...], event: RecoveryRequested) -> tuple[Mute, ...]:
+    """What a drill makes is asked by that."""
+    others = tuple(one for one in mute if one.target != event.target)
+    return others if event.drill else (*others, Mute(recovery=event.recovery, target=event.target))[-MUTE_MAX:]
+
+
+def _without(mute: tuple[Mute, ...], event: RecoveryEnded | RecoveryAgentHeard) -> tuple[Mute, ...]:
+    return tuple(one for one in mute if one.recovery != event.recovery)
 
 
 def _watched(hold: Hold, event: RecoveryNoted | RecoveryAtRisk) -> Hold:
@@ -124,7 +157,8 @@ def _taken(state: Backups, event: BackupTaken) -> Backups:
         taken_us=done.at_us, parent=done.parent, consistency=done.consistency, plan=wish.plan, due_us=wish.due_us,
         normal=done.normal,
     )  # fmt: skip
-    return replace(state, backups=(*state.backups, new), doing=None)
+    resting = None if wish.generation else Resting(backup=new.id, disks=wish.disks, written=wish.written)
+    return replace(state, backups=(*state.backups, new), doing=None, resting=resting)
 
 
 def _failed(state: Backups, event: BackupFailed) -> Backups:

@@ -53,7 +53,7 @@ from proto.drills import (
     SetDrillPlan,
     TendDrill,
 )
-from proto.recovery import EndRecovery, NoteRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
+from proto.recovery import AnswerRecovery, EndRecovery, NoteRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
 from services.io.backups import drilling, recovering, removing, taking, tending, watching
 from services.io.backups.evolving import evolve
 from services.io.backups.states import Backups
@@ -84,6 +84,8 @@ def decide(command: Command, state: Backups) -> Sequence[Event]:
             return recovering.recover(command, state)
         case EndRecovery():
             return recovering.end(command, state)
+        case AnswerRecovery():
+            return recovering.answered(command, state)
         case NoteRecovery():
             return watching.note(command, state)
         case SetBackupPlan():

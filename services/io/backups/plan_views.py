@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 
 from libs.common.host import hearing
-from proto.backup_plans import BackupPlanSet, BackupPutOff
+from proto.backup_plans import BackupPlanSet, BackupPutOff, BackupUnchanged
 from proto.backups import (
     BackupCancelRequested,
     BackupDeleted,
@@ -45,7 +45,7 @@ class PlanViews:
 
     HEARS: ClassVar[hearing.Heard] = dict.fromkeys(
         (
-            *(BackupPlanSet, BackupPutOff, BackupRequested, BackupCancelRequested, BackupTaken, BackupFailed),
+            *(BackupPlanSet, BackupPutOff, BackupUnchanged, BackupRequested, BackupCancelRequested, BackupTaken, BackupFailed),
             *(BackupDeleteRequested, BackupDeleted, BackupDeleteFailed),
         ),
         lambda part, recorded, event: part._heard(event),

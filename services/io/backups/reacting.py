@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proto.backups import BackupRequested, EndBackup
+from proto.backups import BackupDeleteRequested, BackupFailed, BackupRequested, BackupVerifyRequested, EndBackup
 from proto.compute import NodeRemoved, VmStartRequested, VmStopped
 from proto.devices import VmPhase
 from proto.lease import NodeLost
@@ -39,6 +39,24 @@ def react(event: Any, views: Views) -> Sequence[EndBackup]:
             return ()
 
 
+def too_late(event: Any, views: Views) -> Sequence[EndBackup]:
+    """Decided of a node that is none of the cluster any more: its removal came between, and nobody hears of that again."""
+    match event:
+        case BackupRequested(vm=vm) | BackupDeleteRequested(vm=vm) | BackupVerifyRequested(vm=vm):
+            node = str(event.node)
+        case BackupFailed(left=True, vm=vm):
+            node = views.backups.left.get(vm, {}).get(event.backup, "")
+        case _:
+            return ()
+    if not node or node in views.nodes:
+        return ()
+    return [EndBackup(vm=vm, backup=event.backup, sentence=_gone(node), removed=True)]
+
+
+def _gone(node: str) -> str:
+    return f"{node} was removed from the cluster"
+
+
 def _ended(vm: str, generation: int, sentence: str, views: Views) -> Sequence[EndBackup]:
     doing = views.backups.doing.get(vm)
     if doing is None or not 0 < doing.generation <= generation:
@@ -62,7 +80,7 @@ def _lost(node: str, views: Views, *, whole: bool) -> Iterator[EndBackup]:
 
 
 def _removed(node: str, views: Views) -> Iterator[EndBackup]:
-    said = f"{node} was removed from the cluster"
+    said = _gone(node)
     for vm, doing in sorted(views.backups.doing.items()):
         if doing.node == node:
             yield EndBackup(vm=vm, backup=doing.backup, sentence=said, removed=True)

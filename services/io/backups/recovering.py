@@ -14,10 +14,12 @@ from proto.devices import VmPhase
 from proto.io import Refusal
 from proto.machine import Allotment, DiskFormat, Layer, Origin, Priority
 from proto.recovery import (
+    AnswerRecovery,
     EndKind,
     EndRecovery,
     RecoveredDisk,
     RecoverVm,
+    RecoveryAgentHeard,
     RecoveryEnded,
     RecoveryEvent,
     RecoveryRequested,
@@ -142,5 +144,18 @@ def end(command: EndRecovery, state: Backups) -> Sequence[RecoveryEvent]:
         RecoveryEnded(
             vm=VmId(command.vm), target=hold.target, recovery=hold.recovery, end=command.end, sentence=command.sentence,
             grade=graded(hold.watch, command.seen) if command.end is EndKind.INDEPENDENT else None,
+        )
+    ]  # fmt: skip
+
+
+def answered(command: AnswerRecovery, state: Backups) -> Sequence[RecoveryEvent]:
+    """By the process that runs now; the first answer counts."""
+    one, known = next((one for one in state.mute if one.recovery == command.recovery), None), command.known
+    if one is None or not known.ordered_us or command.generation != known.generation:
+        return ()
+    after_ms = max(0, known.at_us - known.ordered_us) // 1000
+    return [
+        RecoveryAgentHeard(
+            vm=VmId(command.vm), target=one.target, recovery=one.recovery, generation=command.generation, after_ms=after_ms
         )
     ]  # fmt: skip

@@ -170,7 +170,8 @@ def verified(fact: ReportBackupVerified, state: Backups) -> Sequence[BackupsEven
 
 
 def end(command: EndBackup, state: Backups) -> Sequence[BackupsEvent]:
-    """What is taken is given up; what any node can do that reaches the pool is another's."""
+    """What is taken is given up; what any node can do that reaches the pool is another's. Where there is none, and its node is none
+    of the cluster any more, one on which nothing stands is gone, as was wished: what there is of it went with that node."""
     vm, id, doing, node = VmId(command.vm), command.backup, state.doing, NodeId(command.node)
     other = bool(node) and (doing is None or node != doing.node)
     match doing:
@@ -178,6 +179,8 @@ def end(command: EndBackup, state: Backups) -> Sequence[BackupsEvent]:
             return [BackupFailed(vm=vm, backup=id, sentence=command.sentence, left=not command.removed)]
         case Deleting() if doing.backup == id and other:
             return [BackupDeleteRequested(vm=vm, backup=id, node=node, heirs=doing.heirs)]
+        case Deleting() if doing.backup == id and command.removed and not heirs(state.backups, id):
+            return [BackupDeleted(vm=vm, backup=id, sentence=f"{command.sentence}, and no other node reaches its files")]
         case Deleting() if doing.backup == id and command.removed:
             return [BackupDeleteFailed(vm=vm, backup=id, sentence=command.sentence)]
         case Verifying() if doing.backup == id and other:

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from libs.common.messages import Value
-from proto.backup_plans import BackupPlanSet, BackupPutOff, Chore
+from proto.backup_plans import BackupPlanSet, BackupPutOff, BackupUnchanged, Chore
 from proto.backups import BackupDeleted, BackupDeleteFailed, BackupFailed, BackupRequested, BackupTaken
 from services.io.backups.states import Activity, Deleting, Retry, Schedule, Taking
 
@@ -40,6 +40,8 @@ def after(schedule: Schedule | None, doing: Mine | None, event: Any) -> Schedule
     match event:
         case BackupPutOff():
             return put_off(schedule, event)
+        case BackupUnchanged():
+            return replace(begun(schedule, event.due_us), taking=Retry())
         case BackupRequested() if event.plan:
             return begun(schedule, event.due_us)
         case BackupTaken() | BackupFailed() | BackupDeleted() | BackupDeleteFailed() if doing and event.backup == doing.backup:

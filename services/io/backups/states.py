@@ -6,6 +6,7 @@ from libs.common.messages import NodeId, Value, VmId
 from proto.backup_plans import BackupPlan
 from proto.backups import BackupKind, BackupRequested, Definition, SavedDisk, Usual
 from proto.hardware import Consistency
+from proto.machine import Disk
 from proto.recovery import Limit
 from services.io.backups.drill_states import Drills
 
@@ -100,6 +101,24 @@ class Hold(Value):
     watch: Watch = Watch()
 
 
+class Resting(Value):
+    """The newest backup, where it was taken at rest: of which disks, and which generation was the last that might write them."""
+
+    backup: str
+    disks: tuple[Disk, ...]
+    written: int
+
+
+MUTE_MAX = 16
+
+
+class Mute(Value):
+    """A recovery whose guest's agent has not answered yet."""
+
+    recovery: str
+    target: VmId
+
+
 class Retry(Value):
     """failures: in a row; until_us: not before then; 0: nobody was told yet when it is tried again."""
 
@@ -125,7 +144,8 @@ class Schedule(Value):
 
 class Backups(Value):
     """backups: the oldest first, by the log. doing: one thing at a time is done with them. version: events folded so far. schedule:
-    None: nothing is done by itself. drills: None: it has neither a plan for them nor one that goes on."""
+    None: nothing is done by itself. drills: None: it has neither a plan for them nor one that goes on.
+    mute: the newest MUTE_MAX. resting: None: the newest was taken of a guest that ran."""
 
     version: int = 0
     backups: tuple[Backup, ...] = ()
@@ -134,3 +154,5 @@ class Backups(Value):
     holds: tuple[Hold, ...] = ()
     schedule: Schedule | None = None
     drills: Drills | None = None
+    mute: tuple[Mute, ...] = ()
+    resting: Resting | None = None

@@ -63,7 +63,7 @@ def take(command: TakeBackup, state: Backups) -> Sequence[BackupsEvent]:
             vm=VmId(vm), backup=f"b{command.incarnation}-{state.version + 1}", node=NodeId(known.node),
             generation=known.generation, pool=command.pool, pool_id=room.id, disks=disks, definition=known.definition,
             parent=parent, freeze=command.freeze, rate_mibps=command.rate_mibps, compress=command.compress,
-            description=command.description,
+            description=command.description, written=known.written,
         )
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """A schedule is set, and what it wants is decided, by ticks. Pure; a part of model.py.
 
-    a time has come, and it is the VM's turn ──▶ BackupRequested{plan}
+    a time has come, and it is the VM's turn ──▶ BackupRequested{plan}, or BackupUnchanged: its newest holds all that there is
          │ it cannot be taken (a pool is full …), or was not ──▶ BackupPutOff ─ 5 min, doubled, at most until the next time ─┐
          └──────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
     else a time to read them again ──▶ BackupVerifyRequested, one chain after the other
@@ -23,6 +23,7 @@ from proto.backup_plans import (
     BackupPlan,
     BackupPlanSet,
     BackupPutOff,
+    BackupUnchanged,
     Chore,
     PlansEvent,
     SetBackupPlan,
@@ -33,7 +34,7 @@ from proto.backups import BackupRequested, BackupsEvent, DeleteBackup, TakeBacku
 from proto.io import Refusal
 from proto.pools import PoolRoom, no_backups
 from services.io.backups import removing, taking
-from services.io.backups.chain import chain
+from services.io.backups.chain import chain, sound
 from services.io.backups.plans import again_us, retained, unread, wanted
 from services.io.backups.states import Backup, Backups, Schedule
 
@@ -109,7 +110,24 @@ def _take(tick: TendBackups, schedule: Schedule, due_us: int, state: Backups) ->
             return ()
         failures = schedule.taking.failures + 1 if due_us == schedule.planned_us else 1
         return [_put_off(tick, schedule, Chore.TAKE, due_us, failures, no.sentence)]
+    if (same := _unchanged(tick, decided, due_us, state)) is not None:
+        return [same]
     return [_planned(event, due_us, plan, state.backups) for event in decided]
+
+
+def _unchanged(tick: TendBackups, decided: Sequence[BackupsEvent], due_us: int, state: Backups) -> BackupUnchanged | None:
+    """Where the VM is at rest as it was when its newest backup was taken, and no generation since might have written its disks:
+    what was granted and never ran counts as one that did. Of another incarnation of the log, what ran may be lost with it."""
+    last, wish = state.resting, next((event for event in decided if isinstance(event, BackupRequested)), None)
+    if wish is None or last is None or wish.generation or not wish.written:
+        return None
+    one = next((one for one in sound(state.backups) if one.id == last.backup), None)
+    if one is None or not one.id.startswith(f"b{tick.incarnation}-"):
+        return None
+    was, now = (last.written, last.disks, one.definition, one.pool, one.pool_id), (wish.written, wish.disks, wish.definition)
+    if was != (*now, wish.pool, wish.pool_id):
+        return None
+    return BackupUnchanged(vm=VmId(tick.vm), backup=one.id, due_us=due_us, at_us=tick.now_us, generation=wish.written)
 
 
 def _planned(event: BackupsEvent, due_us: int, plan: BackupPlan, backups: Sequence[Backup]) -> BackupsEvent:

@@ -1,8 +1,8 @@
 """Whose turn it is: schedules want backups at the same times, and a node takes few at once. Pure; a part of app.py's wiring.
 
-look    who may take one now: on each node so many that AT_ONCE_MAX things are done there, the most important VMs first, of these
-        the one that waits longest. What is being done is seen in the log; what was decided and is not seen there yet may make it
-        one more for a moment.
+look    who may take one now: on each node so many that AT_ONCE_MAX things are done there, into each pool so many that as many are
+        taken as its rules allow; the most important VMs first, of these the one that waits longest. What is being done is seen in
+        the log; what was decided and is not seen there yet may make it one more for a moment.
 ticks   whose drill is to begin or to go on (drill_turns.py); who has one to read again or to let go: each VM is looked at once in
         REVIEW_S, at a second of its own.
 """
@@ -18,6 +18,7 @@ from proto.devices import VmPhase
 from proto.drills import TendDrill
 from proto.hardware import leaving
 from proto.machine import Priority
+from proto.pools import PoolRules
 from services.io.backups import drill_turns
 from services.io.backups.drill_states import Drills
 from services.io.backups.enriching import working
@@ -34,8 +35,7 @@ _RANK = {priority: n for n, priority in enumerate(Priority)}
 
 
 def look(now_us: int, views: Views) -> Iterator[TendBackups]:
-    waiting: dict[str, list[tuple[int, int, str]]] = {}
-    busy = working(views)
+    waiting = list[tuple[int, int, str]]()
     for vm, schedule in sorted(views.plans.schedules.items()):
         defined = views.backups.defined.get(vm)
         if defined is None or vm in views.backups.doing:
@@ -43,11 +43,26 @@ def look(now_us: int, views: Views) -> Iterator[TendBackups]:
         if schedule.taking.unsaid or schedule.letting.unsaid:
             yield TendBackups(vm=vm, now_us=now_us)
         elif (due_us := wanted(schedule, now_us)) and _ready(vm, views):
-            held = views.disks.get(vm)
-            waiting.setdefault(held.node if held else "", []).append((_RANK[defined.priority], due_us, vm))
-    for node, queue in sorted(waiting.items()):
-        for _, _, vm in sorted(queue)[: max(0, AT_ONCE_MAX - busy.get(node, 0))]:
+            waiting.append((_RANK[defined.priority], due_us, vm))
+    busy, taken = working(views), _taken(views)
+    for _, _, vm in sorted(waiting):
+        held, pool = views.disks.get(vm), views.plans.schedules[vm].plan.pool
+        node = held.node if held is not None else ""
+        where = pool, views.nodes[node].pool_ids.get(pool, "") if node in views.nodes else ""
+        limit = views.pools.rules.get(pool, PoolRules()).backups_at_once
+        if busy.get(node, 0) < AT_ONCE_MAX and (not limit or taken.get(where, 0) < limit):
+            busy[node], taken[where] = busy.get(node, 0) + 1, taken.get(where, 0) + 1
             yield TendBackups(vm=vm, now_us=now_us, turn=True)
+
+
+def _taken(views: Views) -> dict[tuple[str, str], int]:
+    """How many are being taken into each pool."""
+    taken: dict[tuple[str, str], int] = {}
+    for doing in views.backups.doing.values():
+        if doing.saved is not None:
+            where = doing.saved.pool, doing.saved.pool_id
+            taken[where] = taken.get(where, 0) + 1
+    return taken
 
 
 def _ready(vm: str, views: Views) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from libs.common.host import hearing
 from libs.common.messages import Recorded, VmId
-from proto.compute import VmFound, VmStarted, VmStartFailed, VmStartRequested
+from proto.compute import VmFound, VmRecoveryWaits, VmStarted, VmStartFailed, VmStartRequested
 from proto.io import DisksHome, DisksRecovered, RecoveryAtRisk, RecoveryEnded, RecoveryNoted, RecoveryRequested
 from proto.node import CopiesBeat, CopyNow
 from proto.recovery import NoteRecovery, RecoverySeen
@@ -145,7 +145,7 @@ class WatchViews:
                     one.failed = ""
                 case VmStarted() | VmFound() if one.standing:
                     one.started_us, one.failed = one.started_us or recorded.at_us, ""
-                case VmStartFailed() if one.standing:
+                case VmStartFailed(again=False) | VmRecoveryWaits() if one.standing:
                     one.failed = event.sentence or "nobody said why"
 
     HEARS: ClassVar[hearing.Heard] = {
@@ -154,7 +154,7 @@ class WatchViews:
             lambda part, recorded, event: part._recovery(recorded, event),
         ),
         **dict.fromkeys(
-            (DisksRecovered, DisksHome, VmStartRequested, VmStarted, VmFound, VmStartFailed),
+            (DisksRecovered, DisksHome, VmStartRequested, VmStarted, VmFound, VmStartFailed, VmRecoveryWaits),
             lambda part, recorded, event: part._vm(recorded, event),
         ),
     }

@@ -81,6 +81,7 @@ def _candidate(
         priority=defined.priority if defined is not None else views.waves.classes.get(vm, WaveCandidate(vm=vm).priority),
         kept=len(views.waves.kept.get(vm, ())), backup=backup, after=views.waves.after.get(vm, ()),
         well=not disks or bool(reaching(heard, disks)), busy=_busy(vm, views, targets),
+        silent=held.node if held is not None and held.node not in heard else "",
     )  # fmt: skip
     if not backup or saved is None:
         return replace(found, backup="")

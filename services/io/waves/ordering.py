@@ -70,6 +70,9 @@ def why_not(one: WaveCandidate) -> Iterable[tuple[str, bool]]:
     """(why it is left out, whether it needs nothing); nothing: it is to be recovered."""
     if one.busy:
         yield one.busy, False
+    elif one.phase not in (VmPhase.UNKNOWN, VmPhase.STOPPED) and one.silent:
+        said = f"what became of it on {one.silent} is not known, which is not heard"
+        yield f"{said}: bring that back, or say that it is off (asvctl ha confirm-off {one.silent})", False
     elif one.phase not in (VmPhase.UNKNOWN, VmPhase.STOPPED):
         yield f"it is {one.phase}" + (": stop it first" if one.named else ""), not one.named
     elif one.phase is VmPhase.STOPPED and one.well and not one.named:

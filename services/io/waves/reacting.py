@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from libs.common.messages import Command, Recorded
-from proto.compute import VmFound, VmRecoveryRefused, VmStarted, VmStartFailed
+from proto.compute import VmFound, VmRecoveryRefused, VmRecoveryWaits, VmStarted, VmStartFailed
 from proto.recovery import DisksHome, DisksNotRecovered, RecoverVm, RecoveryEnded
 from proto.waves import AdvanceWave, WaveRequested, WaveStepBegun
 
@@ -24,7 +24,8 @@ def react(event: Any, recorded: Recorded, views: Views) -> Sequence[Command]:
         case WaveRequested(wave=wave):
             return [AdvanceWave(wave=wave, now_us=recorded.at_us)]
         case (
-            VmStarted() | VmFound() | VmStartFailed() | VmRecoveryRefused() | DisksNotRecovered() | DisksHome() | RecoveryEnded()
+            VmStarted() | VmFound() | VmStartFailed() | VmRecoveryRefused() | VmRecoveryWaits() | DisksNotRecovered() | DisksHome()
+            | RecoveryEnded()
         ):  # fmt: skip
             track = views.waves.tracks.get(getattr(event, "target", event.vm))
             return [AdvanceWave(wave=track.wave, now_us=recorded.at_us)] if track is not None else ()

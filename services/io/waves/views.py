@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 from libs.common.host import hearing
 from libs.common.messages import Recorded
 from proto.backups import BackupDamaged, BackupDeleted, BackupRequested, BackupTaken, BackupVerified
-from proto.compute import VmDeleted, VmFound, VmRecoveryRefused, VmStarted, VmStartFailed
+from proto.compute import (
+    VmDeleted,
+    VmFound,
+    VmRecoveryRefused,
+    VmRecoveryWaits,
+    VmStarted,
+    VmStartFailed,
+    VmStartRequested,
+)
 from proto.guard import GuardSet
 from proto.machine import Priority
 from proto.recovery import (
@@ -145,7 +153,11 @@ class WaveViews:
                 track.ran_us = track.ran_us or recorded.at_us
             case VmStarted() | VmFound():
                 track.touched = track.touched or not track.began
-            case VmStartFailed() if track.standing and not track.ran_us:
+            case VmStartRequested() if track.standing:
+                track.failed = ""
+            case VmStartFailed(again=False) if track.standing and not track.ran_us:
+                track.failed = event.sentence
+            case VmRecoveryWaits() if own and not track.ran_us:
                 track.failed = event.sentence
             case DisksRecovered() if own:
                 track.standing = True
@@ -173,7 +185,7 @@ class WaveViews:
         **dict.fromkeys(
             (
                 *(VmStarted, VmFound, VmStartFailed, DisksRecovered, VmRecoveryRefused, DisksNotRecovered, DisksHome),
-                RecoveryEnded,
+                *(VmStartRequested, VmRecoveryWaits, RecoveryEnded),
             ),
             lambda part, recorded, event: part._lives(recorded, event),
         ),

@@ -31,7 +31,7 @@ NEVER_REFUSED = frozenset(
         *("end_vm", "note_memory", "note_devices", "abandon_start", "note_allotment", "note_resize", "lose_vm", "protect_vm"),
         *("end_backup", "end_recovery"),
         *("prepare_recovery", "recover_disks"),
-        *("note_drill", "answer_drill"),
+        *("note_drill", "answer_drill", "answer_recovery"),
         *("restart_vm", "greet_node", "end_drain", "make_plan", "set_balance", "note_move_ended"),
     }
 )
