@@ -157,6 +157,8 @@ class Refusal(StrEnum):
     BAD_TIME = "BAD_TIME"
     BAD_DRILL = "BAD_DRILL"
     DRILL_UNKNOWN = "DRILL_UNKNOWN"
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+    NO_KEY = "NO_KEY"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------

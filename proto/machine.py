@@ -158,13 +158,14 @@ LAYERS_MAX = 16
 
 class Origin(Value):
     """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id. bytes: how many the file
-    has (SavedDisk.bytes); 0: not known."""
+    has (SavedDisk.bytes); 0: not known. key: by which it is encrypted; empty: it is not."""
 
     vm: str
     backup: str
     pool: str
     pool_id: str = ""
     bytes: int = 0
+    key: str = ""
 
 
 class Layer(Value):

@@ -23,23 +23,27 @@ from proto.node import OrderBackupRemoval
 from services.node.drivers import DriverError, NotBackedUp
 from services.node.drivers.qemu import qcow2
 from services.node.drivers.qemu.backups import layout, targets
+from services.node.drivers.qemu.backups.cipher import Cipher
 from services.node.drivers.qemu.backups.jobs import PREFIX, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf, digest
 from services.node.drivers.qemu.backups.verifying import what_is_wrong
 from services.node.drivers.qemu.bare import Bare, Wanted, bare
 from services.node.drivers.qemu.layers import backing_of
-from services.node.drivers.qemu.qemu_img import QemuImg, sync
+from services.node.drivers.qemu.qemu_img import sync
 
 JOB = f"{PREFIX}0"
 NEW = ".new"
+WRONG_KEY = "Invalid password"
+"""in QEMU's words"""
 
 
 class Removing(msgspec.Struct, frozen=True):
-    """wanted: the QEMU that does it, which reaches nothing but what it is handed. direct: the pool takes O_DIRECT."""
+    """wanted: the QEMU that does it, which reaches nothing but what it is handed. direct: the pool takes O_DIRECT. cipher: by which
+    all that is written anew, and what it stands on, is encrypted."""
 
     order: OrderBackupRemoval
     shelf: Shelf
-    tool: QemuImg
+    cipher: Cipher
     wanted: Wanted
     direct: bool
 
@@ -53,10 +57,10 @@ class Removing(msgspec.Struct, frozen=True):
 
 
 async def remove(
-    order: OrderBackupRemoval, shelf: Shelf, tool: QemuImg, wanted: Wanted, *, direct: bool
+    order: OrderBackupRemoval, shelf: Shelf, cipher: Cipher, wanted: Wanted, *, direct: bool
 ) -> dict[str, tuple[SavedDisk, ...]]:
     """As Driver.remove_backup. Raises OSError too."""
-    job, gone = Removing(order, shelf, tool, wanted, direct), threading.Event()
+    job, gone = Removing(order, shelf, cipher, wanted, direct), threading.Event()
     try:
         bound = await asyncio.to_thread(_bound, job)
         try:
@@ -146,10 +150,10 @@ async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
     head, inside = _head(path), _head(middle)
     compressed = bool((head.features | inside.features) & qcow2.COMPRESSION)
     try:
-        await asyncio.to_thread(job.tool.saved, new, head.virtual_bytes, below, compressed=compressed)
+        await asyncio.to_thread(job.cipher.saved, new, head.virtual_bytes, below, compressed=compressed)
         chain = [*([path.parent / below] if below else []), middle, path]
         async with bare(job.wanted) as writer:
-            await _filled(writer, chain, new, below, compressed=compressed, direct=job.direct)
+            await _filled(writer, chain, new, below, job.cipher, compressed=compressed, direct=job.direct)
             await writer.quit()
         await asyncio.to_thread(layout.seal, new)
     except OSError as error:
@@ -171,13 +175,16 @@ def _put(job: Removing, bound: list[tuple[str, SavedDisk]]) -> None:
         sync(path.parent)
 
 
-async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, compressed: bool, direct: bool) -> None:
+async def _filled(
+    writer: Bare, chain: list[Path], new: Path, below: str, cipher: Cipher, *, compressed: bool, direct: bool
+) -> None:
     """All that the last two of the chain hold is in the new file. chain: the lowest first."""
     node = None
-    for number, path in enumerate(chain):
-        await _open(writer, f"read{number}", path, node, direct=direct, read_only=True)
-        node = f"read{number}"
-    await _open(writer, JOB, new, node, direct=direct, read_only=False)
+    async with cipher.told(writer):
+        for number, path in enumerate(chain):
+            await _open(writer, f"read{number}", path, node, cipher, direct=direct, read_only=True)
+            node = f"read{number}"
+        await _open(writer, JOB, new, node, cipher, direct=direct, read_only=False)
     top = JOB
     if compressed:
         top = f"{JOB}-packed"
@@ -193,11 +200,18 @@ async def _filled(writer: Bare, chain: list[Path], new: Path, below: str, *, com
         raise NotBackedUp(_no_room(new) if os.strerror(errno.ENOSPC) in said else f"{new.name} could not be written: {said}"[:400])
 
 
-async def _open(writer: Bare, name: str, path: Path, below: str | None, *, direct: bool, read_only: bool) -> None:
+async def _open(
+    writer: Bare, name: str, path: Path, below: str | None, cipher: Cipher, *, direct: bool, read_only: bool
+) -> None:
     number = await targets.handed(writer, path, os.O_RDONLY if read_only else os.O_RDWR, direct=direct)
     await writer.do("blockdev-add", targets.file_node(f"{name}-file", number, direct=direct, read_only=read_only))
     words = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": read_only, "backing": below}
-    await writer.do("blockdev-add", words)
+    try:
+        await writer.do("blockdev-add", words | cipher.words)
+    except DriverError as error:
+        if cipher.key is None or WRONG_KEY not in str(error):
+            raise
+        raise NotBackedUp(f"{path.name} is not encrypted by the key {cipher.key.id}: nothing was removed") from error
 
 
 def _no_room(path: Path) -> str:

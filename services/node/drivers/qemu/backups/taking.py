@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from libs.common import backup_key
 from libs.common.clock import Clock
 from proto.backups import BackupDone, BackupKind, SavedDisk, Usual
 from proto.hardware import Consistency
@@ -31,12 +32,12 @@ from proto.machine import Disk, Freeze
 from proto.node import OrderBackup
 from services.node.drivers import CannotStart, DriverError, NotBackedUp
 from services.node.drivers.qemu.backups import layout, targets
+from services.node.drivers.qemu.backups.cipher import Cipher
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
 from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_pool, sources, why_full
 from services.node.drivers.qemu.freezer import Freezer, NotFrozen
 from services.node.drivers.qemu.look import device_of
-from services.node.drivers.qemu.qemu_img import QemuImg
 
 MIB = 1 << 20
 FULL = os.strerror(errno.ENOSPC)
@@ -45,15 +46,15 @@ FULL = os.strerror(errno.ENOSPC)
 @dataclass
 class Taking:
     """blocks: the QEMU that has the disks; freezer: of a guest that runs, None: the VM is at rest. direct: the pool takes O_DIRECT.
-    variables: where the UEFI variables of each disk are, by its name."""
+    variables: where the UEFI variables of each disk are, by its name. cipher: by which its files are encrypted."""
 
     order: OrderBackup
     pool: Path
     blocks: Blocks
     jobs: Jobs
-    tool: QemuImg
     clock: Clock
     direct: bool
+    cipher: Cipher
     freezer: Freezer | None = None
     variables: dict[str, Path] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
@@ -83,13 +84,16 @@ class Taking:
         await self.jobs.clear(self.blocks)
         self.sources = await sources(self.blocks, tops, disks)
         await self._drop_useless()
-        why = await self._aside(lambda: why_full(self.shelf, self.order, self.sources)) if self.order.parent else ""
+        why = self.order.why_full
+        if self.order.parent:
+            why = await self._aside(lambda: why_full(self.shelf, self.order, self.sources))
         parent = "" if why else self.order.parent
         kind = BackupKind.INCREMENTAL if parent else BackupKind.FULL
-        self.done = msgspec.structs.replace(self.done, kind=kind, parent=parent, sentence=why)
+        self.done = msgspec.structs.replace(self.done, kind=kind, parent=parent, sentence=why, key=self.order.key)
         await self._aside(lambda: self.shelf.begin(self.order.backup))
-        for source in self.sources:
-            await self._target(source)
+        async with self.cipher.told(self.blocks):
+            for source in self.sources:
+                await self._target(source)
 
     async def _drop_useless(self) -> None:
         """Bitmaps of backups of this pool that failed, or are older than the newest: what is written costs a little in each."""
@@ -113,11 +117,11 @@ class Taking:
             base = shelf.named(self.done.parent, shelf.file_of(source.disk.name, self.done.parent))
         path = shelf.making(self.order.backup) / self._file(source)
         try:
-            await self._aside(lambda: self.tool.saved(path, source.bytes, base, compressed=self.order.compress))
+            await self._aside(lambda: self.cipher.saved(path, source.bytes, base, compressed=self.order.compress))
         except CannotStart as error:
             raise NotBackedUp(self._room() if FULL in str(error) else f"the backup cannot be written: {error}") from error
         await targets.add(
-            self.blocks, name, path, source.bytes, direct=self.direct, compress=self.order.compress
+            self.blocks, name, path, source.bytes, direct=self.direct, compress=self.order.compress, cipher=self.cipher.words
         )
 
     # --- the instant --------------------------------------------------------------------------------------------------
@@ -173,7 +177,11 @@ class Taking:
 
     def _copy_variables(self) -> None:
         for name, path in self.variables.items():
-            shutil.copyfile(path, self.shelf.making(self.order.backup) / self.shelf.vars_of(name, self.order.backup))
+            target = self.shelf.making(self.order.backup) / self.shelf.vars_of(name, self.order.backup)
+            if (key := self.cipher.key) is not None:
+                target.write_bytes(backup_key.shut(key, path.read_bytes()))
+            else:
+                shutil.copyfile(path, target)
 
     # --- behind it ----------------------------------------------------------------------------------------------------
 
@@ -214,7 +222,7 @@ class Taking:
         """Of QEMU's nodes and the open files, once all is in them. Raises NotBackedUp, DriverError."""
         for source in self.sources:
             try:
-                await targets.flush(self.blocks, f"{PREFIX}{source.disk.slot}")
+                await targets.flush(self.blocks, f"{PREFIX}{source.disk.slot}", self.cipher.words)
             except DriverError as error:
                 if FULL not in str(error):
                     raise
@@ -250,7 +258,7 @@ class Taking:
         done = msgspec.structs.replace(self.done, disks=tuple(saved), took_ms=_ms(self.begun))
         self.shelf.publish(Manifest(
             vm=order.vm, backup=order.backup, kind=done.kind, parent=done.parent, at_us=done.at_us, definition=order.definition,
-            disks=done.disks, done=done,
+            disks=done.disks, done=done, key=done.key,
         ))  # fmt: skip
         return done
 

@@ -20,11 +20,11 @@ from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks
 type Words = dict[str, Any]
 
 
-async def add(blocks: Blocks, name: str, path: Path, size_bytes: int, *, direct: bool, compress: bool) -> None:
-    """The file is there, and empty. name: of the node that the job writes to. Raises DriverError, OSError."""
+async def add(blocks: Blocks, name: str, path: Path, size_bytes: int, *, direct: bool, compress: bool, cipher: Words) -> None:
+    """The file is there, and empty. name: of the node that the job writes to; cipher: as Cipher.words. Raises DriverError, OSError."""
     number = await handed(blocks, path, os.O_RDWR, direct=direct)
     await blocks.do("blockdev-add", file_node(f"{name}-file", number, direct=direct, read_only=False))
-    await blocks.do("blockdev-add", own_node(name))
+    await blocks.do("blockdev-add", own_node(name, cipher))
     child = f"{name}-own"
     if compress:
         child = f"{name}-packed"
@@ -34,15 +34,15 @@ async def add(blocks: Blocks, name: str, path: Path, size_bytes: int, *, direct:
     await blocks.do("blockdev-add", both)
 
 
-async def flush(blocks: Blocks, name: str) -> None:
+async def flush(blocks: Blocks, name: str, cipher: Words) -> None:
     """What was written to the file is in it: opening it anew, as it is, writes out its tables, and says whether that went well.
     Raises DriverError."""
-    await blocks.do("blockdev-reopen", {"options": [own_node(name)]})
+    await blocks.do("blockdev-reopen", {"options": [own_node(name, cipher)]})
 
 
-def own_node(name: str) -> Words:
+def own_node(name: str, cipher: Words) -> Words:
     top: Words = {"driver": "qcow2", "node-name": f"{name}-own", "file": f"{name}-file", "read-only": False, "backing": None}
-    return {**top, "discard": "unmap", "detect-zeroes": "unmap"}
+    return {**top, "discard": "unmap", "detect-zeroes": "unmap", **cipher}
 
 
 async def handed(blocks: Blocks, path: Path, how: int, *, direct: bool) -> int:
