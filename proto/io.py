@@ -159,6 +159,7 @@ class Refusal(StrEnum):
     DRILL_UNKNOWN = "DRILL_UNKNOWN"
     KEY_UNKNOWN = "KEY_UNKNOWN"
     NO_KEY = "NO_KEY"
+    BAD_BACKUP = "BAD_BACKUP"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class WaveCandidate(Value):
     where: str = ""
     reached: bool = False
     image: str = ""
+    key: str = ""
     well: bool = False
     busy: str = ""
     after: tuple[str, ...] = ()
