@@ -45,8 +45,8 @@ class BackupPlan(Value):
 
 
 class PlanKnown(Value):
-    """By io's own view; ignored from outside. nodes: those that have the pool; room: it, on one of them. at_us: the time. keys: as in
-    BackupKnown."""
+    """By io's own view; ignored from outside. nodes: those that have the pool; room: it, on one of them. at_us: the time. keys: as
+    in BackupKnown."""
 
     defined: bool = False
     nodes: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from proto.devices import VmPhase
 from proto.hardware import Consistency
 from proto.machine import (
     BACKUP_NAME,
+    KEY_ID,
     Allotment,
     DirectBoot,
     Disk,
@@ -37,9 +38,8 @@ CHAIN_MAX = 8
 """files that one disk in a backup consists of, its own included: the next one is full"""
 RateMibps = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 """0: no limit"""
-KEY_ID = r"^[a-z0-9][a-z0-9-]{0,30}-[0-9a-f]{16}$"
-KeyId = Annotated[str, msgspec.Meta(pattern=KEY_ID, max_length=48)]
-"""NAME-FINGERPRINT (libs/common/backup_key.py); the key itself is in no message"""
+KeyId = Annotated[str, msgspec.Meta(pattern=KEY_ID)]
+"""NAME-FINGERPRINT (libs/common/backup_key.py); the key itself is in no message. Empty: none"""
 KeyWord = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,47})?$")]
 """a key's name or its id; empty: the only one that there is"""
 BackupName = Annotated[str, msgspec.Meta(pattern=BACKUP_NAME, max_length=63)]
@@ -123,8 +123,8 @@ class BackupKnown(Value):
 
 
 class TakeBackup(Command):
-    """full: also where an incremental one could be had. compress: by zstd. rate_mibps: how fast the guest's disks are read. encrypt:
-    its files are, by `key`."""
+    """full: also where an incremental one could be had. compress: by zstd. rate_mibps: how fast the guest's disks are read.
+    encrypt: its files are, by `key`."""
 
     vm: Name
     pool: Name

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from libs.common.messages import Message, Name, Value
-from proto.backups import BackupName, Definition, SavedDisk
+from proto.backups import BackupName, Definition, KeyId, SavedDisk
 from proto.images import DiskSource, ImageFormat
 from proto.ioview import AskIo
 from proto.machine import DirectBoot, Disk, FileName, Freeze, MachineSpec
@@ -118,7 +118,7 @@ class OrderBackup(Message):
     compress: bool = False
     correlation: str = ""
     incarnation: int = 1
-    key: str = ""
+    key: KeyId = ""
     why_full: str = ""
 
 
@@ -134,7 +134,7 @@ class OrderBackupRemoval(Message):
     below: str = ""
     correlation: str = ""
     incarnation: int = 1
-    key: str = ""
+    key: KeyId = ""
 
 
 class OrderBackupVerify(Message):
@@ -276,11 +276,11 @@ class Screenshot(Value):
 
 
 class AskKey(Message):
-    """A key of backups is given to the node, sealed so that only this node can read it (libs/common/backup_key.py); or one that it has
-    is to be forgotten. Never recorded."""
+    """A key of backups is given to the node, sealed so that only this node can read it (libs/common/backup_key.py); or one that it
+    has is to be forgotten. Never recorded."""
 
     sealed: bytes = b""
-    forget: str = ""
+    forget: KeyId = ""
 
 
 class KeyAnswer(Value):

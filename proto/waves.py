@@ -58,8 +58,8 @@ class WaveCandidate(Value):
     """What io's own view knows of a VM that may be recovered. named: by the wish. phase: unknown: it is not there. kept: how many
     backups it has. backup: the newest sound one, empty: none; damaged: one that is newer and of no use; mib: of it and all that
     it stands on; where: the pool that it lies in, with the pool's word; reached: a node has that pool. image: which it is started
-    from, and is not there. well: stopped, and a node that is heard reaches its disks. busy: why nothing can be begun with it.
-    after: VMs that its guard names."""
+    from, and is not there. key: by which the backup is encrypted: who reaches it has that, too. well: stopped, and a node that is
+    heard reaches its disks. busy: why nothing can be begun with it. after: VMs that its guard names."""
 
     vm: str
     named: bool = False

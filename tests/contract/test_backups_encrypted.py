@@ -1,4 +1,5 @@
-"""Backups that are encrypted, by a real QEMU: nothing of what was on the disks is in their files; all else is as with any backup."""
+"""Backups that are encrypted, by a real QEMU: nothing of what was on the disks is in their files; all else is as with any
+backup."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from libs.common import backup_key
 from libs.common.backup_key import BackupKey
 from proto.backups import BackupKind
 from proto.hardware import Hardware
-from proto.machine import Disk, DiskFormat, Layer, MachineSpec, Origin, birth
+from proto.machine import DiskFormat, Layer, MachineSpec, Origin, birth
 from services.node.drivers import CannotStart, Driver, DriverError, NotBackedUp
 from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.driver import QemuDriver
@@ -94,7 +95,8 @@ def header(file: Path) -> dict[str, Any]:
 
 async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: Saved) -> None:
     """Full, incremental, verified, run from, merged: of what was on the disk no file has a byte that could be read."""
-    vm = saved.vm
+    vm, rig = saved.vm, saved.vm.rig
+    assert isinstance(rig, QemuRig)
     await given(vm.driver)
     await pattern(saved, 8)
     plain = await saved.take()
@@ -110,7 +112,7 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
             assert PATTERN not in file.read_bytes() and KEY.secret.encode() not in file.read_bytes(), file
         encrypt = header(saved.file(backup))["encrypt"]
         assert (encrypt["format"], encrypt["cipher-alg"], encrypt["cipher-mode"]) == ("luks", "aes-256", "xts")
-        manifest = Shelf(vm.rig.pool, "web-1").manifest(backup)
+        manifest = Shelf(rig.pool, "web-1").manifest(backup)
         assert manifest is not None and manifest.key == KEY.id
     masters = {header(saved.file(b, d))["encrypt"]["uuid"] for b in ("b1-2", "b1-3") for d in ("root", "data")}
     assert len(masters) == 4, "each file has a key of its own"
@@ -125,7 +127,7 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
     spec = recovered(saved, "b1-3", "b1-2")
     with pytest.raises(CannotStart, match=f"the key {KEY.id}, which n1 does not have"):
         await vm.driver.start(spec)
-    assert not (vm.rig.pool / "disks" / "web-1-data.r1.qcow2").exists(), "nothing was made"
+    assert not (rig.pool / "disks" / "web-1-data.r1.qcow2").exists(), "nothing was made"
     await given(vm.driver)
     await vm.driver.start(spec)
     await guest_up(vm.driver)
@@ -133,7 +135,7 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
     assert KEY.id.encode() in command and KEY.secret.encode() not in command
     assert [await vm.sh(digest_of("/dev/vdb", at)) for at in (8, 16)] == was
     await at_home(vm.driver, spec)
-    own = vm.rig.pool / "disks" / "web-1-data.r1.qcow2"
+    own = rig.pool / "disks" / "web-1-data.r1.qcow2"
     assert backing_of(own) == "" and await objects(vm.driver) == []
     assert PATTERN in own.read_bytes(), "at home it is as any disk of its pool"
     await vm.driver.kill("web-1")
@@ -160,7 +162,7 @@ async def test_what_is_compressed_is_not_encrypted_and_a_missing_key_is_named(sa
     assert other.kind is BackupKind.FULL and f"b1-3 is encrypted by the key {KEY.id}" in other.sentence
     await saved.vm.driver.kill("web-1")
     wrong = recovered(saved, "b1-3", key=OTHER.id)
-    with pytest.raises(CannotStart, match="Invalid password|does not open"):
+    with pytest.raises(CannotStart, match="Invalid password"):
         await saved.vm.driver.start(wrong)
     rests = await saved.take("b1-4", rests=True, key=OTHER.id)
     assert rests.kind is BackupKind.INCREMENTAL and PATTERN not in saved.file("b1-5").read_bytes()

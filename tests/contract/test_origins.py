@@ -14,11 +14,13 @@ from proto.machine import Disk, DiskFormat, Layer, Origin
 from services.node.drivers import CannotStart
 from services.node.drivers.qemu import disks, firmware, layers, origins
 from services.node.drivers.qemu.devices import fdset, slot_of
+from services.node.drivers.qemu.keyring import Keyring
 from services.node.drivers.qemu.layers import backing_of, beneath, named, ordered
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.host.ovmf import Ovmf
 
 SIZE_MIB = 8
+RING = Keyring(Path("/nonexistent"), "n1")
 FULL, NEWER = "b1-1", "b1-2"
 
 

@@ -1,9 +1,10 @@
-"""Files of backups that are encrypted: qcow2 whose clusters are by LUKS (AES-256-XTS, a key of its own for each file, which a key of
-the node's ring opens). What is encrypted is all that a guest sees; which clusters there are, and on what the file stands, is not.
+"""Files of backups that are encrypted: qcow2 whose clusters are by LUKS (AES-256-XTS, a key of its own for each file, which a key
+of the node's ring opens). What is encrypted is all that a guest sees; which clusters there are, and on what the file stands, is
+not.
 
-PBKDF2 is for passphrases that people think of. Ours is 256 random bits, so that it is stretched as little as LUKS allows: opening a
-file takes 10 ms instead of 2 s. But QEMU measures how fast the host is for each file that it makes, whatever it is asked for, and
-takes 2 s of a CPU for that. So files are made beforehand, small, and grown as they are used: each is used once.
+PBKDF2 is for passphrases that people think of. Ours is 256 random bits, so that it is stretched as little as LUKS allows: opening
+a file takes 10 ms instead of 2 s. But QEMU measures how fast the host is for each file that it makes, whatever it is asked for,
+and takes 2 s of a CPU for that. So files are made beforehand, small, and grown as they are used: each is used once.
 
 Compressed clusters are written past the encryption by QEMU (7.2), in the clear: never both.
 """

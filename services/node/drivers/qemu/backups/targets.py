@@ -21,7 +21,8 @@ type Words = dict[str, Any]
 
 
 async def add(blocks: Blocks, name: str, path: Path, size_bytes: int, *, direct: bool, compress: bool, cipher: Words) -> None:
-    """The file is there, and empty. name: of the node that the job writes to; cipher: as Cipher.words. Raises DriverError, OSError."""
+    """The file is there, and empty. name: of the node that the job writes to; cipher: as Cipher.words. Raises DriverError,
+    OSError."""
     number = await handed(blocks, path, os.O_RDWR, direct=direct)
     await blocks.do("blockdev-add", file_node(f"{name}-file", number, direct=direct, read_only=False))
     await blocks.do("blockdev-add", own_node(name, cipher))
