@@ -54,6 +54,7 @@ WORDS: dict[str, Any] = {
     "reason": "maintenance",
     "deadline_s": 60,
     "ref": "9f86d081884c7d659a2feaa0c55ad015",
+    "forget": "main-3f2a9c41d07be856",
 }
 """Likely values by field name, used where they are valid for the field's type; the rest follows from the type."""
 KEY = "main-3f2a9c41d07be856"

@@ -4,8 +4,8 @@
     main-3f2a9c41d07be856
     9f0c…                       64 hexadecimal digits
 
-Its id, NAME-FINGERPRINT, is all that messages and the log have of it. The fingerprint is of the key: a file that was changed is not
-taken. On its way to a node it is sealed by that node's public key (libsodium's sealed box), so that nobody on the way can read it.
+Its id, NAME-FINGERPRINT, is all that messages and the log have of it. The fingerprint is of the name and the key: a file that was
+changed is not taken. On its way to a node it is sealed by that node's public key (libsodium's sealed box), so that nobody on the way can read it.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def make(name: str) -> BackupKey:
     if not re.fullmatch(NAME, name):
         raise ValueError(f"{name!r} is no name of a key: small letters, digits and dashes, at most 31")
     secret = secrets.token_bytes(KEY_BYTES).hex()
-    return BackupKey(f"{name}-{_fingerprint(secret)}", secret)
+    return BackupKey(f"{name}-{_fingerprint(name, secret)}", secret)
 
 
-def _fingerprint(secret: str) -> str:
-    return hashlib.sha256(b"asv-backup-key-id-1\0" + secret.encode()).hexdigest()[:16]
+def _fingerprint(name: str, secret: str) -> str:
+    return hashlib.sha256(b"asv-backup-key-id-1\0" + f"{name}\0{secret}".encode()).hexdigest()[:16]
 
 
 def parse(text: str, what: str) -> BackupKey:
@@ -66,7 +66,7 @@ def parse(text: str, what: str) -> BackupKey:
     if not re.fullmatch(r"[0-9a-f]{64}", secret):
         raise BadBackupKey(f"{what}: its third line should be {2 * KEY_BYTES} hexadecimal digits")
     name, _, fingerprint = id.rpartition("-")
-    if not re.fullmatch(NAME, name) or fingerprint != _fingerprint(secret):
+    if not re.fullmatch(NAME, name) or fingerprint != _fingerprint(name, secret):
         raise BadBackupKey(f"{what} says that it is {id[:60]!r}, and is not: the name or a digit was changed")
     return BackupKey(id, secret)
 

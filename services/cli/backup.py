@@ -41,8 +41,9 @@ def create(
     freeze = "no" if no_freeze else "require" if require_freeze else "auto"
     body = {
         "pool": pool, "full": full, "freeze": freeze, "rate_mibps": rate, "compress": compress, "description": description,
-        "encrypt": encrypt or bool(key), "key": key,
     }  # fmt: skip
+    if encrypt or key:
+        body |= {"encrypt": True, "key": key}
     api = client()
     accepted = api.post(path("vms", vm, "backups"), body)
     name = str(accepted.get("backup") or "")

@@ -31,6 +31,8 @@ CHECK_ENDS = (0, 2, 3)
 """exit codes of `qemu-img check` with a report: sound, damaged, sound but with leaked clusters"""
 
 
+UNDELETED = "Error when deleting file"
+"""what it says before it says why a file was not made: that it cannot be removed by the name that it was handed"""
 LOCKED = "Failed to get"
 """qemu-img's words where another process has the file open otherwise than it may be shared"""
 UNCHECKED = (DiskFormat.RAW, "vpc")
@@ -303,7 +305,8 @@ def _head(fd: int, bytes_max: int) -> bytes:
 
 
 def _reason(code: int, err: bytes, limits: Limits) -> str:
-    lines = err.decode(errors="replace").strip().splitlines()
+    said = err.decode(errors="replace").strip().splitlines()
+    lines = [line for line in said if UNDELETED not in line] or said
     if code < 0:
         spent = f"limits: {limits.cpu_s} s of CPU, {limits.memory_mib} MiB"
         return f"qemu-img was ended by signal {-code} ({spent})"
