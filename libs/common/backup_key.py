@@ -5,7 +5,8 @@
     9f0c…                       64 hexadecimal digits
 
 Its id, NAME-FINGERPRINT, is all that messages and the log have of it. The fingerprint is of the name and the key: a file that was
-changed is not taken. On its way to a node it is sealed by that node's public key (libsodium's sealed box), so that nobody on the way can read it.
+changed is not taken. On its way to a node it is sealed by that node's public key (libsodium's sealed box), so that nobody on the
+way can read it.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ def test_a_key_is_called_by_its_name_or_its_id(word: str, have: Any, found: str)
 
 
 @pytest.mark.parametrize(("word", "have", "said"), [
-    ("", {}, "no node has a key of backups"), ("", HAVE, "there are 2 keys: "), ("mine", HAVE, "no node has a key mine; there are: main"),
+    ("", {}, "no node has a key of backups"), ("", HAVE, "there are 2 keys: "),
+    ("mine", HAVE, "no node has a key mine; there are: main"),
     ("main", {MAIN: ("n1",), "main-0000000000000000": ("n2",)}, "there are 2 keys named main"),
 ])  # fmt: skip
 def test_one_that_is_not_there_or_not_the_only_one_is_refused(word: str, have: Any, said: str) -> None:

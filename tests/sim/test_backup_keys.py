@@ -63,7 +63,8 @@ def test_a_key_that_is_let_go_in_between_is_waited_for() -> None:
 def test_a_key_that_goes_as_the_vm_comes_home_holds_nothing_up() -> None:
     """Its process has opened what it needs; one that is started again there is refused, and goes on once the key is back."""
     given = tuple(Step(step.do, step.at, step.who, 2.6) for step in BOTH)
-    world = played(*given, *TAKEN, *GONE, Step("recover", 2.2, VM), Step("backup_key", 5.0, "n1"), Step("backup_key", 5.0, "n2"), *LATER)
+    again = tuple(Step(step.do, 5.0, step.who) for step in BOTH)
+    world = played(*given, *TAKEN, *GONE, Step("recover", 2.2, VM), *again, *LATER)
     assert [one.end for one in of(world, "recovery_ended")] == ["independent"]
 
 

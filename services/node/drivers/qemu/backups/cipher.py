@@ -35,7 +35,7 @@ UNMEASURED, TRIES_MAX = "Unable to get accurate CPU usage", 5
 """in QEMU's words, where the host counts CPU time so coarsely that it saw none: it is asked again"""
 BLANK_BYTES = 1 << 20
 BLANKS_MAX = 4
-"""kept of each key: 2 MiB of a disk each. A VM with more disks waits 2 s for each that is missing"""
+"""made beforehand of each key. A VM with more disks waits 2 s for each that is missing"""
 PIECE_BYTES = 4096
 SUFFIX = ".qcow2"
 FOLDER = "backup-blanks"
@@ -60,13 +60,13 @@ class Blanks:
                 return mine
         return self._made(key, ".used-")
 
-    def fill(self, id: str, gone: threading.Event, count: int = BLANKS_MAX) -> None:
-        """Until there are so many, or `gone` is set. Raises DriverError, OSError."""
+    def fill(self, id: str, gone: threading.Event, count: int = 0) -> None:
+        """Until there are so many (0: BLANKS_MAX), or `gone` is set. Raises DriverError, OSError."""
         key = self._ring.key(id)
         folder, enough = self._of(key), False
         while not (gone.is_set() or enough):
             with self._making:  # whoever needs one waits for one only
-                enough = len(list(folder.glob(f"[0-9a-f]*{SUFFIX}"))) >= min(count, BLANKS_MAX)
+                enough = len(list(folder.glob(f"[0-9a-f]*{SUFFIX}"))) >= (count or BLANKS_MAX)
                 if not enough:
                     self._made(key, "")
 
