@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from libs.common.messages import Command, Event, Name, Tick, Value, VmId
-from proto.backups import BACKUPS_MAX, CHAIN_MAX, BackupKnown, RateMibps
+from proto.backups import BACKUPS_MAX, CHAIN_MAX, BackupKnown, KeyWord, RateMibps
 from proto.machine import Freeze
 from proto.pools import PoolRoom
 
@@ -36,6 +36,8 @@ class BackupPlan(Value):
     keep_weekly: Keep = 0
     keep_monthly: Keep = 0
     verify: Cron = ""
+    encrypt: bool = False
+    key: KeyWord = ""
 
     @property
     def keeps_all(self) -> bool:
@@ -43,12 +45,14 @@ class BackupPlan(Value):
 
 
 class PlanKnown(Value):
-    """By io's own view; ignored from outside. nodes: those that have the pool; room: it, on one of them. at_us: the time."""
+    """By io's own view; ignored from outside. nodes: those that have the pool; room: it, on one of them. at_us: the time. keys: as
+    in BackupKnown."""
 
     defined: bool = False
     nodes: tuple[str, ...] = ()
     room: PoolRoom | None = None
     at_us: int = 0
+    keys: dict[str, tuple[str, ...]] = {}
 
 
 class SetBackupPlan(Command):
@@ -61,13 +65,15 @@ class SetBackupPlan(Command):
 
 class Worker(Value):
     """Who would delete or verify what lies in a pool; room: the pool, as that node sees it; busy: how much that node does with
-    backups already."""
+    backups already. key: of those that are encrypted by it; keyless: as in DeleteBackup."""
 
     pool: str
     pool_id: str
     node: str
     room: PoolRoom
     busy: int = 0
+    key: str = ""
+    keyless: tuple[str, ...] = ()
 
 
 class TendKnown(Value):

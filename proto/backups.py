@@ -16,6 +16,7 @@ from proto.devices import VmPhase
 from proto.hardware import Consistency
 from proto.machine import (
     BACKUP_NAME,
+    KEY_ID,
     Allotment,
     DirectBoot,
     Disk,
@@ -37,6 +38,10 @@ CHAIN_MAX = 8
 """files that one disk in a backup consists of, its own included: the next one is full"""
 RateMibps = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 """0: no limit"""
+KeyId = Annotated[str, msgspec.Meta(pattern=KEY_ID)]
+"""NAME-FINGERPRINT (libs/common/backup_key.py); the key itself is in no message. Empty: none"""
+KeyWord = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9][a-z0-9-]{0,47})?$")]
+"""a key's name or its id; empty: the only one that there is"""
 BackupName = Annotated[str, msgspec.Meta(pattern=BACKUP_NAME, max_length=63)]
 """`bINCARNATION-VERSION`, of the stream's version that decided it: no timeline of the log gives one twice"""
 
@@ -84,7 +89,7 @@ class BackupDone(Value):
     """How taking one went. kind: incremental only where that could be had: sentence says why not, or why the guest's file systems
     did not stand still. parent: what it stands on; at_us: the instant that it is of, by its node's clock; frozen_ms: how long file
     systems stood still; took_ms: all of it; copied_mib: what was read of the guest's disks. normal: how fast its disks were for the
-    guest by then."""
+    guest by then. key: by which its files are encrypted; empty: they are not."""
 
     kind: BackupKind
     disks: tuple[SavedDisk, ...]
@@ -96,12 +101,14 @@ class BackupDone(Value):
     copied_mib: int = 0
     sentence: str = ""
     normal: Usual = Usual()
+    key: str = ""
 
 
 class BackupKnown(Value):
     """By io's own view, of the VM that is to be backed up; ignored from outside. definition: None: there is no such VM. disks: as
     they are granted, or were last; generation: of its process, 0: none runs; written: of the last that might write them. reached:
-    the VM's node has the pool; room: it. Where it has not: has: the pools that it has; nodes: those that have the pool."""
+    the VM's node has the pool; room: it. Where it has not: has: the pools that it has; nodes: those that have the pool. keys: of
+    each key of backups, the nodes that have it."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     definition: Definition | None = None
@@ -113,10 +120,12 @@ class BackupKnown(Value):
     has: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
     written: int = 0
+    keys: dict[str, tuple[str, ...]] = {}
 
 
 class TakeBackup(Command):
-    """full: also where an incremental one could be had. compress: by zstd. rate_mibps: how fast the guest's disks are read."""
+    """full: also where an incremental one could be had. compress: by zstd. rate_mibps: how fast the guest's disks are read.
+    encrypt: its files are, by `key`."""
 
     vm: Name
     pool: Name
@@ -127,6 +136,8 @@ class TakeBackup(Command):
     description: Description = ""
     known: BackupKnown = BackupKnown()
     incarnation: int = 1
+    encrypt: bool = False
+    key: KeyWord = ""
 
 
 class CancelBackup(Command):
@@ -162,7 +173,7 @@ class ReportBackup(Fact):
 class DeleteBackup(Command):
     """Those that stand on it are put on what it stands on first. node: whose agent is to do it; filled in by io's own view, as are
     rooms, standing: a VM whose disks stand on it, whatever holds it; unheard: nodes on which one may, unknown (as
-    StartVm.unheard)."""
+    StartVm.unheard); keyless: of an encrypted one: the nodes that reach it, none of which has its key."""
 
     vm: Name
     backup: BackupName
@@ -171,6 +182,7 @@ class DeleteBackup(Command):
     standing: str = ""
     unheard: tuple[str, ...] = ()
     incarnation: int = 1
+    keyless: tuple[str, ...] = ()
 
 
 class ReportBackupRemoved(Fact):
@@ -213,7 +225,8 @@ class ReportBackupVerified(Fact):
 class BackupRequested(Event):
     """parent: what it is to stand on, where the guest's process still knows what was written since; empty: it is to be full.
     plan: the schedule that wanted it; empty: somebody asked; due_us: its time that it is for. generation: of the process that is
-    read; 0: the VM is at rest. written: of the last that might write its disks, 0: not known."""
+    read; 0: the VM is at rest. written: of the last that might write its disks, 0: not known. key, why_full: as
+    in OrderBackup."""
 
     vm: VmId
     backup: str
@@ -231,6 +244,8 @@ class BackupRequested(Event):
     plan: str = ""
     due_us: int = 0
     written: int = 0
+    key: str = ""
+    why_full: str = ""
 
 
 class BackupCancelRequested(Event):

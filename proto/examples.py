@@ -5,6 +5,7 @@ Every field is filled, optional ones too, so that a sample holds all that its ve
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -53,8 +54,11 @@ WORDS: dict[str, Any] = {
     "reason": "maintenance",
     "deadline_s": 60,
     "ref": "9f86d081884c7d659a2feaa0c55ad015",
+    "forget": "main-3f2a9c41d07be856",
 }
 """Likely values by field name, used where they are valid for the field's type; the rest follows from the type."""
+KEY = "main-3f2a9c41d07be856"
+"""of backups, where `key` is not a node's"""
 
 
 def example[T](kind: type[T]) -> T:
@@ -93,8 +97,9 @@ def _value(info: Any, name: str) -> Any:
             return known if isinstance(known, int) else max(low or 0, 7)
         case inspect.FloatType():
             return 0.75
-        case inspect.StrType():
-            return known if isinstance(known, str) else "word"
+        case inspect.StrType(pattern=pattern):
+            fitting = (word for word in (known, KEY) if isinstance(word, str) and re.search(pattern or "", word))
+            return next(fitting, "word") if isinstance(known, str) else "word"
         case inspect.BytesType():
             return b"bytes"
     raise TypeError(f"{name}: no example for {info}")

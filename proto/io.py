@@ -158,6 +158,9 @@ class Refusal(StrEnum):
     BAD_TIME = "BAD_TIME"
     BAD_DRILL = "BAD_DRILL"
     DRILL_UNKNOWN = "DRILL_UNKNOWN"
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+    NO_KEY = "NO_KEY"
+    BAD_BACKUP = "BAD_BACKUP"
 
 
 # --- devices -----------------------------------------------------------------------------------------------------------

@@ -156,15 +156,20 @@ LAYERS_MAX = 16
 """files beneath one disk, and snapshots of one VM"""
 
 
+KEY_ID = r"^([a-z0-9][a-z0-9-]{0,30}-[0-9a-f]{16})?$"
+"""of a key of backups; empty: of none"""
+
+
 class Origin(Value):
     """Where a file is that lies in a backup: `<pool>/backups/<vm>/<backup>/`; pool_id: as Disk.pool_id. bytes: how many the file
-    has (SavedDisk.bytes); 0: not known."""
+    has (SavedDisk.bytes); 0: not known. key: by which it is encrypted; empty: it is not."""
 
     vm: str
     backup: str
     pool: str
     pool_id: str = ""
     bytes: int = 0
+    key: str = ""
 
 
 class Layer(Value):

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from libs.common.messages import Message, Name, Value
-from proto.backups import BackupName, Definition, SavedDisk
+from proto.backups import BackupName, Definition, KeyId, SavedDisk
 from proto.images import DiskSource, ImageFormat
 from proto.ioview import AskIo
 from proto.machine import DirectBoot, Disk, FileName, Freeze, MachineSpec
@@ -101,7 +101,8 @@ class OrderImageRemoval(Message):
 class OrderBackup(Message):
     """Back up all disks of a VM at one instant into `<pool>/backups/<vm>/<backup>/`, whole or not at all. generation: of the
     process that is read; 0: the VM is at rest. parent: what it may stand on, if the disks' own files still
-    know what was written since; parents: that one and all that it stands on, the newest first. definition: for the manifest."""
+    know what was written since; parents: that one and all that it stands on, the newest first. definition: for the manifest.
+    key: by which its files are encrypted; empty: they are not. why_full: why no parent is named, where that is worth a word."""
 
     vm: Name
     version: int
@@ -117,11 +118,13 @@ class OrderBackup(Message):
     compress: bool = False
     correlation: str = ""
     incarnation: int = 1
+    key: KeyId = ""
+    why_full: str = ""
 
 
 class OrderBackupRemoval(Message):
     """Remove the backup, or what a cancelled or failed one left. heirs: those that stand on it, with their files: they are first
-    written anew, to stand on `below` (empty: on nothing)."""
+    written anew, to stand on `below` (empty: on nothing). key: by which they, and it, are encrypted; empty: they are not."""
 
     vm: Name
     version: int
@@ -131,6 +134,7 @@ class OrderBackupRemoval(Message):
     below: str = ""
     correlation: str = ""
     incarnation: int = 1
+    key: KeyId = ""
 
 
 class OrderBackupVerify(Message):
@@ -271,7 +275,22 @@ class Screenshot(Value):
     error: str = ""
 
 
-Ask = AskExec | AskConsole | AskInfo | AskIo | AskScreenshot | AskTranslate | AskMemory | AskSchedule
+class AskKey(Message):
+    """A key of backups is given to the node, sealed so that only this node can read it (libs/common/backup_key.py); or one that it
+    has is to be forgotten. Never recorded."""
+
+    sealed: bytes = b""
+    forget: KeyId = ""
+
+
+class KeyAnswer(Value):
+    """key: the id of the one that it has now, or has forgotten. error: why not."""
+
+    key: str = ""
+    error: str = ""
+
+
+Ask = AskExec | AskConsole | AskInfo | AskIo | AskScreenshot | AskTranslate | AskMemory | AskSchedule | AskKey
 
 
 class CopyNow(msgspec.Struct, frozen=True, array_like=True):

@@ -28,7 +28,8 @@ class Capabilities(Value):
     that VMs may be put into; tap_filter: what VMs send and hear there can be kept to their own VLAN and addresses.
     watchdog: one runs, and guards (docs/watchdog.md): without one nothing there counts as protected. watch_at: `HOST:PORT` where it
     answers probes. lease_pools: those where disks are locked and a lease can be renewed and its silence be proven.
-    machine_uuid: the host's, by its firmware: a fence device that answers for it is that host's."""
+    machine_uuid: the host's, by its firmware: a fence device that answers for it is that host's. backup_keys: the keys of backups
+    that it has, by their ids."""
 
     accelerator: str
     cpu_model: str
@@ -62,6 +63,7 @@ class Capabilities(Value):
     watch_at: str = ""
     machine_uuid: str = ""
     lease_pools: tuple[str, ...] = ()
+    backup_keys: tuple[str, ...] = ()
 
 
 class JoinNode(Command):

@@ -44,12 +44,13 @@ class RecoveredDisk(Value):
 class RecoverKnown(Value):
     """By io's own view, of the name that is to be recovered to; ignored from outside. nodes: those that reach the backups' pool, by
     backup; images: those whose boot files are there. removing: the node that still removes the disks of an earlier one of that
-    name."""
+    name. keyed: of each backup that is encrypted, the nodes that have its key."""
 
     phase: VmPhase = VmPhase.UNKNOWN
     removing: str = ""
     nodes: dict[str, tuple[str, ...]] = {}
     images: tuple[str, ...] = ()
+    keyed: dict[str, tuple[str, ...]] = {}
 
 
 class RecoverVm(Command):

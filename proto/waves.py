@@ -59,7 +59,8 @@ class WaveCandidate(Value):
     backups it has. backup: the newest sound one, empty: none; damaged: one that is newer and of no use; mib: of it and all that
     it stands on; where: the pool that it lies in, with the pool's word; reached: a node has that pool. image: which it is started
     from, and is not there. well: stopped, and a node that is heard reaches its disks. busy: why nothing can be begun with it.
-    after: VMs that its guard names. silent: the node that it is on, where that is not heard: what became of it is not known."""
+    after: VMs that its guard names. silent: the node that it is on, where that is not heard: what became of it is not known.
+    key: by which the backup is encrypted: who reaches it has that, too."""
 
     vm: str
     named: bool = False
@@ -73,6 +74,7 @@ class WaveCandidate(Value):
     where: str = ""
     reached: bool = False
     image: str = ""
+    key: str = ""
     well: bool = False
     busy: str = ""
     after: tuple[str, ...] = ()

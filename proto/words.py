@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from libs.common.messages import DNS_LABEL
-from proto.machine import BACKUP_NAME, FILE_NAME, MAC, Disk, MachineSpec, Nic, NicKind
+from proto.machine import BACKUP_NAME, FILE_NAME, KEY_ID, MAC, Disk, MachineSpec, Nic, NicKind
 from proto.networks import BRIDGE_NAME, MTU_MAX, MTU_MIN, QUEUES_MAX, VLAN_MAX
 
 
@@ -61,6 +61,6 @@ def _disk_words(disk: Disk) -> Iterator[_Word]:
         yield "disk file", FILE_NAME, layer.file
         if (origin := layer.origin) is not None:
             yield from (("VM of a backup", DNS_LABEL, origin.vm), ("backup", BACKUP_NAME, origin.backup))
-            yield "pool of a backup", DNS_LABEL, origin.pool
+            yield from (("pool of a backup", DNS_LABEL, origin.pool), ("key of a backup", KEY_ID, origin.key))
     if disk.image:
         yield "image", DNS_LABEL, disk.image

@@ -19,6 +19,7 @@ SLOW = (
     *("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "contract/test_uefi.py", "e2e/test_ladder.py"),
     *("contract/test_backups_qemu.py", "contract/test_backup_orders.py", "contract/test_recovery_qemu.py"),
     *("contract/test_backups_nbd.py", "contract/test_backup_shares.py"),
+    "contract/test_backups_encrypted.py",
     *("contract/test_recovery_forecast.py", "e2e/test_backup_schedules.py", "e2e/test_recovery_drill.py"),
     *("contract/test_recovery_reads.py", "contract/test_backups_filled.py"),
     "e2e/test_recovery_wave.py",

@@ -57,7 +57,7 @@ def _backup(chore: BackupChore, node: NodeId, host: SimHost, now_us: int, at_us:
             case OrderBackup():
                 return backup_facts.taken(node, chore, simbackups.take(host, chore, now_us, at_us))
             case OrderBackupRemoval():
-                return backup_facts.removed(node, chore, simbackups.remove(host.pool, chore))
+                return backup_facts.removed(node, chore, simbackups.remove(host, chore))
             case OrderBackupVerify():
                 return backup_facts.verified(node, chore, simbackups.verify(host.pool, chore))
     except NotBackedUp as error:

@@ -112,7 +112,7 @@ class NodeProcess:
             qemu_version="0", machine="sim", driver="simulated", pools=self.world.names, cells=params.pcpus_of_cells,
             balloon=params.balloon, memory_areas="v2" if params.balloon else "", swap_mib=params.swap_mib,
             pool_ids=self.pool_ids, watchdog=self.lease.guards, watch_at=f"{self.name}:1",
-            lease_pools=self.lease_pools if self.leased else (),
+            lease_pools=self.lease_pools if self.leased else (), backup_keys=tuple(sorted(self.host.keys)),
         )  # fmt: skip
 
     def crash(self) -> None:

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import backup_schedule, show, task, units
+from services.cli import backup_key, backup_schedule, show, task, units
 from services.cli.client import Client, path
 from services.cli.failure import USAGE, Failure
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 
 app = typer.Typer(help="Backups of virtual machines.", no_args_is_help=True)
 app.command("schedule")(backup_schedule.schedule)
+app.add_typer(backup_key.app, name="key")
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name; one that was deleted has its backups still.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it: b1-3.")]
@@ -27,6 +28,8 @@ def create(
     require_freeze: Annotated[bool, typer.Option("--require-freeze", help="Take none where they do not stand still.")] = False,
     rate: Annotated[int, typer.Option(metavar="MIB/S", help="Read the guest's disks no faster; 0: no limit.", min=0)] = 0,
     compress: Annotated[bool, typer.Option("--compress", help="By zstd.")] = False,
+    encrypt: Annotated[bool, typer.Option("--encrypt", help="By the key that there is; see `asvctl backup key`.")] = False,
+    key: Annotated[str, typer.Option(metavar="KEY", help="Encrypt by this one, where there are several: a name or an id.")] = "",
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     waiting: Wait = False,
     timeout_s: TimeoutS = 3600.0,
@@ -39,6 +42,8 @@ def create(
     body = {
         "pool": pool, "full": full, "freeze": freeze, "rate_mibps": rate, "compress": compress, "description": description,
     }  # fmt: skip
+    if encrypt or key:
+        body |= {"encrypt": True, "key": key}
     api = client()
     accepted = api.post(path("vms", vm, "backups"), body)
     name = str(accepted.get("backup") or "")
@@ -85,6 +90,7 @@ def _row(one: dict[str, Any], far: dict[str, Any] | None) -> tuple[object, ...]:
 
 def _remarks(one: dict[str, Any]) -> str:
     said = [f"damaged: {one['damaged']}"] if one.get("damaged") else []
+    said += [f"encrypted by {one['key']}"] if one.get("key") else []
     said += [f"of no use: {one['unsound']} beneath it is damaged"] if one.get("unsound") else []
     said += [f"all that there is at {show.when(one['unchanged_us'])}"] if one.get("unchanged_us") else []
     return "; ".join([*said, *(one[key] for key in ("note", "description") if one.get(key))])
@@ -128,6 +134,7 @@ def show_one(vm: Vm, id: Id, _json: AsJson = False) -> None:
         ("took", f"{one['took_ms']} ms, {one['copied_mib']} MiB read" if one["took_ms"] else ""),
         ("size", f"{bytes_said(one['bytes'])} (disks of {units.size(one['guest_mib'])})" if one["bytes"] else ""),
         ("pool", one["pool"]),
+        ("encrypted by", one.get("key", "")),
         ("node", one["node"]),
         ("verified", show.when(one["verified_us"]) if one["verified_us"] else "not since it was taken"),
         ("damaged", one["damaged"]),

@@ -40,6 +40,8 @@ def schedule(
     freeze: Annotated[Freeze | None, typer.Option(help="Whether the guest is to hold its file systems still.")] = None,
     rate: Annotated[Count, typer.Option(metavar="MIB/S", min=0, help="Read its disks no faster; 0: no limit.")] = None,
     compress: Annotated[bool | None, typer.Option("--compress/--no-compress", help="By zstd.")] = None,
+    encrypt: Annotated[bool | None, typer.Option("--encrypt/--no-encrypt", help="By the key that there is, or …")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="… by this one: a name or an id.")] = None,
     none: Annotated[bool, typer.Option("--none", help="Back it up by itself no more; what was taken stays.")] = False,
     _json: AsJson = False,
 ) -> None:
@@ -48,6 +50,7 @@ def schedule(
         "cron": cron, "pool": pool, "keep_last": keep_last, "keep_daily": keep_daily, "keep_weekly": keep_weekly,
         "keep_monthly": keep_monthly, "verify": "" if verify == NEVER else verify, "full_every": full_every,
         "freeze": freeze and freeze.value, "rate_mibps": rate, "compress": compress,
+        "encrypt": True if key else encrypt, "key": "" if encrypt is False else key,
     }  # fmt: skip
     said = {field: value for field, value in asked.items() if value is not None}
     if none and said:
@@ -84,6 +87,7 @@ def facts(found: dict[str, Any]) -> list[tuple[str, object]]:
     how = [f"freeze {plan['freeze']}"] if plan.get("freeze", "auto") != "auto" else []
     how += [f"at most {plan['rate_mibps']} MiB/s"] if plan.get("rate_mibps") else []
     how += ["zstd"] if plan.get("compress") else []
+    how += [f"encrypted{f' by {plan['key']}' if plan.get('key') else ''}"] if plan.get("encrypt") or plan.get("key") else []
     verify = plan.get("verify")
     return [
         ("taken at", f"{plan['cron']} (UTC)" + ("" if found["exists"] else "; the VM is not there")),

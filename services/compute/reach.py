@@ -21,8 +21,13 @@ UEFI = "firmware/uefi"
 
 
 def reached(can: Capabilities) -> tuple[str, ...]:
-    """All a node may be asked for: its pools by name, and by name and word."""
-    return (*can.pools, *(f"{pool}@{id}" for pool, id in can.pool_ids.items()))
+    """All a node may be asked for: its pools by name, and by name and word; and its keys of backups."""
+    return (*can.pools, *(f"{pool}@{id}" for pool, id in can.pool_ids.items()), *map(keyed, can.backup_keys))
+
+
+def keyed(key: str) -> str:
+    """A key of backups, among pools."""
+    return f"key/{key}"
 
 
 def bootable(can: Capabilities) -> tuple[str, ...]:
@@ -70,7 +75,7 @@ def _locks(can: Capabilities, pool: str, id: str) -> bool:
 class Homes:
     """at: VM -> pool -> the word of the pool in which it has disks that its guest has run with. granted: the same of what io gave
     last to a start or a migration that is not over, where it differs. backups: VM -> the pools, by word where it is known, of the
-    backups that its disks stand on."""
+    backups that its disks stand on, and the keys by which these are encrypted."""
 
     at: dict[str, dict[str, str]] = field(default_factory=dict)
     granted: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -114,7 +119,8 @@ class Homes:
     def _stands(self, vm: str, disks: Sequence[Disk]) -> None:
         origins = [layer.origin for disk in disks if disk.layers for layer in disk.layers if layer.origin is not None]
         if origins:
-            self.backups[vm] = tuple(sorted({f"{one.pool}@{one.pool_id}" if one.pool_id else one.pool for one in origins}))
+            words = {f"{one.pool}@{one.pool_id}" if one.pool_id else one.pool for one in origins}
+            self.backups[vm] = tuple(sorted(words.union(keyed(one.key) for one in origins if one.key)))
         elif vm in self.backups:
             del self.backups[vm]
 

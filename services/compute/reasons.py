@@ -18,7 +18,7 @@ _SAID = {
     Filter.OFFLINE: "offline",
     Filter.CORDONED: "cordoned",
     Filter.HEALTH: "not healthy enough for a start",
-    Filter.POOL: "without a storage pool it needs (its disks are only where it ran last)",
+    Filter.POOL: "without a storage pool it needs (its disks are only where it ran last), or the key of a backup that it stands on",
     Filter.POOL_FULL: "with a full pool where it is to have new disks",
     Filter.NETWORK: "without a network it needs",
     Filter.FIRMWARE: "without UEFI firmware",

@@ -30,6 +30,7 @@ from services.gateway.follow import Follower
 from services.gateway.gateway import Gateway
 from services.gateway.http import (
     alerts,
+    backup_keys,
     balance,
     cluster,
     digests,
@@ -197,7 +198,7 @@ def asgi(gateway: Gateway, *, open_it: bool = True) -> Litestar:
         balance.apply_balance, placement.show_placement, placement.set_placement, metrics.metrics,
         alerts.list_alerts, vms.router, nodes.router, nodes.join, ledgers.list_ledgers, ledgers.router,
         images.router, networks.router, pools.router, fences.router, tokens.router, *ha.routes,
-        verdicts.list_verdicts, *recoveries.routes, *drills.routes, *waves.routes,
+        verdicts.list_verdicts, backup_keys.router, *recoveries.routes, *drills.routes, *waves.routes,
         events.events, events.list_tasks, events.show_task, why.why, why.why_backup, why.why_not, past.diff, past.timeline,
     ]  # fmt: skip
     app = Litestar(

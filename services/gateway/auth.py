@@ -41,6 +41,7 @@ class Action(StrEnum):
     FENCES = "fences"
     HA = "high-availability"
     DIGESTS = "digests"
+    BACKUP_KEYS = "backup-keys"
 
 
 LEAST: dict[Action, Role] = {
@@ -62,13 +63,14 @@ LEAST: dict[Action, Role] = {
     Action.FENCES: Role.ADMIN,
     Action.HA: Role.ADMIN,
     Action.DIGESTS: Role.ADMIN,
+    Action.BACKUP_KEYS: Role.ADMIN,
 }
 """The least role for each action."""
 
 CLUSTER_WIDE = frozenset(
     {
         *(Action.NODES, Action.FINALIZE, Action.BALANCE, Action.PLACEMENT, Action.NETWORKS, Action.POOLS, Action.FENCES),
-        *(Action.HA, Action.DIGESTS),
+        *(Action.HA, Action.DIGESTS, Action.BACKUP_KEYS),
     }
 )
 """Actions on what belongs to no project: the token must be good for all projects."""

@@ -81,6 +81,8 @@ class NodeView:
     pools: tuple[str, ...] = ()
     pool_ids: dict[str, str] = field(default_factory=dict)
     heard_us: int = 0
+    keys: tuple[str, ...] = ()
+    """of backups, that it has"""
     spoken: int = 1
     """the latest incarnation of the log in which it told all that it runs, or joined"""
 
@@ -141,7 +143,7 @@ class Views:
             case NodeReported():
                 node = self.nodes.setdefault(event.node, NodeView())
                 node.pools, node.pool_ids = event.capabilities.pools, event.capabilities.pool_ids
-                node.spoken = event.incarnation
+                node.keys, node.spoken = event.capabilities.backup_keys, event.incarnation
             case NodeRemoved():
                 self.nodes.pop(event.node, None)
                 self.pools.seen.pop(event.node, None)

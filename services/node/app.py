@@ -29,6 +29,7 @@ from services.node.host.memory import part_mib
 from services.node.io_asks import IoAsks
 from services.node.join import JoinRefused, credentials
 from services.node.keep import Keep
+from services.node.key_asks import KeyAsks
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
 from services.node.network_watch import NetworkWatch
@@ -110,6 +111,8 @@ async def run(config: NodeConfig) -> None:
     await runner.start()
     asks = Asks(node, driver, bus, clock)
     await asks.start()
+    keys = KeyAsks(node, driver, bus, runner.renew)
+    await keys.start()
     await MemoryAsks(node, driver, bus).start()
     await IoAsks(node, driver, bus, clock, lambda: runner.agent.vms).start()
     watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met, runner.renew)
@@ -120,6 +123,7 @@ async def run(config: NodeConfig) -> None:
     if config.ready is not None:
         config.ready.touch()
     leaves = await asked_to_leave(runner, node, stop)
+    await keys.stop()
     await networks.stop()
     await watch.stop()
     await asks.stop()

@@ -27,7 +27,7 @@ _console = msgspec.msgpack.Decoder(AskConsole).decode
 
 
 class Asks:
-    """Serves `ask.<node>.exec`, `.info`, `.screenshot`, `.console`. (`.metrics` is the runner's.)"""
+    """Serves `ask.<node>.exec`, `.info`, `.screenshot`, `.console`. (`.metrics` is the runner's, `.key` in key_asks.py.)"""
 
     def __init__(self, node: NodeId, driver: Driver, bus: Bus, clock: Clock) -> None:
         self._node = node

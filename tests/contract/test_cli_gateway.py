@@ -42,6 +42,7 @@ from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simulated import SimulatedDriver
 from services.node.io_asks import IoAsks
 from services.node.keep import Keep
+from services.node.key_asks import KeyAsks
 from services.node.memory_asks import MemoryAsks
 from services.node.memory_watch import MemoryWatch
 from services.node.runner import AgentRunner
@@ -83,6 +84,7 @@ async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner
     asks = Asks(N1, driver, bus, clock)
     await asks.start()
     await MemoryAsks(N1, driver, bus).start()
+    await KeyAsks(N1, driver, bus, agent.renew).start()
     await IoAsks(N1, driver, bus, clock, lambda: agent.agent.vms).start()
     await agent.start()
     watch = MemoryWatch(N1, "boot-1", driver, bus, clock, lambda: agent.agent.met, agent.renew)

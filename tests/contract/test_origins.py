@@ -14,11 +14,13 @@ from proto.machine import Disk, DiskFormat, Layer, Origin
 from services.node.drivers import CannotStart
 from services.node.drivers.qemu import disks, firmware, layers, origins
 from services.node.drivers.qemu.devices import fdset, slot_of
+from services.node.drivers.qemu.keyring import Keyring
 from services.node.drivers.qemu.layers import backing_of, beneath, named, ordered
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.host.ovmf import Ovmf
 
 SIZE_MIB = 8
+RING = Keyring(Path("/nonexistent"), "n1")
 FULL, NEWER = "b1-1", "b1-2"
 
 
@@ -146,14 +148,14 @@ def test_uefi_variables_begin_as_the_backups_and_are_the_vms_own_from_then_on(po
     ovmf = Ovmf(code=template, template=template, bytes=64)
     disk = replace(DISK, vars="new-1-root-vars.fd", vars_of="old-1-root.b1-2.vars")
     with pytest.raises(CannotStart, match="variables is not there"):
-        origins.variables(pools, disk)
+        origins.variables(pools, RING, disk)
     (pools["safe"] / "backups" / "old-1" / NEWER / disk.vars_of).write_bytes(b"b" * 64)
     own = pools["default"] / "disks" / disk.vars
     for _ in range(2):
-        firmware.make(pools["default"], disk, ovmf, None, like=origins.variables(pools, disk))
+        firmware.make(pools["default"], disk, ovmf, None, like=origins.variables(pools, RING, disk))
         assert own.read_bytes() == b"b" * 64
     own.write_bytes(b"w" * 64)
     (pools["safe"] / "backups" / "old-1" / NEWER / disk.vars_of).unlink()
-    firmware.make(pools["default"], disk, ovmf, None, like=origins.variables(pools, disk))
+    firmware.make(pools["default"], disk, ovmf, None, like=origins.variables(pools, RING, disk))
     assert own.read_bytes() == b"w" * 64
-    assert origins.variables(pools, replace(disk, layers=())) is None
+    assert origins.variables(pools, RING, replace(disk, layers=())) is None

@@ -32,7 +32,10 @@ def _named(world: World, step: Step) -> str:
 
 
 def _take(world: World, step: Step) -> Command:
-    return TakeBackup(vm=step.who, pool=str(step.more.get("pool", "default")), full=bool(step.more.get("full", False)))
+    return TakeBackup(
+        vm=step.who, pool=str(step.more.get("pool", "default")), full=bool(step.more.get("full", False)),
+        key=KEY if step.more.get("encrypt", False) else "",
+    )  # fmt: skip
 
 
 def _cancel(world: World, step: Step) -> Command | None:
@@ -66,6 +69,18 @@ def _rot(world: World, step: Step) -> None:
             pool.rotten.add(of[-1 - age])
 
 
+def _keys(there: bool) -> Way:
+    """A node is given the key of backups, or lets it go; it says so, as after each change."""
+
+    def way(world: World, step: Step) -> None:
+        node = world.agents[step.who]
+        (node.host.keys.add if there else node.host.keys.discard)(KEY)
+        if node.agent is not None:
+            node.greet()
+
+    return way
+
+
 def _write(world: World, step: Step) -> None:
     """The guest writes to all its disks, and each write is acknowledged at once. One that stands still writes nothing, nor one that
     is being sent, as a simulated guest is sent with what it had by then."""
@@ -84,8 +99,11 @@ def _write(world: World, step: Step) -> None:
         world.checker.touched = True
 
 
+KEY = "main-0123456789abcdef"
+"""by which backups of a world are encrypted, where they are"""
 KINDS: dict[str, Kind] = {
-    "backup": Kind("vm", "people", _ask(_take), None, ("pool", "full")),
+    "backup": Kind("vm", "people", _ask(_take), None, ("pool", "full", "encrypt")),
+    "backup_key": Kind("node", "people", _keys(True), _keys(False)),
     "backup_cancel": Kind("vm", "people", _ask(_cancel)),
     "backup_delete": Kind("vm", "people", _ask(_delete), None, ("age",)),
     "backup_verify": Kind("vm", "people", _ask(_verify), None, ("age",)),

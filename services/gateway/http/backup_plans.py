@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody
 from libs.common import cron
 from libs.common.messages import Name
 from proto.backup_plans import BackupPlan, Cron, FullEvery, Keep, SetBackupPlan
-from proto.backups import CHAIN_MAX, RateMibps
+from proto.backups import CHAIN_MAX, KeyWord, RateMibps
 from proto.machine import Freeze
 from services.gateway.auth import Action
 from services.gateway.backup_turns import waits
@@ -27,7 +27,7 @@ KIND = "backup-plan"
 class BackupPlanBody(Body):
     """The whole of it. cron: `minute hour day-of-month month day-of-week`, in UTC; verify: likewise, when all are read again,
     empty: never. full_every: of so many in a row one is full. keep_last: the newest; keep_daily, keep_weekly, keep_monthly: the
-    newest of each of so many days, weeks and months that have one; all 0: every one is kept."""
+    newest of each of so many days, weeks and months that have one; all 0: every one is kept. encrypt, key: as of a backup."""
 
     cron: Cron
     pool: Name
@@ -40,6 +40,8 @@ class BackupPlanBody(Body):
     keep_weekly: Keep = 0
     keep_monthly: Keep = 0
     verify: Cron = ""
+    encrypt: bool = False
+    key: KeyWord = ""
 
 
 class ShownPlan(msgspec.Struct):

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from libs.common.messages import Command, Name
-from proto.backups import CancelBackup, DeleteBackup, RateMibps, TakeBackup, VerifyBackup
+from proto.backups import CancelBackup, DeleteBackup, KeyWord, RateMibps, TakeBackup, VerifyBackup
 from proto.machine import BACKUP_NAME, Freeze
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
@@ -27,7 +27,8 @@ BackupId = Annotated[str, msgspec.Meta(pattern=BACKUP_NAME, max_length=63)]
 
 class TakeBackupBody(Body):
     """full: also where an incremental one could be had. freeze: whether the guest's file systems are to stand still for the instant
-    it is of. rate_mibps: how fast the guest's disks are read, 0: no limit. compress: by zstd."""
+    it is of. rate_mibps: how fast the guest's disks are read, 0: no limit. compress: by zstd. encrypt: its files are, by `key` (a
+    name or an id; empty: the only one there is); not together with compress."""
 
     pool: Name
     full: bool = False
@@ -35,6 +36,8 @@ class TakeBackupBody(Body):
     rate_mibps: RateMibps = 0
     compress: bool = False
     description: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    encrypt: bool = False
+    key: KeyWord = ""
 
 
 class Shown(msgspec.Struct):
@@ -109,7 +112,7 @@ async def take_backup(
     found = await gateway.vm(request.user, vm)
     command = TakeBackup(
         vm=vm, pool=data.pool, full=data.full, freeze=data.freeze, rate_mibps=data.rate_mibps, compress=data.compress,
-        description=data.description,
+        description=data.description, encrypt=data.encrypt, key=data.key,
     )  # fmt: skip
     accepted = await _tell(request, gateway, vm, found.project, "take-backup", command)
     name = next((one.id for one in gateway.model.backups.of(vm) if one.task == accepted.task), "")

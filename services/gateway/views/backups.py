@@ -36,7 +36,8 @@ class VmBackup(msgspec.Struct):
     `filesystem`, `crash` or `stopped`; "" until it is taken. damaged: what is wrong with its own files; unsound: the backup beneath
     it that is damaged, so that this one is of no use either. held_by: recoveries that need it. note: why it is full, why file
     systems did not stand still, what hinders it now. plan: the schedule that wanted it. unchanged_us:
-    as of then it still held all that was on its VM's disks, by the log's; 0: that was not looked at. task: of the request."""
+    as of then it still held all that was on its VM's disks, by the log's; 0: that was not looked at. task: of the request. key: by which
+    its files are encrypted; empty: they are not."""
 
     id: str
     vm: str
@@ -70,6 +71,7 @@ class VmBackup(msgspec.Struct):
     pool_id: str = ""
     task: str = ""
     cancelled: bool = False
+    key: str = ""
 
     @property
     def current_us(self) -> int:
@@ -205,7 +207,7 @@ def _asked(recorded: Recorded, event: io.BackupRequested) -> VmBackup:
         id=event.backup, vm=event.vm, project=meta.project, state="taking", kind=kind.value, pool=event.pool, node=event.node,
         asked_us=recorded.at_us, parent=event.parent, guest_mib=sum(disk.size_mib for disk in event.disks if not disk.bus.is_cd),
         freeze=event.freeze, compress=event.compress, rate_mibps=event.rate_mibps, description=event.description, plan=event.plan,
-        pool_id=event.pool_id, task=meta.correlation,
+        pool_id=event.pool_id, task=meta.correlation, key=event.key,
     )  # fmt: skip
 
 

@@ -43,15 +43,21 @@ def sound(backups: Sequence[Backup]) -> tuple[Backup, ...]:
     return tuple(one for one in backups if damage(backups, one.id) is None)
 
 
-def parent_for(backups: Sequence[Backup], disks: Iterable[Disk], pool: str, pool_id: str) -> str:
+def parent_for(
+    backups: Sequence[Backup], disks: Iterable[Disk], pool: str, pool_id: str, key: str = ""
+) -> tuple[str, str]:
     """What a new backup of these disks in that pool may stand on: the newest sound one there of the same disks in the same sizes,
-    whose chain takes one more; empty: nothing."""
+    whose chain takes one more, encrypted by the same key (or none); empty: nothing. Why it is full then, where that is worth a
+    word."""
     wanted = sorted((disk.name, disk.size_mib) for disk in disks)
     for one in reversed(sound(backups)):
         if (one.pool, one.pool_id) != (pool, pool_id) or sorted((d.disk, d.size_mib) for d in one.disks) != wanted:
             continue
-        return one.id if len(chain(backups, one.id)) < CHAIN_MAX else ""
-    return ""
+        if one.key != key:
+            by, other = (f"by the key {word}" if word else "by none" for word in (one.key, key))
+            return "", f"it is full: {one.id} is encrypted {by}, and it {other}"
+        return one.id if len(chain(backups, one.id)) < CHAIN_MAX else "", ""
+    return "", ""
 
 
 def holder(backups: Sequence[Backup], holds: Iterable[Hold], id: str) -> Hold | None:

@@ -13,7 +13,7 @@ from proto.devices import VmPhase
 from proto.drills import AnswerDrill, CancelDrill, DrillKnown, DrillVm, SetDrillPlan, TendDrill
 from proto.machine import Disk, DiskWish, Nic, NicWish
 from proto.recovery import AnswerRecovery, EndRecovery, NoteRecovery, RecoverKnown, RecoverVm
-from services.io.backups import watch_views
+from services.io.backups import keys, watch_views
 from services.io.backups.views import Saved
 from services.io.reach import chosen, reaching
 
@@ -28,16 +28,17 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             return replace(command, known=_known(command, views, now_us))
         case DeleteBackup():
             saved = _saved(command, views)
-            node = _worker(command.vm, saved, views, now_us)
+            node, keyless = _keyed(command.vm, saved, views, now_us)
             room = views.pools.room(node, saved.pool, now_us) if saved is not None and node else None
             standing = views.recoveries.stood_on(command.vm).get(command.backup, "")
-            return replace(command, node=node, room=room, standing=standing, unheard=views.unheard(command.incarnation))
+            unheard = views.unheard(command.incarnation)
+            return replace(command, node=node, room=room, standing=standing, unheard=unheard, keyless=keyless)
         case VerifyBackup():
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us))
         case EndBackup():
             doing = views.backups.doing.get(command.vm)
             lost = doing.node if doing is not None else ""
-            return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us, lost))
+            return replace(command, node=_keyed(command.vm, _saved(command, views), views, now_us, lost)[0])
         case RecoverVm():
             vm, held = views.vms.get(command.target), views.disks.get(command.target)
             known = _recover(command.vm, command.backup, views)
@@ -70,7 +71,8 @@ def _recover(vm: str, backup: str, views: Views) -> RecoverKnown:
     asked = {id: one for id, one in views.backups.saved.get(vm, {}).items() if backup in ("", id)}
     images = {one.boot_image for one in asked.values() if one.boot_image in views.images}
     nodes = {id: reaching(views.nodes, {one.pool: one.pool_id}) for id, one in sorted(asked.items())}
-    return RecoverKnown(images=tuple(sorted(images)), nodes=nodes)
+    keyed = {id: tuple(keys.by_key(views.nodes).get(one.key, ())) for id, one in sorted(asked.items()) if one.key}
+    return RecoverKnown(images=tuple(sorted(images)), nodes=nodes, keyed=keyed)
 
 
 def _known(command: TakeBackup, views: Views, now_us: int) -> BackupKnown:
@@ -85,9 +87,13 @@ def _known(command: TakeBackup, views: Views, now_us: int) -> BackupKnown:
         definition=present(defined, disks, held.nics) if held is not None else defined,
         generation=0 if resting else views.backups.holders.get(command.vm, 0), written=views.backups.holders.get(command.vm, 0),
     )  # fmt: skip
+    if command.encrypt or command.key:
+        known = replace(known, keys=keys.by_key(views.nodes))
     if resting:
         wanted = {d.pool: d.pool_id for d in disks if not d.bus.is_cd}
         able = reaching(views.nodes, {pool: ""} | wanted)
+        having = {node for key in keys.called(command.key, known.keys) for node in known.keys[key]}
+        able = tuple(node for node in able if node in having) or able
         known = replace(known, node=chosen(able, views.nodes, now_us, known.node))
     there = views.nodes.get(known.node)
     if there is None or pool not in there.pools:
@@ -112,20 +118,32 @@ def _saved(command: DeleteBackup | VerifyBackup | EndBackup, views: Views) -> Sa
     return views.backups.saved.get(command.vm, {}).get(command.backup)
 
 
-def _worker(vm: str, saved: Saved | None, views: Views, now_us: int, lost: str = "") -> str:
+def _worker(vm: str, saved: Saved | None, views: Views, now_us: int) -> str:
     """A node that reaches a backup: the VM's, where it does; empty: none does."""
-    if saved is None:
-        return ""
+    return _of(reaching(views.nodes, {saved.pool: saved.pool_id}), vm, views, now_us) if saved is not None else ""
+
+
+def _of(able: Sequence[str], vm: str, views: Views, now_us: int) -> str:
     held = views.disks.get(vm)
-    able = tuple(node for node in reaching(views.nodes, {saved.pool: saved.pool_id}) if node != lost)
     return chosen(able, views.nodes, now_us, held.node if held else "")
+
+
+def _keyed(vm: str, saved: Saved | None, views: Views, now_us: int, lost: str = "") -> tuple[str, tuple[str, ...]]:
+    """As `_worker`, but one that has its key, too; where none has, those that reach it."""
+    if saved is None:
+        return "", ()
+    there = tuple(node for node in reaching(views.nodes, {saved.pool: saved.pool_id}) if node != lost)
+    able = tuple(node for node in keys.able(views.nodes, saved) if node != lost)
+    return _of(able or there, vm, views, now_us), () if able else there if saved.key else ()
 
 
 def _plan(command: SetBackupPlan, views: Views, now_us: int) -> PlanKnown:
     pool = command.plan.pool if command.plan is not None else ""
     nodes = reaching(views.nodes, {pool: ""}) if pool else ()
     room = views.pools.room(nodes[0], pool, now_us) if nodes else None
-    return PlanKnown(defined=command.vm in views.backups.defined, nodes=nodes, room=room, at_us=now_us)
+    return PlanKnown(
+        defined=command.vm in views.backups.defined, nodes=nodes, room=room, at_us=now_us, keys=keys.by_key(views.nodes)
+    )
 
 
 def _tend(tick: TendBackups, views: Views, now_us: int) -> TendKnown:
@@ -133,15 +151,21 @@ def _tend(tick: TendBackups, views: Views, now_us: int) -> TendKnown:
     if schedule is None or defined is None:
         return TendKnown()
     if tick.turn:
-        return TendKnown(backup=_known(TakeBackup(vm=tick.vm, pool=schedule.plan.pool), views, now_us))
+        plan = schedule.plan
+        wish = TakeBackup(vm=tick.vm, pool=plan.pool, encrypt=plan.encrypt, key=plan.key)
+        return TendKnown(backup=_known(wish, views, now_us))
     saved = views.backups.saved.get(tick.vm, {})
-    where = {(one.pool, one.pool_id): one for one in saved.values()}
+    where = {(one.pool, one.pool_id, one.key): one for one in saved.values()}
     busy = working(views)
+    found = ((at, *_keyed(tick.vm, one, views, now_us)) for at, one in sorted(where.items()))
     workers = (
-        Worker(pool=pool, pool_id=id, node=node, room=views.pools.room(node, pool, now_us), busy=busy.get(node, 0))
-        for (pool, id), one in sorted(where.items())
-        if (node := _worker(tick.vm, one, views, now_us))
-    )
+        Worker(
+            pool=pool, pool_id=id, key=key, node=node, room=views.pools.room(node, pool, now_us), busy=busy.get(node, 0),
+            keyless=keyless,
+        )
+        for (pool, id, key), node, keyless in found
+        if node
+    )  # fmt: skip
     return TendKnown(
         backup=BackupKnown(definition=defined), workers=tuple(workers), standing=views.recoveries.stood_on(tick.vm),
         unheard=views.unheard(tick.incarnation),

@@ -155,7 +155,7 @@ def _taken(state: Backups, event: BackupTaken) -> Backups:
         id=event.backup, kind=done.kind, pool=wish.pool, pool_id=wish.pool_id, disks=done.disks,
         definition=last if last is not None and last == wish.definition else wish.definition,  # one object of many that are equal
         taken_us=done.at_us, parent=done.parent, consistency=done.consistency, plan=wish.plan, due_us=wish.due_us,
-        normal=done.normal,
+        normal=done.normal, key=done.key,
     )  # fmt: skip
     resting = None if wish.generation else Resting(backup=new.id, disks=wish.disks, written=wish.written)
     return replace(state, backups=(*state.backups, new), doing=None, resting=resting)

@@ -35,12 +35,12 @@ def _of(vm: str, doing: Activity, state: Backups) -> Message | None:
             return OrderBackup(
                 vm=vm, version=version, backup=wish.backup, generation=wish.generation, pool=wish.pool, disks=wish.disks,
                 definition=wish.definition, parent=wish.parent, parents=tuple(one.id for one in below), freeze=wish.freeze,
-                rate_mibps=wish.rate_mibps, compress=wish.compress,
+                rate_mibps=wish.rate_mibps, compress=wish.compress, key=wish.key, why_full=wish.why_full,
             )  # fmt: skip
         case Deleting(backup=id) if id in known:
             heirs = {heir: known[heir].disks for heir in doing.heirs if heir in known}
             one = known[id]
-            return OrderBackupRemoval(vm=vm, version=version, backup=id, pool=one.pool, heirs=heirs, below=one.parent)
+            return OrderBackupRemoval(vm=vm, version=version, backup=id, pool=one.pool, heirs=heirs, below=one.parent, key=one.key)
         case Verifying(backup=id) if id in known:
             files = {one.id: one.disks for one in chain(state.backups, id)}
             return OrderBackupVerify(vm=vm, version=version, backup=id, pool=known[id].pool, backups=files)

@@ -24,6 +24,7 @@ from proto.recovery import (
     RecoveryEvent,
     RecoveryRequested,
 )
+from services.io.backups import keys
 from services.io.backups.chain import NAMES_MAX, called, chain, damage, newest, sound
 from services.io.backups.removing import found
 from services.io.backups.states import Backup, Backups, Deleting
@@ -110,7 +111,7 @@ def _check_target(command: RecoverVm, state: Backups) -> None:
 
 
 def _check_node(command: RecoverVm, one: Backup) -> None:
-    """Raises Refused: NO_NODE."""
+    """Raises Refused: NO_NODE, NO_KEY."""
     nodes = command.known.nodes.get(one.id, ())
     pool = f"{one.pool} {one.pool_id}".rstrip()
     if not nodes:
@@ -120,6 +121,13 @@ def _check_node(command: RecoverVm, one: Backup) -> None:
         said = f"{command.node} does not reach the pool {pool}, in which the backup {one.id} lies"
         more = f" and {len(nodes) - NAMES_MAX} more" if len(nodes) > NAMES_MAX else ""
         raise Refused(Refusal.NO_NODE, said, f"name one that does: {', '.join(nodes[:NAMES_MAX])}{more}; or none")
+    keyed = command.known.keyed.get(one.id, ())
+    if one.key and not set(nodes).intersection(keyed):
+        raise keys.missing(one.id, one.key, nodes)
+    if one.key and command.node and command.node not in keyed:
+        said = f"the backup {one.id} is encrypted by the key {one.key}, which {command.node} does not have"
+        remedy = f"give it: {keys.GIVE} --node {command.node}; or name one that has it: {keys.listed(keyed)}"
+        raise Refused(Refusal.NO_KEY, said, remedy)
 
 
 def _recovered(vm: str, saved: SavedDisk, files: Sequence[Backup]) -> RecoveredDisk:
@@ -127,7 +135,7 @@ def _recovered(vm: str, saved: SavedDisk, files: Sequence[Backup]) -> RecoveredD
     layers = tuple(
         Layer(
             file=each.file, format=DiskFormat.QCOW2, leaving=True,
-            origin=Origin(vm=vm, backup=one.id, pool=one.pool, pool_id=one.pool_id, bytes=each.bytes),
+            origin=Origin(vm=vm, backup=one.id, pool=one.pool, pool_id=one.pool_id, bytes=each.bytes, key=one.key),
         )
         for one in files
         for each in one.disks

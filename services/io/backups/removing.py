@@ -23,6 +23,7 @@ from proto.backups import (
     VerifyBackup,
 )
 from proto.io import Refusal
+from services.io.backups import keys
 from services.io.backups.chain import NAMES_MAX, chain, heirs, holder, names
 from services.io.backups.states import Backup, Backups, Deleting, Taking, Verifying
 from services.io.backups.taking import check_idle, check_node
@@ -57,6 +58,8 @@ def delete(command: DeleteBackup, state: Backups) -> Sequence[BackupsEvent]:
     _check_heirs(one, after)
     if not command.node:
         raise _nowhere(one)
+    if after and command.keyless:
+        raise keys.missing(f"{id}, on which {names(after)} stands,", one.key, command.keyless)
     _check_room(command, one, after)
     named = tuple(heir.id for heir in after)
     return [BackupDeleteRequested(vm=VmId(vm), backup=id, node=NodeId(command.node), heirs=named)]

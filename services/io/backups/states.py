@@ -14,7 +14,8 @@ from services.io.backups.drill_states import Drills
 class Backup(Value):
     """One that is there, whole. parent: what it stands on, empty: nothing; taken_us: the instant that it is of, by its node's
     clock; damaged: what is wrong with its own files, empty: nothing that is known. plan: the schedule that wanted it, empty:
-    somebody asked; due_us: its time that it is for; checked_us: the newest time of a schedule for which it was read again."""
+    somebody asked; due_us: its time that it is for; checked_us: the newest time of a schedule for which it was read again. key: by
+    which it is encrypted, empty: it is not."""
 
     id: str
     kind: BackupKind
@@ -30,6 +31,7 @@ class Backup(Value):
     due_us: int = 0
     checked_us: int = 0
     normal: Usual = Usual()
+    key: str = ""
 
 
 class Taking(Value, tag=True):

@@ -29,7 +29,9 @@ from proto.hardware import leaving
 from proto.io import Refusal
 from proto.machine import Disk
 from proto.pools import PoolRoom, no_backups, short
-from services.io.backups.chain import NAMES_MAX, called, parent_for, sound
+from services.io.backups import keys
+from services.io.backups.chain import called, parent_for, sound
+from services.io.backups.keys import listed
 from services.io.backups.states import Activity, Backups, Deleting, Taking, Verifying
 
 ON_ITS_WAY = {
@@ -55,17 +57,29 @@ def take(command: TakeBackup, state: Backups) -> Sequence[BackupsEvent]:
     if known.phase in ON_ITS_WAY:
         said = f"{vm} is {ON_ITS_WAY[known.phase]}: it is not backed up meanwhile"
         raise Refused(Refusal.BUSY, said, "wait until it runs, or is stopped")
+    key = _key(command)
     disks = _read(vm, known, known.definition)
     room = _room(command, disks)
-    parent = "" if command.full else parent_for(state.backups, disks, command.pool, room.id)
+    keys.check(key, known.node, vm, known.keys)
+    parent, why = ("", "") if command.full else parent_for(state.backups, disks, command.pool, room.id, key)
     return [
         BackupRequested(
             vm=VmId(vm), backup=f"b{command.incarnation}-{state.version + 1}", node=NodeId(known.node),
             generation=known.generation, pool=command.pool, pool_id=room.id, disks=disks, definition=known.definition,
             parent=parent, freeze=command.freeze, rate_mibps=command.rate_mibps, compress=command.compress,
-            description=command.description, written=known.written,
+            description=command.description, written=known.written, key=key, why_full=why,
         )
     ]  # fmt: skip
+
+
+def _key(command: TakeBackup) -> str:
+    """Raises Refused."""
+    if not (command.encrypt or command.key):
+        return ""
+    if command.compress:
+        said = "a backup is compressed or encrypted, not both: QEMU would write what is compressed in the clear"
+        raise Refused(Refusal.BAD_BACKUP, said, "leave out one of the two")
+    return keys.chosen(command.key, command.known.keys)
 
 
 def check_idle(vm: str, doing: Activity | None) -> None:
@@ -113,15 +127,15 @@ def _room(command: TakeBackup, disks: Sequence[Disk]) -> PoolRoom:
     """The pool that it is to lie in. Raises Refused."""
     known, vm, pool = command.known, command.vm, command.pool
     if not known.reached and not known.nodes:
-        has = f"{known.node} has {_listed(known.has)}" if known.node else "no node has it"
+        has = f"{known.node} has {listed(known.has)}" if known.node else "no node has it"
         raise Refused(Refusal.POOL_UNKNOWN, f"no node has a pool {pool}; {has}", "name one that there is (asvctl pool ls)")
     if not known.reached or not known.node:
-        having = _listed(known.nodes)
+        having = listed(known.nodes)
         if not known.node:
             disk = ", ".join(sorted({d.pool for d in disks}))
             said = f"no node reaches both the disks of {vm} (pool {disk}) and the pool {pool}, which {having} has"
         else:
-            said = f"{known.node}, where {vm} is, has no pool {pool}; it has {_listed(known.has)}; {pool} is on {having}"
+            said = f"{known.node}, where {vm} is, has no pool {pool}; it has {listed(known.has)}; {pool} is on {having}"
         raise Refused(Refusal.NO_NODE, said, f"name a pool that it has, or move {vm} to a node that has {pool}")
     room = known.room or PoolRoom(name=pool)
     said, remedy = no_backups(room)
@@ -131,11 +145,6 @@ def _room(command: TakeBackup, disks: Sequence[Disk]) -> PoolRoom:
     if said:
         raise Refused(Refusal.POOL_FULL, said, remedy)
     return room
-
-
-def _listed(words: Sequence[str]) -> str:
-    more = f" and {len(words) - NAMES_MAX} more" if len(words) > NAMES_MAX else ""
-    return (", ".join(words[:NAMES_MAX]) or "none") + more
 
 
 # --- giving up -----------------------------------------------------------------------------------------------------------
@@ -189,6 +198,9 @@ def _wrong(done: BackupDone, doing: Taking, state: Backups) -> str:
         return f"it is said to be {done.kind}, on {done.parent or 'nothing'}"
     if done.parent and (done.parent != doing.wish.parent or all(one.id != done.parent for one in sound(state.backups))):
         return f"it stands on {done.parent}, and was to stand on {doing.wish.parent or 'nothing'}"
+    if done.key != doing.wish.key:
+        by, other = (f"by the key {word}" if word else "by none" for word in (done.key, doing.wish.key))
+        return f"it is encrypted {by}, and was to be {other}"
     return ""
 
 

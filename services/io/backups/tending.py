@@ -33,7 +33,7 @@ from proto.backup_plans import (
 from proto.backups import BackupRequested, BackupsEvent, DeleteBackup, TakeBackup, VerifyBackup
 from proto.io import Refusal
 from proto.pools import PoolRoom, no_backups
-from services.io.backups import removing, taking
+from services.io.backups import keys, removing, taking
 from services.io.backups.chain import chain, sound
 from services.io.backups.plans import again_us, retained, unread, wanted
 from services.io.backups.states import Backup, Backups, Schedule
@@ -54,6 +54,7 @@ def set_plan(command: SetBackupPlan, state: Backups) -> Sequence[PlansEvent]:
         if plan.verify:
             _check_time(plan.verify, "the time to verify them")
         _check_pool(command, plan)
+        _check_key(command, plan)
     return [BackupPlanSet(vm=VmId(vm), at_us=command.known.at_us, plan=plan)]
 
 
@@ -70,6 +71,16 @@ def _check_pool(command: SetBackupPlan, plan: BackupPlan) -> None:
     said, remedy = no_backups(command.known.room or PoolRoom(name=plan.pool))
     if said:
         raise Refused(Refusal.BAD_DEVICE, said, remedy)
+
+
+def _check_key(command: SetBackupPlan, plan: BackupPlan) -> None:
+    """Raises Refused."""
+    if not (plan.encrypt or plan.key):
+        return
+    if plan.compress:
+        said = "a backup is compressed or encrypted, not both: QEMU would write what is compressed in the clear"
+        raise Refused(Refusal.BAD_BACKUP, said, "leave out one of the two")
+    keys.chosen(plan.key, command.known.keys)
 
 
 # --- by ticks ----------------------------------------------------------------------------------------------------------------
@@ -101,7 +112,7 @@ def _take(tick: TendBackups, schedule: Schedule, due_us: int, state: Backups) ->
     plan = schedule.plan
     wish = TakeBackup(
         vm=tick.vm, pool=plan.pool, freeze=plan.freeze, rate_mibps=plan.rate_mibps, compress=plan.compress,
-        known=tick.known.backup, incarnation=tick.incarnation,
+        encrypt=plan.encrypt, key=plan.key, known=tick.known.backup, incarnation=tick.incarnation,
     )  # fmt: skip
     try:
         decided = taking.take(wish, state)
@@ -158,7 +169,7 @@ def _let_go(tick: TendBackups, schedule: Schedule, state: Backups) -> Sequence[B
         try:
             wish = DeleteBackup(
                 vm=tick.vm, backup=id, node=worker.node, room=worker.room, standing=tick.known.standing.get(id, ""),
-                unheard=tick.known.unheard,
+                unheard=tick.known.unheard, keyless=worker.keyless,
             )  # fmt: skip
             decided = removing.delete(wish, state)
         except Refused:
@@ -169,5 +180,5 @@ def _let_go(tick: TendBackups, schedule: Schedule, state: Backups) -> Sequence[B
 
 def _worker(tick: TendBackups, one: Backup) -> Worker | None:
     """Who is to do it: a node that reaches it and does not do too much already."""
-    able = (each for each in tick.known.workers if (each.pool, each.pool_id) == (one.pool, one.pool_id))
+    able = (each for each in tick.known.workers if (each.pool, each.pool_id, each.key) == (one.pool, one.pool_id, one.key))
     return next((each for each in able if each.busy < AT_ONCE_MAX), None)

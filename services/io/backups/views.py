@@ -29,11 +29,12 @@ from proto.plan import VmAllotted
 
 @dataclass(slots=True)
 class Saved:
-    """Where a backup is, and the image whose files its VM was started from."""
+    """Where a backup is, and the image whose files its VM was started from. key: by which it is encrypted."""
 
     pool: str
     pool_id: str
     boot_image: str = ""
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -82,7 +83,7 @@ class BackupViews:
         vm, doing = event.vm, self.doing.get(event.vm)
         match event:
             case BackupRequested():
-                saved = Saved(event.pool, event.pool_id, event.definition.boot_image)
+                saved = Saved(event.pool, event.pool_id, event.definition.boot_image, event.key)
                 self.doing[vm] = Doing(event.backup, event.node, event.generation, saved=saved)
             case BackupDeleteRequested() | BackupVerifyRequested():
                 self.doing[vm] = Doing(event.backup, event.node, deletes=isinstance(event, BackupDeleteRequested))

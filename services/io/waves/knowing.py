@@ -12,6 +12,7 @@ from libs.common.decider import Refused
 from proto.devices import VmPhase
 from proto.recovery import RecoveryRequested
 from proto.waves import AdvanceWave, AskWave, RecoverMany, WaveCandidate, WaveKnown, WavePlan, WaveSeen, WaveWish
+from services.io.backups import keys
 from services.io.reach import SILENCE_US_MAX, reaching
 from services.io.waves import ordering
 from services.io.waves.views import Track
@@ -88,7 +89,7 @@ def _candidate(
     return replace(
         found, taken_us=views.waves.kept[vm][backup].taken_us, mib=views.waves.mib(vm, backup),
         damaged=in_time[-1] if in_time[-1] != backup else "", where=f"{saved.pool} {saved.pool_id}".rstrip(),
-        reached=bool(reaching(views.nodes, {saved.pool: saved.pool_id})),
+        reached=bool(keys.able(views.nodes, saved)), key=saved.key,
         image=saved.boot_image if saved.boot_image not in views.images else "",
     )  # fmt: skip
 
@@ -134,6 +135,6 @@ def _barred(vm: str, track: Track, views: Views, targets: Mapping[str, RecoveryR
     if not views.waves.sound(vm, track.backup):
         return f"its backup {track.backup} is gone, or damaged, by now"
     saved = views.backups.saved.get(vm, {}).get(track.backup)
-    if saved is None or not reaching(views.nodes, {saved.pool: saved.pool_id}):
-        return f"no node reaches its backup {track.backup} by now"
+    if saved is None or not keys.able(views.nodes, saved):
+        return f"no node reaches its backup {track.backup}" + (" and has its key" if saved and saved.key else "") + " by now"
     return ""

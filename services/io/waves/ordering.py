@@ -90,7 +90,9 @@ def unusable(one: WaveCandidate) -> str:
     if not one.backup:
         return f"none of its {one.kept} backups is sound and of that time"
     if not one.reached:
-        return f"no node reaches the pool {one.where}, in which its backup {one.backup} lies"
+        return f"no node reaches the pool {one.where}, in which its backup {one.backup} lies" + (
+            f", and has the key {one.key}, by which that is encrypted" if one.key else ""
+        )
     return f"it is started from files of the image {one.image}, which is not there" if one.image else ""
 
 

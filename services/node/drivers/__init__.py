@@ -328,6 +328,14 @@ class Driver(Protocol):
         """Those that go on: backups that are taken, and disks that come home."""
         ...
 
+    async def take_key(self, sealed: bytes) -> str:
+        """Keep a key of backups, which was sealed for this node alone (Capabilities.move_key); its id. Raises DriverError."""
+        ...
+
+    async def drop_key(self, key: str) -> None:
+        """One that is not there is fine. Raises DriverError."""
+        ...
+
     def changes(self) -> AsyncIterator[MachineChanged]: ...
 
     async def close(self) -> None:

@@ -49,13 +49,17 @@ def begin(host: SimHost, order: OrderBackup, now_us: int) -> SimBackup:
         raise DriverError(f"pool {order.pool!r} does not answer")
     if not pool.free(order.pool):
         raise NotBackedUp(f"pool {order.pool} is full: 0 MiB of {pool.size_mib} MiB are free")
+    if order.key and order.compress:
+        raise NotBackedUp("what is compressed cannot be encrypted")
+    if order.key and order.key not in host.keys:
+        raise NotBackedUp(no_key(order.key, host.node))
     stored = [disk for disk in order.disks if not disk.bus.is_cd]
     if lost := [disk for disk in stored if _disk(disk) not in pool.disks]:
         raise NotBackedUp(f"the disk {lost[0].name} of {order.vm} is not there")
     frozen = vm is not None and order.freeze is not Freeze.NO and host.booted(order.vm, now_us)
     if vm is not None and order.freeze is Freeze.REQUIRE and not frozen:
         raise NotBackedUp(f"the file systems of {order.vm} do not stand still: its guest's agent did not answer")
-    why = _why_full(pool, order, stored) if order.parent else ""
+    why = _why_full(pool, order, stored) if order.parent else order.why_full
     parent = "" if why else order.parent
     kind = BackupKind.INCREMENTAL if parent else BackupKind.FULL
     on = {disk.name: pool.disks[_disk(disk)] for disk in stored}
@@ -64,7 +68,7 @@ def begin(host: SimHost, order: OrderBackup, now_us: int) -> SimBackup:
         kind=kind, disks=saved, at_us=now_us, parent=parent, sentence=why, frozen_ms=FROZEN_MS if frozen else 0,
         consistency=Consistency.STOPPED if vm is None else Consistency.FILESYSTEM if frozen else Consistency.CRASH,
         took_ms=FROZEN_MS + 1, copied_mib=sum(disk.bytes for disk in saved) >> 20,
-        normal=NORMAL if vm is not None else Usual(),
+        normal=NORMAL if vm is not None else Usual(), key=order.key,
     )  # fmt: skip
     return SimBackup(done, on, order.definition)
 
@@ -87,6 +91,9 @@ def _why_full(pool: SimPool, order: OrderBackup, stored: Iterable[Disk]) -> str:
     parent = pool.backups.get(key_of(order.pool, order.vm, order.parent))
     if parent is None:
         return f"it is full: {order.parent}, on which it was to stand, is not in pool {order.pool}"
+    if parent.done.key != order.key:
+        by = f"by the key {parent.done.key}" if parent.done.key else "by none"
+        return f"it is full: {order.parent} is encrypted {by}, not {order.key or 'by none'}"
     sizes = {disk.disk: disk.size_mib for disk in parent.done.disks}
     for disk in stored:
         if sizes.get(disk.name) != disk.size_mib:
@@ -128,8 +135,15 @@ def forget(pool: SimPool, disks: Iterable[Disk], *, crashed: bool) -> None:
                 del pool.since[key]
 
 
-def remove(pool: SimPool, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
+def no_key(key: str, node: str) -> str:
+    return f"it is encrypted by the key {key}, which {node} does not have"
+
+
+def remove(host: SimHost, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
     """Raises NotBackedUp, and then nothing is changed; DriverError for what passes."""
+    pool = host.pool
+    if order.heirs and order.key and order.key not in host.keys:
+        raise NotBackedUp(no_key(order.key, host.node))
     if order.pool in pool.gone:
         raise DriverError(f"pool {order.pool!r} does not answer")
     heirs = {}

@@ -11,7 +11,7 @@ from proto.hardware import Misfit
 from proto.machine import Disk, Layer, MachineSpec
 from proto.node import CopyNow
 from services.node.drivers import CannotStart, MachineChanged
-from services.node.drivers.simbackups import NORMAL, key_of
+from services.node.drivers.simbackups import NORMAL, key_of, no_key
 
 if TYPE_CHECKING:
     from services.node.drivers.simhost import SimHost
@@ -61,6 +61,16 @@ def check(pool: SimPool, disk: Disk) -> None:
     for layer in disk.layers:
         if layer.origin is not None and key(disk, layer) in stands:
             word(pool, disk, layer)
+
+
+def check_keys(host: SimHost, disks: Iterable[Disk]) -> None:
+    """Those that are new and are to stand on encrypted backups, and those that do still. Raises CannotStart."""
+    for disk in disks:
+        needs = {key(disk, layer): layer.origin.key for layer in disk.layers if layer.origin is not None and layer.origin.key}
+        own = host.pool.keys(disk) if needs else ()
+        stands = needs if needs and own[0] not in host.pool.disks else set(own)
+        if lacking := {needs[each] for each in stands if each in needs} - host.keys:
+            raise CannotStart(no_key(min(lacking), host.node))
 
 
 def fit(host: SimHost, vm: SimVm, wish: MachineSpec, now_us: int, found: list[Misfit]) -> None:

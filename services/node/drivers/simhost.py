@@ -84,6 +84,8 @@ class SimHost:
         """the boot that it was in when somebody began to look at it, by another name"""
         self.cpu = SimCpu(params.pcpus_of_cells)
         self.swaps: tuple[SwapNow, ...] = ()
+        self.keys: set[str] = set()
+        """of backups, that it has"""
         self.bridges: tuple[Bridge, ...] = (Bridge(name="lan"),)
         self.random = random
         self._heap: list[Due] = []
@@ -309,6 +311,7 @@ class SimHost:
             if self.random.random() < self.params.start_fails:
                 raise CannotStart(f"QEMU ended at once: {due.vm}: simulated failure")
             simnet.check(spec.nics, self.bridges)
+            simhome.check_keys(self, spec.disks)
             self.pool.find(spec)
             self.pool.open(spec, Holder(self.node, spec.vm, spec.generation))
         except CannotStart as refused:

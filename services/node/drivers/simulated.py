@@ -39,6 +39,7 @@ from services.node.drivers import (
     simbackups,
     simhome,
     simio,
+    simkeys,
     simpulse,
 )
 from services.node.drivers.changes import Changes
@@ -132,6 +133,8 @@ class SimulatedDriver:
             pool_ids={"default": self.host.pool.id},
             lease_pools=("default",),
             firmware=tuple(Firmware),
+            backup_keys=tuple(sorted(self.host.keys)),
+            move_key=simkeys.public(self.host.node),
         )
 
     async def bridges(self) -> tuple[Bridge, ...]:
@@ -264,10 +267,16 @@ class SimulatedDriver:
         return await self._backups.take(order)
 
     async def remove_backup(self, order: OrderBackupRemoval) -> dict[str, tuple[SavedDisk, ...]]:
-        return simbackups.remove(self.host.pool, order)
+        return simbackups.remove(self.host, order)
 
     async def verify_backup(self, order: OrderBackupVerify) -> Verified:
         return simbackups.verify(self.host.pool, order)
+
+    async def take_key(self, sealed: bytes) -> str:
+        return simkeys.take(self.host, sealed)
+
+    async def drop_key(self, key: str) -> None:
+        self.host.keys.discard(key)
 
     async def _homecoming(self) -> tuple[CopyNow, ...]:
         return simhome.copies(self.host, self._now_us())

@@ -95,6 +95,7 @@ ASKS = (
     Asked(node.AskExec, "exec", VM | {"argv": ["true"]}, node.ExecResult, NO_VM | {"argv": ["true"]}),
     Asked(node.AskConsole, "console", VM | {"session": "s1"}, node.VmInfo, NO_VM | {"session": "s2"}),
     Asked(node.AskScreenshot, "screenshot", VM, node.Screenshot, NO_VM),
+    Asked(node.AskKey, "key", {"forget": "main-0123456789abcdef"}, node.KeyAnswer, {}),
     Asked(AskIo, "io", VM, VmIo, NO_VM),
     Asked(mapping.AskTranslate, "translate", VM | {"gva": 4096}, mapping.Translation, NO_VM | {"gva": 4096}),
     Asked(mapping.AskMemory, "memory", VM, mapping.MemoryUse, NO_VM),

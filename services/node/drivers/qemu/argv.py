@@ -85,6 +85,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     taps: dict[str, tuple[int, ...]] = {}
     handed: tuple[Handed, ...] = ()
     """files of backups that disks stand on"""
+    keys: tuple[tuple[str, int], ...] = ()
+    """by which these are encrypted: their ids, and open files that hold them"""
     firmware_code: str = ""
     firmware_vars: str = ""
     """of UEFI: the host's, and the VM's own"""
@@ -92,6 +94,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """the pool of these variables can do O_DIRECT"""
     incoming: bool = False
     """it waits for its guest from another process"""
+
+
+def secret_words(key: str, fd: int) -> tuple[str, str]:
+    """A key, of an open file that the process inherits and reads once."""
+    return "-object", f"secret,id={devices.secret_id(key)},file=/proc/self/fd/{fd}"
 
 
 def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
@@ -106,6 +113,7 @@ def build(qemu: str, spec: MachineSpec, place: Place) -> list[str]:
         *_devices(),
         *_growth(spec),
         *_ports(spec),
+        *[word for key, fd in place.keys for word in secret_words(key, fd)],
         *[word for one in place.handed for word in one.words()],
         *[word for disk in spec.disks if not disk.bus.is_cd for word in _disk(disk, place)],
         *_cds(spec, place),

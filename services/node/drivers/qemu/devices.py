@@ -63,6 +63,11 @@ class Handed(msgspec.Struct, frozen=True):
         return "-add-fd", f"fd={self.fd},set={self.into},opaque={self.file}"
 
 
+def secret_id(key: str) -> str:
+    """How a QEMU names a key of backups, by which it opens files of theirs."""
+    return f"key-{key}"
+
+
 def disk_id(slot: int) -> str:
     return f"disk{slot}"
 
@@ -99,6 +104,8 @@ def disk_nodes(
         node: Words = {"driver": base.format.value, "node-name": name, "file": f"{name}-file", "read-only": True}
         if layer and base.format is DiskFormat.QCOW2:
             node["backing"] = below
+        if base.origin is not None and base.origin.key:
+            node["encrypt"] = {"format": "luks", "key-secret": secret_id(base.origin.key)}
         nodes.append(node)
         below = name
     return [*nodes, *top_nodes(disk, folder, direct, id, below)]

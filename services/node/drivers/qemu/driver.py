@@ -146,6 +146,7 @@ class QemuDriver:
         return [self._fleet.vms[name].machine() for name in sorted(self._fleet.vms)]
 
     async def close(self) -> None:
+        await self._backups.close()
         await self._fleet.close()
         self._fleet.host.networks.close()
         self._changes.end()
@@ -172,7 +173,10 @@ class QemuDriver:
         ids = {name: await asyncio.to_thread(pool_files.id_of, pool) for name, pool in host.pools.items()}
         key = secrecy.public(await asyncio.to_thread(secrecy.own_key, host.state / "keys"))
         locked = tuple(sorted(name for name in host.direct if name not in host.remotes))
-        return msgspec.structs.replace(can, pool_ids=ids, move_key=key, lease_pools=locked, machine_uuid=machine_uuid())
+        keys = await asyncio.to_thread(host.ring.ids)
+        return msgspec.structs.replace(
+            can, pool_ids=ids, move_key=key, lease_pools=locked, machine_uuid=machine_uuid(), backup_keys=keys
+        )
 
     async def bridges(self) -> tuple[Bridge, ...]:
         return await asyncio.to_thread(self._fleet.host.networks.bridges)
@@ -366,6 +370,14 @@ class QemuDriver:
 
     async def copies(self) -> tuple[CopyNow, ...]:
         return await self._copies.all()
+
+    async def take_key(self, sealed: bytes) -> str:
+        host = self._fleet.host
+        private = await asyncio.to_thread(secrecy.own_key, host.state / "keys")
+        return await self._backups.take_key(sealed, private)
+
+    async def drop_key(self, key: str) -> None:
+        await self._backups.drop_key(key)
 
 
 def _same(running: int, vm: str, wanted: int) -> None:

@@ -32,7 +32,7 @@ def needed(spec: MachineSpec, found: Ovmf | None, node: str) -> tuple[Ovmf, Disk
 
 
 def make(
-    pool: Path, disk: Disk, ovmf: Ovmf, uid: int | None, *, anew: bool = False, like: Path | None = None
+    pool: Path, disk: Disk, ovmf: Ovmf, uid: int | None, *, anew: bool = False, like: bytes | None = None
 ) -> None:
     """The VM's variables, where there are none yet. anew: what is there is of no use; like: what they begin as, where that is not
     OVMF's template. Raises CannotStart, Locked, OSError."""
@@ -42,7 +42,7 @@ def make(
             raise Locked(f"{path} is open")
         path.unlink(missing_ok=True)
     if not path.exists():
-        _copy(ovmf.template if like is None else like, path)
+        _write(ovmf.template.read_bytes() if like is None else like, path)
     disks.own_file(path, uid)
     check(path, ovmf)
 
@@ -58,12 +58,12 @@ def check(path: Path, ovmf: Ovmf) -> None:
         raise CannotStart(f"{said}: start it on a node with the firmware that it began with")
 
 
-def _copy(template: Path, path: Path) -> None:
+def _write(template: bytes, path: Path) -> None:
     fd, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
     draft = Path(name)
     try:
         with os.fdopen(fd, "wb") as out:
-            out.write(template.read_bytes())
+            out.write(template)
         sync(draft)
         draft.rename(path)
         sync(path.parent)

@@ -17,9 +17,10 @@ import msgspec
 from proto.machine import Disk, MachineSpec, NicKind
 from proto.plan import CLASS_WEIGHT
 from services.node.drivers import AT_HAND, CannotStart, Locked, Move
-from services.node.drivers.qemu import argv, disks, firmware, layers, lease, making, origins, seed
+from services.node.drivers.qemu import argv, disks, firmware, keyring, layers, lease, making, origins, seed
 from services.node.drivers.qemu.argv import Backing, Place
 from services.node.drivers.qemu.folder import Folder, Record
+from services.node.drivers.qemu.keyring import Keyring
 from services.node.drivers.qemu.node_networks import NodeNetworks
 from services.node.drivers.qemu.process import enterable, host_boot_id, spawn, start_ticks, uid_for
 from services.node.drivers.qemu.stores import Store
@@ -61,6 +62,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     ovmf: Ovmf | None = None
     remotes: Mapping[str, Remote] = {}
 
+    @property
+    def ring(self) -> Keyring:
+        """The keys of backups that it has."""
+        return Keyring(self.state, self.node)
+
     def store(self, pool: str) -> Store:
         return store_of(pool, self.pools, self.remotes, self.maker)
 
@@ -93,7 +99,8 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
         taps = _taps(host, spec, inherit, open_files)
         beneath = {d.name: layers.beneath(host.pools, d, bases.get(d.image), host.remotes) for d in spec.disks if d.layers}
         handed = origins.hand(host.pools, beneath, spec.disks, open_files)
-        inherit += [one.fd for one in handed]
+        keys = keyring.handed(host.ring, origins.keys(beneath), open_files)
+        inherit += [*(one.fd for one in handed), *(fd for _, fd in keys)]
         seen = {name: named(path, uid, inherit, open_files) for name, path in pools.items()}
         boot_folder = _boot_folder(host, spec, seen)
         folder = Folder(host.state, spec.vm)
@@ -114,6 +121,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 guard_fd=sockets[3],
                 taps=taps,
                 handed=handed,
+                keys=keys,
                 incoming=incoming,
                 firmware_code=str(uefi[0].code) if uefi else "",
                 firmware_vars=f"{seen[uefi[1].pool]}/disks/{uefi[1].vars}" if uefi else "",
@@ -265,7 +273,7 @@ def _variables(host: Host, ovmf: Ovmf, disk: Disk, uid: int | None, *, incoming:
     if incoming and not comes:
         firmware.check(pool / "disks" / disk.vars, ovmf)
     else:
-        firmware.make(pool, disk, ovmf, uid, anew=comes, like=origins.variables(host.pools, disk))
+        firmware.make(pool, disk, ovmf, uid, anew=comes, like=origins.variables(host.pools, host.ring, disk))
 
 
 def _drop(host: Host, spec: MachineSpec, coming: Collection[str]) -> None:

@@ -42,6 +42,9 @@ def ready(host: Host, disk: Disk, image: Backing | None, uid: int | None) -> tup
         raise CannotStart(f"pool {disk.pool} is {host.remotes[disk.pool].kind}: {NO_FOLDER}")
     if origins.any_of((disk,)):
         origins.check(host.pools, disk)
+        if not (pool / "disks" / disk.file).exists():  # else its header says whether it needs one still
+            for key in {layer.origin.key for layer in disk.layers if layer.origin is not None and layer.origin.key}:
+                host.ring.key(key)
     below = layers.ordered(disk, image)[0]
     if not (pool / "disks" / disk.file).exists() and not (path := layers.path_of(host.pools, disk, below)).is_file():
         if below.origin is not None:

@@ -15,10 +15,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from libs.common import backup_key
+from libs.common.backup_key import BadBackupKey
 from proto.machine import Disk, DiskFormat
 from services.node.drivers import BadImage, CannotStart
 from services.node.drivers.qemu import disks, layers, qcow2
 from services.node.drivers.qemu.devices import Backing, Handed, fdset
+from services.node.drivers.qemu.keyring import Keyring
 
 OF_A_RUNNING = "a disk that stands on a backup is put into a VM before its start"
 
@@ -75,13 +78,23 @@ def _open(path: Path, base: Backing, open_files: ExitStack) -> int:
     return fd
 
 
-def variables(pools: Mapping[str, Path], disk: Disk) -> Path | None:
+def keys(found: Mapping[str, Sequence[Backing]]) -> set[str]:
+    """By which those that the disks stand on are encrypted. found: as for `hand`."""
+    return {base.origin.key for beneath in found.values() for base in beneath if base.origin is not None and base.origin.key}
+
+
+def variables(pools: Mapping[str, Path], ring: Keyring, disk: Disk) -> bytes | None:
     """The copy of a recovered VM's UEFI variables, as which its own begin; None: it stands on no backup that has one. Raises
-    CannotStart where they are to be made, and the copy is not there."""
+    CannotStart where they are to be made, and the copy is not there, or cannot be opened."""
     origin = disk.layers[0].origin if disk.layers else None
     if not disk.vars_of or origin is None or (pools[disk.pool] / "disks" / disk.vars).exists():
         return None
     path = pools[origin.pool] / "backups" / origin.vm / origin.backup / disk.vars_of
     if not path.is_file():
         raise layers.damaged(origin, f"{path.name} with the UEFI variables is not there (any more)")
-    return path
+    if not origin.key:
+        return path.read_bytes()
+    try:
+        return backup_key.opened(ring.key(origin.key), path.read_bytes())
+    except BadBackupKey as bad:
+        raise layers.damaged(origin, f"{path.name} with the UEFI variables: {bad}") from bad

@@ -31,6 +31,8 @@ CHECK_ENDS = (0, 2, 3)
 """exit codes of `qemu-img check` with a report: sound, damaged, sound but with leaked clusters"""
 
 
+UNDELETED = "Error when deleting file"
+"""what it says before it says why a file was not made: that it cannot be removed by the name that it was handed"""
 LOCKED = "Failed to get"
 """qemu-img's words where another process has the file open otherwise than it may be shared"""
 UNCHECKED = (DiskFormat.RAW, "vpc")
@@ -86,9 +88,9 @@ class QemuImg:
 
     def info(self, file: Path, format: str) -> Facts:
         """format: in qemu-img's words. Raises BadImage."""
-        with _handed(file) as (name, fds):
+        with handed_over(file) as (name, fds):
             try:
-                out = self._run(["info", "-U", "-f", format, "--output=json", name], fds, writes=False)
+                out = self.run(["info", "-U", "-f", format, "--output=json", name], fds, writes=False)
                 return msgspec.json.decode(out, type=Facts)
             except (Failed, msgspec.MsgspecError) as error:
                 raise BadImage(f"the file cannot be read as {format}: {error}") from error
@@ -97,9 +99,9 @@ class QemuImg:
         """Walk all tables of the image. Raises BadImage when a cluster is where none can be; leaked ones are fine."""
         if format in UNCHECKED:
             return
-        with _handed(file) as (name, fds):
+        with handed_over(file) as (name, fds):
             try:
-                out = self._run(
+                out = self.run(
                     ["check", "-U", "-f", format, "--output=json", name], fds, writes=False, fine=CHECK_ENDS
                 )
                 report = msgspec.json.decode(out, type=_CheckReport)
@@ -111,7 +113,7 @@ class QemuImg:
 
     def blank(self, file: Path, format: DiskFormat, size_mib: int) -> None:
         """An empty disk at `file`, which must not exist. Raises CannotStart; then nothing is left."""
-        self._make(file, lambda draft: ["create", "-q", "-f", format, draft, f"{size_mib}M"])
+        self.make(file, lambda draft: ["create", "-q", "-f", format, draft, f"{size_mib}M"])
 
     def overlay(self, file: Path, base: Path, base_format: DiskFormat, format: DiskFormat, size_mib: int) -> None:
         """A disk at `file` that begins as `base` does: a qcow2 overlay, or a raw copy. The overlay names its base
@@ -124,32 +126,32 @@ class QemuImg:
         relative = os.path.relpath(base, file.parent)
         size = f"{size_mib}M"
         # -u: the base was inspected when it was imported and is not opened again here
-        self._make(
+        self.make(
             file, lambda draft: ["create", "-q", "-f", format, "-u", "-b", relative, "-F", base_format, draft, size]
         )
 
     def on_backup(self, file: Path, name: str, base_format: DiskFormat, size_mib: int) -> None:
         """A qcow2 overlay at `file` on what no tool opens by that name (layers.py). Raises CannotStart; then nothing is left."""
         words = ["-u", "-b", name, "-F", base_format]
-        self._make(file, lambda draft: ["create", "-q", "-f", DiskFormat.QCOW2, *words, draft, f"{size_mib}M"])
+        self.make(file, lambda draft: ["create", "-q", "-f", DiskFormat.QCOW2, *words, draft, f"{size_mib}M"])
 
     def saved(self, file: Path, size_bytes: int, base: str, *, compressed: bool) -> None:
         """An empty qcow2 for a backup, on `base` (named from its folder; "": on nothing). Raises CannotStart; then nothing is
         left."""
         onto = ["-u", "-b", base, "-F", DiskFormat.QCOW2] if base else []
         kind = ["-o", "compression_type=zstd"] if compressed else []
-        self._make(file, lambda draft: ["create", "-q", "-f", DiskFormat.QCOW2, *kind, *onto, draft, str(size_bytes)])
+        self.make(file, lambda draft: ["create", "-q", "-f", DiskFormat.QCOW2, *kind, *onto, draft, str(size_bytes)])
 
     def _copy(self, file: Path, base: Path, base_format: DiskFormat, size_mib: int) -> None:
-        with _handed(base) as (source, fds):
-            self._make(file, lambda draft: ["convert", "-q", "-f", base_format, "-O", "raw", source, draft], fds)
+        with handed_over(base) as (source, fds):
+            self.make(file, lambda draft: ["convert", "-q", "-f", base_format, "-O", "raw", source, draft], fds)
         if file.stat().st_size < size_mib << 20:
             os.truncate(file, size_mib << 20)
 
     def convert(self, file: Path, format: DiskFormat, target: Path, target_format: DiskFormat) -> None:
         """A copy of `file` at `target`, in another format. Raises CannotStart; then nothing is left."""
-        with _handed(file) as (source, fds):
-            self._make(target, lambda draft: ["convert", "-q", "-f", format, "-O", target_format, source, draft], fds)
+        with handed_over(file) as (source, fds):
+            self.make(target, lambda draft: ["convert", "-q", "-f", format, "-O", target_format, source, draft], fds)
 
     def flatten(self, file: Path, format: DiskFormat, target: Path) -> None:
         """A qcow2 at `target`, on nothing, of all that `file` and the files beneath it hold; they are locked meanwhile. As the user
@@ -157,10 +159,10 @@ class QemuImg:
         owner, size = file.stat().st_uid, file.stat().st_size
         limits = for_copy(_virtual_bytes(file) if format is DiskFormat.QCOW2 else size)
         # by its folder, for it names what it stands on relative to that
-        with _handed(file.parent) as (folder, fds):
+        with handed_over(file.parent) as (folder, fds):
             words: _Words = lambda draft: ["convert", "-q", "-f", format, "-O", "qcow2", f"{folder}/{file.name}", draft]  # noqa: E731
             try:
-                self._make(target, words, fds, limits=limits, owner=owner)
+                self.make(target, words, fds, limits=limits, owner=owner)
             except CannotStart as error:
                 kind = Locked if LOCKED in str(error) else BadImage
                 raise kind(f"{file.name} cannot be read whole: {error}") from error
@@ -169,35 +171,35 @@ class QemuImg:
         """A qcow2 at `target` of a disk that came in another format (qemu-img's word), of no more than so many bytes.
         Raises BadImage; then nothing is left."""
         limits = for_copy(file.stat().st_size)
-        with _handed(file) as (source, fds):
+        with handed_over(file) as (source, fds):
             words: _Words = lambda draft: ["convert", "-q", "-f", format, "-O", "qcow2", source, draft]  # noqa: E731
             try:
-                self._make(target, words, fds, limits=limits, bytes_max=bytes_max)
+                self.make(target, words, fds, limits=limits, bytes_max=bytes_max)
             except CannotStart as error:
                 raise BadImage(f"the file cannot be read whole as {format}: {error}") from error
 
     def resize(self, file: Path, format: DiskFormat, size_mib: int) -> None:
         """Grow a disk that no VM has open. Raises CannotStart; shrinking is refused, it would cut off data."""
         # by its folder, for an overlay names its base relative to that
-        with _handed(file.parent) as (folder, fds):
+        with handed_over(file.parent) as (folder, fds):
             try:
                 words = ["resize", "-q", "-f", format, f"{folder}/{file.name}", f"{size_mib}M"]
-                self._run(words, fds, owner=file.stat().st_uid)
+                self.run(words, fds, owner=file.stat().st_uid)
             except Failed as error:
                 raise CannotStart(f"{file.name} cannot be made {size_mib} MiB: {error}") from error
 
     def rebase(self, file: Path, base: str, base_format: DiskFormat | None) -> None:
         """The same content on another base (named from the file's folder), or on none: what lies between is copied in, and then
         the header is changed. A qcow2 that no VM has open. May be cut short, and done again. Raises DriverError."""
-        with _handed(file.parent) as (folder, fds):
+        with handed_over(file.parent) as (folder, fds):
             onto = ["-b", base, *(("-F", base_format) if base_format else ())]
             try:
                 words = ["rebase", "-q", "-f", DiskFormat.QCOW2, *onto, f"{folder}/{file.name}"]
-                self._run(words, fds, owner=file.stat().st_uid, limits=for_copy(_virtual_bytes(file)))
+                self.run(words, fds, owner=file.stat().st_uid, limits=for_copy(_virtual_bytes(file)))
             except Failed as error:
                 raise DriverError(f"what is beneath {file.name} cannot be merged into it: {error}") from error
 
-    def _make(
+    def make(
         self, file: Path, words: _Words, fds: tuple[int, ...] = (), *, limits: Limits | None = None, bytes_max: int = 0,
         owner: int = NOBODY,
     ) -> None:  # fmt: skip
@@ -210,8 +212,8 @@ class QemuImg:
         try:
             if os.geteuid() == 0:
                 os.chown(draft, owner or NOBODY, owner or NOBODY)
-            with _handed(draft) as (name, more):
-                self._run(words(name), (*fds, *more), limits=limits, bytes_max=bytes_max, owner=owner)
+            with handed_over(draft) as (name, more):
+                self.run(words(name), (*fds, *more), limits=limits, bytes_max=bytes_max, owner=owner)
             if os.geteuid() == 0:
                 os.chown(draft, NOBODY, NOBODY)
             sync(draft)
@@ -222,7 +224,7 @@ class QemuImg:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _run(
+    def run(
         self,
         words: list[str],
         fds: tuple[int, ...],
@@ -286,7 +288,7 @@ def _virtual_bytes(file: Path) -> int:
 
 
 @contextmanager
-def _handed(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def handed_over(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The name of a file or folder for the tool, and the handles that it must inherit for that. Raises DriverError."""
     try:
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -303,7 +305,8 @@ def _head(fd: int, bytes_max: int) -> bytes:
 
 
 def _reason(code: int, err: bytes, limits: Limits) -> str:
-    lines = err.decode(errors="replace").strip().splitlines()
+    said = err.decode(errors="replace").strip().splitlines()
+    lines = [line for line in said if UNDELETED not in line] or said
     if code < 0:
         spent = f"limits: {limits.cpu_s} s of CPU, {limits.memory_mib} MiB"
         return f"qemu-img was ended by signal {-code} ({spent})"

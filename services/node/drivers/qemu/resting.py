@@ -15,6 +15,7 @@ from services.node.drivers import CannotStart, DriverError, Locked
 from services.node.drivers.qemu import devices, disks, lease, origins
 from services.node.drivers.qemu.bare import Wanted, bare
 from services.node.drivers.qemu.devices import LAYERS, Backing, Handed
+from services.node.drivers.qemu.keyring import known
 from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.making import ready
 from services.node.drivers.qemu.process import uid_for
@@ -93,8 +94,10 @@ async def _stream(
     async with bare(Wanted(host.qemu, uid_for(vm), pools, held, lambda pid: areas.join(host.groups, STORAGE, pid))) as qemu:
         for one in handed:
             await qemu.give_set(one.fd, one.file, one.into)
-        for node in devices.disk_nodes(disk, qemu.pools[disk.pool], disk.pool in host.direct, found):
-            await qemu.do("blockdev-add", node)
+        keys = [host.ring.key(id) for id in sorted(origins.keys({disk.name: found}))]
+        async with known(qemu, keys):
+            for node in devices.disk_nodes(disk, qemu.pools[disk.pool], disk.pool in host.direct, found):
+                await qemu.do("blockdev-add", node)
         end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         qemu.hears.append(lambda event: _hear(end, event))
         qemu.at_end(lambda: _told(end, "QEMU ended"))

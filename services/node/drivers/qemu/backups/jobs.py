@@ -13,6 +13,8 @@ from services.node.drivers.qemu.qmp import QmpEvent
 
 PREFIX = "backup"
 """also what the open files are said to be for"""
+KEY = "backup-key-"
+"""how the name of a key begins that a QEMU knows while it opens files by it"""
 ENDS_S_MAX = 30.0
 """a job that was cancelled ends after the request that it is in"""
 _JOB = re.compile(r"backup[0-9]+")
@@ -161,6 +163,9 @@ async def sweep(blocks: Blocks) -> None:
     for each in await blocks.do("query-fdsets"):
         if any(fd.get("opaque") == PREFIX for fd in each["fds"]):
             await _tried(blocks, "remove-fd", {"fdset-id": each["fdset-id"]})
+    for each in await blocks.do("qom-list", {"path": "/objects"}):
+        if str(each["name"]).startswith(KEY):
+            await _tried(blocks, "object-del", {"id": each["name"]})
 
 
 async def _tried(blocks: Blocks, command: str, words: dict[str, Any]) -> None:

@@ -31,7 +31,8 @@ READS = ".reads-"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a cluster needs that has lost its log. format: of this file; done: as it was reported, its disks as they are now."""
+    """All that a cluster needs that has lost its log. format: of this file; done: as it was reported, its disks as they are now;
+    key: by which they are encrypted, "": they are not."""
 
     format: int = FORMAT
     vm: str
@@ -42,6 +43,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     definition: Definition
     disks: tuple[SavedDisk, ...]
     done: BackupDone
+    key: str = ""
 
 
 class Shelf:

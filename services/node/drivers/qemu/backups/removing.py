@@ -24,24 +24,27 @@ from proto.node import OrderBackupRemoval
 from services.node.drivers import CannotStart, DriverError, NotBackedUp
 from services.node.drivers.qemu import qcow2
 from services.node.drivers.qemu.backups import layout, targets
+from services.node.drivers.qemu.backups.cipher import Cipher
 from services.node.drivers.qemu.backups.jobs import PREFIX, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.backups.verifying import what_is_wrong
 from services.node.drivers.qemu.backups.watching import watched
 from services.node.drivers.qemu.bare import Bare, Wanted, bare
-from services.node.drivers.qemu.qemu_img import QemuImg
 
 JOB = f"{PREFIX}0"
 NEW = ".new"
 FULL = os.strerror(errno.ENOSPC)
+WRONG_KEY = "Invalid password"
+"""in QEMU's words"""
 
 
 class Removing(msgspec.Struct, frozen=True):
-    """wanted: the QEMU that does it, which reaches nothing but what it is handed, and the pool's NBD server where it has one."""
+    """wanted: the QEMU that does it, which reaches nothing but what it is handed, and the pool's NBD server where it has one.
+    cipher: by which all that is written anew, and what it stands on, is encrypted."""
 
     order: OrderBackupRemoval
     shelf: Shelf
-    tool: QemuImg
+    cipher: Cipher
     wanted: Wanted
 
     def below(self, disk: str) -> str:
@@ -54,10 +57,10 @@ class Removing(msgspec.Struct, frozen=True):
 
 
 async def remove(
-    order: OrderBackupRemoval, shelf: Shelf, tool: QemuImg, wanted: Wanted
+    order: OrderBackupRemoval, shelf: Shelf, cipher: Cipher, wanted: Wanted
 ) -> dict[str, tuple[SavedDisk, ...]]:
     """As Driver.remove_backup. Raises OSError too."""
-    job, gone = Removing(order, shelf, tool, wanted), threading.Event()
+    job, gone = Removing(order, shelf, cipher, wanted), threading.Event()
     try:
         bound = await asyncio.to_thread(_bound, job)
         try:
@@ -152,7 +155,7 @@ async def _anew(job: Removing, path: Path, disk: SavedDisk) -> None:
     compressed = bool((head.features | inside.features) & qcow2.COMPRESSION)
 
     def draw(file: Path) -> None:
-        job.tool.saved(file, head.virtual_bytes, below, compressed=compressed)
+        job.cipher.saved(file, head.virtual_bytes, below, compressed=compressed)
 
     try:
         await asyncio.to_thread(job.shelf.media.make, new, head.virtual_bytes, draw)
@@ -189,10 +192,11 @@ def _put(job: Removing, bound: list[tuple[str, SavedDisk]]) -> None:
 async def _filled(job: Removing, writer: Bare, chain: list[Path], new: Path, below: str, *, compressed: bool) -> int:
     """All that the last two of the chain hold is in the new file; where what was written ends. chain: the lowest first."""
     node = None
-    for number, path in enumerate(chain):
-        await _open(job, writer, f"read{number}", path, node, writes=False)
-        node = f"read{number}"
-    own = await _open(job, writer, JOB, new, node, writes=True)
+    async with job.cipher.told(writer):
+        for number, path in enumerate(chain):
+            await _open(job, writer, f"read{number}", path, node, writes=False)
+            node = f"read{number}"
+        own = await _open(job, writer, JOB, new, node, writes=True)
     top = JOB
     if compressed:
         top = f"{JOB}-packed"
@@ -220,7 +224,13 @@ async def _flushed(writer: Bare, own: dict[str, Any], below: str | None) -> int:
 async def _open(job: Removing, writer: Bare, name: str, path: Path, below: str | None, *, writes: bool) -> dict[str, Any]:
     await writer.do("blockdev-add", await job.shelf.media.node(writer, f"{name}-file", path, writes=writes))
     words = {"driver": "qcow2", "node-name": name, "file": f"{name}-file", "read-only": not writes, "backing": below}
-    await writer.do("blockdev-add", words)
+    words |= job.cipher.words
+    try:
+        await writer.do("blockdev-add", words)
+    except DriverError as error:
+        if job.cipher.key is None or WRONG_KEY not in str(error):
+            raise
+        raise NotBackedUp(f"{path.name} is not encrypted by the key {job.cipher.key.id}: nothing was removed") from error
     return words
 
 

@@ -77,6 +77,9 @@ def why_full(shelf: Shelf, order: OrderBackup, found: tuple[Source, ...]) -> str
         manifest = shelf.manifest(parent)
         if manifest is None:
             return f"it is full: {parent}, on which it was to stand, is not in pool {order.pool}"
+        if manifest.key != order.key:
+            by = f"by the key {manifest.key}" if manifest.key else "by none"
+            return f"it is full: {parent} is encrypted {by}, not {order.key or 'by none'}"
         saved = {disk.disk: disk for disk in manifest.disks}
         for source in found:
             name = source.disk.name

@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from libs.common import backup_key
 from libs.common.clock import Clock
 from proto.backups import BackupDone, BackupKind, SavedDisk, Usual
 from proto.hardware import Consistency
@@ -31,6 +32,7 @@ from proto.machine import Disk, Freeze
 from proto.node import OrderBackup
 from services.node.drivers import CannotStart, DriverError, NotBackedUp
 from services.node.drivers.qemu.backups import filled, media, targets
+from services.node.drivers.qemu.backups.cipher import Cipher
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
 from services.node.drivers.qemu.backups.media import Media
@@ -38,7 +40,6 @@ from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_poo
 from services.node.drivers.qemu.backups.watching import watched
 from services.node.drivers.qemu.freezer import Freezer, NotFrozen
 from services.node.drivers.qemu.look import device_of
-from services.node.drivers.qemu.qemu_img import QemuImg
 
 MIB = 1 << 20
 ENDS_S_MAX = 5.0
@@ -49,16 +50,17 @@ FULL = os.strerror(errno.ENOSPC)
 @dataclass
 class Taking:
     """blocks: the QEMU that has the disks; ended: once it has; freezer: of a guest that runs, None: the VM is at rest. media:
-    what the pool's backups are written to. variables: where the UEFI variables of each disk are, by its name."""
+    what the pool's backups are written to. variables: where the UEFI variables of each disk are, by its name. cipher: by which
+    its files are encrypted."""
 
     order: OrderBackup
     pool: Path
     blocks: Blocks
     jobs: Jobs
-    tool: QemuImg
     clock: Clock
     media: Media
     ended: asyncio.Event
+    cipher: Cipher
     freezer: Freezer | None = None
     variables: dict[str, Path] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
@@ -93,13 +95,17 @@ class Taking:
         await self._aside(self.shelf.clear_strays)
         self.sources = await sources(self.blocks, tops, disks)
         await self._drop_useless()
-        why = await self._aside(lambda: why_full(self.shelf, self.order, self.sources)) if self.order.parent else ""
+        why = self.order.why_full
+        if self.order.parent:
+            why = await self._aside(lambda: why_full(self.shelf, self.order, self.sources))
         parent = "" if why else self.order.parent
         kind = BackupKind.INCREMENTAL if parent else BackupKind.FULL
-        self.done = msgspec.structs.replace(self.done, kind=kind, parent=parent, sentence=why)
+        self.done = msgspec.structs.replace(self.done, kind=kind, parent=parent, sentence=why, key=self.order.key)
         await self._aside(lambda: self.shelf.begin(self.order.backup))
+        async with self.cipher.told(self.blocks):
+            for source in self.sources:
+                await self._target(source)
         for source in self.sources:
-            await self._target(source)
             if await filled.found(self.blocks, source, full=not self.done.parent):
                 self.filled.add(source.disk.slot)
 
@@ -126,14 +132,14 @@ class Taking:
         path = shelf.making(self.order.backup) / self._file(source)
 
         def draw(file: Path) -> None:
-            self.tool.saved(file, source.bytes, base, compressed=self.order.compress)
+            self.cipher.saved(file, source.bytes, base, compressed=self.order.compress)
 
         try:
             await self._aside(lambda: self.media.make(path, source.bytes, draw))
         except CannotStart as error:
             said = await self._room() if FULL in str(error) else f"the backup cannot be written: {error}"
             raise NotBackedUp(said) from error
-        await targets.add(self.blocks, name, self.media, path, source.bytes, compress=self.order.compress)
+        await targets.add(self.blocks, name, self.media, path, source.bytes, compress=self.order.compress, cipher=self.cipher.words)
 
     # --- the instant --------------------------------------------------------------------------------------------------
 
@@ -191,7 +197,11 @@ class Taking:
 
     def _copy_variables(self) -> None:
         for name, path in self.variables.items():
-            shutil.copyfile(path, self.shelf.making(self.order.backup) / self.shelf.vars_of(name, self.order.backup))
+            target = self.shelf.making(self.order.backup) / self.shelf.vars_of(name, self.order.backup)
+            if (key := self.cipher.key) is not None:
+                target.write_bytes(backup_key.shut(key, path.read_bytes()))
+            else:
+                shutil.copyfile(path, target)
 
     # --- behind it ----------------------------------------------------------------------------------------------------
 
@@ -232,7 +242,7 @@ class Taking:
         """Of QEMU's nodes and the open files, once all is in them. Raises NotBackedUp, DriverError."""
         for source in self.sources:
             try:
-                self.ends[source.disk.name] = await targets.flush(self.blocks, f"{PREFIX}{source.disk.slot}")
+                self.ends[source.disk.name] = await targets.flush(self.blocks, f"{PREFIX}{source.disk.slot}", self.cipher.words)
             except DriverError as error:
                 if FULL not in str(error):
                     raise
@@ -269,7 +279,7 @@ class Taking:
         done = msgspec.structs.replace(self.done, disks=tuple(saved), took_ms=_ms(self.begun))
         self.shelf.publish(Manifest(
             vm=order.vm, backup=order.backup, kind=done.kind, parent=done.parent, at_us=done.at_us, definition=order.definition,
-            disks=done.disks, done=done,
+            disks=done.disks, done=done, key=done.key,
         ))  # fmt: skip
         return done
 

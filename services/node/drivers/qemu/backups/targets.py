@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 type Words = dict[str, Any]
 
 
-async def add(blocks: Blocks, name: str, media: Media, path: Path, size_bytes: int, *, compress: bool) -> None:
-    """The file is there, and empty. name: of the node that the job writes to. Raises DriverError, OSError."""
+async def add(
+    blocks: Blocks, name: str, media: Media, path: Path, size_bytes: int, *, compress: bool, cipher: Words
+) -> None:
+    """The file is there, and empty. name: of the node that the job writes to; cipher: as Cipher.words. Raises DriverError,
+    OSError."""
     await blocks.do("blockdev-add", await media.node(blocks, f"{name}-file", path, writes=True))
-    await blocks.do("blockdev-add", own_node(name))
+    await blocks.do("blockdev-add", own_node(name, cipher))
     child = f"{name}-own"
     if compress:
         child = f"{name}-packed"
@@ -37,10 +40,10 @@ async def add(blocks: Blocks, name: str, media: Media, path: Path, size_bytes: i
     await blocks.do("blockdev-add", both)
 
 
-async def flush(blocks: Blocks, name: str) -> int:
+async def flush(blocks: Blocks, name: str, cipher: Words) -> int:
     """What was written to the file is in it: opening it anew, as it is, writes out its tables, and says whether that went well.
     Where what was written ends. Raises DriverError."""
-    await blocks.do("blockdev-reopen", {"options": [own_node(name)]})
+    await blocks.do("blockdev-reopen", {"options": [own_node(name, cipher)]})
     return await end_of(blocks, f"{name}-file")
 
 
@@ -53,9 +56,9 @@ async def end_of(blocks: Blocks, node: str) -> int:
     raise DriverError(f"QEMU does not say how far it has written {node}")
 
 
-def own_node(name: str) -> Words:
+def own_node(name: str, cipher: Words) -> Words:
     top: Words = {"driver": "qcow2", "node-name": f"{name}-own", "file": f"{name}-file", "read-only": False, "backing": None}
-    return {**top, "discard": "unmap", "detect-zeroes": "unmap"}
+    return {**top, "discard": "unmap", "detect-zeroes": "unmap", **cipher}
 
 
 async def handed(blocks: Blocks, path: Path, how: int, *, direct: bool) -> int:

@@ -4,12 +4,16 @@ the VM."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import threading
 import time
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+from libs.common import backup_key
+from libs.common.backup_key import BadBackupKey
 from libs.common.clock import SystemClock
 from libs.memory.areas import STORAGE
 from proto.backups import BackupDone, SavedDisk
@@ -18,6 +22,7 @@ from proto.node import CopyNow, OrderBackup, OrderBackupRemoval, OrderBackupVeri
 from services.node.drivers import DriverError, NotBackedUp, Verified
 from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.backups import removing, resting, verifying
+from services.node.drivers.qemu.backups.cipher import BOTH, Blanks, Cipher
 from services.node.drivers.qemu.backups.jobs import ENDS_S_MAX, Blocks, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.backups.media import Media
@@ -27,6 +32,7 @@ from services.node.drivers.qemu.bare import Wanted, bare
 from services.node.drivers.qemu.chains import chains
 from services.node.drivers.qemu.fleet import Fleet
 from services.node.drivers.qemu.freezer import Freezer
+from services.node.drivers.qemu.keyring import NoKey
 from services.node.drivers.qemu.machine import RunningVm
 from services.node.drivers.qemu.process import UID_NOBODY, uid_for
 from services.node.drivers.qemu.qemu_img import Failed, QemuImg
@@ -36,11 +42,16 @@ from services.node.host import areas
 
 MIB = 1 << 20
 
+log = logging.getLogger(__name__)
+
 
 class Backups:
     def __init__(self, fleet: Fleet, tool: QemuImg) -> None:
         self._fleet = fleet
         self._tool = tool
+        self.blanks = Blanks(fleet.host.state, fleet.host.ring, tool)
+        self._filling: dict[str, asyncio.Future[None]] = {}
+        self._closed = threading.Event()
         self._going: dict[str, Taking] = {}
         """VM -> what copies its disks now"""
         self._rests: dict[str, asyncio.Event] = {}
@@ -56,19 +67,46 @@ class Backups:
             if found is not None:
                 return found.done
             stored = tuple(disk for disk in order.disks if not disk.bus.is_cd)
-            return await (self._of_running if order.generation else self._of_resting)(order, pool, stored)
+            cipher = await self._cipher(order.key)
+            if cipher.key is not None and order.compress:
+                raise NotBackedUp(BOTH)
+            if cipher.key is not None:  # not under the VM's lock, for where there are none it takes its time
+                await asyncio.to_thread(self.blanks.fill, order.key, self._closed, len(stored))
+            return await (self._of_running if order.generation else self._of_resting)(order, pool, stored, cipher)
         except OSError as error:
             raise NotBackedUp(f"the backup of {order.vm} cannot be written: {error.strerror or error}") from error
         except DriverError as error:
             if isinstance(error.__cause__, QmpRefused | Failed):  # they would say so again
                 raise NotBackedUp(f"the backup of {order.vm} cannot be taken: {error}") from error
             raise
+        finally:
+            if order.key:
+                self.fill(order.key)
 
-    async def _of_running(self, order: OrderBackup, pool: Path, stored: tuple[Disk, ...]) -> BackupDone:
+    async def _cipher(self, key: str) -> Cipher:
+        """Raises NotBackedUp."""
+        try:
+            return Cipher(self._tool, self.blanks, await asyncio.to_thread(self._fleet.host.ring.key, key) if key else None)
+        except NoKey as error:
+            raise NotBackedUp(str(error)) from error
+
+    def fill(self, key: str) -> None:
+        """Empty encrypted files are made for the next backups, beside all else."""
+        if self._closed.is_set() or not (self._filling.get(key) is None or self._filling[key].done()):
+            return
+        self._filling[key] = filling = asyncio.ensure_future(asyncio.to_thread(self.blanks.fill, key, self._closed))
+        filling.add_done_callback(_told)
+
+    async def close(self) -> None:
+        """What is made beside all else ends with the file that it is at."""
+        self._closed.set()
+        await asyncio.gather(*self._filling.values(), return_exceptions=True)
+
+    async def _of_running(self, order: OrderBackup, pool: Path, stored: tuple[Disk, ...], cipher: Cipher) -> BackupDone:
         running = self._fleet.vms.get(order.vm)
         if running is None or running.record.generation != order.generation:
             raise NotBackedUp(f"generation {order.generation} of {order.vm} does not run on {self._fleet.host.node} any more")
-        taking = self._taking(order, pool, running, running.backups, running.process.ended, running.freezer)
+        taking = self._taking(order, pool, running, running.backups, running.process.ended, running.freezer, cipher)
 
         async def taken() -> BackupDone:
             async with self._fleet.lock(order.vm):
@@ -93,7 +131,7 @@ class Backups:
         if running.mover.sending or running.status in ("incoming", "sent"):
             raise NotBackedUp(f"the guest of {vm} is on its way to another node")
 
-    async def _of_resting(self, order: OrderBackup, pool: Path, stored: tuple[Disk, ...]) -> BackupDone:
+    async def _of_resting(self, order: OrderBackup, pool: Path, stored: tuple[Disk, ...], cipher: Cipher) -> BackupDone:
         vm, host = order.vm, self._fleet.host
         async with AsyncExitStack() as opened:
             async with self._fleet.lock(vm):
@@ -111,7 +149,7 @@ class Backups:
                 jobs = Jobs()
                 reading.hears.append(jobs.hear)
                 reading.at_end(lambda: jobs.end("the QEMU that read its disks ended"))
-                taking = self._taking(order, pool, reading, jobs, reading.ended, None)
+                taking = self._taking(order, pool, reading, jobs, reading.ended, None, cipher)
 
                 async def begun() -> None:
                     for node in resting.nodes(host, stored, reading.pools, beneath):
@@ -133,13 +171,14 @@ class Backups:
         areas.join(self._fleet.host.groups, STORAGE, pid)
 
     def _taking(
-        self, order: OrderBackup, pool: Path, blocks: Blocks, jobs: Jobs, ended: asyncio.Event, freezer: Freezer | None
-    ) -> Taking:
+        self, order: OrderBackup, pool: Path, blocks: Blocks, jobs: Jobs, ended: asyncio.Event, freezer: Freezer | None,
+        cipher: Cipher,
+    ) -> Taking:  # fmt: skip
         host = self._fleet.host
         variables = {disk.name: host.pools[disk.pool] / "disks" / disk.vars for disk in order.disks if disk.vars}
         return Taking(
-            order=order, pool=pool, blocks=blocks, jobs=jobs, tool=self._tool, clock=SystemClock(),
-            media=self._media(order.pool), ended=ended, freezer=freezer, variables=variables,
+            order=order, pool=pool, blocks=blocks, jobs=jobs, clock=SystemClock(),
+            media=self._media(order.pool), ended=ended, cipher=cipher, freezer=freezer, variables=variables,
         )  # fmt: skip
 
     async def _noted[T](self, taking: Taking, work: Awaitable[T]) -> T:
@@ -181,7 +220,8 @@ class Backups:
         shelf, host = self._shelf(order.pool, order.vm), self._fleet.host
         wanted = Wanted(host.qemu, UID_NOBODY if os.geteuid() == 0 else None, stand=self._stand)
         try:
-            return await removing.remove(order, shelf, self._tool, wanted)
+            cipher = await self._cipher(order.key if order.heirs else "")
+            return await removing.remove(order, shelf, cipher, wanted)
         except OSError as error:
             raise NotBackedUp(f"{order.backup} of {order.vm} cannot be removed: {error.strerror or error}") from error
 
@@ -190,6 +230,27 @@ class Backups:
         begun = time.monotonic()
         damaged, read = await verifying.verify(order, self._shelf(order.pool, order.vm))
         return Verified(damaged, -(-read // MIB), round((time.monotonic() - begun) * 1000))
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+
+    async def take_key(self, sealed: bytes, private: bytes) -> str:
+        """private: this node's, by which it is opened. Raises DriverError."""
+        host = self._fleet.host
+        try:
+            key = backup_key.unseal(sealed, host.node, private)
+            await asyncio.to_thread(host.ring.put, key)
+        except (BadBackupKey, OSError) as error:
+            raise DriverError(f"{host.node} does not keep the key: {error}") from error
+        self.fill(key.id)
+        return key.id
+
+    async def drop_key(self, id: str) -> None:
+        """Raises DriverError."""
+        try:
+            await asyncio.to_thread(self._fleet.host.ring.drop, id)
+            await asyncio.to_thread(self.blanks.drop, id)
+        except OSError as error:
+            raise DriverError(f"the key {id} is not forgotten: {error}") from error
 
     def _pool(self, name: str) -> Path:
         """Raises NotBackedUp."""
@@ -212,3 +273,7 @@ class Backups:
     def _shelf(self, name: str, vm: str) -> Shelf:
         """Raises NotBackedUp."""
         return Shelf(self._pool(name), vm, self._media(name))
+
+def _told(filling: asyncio.Future[None]) -> None:
+    if not filling.cancelled() and (error := filling.exception()) is not None:
+        log.warning("no files were made for encrypted backups to come: %s", error)
