@@ -36,8 +36,8 @@ class VmBackup(msgspec.Struct):
     `filesystem`, `crash` or `stopped`; "" until it is taken. damaged: what is wrong with its own files; unsound: the backup beneath
     it that is damaged, so that this one is of no use either. held_by: recoveries that need it. note: why it is full, why file
     systems did not stand still, what hinders it now. plan: the schedule that wanted it. unchanged_us:
-    as of then it still held all that was on its VM's disks, by the log's; 0: that was not looked at. task: of the request. key: by which
-    its files are encrypted; empty: they are not."""
+    as of then it still held all that was on its VM's disks, by the log's; 0: that was not looked at. task: of the request. key: by
+    which its files are encrypted; empty: they are not."""
 
     id: str
     vm: str
