@@ -10,12 +10,25 @@ import pytest
 from msgspec.structs import replace
 
 from proto.machine import MachineSpec
-from services.node.access_map import AccessMap
+from services.node.access_map import AccessMap, made
 from services.node.drivers.qemu import reads
+from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.nbd_cache import Export
 from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of
-from tests.contract.recovery_rig import HOME_S_MAX, backed_up, coming, fitted, recovered, running, sh, slowly, spec_of
+from tests.contract.recovery_rig import (
+    FULL,
+    HOME_S_MAX,
+    NEWER,
+    backed_up,
+    coming,
+    fitted,
+    recovered,
+    running,
+    sh,
+    slowly,
+    spec_of,
+)
 
 MIB = 1 << 20
 LATE, EARLY = 60, 30
@@ -157,3 +170,14 @@ async def test_a_disk_that_a_process_ran_on_before_is_not_looked_at_again(
         await driver.kill("web-1")
 
 
+
+
+def test_it_goes_with_the_last_backup(tmp_path: Path) -> None:
+    shelf, path = Shelf(tmp_path, "old-1"), reads.place(tmp_path, "old-1", "data")
+    for backup in (FULL, NEWER):
+        shelf.folder(backup).mkdir(parents=True)
+    reads.write(path, made("d", [[(0, MIB)]]))
+    shelf.remove(FULL)
+    assert reads.read(path).bytes == MIB
+    shelf.remove(NEWER)
+    assert not shelf.path.exists()
