@@ -9,13 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from proto.space import PoolKind
 from services.node.drivers import DriverError
 from services.node.drivers.qemu import disks, qcow2
 from services.node.drivers.qemu.backups import claims
 from services.node.drivers.qemu.backups.claims import COOLING
 from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.backups.windows import CLUSTER, Windows
+from services.node.drivers.qemu.pool_figures import PoolFigures
 from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.drivers.qemu.stores.settings import Nbd
 from tests.contract.store_rigs import NbdRig
@@ -99,3 +102,11 @@ def test_nothing_is_given_beside_a_claim_that_cannot_be_read_and_its_backup_can_
     path.parent.rename(shelf.folder("b1-1"))
     shelf.remove("b1-1")
     made(Shelf(rig.leases, "web-2", media), "b1-1")
+
+
+async def test_it_is_told_which_pools_take_backups(rig: NbdRig) -> None:
+    at = rig.remotes()["other"]
+    assert isinstance(at, Nbd)
+    for backups in ("asv", ""):
+        (pool,) = await PoolFigures(rig.pools(), {"other": replace(at, backups=backups)}).all(files=False)
+        assert (pool.kind, pool.backups, pool.size_mib) == (PoolKind.NBD, bool(backups), -1)
