@@ -1,6 +1,6 @@
 """Build the `tiny` guest: `python -m infra.guest.build DEST [--cache DIR] [--fresh]`.
 
-DEST then holds vmlinux (PVH), vmlinuz, initrd, disk.qcow2 and manifest.json. What DEST has is left alone when this very
+DEST then holds vmlinux (PVH), vmlinuz, initrd, disk.qcow2, reader.initrd (docs/backup-files.md) and manifest.json. What DEST has is left alone when this very
 recipe made it; else the image comes from the cache (by package versions and recipe), or is built aside and renamed.
 """
 
@@ -171,6 +171,7 @@ def _make(aside: Path, files: list[Path], versions: dict[str, str]) -> Path:
     shutil.copy(kernels[0], image / "vmlinuz")
     say("writing the initrd and the disk")
     (image / "initrd").write_bytes(cpio.archive(rootfs.entries(root)))
+    (image / "reader.initrd").write_bytes(cpio.archive(rootfs.reader_entries(root)))
     filesystem = _disk(image / "disk.qcow2", aside / "disk.raw")
     facts = {p.name: _facts(p) for p in sorted(image.iterdir())}
     manifest = Manifest(
