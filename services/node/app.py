@@ -51,7 +51,7 @@ def make_driver(config: NodeConfig) -> Driver:
             config.node, config.state, config.pool_folders(), share=config.share, memory_mib=config.memory_mib,
             bridges=config.bridges, network_namespace=config.network_namespace,
             moves_at=config.migration_address, control_plane=config.control_plane_group,
-            remotes=config.remote_pools(),
+            remotes=config.remote_pools(), appliance=config.appliance,
         )  # fmt: skip
     if config.driver == "simulated":
         from services.node.drivers.qemu import disks

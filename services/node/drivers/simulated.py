@@ -26,6 +26,7 @@ from proto.networks import Bridge
 from proto.node import CopyNow, ExecResult, OrderBackup, OrderBackupRemoval, OrderBackupVerify, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
+from services.node.drivers.backup_files import BackupFiles
 from services.node.drivers import (
     AT_HAND,
     Console,
@@ -268,6 +269,9 @@ class SimulatedDriver:
 
     async def verify_backup(self, order: OrderBackupVerify) -> Verified:
         return simbackups.verify(self.host.pool, order)
+
+    async def open_backup(self, pool: str, vm: str, backup: str) -> BackupFiles:
+        raise DriverError(f"{self.host.node} is simulated: no file system is in its backups")
 
     async def _homecoming(self) -> tuple[CopyNow, ...]:
         return simhome.copies(self.host, self._now_us())

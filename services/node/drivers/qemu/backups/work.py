@@ -20,6 +20,7 @@ from services.node.drivers.qemu import devices
 from services.node.drivers.qemu.backups import removing, resting, verifying
 from services.node.drivers.qemu.backups.jobs import ENDS_S_MAX, Blocks, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf
+from services.node.drivers.qemu.backups.reader import Reader, open_reader
 from services.node.drivers.qemu.backups.taking import Taking, settled
 from services.node.drivers.qemu.bare import Wanted, bare
 from services.node.drivers.qemu.chains import chains
@@ -185,6 +186,10 @@ class Backups:
         begun = time.monotonic()
         damaged, read = await verifying.verify(order, Shelf(self._pool(order.pool), order.vm))
         return Verified(damaged, -(-read // MIB), round((time.monotonic() - begun) * 1000))
+
+    async def open_files(self, pool: str, vm: str, backup: str) -> Reader:
+        """As Driver.open_backup."""
+        return await open_reader(self._fleet.host, self._tool, Shelf(self._pool(pool), vm), backup)
 
     def _pool(self, name: str) -> Path:
         """Raises NotBackedUp."""
