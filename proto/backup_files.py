@@ -18,6 +18,8 @@ from libs.common.messages import Command, Event, Message, Name, NodeId, Value, V
 from proto.backups import BackupName
 
 PATH_CHARS_MAX = 4096
+ReadName = Annotated[str, msgspec.Meta(pattern=r"^f[0-9]+-[0-9]+$", max_length=63)]
+"""`fINCARNATION-VERSION`, as a backup's name is made"""
 FilePath = Annotated[str, msgspec.Meta(max_length=PATH_CHARS_MAX)]
 LIST_HOLD_US = 3 * 60_000_000
 """how long a backup is held of which a folder was listed"""
@@ -56,21 +58,23 @@ class EndBackupRead(Command):
     """bytes: that went out; whole: all of it did, else sentence says why not."""
 
     vm: Name
-    read: BackupName
+    read: ReadName
     bytes: int = 0
     whole: bool = True
     sentence: str = ""
 
 
 class BackupFilesRead(Event):
-    """read: its name; until_us: how long it holds the backup, by the log's clock."""
+    """read: its name; node: that reads; until_us: how long it holds the backup, at the latest."""
 
     vm: VmId
     backup: str
     read: str
     node: NodeId
+    pool: str
     path: str
     take: bool
+    at_us: int
     until_us: int
 
 
@@ -99,7 +103,7 @@ class AskFiles(Message):
     pool: Name
     path: FilePath
     until_us: int
-    take: str = ""
+    take: Annotated[str, msgspec.Meta(pattern=r"^(f[0-9]+-[0-9]+)?$", max_length=63)] = ""
 
 
 class FileEntry(Value):
@@ -117,8 +121,8 @@ class FileEntry(Value):
 
 
 class FilesAnswer(Value):
-    """entries: of the folder, by name. kind, bytes: of what is taken; a folder comes as a tar, of which nobody knows the size before.
-    error: why not; gone: by no fault of the question."""
+    """entries: of the folder, by name. kind, bytes: of what is taken; a folder comes as a tar, whose size nobody knows
+    before. error: why not; gone: by no fault of the question."""
 
     entries: tuple[FileEntry, ...] = ()
     kind: FileKind = FileKind.FOLDER
@@ -130,7 +134,7 @@ class FilesAnswer(Value):
 class AskFilesNext(Message):
     """`ask.NODE.files-next`: what comes next of what is taken. give_up: nobody wants it any more."""
 
-    take: str
+    take: ReadName
     give_up: bool = False
 
 
@@ -139,3 +143,6 @@ class FilesChunk(Value):
 
     data: bytes = b""
     error: str = ""
+
+
+Ask = AskFiles | AskFilesNext

@@ -161,7 +161,7 @@ class ReportBackup(Fact):
 class DeleteBackup(Command):
     """Those that stand on it are put on what it stands on first. node: whose agent is to do it; filled in by io's own view, as are
     rooms, standing: a VM whose disks stand on it, whatever holds it; unheard: nodes on which one may, unknown (as
-    StartVm.unheard)."""
+    StartVm.unheard); at_us: the time."""
 
     vm: Name
     backup: BackupName
@@ -170,6 +170,7 @@ class DeleteBackup(Command):
     standing: str = ""
     unheard: tuple[str, ...] = ()
     incarnation: int = 1
+    at_us: int = 0
 
 
 class ReportBackupRemoved(Fact):

@@ -1,7 +1,8 @@
 """Build the `tiny` guest: `python -m infra.guest.build DEST [--cache DIR] [--fresh]`.
 
-DEST then holds vmlinux (PVH), vmlinuz, initrd, disk.qcow2, reader.initrd (docs/backup-files.md) and manifest.json. What DEST has is left alone when this very
-recipe made it; else the image comes from the cache (by package versions and recipe), or is built aside and renamed.
+DEST then holds vmlinux (PVH), vmlinuz, initrd, disk.qcow2, reader.initrd (docs/backup-files.md) and manifest.json. What DEST has is
+left alone when this very recipe made it; else the image comes from the cache (by package versions and recipe), or is built aside
+and renamed.
 """
 
 from __future__ import annotations

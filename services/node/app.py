@@ -25,6 +25,7 @@ from services.node import leaving
 from services.node.asks import Asks
 from services.node.config import NodeConfig
 from services.node.drivers import Driver, DriverError
+from services.node.file_asks import FileAsks
 from services.node.host.memory import part_mib
 from services.node.io_asks import IoAsks
 from services.node.join import JoinRefused, credentials
@@ -110,6 +111,8 @@ async def run(config: NodeConfig) -> None:
     await runner.start()
     asks = Asks(node, driver, bus, clock)
     await asks.start()
+    files = FileAsks(node, driver, bus, clock)
+    await files.start()
     await MemoryAsks(node, driver, bus).start()
     await IoAsks(node, driver, bus, clock, lambda: runner.agent.vms).start()
     watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met, runner.renew)
@@ -122,6 +125,7 @@ async def run(config: NodeConfig) -> None:
     leaves = await asked_to_leave(runner, node, stop)
     await networks.stop()
     await watch.stop()
+    await files.stop()
     await asks.stop()
     await runner.stop()
     if leaves:

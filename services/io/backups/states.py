@@ -100,6 +100,15 @@ class Hold(Value):
     watch: Watch = Watch()
 
 
+class Reading(Value):
+    """Files are read out of a backup, which is held meanwhile. take: something is taken out; else a folder was listed."""
+
+    read: str
+    backup: str
+    take: bool
+    until_us: int
+
+
 class Retry(Value):
     """failures: in a row; until_us: not before then; 0: nobody was told yet when it is tried again."""
 
@@ -134,3 +143,4 @@ class Backups(Value):
     holds: tuple[Hold, ...] = ()
     schedule: Schedule | None = None
     drills: Drills | None = None
+    reads: tuple[Reading, ...] = ()

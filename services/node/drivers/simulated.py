@@ -26,7 +26,6 @@ from proto.networks import Bridge
 from proto.node import CopyNow, ExecResult, OrderBackup, OrderBackupRemoval, OrderBackupVerify, VmInfo
 from proto.plan import PlanFault, VmPlan
 from proto.space import PoolNow
-from services.node.drivers.backup_files import BackupFiles
 from services.node.drivers import (
     AT_HAND,
     Console,
@@ -38,10 +37,12 @@ from services.node.drivers import (
     Verified,
     VmCpu,
     simbackups,
+    simfiles,
     simhome,
     simio,
     simpulse,
 )
+from services.node.drivers.backup_files import BackupFiles
 from services.node.drivers.changes import Changes
 from services.node.drivers.copying import Copies
 from services.node.drivers.io import IoCount
@@ -271,7 +272,7 @@ class SimulatedDriver:
         return simbackups.verify(self.host.pool, order)
 
     async def open_backup(self, pool: str, vm: str, backup: str) -> BackupFiles:
-        raise DriverError(f"{self.host.node} is simulated: no file system is in its backups")
+        return simfiles.open_files(self.host.pool, pool, vm, backup)
 
     async def _homecoming(self) -> tuple[CopyNow, ...]:
         return simhome.copies(self.host, self._now_us())

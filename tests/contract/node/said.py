@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from libs.common.messages import Message, encode, tag_of
-from proto import lease, mapping, node, plan, vitals
+from proto import backup_files, lease, mapping, node, plan, vitals
 from proto.ioview import AskIo, VmIo
 from proto.nodes import OrderLeave
 from proto.pools import PoolsBeat
@@ -88,6 +88,7 @@ UNSAID = {
 }
 """facts that come of no order, and what they come of"""
 
+SAVED_AT = {"vm": "saved", "backup": "b1-2", "pool": "default", "until_us": 1 << 60}
 NO_VM = {"vm": "nobody"}
 VM = {"vm": "web-1"}
 ASKS = (
@@ -105,6 +106,11 @@ ASKS = (
         lease.AskLetter, "lease", {"node": "n2", "pools": [], "number": 1, "term": 1, "epoch": 1, "vms": []}, lease.Records,
         {"node": "n2", "pools": ["ffff"], "number": 1, "term": 1, "epoch": 1, "vms": []},
     ),
+    Asked(
+        backup_files.AskFiles, "files", SAVED_AT | {"path": "/root/written", "take": "f1-9"}, backup_files.FilesAnswer,
+        SAVED_AT | {"path": "/root/lost"},
+    ),
+    Asked(backup_files.AskFilesNext, "files-next", {"take": "f1-9"}, backup_files.FilesChunk, {"take": "f1-8"}),
     Asked(lease.AskProbe, "lease", {"addresses": {}}, lease.Probes, {"addresses": {"n2": "nowhere"}}),
 )  # fmt: skip
 TELEMETRY: dict[str, type[Any]] = {

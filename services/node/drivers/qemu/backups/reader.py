@@ -1,7 +1,7 @@
 """A file reader: a small machine that has a backup's disks, for as long as somebody asks it (infra/guest/reader/init).
 
-It is ended with its agent, whatever ends that; its record is nowhere, for nothing of it is worth finding again. What it writes is in
-files that have no name.
+It is ended with its agent, whatever ends that; its record is nowhere, for nothing of it is worth finding again. What it writes is
+in files that have no name.
 """
 
 from __future__ import annotations
