@@ -3,7 +3,8 @@
 Who reads is recorded before anything is read, and that holds the backup, with all that it stands on, until a time: no word
 of the end is needed, so a gateway or a node that dies leaves no hold for ever.
 
-A path is `/PART/NAME/NAME…`: PART is a disk's name where its file system is on the whole disk, else `DISK:NUMBER`. Names are bytes;
+A path is `/PART/NAME/NAME…`: PART is a disk's name where its file system is on the whole disk, `DISK:NUMBER` of a partition, and
+`lvm:GROUP-VOLUME` of a logical volume. Names are bytes;
 what is no text in UTF-8, or would move a terminal's cursor, is written as `\\xNN`, a backslash as `\\\\`.
 """
 

@@ -32,7 +32,7 @@ TOOL_S_MAX = 300
 LABEL = "tiny-data"
 KERNELS = ("linux-image-amd64", "linux-image-generic")
 """metapackages, the first known one is taken; the full kernel: the cloud one has no watchdog and no machine checks"""
-PROGRAMS = ("busybox-static", "qemu-guest-agent")
+PROGRAMS = ("busybox-static", "qemu-guest-agent", "lvm2", "ntfs-3g")
 FOLLOWED = ("lib", "linux-image-", "linux-modules-")
 CMDLINE = " ".join(
     (

@@ -29,11 +29,13 @@ WANTED = (
 READ_REQUIRED = ("virtio_pci", "virtio_console", "virtio_blk", "ext4")
 READ = (
     *READ_REQUIRED,
-    *("crc32c_generic", "xfs", "btrfs", "ntfs3", "vfat", "exfat", "isofs", "dm_mod"),
+    # NTFS by ntfs-3g: not every distribution's kernel has a driver of its own
+    *("crc32c_generic", "xfs", "btrfs", "fuse", "vfat", "exfat", "isofs", "dm_mod"),
     # names on FAT
     *("nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8"),
 )
 """what the file reader mounts"""
+READ_PROGRAMS = ("lvm", "ntfs-3g")
 OWN_POWER_COMMANDS = ("shutdown", "poweroff", "reboot", "halt")
 
 
@@ -58,6 +60,8 @@ def entries(root: Path) -> dict[str, cpio.Entry]:
 def reader_entries(root: Path) -> dict[str, cpio.Entry]:
     """The file reader's, which mounts what is in a backup: busybox, file systems, one script. Raises GuestError."""
     whole = dict(_busybox(root)) | _modules(root, READ, READ_REQUIRED)
+    for name in READ_PROGRAMS:
+        whole |= _program(root, f"sbin/{name}", tuple(f"{folder}/{name}" for folder in ("sbin", "bin", "usr/sbin", "usr/bin")))
     whole["init"] = _own(READER)
     for name in ("proc", "sys", "run", "m", "dev", "tmp"):
         whole[name] = cpio.folder()
@@ -82,8 +86,13 @@ def _busybox(root: Path) -> Iterator[tuple[str, cpio.Entry]]:
 
 
 def _agent(root: Path) -> dict[str, cpio.Entry]:
-    program = _find(root, (AGENT,)).read_bytes()
-    whole = {AGENT: cpio.file(program, executable=True)}
+    return _program(root, AGENT, (AGENT,))
+
+
+def _program(root: Path, place: str, names: tuple[str, ...]) -> dict[str, cpio.Entry]:
+    """With the libraries that it needs."""
+    program = _find(root, names).read_bytes()
+    whole = {place: cpio.file(program, executable=True)}
     loader = elf.interpreter(program).lstrip("/")
     queue = elf.needed(program)
     while queue:

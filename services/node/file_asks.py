@@ -137,7 +137,7 @@ class FileAsks:
                 raise
             finally:
                 take.pulled_s = self._clock.monotonic()
-            return FilesChunk(bytes(data))
+            return FilesChunk(data=bytes(data))
 
     # --- readers ------------------------------------------------------------------------------------------------------
 

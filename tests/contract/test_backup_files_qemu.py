@@ -80,7 +80,7 @@ async def files(node: Node) -> AsyncIterator[BackupFiles]:
     reader = await opened(node.driver, "b1-2")
     yield reader
     await reader.close()
-    assert node.left() == []
+    assert not reader.is_of_use
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -202,7 +202,11 @@ class TestWhatMayBefallIt:
             agent.kill()
         assert select.select([handle], [], [], 20)[0], "it outlived its agent"
         os.close(handle)
-        assert start_ticks(pid) is None
+        assert start_ticks(pid) is None and len(node.left()) == 2, "its log is there still, beside what is open now"
+        again = Node(node.top)
+        await again.driver.open()
+        assert not (node.top / "n1" / "reading").exists()
+        await again.close()
 
     async def test_a_node_without_a_reader_says_so(self, node: Node) -> None:
         bare = QemuDriver("n1", node.top / "n1", {"default": node.pool}, share=2, cache=node.top / "probes")

@@ -19,7 +19,6 @@ from proto.backup_files import (
     AskFiles,
     AskFilesNext,
     EndBackupRead,
-    FileEntry,
     FileKind,
     FilesAnswer,
     FilesChunk,
@@ -46,6 +45,20 @@ KIND = "ASV-File-Kind"
 Path = Annotated[str, QueryParameter(max_length=PATH_CHARS_MAX, description="/DISK[:PARTITION]/NAME…; /: the disks")]
 
 
+class ListedFile(msgspec.Struct):
+    """As FileEntry, each field said."""
+
+    name: str
+    kind: FileKind
+    bytes: int
+    mode: int
+    uid: int
+    gid: int
+    modified_s: int
+    type: str
+    label: str
+
+
 class Files(msgspec.Struct):
     """What is at the path, by name. read: under which it is recorded who looked."""
 
@@ -53,7 +66,7 @@ class Files(msgspec.Struct):
     backup: str
     path: str
     read: str
-    items: tuple[FileEntry, ...]
+    items: list[ListedFile]
 
 
 @get("/{vm:str}/backups/{backup:str}/files", action=Action.OPERATE, live=True, summary="List a folder in a backup")
@@ -63,7 +76,7 @@ async def list_files(
     """Of its file systems as they lie in it, which only a machine of the node's own mounts. It is recorded who asked for what."""
     one, _ = await _recorded(request, gateway, vm, backup, path, take=False)
     answer = await _asked(gateway, vm, one, path)
-    return Files(vm, backup, path, one.id, answer.entries)
+    return Files(vm, backup, path, one.id, [ListedFile(**msgspec.structs.asdict(entry)) for entry in answer.entries])
 
 
 @get(

@@ -8,7 +8,7 @@ NAME_BYTES_MAX = 255
 NAMES_MAX = 256
 """of one path"""
 _ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2})")
-_PART = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?::([0-9]{1,3}))?")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[A-Za-z0-9+_.-]{1,128})?")
 
 
 class BadPath(ValueError):
@@ -46,14 +46,13 @@ def _bytes(word: str) -> bytes:
     return bytes.fromhex(word[2:]) if word.startswith("\\x") else word.encode()
 
 
-def apart(path: str) -> tuple[tuple[str, int] | None, tuple[bytes, ...]]:
-    """The disk and the partition (0: the whole disk), and the names below; None: all parts are meant. Raises BadPath."""
+def apart(path: str) -> tuple[str, tuple[bytes, ...]]:
+    """The part, and the names below; "": all parts are meant. Raises BadPath."""
     words = [word for word in path.split("/") if word]
     if not words:
-        return None, ()
-    found = _PART.fullmatch(words[0])
-    if found is None:
-        raise BadPath(f"{words[0][:80]!r} is no disk of a backup, and no DISK:PARTITION")
+        return "", ()
+    if _PART.fullmatch(words[0]) is None:
+        raise BadPath(f"{words[0][:80]!r} is no disk of a backup, no DISK:PARTITION and no lvm:VOLUME")
     if len(words) > NAMES_MAX:
         raise BadPath(f"the path has {len(words)} names; at most {NAMES_MAX} are followed")
-    return (found[1], int(found[2] or 0)), tuple(meant(word) for word in words[1:])
+    return words[0], tuple(meant(word) for word in words[1:])

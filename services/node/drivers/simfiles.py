@@ -46,13 +46,11 @@ class SimBackupFiles:
             at, names = apart(path)
         except BadPath as bad:
             raise NotRead(str(bad)) from bad
-        if at is None:
-            return "", ()
-        if at[1] or at[0] not in self._on:
-            raise NotRead(f"the backup has no {path.split('/')[1]!r}; it has {', '.join(sorted(self._on))}")
+        if at and at not in self._on:
+            raise NotRead(f"the backup has no {at!r}; it has {', '.join(sorted(self._on))}")
         if names not in ((), (WRITTEN,)):
             raise NotRead("there is no such file")
-        return at[0], names
+        return at, names
 
 
 def open_files(pool: SimPool, where: str, vm: str, backup: str) -> SimBackupFiles:

@@ -55,6 +55,7 @@ from services.node.drivers.qemu import (
 )
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
+from services.node.drivers.qemu.backups import reader
 from services.node.drivers.qemu.backups.work import Backups
 from services.node.drivers.qemu.files import Files
 from services.node.drivers.qemu.fit import fit
@@ -143,6 +144,7 @@ class QemuDriver:
     async def open(self) -> list[Machine]:
         direct = await asyncio.to_thread(_prepare, self._fleet.host)
         if self._found is None:
+            await asyncio.to_thread(reader.sweep, self._fleet.host.state)
             self._found = await abilities.find(self._fleet.host.qemu, self._cache)
         self._fleet.host = with_direct(self._fleet.host, direct, self._found.accelerator.name)
         await self._fleet.adopt()

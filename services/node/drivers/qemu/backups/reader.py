@@ -35,6 +35,8 @@ from services.node.drivers.qemu.qemu_img import QemuImg
 from services.node.host import areas
 
 KERNEL, INITRD = "vmlinux", "reader.initrd"
+FOLDER = "reading"
+"""in the node's state"""
 READY_S_MAX = 120.0
 """a boot takes 2 s where instructions are emulated, and many times that on a busy host"""
 END_S_MAX = 10.0
@@ -127,12 +129,12 @@ class Reader:
             at, names = apart(path)
         except BadPath as bad:
             raise NotRead(str(bad)) from bad
-        if at is None:
+        if not at:
             return None, names
-        part = next((one for one in self._parts if (one.disk, one.number) == at), None)
+        part = next((one for one in self._parts if one.name == at), None)
         if part is None:
             has = ", ".join(f"/{one.name}" for one in self._parts)
-            raise NotRead(f"the backup has no {path.split('/')[1][:80]!r}; it has {has}")
+            raise NotRead(f"the backup has no {at!r}; it has {has}")
         return part, names
 
     async def _small(self, verb: str, words: str) -> bytes:
@@ -158,13 +160,18 @@ def _plain(part: Part) -> FileEntry:
     return FileEntry(name=part.name, kind=part.kind, bytes=part.bytes, type=part.type, label=part.label)
 
 
+def sweep(state: Path) -> None:
+    """What an agent left that was killed: its readers ended with it."""
+    shutil.rmtree(state / FOLDER, ignore_errors=True)
+
+
 async def open_reader(host: Host, tool: QemuImg, shelf: Shelf, backup: str) -> Reader:
     """One that answers. Raises DriverError; then nothing is left."""
     appliance = host.appliance
     if appliance is None or not all((appliance / name).is_file() for name in (KERNEL, INITRD)):
         said = f"{host.node} has no file reader ({KERNEL} and {INITRD} in the folder of ASV_APPLIANCE)"
         raise DriverError(f"{said}: files of backups cannot be read there")
-    top = host.state / "reading"
+    top = host.state / FOLDER
     await asyncio.to_thread(top.mkdir, mode=0o700, exist_ok=True)
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="r-", dir=top))
     bearing = asyncio.ensure_future(asyncio.to_thread(_born, host, tool, appliance, shelf, backup, folder))

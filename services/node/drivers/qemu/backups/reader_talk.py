@@ -36,15 +36,17 @@ class Talk:
         token = secrets.token_hex(16).encode() + b"\n"
         self._control.write(f"{verb} {token.decode().strip()} {words}\n".encode())
         answer = asyncio.ensure_future(self._control.line())
-        held = b""
+        held, said = b"", ""
         try:
             while not (answer.done() and held == token):
                 held += await self._next(answer)
+                if answer.done():
+                    said = _said(answer.result())
                 if len(held) > len(token):
                     yield held[: -len(token)]
                     held = held[-len(token) :]
-            if sentence := _said(answer.result()):
-                raise NotRead(sentence)
+            if said:
+                raise NotRead(said)
         finally:
             answer.cancel()
 

@@ -9,7 +9,9 @@ from proto.backup_files import FileEntry, FileKind
 from services.node.drivers.backup_files import NotRead, What
 from services.node.drivers.file_names import shown
 
-_PART = re.compile(r"([a-z0-9-]{1,16}) (\S{1,32}) ([0-9]{1,3}) ([0-9]{1,18}) (\S{1,64}) (\S{1,64})")
+VOLUMES = "lvm"
+"""what stands for the disk in the name of a logical volume"""
+_PART = re.compile(r"([a-z0-9-]{1,16}) (\S{1,32}) ([A-Za-z0-9+_.-]{1,128}) ([0-9]{1,18}) (\S{1,64}) (\S{1,64})")
 _STAT = re.compile(rb"([0-9a-f]{1,8}) ([0-9]{1,18}) (-?[0-9]{1,18}) ([0-9]{1,10}) ([0-9]{1,10}) /")
 _WHAT = re.compile(rb"([0-9a-f]{1,8}) ([0-9]{1,18})\n")
 ENTRIES_MAX = 5000
@@ -18,11 +20,9 @@ KINDS = {stat.S_IFREG: FileKind.FILE, stat.S_IFDIR: FileKind.FOLDER, stat.S_IFLN
 
 
 class Part(FileEntry):
-    """block: as the reader calls it; disk, number: as its entry's name does."""
+    """block: as the reader calls it."""
 
     block: str = ""
-    disk: str = ""
-    number: int = 0
 
 
 def path_words(block: str, names: tuple[bytes, ...]) -> str:
@@ -31,20 +31,18 @@ def path_words(block: str, names: tuple[bytes, ...]) -> str:
 
 
 def parts(answer: bytes, disks: dict[str, str]) -> tuple[Part, ...]:
-    """disks: by the serial numbers of those that were given to it, their names."""
+    """disks: by the serial numbers of those that were given to it, their names. A disk's are one after the other, as it has them."""
     found = []
     for text in answer.decode(errors="replace").splitlines():
-        if (seen := _PART.fullmatch(text)) is None or seen[2] not in disks:
+        if (seen := _PART.fullmatch(text)) is None or seen[2] not in disks | {VOLUMES: VOLUMES}:
             continue
-        disk, number = disks[seen[2]], int(seen[3])
-        name = f"{disk}:{number}" if number else disk
+        disk = disks.get(seen[2], VOLUMES)
+        name = f"{disk}:{seen[3]}" if seen[3] != "0" else disk
         type, label = (shown(word.encode()) if word != "-" else "" for word in (seen[5], seen[6]))
         found.append(
-            Part(
-                name=name, kind=FileKind.PART, bytes=int(seen[4]), type=type, label=label, block=seen[1], disk=disk, number=number
-            )
+            Part(name=name, kind=FileKind.PART, bytes=int(seen[4]), type=type, label=label, block=seen[1])
         )
-    return tuple(sorted(found, key=lambda one: (one.disk, one.number)))
+    return tuple(sorted(found, key=lambda one: (one.name.partition(":")[0], len(one.name), one.name)))
 
 
 def entries(answer: bytes) -> tuple[FileEntry, ...]:
