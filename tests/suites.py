@@ -18,6 +18,7 @@ IDLE = ("chrt", "--idle", "0") if shutil.which("chrt") else ("nice", "-n", "19")
 SLOW = (
     *("contract/test_driver_vitals.py", "contract/test_fence_devices.py", "contract/test_uefi.py", "e2e/test_ladder.py"),
     *("contract/test_backups_qemu.py", "contract/test_backup_orders.py", "contract/test_recovery_qemu.py"),
+    "contract/test_backup_files_qemu.py",
     *("contract/test_recovery_forecast.py", "e2e/test_backup_schedules.py", "e2e/test_recovery_drill.py"),
 )
 """what takes a minute or more for itself: `make test-slow`"""

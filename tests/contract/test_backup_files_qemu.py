@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import select
 import signal
@@ -29,6 +30,8 @@ from tests.contract.test_driver_snapshots import mounted
 from tests.guests import tiny_image
 
 DATA, ROOT, JUNK, TORN = a_disk("data", FS_MIB, 1), a_disk("root", FS_MIB + 2, 2), a_disk("junk", 4, 3), a_disk("torn", FS_MIB, 4)
+KINDS = {"btrfs": 256, "lvm": 64, "ntfs": 64, "xfs": 512}
+"""MiB; as file_systems/README.md has it"""
 BIG = bytes(range(256)) * 4 * 4096
 HOSTILE = (b"a\nb\\c", b"\xff\xfe\x81\x1b[1m", b"-n", b"end\n", b"x\n81a4 5 0 0 0 y", b"*", b"'$(reboot)'")
 
@@ -214,6 +217,36 @@ class TestWhatMayBefallIt:
         with pytest.raises(DriverError, match="ASV_APPLIANCE"):
             await opened(bare, "b1-1")
         await bare.close()
+
+
+async def test_each_file_system_that_is_promised_is_read(tmp_path: Path) -> None:
+    made = Node(tmp_path)
+    await made.driver.open()
+    disks = tuple(a_disk(name, size, slot) for slot, (name, size) in enumerate(KINDS.items(), 1))
+    for disk in disks:
+        made.put(disk, unpacked(tmp_path, disk.name, disk.size_mib))
+    files = await opened(made.driver, await made.back_up(*disks))
+    assert [(one.name, one.type) for one in await files.list("/")] == [
+        ("btrfs", "btrfs"), ("lvm", "LVM2_member"), ("lvm:vg--0-root.lv", "ext4"), ("ntfs", "ntfs"), ("xfs", "xfs"),
+    ]  # fmt: skip
+    for path in ("btrfs/etc/fstab", "lvm:vg--0-root.lv/etc/fstab", "ntfs/fstab", "xfs/etc/fstab"):
+        assert await content(files, f"/{path}") == b"hello\n", path
+    with pytest.raises(NotRead, match="holds LVM2_member, which is not read here"):
+        await files.list("/lvm")
+    await files.close()
+    await made.close()
+
+
+def unpacked(top: Path, name: str, size_mib: int) -> Path:
+    raw = top / name
+    raw.write_bytes(lzma.decompress((Path(__file__).parent / "file_systems" / f"{name}.xz").read_bytes()))
+    if name == "lvm":
+        (top / "tree" / "etc").mkdir(parents=True)
+        (top / "tree" / "etc" / "fstab").write_text("hello\n")
+        with raw.open("ab") as stream:
+            stream.write(ext4(top / "inside", top / "tree").read_bytes())
+    os.truncate(raw, size_mib * MIB)
+    return raw
 
 
 async def test_what_a_running_guest_wrote_is_read_though_its_file_system_was_not_at_rest(tmp_path: Path) -> None:

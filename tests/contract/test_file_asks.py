@@ -26,8 +26,8 @@ def pieces(path: str) -> int:
 
 
 class Files:
-    """Each path is a file of PIECES pieces; `/none` is not there, `/torn` breaks on the way, `/endless` is longer than anybody waits
-    for."""
+    """Each path is a file of PIECES pieces; `/none` is not there, `/torn` breaks on the way, `/endless` never
+    ends."""
 
     def __init__(self) -> None:
         self.is_of_use = True

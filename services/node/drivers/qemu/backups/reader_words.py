@@ -31,7 +31,7 @@ def path_words(block: str, names: tuple[bytes, ...]) -> str:
 
 
 def parts(answer: bytes, disks: dict[str, str]) -> tuple[Part, ...]:
-    """disks: by the serial numbers of those that were given to it, their names. A disk's are one after the other, as it has them."""
+    """By name. disks: by the serial numbers of those that were given to it, their names."""
     found = []
     for text in answer.decode(errors="replace").splitlines():
         if (seen := _PART.fullmatch(text)) is None or seen[2] not in disks | {VOLUMES: VOLUMES}:
