@@ -19,8 +19,6 @@ from libs.common.messages import Command, Event, Message, Name, NodeId, Value, V
 from proto.backups import BackupName
 
 PATH_CHARS_MAX = 4096
-ReadName = Annotated[str, msgspec.Meta(pattern=r"^f[0-9]+-[0-9]+$", max_length=63)]
-"""`fINCARNATION-VERSION`, as a backup's name is made"""
 FilePath = Annotated[str, msgspec.Meta(max_length=PATH_CHARS_MAX)]
 LIST_HOLD_US = 3 * 60_000_000
 """how long a backup is held of which a folder was listed"""
@@ -59,14 +57,14 @@ class EndBackupRead(Command):
     """bytes: that went out; whole: all of it did, else sentence says why not."""
 
     vm: Name
-    read: ReadName
+    read: Name
     bytes: int = 0
     whole: bool = True
     sentence: str = ""
 
 
 class BackupFilesRead(Event):
-    """read: its name; node: that reads; until_us: how long it holds the backup, at the latest."""
+    """read: its name, `fINCARNATION-VERSION`; node: that reads; until_us: how long it holds the backup, at the latest."""
 
     vm: VmId
     backup: str
@@ -96,7 +94,7 @@ BackupFilesEvent = BackupFilesRead | BackupReadEnded
 
 
 class AskFiles(Message):
-    """`ask.NODE.files`. take: the name under which its content is asked for then; empty: what is in the folder is listed.
+    """`ask.NODE.files`. take: the name under which its content is asked for then; None: what is in the folder is listed.
     until_us: as it was recorded."""
 
     vm: Name
@@ -104,7 +102,7 @@ class AskFiles(Message):
     pool: Name
     path: FilePath
     until_us: int
-    take: Annotated[str, msgspec.Meta(pattern=r"^(f[0-9]+-[0-9]+)?$", max_length=63)] = ""
+    take: Name | None = None
 
 
 class FileEntry(Value):
@@ -135,7 +133,7 @@ class FilesAnswer(Value):
 class AskFilesNext(Message):
     """`ask.NODE.files-next`: what comes next of what is taken. give_up: nobody wants it any more."""
 
-    take: ReadName
+    take: Name
     give_up: bool = False
 
 

@@ -94,7 +94,7 @@ class FileAsks:
             raise DriverError(f"the time in which {ask.backup} is held for this is over, by the clock of {self._node}")
         one = await self._reader(ask)
         try:
-            if not ask.take:
+            if ask.take is None:
                 return FilesAnswer(entries=await one.reader.list(ask.path))
             what = await one.reader.what(ask.path)
             if ask.take not in self._takes:

@@ -52,10 +52,10 @@ def parted(file: Path, inside: Path) -> Path:
 class Node:
     """One node with one pool; `back_up` takes what the disks hold then."""
 
-    def __init__(self, top: Path, appliance: Path | None = None) -> None:
-        self.top, self.pool = top, top / "pool"
+    def __init__(self, top: Path, appliance: Path | None = None, name: str = "n1") -> None:
+        self.top, self.pool, self.state = top, top / "pool", top / name
         self.driver = QemuDriver(
-            "n1", top / "n1", {"default": self.pool}, share=2, cache=top / "probes", appliance=appliance or tiny_image()
+            name, self.state, {"default": self.pool}, share=2, cache=top / "probes", appliance=appliance or tiny_image()
         )
         self._number = 0
 
@@ -85,7 +85,7 @@ class Node:
 
     def left(self) -> list[str]:
         """Of readers."""
-        return sorted(path.name for path in (self.top / "n1" / "reading").iterdir())
+        return sorted(path.name for path in (self.state / "reading").iterdir())
 
     async def close(self) -> None:
         await self.driver.close()

@@ -81,7 +81,7 @@ class Rig:
         driver: Any = self.driver
         self.asks = FileAsks(NodeId("n1"), driver, self.bus, self.clock)
 
-    async def ask(self, path: str = "/", *, take: str = "", backup: str = "b1-1", hold_s: float = 1e6) -> FilesAnswer:
+    async def ask(self, path: str = "/", *, take: str | None = None, backup: str = "b1-1", hold_s: float = 1e6) -> FilesAnswer:
         until_us = self.clock.now_us() + round(hold_s * 1e6)
         ask = AskFiles(vm="a", backup=backup, pool="safe", path=path, until_us=until_us, take=take)
         return msgspec.msgpack.decode(await self.bus.request("ask.n1.files", encode(ask)), type=FilesAnswer)

@@ -122,7 +122,7 @@ async def _recorded(
 async def _asked(gateway: Gateway, vm: str, one: BackupRead, path: str) -> FilesAnswer:
     """Raises Problem."""
     ask = AskFiles(
-        vm=vm, backup=one.backup, pool=one.pool, path=path, until_us=one.until_us, take=one.id if one.take else ""
+        vm=vm, backup=one.backup, pool=one.pool, path=path, until_us=one.until_us, take=one.id if one.take else None
     )
     answer = await ask_node(gateway.bus, one.node, "files", FilesAnswer, ask, OPEN_S_MAX)
     if answer.gone:

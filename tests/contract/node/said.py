@@ -56,7 +56,7 @@ ORDERS = (
     ),
     Ordered(
         node.OrderBackup,
-        {"vm": "saved", "version": 5, "backup": "b1-2", "generation": 0, "pool": "default", "disks": [DISK],
+        {"vm": "web-1", "version": 5, "backup": "b1-2", "generation": 1, "pool": "default", "disks": plain(machine_spec().disks),
          "definition": {"shape": plain(machine_spec().shape), "disks": [], "nics": []}},
         "report_backup",
     ),
@@ -88,7 +88,7 @@ UNSAID = {
 }
 """facts that come of no order, and what they come of"""
 
-SAVED_AT = {"vm": "saved", "backup": "b1-2", "pool": "default", "until_us": 1 << 60}
+SAVED_AT = {"vm": "web-1", "backup": "b1-2", "pool": "default", "until_us": 1 << 60}
 NO_VM = {"vm": "nobody"}
 VM = {"vm": "web-1"}
 ASKS = (
