@@ -31,6 +31,9 @@ LOOK_S = 1.0
 CHUNK_BYTES = 512 << 10
 """of one answer: half of what the bus takes"""
 
+ANSWER_BYTES_MAX = 960 << 10
+"""the bus takes 1 MiB"""
+
 type Key = tuple[str, str, str]
 
 _ask = msgspec.msgpack.Decoder(AskFiles).decode
@@ -86,7 +89,11 @@ class FileAsks:
             answer = FilesAnswer(error=str(error) or type(error).__name__, gone=True)
         except msgspec.MsgspecError as bad:
             answer = FilesAnswer(error=f"not a question: {bad}")
-        await message.respond(encode(answer))
+        data = encode(answer)
+        if len(data) > ANSWER_BYTES_MAX:
+            said = f"the names of its {len(answer.entries)} files are too long to be listed at once: take it whole"
+            data = encode(FilesAnswer(error=said))
+        await message.respond(data)
 
     async def _answer(self, ask: AskFiles) -> FilesAnswer:
         """Raises DriverError."""

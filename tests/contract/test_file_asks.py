@@ -40,7 +40,8 @@ class Files:
         if path == "/lost":
             self.is_of_use = False
             raise DriverError("the reader ended")
-        return (FileEntry(name="f", kind=FileKind.FILE, bytes=3),)
+        count = 5000 if path == "/many" else 1
+        return (FileEntry(name="f" * (255 if count > 1 else 1), kind=FileKind.FILE, bytes=3),) * count
 
     async def what(self, path: str) -> What:
         return What(FileKind.FILE, pieces(path) * len(PIECE))
@@ -172,6 +173,12 @@ async def test_so_many_are_read_at_once_and_who_is_idle_makes_room(rig: Rig) -> 
     await rig.next("f1-0", give_up=True)
     assert (await rig.ask()).entries and rig.open() == READERS_MAX
     assert (await rig.ask(backup="b1-2")).entries and rig.open() == READERS_MAX, "the idle one left"
+
+
+async def test_what_the_bus_does_not_take_is_told(rig: Rig) -> None:
+    many = await rig.ask("/many")
+    assert "its 5000 files are too long" in many.error and not many.gone and not many.entries
+    assert (await rig.ask()).entries and len(rig.driver.opened) == 1
 
 
 async def test_what_cannot_be_opened_takes_no_place(rig: Rig) -> None:
