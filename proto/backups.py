@@ -173,7 +173,8 @@ class ReportBackup(Fact):
 class DeleteBackup(Command):
     """Those that stand on it are put on what it stands on first. node: whose agent is to do it; filled in by io's own view, as are
     rooms, standing: a VM whose disks stand on it, whatever holds it; unheard: nodes on which one may, unknown (as
-    StartVm.unheard); keyless: of an encrypted one: the nodes that reach it, none of which has its key."""
+    StartVm.unheard); keyless: of an encrypted one: the nodes that reach it, none of which has its key. at_us:
+    the time."""
 
     vm: Name
     backup: BackupName
@@ -183,6 +184,7 @@ class DeleteBackup(Command):
     unheard: tuple[str, ...] = ()
     incarnation: int = 1
     keyless: tuple[str, ...] = ()
+    at_us: int = 0
 
 
 class ReportBackupRemoved(Fact):

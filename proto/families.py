@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from libs.common.messages import Fact, Message, tag_of
 from libs.common.registry import Registry, members
 from proto import (
+    backup_files,
     balance,
     cluster,
     compute,
@@ -113,9 +114,12 @@ FAMILIES: dict[str, Family] = {
                     "backups",
                     (
                         *(*members(io.BackupsCommand), *members(io.RecoveryCommand)),
-                        *(*members(io.PlansCommand), *members(io.DrillsCommand)),
+                        *(*members(io.PlansCommand), *members(io.DrillsCommand), *members(io.BackupFilesCommand)),
                     ),
-                    (*members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.PlansEvent), *members(io.DrillsEvent)),
+                    (
+                        *(*members(io.BackupsEvent), *members(io.RecoveryEvent), *members(io.PlansEvent)),
+                        *(*members(io.DrillsEvent), *members(io.BackupFilesEvent)),
+                    ),
                 ),
                 Stream("pool", members(pools.PoolCommand), members(pools.PoolEvent)),
                 Stream("wave", members(waves.WaveCommand), members(waves.WaveEvent)),
@@ -135,11 +139,16 @@ FAMILIES: dict[str, Family] = {
         Family(
             service="node",
             orders=members(node.Order),
-            asks=(*members(node.Ask), lease.AskRecords, lease.AskLetter, lease.AskProbe, vitals.AskPicture),
+            asks=(
+                *members(node.Ask),
+                *members(backup_files.Ask),
+                *(lease.AskRecords, lease.AskLetter, lease.AskProbe, vitals.AskPicture),
+            ),
             answers=dict.fromkeys(members(node.Order), node.Heard)
             | {node.AskExec: node.ExecResult, node.AskConsole: node.VmInfo, node.AskInfo: node.VmInfo}
             | {ioview.AskIo: ioview.VmIo}
             | {vitals.AskPicture: node.Screenshot}
+            | {backup_files.AskFiles: backup_files.FilesAnswer, backup_files.AskFilesNext: backup_files.FilesChunk}
             | {node.AskScreenshot: node.Screenshot, plan.AskSchedule: plan.VmSchedule}
             | {lease.AskRecords: lease.Records, lease.AskLetter: lease.Records, lease.AskProbe: lease.Probes}
             | {mapping.AskTranslate: mapping.Translation, mapping.AskMemory: mapping.MemoryUse},

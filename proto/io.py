@@ -5,6 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 
 from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
+from proto.backup_files import BackupFilesCommand as BackupFilesCommand
+from proto.backup_files import BackupFilesEvent as BackupFilesEvent
+from proto.backup_files import BackupFilesRead as BackupFilesRead
+from proto.backup_files import BackupReadEnded as BackupReadEnded
 from proto.backup_plans import BackupPlan as BackupPlan
 from proto.backup_plans import BackupPlanSet as BackupPlanSet
 from proto.backup_plans import BackupPutOff as BackupPutOff

@@ -20,6 +20,7 @@ SLOW = (
     *("contract/test_backups_qemu.py", "contract/test_backup_orders.py", "contract/test_recovery_qemu.py"),
     *("contract/test_backups_nbd.py", "contract/test_backup_shares.py"),
     "contract/test_backups_encrypted.py",
+    "contract/test_backup_files_qemu.py",
     *("contract/test_recovery_forecast.py", "e2e/test_backup_schedules.py", "e2e/test_recovery_drill.py"),
     *("contract/test_recovery_reads.py", "contract/test_backups_filled.py"),
     "e2e/test_recovery_wave.py",

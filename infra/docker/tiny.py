@@ -27,7 +27,7 @@ WAIT_S_MAX = 180
 def stage(incoming: Path) -> None:
     """Puts the image's files where nodes take images from; each one whole or not at all."""
     manifest = msgspec.json.decode((IMAGE / "manifest.json").read_bytes())
-    for name in manifest["files"]:
+    for name in manifest["files"].keys() - {"reader.initrd"}:
         part = incoming / f".tiny-{name}"
         shutil.copyfile(IMAGE / name, part)
         part.chmod(0o640)

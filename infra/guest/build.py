@@ -1,7 +1,8 @@
 """Build the `tiny` guest: `python -m infra.guest.build DEST [--cache DIR] [--fresh]`.
 
-DEST then holds vmlinux (PVH), vmlinuz, initrd, disk.qcow2 and manifest.json. What DEST has is left alone when this very
-recipe made it; else the image comes from the cache (by package versions and recipe), or is built aside and renamed.
+DEST then holds vmlinux (PVH), vmlinuz, initrd, disk.qcow2, reader.initrd (docs/backup-files.md) and manifest.json. What DEST has is
+left alone when this very recipe made it; else the image comes from the cache (by package versions and recipe), or is built aside
+and renamed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TOOL_S_MAX = 300
 LABEL = "tiny-data"
 KERNELS = ("linux-image-amd64", "linux-image-generic")
 """metapackages, the first known one is taken; the full kernel: the cloud one has no watchdog and no machine checks"""
-PROGRAMS = ("busybox-static", "qemu-guest-agent")
+PROGRAMS = ("busybox-static", "qemu-guest-agent", "lvm2", "ntfs-3g")
 FOLLOWED = ("lib", "linux-image-", "linux-modules-")
 CMDLINE = " ".join(
     (
@@ -171,6 +172,7 @@ def _make(aside: Path, files: list[Path], versions: dict[str, str]) -> Path:
     shutil.copy(kernels[0], image / "vmlinuz")
     say("writing the initrd and the disk")
     (image / "initrd").write_bytes(cpio.archive(rootfs.entries(root)))
+    (image / "reader.initrd").write_bytes(cpio.archive(rootfs.reader_entries(root)))
     filesystem = _disk(image / "disk.qcow2", aside / "disk.raw")
     facts = {p.name: _facts(p) for p in sorted(image.iterdir())}
     manifest = Manifest(

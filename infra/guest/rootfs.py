@@ -10,6 +10,7 @@ from infra.guest import cpio, elf, modules
 from infra.guest.packages import GuestError
 
 OWN = Path(__file__).parent / "files"
+READER = Path(__file__).parent / "reader" / "init"
 BUSYBOX = "bin/busybox"
 AGENT = "usr/sbin/qemu-ga"
 LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64")
@@ -25,6 +26,16 @@ WANTED = (
     *("sr_mod", "isofs", "efivarfs"),
     *("vmw_vsock_virtio_transport", "zram", "crc_t10dif", "crct10dif_generic", "crc64_rocksoft_generic"),
 )
+READ_REQUIRED = ("virtio_pci", "virtio_console", "virtio_blk", "ext4")
+READ = (
+    *READ_REQUIRED,
+    # NTFS by ntfs-3g: not every distribution's kernel has a driver of its own
+    *("crc32c_generic", "xfs", "btrfs", "fuse", "vfat", "exfat", "isofs", "dm_mod"),
+    # names on FAT
+    *("nls_cp437", "nls_ascii", "nls_iso8859-1", "nls_utf8"),
+)
+"""what the file reader mounts"""
+READ_PROGRAMS = ("lvm", "ntfs-3g")
 OWN_POWER_COMMANDS = ("shutdown", "poweroff", "reboot", "halt")
 
 
@@ -32,7 +43,7 @@ def entries(root: Path) -> dict[str, cpio.Entry]:
     """The whole root file system, from packages unpacked in `root`. Raises GuestError."""
     whole = dict(_busybox(root))
     whole |= _agent(root)
-    whole |= _modules(root)
+    whole |= _modules(root, WANTED, REQUIRED)
     whole |= {str(p.relative_to(OWN)): _own(p) for p in sorted(OWN.rglob("*")) if p.is_file()}
     whole |= {f"sbin/{name}": cpio.link("shutdown") for name in OWN_POWER_COMMANDS if name != "shutdown"}
     for name in ("proc", "sys", "run", "root", "mnt", "data", "var/log", "usr/bin"):
@@ -41,6 +52,19 @@ def entries(root: Path) -> dict[str, cpio.Entry]:
     whole["init"] = cpio.link("bin/busybox")
     whole["etc/mtab"] = cpio.link("/proc/self/mounts")
     # the kernel opens these before anything of ours runs
+    whole["dev/console"] = cpio.character_device(5, 1)
+    whole["dev/null"] = cpio.character_device(1, 3, 0o666)
+    return whole
+
+
+def reader_entries(root: Path) -> dict[str, cpio.Entry]:
+    """The file reader's, which mounts what is in a backup: busybox, file systems, one script. Raises GuestError."""
+    whole = dict(_busybox(root)) | _modules(root, READ, READ_REQUIRED)
+    for name in READ_PROGRAMS:
+        whole |= _program(root, f"sbin/{name}", tuple(f"{folder}/{name}" for folder in ("sbin", "bin", "usr/sbin", "usr/bin")))
+    whole["init"] = _own(READER)
+    for name in ("proc", "sys", "run", "m", "dev", "tmp"):
+        whole[name] = cpio.folder()
     whole["dev/console"] = cpio.character_device(5, 1)
     whole["dev/null"] = cpio.character_device(1, 3, 0o666)
     return whole
@@ -62,8 +86,13 @@ def _busybox(root: Path) -> Iterator[tuple[str, cpio.Entry]]:
 
 
 def _agent(root: Path) -> dict[str, cpio.Entry]:
-    program = _find(root, (AGENT,)).read_bytes()
-    whole = {AGENT: cpio.file(program, executable=True)}
+    return _program(root, AGENT, (AGENT,))
+
+
+def _program(root: Path, place: str, names: tuple[str, ...]) -> dict[str, cpio.Entry]:
+    """With the libraries that it needs."""
+    program = _find(root, names).read_bytes()
+    whole = {place: cpio.file(program, executable=True)}
     loader = elf.interpreter(program).lstrip("/")
     queue = elf.needed(program)
     while queue:
@@ -90,10 +119,10 @@ def _find(root: Path, names: tuple[str, ...]) -> Path:
     raise GuestError(f"no {names[0]} in the unpacked packages: the archive is not one this recipe knows")
 
 
-def _modules(root: Path) -> dict[str, cpio.Entry]:
+def _modules(root: Path, wanted: tuple[str, ...], required: tuple[str, ...]) -> dict[str, cpio.Entry]:
     for lib in ("lib/modules", "usr/lib/modules"):
         for folder in sorted((root / lib).glob("*")):
-            chosen = modules.select(folder, WANTED, REQUIRED)
+            chosen = modules.select(folder, wanted, required)
             home = f"lib/modules/{folder.name}"
             whole = {f"{home}/{m.path}": cpio.file(m.data) for m in chosen}
             return whole | {f"{home}/{name}": cpio.file(text) for name, text in modules.tables(chosen).items()}

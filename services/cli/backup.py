@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import backup_key, backup_schedule, show, task, units
+from services.cli import backup_files, backup_key, backup_schedule, show, task, units
 from services.cli.client import Client, path
 from services.cli.failure import USAGE, Failure
 from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
@@ -14,6 +14,7 @@ from services.cli.session import AsJson, TimeoutS, Wait, client, wants_json
 app = typer.Typer(help="Backups of virtual machines.", no_args_is_help=True)
 app.command("schedule")(backup_schedule.schedule)
 app.add_typer(backup_key.app, name="key")
+app.add_typer(backup_files.app, name="files")
 
 Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM's name; one that was deleted has its backups still.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it: b1-3.")]
@@ -142,8 +143,15 @@ def show_one(vm: Vm, id: Id, _json: AsJson = False) -> None:
         ("held by", ", ".join(one["held_by"])),
         ("description", one["description"]),
         ("note", one["note"]),
+        ("files taken out", [_read(each) for each in found.get("reads", ()) if each["take"]]),
         ("files", [f"{d['name']}: {d['file']} ({bytes_said(d['bytes'])}, sha256 {d['sha256'][:12]}…)" for d in one["disks"]]),
     ])  # fmt: skip
+
+
+def _read(one: dict[str, Any]) -> str:
+    far = "not over yet" if not one["ended_us"] else "" if one["whole"] else f"not whole: {one['note']}"
+    said = f"{one['path']} by {one['by']} at {show.when(one['at_us'])}, {bytes_said(one['bytes']) or '0 bytes'}"
+    return f"{said} ({far})" if far else said
 
 
 @app.command("verify")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from services.cli.where import Where
 
 TIMEOUT_S = 30.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
+PIECE_BYTES = 1 << 20
 LINE_BYTES_MAX = 4 * 1024 * 1024
 AWAY = "see `make status` on its machine, or check --api"
 
@@ -54,6 +56,25 @@ class Client:
         """An answer that is no JSON, with its headers by lower-case names."""
         with self._answer("GET", path, None, {"Accept": "*/*"}) as answer:
             return answer.read(ANSWER_BYTES_MAX), {key.lower(): value for key, value in answer.headers.items()}
+
+    def download(self, path: str, opened: Any, told: Any) -> int:
+        """An answer of any length into `opened(headers)`, which is closed then unless it is standard output; how many bytes. told:
+        each time, so many came. Raises Failure where the answer is cut off."""
+        with self._answer("GET", path, None, {"Accept": "*/*"}) as answer:
+            headers = {key.lower(): value for key, value in answer.headers.items()}
+            count, target = 0, opened(headers)
+            try:
+                while piece := answer.read(PIECE_BYTES):
+                    target.write(piece)
+                    count += len(piece)
+                    told(count)
+                target.flush()
+            finally:
+                if target is not sys.stdout.buffer:
+                    target.close()
+        if count != int(headers.get("content-length", count)):
+            raise Failure(UNREACHABLE, f"{count} of {headers['content-length']} bytes came", "take it again")
+        return count
 
     def items(self, path: str) -> list[dict[str, Any]]:
         """A list, whether bare or in `items`."""

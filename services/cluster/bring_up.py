@@ -17,13 +17,12 @@ from services.cluster import api
 from services.cluster.api import ApiRefused
 from services.cluster.child import Spec
 from services.cluster.identities import OPERATOR, Identities
-from services.cluster.layout import CHECKOUT, NODES, Layout
+from services.cluster.layout import CHECKOUT, NODES, READER, TINY, Layout
 from services.cluster.plan import Engines, base_environment
 from services.cluster.record import Record
 
 POLL_S = 0.05
 JOIN_S = 600
-TINY = CHECKOUT / ".cache" / "tiny"
 
 
 class StepFailed(Exception):
@@ -141,7 +140,7 @@ async def _image_state(layout: Layout, record: Record) -> str:
 def _stage(incoming: Path) -> None:
     incoming.mkdir(parents=True, exist_ok=True)
     manifest = msgspec.json.decode((TINY / "manifest.json").read_bytes())
-    for name in manifest["files"]:
+    for name in manifest["files"].keys() - {READER}:
         part = incoming / f".tiny-{name}"
         shutil.copyfile(TINY / name, part)
         part.replace(incoming / f"tiny-{name}")

@@ -25,6 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
+TINY = CHECKOUT / ".cache" / "tiny"
+"""the built-in image, and the reader of files in backups"""
+READER = "reader.initrd"
+"""which is no part of the image"""
 NODES = ("n1", "n2", "n3")
 
 

@@ -17,7 +17,7 @@ from proto.services import CONTROL
 from services.cluster import apart, nats, networks, postgres
 from services.cluster.child import Spec
 from services.cluster.identities import Identities
-from services.cluster.layout import CHECKOUT, NODES, Layout
+from services.cluster.layout import CHECKOUT, NODES, TINY, Layout
 from services.cluster.ports import LOOPBACK
 from services.cluster.record import Record
 from services.cluster.standing import Standing
@@ -123,6 +123,7 @@ def agent_spec(layout: Layout, record: Record, engines: Engines, node: str, stan
         "ASV_WATCHDOG": "yes",
         "ASV_DRIVER": record.driver or "qemu",
         "ASV_STATE": str(layout.node(node)),
+        "ASV_APPLIANCE": str(TINY),
     }
     if node == NODES[0] and standing.control_plane is not None:
         settings["ASV_CONTROL_PLANE_GROUP"] = str(standing.control_plane)

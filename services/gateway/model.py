@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from libs.common.messages import Recorded
 from libs.common.registry import Registry, UnknownType, members
+from proto.backup_files import BackupFilesEvent
 from proto.balance import BalanceEvent
 from proto.cluster import ClusterEvent
 from proto.compute import NodeEvent, VmEvent
@@ -49,7 +50,7 @@ EVENTS = Registry(
         for union in (
             VmEvent, NodeEvent, DrainEvent, ClusterEvent, PlanEvent, BalanceEvent, LedgerEvent, MapEvent, DevicesEvent,
             ImageEvent, NetworkEvent, PoolEvent, FenceEvent, LeaseEvent, HaEvent, VerdictEvent, GuardEvent, ReserveEvent,
-             BackupsEvent, RecoveryEvent, PlansEvent, DrillsEvent, WaveEvent,
+             BackupsEvent, RecoveryEvent, PlansEvent, DrillsEvent, BackupFilesEvent, WaveEvent,
         )
         for c in members(union)
     ),

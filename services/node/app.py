@@ -25,6 +25,7 @@ from services.node import leaving
 from services.node.asks import Asks
 from services.node.config import NodeConfig
 from services.node.drivers import Driver, DriverError
+from services.node.file_asks import FileAsks
 from services.node.host.memory import part_mib
 from services.node.io_asks import IoAsks
 from services.node.join import JoinRefused, credentials
@@ -52,7 +53,7 @@ def make_driver(config: NodeConfig) -> Driver:
             config.node, config.state, config.pool_folders(), share=config.share, memory_mib=config.memory_mib,
             bridges=config.bridges, network_namespace=config.network_namespace,
             moves_at=config.migration_address, control_plane=config.control_plane_group,
-            remotes=config.remote_pools(),
+            remotes=config.remote_pools(), appliance=config.appliance,
         )  # fmt: skip
     if config.driver == "simulated":
         from services.node.drivers.qemu import disks
@@ -113,6 +114,8 @@ async def run(config: NodeConfig) -> None:
     await asks.start()
     keys = KeyAsks(node, driver, bus, runner.renew)
     await keys.start()
+    files = FileAsks(node, driver, bus, clock)
+    await files.start()
     await MemoryAsks(node, driver, bus).start()
     await IoAsks(node, driver, bus, clock, lambda: runner.agent.vms).start()
     watch = MemoryWatch(node, boot_id(), driver, bus, clock, lambda: runner.agent.met, runner.renew)
@@ -126,6 +129,7 @@ async def run(config: NodeConfig) -> None:
     await keys.stop()
     await networks.stop()
     await watch.stop()
+    await files.stop()
     await asks.stop()
     await runner.stop()
     if leaves:

@@ -25,7 +25,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     watchdog: one runs beside this agent (docs/watchdog.md).
     control_plane_group: the control group that the cluster's control plane stands in, where it runs on this host.
     swap: what the agent makes for VMs: `zram`, `disk` (encrypted), `auto` (zram, or else disk); none: nothing. swap_mib: how much,
-    0: as follows from the memory. swap_device: a partition for it; none: a file in `state`."""
+    0: as follows from the memory. swap_device: a partition for it; none: a file in `state`.
+    appliance: the folder of the file reader, which reads files of backups (docs/backup-files.md); none: this node reads none."""
 
     node: str
     state: Path
@@ -44,6 +45,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     swap: str = ""
     swap_mib: int = 0
     swap_device: Path | None = None
+    appliance: Path | None = None
     ready: Path | None = None
     log_level: str = "INFO"
     otlp_endpoint: str = ""

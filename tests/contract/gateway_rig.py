@@ -54,6 +54,7 @@ COMMANDS = Registry(
         io.NetworkCommand, FenceCommand, HaCommand, LeaseCommand, GuardCommand, io.BackupsCommand, io.RecoveryCommand,
         io.PlansCommand,
         io.DrillsCommand,
+        io.BackupFilesCommand,
     )
     for k in members(union)
 )

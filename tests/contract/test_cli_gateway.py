@@ -40,6 +40,7 @@ from services.node.drivers.simhost import SimHost
 from services.node.drivers.simparams import SimParams
 from services.node.drivers.simpool import SimFile, SimPool
 from services.node.drivers.simulated import SimulatedDriver
+from services.node.file_asks import FileAsks
 from services.node.io_asks import IoAsks
 from services.node.keep import Keep
 from services.node.key_asks import KeyAsks
@@ -70,7 +71,7 @@ class TakesAll(dict[str, SimFile]):
         return True
 
 
-async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner, MemoryWatch]:
+async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner, MemoryWatch, FileAsks]:
     """An agent that has joined, on a host that is quick."""
     bus = MemoryBus(hub)
     envelope = Envelope(
@@ -83,13 +84,15 @@ async def _node(folder: Path, hub: Hub, clock: SystemClock) -> tuple[AgentRunner
     agent = AgentRunner(N1, "boot-1", driver, Keep(folder), bus, clock, lambda: (4096, 0.1))
     asks = Asks(N1, driver, bus, clock)
     await asks.start()
+    files = FileAsks(N1, driver, bus, clock)
+    await files.start()
     await MemoryAsks(N1, driver, bus).start()
     await KeyAsks(N1, driver, bus, agent.renew).start()
     await IoAsks(N1, driver, bus, clock, lambda: agent.agent.vms).start()
     await agent.start()
     watch = MemoryWatch(N1, "boot-1", driver, bus, clock, lambda: agent.agent.met, agent.renew)
     await watch.start()
-    return agent, watch
+    return agent, watch, files
 
 
 async def _questions(runner: Runner | RelayRunner, bus: MemoryBus) -> None:
@@ -124,12 +127,13 @@ async def api(tmp_path: Path) -> AsyncIterator[tuple[str, MemoryTokens]]:
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup([sock])
     serving = asyncio.create_task(server.main_loop())
-    agent, watch = await _node(tmp_path / "kept", hub, clock)
+    agent, watch, files = await _node(tmp_path / "kept", hub, clock)
     yield f"http://127.0.0.1:{sock.getsockname()[1]}", tokens
     server.should_exit = True
     await serving
     await server.shutdown([sock])
     await watch.stop()
+    await files.stop()
     await agent.stop()
     for runner in reversed(runners):
         await runner.stop()

@@ -29,7 +29,7 @@ WORDS = frozenset(
         *("backup", "recovery", "parent", "parents", "below", "heirs", "heirs{key}", "damaged{key}", "BackupDamaged.found{key}"),
         *("backups{key}", "RecoverKnown.nodes{key}"),
         *("BackupPlan.cron", "BackupPlan.verify", "BackupRequested.plan", "BackupDeleteRequested.plan"),
-        *("drill", "DrillPlan.cron"),
+        *("drill", "DrillPlan.cron", "read"),
         "WaveCandidate.damaged",
         *("terms{key}", "class_ratio_pct{key}", "services{key}", "Area.name", "Region.name", "Area.kind"),
     }

@@ -20,7 +20,7 @@ from services.gateway.http.backup_plans import ShownPlan, plan_of
 from services.gateway.http.bodies import Body
 from services.gateway.http.door import Asked, asker
 from services.gateway.problems import Problem
-from services.gateway.views.backups import BackupFailure, VmBackup
+from services.gateway.views.backups import BackupFailure, BackupRead, VmBackup
 
 BackupId = Annotated[str, msgspec.Meta(pattern=BACKUP_NAME, max_length=63)]
 
@@ -41,10 +41,11 @@ class TakeBackupBody(Body):
 
 
 class Shown(msgspec.Struct):
-    """progress: of one that is being taken, as its node says right now."""
+    """progress: of one that is being taken, as its node says right now. reads: of its files, the newest (docs/backup-files.md)."""
 
     backup: VmBackup
     progress: Progress | None = None
+    reads: list[BackupRead] = []
 
 
 class Backups(msgspec.Struct):
@@ -101,7 +102,8 @@ async def list_backups(request: Asked, gateway: NamedDependency[Gateway], vm: Fr
 @get("/{vm:str}/backups/{backup:str}", action=Action.READ, summary="Show a backup")
 async def show_backup(request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], backup: FromPath[str]) -> Shown:
     found, _ = await find(gateway, request.user, vm, backup)
-    return shown(gateway, found)
+    reads = [one for one in gateway.model.backups.reads_of(vm) if one.backup == backup]
+    return msgspec.structs.replace(shown(gateway, found), reads=reads)
 
 
 @post("/{vm:str}/backups", action=Action.OPERATE, status_code=202, summary="Take a backup")

@@ -25,6 +25,7 @@ from services.gateway.asking import ask_node
 from services.gateway.auth import Action, Principal
 from services.gateway.commands import Accepted
 from services.gateway.gateway import Gateway, in_project, name_is_free
+from services.gateway.http.backup_files import HANDLERS as FILES
 from services.gateway.http.backup_plans import HANDLERS as PLANS
 from services.gateway.http.backups import HANDLERS as BACKUPS
 from services.gateway.http.bodies import (
@@ -310,7 +311,7 @@ HANDLERS: list[Any] = [
     list_vms, show_vm, create_vm, start_vm, stop_vm, migrate_vm, cancel_migration,
     reset_vm, pause_vm, resume_vm, delete_vm, exec_vm, console,
     screenshot, translate_vm, memory_of_vm, allot_vm, size_vm, schedule, io, history, show_guard, set_guard,
-    *DEVICES, *SNAPSHOTS, *VERDICTS, *BACKUPS, *PLANS, *DRILLS, recover,
+    *DEVICES, *SNAPSHOTS, *VERDICTS, *BACKUPS, *FILES, *PLANS, *DRILLS, recover,
 ]  # fmt: skip
 
 router = Router("/v1/vms", route_handlers=HANDLERS, tags=["VMs"])

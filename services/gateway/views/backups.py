@@ -94,15 +94,44 @@ class BackupFailure(msgspec.Struct):
     plan: str = ""
 
 
+class BackupRead(msgspec.Struct):
+    """Files of a backup were looked at, or (take) taken out. id: its name; by: who; until_us: how long it holds the backup, at the
+    latest; ended_us: 0: not told yet. bytes: that went out; whole: all of it did, else note says why not."""
+
+    id: str
+    backup: str
+    project: str
+    node: str
+    pool: str
+    path: str
+    take: bool
+    by: str
+    at_us: int
+    until_us: int
+    ended_us: int = 0
+    bytes: int = 0
+    whole: bool = False
+    note: str = ""
+    task: str = ""
+
+
+READS_KEPT_MAX = 32
+"""of one VM, the newest; the log has them all"""
+
+
 @dataclass(slots=True)
 class BackupsView:
-    """all: of each VM that has some, the oldest first; failures: by VM."""
+    """all: of each VM that has some, the oldest first; failures: by VM; reads: of files, by VM, the oldest first."""
 
+    reads: dict[str, list[BackupRead]] = field(default_factory=dict)
     all: dict[str, list[VmBackup]] = field(default_factory=dict)
     failures: dict[str, BackupFailure] = field(default_factory=dict)
 
     def of(self, vm: str) -> list[VmBackup]:
         return self.all.get(vm, [])
+
+    def reads_of(self, vm: str) -> list[BackupRead]:
+        return self.reads.get(vm, [])
 
     def find(self, vm: str, id: str) -> VmBackup | None:
         return next((one for one in self.of(vm) if one.id == id), None)
@@ -124,6 +153,10 @@ class BackupsView:
             self.all.setdefault(event.vm, []).append(_asked(recorded, event))
         elif kind in OF_ONE and (one := self.find(event.vm, event.backup)) is not None:
             self._one(one, event, recorded)
+        elif kind is io.BackupFilesRead:
+            self.reads[event.vm] = [*self.reads_of(event.vm), _read(recorded, event)][-READS_KEPT_MAX:]
+        elif kind is io.BackupReadEnded:
+            _read_ended(self.reads_of(event.vm), event, recorded.at_us)
         elif kind is io.RecoveryEnded:
             for one in self.of(event.vm):
                 one.held_by = [held for held in one.held_by if held != event.recovery]
@@ -209,6 +242,20 @@ def _asked(recorded: Recorded, event: io.BackupRequested) -> VmBackup:
         freeze=event.freeze, compress=event.compress, rate_mibps=event.rate_mibps, description=event.description, plan=event.plan,
         pool_id=event.pool_id, task=meta.correlation, key=event.key,
     )  # fmt: skip
+
+
+def _read(recorded: Recorded, event: io.BackupFilesRead) -> BackupRead:
+    meta = decode_meta(recorded.meta)
+    return BackupRead(
+        id=event.read, backup=event.backup, project=meta.project, node=event.node, pool=event.pool, path=event.path,
+        take=event.take, by=meta.actor, at_us=event.at_us, until_us=event.until_us, task=meta.correlation,
+    )  # fmt: skip
+
+
+def _read_ended(reads: list[BackupRead], event: io.BackupReadEnded, at_us: int) -> None:
+    for one in reads:
+        if one.id == event.read:
+            one.ended_us, one.bytes, one.whole, one.note = at_us, event.bytes, event.whole, event.sentence
 
 
 def _taken(one: VmBackup, done: io.BackupDone) -> None:

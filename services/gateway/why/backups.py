@@ -24,6 +24,12 @@ def of_backups(event: Any) -> str:
             return f"the backup {event.backup} is taken ({done.kind}{on}, {done.consistency}{frozen}){why}"
         case io.BackupFailed():
             return f"the backup {event.backup} was not taken: {event.sentence}"
+        case io.BackupFilesRead(take=take):
+            what = "is taken out" if take else "is looked at"
+            return f"{event.path} in the backup {event.backup} {what}, read by {event.node} ({event.read})"
+        case io.BackupReadEnded():
+            far = "all of it" if event.whole else f"not all: {event.sentence}"
+            return f"{event.bytes} bytes of the backup {event.backup} went out ({event.read}), {far}"
         case _:
             return _of_kept(event) or _of_recoveries(event) or _of_recovered(event)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from proto.backup_files import ReadBackupFiles
 from proto.backup_plans import PlanKnown, SetBackupPlan, TendBackups, TendKnown, Worker
 from proto.backups import BackupKnown, Definition, DeleteBackup, EndBackup, TakeBackup, VerifyBackup
 from proto.devices import VmPhase
@@ -32,7 +33,9 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             room = views.pools.room(node, saved.pool, now_us) if saved is not None and node else None
             standing = views.recoveries.stood_on(command.vm).get(command.backup, "")
             unheard = views.unheard(command.incarnation)
-            return replace(command, node=node, room=room, standing=standing, unheard=unheard, keyless=keyless)
+            return replace(command, node=node, room=room, standing=standing, unheard=unheard, keyless=keyless, at_us=now_us)
+        case ReadBackupFiles():
+            return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us), at_us=now_us)
         case VerifyBackup():
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us))
         case EndBackup():
@@ -114,7 +117,7 @@ def present(defined: Definition, disks: Sequence[Disk], nics: Sequence[Nic]) -> 
     return replace(defined, disks=tuple(wished), nics=tuple(cards))
 
 
-def _saved(command: DeleteBackup | VerifyBackup | EndBackup, views: Views) -> Saved | None:
+def _saved(command: DeleteBackup | VerifyBackup | EndBackup | ReadBackupFiles, views: Views) -> Saved | None:
     return views.backups.saved.get(command.vm, {}).get(command.backup)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from libs.common.messages import NodeId
+from proto.backup_files import BackupFilesEvent, BackupFilesRead, BackupReadEnded
 from proto.backup_plans import BackupPlanSet, BackupPutOff, BackupUnchanged, PlansEvent
 from proto.backups import (
     BackupCancelRequested,
@@ -40,7 +41,7 @@ from proto.recovery import (
     RecoveryNoted,
     RecoveryRequested,
 )
-from services.io.backups import drilled, scheduling, watching
+from services.io.backups import drilled, filing, scheduling, watching
 from services.io.backups.chain import chain
 from services.io.backups.states import (
     MUTE_MAX,
@@ -57,7 +58,7 @@ from services.io.backups.states import (
 )
 
 
-def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent) -> Backups:
+def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent | BackupFilesEvent) -> Backups:
     """Never refuses, never raises: an event that does not fit the state (there is none) is only counted."""
     version = state.version + 1
     schedule = scheduling.after(state.schedule, scheduling.mine(state.doing), event)
@@ -65,6 +66,8 @@ def evolve(state: Backups, event: BackupsEvent | RecoveryEvent | PlansEvent | Dr
     match event:
         case BackupPlanSet() | BackupPutOff() | BackupUnchanged():
             return state
+        case BackupFilesRead() | BackupReadEnded():
+            return replace(state, reads=filing.after(state.reads, event))
         case (
             DrillPlanSet() | DrillRequested() | DrillStarted() | DrillWent() | DrillPassed() | DrillFailed()
             | DrillCleanWanted() | DrillCleaned()

@@ -19,6 +19,8 @@ One thing at a time is done with a VM's backups (`doing`); a wish meanwhile is r
 backup, and all that this stands on, from RecoveryRequested until RecoveryEnded: none of them is deleted meanwhile, and while one
 of them is being deleted nothing is recovered from it. Both are decided here, in one stream, so that there is no race between them.
 
+Files that are read out of one hold it likewise, for a time (filing.py).
+
 How a recovery goes is noted beside it, and that a promise would be missed (watching.py).
 
 Whoever reports is the node that the log names, and speaks of the order that the log still wants: all else counts for nothing.
@@ -30,6 +32,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from libs.common.decider import Decider
+from proto.backup_files import BackupFilesCommand, BackupFilesEvent, EndBackupRead, ReadBackupFiles
 from proto.backup_plans import PlansCommand, PlansEvent, SetBackupPlan, TendBackups
 from proto.backups import (
     BackupsCommand,
@@ -54,12 +57,12 @@ from proto.drills import (
     TendDrill,
 )
 from proto.recovery import AnswerRecovery, EndRecovery, NoteRecovery, RecoverVm, RecoveryCommand, RecoveryEvent
-from services.io.backups import drilling, recovering, removing, taking, tending, watching
+from services.io.backups import drilling, filing, recovering, removing, taking, tending, watching
 from services.io.backups.evolving import evolve
 from services.io.backups.states import Backups
 
-Command = BackupsCommand | RecoveryCommand | PlansCommand | DrillsCommand
-Event = BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent
+Command = BackupsCommand | RecoveryCommand | PlansCommand | DrillsCommand | BackupFilesCommand
+Event = BackupsEvent | RecoveryEvent | PlansEvent | DrillsEvent | BackupFilesEvent
 
 
 def decide(command: Command, state: Backups) -> Sequence[Event]:
@@ -88,6 +91,10 @@ def decide(command: Command, state: Backups) -> Sequence[Event]:
             return recovering.answered(command, state)
         case NoteRecovery():
             return watching.note(command, state)
+        case ReadBackupFiles():
+            return filing.read(command, state)
+        case EndBackupRead():
+            return filing.end(command, state)
         case SetBackupPlan():
             return tending.set_plan(command, state)
         case TendBackups():
@@ -98,8 +105,8 @@ def decide(command: Command, state: Backups) -> Sequence[Event]:
 
 BACKUPS: Decider[Command, Backups, Event] = Decider(
     kind="backups",
-    commands=(*get_args(BackupsCommand), *get_args(RecoveryCommand), *get_args(PlansCommand), *get_args(DrillsCommand)),
-    events=(*get_args(BackupsEvent), *get_args(RecoveryEvent), *get_args(PlansEvent), *get_args(DrillsEvent)),
+    commands=get_args(Command),
+    events=get_args(Event),
     state=Backups,
     key=lambda command: command.vm,
     initial=Backups(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from libs.common.decider import Refused
+from libs.common.instants import utc
 from libs.common.messages import NodeId, VmId
 from proto.backups import (
     BackupCancelRequested,
@@ -53,6 +54,7 @@ def delete(command: DeleteBackup, state: Backups) -> Sequence[BackupsEvent]:
         on = f", which stands on {id}" if hold.backup != id else ""
         said = f"{hold.target} is being recovered from {hold.backup}{on}: until its data is home it stands on that backup"
         raise Refused(Refusal.BACKUP_IN_USE, said, f"wait until {hold.target} is independent, or delete {hold.target}")
+    _check_unread(vm, id, command.at_us, state)
     _check_restored(command)
     after = heirs(state.backups, id)
     _check_heirs(one, after)
@@ -63,6 +65,17 @@ def delete(command: DeleteBackup, state: Backups) -> Sequence[BackupsEvent]:
     _check_room(command, one, after)
     named = tuple(heir.id for heir in after)
     return [BackupDeleteRequested(vm=VmId(vm), backup=id, node=NodeId(command.node), heirs=named)]
+
+
+def _check_unread(vm: str, id: str, at_us: int, state: Backups) -> None:
+    """Raises Refused where files are read of the backup, or of one that stands on it."""
+    going = (one for one in state.reads if one.until_us > at_us and any(each.id == id for each in chain(state.backups, one.backup)))
+    one = max(going, key=lambda each: each.until_us, default=None)
+    if one is None:
+        return
+    on = f", which stands on {id}" if one.backup != id else ""
+    said = f"files are {'taken out of' if one.take else 'looked at in'} {one.backup} of {vm}{on} ({one.read})"
+    raise Refused(Refusal.BACKUP_IN_USE, said, f"wait until that is over, at {utc(one.until_us)} at the latest")
 
 
 def _check_restored(command: DeleteBackup) -> None:

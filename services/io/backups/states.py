@@ -121,6 +121,15 @@ class Mute(Value):
     target: VmId
 
 
+class Reading(Value):
+    """Files are read out of a backup, which is held meanwhile. take: something is taken out; else a folder was listed."""
+
+    read: str
+    backup: str
+    take: bool
+    until_us: int
+
+
 class Retry(Value):
     """failures: in a row; until_us: not before then; 0: nobody was told yet when it is tried again."""
 
@@ -158,3 +167,4 @@ class Backups(Value):
     drills: Drills | None = None
     mute: tuple[Mute, ...] = ()
     resting: Resting | None = None
+    reads: tuple[Reading, ...] = ()

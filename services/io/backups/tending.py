@@ -169,7 +169,7 @@ def _let_go(tick: TendBackups, schedule: Schedule, state: Backups) -> Sequence[B
         try:
             wish = DeleteBackup(
                 vm=tick.vm, backup=id, node=worker.node, room=worker.room, standing=tick.known.standing.get(id, ""),
-                unheard=tick.known.unheard, keyless=worker.keyless,
+                unheard=tick.known.unheard, keyless=worker.keyless, at_us=tick.now_us,
             )  # fmt: skip
             decided = removing.delete(wish, state)
         except Refused:

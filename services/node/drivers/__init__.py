@@ -37,6 +37,7 @@ from services.node.drivers.present import Present
 from services.node.host.threads import ThreadTime
 
 if TYPE_CHECKING:
+    from services.node.drivers.backup_files import BackupFiles
     from services.node.drivers.io import IoCount
     from services.node.drivers.memory import DriverMemory
     from services.node.drivers.vitals import VitalCount
@@ -322,6 +323,10 @@ class Driver(Protocol):
 
     async def verify_backup(self, order: OrderBackupVerify) -> Verified:
         """All bytes of all its files are read. Raises DriverError for what passes."""
+        ...
+
+    async def open_backup(self, pool: str, vm: str, backup: str) -> BackupFiles:
+        """For its files to be read, until it is closed. Raises DriverError."""
         ...
 
     async def copies(self) -> tuple[CopyNow, ...]:

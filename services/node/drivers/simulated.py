@@ -37,11 +37,13 @@ from services.node.drivers import (
     Verified,
     VmCpu,
     simbackups,
+    simfiles,
     simhome,
     simio,
     simkeys,
     simpulse,
 )
+from services.node.drivers.backup_files import BackupFiles
 from services.node.drivers.changes import Changes
 from services.node.drivers.copying import Copies
 from services.node.drivers.io import IoCount
@@ -277,6 +279,9 @@ class SimulatedDriver:
 
     async def drop_key(self, key: str) -> None:
         self.host.keys.discard(key)
+
+    async def open_backup(self, pool: str, vm: str, backup: str) -> BackupFiles:
+        return simfiles.open_files(self.host.pool, pool, vm, backup)
 
     async def _homecoming(self) -> tuple[CopyNow, ...]:
         return simhome.copies(self.host, self._now_us())

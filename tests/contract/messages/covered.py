@@ -25,6 +25,7 @@ from tests.contract.node.said import ASKS, ORDERS, TELEMETRY, UNSAID
 
 NEVER_REFUSED = frozenset(
     {
+        "end_backup_read",
         *("grant_devices", "revoke_devices", "return_devices", "remove_devices", "settle_disks", "note_hardware"),
         *("forget_node", "arm_ha", "owe_vm", "note_restart", "note_hand", "release_vm"),
         *("note_host", "keep_reserve", "reserve_memory", "resize_memory", "release_memory", "unmap_regions"),

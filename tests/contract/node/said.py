@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from libs.common.messages import Message, encode, tag_of
-from proto import lease, mapping, node, plan, vitals
+from proto import backup_files, lease, mapping, node, plan, vitals
 from proto.ioview import AskIo, VmIo
 from proto.nodes import OrderLeave
 from proto.pools import PoolsBeat
@@ -56,7 +56,7 @@ ORDERS = (
     ),
     Ordered(
         node.OrderBackup,
-        {"vm": "saved", "version": 5, "backup": "b1-2", "generation": 0, "pool": "default", "disks": [DISK],
+        {"vm": "web-1", "version": 5, "backup": "b1-2", "generation": 1, "pool": "default", "disks": plain(machine_spec().disks),
          "definition": {"shape": plain(machine_spec().shape), "disks": [], "nics": []}},
         "report_backup",
     ),
@@ -88,6 +88,7 @@ UNSAID = {
 }
 """facts that come of no order, and what they come of"""
 
+SAVED_AT = {"vm": "web-1", "backup": "b1-2", "pool": "default", "until_us": 1 << 60}
 NO_VM = {"vm": "nobody"}
 VM = {"vm": "web-1"}
 ASKS = (
@@ -106,6 +107,11 @@ ASKS = (
         lease.AskLetter, "lease", {"node": "n2", "pools": [], "number": 1, "term": 1, "epoch": 1, "vms": []}, lease.Records,
         {"node": "n2", "pools": ["ffff"], "number": 1, "term": 1, "epoch": 1, "vms": []},
     ),
+    Asked(
+        backup_files.AskFiles, "files", SAVED_AT | {"path": "/root/written", "take": "f1-9"}, backup_files.FilesAnswer,
+        SAVED_AT | {"path": "/root/lost"},
+    ),
+    Asked(backup_files.AskFilesNext, "files-next", {"take": "f1-9"}, backup_files.FilesChunk, {"take": "f1-8"}),
     Asked(lease.AskProbe, "lease", {"addresses": {}}, lease.Probes, {"addresses": {"n2": "nowhere"}}),
 )  # fmt: skip
 TELEMETRY: dict[str, type[Any]] = {

@@ -39,6 +39,7 @@ from services.node.drivers import (
     Verified,
     VmCpu,
 )
+from services.node.drivers.backup_files import BackupFiles
 from services.node.drivers.changes import Changes
 from services.node.drivers.copying import Copies
 from services.node.drivers.io import IoCount
@@ -54,6 +55,7 @@ from services.node.drivers.qemu import (
 )
 from services.node.drivers.qemu import disks as pool_files
 from services.node.drivers.qemu.argv import BadSpec
+from services.node.drivers.qemu.backups import reader
 from services.node.drivers.qemu.backups.work import Backups
 from services.node.drivers.qemu.files import Files
 from services.node.drivers.qemu.fit import fit
@@ -80,7 +82,7 @@ class QemuDriver:
     where their disks are; `pools` names the folder of their leases. bridges: those that VMs may be put into (none
     named: all), network_namespace: in which they are; None: the host's. cache: where the probe's verdict
     is kept (`state` where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control
-    plane stands in, where it runs on this host."""
+    plane stands in, where it runs on this host. appliance: the folder of the file reader."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class QemuDriver:
         control_plane: Path | None = None,
         network_namespace: Path | None = None,
         remotes: Mapping[str, Remote] | None = None,
+        appliance: Path | None = None,
     ) -> None:
         if not pools:
             raise ValueError("a node needs at least one pool, for instance {'default': Path('/var/lib/asv/pool')}")
@@ -126,6 +129,7 @@ class QemuDriver:
             moves_at=moves_at,
             ovmf=ovmf.find(),
             remotes=dict(remotes or {}),
+            appliance=appliance,
         )
         self._fleet = Fleet(host, self._changes.put)
         self._files = Files(self._fleet, self._image_tool)
@@ -140,6 +144,7 @@ class QemuDriver:
     async def open(self) -> list[Machine]:
         direct = await asyncio.to_thread(_prepare, self._fleet.host)
         if self._found is None:
+            await asyncio.to_thread(reader.sweep, self._fleet.host.state)
             self._found = await abilities.find(self._fleet.host.qemu, self._cache)
         self._fleet.host = with_direct(self._fleet.host, direct, self._found.accelerator.name)
         await self._fleet.adopt()
@@ -367,6 +372,9 @@ class QemuDriver:
 
     async def verify_backup(self, order: OrderBackupVerify) -> Verified:
         return await self._backups.verify(order)
+
+    async def open_backup(self, pool: str, vm: str, backup: str) -> BackupFiles:
+        return await self._backups.open_files(pool, vm, backup)
 
     async def copies(self) -> tuple[CopyNow, ...]:
         return await self._copies.all()

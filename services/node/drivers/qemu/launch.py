@@ -46,7 +46,8 @@ THREADS_MAX = 256
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What of this node a birth needs. direct: pools that take O_DIRECT; networks: what NICs may be put into. moves_at: the address
     (of this node) where processes wait for guests, encrypted; none: unix sockets, so that guests come from nodes on this very host
-    only. control_plane: its group on this host, whose limits this node sets. ovmf: UEFI firmware, where there is any."""
+    only. control_plane: its group on this host, whose limits this node sets. ovmf: UEFI firmware, where there is any. appliance:
+    the folder of the file reader, where there is one."""
 
     node: str
     qemu: str
@@ -61,6 +62,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     control_plane: Path | None = None
     ovmf: Ovmf | None = None
     remotes: Mapping[str, Remote] = {}
+    appliance: Path | None = None
 
     @property
     def ring(self) -> Keyring:

@@ -26,6 +26,7 @@ from services.node.drivers.qemu.backups.cipher import BOTH, Blanks, Cipher
 from services.node.drivers.qemu.backups.jobs import ENDS_S_MAX, Blocks, Jobs
 from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.backups.media import Media
+from services.node.drivers.qemu.backups.reader import Reader, open_reader
 from services.node.drivers.qemu.backups.taking import Taking, settled
 from services.node.drivers.qemu.backups.windows import media_of
 from services.node.drivers.qemu.bare import Wanted, bare
@@ -251,6 +252,10 @@ class Backups:
             await asyncio.to_thread(self.blanks.drop, id)
         except OSError as error:
             raise DriverError(f"the key {id} is not forgotten: {error}") from error
+
+    async def open_files(self, pool: str, vm: str, backup: str) -> Reader:
+        """As Driver.open_backup."""
+        return await open_reader(self._fleet.host, self._tool, self._shelf(pool, vm), backup)
 
     def _pool(self, name: str) -> Path:
         """Raises NotBackedUp."""
