@@ -1,4 +1,4 @@
-"""`log verify --deep` folds in a process of its own: what it finds there is what it would find here, and one that ends is no proof."""
+"""`log verify --deep` folds in a process of its own: what is found there is what would be found here; one that ends is no proof."""
 
 from __future__ import annotations
 
