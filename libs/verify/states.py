@@ -134,5 +134,8 @@ def of_snapshot(host: Host, snapshot: Snapshot) -> Claim | None:
     except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot be read: {type(error).__name__}: {error}") from error
     streams = {name: (slot.version, digests.digest(slot.state)) for name, slot in host.slots.items()}
-    who = f"{host.service.name}'s snapshot at {snapshot.position}"
-    return Claim(who, host.service.name, snapshot.position, streams, host.views)
+    return Claim(whose(snapshot), host.service.name, snapshot.position, streams, host.views)
+
+
+def whose(snapshot: Snapshot) -> str:
+    return f"{snapshot.name}'s snapshot at {snapshot.position}"

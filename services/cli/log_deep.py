@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
 
+from libs.common.host import snapshots
 from libs.common.host.core import Host
 from libs.common.host.service import Service
 from libs.common.log import Snapshot
 from libs.verify import Fault
 from libs.verify.archived import Files
+from libs.verify.beside import Beside
 from libs.verify.postgres import PostgresEvidence
 from libs.verify.reading import Reading
-from libs.verify.states import Claim, States, of_snapshot
+from libs.verify.states import Claim, States, of_snapshot, whose
 from libs.verify.verify import Reader
 from libs.verify.views import Picture
+from proto.families import REGISTRY
 from proto.services import SERVICES
 from proto.upcasts import UPCASTS
 from services.cli.client import Client, path
@@ -25,6 +30,8 @@ from services.cli.session import SESSION
 from services.cli.where import find
 
 GATEWAY = "gateway"
+EVENTS_MIN = 100_000
+"""below that starting a process costs more than it wins"""
 
 
 def service(name: str) -> Service:
@@ -37,38 +44,62 @@ def fresh(name: str) -> Host:
     return Host(service(name), dict(UPCASTS))
 
 
-async def readers(evidence: PostgresEvidence | Files, live: bool, notes: list[str], reading: Reading) -> list[Reader]:
-    """What the log is to be folded against. live: the running services, too. notes: what was and was not compared. reading: who
-    takes the events before these."""
-    claims: list[Claim] = []
-    faults: list[Fault] = []
+class Held(NamedTuple):
+    """What a log is held against once it is folded: snapshots of services that today's code can read, and what these say of
+    themselves. It goes to another process as it is."""
+
+    snapshots: tuple[Snapshot, ...]
+    told: tuple[Claim, ...]
+
+
+async def held(evidence: PostgresEvidence | Files, live: bool, notes: list[str]) -> tuple[Held, list[Reader]]:
+    """And who else is to read: the gateway's views. live: the running services, too. notes: what was and was not compared."""
+    found: list[Snapshot] = []
     pictures: list[Reader] = []
     for kept in (await evidence.ends()).snapshots:
         snapshot = await evidence.snapshot(kept.name)
         if kept.name == GATEWAY and snapshot is not None:
             pictures += _shown(snapshot, notes)
-            continue
-        if kept.name not in SERVICES:
+        elif kept.name not in SERVICES:
             notes.append(f"The snapshot of {kept.name} was not compared: no service here is called so.")
-            continue
-        try:
-            claim = of_snapshot(fresh(kept.name), snapshot) if snapshot else None
-        except ValueError as error:
-            faults.append(Fault(f"snapshot {kept.name}", str(error)))
-            continue
-        if claim is None:
+        elif snapshot is None or snapshot.schema != snapshots.schema(service(kept.name)):
             notes.append(f"The snapshot of {kept.name} was not compared: code of another release took it.")
         else:
-            claims.append(claim)
-    if live:
-        claims += told_by_services()
-    else:
+            found.append(snapshot)
+    told = told_by_services() if live else []
+    if not live:
         notes.append("Running services were not asked: --log names another log than this cluster's.")
-    found = States([fresh(name) for name in SERVICES], claims, reading)
-    found.faults += faults
-    said = [claim.who for claim in claims] + ["what the gateway shows"] * bool(pictures)
+    said = [*map(whose, found), *(claim.who for claim in told)] + ["what the gateway shows"] * bool(pictures)
     notes.append(f"Compared with the folded log: {', '.join(said) or 'nothing'}.")
-    return [found, *pictures]
+    return Held(tuple(found), tuple(told)), pictures
+
+
+def readers(held: Held) -> list[Reader]:
+    """Those that decode and fold, for `verify`."""
+    reading = Reading(REGISTRY)
+    claims: list[Claim] = []
+    faults: list[Fault] = []
+    for snapshot in held.snapshots:
+        try:
+            claim = of_snapshot(fresh(snapshot.name), snapshot)
+        except ValueError as error:
+            faults.append(Fault(f"snapshot {snapshot.name}", str(error)))
+        else:
+            claims += [claim] if claim is not None else []
+    states = States([fresh(name) for name in SERVICES], [*claims, *held.told], reading)
+    states.faults += faults
+    return [reading, states]
+
+
+@contextmanager
+def folding(held: Held, events: int) -> Iterator[Sequence[Reader]]:
+    """The same for a log of so many events: in a process of their own where it is long, and there is a core for that. Raises
+    Ended."""
+    if events < EVENTS_MIN or len(os.sched_getaffinity(0)) < 2:
+        yield readers(held)
+        return
+    with Beside(partial(readers, held)) as beside:
+        yield [beside]
 
 
 def _shown(snapshot: Snapshot, notes: list[str]) -> Iterator[Reader]:

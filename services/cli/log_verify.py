@@ -17,11 +17,12 @@ from libs.past.aslog import ENDING as ASLOG
 from libs.past.aslog import AslogPast
 from libs.past.where import archive_folder
 from libs.verify.archived import Files, opened
+from libs.verify.beside import Ended
 from libs.verify.checkpoint import Checkpoint, compare
 from libs.verify.postgres import PostgresEvidence
 from libs.verify.reading import Reading
 from libs.verify.slices import look
-from libs.verify.verify import Reader, Report
+from libs.verify.verify import Report
 from libs.verify.verify import verify as prove
 from proto.families import REGISTRY
 from services.cli import log_checkpoint, show
@@ -72,6 +73,8 @@ def verify(
         raise Failure(UNREACHABLE, str(error)) from error
     except LogError as error:
         raise Failure(UNREACHABLE, str(error), "see that the database runs, and that the address is of a log") from error
+    except Ended as error:
+        raise Failure(UNREACHABLE, str(error), "see that there is memory for all states, and ask again") from error
     _tell(report)
 
 
@@ -102,15 +105,12 @@ async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool
         furthest = max(part.after, part.until or 0)
         if furthest > end:
             raise Failure(USAGE, f"position {furthest} does not exist: the log ends at {end}", f"say at most {end}")
-        reading = Reading(REGISTRY)
-        readers: list[Reader] = [reading]
         notes: list[str] = []
         if deep:
             _whole((await evidence.start(0)).position)
-            from services.cli import log_deep  # all services' code, for this alone
-
-            readers += await log_deep.readers(evidence, live, notes, reading)
-        report = await prove(evidence, max(part.after - 1, 0), part.until, readers)
+            report = await _deep(evidence, end, live, notes)
+        else:
+            report = await prove(evidence, max(part.after - 1, 0), part.until, [Reading(REGISTRY)])
         report.notes += notes
         for one in held:
             report.faults += await compare(evidence, ends, one)
@@ -118,6 +118,14 @@ async def _verify(where: str, part: Part, held: Sequence[Checkpoint], deep: bool
         return report
     finally:
         await evidence.close()
+
+
+async def _deep(evidence: PostgresEvidence | Files, end: int, live: bool, notes: list[str]) -> Report:
+    from services.cli import log_deep  # all services' code, for this alone
+
+    held, others = await log_deep.held(evidence, live, notes)
+    with log_deep.folding(held, end) as readers:
+        return await prove(evidence, readers=[*readers, *others])
 
 
 def _whole(position: int) -> None:

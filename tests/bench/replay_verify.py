@@ -2,8 +2,9 @@
 
 verify_per_s       events per second of a verifier in a process of its own: chain, gaps, versions, times, commands
 verify_read_per_s  and that today's code reads each event (what `asvctl log verify` does); not with --quick
-verify_deep_per_s  and folded by all services' code (`--deep`); only where a log of theirs is given: single events do not fold
-verify_rss_mb      that process at its peak
+verify_deep_per_s  and folded by all services' code (`--deep`: a process beside it, where there are two cores); only where a log of
+                   theirs is given: single events do not fold
+verify_rss_mb      that process at its peak, and the one beside it at its own
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import asyncpg
@@ -28,11 +30,9 @@ from libs.verify import Batch
 from libs.verify.blame import link
 from libs.verify.postgres import PostgresEvidence
 from libs.verify.reading import Reading
-from libs.verify.states import States
 from libs.verify.verify import Reader, Report, verify
 from proto.families import REGISTRY
-from proto.services import SERVICES
-from services.cli.log_deep import fresh
+from services.cli.log_deep import Held, folding
 from tests.bench.common import Options, alternate, options, report
 from tests.bench.eventlog import META, OUTCOME, PAYLOAD, SETTINGS, variants
 from tests.servers import Postgres
@@ -123,17 +123,20 @@ def _row(position: int, told: Told) -> tuple[int, int, int, int, str, str, bytes
     return position, _at_us(position), version, v, stream, type, data, meta, digest
 
 
-def readers(how: str) -> list[Reader]:
-    if how == "chain":
-        return []
-    reading = Reading(REGISTRY)
-    return [reading, *([States([fresh(name) for name in SERVICES], (), reading)] if how == "deep" else [])]
+@contextmanager
+def readers(how: str, events: int) -> Iterator[Sequence[Reader]]:
+    """Making the services' decoders is not measured."""
+    if how == "deep":
+        with folding(Held((), ()), events) as found:
+            yield found
+    else:
+        yield [Reading(REGISTRY)] if how == "read" else []
 
 
 async def look(dsn: str, how: str) -> Report:
-    looking = readers(how)  # making the services' decoders is not measured
     evidence = await PostgresEvidence.open(dsn)
-    found = await verify(evidence, readers=looking)
+    with readers(how, (await evidence.ends()).position) as looking:
+        found = await verify(evidence, readers=looking)
     await evidence.close()
     return found
 
@@ -172,7 +175,7 @@ def figures(wanted: Options, server: Postgres | None = None, log: str = "") -> d
 
 def once(dsn: str, how: str) -> None:
     found = loop.run(look(dsn, how))
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mb = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     faults = [f"{fault.where} {fault.what}" for fault in found.faults]
     print(json.dumps({"events": found.events, "seconds": found.seconds, "rss_mb": peak_mb, "faults": faults}))
 
