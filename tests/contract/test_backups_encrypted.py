@@ -23,7 +23,7 @@ from services.node.drivers.qemu.backups import cipher
 from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.layers import backing_of
-from tests.contract.backup_rig import Saved
+from tests.contract.backup_rig import Saved, media
 from tests.contract.driver_rigs import QemuRig, guest_up, rig_of
 from tests.contract.recovery_rig import home
 from tests.contract.test_driver_snapshots import mounted
@@ -59,10 +59,10 @@ async def given(driver: Driver, key: BackupKey = KEY) -> None:
     assert key.id in (await driver.capabilities()).backup_keys
 
 
-async def pattern(saved: Saved, at_mib: int) -> None:
-    """All over a MiB of its second disk, from there on."""
-    line = PATTERN.decode()
-    await saved.vm.sh(f"yes '{line}' | head -c 1048576 | dd of=/dev/vdb bs=1M seek={at_mib} conv=fsync iflag=fullblock 2>/dev/null")
+async def pattern(saved: Saved, at_mib: int, mib: int = 1) -> None:
+    """All over so many MiB of its second disk, from there on."""
+    put = f"dd of=/dev/vdb bs=1M seek={at_mib} conv=fsync iflag=fullblock 2>/dev/null"
+    await saved.vm.sh(f"yes '{PATTERN.decode()}' | head -c {mib << 20} | {put}")
 
 
 def digest_of(disk: str, at_mib: int) -> str:
@@ -77,11 +77,12 @@ async def take(saved: Saved, parent: str = "", **more: Any) -> BackupDone:
 
 def recovered(saved: Saved, *chain: str, key: str = KEY.id) -> MachineSpec:
     """Its second disk is made anew on these, the newest first."""
-    spec = saved.vm.spec
+    spec, rig = saved.vm.spec, saved.vm.rig
+    assert isinstance(rig, QemuRig)
     layers = tuple(
         Layer(
             file=saved.file(backup).name, format=DiskFormat.QCOW2, leaving=True,
-            origin=Origin(vm="web-1", backup=backup, pool="default", bytes=saved.file(backup).stat().st_size, key=key),
+            origin=Origin(vm="web-1", backup=backup, pool=saved.pool, bytes=media(rig).size(saved.file(backup)), key=key),
         )
         for backup in chain
     )  # fmt: skip
@@ -111,9 +112,9 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
     vm, rig = saved.vm, saved.vm.rig
     assert isinstance(rig, QemuRig)
     await given(vm.driver)
-    await pattern(saved, 8)
+    await pattern(saved, 8, 6)
     plain = await saved.take()
-    assert PATTERN in saved.file("b1-1").read_bytes(), "else what follows would say nothing"
+    assert PATTERN in saved.qcow2("b1-1").read_bytes(), "else what follows would say nothing"
     first = await saved.take("b1-1", key=KEY.id)
     assert first.kind is BackupKind.FULL and "b1-1 is encrypted by none" in first.sentence and first.key == KEY.id
     await pattern(saved, 16)
@@ -121,13 +122,13 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
     assert second.kind is BackupKind.INCREMENTAL and second.parent == "b1-2", second.sentence
     assert second.copied_mib < plain.copied_mib
     for backup in ("b1-2", "b1-3"):
-        for file in saved.folder(backup).iterdir():
+        for file in (*saved.folder(backup).iterdir(), *saved.qcow2(backup).parent.iterdir()):
             assert PATTERN not in file.read_bytes() and KEY.secret.encode() not in file.read_bytes(), file
-        encrypt = header(saved.file(backup))["encrypt"]
+        encrypt = header(saved.qcow2(backup))["encrypt"]
         assert (encrypt["format"], encrypt["cipher-alg"], encrypt["cipher-mode"]) == ("luks", "aes-256", "xts")
-        manifest = Shelf(rig.pool, "web-1").manifest(backup)
+        manifest = Shelf(rig.backups.parent, "web-1").manifest(backup)
         assert manifest is not None and manifest.key == KEY.id
-    masters = {header(saved.file(b, d))["encrypt"]["uuid"] for b in ("b1-2", "b1-3") for d in ("root", "data")}
+    masters = {header(saved.qcow2(b, d))["encrypt"]["uuid"] for b in ("b1-2", "b1-3") for d in ("root", "data")}
     assert len(masters) == 4, "each file has a key of its own"
     assert await saved.left() == [] and await objects(vm.driver) == []
     was = [await vm.sh(digest_of("/dev/vdb", at)) for at in (8, 16)]
@@ -153,7 +154,7 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
     assert PATTERN in own.read_bytes(), "at home it is as any disk of its pool"
     await vm.driver.kill("web-1")
     saved.removed(removal, await vm.driver.remove_backup(removal))
-    assert PATTERN not in saved.file("b1-3").read_bytes() and backing_of(saved.file("b1-3")) == ""
+    assert PATTERN not in saved.qcow2("b1-3").read_bytes() and backing_of(saved.qcow2("b1-3")) == ""
     assert await saved.damaged("b1-3") == {}
     again = recovered(saved, "b1-3")
     again = replace(again, generation=9, disks=(again.disks[0], replace(again.disks[1], file="web-1-data.r2.qcow2")))
@@ -171,13 +172,13 @@ async def test_a_key_that_is_not_its_own_opens_nothing(saved: Saved) -> None:
     await take(saved, key=KEY.id)
     await driver.kill("web-1")
     rests = await take(saved, "b1-1", rests=True, key=KEY.id)
-    assert rests.kind is BackupKind.INCREMENTAL and PATTERN not in saved.file("b1-2").read_bytes()
+    assert rests.kind is BackupKind.INCREMENTAL and PATTERN not in saved.qcow2("b1-2").read_bytes()
     with pytest.raises(CannotStart, match="Invalid password"):
         await driver.start(recovered(saved, "b1-2", "b1-1", key=OTHER.id))
-    before = [saved.file(name).read_bytes() for name in ("b1-1", "b1-2")]
+    before = [saved.qcow2(name).read_bytes() for name in ("b1-1", "b1-2")]
     with pytest.raises(NotBackedUp, match=f"is not encrypted by the key {OTHER.id}: nothing was removed"):
         await driver.remove_backup(replace(saved.removal("b1-1"), key=OTHER.id))
-    assert [saved.file(name).read_bytes() for name in ("b1-1", "b1-2")] == before and saved.names() == ["b1-1", "b1-2"]
+    assert [saved.qcow2(name).read_bytes() for name in ("b1-1", "b1-2")] == before and saved.names() == ["b1-1", "b1-2"]
 
 
 async def test_a_chain_of_eight_is_opened_at_once(saved: Saved) -> None:
