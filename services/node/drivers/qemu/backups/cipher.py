@@ -70,6 +70,11 @@ class Blanks:
                 if not enough:
                     self._made(key, "")
 
+    def tidy(self) -> None:
+        """What an earlier agent was cut short at is of no use."""
+        for path in self._folder.glob("*/.*") if self._folder.is_dir() else ():
+            path.unlink(missing_ok=True)
+
     def drop(self, id: str) -> None:
         """The key is the node's no more."""
         folder = self._folder / id
