@@ -26,7 +26,7 @@ from services.node.drivers import CannotStart, DriverError
 from services.node.drivers.qemu.argv import secret_words
 from services.node.drivers.qemu.backups.jobs import KEY, Blocks
 from services.node.drivers.qemu.devices import secret_id
-from services.node.drivers.qemu.keyring import Keyring, in_memory, known
+from services.node.drivers.qemu.keyring import Keyring, in_memory, told
 from services.node.drivers.qemu.qemu_img import QemuImg, handed_over, sync
 
 ITER_MS, HASH = 1, "sha512"
@@ -154,7 +154,7 @@ class Cipher:
     @asynccontextmanager
     async def told(self, blocks: Blocks) -> AsyncIterator[None]:
         """The QEMU knows the key while files are opened, and forgets it then. Raises DriverError."""
-        async with known(blocks, (self.key,) if self.key is not None else (), KEY):
+        async with told(blocks, (self.key,) if self.key is not None else (), KEY):
             yield
 
 
