@@ -78,13 +78,7 @@ from proto.images import MakeImage as MakeImage
 from proto.images import ReportImage as ReportImage
 from proto.images import ReportImageRemoved as ReportImageRemoved
 from proto.images import Suggestion as Suggestion
-from proto.machine import (
-    Disk,
-    DiskWish,
-    Nic,
-    NicWish,
-    Taking,
-)
+from proto.machine import Disk, DiskWish, Nic, NicWish, Taking
 from proto.networks import CreateNetwork as CreateNetwork
 from proto.networks import DeleteNetwork as DeleteNetwork
 from proto.networks import Network

@@ -148,6 +148,7 @@ class QemuDriver:
             self._found = await abilities.find(self._fleet.host.qemu, self._cache)
         self._fleet.host = with_direct(self._fleet.host, direct, self._found.accelerator.name)
         await self._fleet.adopt()
+        await self._backups.open()
         return [self._fleet.vms[name].machine() for name in sorted(self._fleet.vms)]
 
     async def close(self) -> None:

@@ -98,6 +98,11 @@ class Backups:
         self._filling[key] = filling = asyncio.ensure_future(asyncio.to_thread(self.blanks.fill, key, self._closed))
         filling.add_done_callback(_told)
 
+    async def open(self) -> None:
+        await asyncio.to_thread(self.blanks.tidy)
+        for key in await asyncio.to_thread(self._fleet.host.ring.ids):
+            self.fill(key)
+
     async def close(self) -> None:
         """What is made beside all else ends with the file that it is at."""
         self._closed.set()
