@@ -108,8 +108,8 @@ ASKS = (
         {"node": "n2", "pools": ["ffff"], "number": 1, "term": 1, "epoch": 1, "vms": []},
     ),
     Asked(
-        backup_files.AskFiles, "files", SAVED_AT | {"path": "/root/written", "take": "f1-9"}, backup_files.FilesAnswer,
-        SAVED_AT | {"path": "/root/lost"},
+        backup_files.AskFiles, "files", SAVED_AT | {"path": "/disk0/written", "take": "f1-9"}, backup_files.FilesAnswer,
+        SAVED_AT | {"path": "/disk0/lost"},
     ),
     Asked(backup_files.AskFilesNext, "files-next", {"take": "f1-9"}, backup_files.FilesChunk, {"take": "f1-8"}),
     Asked(lease.AskProbe, "lease", {"addresses": {}}, lease.Probes, {"addresses": {"n2": "nowhere"}}),
