@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from libs.common.messages import Command, Event, Fact, Name, NodeId, VmId
 from proto.backup_files import BackupFilesCommand as BackupFilesCommand
 from proto.backup_files import BackupFilesEvent as BackupFilesEvent
@@ -78,13 +76,7 @@ from proto.images import MakeImage as MakeImage
 from proto.images import ReportImage as ReportImage
 from proto.images import ReportImageRemoved as ReportImageRemoved
 from proto.images import Suggestion as Suggestion
-from proto.machine import (
-    Disk,
-    DiskWish,
-    Nic,
-    NicWish,
-    Taking,
-)
+from proto.machine import Disk, DiskWish, Nic, NicWish, Taking
 from proto.networks import CreateNetwork as CreateNetwork
 from proto.networks import DeleteNetwork as DeleteNetwork
 from proto.networks import Network
@@ -112,6 +104,7 @@ from proto.recovery import RecoveryEnded as RecoveryEnded
 from proto.recovery import RecoveryEvent as RecoveryEvent
 from proto.recovery import RecoveryNoted as RecoveryNoted
 from proto.recovery import RecoveryRequested as RecoveryRequested
+from proto.refusals import Refusal as Refusal
 from proto.snapshots import SnapshotCommand as SnapshotCommand
 from proto.snapshots import SnapshotDeleted as SnapshotDeleted
 from proto.snapshots import SnapshotDeleteRequested as SnapshotDeleteRequested
@@ -122,50 +115,6 @@ from proto.snapshots import SnapshotRequested as SnapshotRequested
 from proto.snapshots import SnapshotReverted as SnapshotReverted
 from proto.snapshots import SnapshotTaken as SnapshotTaken
 from proto.snapshots import SnapshotWish as SnapshotWish
-
-
-class Refusal(StrEnum):
-    IMAGE_KNOWN = "IMAGE_KNOWN"
-    IMAGE_UNKNOWN = "IMAGE_UNKNOWN"
-    IMAGE_IN_USE = "IMAGE_IN_USE"
-    IMAGE_BUSY = "IMAGE_BUSY"
-    NO_NODE = "NO_NODE"
-    NOT_PERMITTED = "NOT_PERMITTED"
-    NOT_DEFINED = "NOT_DEFINED"
-    DEVICE_UNKNOWN = "DEVICE_UNKNOWN"
-    BOOT_DISK = "BOOT_DISK"
-    SHRINKING = "SHRINKING"
-    TOO_MANY = "TOO_MANY"
-    BAD_DEVICE = "BAD_DEVICE"
-    BUSY = "BUSY"
-    NOT_STOPPED = "NOT_STOPPED"
-    NETWORK_UNKNOWN = "NETWORK_UNKNOWN"
-    NETWORK_KNOWN = "NETWORK_KNOWN"
-    NETWORK_IN_USE = "NETWORK_IN_USE"
-    BAD_NETWORK = "BAD_NETWORK"
-    POOL_FULL = "POOL_FULL"
-    POOL_UNKNOWN = "POOL_UNKNOWN"
-    SNAPSHOT_KNOWN = "SNAPSHOT_KNOWN"
-    SNAPSHOT_UNKNOWN = "SNAPSHOT_UNKNOWN"
-    NOTHING_NEW = "NOTHING_NEW"
-    HAS_SNAPSHOTS = "HAS_SNAPSHOTS"
-    NOT_CONFIRMED = "NOT_CONFIRMED"
-    LOCAL_DISK = "LOCAL_DISK"
-    BACKUP_UNKNOWN = "BACKUP_UNKNOWN"
-    BACKUP_DAMAGED = "BACKUP_DAMAGED"
-    BACKUP_IN_USE = "BACKUP_IN_USE"
-    VM_KNOWN = "VM_KNOWN"
-    WAVE_KNOWN = "WAVE_KNOWN"
-    WAVE_UNKNOWN = "WAVE_UNKNOWN"
-    CIRCLE = "CIRCLE"
-    NOTHING_TO_RECOVER = "NOTHING_TO_RECOVER"
-    BAD_TIME = "BAD_TIME"
-    BAD_DRILL = "BAD_DRILL"
-    DRILL_UNKNOWN = "DRILL_UNKNOWN"
-    KEY_UNKNOWN = "KEY_UNKNOWN"
-    NO_KEY = "NO_KEY"
-    BAD_BACKUP = "BAD_BACKUP"
-
 
 # --- devices -----------------------------------------------------------------------------------------------------------
 

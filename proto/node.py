@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from libs.common.messages import Message, Name, Value
+from proto.backup_keys import AskKey
 from proto.backups import BackupName, Definition, KeyId, SavedDisk
 from proto.images import DiskSource, ImageFormat
 from proto.ioview import AskIo
@@ -272,21 +273,6 @@ class Screenshot(Value):
     """png: at most 3 MiB. error: why there is none."""
 
     png: bytes = b""
-    error: str = ""
-
-
-class AskKey(Message):
-    """A key of backups is given to the node, sealed so that only this node can read it (libs/common/backup_key.py); or one that it
-    has is to be forgotten. Never recorded."""
-
-    sealed: bytes = b""
-    forget: KeyId = ""
-
-
-class KeyAnswer(Value):
-    """key: the id of the one that it has now, or has forgotten. error: why not."""
-
-    key: str = ""
     error: str = ""
 
 

@@ -129,7 +129,7 @@ def show_one(vm: Vm, id: Id, _json: AsJson = False) -> None:
         ("kind", one["kind"]),
         ("stands on", one["parent"]),
         ("taken", show.when(one["taken_us"]) if one["taken_us"] else ""),
-        ("all that there is", f"as of {show.when(one['unchanged_us'])}: the VM has not run since" if one["unchanged_us"] else ""),
+        ("all that there is", f"as of {show.when(one['unchanged_us'])}: its VM has not run" if one.get("unchanged_us") else ""),
         ("asked for", show.when(one["asked_us"]) + (f" by the schedule {one['plan']}" if one["plan"] else "")),
         ("consistency", one["consistency"] + (f", stood still for {one['frozen_ms']} ms" if one["frozen_ms"] else "")),
         ("took", f"{one['took_ms']} ms, {one['copied_mib']} MiB read" if one["took_ms"] else ""),

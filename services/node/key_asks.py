@@ -11,7 +11,7 @@ import msgspec
 
 from libs.common.bus import Bus, Incoming
 from libs.common.messages import NodeId, encode
-from proto.node import AskKey, KeyAnswer
+from proto.backup_keys import AskKey, KeyAnswer
 from services.node.drivers import Driver, DriverError
 
 RETRY_S = 2.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from services.node.swapping import Swapping
 
 log = logging.getLogger(__name__)
 
+SECRETS = ("backup-keys", "backup-blanks")
+"""folders of the agent's (drivers/qemu/keyring.py)"""
 LEFT = "left"
 """a file in the agent's folder: it is no member any more. Whoever starts agents leaves such a one alone"""
 RETRY_S = 1.0
@@ -74,6 +77,8 @@ async def leave(node: NodeId, state: Path, boot_id: str, told: Told) -> bool:
 
 
 def _forget(node: str, state: Path) -> None:
-    """To come back it joins anew, with a token; its key may stay the same."""
+    """To come back it joins anew, with a token; its key may stay the same. What it could read of others' it can no more."""
     (state / LEFT).touch()
+    for folder in SECRETS:
+        shutil.rmtree(state / folder, ignore_errors=True)
     (state / "keys" / f"{node}.jwt").unlink(missing_ok=True)

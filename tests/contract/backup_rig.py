@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from proto.backups import BackupDone, Definition, SavedDisk
-from proto.machine import Disk
+from proto.machine import Disk, DiskFormat, Layer, MachineSpec, Origin
 from proto.node import OrderBackup, OrderBackupRemoval, OrderBackupVerify
 from services.node.drivers.qemu import disks
 from services.node.drivers.qemu.backups import claims
@@ -107,6 +109,21 @@ class Saved:
         for path in (rig.backups / "web-1").glob("*/*.qcow2"):
             copied(rig, path, there / path.parent.name / path.name)
         return there / backup / file.name
+
+    def recovered(self, *chain: str, key: str = "", file: str = "web-1-data.r1.qcow2") -> MachineSpec:
+        """Its second disk is made anew on these, the newest first."""
+        spec = self.vm.spec
+        saved = [next(one for one in self.told[backup] if one.disk == "data") for backup in chain]
+        layers = tuple(
+            Layer(
+                file=one.file, format=DiskFormat.QCOW2, leaving=True,
+                origin=Origin(vm="web-1", backup=backup, pool=self.pool, bytes=one.bytes, key=key),
+            )
+            for backup, one in zip(chain, saved, strict=True)
+        )  # fmt: skip
+        old = next(disk for disk in spec.disks if disk.name == "data")
+        data = msgspec.structs.replace(old, file=file, layers=layers, made=False)
+        return msgspec.structs.replace(spec, generation=spec.generation + 1, born=None, disks=(spec.disks[0], data))
 
     def same(self, backup: str) -> bool:
         """What is on its disks, which no process writes, is what is in the backup."""

@@ -128,7 +128,8 @@ async def holds(rig: Rig, driver: Driver) -> None:
     if isinstance(rig, SimRig):
         assert rig.pool.on(recovered(rig)) == NEWER
     else:
-        assert await sh(rig, driver, script) == WORD.decode() + "AAA" + "65536\n"
+        found = await sh(rig, driver, script)
+        assert found == WORD.decode() + "AAA" + "65536\n", found
 
 
 async def fitted(driver: Driver, spec: MachineSpec) -> Hardware:

@@ -184,9 +184,9 @@ def test_the_report_as_a_page(ctl: Ctl, gateway: Canned, tmp_path: Path) -> None
     page = Page()
     page.feed(text)
     assert page.open == [] and "script" not in page.tags and "\x1b" not in text
-    assert len(page.rows) == 4 and page.rows[0][0] == "Vm" and page.rows[1][0] == "old" and page.rows[1][9] == "unprotected"
-    assert page.rows[2][5:11] == ["3 min 20 s", "12 min 5 s", "3.5 s", "–", "late", "it ran after 200 s <b>"]
-    assert "<script>" in page.rows[3][10] and "within 3 min of the order" in text and "2 late" in text
+    assert len(page.rows) == 4 and page.rows[0][0] == "Vm" and page.rows[1][0] == "old" and page.rows[1][10] == "unprotected"
+    assert page.rows[2][5:12] == ["3 min 20 s", "–", "12 min 5 s", "3.5 s", "–", "late", "it ran after 200 s <b>"]
+    assert "<script>" in page.rows[3][11] and "within 3 min of the order" in text and "2 late" in text
     assert json.loads(ctl("recovery", "report", "--html", str(file), "--json").out)["items"]
 
 

@@ -13,7 +13,7 @@ from libs.common import backup_key
 from libs.common.backup_key import BackupKey
 from proto.backups import BackupDone, BackupKind
 from proto.node import OrderBackup
-from services.node.drivers import Driver, DriverError, NotBackedUp
+from services.node.drivers import CannotStart, Driver, DriverError, NotBackedUp
 from services.node.drivers.qemu.backups import cipher
 from services.node.drivers.qemu.driver import QemuDriver
 from tests.contract.backup_rig import Saved
@@ -100,6 +100,9 @@ async def test_who_does_not_have_the_key_writes_none_and_merges_none(rig: Rig) -
         removal = replace(saved.removal("b1-3"), key=KEY.id)
         with pytest.raises(NotBackedUp, match=f"the key {KEY.id}, which {node} does not have"):
             await driver.remove_backup(removal)
+        await driver.kill("web-1")
+        with pytest.raises(CannotStart, match=f"the key {KEY.id}, which {node} does not have"):
+            await driver.start(saved.recovered("b1-4", "b1-3", key=KEY.id))
         await given(driver, node)
         saved.removed(removal, await driver.remove_backup(removal))
         await driver.drop_key(KEY.id)

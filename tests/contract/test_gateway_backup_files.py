@@ -107,7 +107,9 @@ async def test_a_file_comes_whole_and_how_much_it_was_is_recorded(world: Rig, no
     answer = await client.get(CONTENT)
     assert answer.content == PIECE * PIECES and int(answer.headers["content-length"]) == len(answer.content)
     assert (answer.headers["asv-file-kind"], answer.headers["x-content-type-options"]) == ("file", "nosniff")
+    assert answer.headers["content-type"] == "application/octet-stream"
     assert await node.ended() == EndBackupRead(vm="a", read="f1-1", bytes=PIECES * len(PIECE))
+    assert not node.backups.opened[0].closed, "it was read to its end, and is of use for the next"
     shown = (await client.get("/v1/vms/a/backups/b1-3")).json()["reads"]
     assert [(one["by"], one["path"], one["whole"]) for one in shown] == [("user:operator-1", "/disk0/big", True)]
     assert (await client.get("/v1/vms/a/backups/b1-1")).json()["reads"] == []

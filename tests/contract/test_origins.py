@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from libs.common import backup_key
 from proto.machine import Disk, DiskFormat, Layer, Origin
 from services.node.drivers import CannotStart
 from services.node.drivers.qemu import disks, firmware, layers, origins
@@ -159,3 +160,18 @@ def test_uefi_variables_begin_as_the_backups_and_are_the_vms_own_from_then_on(po
     firmware.make(pools["default"], disk, ovmf, None, like=origins.variables(pools, RING, disk))
     assert own.read_bytes() == b"w" * 64
     assert origins.variables(pools, RING, replace(disk, layers=())) is None
+
+
+def test_variables_of_an_encrypted_backup_begin_as_their_key_opens_them(pools: dict[str, Path], tmp_path: Path) -> None:
+    key = backup_key.make("main")
+    disk = replace(DISK, vars="new-1-root-vars.fd", vars_of="old-1-root.b1-2.vars", layers=(layer(NEWER, key=key.id), layer(FULL)))
+    copy = pools["safe"] / "backups" / "old-1" / NEWER / disk.vars_of
+    copy.write_bytes(backup_key.shut(key, b"b" * 64))
+    ring = Keyring(tmp_path, "n1")
+    with pytest.raises(CannotStart, match=f"the key {key.id}, which n1 does not have"):
+        origins.variables(pools, ring, disk)
+    ring.put(key)
+    assert origins.variables(pools, ring, disk) == b"b" * 64
+    copy.write_bytes(b"c" + copy.read_bytes()[1:])
+    with pytest.raises(CannotStart, match=r"is damaged: .* it was changed"):
+        origins.variables(pools, ring, disk)

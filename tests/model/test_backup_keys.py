@@ -15,6 +15,7 @@ from libs.common.decider import Refused
 from proto.backup_plans import BackupPlan, PlanKnown, SetBackupPlan
 from proto.backups import BackupFailed, BackupTaken
 from proto.io import Refusal
+from proto.machine import DiskFormat, Origin
 from proto.nodes import Capabilities
 from proto.recovery import RecoveryRequested
 from services.compute.reach import Homes, keyed, reached
@@ -22,8 +23,24 @@ from services.io.backups import keys
 from services.io.backups.model import BACKUPS
 from services.io.backups.orders import orders
 from services.io.views import NodeView
+from services.node.drivers.qemu.argv import secret_words
+from services.node.drivers.qemu.devices import Backing, disk_nodes
 from services.node.drivers.simkeys import _private, public
-from tests.model.backup_story import B1, B2, DELETE, RECOVER, RESTS, RUNS, TAKE, after, asked, backups, reported, story
+from tests.model.backup_story import (
+    B1,
+    B2,
+    DELETE,
+    MADE,
+    RECOVER,
+    RESTS,
+    RUNS,
+    TAKE,
+    after,
+    asked,
+    backups,
+    reported,
+    story,
+)
 
 KEY = backup_key.make("main")
 MAIN, OTHER = KEY.id, "other-0123456789abcdef"
@@ -207,3 +224,15 @@ def test_compute_places_a_vm_on_an_encrypted_backup_where_the_key_is() -> None:
     assert homes.backups["b"] == (keyed(MAIN), "safe@s1")
     assert not set(homes.backups["b"]) <= set(reached(can))
     assert set(homes.backups["b"]) <= set(reached(replace(can, backup_keys=(MAIN,))))
+
+
+# --- in QEMU's words -----------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_on_encrypted_layers_names_their_key_and_the_key_is_on_no_command_line() -> None:
+    origin = Origin(vm="a", backup=B1, pool="safe", key=MAIN)
+    beneath = (Backing("backups/a/b1-1/x.qcow2", DiskFormat.QCOW2, origin), Backing("disks/y.qcow2", DiskFormat.QCOW2))
+    nodes = {node["node-name"]: node for node in disk_nodes(replace(MADE[0], slot=0), "/pool", True, beneath)}
+    assert nodes["disk0-l0"]["encrypt"] == {"format": "luks", "key-secret": f"key-{MAIN}"}
+    assert "encrypt" not in nodes["disk0-l1"] and "encrypt" not in nodes["disk0"]
+    assert secret_words(MAIN, 9) == ("-object", f"secret,id=key-{MAIN},file=/proc/self/fd/9")

@@ -85,6 +85,17 @@ def test_what_is_there_and_well_is_left_alone() -> None:
     assert not both.of(WaveRequested) and "can or needs to be recovered" in both.refused[-1][1]
 
 
+def test_what_became_of_one_on_a_silent_node_is_not_known() -> None:
+    both = lost()
+    both.heard("n3")
+    both.say(StartVm(vm="web", node="n3"))
+    both.runs("web")
+    both.ticks(60)
+    (web,) = [one for one in plan(both, WaveWish(node="n3")).left if one.vm == "web"]
+    assert "is not known" in web.sentence and "asvctl ha confirm-off n3" in web.sentence and not web.well
+    assert [step.vm for step in plan(both, WaveWish(node="n3")).steps] == ["db", "mail"]
+
+
 def plan(both: Waves, wish: WaveWish) -> WavePlan:
     return query("wave", msgspec.msgpack.encode(AskWave(wish=wish)), {}, both.io)
 

@@ -54,7 +54,7 @@ class Names:
         self._new: dict[str, str] = {}
         by_shape: dict[str, list[str]] = {}
         for part in sorted(parts):
-            by_shape.setdefault(_class(part), []).append(part)
+            by_shape.setdefault(self._shape(part), []).append(part)
         for shape, sorted_parts in by_shape.items():
             self._deal(shape, sorted_parts)
 
@@ -64,7 +64,7 @@ class Names:
 
     def pinned(self, name: str) -> bool:
         """A label: it stays what it is once it was used, wherever it came from."""
-        return name in self._new and _class(name) == "label"
+        return name in self._new and self._shape(name) == "label"
 
     def table(self) -> dict[str, str]:
         """New names by old ones."""
@@ -76,9 +76,13 @@ class Names:
         for pattern, kept in SHAPES_OF_PARTS:
             if (match := pattern.fullmatch(name)) is not None:
                 first, middle, last = match.groups()
-                new = self._new.get(middle) or self._one(_class(middle), middle)
+                new = self._new.get(middle) or self._one(self._shape(middle), middle)
                 return (first if 0 in kept or 1 in kept else "") + new + (last if 2 in kept else "")
-        return self._new.get(name) or self._one(_class(name), name)
+        return self._new.get(name) or self._one(self._shape(name), name)
+
+    def _shape(self, part: str) -> str:
+        """An object's name keeps its place among those of the others, though it be of digits only."""
+        return "label" if part in self._objects else _class(part)
 
     def _constant(self, name: str) -> bool:
         return not name or name in KEPT or bool(_DEVICE.fullmatch(name) and name not in self._objects)

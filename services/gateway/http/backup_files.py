@@ -81,7 +81,6 @@ async def list_files(
 
 @get(
     "/{vm:str}/backups/{backup:str}/files/content", action=Action.OPERATE, live=True, summary="Take a file out of a backup",
-    media_type="application/octet-stream",
 )  # fmt: skip
 async def file_content(
     request: Asked, gateway: NamedDependency[Gateway], vm: FromPath[str], backup: FromPath[str], path: Path
@@ -135,16 +134,19 @@ async def _asked(gateway: Gateway, vm: str, one: BackupRead, path: str) -> Files
 async def _content(
     gateway: Gateway, who: Asker, vm: str, one: BackupRead, answer: FilesAnswer
 ) -> AsyncGenerator[bytes]:
-    """An error ends it without an end, so that nobody takes it for whole."""
-    sent, said = 0, "whoever took it went away"
+    """An error ends it without an end, so that nobody takes it for whole. The last piece goes out once the node is done: who has
+    all bytes of a file goes away at once."""
+    sent, last, said = 0, b"", "whoever took it went away"
     try:
         async for data in _pulled(gateway, one):
-            sent += len(data)
-            yield data
-        said = ""
+            if last:
+                yield last
+            sent, last = sent + len(data), data
         if answer.kind is FileKind.FILE and sent != answer.bytes:
-            said = f"{sent} of {answer.bytes} bytes came"
-            raise away(said)
+            raise away(f"{sent} of {answer.bytes} bytes came")
+        said = ""
+        if last:
+            yield last
     except Problem as problem:
         said = problem.body.detail
         raise

@@ -15,7 +15,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from libs.common.messages import Name
-from proto.node import AskKey, KeyAnswer
+from proto.backup_keys import AskKey, KeyAnswer
 from services.gateway.asking import ask_node
 from services.gateway.auth import Action
 from services.gateway.gateway import Gateway

@@ -87,7 +87,7 @@ def recoveries(s: _Story) -> bool:
         case c.VmRecoveryRefused(vm=vm, sentence=said) | io.DisksNotRecovered(vm=vm, sentence=said):
             s.failed(RECOVER, vm, said)
         case c.VmRecoveryWaits(vm=vm, sentence=said):
-            s.failed(RECOVER, vm, f"its disks stand on the backup, and it was not started: {said}")
+            s.failed(RECOVER, vm, f"{vm} is made, and waits for its start: {said}")
         case io.RecoveryEnded(target=target, end=io.EndKind.INDEPENDENT):
             s.done(RECOVER, target, f"{target} stands on no backup any more")
         case io.RecoveryEnded(target=target, sentence=said):

@@ -182,7 +182,7 @@ class RecoveriesView:
                 if not one.start:
                     one.state, one.sentence = "prepared", "it was not to be started"
             case c.VmRecoveryWaits():
-                one.state, one.sentence = "waiting", event.sentence + (f"; {event.remedy}" if event.remedy else "")
+                one.state, one.sentence, one.changed_us = "waiting", event.sentence, at_us
             case c.VmRecoveryRefused() | io.DisksNotRecovered():
                 one.state, one.sentence = "refused", event.sentence
             case io.DisksHome(vm=vm):

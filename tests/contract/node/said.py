@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from libs.common.messages import Message, encode, tag_of
-from proto import backup_files, lease, mapping, node, plan, vitals
+from proto import backup_files, backup_keys, lease, mapping, node, plan, vitals
 from proto.ioview import AskIo, VmIo
 from proto.nodes import OrderLeave
 from proto.pools import PoolsBeat
@@ -96,7 +96,7 @@ ASKS = (
     Asked(node.AskExec, "exec", VM | {"argv": ["true"]}, node.ExecResult, NO_VM | {"argv": ["true"]}),
     Asked(node.AskConsole, "console", VM | {"session": "s1"}, node.VmInfo, NO_VM | {"session": "s2"}),
     Asked(node.AskScreenshot, "screenshot", VM, node.Screenshot, NO_VM),
-    Asked(node.AskKey, "key", {"forget": "main-0123456789abcdef"}, node.KeyAnswer, {}),
+    Asked(backup_keys.AskKey, "key", {"forget": "main-0123456789abcdef"}, backup_keys.KeyAnswer, {}),
     Asked(AskIo, "io", VM, VmIo, NO_VM),
     Asked(mapping.AskTranslate, "translate", VM | {"gva": 4096}, mapping.Translation, NO_VM | {"gva": 4096}),
     Asked(mapping.AskMemory, "memory", VM, mapping.MemoryUse, NO_VM),
@@ -108,8 +108,8 @@ ASKS = (
         {"node": "n2", "pools": ["ffff"], "number": 1, "term": 1, "epoch": 1, "vms": []},
     ),
     Asked(
-        backup_files.AskFiles, "files", SAVED_AT | {"path": "/root/written", "take": "f1-9"}, backup_files.FilesAnswer,
-        SAVED_AT | {"path": "/root/lost"},
+        backup_files.AskFiles, "files", SAVED_AT | {"path": "/disk0/written", "take": "f1-9"}, backup_files.FilesAnswer,
+        SAVED_AT | {"path": "/disk0/lost"},
     ),
     Asked(backup_files.AskFilesNext, "files-next", {"take": "f1-9"}, backup_files.FilesChunk, {"take": "f1-8"}),
     Asked(lease.AskProbe, "lease", {"addresses": {}}, lease.Probes, {"addresses": {"n2": "nowhere"}}),

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.node.drivers.qemu.devices import FDSET, secret_id, slot_of
+from services.node.drivers.qemu.keyring import known
 
 if TYPE_CHECKING:
     from services.node.drivers.qemu.machine import RunningVm
 
 _ROOT = re.compile(r"(?:^|/)disk([0-9]+)-dev(?:/|$)")
 _OWN = re.compile(r"disk([0-9]+)(-s[0-9-]+|-l[0-9]+|-base)?")
-
-
-KEYS = secret_id("")
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -88,9 +86,8 @@ async def closed(vm: RunningVm, slot: int) -> None:
         if slot_of(into) == slot and f"{FDSET}{into}" not in used:
             await vm.fitting.away("remove-fd", {"fdset-id": into})
     if not any(file.startswith(FDSET) for file in used):
-        for each in await vm.do("qom-list", {"path": "/objects"}):
-            if str(each["name"]).startswith(KEYS):
-                await vm.fitting.away("object-del", {"id": each["name"]})
+        for key in await known(vm, secret_id("")):
+            await vm.fitting.away("object-del", {"id": key})
 
 
 async def left(vm: RunningVm, slot: int, chain: Chain | None) -> list[str]:

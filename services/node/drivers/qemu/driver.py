@@ -76,13 +76,12 @@ from services.node.host.threads import affinity
 
 
 class QemuDriver:
-    """See the module. share: how many embedded nodes divide this host's CPUs and memory; memory_mib: what of its memory
-    this one may use, where that is stated (0: it is not). accelerator: `kvm` or `tcg`; what a
-    probe at `open` found where nothing is said. remotes: of pools that are no folder,
-    where their disks are; `pools` names the folder of their leases. bridges: those that VMs may be put into (none
-    named: all), network_namespace: in which they are; None: the host's. cache: where the probe's verdict
-    is kept (`state` where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control
-    plane stands in, where it runs on this host. appliance: the folder of the file reader."""
+    """See the module. share: how many embedded nodes divide this host's CPUs and memory; memory_mib: what of its memory this one may
+    use, where that is stated (0: it is not). accelerator: `kvm` or `tcg`; what a probe at `open` found where nothing is said. remotes:
+    of pools that are no folder, where their disks are; `pools` names the folder of their leases. bridges: those that VMs may be put
+    into (none named: all), network_namespace: in which they are; None: the host's. cache: where the probe's verdict is kept (`state`
+    where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control plane stands in,
+    where it runs on this host. appliance: the folder of the file reader."""
 
     def __init__(
         self,
@@ -148,6 +147,7 @@ class QemuDriver:
             self._found = await abilities.find(self._fleet.host.qemu, self._cache)
         self._fleet.host = with_direct(self._fleet.host, direct, self._found.accelerator.name)
         await self._fleet.adopt()
+        await self._backups.open()
         return [self._fleet.vms[name].machine() for name in sorted(self._fleet.vms)]
 
     async def close(self) -> None:
@@ -350,11 +350,10 @@ class QemuDriver:
         await self._files.merge_layers(vm, disks)
 
     async def import_image(
-        self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None,
-        disk: str = "",
-    ) -> ImageInfo:  # fmt: skip
-        folder = self._files.for_images(pool)
-        return await images.import_image(folder, image, file, format, sha256, boot, disk, self._image_tool)
+        self, pool: str, image: str, file: str, format: ImageFormat, sha256: str, boot: DirectBoot | None = None, disk: str = ""
+    ) -> ImageInfo:
+        into = self._files.for_images(pool)
+        return await images.import_image(into, image, file, format, sha256, boot, disk, self._image_tool)
 
     async def make_image(self, pool: str, image: str, source: DiskSource, boot: DirectBoot | None = None) -> ImageInfo:
         return await self._files.make_image(pool, image, source, boot)
@@ -380,9 +379,7 @@ class QemuDriver:
         return await self._copies.all()
 
     async def take_key(self, sealed: bytes) -> str:
-        host = self._fleet.host
-        private = await asyncio.to_thread(secrecy.own_key, host.state / "keys")
-        return await self._backups.take_key(sealed, private)
+        return await self._backups.take_key(sealed)
 
     async def drop_key(self, key: str) -> None:
         await self._backups.drop_key(key)

@@ -81,8 +81,15 @@ class Told(Protocol):
         ...
 
 
+async def known(blocks: Told, prefix: str) -> list[str]:
+    """Those that the QEMU has, by its names that begin so. Raises DriverError."""
+    if all(each["name"] != "objects" for each in await blocks.do("qom-list", {"path": "/"})):
+        return []  # it was never told of any object
+    return [name for each in await blocks.do("qom-list", {"path": "/objects"}) if (name := str(each["name"])).startswith(prefix)]
+
+
 @asynccontextmanager
-async def known(blocks: Told, keys: Collection[BackupKey], prefix: str = "") -> AsyncIterator[None]:
+async def told(blocks: Told, keys: Collection[BackupKey], prefix: str = "") -> AsyncIterator[None]:
     """The QEMU knows them while files are opened by them, and forgets them then: it needs them no more. prefix: as `secret_id`.
     Raises DriverError."""
     names = {prefix + key.id if prefix else secret_id(key.id): key for key in keys}

@@ -104,7 +104,6 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
         keys = keyring.handed(host.ring, origins.keys(beneath), open_files)
         inherit += [*(one.fd for one in handed), *(fd for _, fd in keys)]
         seen = {name: named(path, uid, inherit, open_files) for name, path in pools.items()}
-        boot_folder = _boot_folder(host, spec, seen)
         folder = Folder(host.state, spec.vm)
         folder.make(uid)
         try:
@@ -116,7 +115,7 @@ def launch(host: Host, spec: MachineSpec, incoming: bool = False, move: Move = A
                 direct=host.direct,
                 bases=bases,
                 layers=beneath,
-                boot_folder=boot_folder,
+                boot_folder=_boot_folder(host, spec, seen),
                 monitor_fd=sockets[0],
                 agent_fd=sockets[1],
                 serial_fd=sockets[2],

@@ -15,7 +15,7 @@ from services.node.drivers import CannotStart, DriverError, Locked
 from services.node.drivers.qemu import devices, disks, lease, origins
 from services.node.drivers.qemu.bare import Wanted, bare
 from services.node.drivers.qemu.devices import LAYERS, Backing, Handed
-from services.node.drivers.qemu.keyring import known
+from services.node.drivers.qemu.keyring import told
 from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.making import ready
 from services.node.drivers.qemu.process import uid_for
@@ -95,7 +95,7 @@ async def _stream(
         for one in handed:
             await qemu.give_set(one.fd, one.file, one.into)
         keys = [host.ring.key(id) for id in sorted(origins.keys({disk.name: found}))]
-        async with known(qemu, keys):
+        async with told(qemu, keys):
             for node in devices.disk_nodes(disk, qemu.pools[disk.pool], disk.pool in host.direct, found):
                 await qemu.do("blockdev-add", node)
         end: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -26,7 +26,7 @@ from services.node.drivers import CannotStart, DriverError
 from services.node.drivers.qemu.argv import secret_words
 from services.node.drivers.qemu.backups.jobs import KEY, Blocks
 from services.node.drivers.qemu.devices import secret_id
-from services.node.drivers.qemu.keyring import Keyring, in_memory, known
+from services.node.drivers.qemu.keyring import Keyring, in_memory, told
 from services.node.drivers.qemu.qemu_img import QemuImg, handed_over, sync
 
 ITER_MS, HASH = 1, "sha512"
@@ -69,6 +69,11 @@ class Blanks:
                 enough = len(list(folder.glob(f"[0-9a-f]*{SUFFIX}"))) >= (count or BLANKS_MAX)
                 if not enough:
                     self._made(key, "")
+
+    def tidy(self) -> None:
+        """What an earlier agent was cut short at is of no use."""
+        for path in self._folder.glob("*/.*") if self._folder.is_dir() else ():
+            path.unlink(missing_ok=True)
 
     def drop(self, id: str) -> None:
         """The key is the node's no more."""
@@ -149,7 +154,7 @@ class Cipher:
     @asynccontextmanager
     async def told(self, blocks: Blocks) -> AsyncIterator[None]:
         """The QEMU knows the key while files are opened, and forgets it then. Raises DriverError."""
-        async with known(blocks, (self.key,) if self.key is not None else (), KEY):
+        async with told(blocks, (self.key,) if self.key is not None else (), KEY):
             yield
 
 

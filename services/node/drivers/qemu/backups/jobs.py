@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 from services.node.drivers import DriverError
+from services.node.drivers.qemu.keyring import known
 from services.node.drivers.qemu.qmp import QmpEvent
 
 PREFIX = "backup"
@@ -163,9 +164,8 @@ async def sweep(blocks: Blocks) -> None:
     for each in await blocks.do("query-fdsets"):
         if any(fd.get("opaque") == PREFIX for fd in each["fds"]):
             await _tried(blocks, "remove-fd", {"fdset-id": each["fdset-id"]})
-    for each in await blocks.do("qom-list", {"path": "/objects"}):
-        if str(each["name"]).startswith(KEY):
-            await _tried(blocks, "object-del", {"id": each["name"]})
+    for key in await known(blocks, KEY):
+        await _tried(blocks, "object-del", {"id": key})
 
 
 async def _tried(blocks: Blocks, command: str, words: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from proto.backups import BackupDone, SavedDisk
 from proto.machine import Disk
 from proto.node import CopyNow, OrderBackup, OrderBackupRemoval, OrderBackupVerify
 from services.node.drivers import DriverError, NotBackedUp, Verified
-from services.node.drivers.qemu import devices
+from services.node.drivers.qemu import devices, secrecy
 from services.node.drivers.qemu.backups import removing, resting, verifying
 from services.node.drivers.qemu.backups.cipher import BOTH, Blanks, Cipher
 from services.node.drivers.qemu.backups.jobs import ENDS_S_MAX, Blocks, Jobs
@@ -97,6 +97,11 @@ class Backups:
             return
         self._filling[key] = filling = asyncio.ensure_future(asyncio.to_thread(self.blanks.fill, key, self._closed))
         filling.add_done_callback(_told)
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self.blanks.tidy)
+        for key in await asyncio.to_thread(self._fleet.host.ring.ids):
+            self.fill(key)
 
     async def close(self) -> None:
         """What is made beside all else ends with the file that it is at."""
@@ -234,9 +239,10 @@ class Backups:
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
-    async def take_key(self, sealed: bytes, private: bytes) -> str:
-        """private: this node's, by which it is opened. Raises DriverError."""
+    async def take_key(self, sealed: bytes) -> str:
+        """Opened by this node's own. Raises DriverError."""
         host = self._fleet.host
+        private = await asyncio.to_thread(secrecy.own_key, host.state / "keys")
         try:
             key = backup_key.unseal(sealed, host.node, private)
             await asyncio.to_thread(host.ring.put, key)
