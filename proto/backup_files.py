@@ -42,7 +42,8 @@ class FileKind(StrEnum):
 
 
 class ReadBackupFiles(Command):
-    """A folder is listed, or (take) what is at the path is taken out. node, at_us: filled in by io's own view."""
+    """A folder is listed, or (take) what is at the path is taken out. node, at_us, keyless: filled in by io's own view, as in
+    DeleteBackup."""
 
     vm: Name
     backup: BackupName
@@ -51,6 +52,7 @@ class ReadBackupFiles(Command):
     node: str = ""
     at_us: int = 0
     incarnation: int = 1
+    keyless: tuple[str, ...] = ()
 
 
 class EndBackupRead(Command):

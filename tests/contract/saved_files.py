@@ -13,6 +13,7 @@ from services.node.drivers import Driver
 from services.node.drivers.backup_files import BackupFiles
 from services.node.drivers.qemu.driver import QemuDriver
 from tests.contract.driver_rigs import machine_spec
+from tests.contract.store_rigs import NbdRig
 from tests.guests import tiny_image
 
 MIB = 1 << 20
@@ -50,12 +51,17 @@ def parted(file: Path, inside: Path) -> Path:
 
 
 class Node:
-    """One node with one pool; `back_up` takes what the disks hold then."""
+    """One node with one pool, and (far) one more for its backups; `back_up` takes what the disks hold then, encrypted where it is
+    told a key."""
 
-    def __init__(self, top: Path, appliance: Path | None = None, name: str = "n1") -> None:
+    def __init__(self, top: Path, appliance: Path | None = None, name: str = "n1", far: NbdRig | None = None) -> None:
         self.top, self.pool, self.state = top, top / "pool", top / name
+        self.far, self.backups = far, "default" if far is None else "other"
+        pools, remotes = {"default": self.pool}, None
+        if far is not None:
+            pools, remotes = pools | far.pools(), far.remotes()
         self.driver = QemuDriver(
-            name, self.state, {"default": self.pool}, share=2, cache=top / "probes", appliance=appliance or tiny_image()
+            name, self.state, pools, share=2, cache=top / "probes", appliance=appliance or tiny_image(), remotes=remotes
         )
         self._number = 0
 
@@ -70,14 +76,14 @@ class Node:
         words = ["-f", "qcow2", "-c", f"write -P {byte} {at} {count}", str(self.pool / "disks" / disk.file)]
         subprocess.run(["qemu-io", *words], check=True, capture_output=True)
 
-    async def back_up(self, *disks: Disk, parent: str = "") -> str:
+    async def back_up(self, *disks: Disk, parent: str = "", key: str = "") -> str:
         self._number += 1
         name = f"b1-{self._number}"
         defined = Definition(shape=machine_spec().shape, disks=(), nics=())
         done = await self.driver.back_up(
             OrderBackup(
-                vm="web-1", version=self._number, backup=name, generation=0, pool="default", disks=disks, definition=defined,
-                parent=parent,
+                vm="web-1", version=self._number, backup=name, generation=0, pool=self.backups, disks=disks, definition=defined,
+                parent=parent, key=key,
             )
         )  # fmt: skip
         assert done.parent == parent, done.sentence
@@ -91,8 +97,8 @@ class Node:
         await self.driver.close()
 
 
-async def opened(driver: Driver, backup: str) -> BackupFiles:
-    return await driver.open_backup("default", "web-1", backup)
+async def opened(driver: Driver, backup: str, pool: str = "default") -> BackupFiles:
+    return await driver.open_backup(pool, "web-1", backup)
 
 
 async def content(files: BackupFiles, path: str) -> bytes:

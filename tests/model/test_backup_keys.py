@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from libs.common import backup_key
 from libs.common.backup_key import BadBackupKey
 from libs.common.decider import Refused
+from proto.backup_files import ReadBackupFiles
 from proto.backup_plans import BackupPlan, PlanKnown, SetBackupPlan
-from proto.backups import BackupFailed, BackupTaken
+from proto.backups import BackupFailed, BackupTaken, VerifyBackup
 from proto.io import Refusal
 from proto.machine import DiskFormat, Origin
 from proto.nodes import Capabilities
@@ -22,13 +23,15 @@ from services.compute.reach import Homes, keyed, reached
 from services.io.backups import keys
 from services.io.backups.model import BACKUPS
 from services.io.backups.orders import orders
-from services.io.views import NodeView
+from services.io.backups.views import Saved
+from services.io.views import NodeView, Views, enrich
 from services.node.drivers.qemu.argv import secret_words
 from services.node.drivers.qemu.devices import Backing, disk_nodes
 from services.node.drivers.simkeys import _private, public
 from tests.model.backup_story import (
     B1,
     B2,
+    B3,
     DELETE,
     MADE,
     RECOVER,
@@ -203,6 +206,24 @@ def test_a_recovery_is_where_the_key_is_and_its_layers_name_it() -> None:
     (event,) = after(*TWO, command=replace(there, node="n2"))
     assert isinstance(event, RecoveryRequested)
     assert {layer.origin.key for disk in event.disks for layer in disk.layers if layer.origin} == {MAIN}
+
+
+def test_files_are_read_out_of_one_where_the_key_is() -> None:
+    read = ReadBackupFiles(vm="a", backup=B2, node="n2", at_us=1)
+    outcome = backups.given(*TWO).when(replace(read, keyless=("n1", "n2")))
+    assert outcome.refusal is not None and outcome.refusal.reason is Refusal.NO_KEY
+    assert outcome.refusal.sentence == (
+        f"the backup {B2} is encrypted by the key {MAIN}, which none of the nodes that reach it has: n1, n2"
+    )
+    assert after(*TWO, command=read)
+    views = Views(nodes={"n1": NodeView(pools=("safe",)), "n2": NodeView(pools=("safe",), keys=(MAIN,)), "n3": NodeView()})
+    views.backups.saved["a"] = {B2: Saved("safe", "s1", key=MAIN), B3: Saved("safe", "s1")}
+    told = [enrich(replace(read, backup=backup, node="n9", keyless=("x",)), views, 7) for backup in (B2, B3)]
+    assert [(one.node, one.keyless, one.at_us) for one in told] == [("n2", (), 7), ("n1", (), 7)]
+    del views.nodes["n2"]
+    assert enrich(read, views, 7).keyless == ("n1",)
+    (verified,) = [enrich(VerifyBackup(vm="a", backup=B2), views, 7)]
+    assert verified.node == "n1", "whether it is what was written is seen without its key"
 
 
 def test_a_vm_at_rest_is_backed_up_by_any_node_that_has_it() -> None:

@@ -35,7 +35,8 @@ def enrich(command: Any, views: Views, now_us: int) -> Any:
             unheard = views.unheard(command.incarnation)
             return replace(command, node=node, room=room, standing=standing, unheard=unheard, keyless=keyless, at_us=now_us)
         case ReadBackupFiles():
-            return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us), at_us=now_us)
+            node, keyless = _keyed(command.vm, _saved(command, views), views, now_us)
+            return replace(command, node=node, keyless=keyless, at_us=now_us)
         case VerifyBackup():
             return replace(command, node=_worker(command.vm, _saved(command, views), views, now_us))
         case EndBackup():

@@ -21,6 +21,7 @@ from proto.backup_files import (
     ReadBackupFiles,
 )
 from proto.io import Refusal
+from services.io.backups import keys
 from services.io.backups.chain import called, chain, damage, newest, sound
 from services.io.backups.removing import found
 from services.io.backups.states import Backups, Deleting, Reading
@@ -38,6 +39,8 @@ def read(command: ReadBackupFiles, state: Backups) -> Sequence[BackupFilesEvent]
     if not command.node:
         said = f"no node reaches the pool {one.pool} {one.pool_id}".rstrip() + f", in which the backup {id} lies"
         raise Refused(Refusal.NO_NODE, said, "wait until a node that has it is there again")
+    if command.keyless:
+        raise keys.missing(id, one.key, command.keyless)
     hold_us = TAKE_HOLD_US if command.take else LIST_HOLD_US
     return [
         BackupFilesRead(

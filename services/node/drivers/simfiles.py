@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 from proto.backup_files import FileEntry, FileKind
 from services.node.drivers import DriverError
 from services.node.drivers.backup_files import NotRead, What
 from services.node.drivers.file_names import BadPath, apart
-from services.node.drivers.simbackups import key_of
-from services.node.drivers.simpool import SimPool
+from services.node.drivers.simbackups import key_of, no_key
+
+if TYPE_CHECKING:
+    from services.node.drivers.simhost import SimHost
 
 WRITTEN = b"written"
 
@@ -53,10 +56,13 @@ class SimBackupFiles:
         return at, names
 
 
-def open_files(pool: SimPool, where: str, vm: str, backup: str) -> SimBackupFiles:
+def open_files(host: SimHost, where: str, vm: str, backup: str) -> SimBackupFiles:
     """Raises DriverError."""
+    pool = host.pool
     if where in pool.gone:
         raise DriverError(f"pool {where!r} does not answer")
     if (found := pool.backups.get(key_of(where, vm, backup))) is None:
         raise DriverError(f"the backup {backup} of {vm} is not there (any more)")
+    if found.done.key and found.done.key not in host.keys:
+        raise DriverError(no_key(found.done.key, host.node))
     return SimBackupFiles(found.on)

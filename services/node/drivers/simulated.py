@@ -281,7 +281,7 @@ class SimulatedDriver:
         self.host.keys.discard(key)
 
     async def open_backup(self, pool: str, vm: str, backup: str) -> BackupFiles:
-        return simfiles.open_files(self.host.pool, pool, vm, backup)
+        return simfiles.open_files(self.host, pool, vm, backup)
 
     async def _homecoming(self) -> tuple[CopyNow, ...]:
         return simhome.copies(self.host, self._now_us())

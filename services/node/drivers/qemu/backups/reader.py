@@ -23,10 +23,11 @@ from proto.machine import DiskFormat
 from services.node.drivers import DriverError
 from services.node.drivers.backup_files import NotRead, What
 from services.node.drivers.file_names import BadPath, apart
+from services.node.drivers.qemu import keyring
 from services.node.drivers.qemu.backups import reader_argv, reader_words
 from services.node.drivers.qemu.backups.layout import Shelf
-from services.node.drivers.qemu.backups.opened import OpenDisk, open_chains
-from services.node.drivers.qemu.backups.reader_argv import Handles
+from services.node.drivers.qemu.backups.opened import OpenDisk, keys, open_chains
+from services.node.drivers.qemu.backups.reader_argv import Given, Handles
 from services.node.drivers.qemu.backups.reader_talk import Broken, Stream, Talk
 from services.node.drivers.qemu.backups.reader_words import Part
 from services.node.drivers.qemu.launch import Host
@@ -206,9 +207,9 @@ def _born(host: Host, tool: QemuImg, appliance: Path, shelf: Shelf, backup: str,
         for mine, theirs in pairs:
             ours.callback(mine.close)
             open_files.callback(theirs.close)
-        given = [(_scratch(tool, folder, disk, open_files), *disk.fds) for disk in disks]
-        handles = Handles(boot[0], boot[1], pairs[0][1].fileno(), pairs[1][1].fileno(), given)
-        inherit = [*boot, handles.control, handles.data, *(fd for fds in given for fd in fds)]
+        known = keyring.handed(host.ring, keys(disks), open_files)
+        given = [Given(_scratch(tool, folder, disk, open_files), disk.files) for disk in disks]
+        handles = Handles(boot[0], boot[1], pairs[0][1].fileno(), pairs[1][1].fileno(), given, known)
         ticks: list[int] = []
 
         def before(pid: int) -> None:
@@ -219,7 +220,7 @@ def _born(host: Host, tool: QemuImg, appliance: Path, shelf: Shelf, backup: str,
         groups = [kvm.stat().st_gid] if host.accelerator == "kvm" and kvm.exists() else []
         words = reader_argv.build(host.qemu, host.accelerator, handles)
         uid = uid_for(f"reader/{shelf.vm}/{backup}")
-        pid = spawn(words, folder=folder, log=folder / "log", uid=uid, groups=groups, inherit=inherit, before=before)
+        pid = spawn(words, folder=folder, log=folder / "log", uid=uid, groups=groups, inherit=handles.fds(), before=before)
         ours.pop_all()
     names = {reader_argv.SERIAL.format(index): disk.name for index, disk in enumerate(disks)}
     return Born(pid, ticks[0], pairs[0][0], pairs[1][0], names)
