@@ -76,12 +76,12 @@ from services.node.host.threads import affinity
 
 
 class QemuDriver:
-    """See the module. share: how many embedded nodes divide this host's CPUs and memory; memory_mib: what of its memory this one may
-    use, where that is stated (0: it is not). accelerator: `kvm` or `tcg`; what a probe at `open` found where nothing is said. remotes:
-    of pools that are no folder, where their disks are; `pools` names the folder of their leases. bridges: those that VMs may be put
-    into (none named: all), network_namespace: in which they are; None: the host's. cache: where the probe's verdict is kept (`state`
-    where nothing is said; nodes on one host may share one). control_plane: the group that the cluster's control plane stands in,
-    where it runs on this host. appliance: the folder of the file reader."""
+    """See the module. share: how many embedded nodes divide this host's CPUs and memory; memory_mib: what of its memory this
+    one may use, where that is stated (0: it is not). accelerator: `kvm` or `tcg`; what a probe at `open` found where nothing is
+    said. remotes: of pools that are no folder, where their disks are; `pools` names the folder of their leases. bridges: those
+    that VMs may be put into (none named: all), network_namespace: in which they are; None: the host's. cache: where the probe's
+    verdict is kept (`state` where nothing is said; nodes on one host may share one). control_plane: the group that the
+    cluster's control plane stands in, where it runs on this host. appliance: the folder of the file reader."""
 
     def __init__(
         self,
