@@ -115,6 +115,6 @@ async def _refused(node: Node, key: str) -> None:
             await opened(node.driver, "b1-2", node.backups)
         path.write_bytes(claim)
         node.far.end()
-        with pytest.raises(DriverError, match="cannot be opened .*the NBD server at"):
+        with pytest.raises(DriverError, match=r"cannot be opened .*the NBD server at"):
             await opened(node.driver, "b1-2", node.backups)
         node.far.restart()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from libs.common import backup_key
 from libs.common.backup_key import BackupKey
 from proto.machine import DiskFormat
 from services.node.drivers import CannotStart, DriverError
@@ -150,6 +152,13 @@ class Cipher:
                     self.tool.run(["rebase", "-q", *secret, "-u", "-b", base, "-F", DiskFormat.QCOW2, *image], (fd, *fds))
             except DriverError as error:
                 raise CannotStart(f"{draft.name} cannot be made: {error}") from error
+
+    def copied(self, source: Path, target: Path) -> None:
+        """A small file that is no disk. Raises OSError."""
+        if self.key is not None:
+            target.write_bytes(backup_key.shut(self.key, source.read_bytes()))
+        else:
+            shutil.copyfile(source, target)
 
     @asynccontextmanager
     async def told(self, blocks: Blocks) -> AsyncIterator[None]:

@@ -25,8 +25,8 @@ _BELOW = re.compile(r"\.\./(b[0-9]+-[0-9]+)/([A-Za-z0-9][A-Za-z0-9._-]{0,127})")
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """at: the number of the open file, which is the caller's to close (open_chains), or the window in which it lies. key: by which it
-    is encrypted, "": it is not."""
+    """at: the number of the open file, which is the caller's to close (open_chains), or the window in which it lies. key: by which
+    it is encrypted, "": it is not."""
 
     at: int | Window
     key: str = ""

@@ -47,6 +47,12 @@ def of_pool(pool: str, name: str) -> bool:
     return re.fullmatch(rf"{BITMAP}{re.escape(pool)}-b[0-9]+-[0-9]+", name) is not None
 
 
+def age_of(bitmap: str) -> tuple[int, int]:
+    """By its backup: the larger the newer."""
+    found = re.search(r"b([0-9]+)-([0-9]+)$", bitmap)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 async def sources(blocks: Blocks, tops: dict[str, str], disks: tuple[Disk, ...]) -> tuple[Source, ...]:
     """tops: the node of each disk's own file, by the disk's name. Raises DriverError; NotBackedUp where a disk has none."""
     named = {str(n["node-name"]): n for n in await blocks.do("query-named-block-nodes", {"flat": True})}

@@ -1,10 +1,7 @@
 """A backup being taken: QEMU's jobs copy all disks as they are at one instant, into files that the agent made and opened.
 
-    prepare: files, nodes ── begin: freeze, transaction, thaw ── run ── let_go ── publish ── forget_older
+    prepare: files, nodes ── begin: the instant (instant.py) ── run ── let_go ── publish ── forget_older
        └ undo, from everywhere: jobs, nodes, open files, the new bitmaps and the folder are gone; the parent's bitmaps stay
-
-The transaction makes a new bitmap on each disk and begins its job: what is written from that instant on is in the bitmap, and not
-in the backup.
 """
 
 from __future__ import annotations
@@ -12,34 +9,30 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
-import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from libs.common import backup_key
 from libs.common.clock import Clock
-from proto.backups import BackupDone, BackupKind, SavedDisk, Usual
-from proto.hardware import Consistency
-from proto.machine import Disk, Freeze
+from proto.backups import BackupDone, BackupKind, SavedDisk
+from proto.machine import Disk
 from proto.node import OrderBackup
 from services.node.drivers import CannotStart, DriverError, NotBackedUp
-from services.node.drivers.qemu.backups import filled, media, targets
+from services.node.drivers.qemu.backups import filled, instant, media, targets
 from services.node.drivers.qemu.backups.cipher import Cipher
 from services.node.drivers.qemu.backups.jobs import PREFIX, Blocks, Jobs, sweep
 from services.node.drivers.qemu.backups.layout import Manifest, Shelf
 from services.node.drivers.qemu.backups.media import Media
-from services.node.drivers.qemu.backups.sources import Source, bitmap_of, of_pool, sources, why_full
+from services.node.drivers.qemu.backups.sources import Source, age_of, bitmap_of, of_pool, sources, why_full
 from services.node.drivers.qemu.backups.watching import watched
-from services.node.drivers.qemu.freezer import Freezer, NotFrozen
-from services.node.drivers.qemu.look import device_of
+from services.node.drivers.qemu.freezer import Freezer
 
 MIB = 1 << 20
 ENDS_S_MAX = 5.0
@@ -112,7 +105,7 @@ class Taking:
     async def _drop_useless(self) -> None:
         """Bitmaps of backups of this pool that failed, or are older than the newest: what is written costs a little in each."""
         mine = {b.name for s in self.sources for b in s.bitmaps if of_pool(self.order.pool, b.name)} - {self.bitmap}
-        newest = max(mine, key=_age, default="")
+        newest = max(mine, key=age_of, default="")
         for source in self.sources:
             for bitmap in source.bitmaps:
                 if bitmap.name == self.bitmap or (bitmap.name in mine and bitmap.name not in (newest, self._parents())):
@@ -147,61 +140,19 @@ class Taking:
         """Raises DriverError, OSError; NotBackedUp where file systems do not stand still and have to."""
         self.jobs.expect(f"{PREFIX}{source.disk.slot}" for source in self.sources)
         if self.freezer is not None:
-            self.done = msgspec.structs.replace(self.done, normal=usual(await self.blocks.do("query-blockstats")))
-        frozen, begun, freezer = 0, time.monotonic(), self.freezer
-        if freezer is not None and self.order.freeze is not Freeze.NO:
-            try:
-                frozen = await freezer.freeze()
-            except NotFrozen as error:
-                if self.order.freeze is Freeze.REQUIRE:
-                    raise NotBackedUp(f"the file systems of {self.order.vm} do not stand still: {error}") from error
-                self._say(f"its file systems did not stand still: {error}")
-        thawed = 0
-        try:
-            at_us = self.clock.now_us()
-            await self.blocks.do("transaction", {"actions": self._actions()})
-            await self._aside(self._copy_variables)
-        finally:
-            if frozen and freezer is not None:
-                thawed = await asyncio.shield(asyncio.ensure_future(freezer.thaw()))
-        if frozen and not thawed:
-            self._say("its guest did not say whether its file systems still stood still")
-        kind = Consistency.STOPPED if freezer is None else Consistency.FILESYSTEM if thawed else Consistency.CRASH
-        self.done = msgspec.structs.replace(self.done, at_us=at_us, consistency=kind, frozen_ms=_ms(begun) if thawed else 0)
-
-    def _say(self, sentence: str) -> None:
-        said = "; ".join(part for part in (self.done.sentence, sentence) if part)
-        self.done = msgspec.structs.replace(self.done, sentence=said)
-
-    def _actions(self) -> list[dict[str, Any]]:
-        actions: list[dict[str, Any]] = []
-        for source in self.sources:
-            name = f"{PREFIX}{source.disk.slot}"
-            if source.kept or self.freezer is not None:
-                new = {"node": source.node, "name": self.bitmap, "persistent": source.kept}
-                actions.append({"type": "block-dirty-bitmap-add", "data": new})
-            job: dict[str, Any] = {"job-id": name, "device": source.node, "target": name, "sync": "top" if source.alone else "full"}
-            job |= {"on-source-error": "report", "on-target-error": "report"}
-            if self.done.parent:
-                job |= {"sync": "bitmap", "bitmap": self._parents(), "bitmap-mode": "never"}
-            elif source.disk.slot in self.filled:
-                actions.append(filled.merged(source))
-                job |= {"sync": "bitmap", "bitmap": filled.NAME, "bitmap-mode": "never"}
-            if self.order.rate_mibps:
-                job["speed"] = self._share(len(self.sources))
-            actions.append({"type": "blockdev-backup", "data": job})
-        return actions
-
-    def _share(self, among: int) -> int:
-        return max(1, self.order.rate_mibps * MIB // among)
+            self.done = msgspec.structs.replace(self.done, normal=instant.usual(await self.blocks.do("query-blockstats")))
+        parents, runs = self._parents() if self.done.parent else "", self.freezer is not None
+        actions = instant.actions(self.order, self.bitmap, parents, self.sources, self.filled, runs=runs)
+        beside = partial(self._aside, self._copy_variables)
+        seen = await instant.seen(self.order, self.blocks, self.clock, self.freezer, actions, beside)
+        said = "; ".join(part for part in (self.done.sentence, *seen.said) if part)
+        self.done = msgspec.structs.replace(
+            self.done, at_us=seen.at_us, consistency=seen.consistency, frozen_ms=seen.frozen_ms, sentence=said
+        )
 
     def _copy_variables(self) -> None:
         for name, path in self.variables.items():
-            target = self.shelf.making(self.order.backup) / self.shelf.vars_of(name, self.order.backup)
-            if (key := self.cipher.key) is not None:
-                target.write_bytes(backup_key.shut(key, path.read_bytes()))
-            else:
-                shutil.copyfile(path, target)
+            self.cipher.copied(path, self.shelf.making(self.order.backup) / self.shelf.vars_of(name, self.order.backup))
 
     # --- behind it ----------------------------------------------------------------------------------------------------
 
@@ -227,7 +178,7 @@ class Taking:
         left = self.jobs.unended()
         for job in left if self.order.rate_mibps and len(left) < among else ():
             with suppress(DriverError):  # it may have ended by now
-                await self.blocks.do("block-job-set-speed", {"device": job, "speed": self._share(len(left))})
+                await self.blocks.do("block-job-set-speed", {"device": job, "speed": instant.share(self.order, len(left))})
         return len(left)
 
     async def _why(self, said: str) -> str:
@@ -326,22 +277,6 @@ class Taking:
     async def _away(self, source: Source, bitmap: str) -> None:
         with suppress(DriverError):  # it may not be there
             await self.blocks.do("block-dirty-bitmap-remove", {"node": source.node, "name": bitmap})
-
-
-def usual(blocks: list[dict[str, Any]]) -> Usual:
-    """What the guest's requests to all of its disks took until now, by QEMU's counters."""
-    mine = [block["stats"] for block in blocks if device_of(block.get("qdev") or "").startswith("disk")]
-
-    def mean_us(kind: str) -> int:
-        count = sum(int(stats[f"{kind}_operations"]) for stats in mine)
-        return round(sum(int(stats[f"{kind}_total_time_ns"]) for stats in mine) / count / 1000) if count else 0
-
-    return Usual(write_us=mean_us("wr"), read_us=mean_us("rd"))
-
-
-def _age(bitmap: str) -> tuple[int, int]:
-    found = re.search(r"b([0-9]+)-([0-9]+)$", bitmap)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _ms(begun: float) -> int:
