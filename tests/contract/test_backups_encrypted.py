@@ -3,9 +3,11 @@ backup."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -92,6 +94,26 @@ def header(file: Path) -> dict[str, Any]:
     return found
 
 
+def opens(file: Path) -> dict[str, Any]:
+    return {"driver": "qcow2", "file": {"driver": "file", "filename": str(file)}}
+
+
+def node_of(saved: Saved, disk: str, *chain: str) -> dict[str, Any] | None:
+    """Of a disk in the first, opened by the key."""
+    if not chain:
+        return None
+    node = opens(saved.qcow2(chain[0], disk))
+    return node | {"encrypt": {"format": "luks", "key-secret": "key"}, "backing": node_of(saved, disk, *chain[1:])}
+
+
+def bytes_of(node: dict[str, Any] | None) -> str:
+    """A digest of all that a guest sees of it."""
+    with tempfile.NamedTemporaryFile() as raw:
+        secret = ("--object", f"secret,id=key,data={KEY.secret}")
+        subprocess.run(["qemu-img", "convert", *secret, "-O", "raw", f"json:{json.dumps(node)}", raw.name], check=True)
+        return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
 async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: Saved) -> None:
     """Full, incremental, verified, run from, merged: of what was on the disk no file has a byte that could be read."""
     vm, rig = saved.vm, saved.vm.rig
@@ -118,6 +140,9 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
     assert await saved.left() == [] and await objects(vm.driver) == []
     was = [await vm.sh(digest_of("/dev/vdb", at)) for at in (8, 16)]
     await vm.driver.kill("web-1")
+    await saved.take("b1-3", rests=True, key=KEY.id)
+    held = {disk.name: bytes_of(opens(rig.pool / "disks" / disk.file)) for disk in vm.spec.disks}
+    assert all(bytes_of(node_of(saved, name, "b1-4", "b1-3", "b1-2")) == digest for name, digest in held.items())
     await vm.driver.drop_key(KEY.id)
     assert await saved.damaged("b1-3") == {}, "whether a file is what was written is seen without its key"
     removal = replace(saved.removal("b1-2"), key=KEY.id)
@@ -140,7 +165,8 @@ async def test_a_running_vm_is_backed_up_recovered_and_merged_encrypted(saved: S
     await vm.driver.kill("web-1")
     saved.removed(removal, await vm.driver.remove_backup(removal))
     assert PATTERN not in saved.qcow2("b1-3").read_bytes() and backing_of(saved.qcow2("b1-3")) == ""
-    assert await saved.damaged("b1-3") == {}
+    assert await saved.damaged("b1-4") == {}
+    assert all(bytes_of(node_of(saved, name, "b1-4", "b1-3")) == digest for name, digest in held.items())
     again = saved.recovered("b1-3", key=KEY.id)
     again = replace(again, generation=9, disks=(again.disks[0], replace(again.disks[1], file="web-1-data.r2.qcow2")))
     await vm.driver.start(again)
