@@ -100,6 +100,9 @@ async def test_who_does_not_have_the_key_writes_none_and_merges_none(rig: Rig) -
         removal = replace(saved.removal("b1-3"), key=KEY.id)
         with pytest.raises(NotBackedUp, match=f"the key {KEY.id}, which {node} does not have"):
             await driver.remove_backup(removal)
+        if isinstance(rig, SimRig):  # the real one: test_backup_files_kept.py
+            with pytest.raises(DriverError, match=f"the key {KEY.id}, which {node} does not have"):
+                await driver.open_backup(saved.pool, "web-1", "b1-4")
         await driver.kill("web-1")
         with pytest.raises(CannotStart, match=f"the key {KEY.id}, which {node} does not have"):
             await driver.start(saved.recovered("b1-4", "b1-3", key=KEY.id))
