@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proto.machine import Disk
 from services.node.access_map import Stretch
+from services.node.drivers import DriverError
 from services.node.drivers.qemu import nbd_cache
 from services.node.drivers.qemu.nbd_cache import Export
 from services.node.drivers.qemu.reads import Reads

@@ -95,7 +95,7 @@ class Merges:
         """Whether the event belongs to a merge. One that nobody waits for is told."""
         copied = event.name == "BLOCK_JOB_PENDING"
         job = str(event.data.get("id" if copied else "device", ""))
-        if not copied and event.name not in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED") or job not in self._jobs:
+        if job not in self._jobs or not (copied or event.name in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")):
             return False
         if copied:
             self._jobs[job].turned.set()
