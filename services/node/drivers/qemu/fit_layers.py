@@ -10,6 +10,7 @@ What is there is looked at first, so that what was cut short anywhere is gone on
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proto.hardware import Consistency, Misfit, Took
-from proto.machine import Disk, Freeze, MachineSpec
+from proto.machine import Disk, DiskFormat, Freeze, MachineSpec
 from services.node import pacing
 from services.node.drivers import DriverError
 from services.node.drivers.qemu import devices, disks, launch, layers, making, origins, reads
@@ -31,6 +32,8 @@ from services.node.drivers.qemu.process import uid_for
 if TYPE_CHECKING:
     from services.node.drivers.qemu.launch import Host
     from services.node.drivers.qemu.machine import RunningVm
+
+log = logging.getLogger(__name__)
 
 MERGED_S = 2.0
 """how long a merge is waited for before it counts as pending"""
@@ -157,8 +160,8 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
             await _begin(vm, host, disk, chain, leaving, job)
         if origins.any_of((disk,)):
             vm.homing.see_to(disk, chain, _reads(host, disk))
-        into = chain.nodes[_first(chain, leaving) - 1]
-        said = await vm.merges.ended(job, MERGED_S, lambda: vm.homing.flushed(disk.slot, into))
+        into = _first(chain, leaving) - 1
+        said = await vm.merges.ended(job, MERGED_S, lambda: _durable(vm, disk, chain, into))
         if said is None:
             found.append(Misfit(what="merge", slot=disk.slot, sentence="a layer is being merged", pending=True))
             return
@@ -194,6 +197,17 @@ async def _begin(vm: RunningVm, host: Host, disk: Disk, chain: Chain, leaving: s
         path = host.pools[disk.pool] / LAYERS / chain.files[first - 1]
         await asyncio.to_thread(path.chmod, 0o600)
     await vm.merges.begin(job, words)
+
+
+async def _durable(vm: RunningVm, disk: Disk, chain: Chain, at: int) -> None:
+    """All that was written to that node is, its tables too. Raises DriverError, OSError."""
+    node = chain.nodes[at]
+    try:
+        await vm.homing.flushed(disk.slot, node)
+    except (DriverError, OSError) as error:  # as where it serves somebody else
+        log.info("%s: %s is opened anew, and its guest held up for that: %s", vm.record.vm, node, error)
+        words = {"driver": DiskFormat.QCOW2, "node-name": node, "file": f"{node}-file", "backing": chain.nodes[at + 1]}
+        await vm.do("blockdev-reopen", {"options": [{**words, "read-only": False, "discard": "unmap"}]})
 
 
 def _first(chain: Chain, leaving: set[str]) -> int:
