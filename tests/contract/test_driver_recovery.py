@@ -23,6 +23,7 @@ from tests.contract.recovery_rig import (
     FULL,
     HOME_S_MAX,
     NEWER,
+    all_copied,
     backed_up,
     coming,
     digests,
@@ -177,8 +178,7 @@ async def test_the_next_agent_sees_to_a_copy_that_goes_on(
         vm = running(heir)
         await vm.do("block-job-set-speed", {"device": "merge1", "speed": 0})
         async with asyncio.timeout(HOME_S_MAX):
-            while vm.merges.goes_on("merge1") and await vm.do("query-block-jobs"):
-                await asyncio.sleep(0.02)  # it is looked at as one that nobody waits for
+            await all_copied(heir)
         assert len(await vm.do("query-block-exports")) == 1
     try:
         assert files(await home(heir, spec)) == ("web-1-data.r1.qcow2",)

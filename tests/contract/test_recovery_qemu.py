@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,18 +16,22 @@ from msgspec.structs import replace
 from services.node.drivers import DriverError
 from services.node.drivers.qemu.bare import Bare
 from services.node.drivers.qemu.driver import QemuDriver
-from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of
+from services.node.drivers.qemu.layers import backing_of
+from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of, told
 from tests.contract.recovery_rig import (
     FULL,
     NEWER,
+    all_copied,
     backed_up,
     digests,
     file_of,
     files,
     fitted,
     folder,
+    gone,
     holds,
     home,
+    own_word,
     qemu_io,
     recovered,
     running,
@@ -64,6 +70,55 @@ class Slow:
             return answer
 
         patch.setattr(Bare, "do", slow)
+
+
+async def dies(driver: QemuDriver) -> None:
+    changes = driver.changes()
+    os.kill(running(driver).process.pid, signal.SIGKILL)
+    await told(changes, "gone")
+
+
+async def test_a_process_that_dies_when_all_is_copied_has_lost_nothing(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guest flushes nothing meanwhile: until somebody does, where the copies lie is in QEMU's memory."""
+    backed_up(rig)
+    spec = await started(rig, driver)
+    await sh(rig, driver, "echo own | dd of=/dev/vdb bs=512 seek=10 conv=fsync 2>/dev/null")
+    with slowly(monkeypatch):
+        await fitted(driver, spec)
+        await some_home(driver)
+    await all_copied(driver)
+    await dies(driver)
+    spec = await started(rig, driver, 2)
+    await holds(rig, driver)
+    assert files(await home(driver, spec)) == ("web-1-data.r1.qcow2",)
+    await dies(driver)
+    gone(rig)
+    own = replace(spec, generation=3, born=None, disks=(spec.disks[0], replace(spec.disks[1], layers=())))
+    await driver.start(own)
+    await guest_up(driver)
+    await holds(rig, driver)
+    assert await own_word(rig, driver) == "own"
+
+
+async def test_a_process_that_dies_when_it_has_copied_at_rest_has_lost_nothing(
+    rig: QemuRig, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backed_up(rig)
+    spec, quits = spec_of(rig), Bare.quit
+
+    async def dies_instead(bare: Bare) -> None:
+        bare._process.kill()
+        await quits(bare)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bare, "quit", dies_instead)
+        with pytest.raises(DriverError, match="did not end well"):
+            await driver.merge_layers("web-1", (spec.disks[1],))
+    file = rig.pool / "disks" / spec.disks[1].file
+    assert backing_of(file) == ""
+    subprocess.run(["qemu-img", "compare", "-q", str(file), str(folder(rig, NEWER) / file_of(NEWER))], check=True)
 
 
 async def test_what_comes_home_at_rest_gives_way_to_a_start(

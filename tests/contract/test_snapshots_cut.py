@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,14 +12,16 @@ import pytest
 from msgspec.structs import replace
 
 from proto.hardware import Consistency, Hardware
-from proto.machine import Disk, Freeze, MachineSpec
+from proto.machine import Disk, Freeze, MachineSpec, birth
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.freezer import Freezer
 from services.node.drivers.qemu.machine import RunningVm
-from tests.contract.driver_rigs import Rig, rig_of
+from tests.contract.driver_rigs import Rig, guest_up, rig_of, told
 from tests.contract.test_driver_snapshots import Vm, files, leaving, mounted
 
-STEPS = ("blockdev-add", "transaction", "block-stream", "blockdev-del", "make", "seal", "save")
+STEPS = (
+    "blockdev-add", "transaction", "block-stream", "block-export-add", "job-finalize", "blockdev-del", "make", "seal", "save",
+)  # fmt: skip
 THAWED_S_MAX = 20.0
 
 
@@ -130,6 +134,29 @@ async def test_a_merge_that_is_cut_anywhere_is_done_by_the_next_agent(vm: Vm, mo
         await vm.dropped()
         step += 1
     assert step > 4
+
+
+@pytest.mark.timeout(240)
+async def test_a_process_that_dies_when_its_layers_are_copied_has_lost_nothing(vm: Vm) -> None:
+    """Until its guest flushes, where the copies lie is in QEMU's memory."""
+    await vm.write("kept")
+    await vm.take(Freeze.NO)
+    await vm.take(Freeze.NO)
+    gone = [layer.file for disk in vm.spec.disks for layer in disk.layers if not layer.file.endswith("-root.qcow2")]
+    wanted = replace(vm.spec, disks=tuple(leaving(d, *gone) for d in vm.spec.disks), taking=None)
+    has = await vm.fit(wanted)
+    while any(m.what == "merge" for m in has.misfits):
+        has = await vm.fit()
+    changes = vm.driver.changes()
+    os.kill(running(vm).process.pid, signal.SIGKILL)
+    await told(changes, "gone")
+    vm.spec = replace(vm.spec, generation=2, taking=None, born=None)
+    await vm.driver.start(vm.spec)
+    vm.spec = replace(vm.spec, born=birth(vm.spec))
+    await guest_up(vm.driver)
+    await vm.mounted()
+    await vm.reads("kept")
+    assert (await vm.merged(*gone)).misfits == ()
 
 
 async def test_a_guest_whose_agent_dies_while_it_stands_still_is_thawed_by_the_next(

@@ -1,7 +1,7 @@
 """Snapshots of a running VM: its disks are put on top of what they are, all at one instant; layers that leave are merged upwards.
 
     take     new files ── nodes ── freeze ── transaction ── thaw ── how it went, on disk
-    merge    a job of QEMU, which outlives the agent; the file above names what it stands on only after all was copied
+    merge    a job of QEMU, which outlives the agent; the file above stands on it until all was copied and is durable
 
 An attempt to take is made once: how it failed is on disk before anybody hears of it, and the same order is told the same again.
 What is there is looked at first, so that what was cut short anywhere is gone on with.
@@ -10,6 +10,8 @@ What is there is looked at first, so that what was cut short anywhere is gone on
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proto.hardware import Consistency, Misfit, Took
-from proto.machine import Disk, Freeze, MachineSpec
+from proto.machine import Disk, DiskFormat, Freeze, MachineSpec
 from services.node import pacing
 from services.node.drivers import DriverError
 from services.node.drivers.qemu import devices, disks, launch, layers, making, origins, reads
@@ -30,6 +32,8 @@ from services.node.drivers.qemu.process import uid_for
 if TYPE_CHECKING:
     from services.node.drivers.qemu.launch import Host
     from services.node.drivers.qemu.machine import RunningVm
+
+log = logging.getLogger(__name__)
 
 MERGED_S = 2.0
 """how long a merge is waited for before it counts as pending"""
@@ -156,7 +160,8 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
             await _begin(vm, host, disk, chain, leaving, job)
         if origins.any_of((disk,)):
             vm.homing.see_to(disk, chain, _reads(host, disk))
-        said = await vm.merges.ended(job, MERGED_S)
+        into = _first(chain, leaving) - 1
+        said = await vm.merges.ended(job, MERGED_S, lambda: _durable(vm, disk, chain, into))
         if said is None:
             found.append(Misfit(what="merge", slot=disk.slot, sentence="a layer is being merged", pending=True))
             return
@@ -165,6 +170,8 @@ async def _merge(vm: RunningVm, host: Host, disk: Disk, chain: Chain, found: lis
             return
         chain = (await chains(vm))[disk.slot]
     await vm.homing.over(disk.slot)
+    if leaving:  # what has left may be deleted as soon as it is told, so no header on the storage may name it any more
+        await asyncio.to_thread(_synced, host, disk, chain)
     await _idle_away(vm, disk.slot, chain)
     if origins.any_of((disk,)):
         await closed(vm, disk.slot)
@@ -178,7 +185,7 @@ def _reads(host: Host, disk: Disk) -> Path:
 
 
 async def _begin(vm: RunningVm, host: Host, disk: Disk, chain: Chain, leaving: set[str], job: str) -> None:
-    first = next(i for i, file in enumerate(chain.files) if file in leaving)
+    first = _first(chain, leaving)
     rest = chain.nodes[first:]
     below = next((node for node, file in zip(rest, (*chain.files[first:], ""), strict=False) if file not in leaving), "")
     words: dict[str, object] = {"job-id": job, "device": chain.nodes[first - 1], "on-error": "report"}
@@ -190,6 +197,31 @@ async def _begin(vm: RunningVm, host: Host, disk: Disk, chain: Chain, leaving: s
         path = host.pools[disk.pool] / LAYERS / chain.files[first - 1]
         await asyncio.to_thread(path.chmod, 0o600)
     await vm.merges.begin(job, words)
+
+
+async def _durable(vm: RunningVm, disk: Disk, chain: Chain, at: int) -> None:
+    """All that was written to that node is, its tables too. Raises DriverError, OSError."""
+    node = chain.nodes[at]
+    try:
+        await vm.homing.flushed(disk.slot, node)
+    except (DriverError, OSError) as error:  # as where it serves somebody else
+        log.info("%s: %s is opened anew, and its guest held up for that: %s", vm.record.vm, node, error)
+        words = {"driver": DiskFormat.QCOW2, "node-name": node, "file": f"{node}-file", "backing": chain.nodes[at + 1]}
+        await vm.do("blockdev-reopen", {"options": [{**words, "read-only": False, "discard": "unmap"}]})
+
+
+def _first(chain: Chain, leaving: set[str]) -> int:
+    return next(i for i, file in enumerate(chain.files) if file in leaving)
+
+
+def _synced(host: Host, disk: Disk, chain: Chain) -> None:
+    """Blocking. Raises OSError."""
+    for file in chain.files:
+        fd = os.open(host.pools[disk.pool] / LAYERS / file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _named(host: Host, disk: Disk, chain: Chain, node: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proto.machine import Disk
 from services.node.access_map import Stretch
+from services.node.drivers import DriverError
 from services.node.drivers.qemu import nbd_cache
 from services.node.drivers.qemu.nbd_cache import Export
 from services.node.drivers.qemu.reads import Reads
@@ -27,6 +28,8 @@ FIRST_PIECE = 128 * 1024
 FLYING_BYTES_MAX, FLYING_MAX = 4 * MIB, 16
 """asked for and not there yet: with 4 pieces of 1 MiB all that the storage gives is reached (measured); more only makes a guest
 wait longer. QEMU takes 16 requests of one connection at a time"""
+FLUSH_S_MAX = 60.0
+"""for a slow storage; then it is asked again"""
 SOCKET = "home"
 
 
@@ -196,9 +199,31 @@ async def _serve(vm: RunningVm) -> None:
             raise
 
 
+def _flush_of(slot: int) -> str:
+    return f"home{slot}-flush"
+
+
 def _names(slot: int) -> tuple[str, str]:
     """Of the exports of a disk, and of what it stands on."""
     return f"home{slot}", f"home{slot}-beneath"
+
+
+async def flushed(vm: RunningVm, slot: int, node: str) -> None:
+    """All that was written to that node, one of the disk's, is durable, its tables too. QEMU's monitor has no word for it. Raises
+    DriverError, OSError."""
+    id = _flush_of(slot)
+    await vm.fitting.away("block-export-del", {"id": id, "mode": "hard"})  # an earlier agent's, perhaps of another node
+    try:
+        async with asyncio.timeout(FLUSH_S_MAX):
+            export = await _exported(vm, id, node)
+            try:
+                await export.flush()
+            finally:
+                await export.close()
+    except TimeoutError as error:
+        raise DriverError(f"{vm.record.vm}: {node} was not written out within {FLUSH_S_MAX:g} s") from error
+    finally:
+        await vm.fitting.away("block-export-del", {"id": id, "mode": "hard"})
 
 
 def served(vm: RunningVm) -> bool:
@@ -208,7 +233,7 @@ def served(vm: RunningVm) -> bool:
 
 async def cleared(vm: RunningVm, slot: int) -> None:
     """No export holds a node of that disk any more. Raises DriverError."""
-    for name in _names(slot):
+    for name in (*_names(slot), _flush_of(slot)):
         await vm.fitting.away("block-export-del", {"id": name, "mode": "hard"})
 
 

@@ -77,6 +77,11 @@ class Homing:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
 
+    async def flushed(self, slot: int, node: str) -> None:
+        """As home.flushed."""
+        async with self._exporting:  # one NBD server is there for all
+            await home.flushed(self._vm, slot, node)
+
     async def over(self, slot: int) -> None:
         """The disk stands on no backup any more, or never did: what was made for that goes, also what an earlier agent made. Raises
         DriverError."""

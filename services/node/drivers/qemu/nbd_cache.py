@@ -4,6 +4,7 @@
     copy_up   NBD_CMD_CACHE: QEMU reads it and keeps it in the disk's own file (copy on read). Many may go on at once, which
               is what makes it faster than a stream job, that reads and writes in turns
     discard   NBD_CMD_TRIM
+    flush     NBD_CMD_FLUSH: what QEMU keeps of the file's tables in its memory is written, and all of it is durable
 
 The protocol: NetworkBlockDevice/nbd, doc/proto.md. Numbers are big-endian; offsets and lengths are bytes.
 """
@@ -29,7 +30,7 @@ _FLAGS = 1 | 2
 """fixed newstyle, and no zeros at the end"""
 _GO, _STRUCTURED_REPLIES, _SET_CONTEXT = 7, 8, 10
 _ACK, _INFO, _CONTEXT, _FAILED = 1, 3, 4, 1 << 31
-_TRIM, _CACHE, _BLOCK_STATUS = 4, 5, 7
+_FLUSH, _TRIM, _CACHE, _BLOCK_STATUS = 3, 4, 5, 7
 _STATUS, _ERROR, _DONE = 5, 1 << 15, 1
 
 
@@ -70,6 +71,10 @@ class Export:
     async def discard(self, at: int, length: int) -> None:
         """Raises NbdError."""
         await self._ask(_TRIM, at, length)
+
+    async def flush(self) -> None:
+        """Returns once all that was written is durable, the file's tables too. Raises NbdError."""
+        await self._ask(_FLUSH, 0, 0)
 
     async def close(self) -> None:
         self._task.cancel()
@@ -126,7 +131,7 @@ class Export:
         if reply is None or reply.done():
             return
         if error:
-            reply.set_exception(NbdError(f"QEMU could not copy it (error {error})"))
+            reply.set_exception(NbdError(f"QEMU could not do it (error {error})"))
         else:
             reply.set_result(self._parts.get(handle, b""))
 

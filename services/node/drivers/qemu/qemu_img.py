@@ -194,7 +194,8 @@ class QemuImg:
         with handed_over(file.parent) as (folder, fds):
             onto = ["-b", base, *(("-F", base_format) if base_format else ())]
             try:
-                words = ["rebase", "-q", "-f", DiskFormat.QCOW2, *onto, f"{folder}/{file.name}"]
+                # else the header is written before the tables that say where the copies lie: what is cut short then reads as zeros
+                words = ["rebase", "-q", "-t", "writethrough", "-f", DiskFormat.QCOW2, *onto, f"{folder}/{file.name}"]
                 self.run(words, fds, owner=file.stat().st_uid, limits=for_copy(_virtual_bytes(file)))
             except Failed as error:
                 raise DriverError(f"what is beneath {file.name} cannot be merged into it: {error}") from error

@@ -18,6 +18,7 @@ from services.node.drivers.qemu.devices import LAYERS, Backing, Handed
 from services.node.drivers.qemu.keyring import told
 from services.node.drivers.qemu.launch import Host
 from services.node.drivers.qemu.making import ready
+from services.node.drivers.qemu.merges import WAITS
 from services.node.drivers.qemu.process import uid_for
 from services.node.drivers.qemu.qemu_img import for_copy
 from services.node.drivers.qemu.qmp import QmpEvent
@@ -96,16 +97,21 @@ async def _stream(
             await qemu.give_set(one.fd, one.file, one.into)
         keys = [host.ring.key(id) for id in sorted(origins.keys({disk.name: found}))]
         async with told(qemu, keys):
-            for node in devices.disk_nodes(disk, qemu.pools[disk.pool], disk.pool in host.direct, found):
+            nodes = devices.disk_nodes(disk, qemu.pools[disk.pool], disk.pool in host.direct, found)
+            for node in nodes:
                 await qemu.do("blockdev-add", node)
-        end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        qemu.hears.append(lambda event: _hear(end, event))
+        copied, end = (asyncio.get_running_loop().create_future() for _ in range(2))
+        qemu.hears.append(lambda event: _hear(copied, end, event))
         qemu.at_end(lambda: _told(end, "QEMU ended"))
         words = {"job-id": JOB, "device": devices.disk_id(disk.slot), "on-error": "report", "speed": disk.home_mibps * MIB}
-        await qemu.do("block-stream", words)
+        await qemu.do("block-stream", {**words, **WAITS})
         try:
             wanted_s = 2 * disk.size_mib / (disk.home_mibps or math.inf)
             async with asyncio.timeout(max(for_copy(disk.size_mib << 20).wall_s, wanted_s)):
+                await asyncio.wait({copied, end}, return_when=asyncio.FIRST_COMPLETED)
+                if not end.done():
+                    await qemu.do("blockdev-reopen", {"options": [nodes[-1]]})  # by which QEMU writes its tables out, durably
+                    await qemu.do("job-finalize", {"id": JOB})
                 said = await end
         except TimeoutError:
             said = "it took too long"
@@ -114,8 +120,10 @@ async def _stream(
         await qemu.quit()
 
 
-def _hear(end: asyncio.Future[str], event: QmpEvent) -> None:
-    if event.name == "BLOCK_JOB_COMPLETED":
+def _hear(copied: asyncio.Future[str], end: asyncio.Future[str], event: QmpEvent) -> None:
+    if event.name == "BLOCK_JOB_PENDING":
+        _told(copied, "")
+    elif event.name == "BLOCK_JOB_COMPLETED":
         _told(end, str(event.data.get("error") or ""))
     elif event.name == "BLOCK_JOB_CANCELLED":
         _told(end, "it was cancelled")
