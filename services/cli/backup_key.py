@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
 import typer
 
-from libs.common import backup_key
-from libs.common.backup_key import BackupKey, BadBackupKey
 from services.cli import show
 from services.cli.client import Client, path
 from services.cli.failure import REFUSED, USAGE, Failure
 from services.cli.session import AsJson, client, wants_json
+
+if TYPE_CHECKING:
+    from libs.common.backup_key import BackupKey
 
 app = typer.Typer(help="Keys by which backups are encrypted.", no_args_is_help=True)
 TIMEOUT_S = 60.0
@@ -32,6 +33,8 @@ def new(
     _json: AsJson = False,
 ) -> None:
     """Make a key, keep it in a file, and give it to all nodes."""
+    from libs.common import backup_key
+
     try:
         key = backup_key.make(name)
     except ValueError as bad:
@@ -54,15 +57,19 @@ def give(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As `new` made it.")], node: Node = None, _json: AsJson = False
 ) -> None:
     """Give a key that you have to nodes: to all, or to those that are named."""
+    from libs.common import backup_key
+
     try:
         key = backup_key.load(file)
-    except BadBackupKey as bad:
+    except backup_key.BadBackupKey as bad:
         raise Failure(USAGE, str(bad)) from None
     api = client()
     _give(api, api.get(path("backup-keys")), key, node, file)
 
 
 def _give(api: Client, found: dict[str, Any], key: BackupKey, only: list[str] | None, at: Path) -> None:
+    from libs.common import backup_key
+
     seals = {one["node"]: one["seal"] for one in found["nodes"] if not only or one["node"] in only}
     if missing := sorted(set(only or ()) - seals.keys()):
         raise Failure(REFUSED, f"there is no node {missing[0]}", "see asvctl node ls")
@@ -70,7 +77,7 @@ def _give(api: Client, found: dict[str, Any], key: BackupKey, only: list[str] | 
     for name, seal in sorted(seals.items()):
         try:
             sealed[name] = base64.b64encode(backup_key.seal(key, name, seal)).decode()
-        except BadBackupKey as bad:
+        except backup_key.BadBackupKey as bad:
             failed.append({"node": name, "error": str(bad)})
     told = api.post(path("backup-keys"), {"id": key.id, "sealed": sealed}, timeout_s=TIMEOUT_S) if sealed else {"items": []}
     _say({"id": key.id, "file": str(at), "items": [*told["items"], *failed]}, "has", str(at))

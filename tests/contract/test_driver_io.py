@@ -104,14 +104,15 @@ async def test_nobody_counts_of_a_vm_that_is_not_there(driver: Driver) -> None:
         await driver.io("nobody")
 
 
-async def test_a_device_that_is_plugged_is_counted_from_its_first_request(rig: Rig, driver: Driver) -> None:
+async def test_a_device_that_is_plugged_is_counted_from_then_on(rig: Rig, driver: Driver) -> None:
     spec = machine(rig)
     disk = replace(spec.disks[1], name="late", slot=5, file="web-1-late.qcow2", serial="late")
     spec = replace(spec, disks=(*spec.disks, disk))
     assert (await driver.fit(spec)).hardware is not None
     look, seen = await looked(driver, spec)
     late = named(seen, "late")
-    assert late.counted_by is CountedBy.QEMU and sum(late.requests[0].bins) == late.requests[0].total
+    # QEMU keeps a histogram of a device that there is: firmware may have read of it by then
+    assert late.counted_by is CountedBy.QEMU and late.requests[0].bins and sum(late.requests[0].bins) <= late.requests[0].total
     await driver.fit(replace(spec, disks=spec.disks[:-1], leaving=(5,)))
     _, seen = await looked(driver, spec, look)
     assert "late" not in [d.name for d in seen.devices]

@@ -89,6 +89,7 @@ UNSAID = {
 """facts that come of no order, and what they come of"""
 
 SAVED_AT = {"vm": "web-1", "backup": "b1-2", "pool": "default", "until_us": 1 << 60}
+DISK = "root"
 NO_VM = {"vm": "nobody"}
 VM = {"vm": "web-1"}
 ASKS = (
@@ -108,8 +109,8 @@ ASKS = (
         {"node": "n2", "pools": ["ffff"], "number": 1, "term": 1, "epoch": 1, "vms": []},
     ),
     Asked(
-        backup_files.AskFiles, "files", SAVED_AT | {"path": "/disk0/written", "take": "f1-9"}, backup_files.FilesAnswer,
-        SAVED_AT | {"path": "/disk0/lost"},
+        backup_files.AskFiles, "files", SAVED_AT | {"path": f"/{DISK}/written", "take": "f1-9"}, backup_files.FilesAnswer,
+        SAVED_AT | {"path": f"/{DISK}/lost"},
     ),
     Asked(backup_files.AskFilesNext, "files-next", {"take": "f1-9"}, backup_files.FilesChunk, {"take": "f1-8"}),
     Asked(lease.AskProbe, "lease", {"addresses": {}}, lease.Probes, {"addresses": {"n2": "nowhere"}}),
