@@ -23,7 +23,7 @@ SLOW = (
     *("contract/test_backup_files_qemu.py", "contract/test_backup_files_kept.py"),
     *("contract/test_recovery_forecast.py", "e2e/test_backup_schedules.py", "e2e/test_recovery_drill.py"),
     *("contract/test_recovery_reads.py", "contract/test_backups_filled.py"),
-    "e2e/test_recovery_wave.py",
+    *("e2e/test_recovery_wave.py", "e2e/test_recovery_killed.py"),
 )
 """what takes a minute or more for itself: `make test-slow`"""
 PURE = ("history", "model", "sim")

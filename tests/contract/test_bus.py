@@ -17,8 +17,9 @@ from tests.servers import NatsServer
 type Join = Callable[[str], Awaitable[Bus]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[NatsServer]:
+    """Of each test: where a stream is deleted and made anew at once, the server may find what a reader of the former one left."""
     with NatsServer() as one:
         yield one
 
@@ -36,9 +37,6 @@ async def join(request: pytest.FixtureRequest) -> AsyncIterator[Join]:
             return bus
     else:
         url = request.getfixturevalue("server").url
-        cleaner = await NatsBus.connect(url, name="cleaner")
-        await cleaner.request("$JS.API.STREAM.DELETE.EVT", b"")
-        await cleaner.drain()
 
         async def enter(name: str) -> Bus:
             bus = await NatsBus.connect(url, name=name)

@@ -218,7 +218,8 @@ async def test_a_writer_loses_nothing_and_a_target_that_dies_takes_nothing(rig: 
     # the writer ends, and what is counted is read from the disk, not from the memory that came with it
     check = "touch /run/stop; sync; echo 3 > /proc/sys/vm/drop_caches; "
     check += "awk '$1 != NR { bad = NR } END { print bad + 0 }' /data/log"
-    assert (await there.exec("web-1", ("sh", "-c", check), b"", GUEST_S_MAX)).stdout.strip() == b"0"
+    done = await there.exec("web-1", ("sh", "-c", check), b"", GUEST_S_MAX)
+    assert (done.exit_code, done.error, done.stdout.strip()) == (0, "", b"0"), done
 
 
 @pytest.mark.parametrize("rig", ["qemu"], indirect=True)
