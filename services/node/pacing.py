@@ -54,7 +54,8 @@ RAMP_FROM = 64 * MIB
 """bytes a second, with which ramping begins"""
 FULL = 0.8
 """of its limit, below which a copy is as fast as the storage lets it"""
-PROBE_S = 0.1
+PROBE_S = 0.25
+"""two looks: in the first the job still waits out its former limit"""
 FORGETS = 0.05
 """of the way to a lower rate, with each look"""
 JUDGED_OPS = 5

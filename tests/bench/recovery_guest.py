@@ -1,5 +1,7 @@
 """What a guest feels of its data coming home: `figures(...)` for recovery.py, and `python -m tests.bench.recovery_guest`.
 
+copy_vs_convert   how fast the data of an idle guest comes home, by what `qemu-img convert` gives from that backup to that
+                  pool, before and behind it
 p99_ratio   the 99th percentile of a guest's 4 KiB direct writes (one after the other, without a pause) from its first on its backup
             until its data is home, by that of as many seconds right behind; by QEMU's own counts, with bounds 3 % apart
 p99_rate    how fast the data comes home meanwhile, by how fast it does with a guest that does nothing, in the same run
@@ -23,7 +25,7 @@ from proto.machine import Disk, DiskFormat, Layer, MachineSpec, Origin, birth
 from services.node.drivers.qemu import disks
 from services.node.drivers.qemu.driver import QemuDriver
 from tests.bench.common import Options, options, report
-from tests.bench.recovery_data import noise
+from tests.bench.recovery_data import convert_s, noise
 from tests.contract.driver_rigs import QemuRig, guest_up
 from tests.guests import tiny_image
 
@@ -36,8 +38,8 @@ BOUNDS = [round(10_000 * 1.03**n) for n in range(450)]
 WRITER = "while :; do dd if=/dev/zero of=/dev/vdb bs=4k count=4096 oflag=direct 2>/dev/null; done"
 
 
-def backup(rig: QemuRig, mib: int) -> None:
-    """Of one disk, full of what nothing compresses."""
+def backup(rig: QemuRig, mib: int) -> Path:
+    """Of one disk, full of what nothing compresses: its file."""
     disks.make_pool(rig.pool)
     folder = rig.pool / "backups" / "old-1" / BACKUP
     folder.mkdir(parents=True, mode=0o700)
@@ -46,6 +48,7 @@ def backup(rig: QemuRig, mib: int) -> None:
     target = folder / f"old-1-data.{BACKUP}.qcow2"
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(target)], check=True)
     raw.unlink()
+    return target
 
 
 def spec_of(rig: QemuRig, generation: int, mib: int) -> MachineSpec:
@@ -113,14 +116,16 @@ class Guest:
         return next(one for one in found if f"disk{SLOT}-dev" in str(one.get("qdev", "")))
 
 
-async def measure(wanted: Options, rig: QemuRig, mib: int) -> dict[str, Any]:
+async def measure(wanted: Options, rig: QemuRig, mib: int, file: Path) -> dict[str, Any]:
     driver = rig.driver()
     await driver.open()
     try:
         idle = Guest(driver, spec_of(rig, 1, mib))
         await idle.begin(writes=False)
+        before_s = await asyncio.to_thread(convert_s, file, rig.pool)
         idle_s = await idle.home_s()
         await idle.end()
+        converted_s = (before_s + await asyncio.to_thread(convert_s, file, rig.pool)) / 2
         busy = Guest(driver, spec_of(rig, 2, mib))
         await busy.begin(writes=True)
         await busy.counted()
@@ -132,8 +137,11 @@ async def measure(wanted: Options, rig: QemuRig, mib: int) -> dict[str, Any]:
         await busy.end()
     finally:
         await driver.close()
+    wanted.say(f"{mib} MiB converted: {converted_s:.1f} s")
     wanted.say(f"{mib} MiB home: idle {idle_s:.1f} s, with writes {busy_s:.1f} s; p99 {during:.0f} us, {normal:.0f} behind")
     return {
+        "copy_vs_convert": round(converted_s / idle_s, 2),
+        "copy_mibps": round(mib / idle_s),
         "p99_ratio": round(during / normal, 2),
         "p99_rate": round(idle_s / busy_s, 2),
         "p99_us": round(during),
@@ -146,8 +154,8 @@ def figures(wanted: Options) -> dict[str, Any]:
     top.chmod(0o755)
     rig, mib = QemuRig(top, tiny_image()), 1024 if wanted.quick else 4096
     try:
-        backup(rig, mib)
-        return asyncio.run(measure(wanted, rig, mib))
+        file = backup(rig, mib)
+        return asyncio.run(measure(wanted, rig, mib, file))
     finally:
         rig.end()
         shutil.rmtree(top, ignore_errors=True)
