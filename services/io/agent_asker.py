@@ -6,9 +6,7 @@ as long as a recovery is promised to take, and no longer.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from functools import partial
 
 import msgspec
 
@@ -18,10 +16,10 @@ from libs.common.messages import encode
 from proto.node import AskInfo, VmInfo
 from proto.recovery import NORMAL_S_MAX, AnswerRecovery
 from services.io.backups.agent_views import AgentViews, Mute
+from services.io.questions import Questions
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25
 INFO_S = 2.0
 AGAIN_S = 0.5
 """between two questions to one guest"""
@@ -36,42 +34,27 @@ class AgentAsker:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._questions = Questions("agents", self.look)
         self._asked: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="agents")
+        await self._questions.start()
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._task, *self._busy.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            self.look()
-            await asyncio.sleep(LOOK_S)
+        await self._questions.stop()
 
     def look(self) -> None:
         """Begins to ask those whose turn it is; who was asked last waits longest."""
         agents: AgentViews = self._place.runner.host.views.agents
         now_s, since_us = self._place.clock.monotonic(), self._place.clock.now_us() - NORMAL_S_MAX * 1_000_000
         self._asked = {vm: at_s for vm, at_s in self._asked.items() if vm in agents.mute}
-        turns = [vm for vm, one in agents.mute.items() if one.node and one.ordered_us >= since_us and vm not in self._busy]
+        busy = self._questions.busy
+        turns = [vm for vm, one in agents.mute.items() if one.node and one.ordered_us >= since_us and vm not in busy]
         for vm in sorted(turns, key=lambda vm: self._asked.get(vm, 0.0)):
-            if len(self._busy) >= AT_ONCE_MAX or now_s - self._asked.get(vm, float("-inf")) < AGAIN_S:
+            if len(busy) >= AT_ONCE_MAX or now_s - self._asked.get(vm, float("-inf")) < AGAIN_S:
                 return
             self._asked[vm] = now_s
-            task = asyncio.get_running_loop().create_task(self._ask(vm, agents.mute[vm]), name=f"agent {vm}")
-            self._busy[vm] = task
-            task.add_done_callback(partial(self._done, vm))
-
-    def _done(self, vm: str, task: asyncio.Task[None]) -> None:
-        self._busy.pop(vm, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("bug in asking %s", vm, exc_info=error)
+            self._questions.ask(vm, self._ask(vm, agents.mute[vm]))
 
     async def _ask(self, vm: str, one: Mute) -> None:
         node, generation = one.node, one.generation

@@ -7,9 +7,7 @@ is asked again, until the drill's time is over.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from functools import partial
 
 import msgspec
 
@@ -20,10 +18,10 @@ from proto.drills import OUTPUT_MAX, AnswerDrill
 from proto.node import AskExec, AskInfo, ExecResult, VmInfo
 from services.io.backups.drill_states import Drilling, Phase
 from services.io.backups.drill_views import DrillViews
+from services.io.questions import Questions
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25
 INFO_S = 2.0
 EXEC_S_MAX = 290.0
 """an agent of a node waits for no program longer than five minutes"""
@@ -41,23 +39,14 @@ class DrillAsker:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._questions = Questions("drills", self.look)
         self._told: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="drills")
+        await self._questions.start()
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._task, *self._busy.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            self.look()
-            await asyncio.sleep(LOOK_S)
+        await self._questions.stop()
 
     def look(self) -> None:
         """Begins to ask those whose turn it is."""
@@ -68,20 +57,13 @@ class DrillAsker:
             if now is None or now.target != target or now.phase is not Phase.CHECKING or not now.wish.agent:
                 continue
             told = self._place.clock.monotonic() - self._told.get(target, float("-inf")) < TOLD_S
-            if target not in self._busy and not told:
-                task = asyncio.get_running_loop().create_task(self._ask(vm, now), name=f"drill {target}")
-                self._busy[target] = task
-                task.add_done_callback(partial(self._done, target))
+            if target not in self._questions.busy and not told:
+                self._questions.ask(target, self._ask(vm, now))
 
     def _drill(self, vm: str) -> Drilling | None:
         slot = self._place.runner.host.slots.get(f"backups-{vm}")
         drills = slot.state.drills if slot is not None else None
         return drills.now if drills is not None else None
-
-    def _done(self, target: str, task: asyncio.Task[None]) -> None:
-        self._busy.pop(target, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("bug in asking %s", target, exc_info=error)
 
     async def _ask(self, vm: str, now: Drilling) -> None:
         try:

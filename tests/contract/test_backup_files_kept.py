@@ -27,9 +27,16 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cipher, "BLANKS_MAX", 1)
 
 
-@pytest.fixture(params=["folder", "nbd"])
-def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NbdRig | None]:
-    if request.param == "folder":
+@pytest.fixture(params=[("folder", KEY.id), ("nbd", KEY.id), ("nbd", "")], ids=["folder-encrypted", "nbd-encrypted", "nbd"])
+def kept(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """In which kind of pool, and by which key. In a folder, without one: test_backup_files_qemu.py."""
+    kind, key = request.param
+    return str(kind), str(key)
+
+
+@pytest.fixture
+def far(kept: tuple[str, str], tmp_path: Path) -> Iterator[NbdRig | None]:
+    if kept[0] == "folder":
         yield None
         return
     rig = NbdRig(tmp_path, ("asv",), EXPORT_MIB, None, "asv")
@@ -37,16 +44,14 @@ def far(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NbdRig | Non
     rig.end()
 
 
-@pytest.fixture(params=[KEY.id, ""], ids=["encrypted", "plain"])
-def key(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture
+def key(kept: tuple[str, str]) -> str:
+    return kept[1]
 
 
 @pytest.fixture
 async def node(far: NbdRig | None, key: str, tmp_path: Path) -> AsyncIterator[Node]:
     """With b1-1, and b1-2 on it, in which a file is another."""
-    if far is None and not key:
-        pytest.skip("test_backup_files_qemu.py has these")
     made = Node(tmp_path, far=far)
     await made.driver.open()
     if key:

@@ -9,7 +9,6 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.layers import backing_of
 from tests.contract.backup_rig import Saved
-from tests.contract.driver_rigs import QemuRig, guest_up, rig_of
+from tests.contract.driver_rigs import QemuRig, guest_up
 from tests.contract.recovery_rig import home
-from tests.contract.test_driver_snapshots import mounted
+from tests.contract.test_backups_qemu import rig as rig
+from tests.contract.test_backups_qemu import saved as saved
 
 KEY, OTHER = backup_key.make("main"), backup_key.make("main")
 PATTERN = b"what nobody else may read"
@@ -41,19 +41,6 @@ OPENED_CPU_S_MAX = 2.0
 def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file that is made beforehand takes QEMU 2 s of a CPU."""
     monkeypatch.setattr(cipher, "BLANKS_MAX", 1)
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[QemuRig]:
-    for rig in rig_of("qemu", tmp_path):
-        assert isinstance(rig, QemuRig)
-        yield rig
-
-
-@pytest.fixture
-async def saved(rig: QemuRig) -> AsyncIterator[Saved]:
-    async with mounted(rig) as running:
-        yield Saved(running)
 
 
 async def given(driver: Driver, key: BackupKey = KEY) -> None:

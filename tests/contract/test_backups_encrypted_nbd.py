@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -14,21 +12,15 @@ from services.node.drivers.qemu import reads
 from services.node.drivers.qemu.layers import backing_of
 from tests.contract import test_backups_encrypted
 from tests.contract.backup_rig import Saved
-from tests.contract.driver_rigs import QemuRig, guest_up, rig_of
+from tests.contract.driver_rigs import QemuRig, guest_up
 from tests.contract.recovery_rig import HOME_S_MAX, coming, fitted, running, slowly
 from tests.contract.test_backups_encrypted import KEY, digest_of, given, take
 from tests.contract.test_backups_encrypted import fewer as fewer
 from tests.contract.test_backups_encrypted import saved as saved
+from tests.contract.test_backups_nbd import rig as rig
 from tests.contract.test_backups_nbd import server
 
 MIB, LATE = 1 << 20, 46
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[QemuRig]:
-    for rig in rig_of("qemu-nbd", tmp_path):
-        assert isinstance(rig, QemuRig)
-        yield rig
 
 
 test_a_running_vm_is_backed_up_recovered_and_merged_encrypted = (

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
@@ -14,22 +11,10 @@ from services.node.drivers.qemu.backups import filled
 from services.node.drivers.qemu.backups.jobs import Blocks
 from services.node.drivers.qemu.backups.sources import Source
 from tests.contract.backup_rig import Saved, compare
-from tests.contract.driver_rigs import QemuRig, guest_up, rig_of
+from tests.contract.driver_rigs import QemuRig, guest_up
 from tests.contract.test_backups_qemu import RAW
-from tests.contract.test_driver_snapshots import mounted
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[QemuRig]:
-    for rig in rig_of("qemu", tmp_path):
-        assert isinstance(rig, QemuRig)
-        yield rig
-
-
-@pytest.fixture
-async def saved(rig: QemuRig) -> AsyncIterator[Saved]:
-    async with mounted(rig) as running:
-        yield Saved(running)
+from tests.contract.test_backups_qemu import rig as rig
+from tests.contract.test_backups_qemu import saved as saved
 
 
 def same(saved: Saved, backup: str) -> bool:

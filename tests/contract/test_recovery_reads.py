@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from services.node.drivers.qemu import reads
 from services.node.drivers.qemu.backups.layout import Shelf
 from services.node.drivers.qemu.driver import QemuDriver
 from services.node.drivers.qemu.nbd_cache import Export
-from tests.contract.driver_rigs import QemuRig, Rig, guest_up, rig_of
+from tests.contract.driver_rigs import QemuRig, guest_up
 from tests.contract.recovery_rig import (
     FULL,
     HOME_S_MAX,
@@ -29,23 +28,12 @@ from tests.contract.recovery_rig import (
     slowly,
     spec_of,
 )
+from tests.contract.test_recovery_qemu import driver as driver
+from tests.contract.test_recovery_qemu import rig as rig
 
 MIB = 1 << 20
 LATE, EARLY = 60, 30
 """MiB of the disk: what lies later is read earlier"""
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    yield from rig_of("qemu", tmp_path)
-
-
-@pytest.fixture
-async def driver(rig: QemuRig) -> AsyncIterator[QemuDriver]:
-    made = rig.driver()
-    await made.open()
-    yield made
-    await made.close()
 
 
 def kept(rig: QemuRig) -> Path:
